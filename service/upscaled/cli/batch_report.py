@@ -5,13 +5,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from upscaled.batch.outcome import Kind, Outcome, Summary
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
 
@@ -23,47 +21,35 @@ class BatchReport:
     """
 
     def __init__(self, *, is_json: bool) -> None:
-        from rich.console import Console
-
         self.summary = Summary()
         self._is_json = is_json or not _is_terminal(sys.stdout)
         self._parts: dict[Path, float] = {}
         self._started = time.monotonic()
-        stderr = Console(stderr=True)
-        has_terminal = stderr.is_terminal and not (self._is_json and _is_terminal(sys.stdout))
-        self._bar = _make_bar(stderr if self._is_json else Console()) if has_terminal else None
-        self._task = self._bar.add_task("", total=None, throughput="") if self._bar else None
+        may_draw = not (self._is_json and _is_terminal(sys.stdout))
+        self._bar = _make_bar(is_on_stderr=self._is_json, may_draw=may_draw)
+        self._task = self._bar.add_task("", total=None, throughput="")
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
-        if self._bar:
-            self._bar.start()
+        self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
     @property
     def has_bar(self) -> bool:
         """Return whether a bar is drawn, which shows the number of all files."""
-        return self._bar is not None
+        return not self._bar.disable
 
     def expect(self, files: int) -> None:
         """Set the number of all files; may be called from any thread."""
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, total=files)
+        self._bar.update(self._task, total=files)
 
     def on_part(self, source: Path, done_part: float) -> None:
         """Show the done part of one file, 0 to 1; may be called from any thread."""
-        if self._bar:
-            self._parts[source] = done_part
-            self._advance()
+        self._parts[source] = done_part
+        self._advance()
 
     def add(self, outcome: Outcome) -> None:
         """Count and print the outcome of one file."""
@@ -85,18 +71,15 @@ class BatchReport:
         self._print(self.summary.describe(seconds))
 
     def _advance(self) -> None:
-        if self._bar and self._task is not None:
-            completed = self.summary.files + sum(list(self._parts.values()))
-            self._bar.update(self._task, completed=completed, throughput=self._throughput())
-
-    def _throughput(self) -> str:
+        completed = self.summary.files + sum(list(self._parts.values()))
         figures = self.summary.to_json(time.monotonic() - self._started)
-        return f"{figures['images_per_s']:.1f} images/s {figures['megapixels_per_s']:.1f} MP/s"
+        text = f"{figures['images_per_s']:.1f} images/s {figures['megapixels_per_s']:.1f} MP/s"
+        self._bar.update(self._task, completed=completed, throughput=text)
 
     def _print(self, line: str, *, is_result: bool = False) -> None:
         """Print a line, above the bar if there is one."""
         line = to_printable(line)
-        if self._bar and self._bar.live.is_started:
+        if self._bar.live.is_started:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stdout if is_result else sys.stderr, flush=True)
@@ -122,7 +105,8 @@ def _is_terminal(stream: object) -> bool:
     return bool(isatty and isatty())
 
 
-def _make_bar(console: "Console") -> "Progress":
+def _make_bar(*, is_on_stderr: bool, may_draw: bool) -> "Progress":
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -131,12 +115,14 @@ def _make_bar(console: "Console") -> "Progress":
         TimeRemainingColumn,
     )
 
+    stderr = Console(stderr=True)
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[throughput]}"),
         TextColumn("left:"),
         TimeRemainingColumn(),
-        console=console,
+        console=stderr if is_on_stderr else Console(),
         transient=True,
+        disable=not (may_draw and stderr.is_terminal),
     )

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from upscaled.config import Settings
 from upscaled.doctor.finding import INSTALL_OR_EXACT, Finding, failure
 from upscaled.pool.worker_process import worker_environment, worker_settings
+from upscaled.process.child import describe_exit
 
 COMMAND: Final = (sys.executable, "-m", "upscaled.doctor.golden_run")
 WITHIN_S: Final = 60.0
@@ -43,7 +44,7 @@ def check_engines(
     )
     try:
         output, errors = process.communicate(given, within_s)
-        end = _describe_end(process.returncode)
+        end = f"ended ({describe_exit(process.returncode)})" if process.returncode else ""
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # a decoder is of its session
         output, errors = process.communicate()
@@ -69,11 +70,3 @@ def read_findings(output: bytes) -> Iterator[Finding]:
             yield _FINDING.validate_json(line)
         except ValueError:
             return
-
-
-def _describe_end(code: int) -> str:
-    if code == 0:
-        return ""
-    if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with status {code}"
