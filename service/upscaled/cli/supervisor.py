@@ -25,7 +25,7 @@ from typing import Final
 from upscaled.cli.supervisor_link import BEAT, BEAT_EVERY_S, READ_BYTES, READY, SupervisorLink
 from upscaled.logs import event
 from upscaled.process.confinement import die_with
-from upscaled.process.supervision import Limits
+from upscaled.process.supervision import Limits, describe_exit
 
 DUMP_S: Final = 1.0
 """How long a hung front end may take to write its stacks; they come within milliseconds."""
@@ -234,7 +234,7 @@ class FrontEndSupervisor:
             raise SystemExit(max(1, status))
         self._restarts += 1
         fields = event("front_end_died", pid=front_end.pid, failures=self._failures)
-        _log.error("the front end %s and is replaced", _describe(status), extra=fields)
+        _log.error("the front end ended (%s) and is replaced", describe_exit(status), extra=fields)
 
     def _wait_before_next(self) -> None:
         """Wait as long as the last failures ask for, unless a signal ends the service meanwhile."""
@@ -270,9 +270,3 @@ def _kill(front_end: _FrontEnd) -> None:
     front_end.is_killed = True
     with suppress(ProcessLookupError):
         os.kill(front_end.pid, signal.SIGKILL)
-
-
-def _describe(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status}"
-    return f"was ended by {signal.Signals(-status).name}"

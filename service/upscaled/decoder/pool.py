@@ -14,8 +14,8 @@ from upscaled.errors import InternalError, MalformedImage, ServiceError
 from upscaled.image.types import Image
 from upscaled.logs import event
 from upscaled.process.channel import FrameError, receive, send
-from upscaled.process.child import Child, describe_exit, scrub_environment
-from upscaled.process.supervision import SILENCE_S, ProcessHangs, Watchdog
+from upscaled.process.child import Child, scrub_environment
+from upscaled.process.supervision import SILENCE_S, ProcessHangs, Watchdog, describe_exit
 from upscaled_models.processor import count_cores
 
 DECODER_COMMAND: Final = (sys.executable, "-m", "upscaled.decoder.child")

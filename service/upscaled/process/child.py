@@ -1,4 +1,4 @@
-"""Start a child process on one end of a socket pair, talk with it, and say how it ended.
+"""Start a child process on one end of a socket pair, and talk with it.
 
 `Child` is for threads, `AsyncChild` for the event loop. Both start the command with `--fd N
 --lifeline M` behind it: N is the child's end of the socket pair, and M the reading end of a pipe
@@ -17,6 +17,7 @@ from typing import IO, Any, Final, Self
 
 from upscaled.process import channel
 from upscaled.process.channel import Frame
+from upscaled.process.supervision import describe_exit
 
 _STDERR: Final = 2
 
@@ -53,16 +54,6 @@ def scrub_environment(
         for name, value in environment.items()
         if name in _LIBRARIES or name in names or (prefixes and name.startswith(prefixes))
     }
-
-
-def describe_exit(status: int) -> str:
-    """Return how a process ended, in words; `status` as `subprocess.Popen.returncode` is."""
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"killed by {signal.Signals(-status).name}"
-    except ValueError:  # a real-time signal has no name
-        return f"killed by signal {-status}"
 
 
 class Child:

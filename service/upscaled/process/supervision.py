@@ -1,6 +1,7 @@
-"""Give up child processes that hang, and back off before the next start."""
+"""Give up child processes that hang, say how one ended, and back off before the next start."""
 
 import select
+import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -40,6 +41,16 @@ class Limits:
         if failures == 0:
             return 0
         return min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 1, 30))
+
+
+def describe_exit(status: int) -> str:
+    """Return how a process ended, in words; `status` as `subprocess.Popen.returncode` is."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-status}"
 
 
 class ProcessHangs(Exception):

@@ -15,7 +15,6 @@ from upscaled.process.child import (
     AsyncChild,
     Child,
     ChildUnusable,
-    describe_exit,
     scrub_environment,
 )
 
@@ -35,19 +34,6 @@ while True:
 """
 COMMAND = (sys.executable, "-c", ECHO)
 STARTS = 20
-
-
-@pytest.mark.parametrize(
-    ("status", "text"),
-    [
-        (0, "exit status 0"),
-        (3, "exit status 3"),
-        (-signal.SIGSEGV, "killed by SIGSEGV"),
-        (-(signal.SIGRTMIN + 3), f"killed by signal {signal.SIGRTMIN + 3}"),
-    ],
-)
-def test_an_exit_is_described_in_words(status: int, text: str) -> None:
-    assert describe_exit(status) == text
 
 
 def test_a_child_inherits_what_libraries_need_and_no_secret() -> None:

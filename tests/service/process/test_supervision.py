@@ -10,7 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from upscaled.process.supervision import Limits, ProcessHangs, Watchdog, read_cpu_ticks
+from upscaled.process.supervision import (
+    Limits,
+    ProcessHangs,
+    Watchdog,
+    describe_exit,
+    read_cpu_ticks,
+)
 
 pytestmark = pytest.mark.skipif(
     read_cpu_ticks(os.getpid()) is None, reason="this system has no /proc"
@@ -22,6 +28,19 @@ pytestmark = pytest.mark.skipif(
 )
 def test_restarts_back_off_exponentially_to_the_maximum(failures: int, wait_s: float) -> None:
     assert Limits(work_s=1).restart_after_s(failures) == wait_s
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (0, "exit status 0"),
+        (3, "exit status 3"),
+        (-signal.SIGSEGV, "killed by SIGSEGV"),
+        (-(signal.SIGRTMIN + 3), f"killed by signal {signal.SIGRTMIN + 3}"),
+    ],
+)
+def test_an_exit_is_described_in_words(status: int, text: str) -> None:
+    assert describe_exit(status) == text
 
 
 @pytest.fixture
