@@ -11,6 +11,7 @@ from PIL import Image
 
 from scripts import first_photo
 from scripts.first_photo import QuickstartError
+from tests.listening import free_port
 from upscaled.config import Settings, load_settings
 from upscaled.image.types import Header
 from upscaled.state import open_state
@@ -100,8 +101,7 @@ def test_the_service_gets_the_port_that_the_settings_name(
     def refuse(port: int) -> NoReturn:
         raise QuickstartError(f"port {port}")
 
-    with socket.create_server((first_photo.HOST, 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     monkeypatch.setenv("UPSCALED_PORT", str(port))
     monkeypatch.setattr(first_photo, "serving", refuse)
     with pytest.raises(QuickstartError, match=f"port {port}"):

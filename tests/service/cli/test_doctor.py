@@ -3,7 +3,6 @@
 import json
 import re
 import resource
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.listening import free_port
 from tests.running import clean_environment, run_on_terminal, run_upscaled, serve
 from tests.service.state.disks import small_disk
 from upscaled.cli import build_app
@@ -20,12 +20,6 @@ from upscaled_models.registry import official_models
 
 WITHIN_S = 15.0
 GENERAL = next(spec for spec in official_models() if spec.name == "realesr-general-x4v3")
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ def test_a_healthy_service_has_no_failure(tmp_path: Path) -> None:
     assert failures == []
 
 
-def test_faults_are_printed_with_what_to_do(tmp_path: Path, closed_port: int) -> None:
+def test_faults_are_printed_with_what_to_do(tmp_path: Path) -> None:
     """Four at once: a bad base URL, no model, a closed port, and no room for the data folder."""
     blocked = tmp_path / "data"
     blocked.write_text("")
@@ -83,7 +77,7 @@ def test_faults_are_printed_with_what_to_do(tmp_path: Path, closed_port: int) ->
         UPSCALED_MODEL_X4=GENERAL.name,
     )
     done = run_upscaled(
-        environment, "doctor", "--running", "--port", str(closed_port), is_checked=False
+        environment, "doctor", "--running", "--port", str(free_port()), is_checked=False
     )
     assert done.returncode == 1
     lines = done.stdout.splitlines()
@@ -114,13 +108,11 @@ FAULTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_found_in_time(
-    fault: str, tmp_path: Path, planted: ExitStack, closed_port: int
-) -> None:
+def test_each_fault_is_found_in_time(fault: str, tmp_path: Path, planted: ExitStack) -> None:
     """Each alone: its own line fails, and those that have nothing to do with it do not."""
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    options, settings = _plant(fault, data_dir, planted, closed_port)
+    options, settings = _plant(fault, data_dir, planted)
     examined = examine(data_dir, *options, **settings)
     assert "failure" in [status for status, _ in examined.of(FAULTS[fault])], examined.document
     assert examined.returncode == 1
@@ -130,11 +122,9 @@ def test_each_fault_is_found_in_time(
     assert failing <= {FAULTS[fault]} | also.get(fault, set())
 
 
-def _plant(
-    fault: str, data_dir: Path, planted: ExitStack, closed_port: int
-) -> tuple[list[str], dict[str, str]]:
+def _plant(fault: str, data_dir: Path, planted: ExitStack) -> tuple[list[str], dict[str, str]]:
     """(options, settings) that go with it."""
-    dead = f"postgresql://upscaled@127.0.0.1:{closed_port}/upscaled"
+    dead = f"postgresql://upscaled@127.0.0.1:{free_port()}/upscaled"
     match fault:
         case "wrong hash":
             (data_dir / "models").mkdir()
@@ -155,16 +145,16 @@ def _plant(
         case "missing engine":
             return [], {"UPSCALED_DEVICE": "cuda:99"}
         case "closed port":
-            return ["--running", "--port", str(closed_port)], {}
+            return ["--running", "--port", str(free_port())], {}
     return [], {}
 
 
-def test_a_terminal_gets_colours_and_folded_lines(tmp_path: Path, closed_port: int) -> None:
+def test_a_terminal_gets_colours_and_folded_lines(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('planted')")
     environment = clean_environment(
         UPSCALED_DATA_DIR=str(tmp_path), COLUMNS="60", TERM="xterm", PYTHONPATH=str(tmp_path)
     )
-    status, text = run_on_terminal(environment, "doctor", "--port", str(closed_port))
+    status, text = run_on_terminal(environment, "doctor", "--port", str(free_port()))
     assert status == 1
     assert "\x1b[1;31mfailure" in text
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()

@@ -2,7 +2,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import pytest
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from tests.listening import free_port
 from tests.models.file_server import CONTENT, LENGTH, serving
 from tests.models.ncnn.pairs import random_state, write_pair
 from tests.models.specs import set_official
@@ -221,9 +221,7 @@ def test_a_refusal_is_one_sentence_and_exit_status_1(
 
 
 def test_a_fetch_without_a_network_explains_how_to_add_the_file(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        dead_proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
+    dead_proxy = f"http://127.0.0.1:{free_port()}"
     spec = next(spec for spec in official_models() if not spec.packaged)
     done = upscaled_without_torch(tmp_path, "fetch", spec.name, proxy=dead_proxy)
     assert (done.returncode, done.stdout) == (1, "")

@@ -29,7 +29,16 @@ def answering(
         def log_message(self, *_: object) -> None:
             pass
 
-    with _Server(("127.0.0.1", 0), Handler) as server:
+    with running(Handler, tls) as port:
+        yield port
+
+
+@contextmanager
+def running(
+    handler: type[http.server.BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """The port of a server on loopback, for as long as the block."""
+    with _Server(("127.0.0.1", 0), handler) as server:
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -1,6 +1,5 @@
 """Settings in a folder of the test's own, and the PostgreSQL server of the state's tests."""
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from tests.service.state.conftest import postgresql
 from upscaled.config import Settings, load_settings
 
-__all__ = ["closed_port", "make_settings", "postgresql"]
+__all__ = ["make_settings", "postgresql"]
 
 MakeSettings = Callable[..., Settings]
 
@@ -20,10 +19,3 @@ def make_settings(tmp_path: Path) -> MakeSettings:
         return load_settings({}, **{"data_dir": tmp_path / "data", **values})
 
     return make
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port of this machine where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

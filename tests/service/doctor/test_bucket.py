@@ -1,14 +1,14 @@
 """The doctor's line on the store of results, with a real bucket and with servers unfit for it."""
 
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tests.buckets import ACCESS_KEY, SECRET_KEY, Bucket
+from tests.service.doctor.answering import running
 from upscaled.config import load_settings
 from upscaled.doctor.bucket import check_results
 from upscaled.doctor.finding import Finding, Status
@@ -87,13 +87,8 @@ class _Overwriting(BaseHTTPRequestHandler):
 def overwriting_server(bucket: Bucket) -> Iterator[str]:
     """The URL of such a server; the credentials are set as for a bucket."""
     handler = type("Handler", (_Overwriting,), {"objects": {}})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with running(handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_a_server_that_overwrites_on_a_create_only_put_is_refused_by_name(

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.listening import free_port
 from tests.service.doctor.conftest import MakeSettings
 from tests.service.state.conftest import PostgreSQL
 from upscaled.doctor.database import check_database
@@ -29,10 +30,10 @@ def test_a_database_in_use_is_writable(make_settings: MakeSettings) -> None:
 
 
 def test_a_dead_server_is_a_failure_without_its_password(
-    make_settings: MakeSettings, closed_port: int
+    make_settings: MakeSettings,
 ) -> None:
     pytest.importorskip("psycopg")
-    url = f"postgresql://u:geheim@127.0.0.1:{closed_port}/d"
+    url = f"postgresql://u:geheim@127.0.0.1:{free_port()}/d"
     (finding,) = check_database(make_settings(database_url=url))
     assert finding.status is Status.FAILURE
     assert "Connection refused" in finding.found

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from tests.listening import free_port
 from tests.service.doctor.answering import ANOTHER, NOT_READY, OURS, answering
 from upscaled.doctor.finding import Finding, Status
 from upscaled.doctor.port import check_port
@@ -26,8 +27,9 @@ def test_the_service_is_known_by_its_answer() -> None:
     [(True, Status.FAILURE, "closed"), (False, Status.WARNING, "free to serve on")],
 )
 def test_a_closed_port_is_a_failure_where_the_service_should_run(
-    closed_port: int, is_expected: bool, status: Status, text: str
+    is_expected: bool, status: Status, text: str
 ) -> None:
+    closed_port = free_port()
     finding = checked(closed_port, is_expected=is_expected)
     assert finding.status is status
     assert text in finding.found

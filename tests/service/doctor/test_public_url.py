@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import make_certificate
+from tests.listening import free_port
 from tests.service.doctor.answering import ANOTHER, NOT_READY, OURS, answering
 from tests.service.doctor.conftest import MakeSettings
 from upscaled.config import Settings
@@ -73,9 +74,9 @@ def test_a_url_that_leads_elsewhere_is_a_failure(
 
 
 def test_a_url_where_no_server_listens_is_a_failure(
-    make_settings: MakeSettings, closed_port: int
+    make_settings: MakeSettings,
 ) -> None:
-    finding = checked(make_settings(public_base_url=f"https://127.0.0.1:{closed_port}"))[-1]
+    finding = checked(make_settings(public_base_url=f"https://127.0.0.1:{free_port()}"))[-1]
     assert finding.status is Status.FAILURE
     assert "nothing listens there" in finding.found
 
