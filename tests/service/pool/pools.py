@@ -76,7 +76,7 @@ async def running_pool(
     is_waiting: bool = True,
     **values: object,
 ) -> AsyncIterator[LocalPool]:
-    """A started pool, stopped afterwards without grace; of ready fake workers by default."""
+    """A started pool, stopped afterwards without grace; of fake workers, all ready, by default."""
     pool = LocalPool(
         settings or load_settings({}, **values), command=command or fake_command(), limits=limits
     )
@@ -85,6 +85,7 @@ async def running_pool(
         if is_waiting:
             async with asyncio.timeout(60):
                 await pool.wait_ready()
+            await until(lambda: len(pool._workers) == len(pool._supervisors), timeout_s=60)
         yield pool
     finally:
         await pool.stop(0)

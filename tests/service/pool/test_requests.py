@@ -15,8 +15,6 @@ from tests.service.pool.pools import (
     request,
     running_pool,
     send,
-    until,
-    workers_of,
 )
 from upscaled.errors import RateLimitExceeded
 from upscaled.pool.cost import MAX_RETRY_AFTER_S, estimate_wait_s
@@ -25,7 +23,6 @@ from upscaled.upscale.result import Result
 
 async def test_two_workers_share_the_load() -> None:
     async with running_pool(workers=2) as pool:
-        await until(lambda: len(workers_of(pool)) == 2)
         answers = await asyncio.gather(
             *(pool.upscale(order("answer", after_s=0.5), request()) for _ in range(4))
         )

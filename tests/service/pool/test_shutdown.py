@@ -14,7 +14,6 @@ from tests.service.pool.pools import (
     request,
     running_pool,
     send,
-    until,
     workers_of,
 )
 from upscaled.config import load_settings
@@ -25,7 +24,6 @@ from upscaled.upscale.result import Result
 
 async def test_no_worker_outlives_stop_and_nothing_is_left_waiting() -> None:
     async with running_pool(workers=2) as pool:
-        await until(lambda: len(workers_of(pool)) == 2)
         workers = workers_of(pool)
         jobs = [send(pool, order("answer", after_s=60)) for _ in range(4)]
         await asyncio.sleep(0.1)
