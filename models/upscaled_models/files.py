@@ -94,7 +94,7 @@ def find_installed(package: str, path: str) -> Path | None:
 
 
 @contextmanager
-def incoming_file(target: Path, content: Content) -> Iterator[Path]:
+def incoming_file(target: Path, content: Content, mode: int = 0o644) -> Iterator[Path]:
     """Provide a private file beside `target` with that content, to be checked, then moved there.
 
     What is checked is then what is installed, even if the user's own file changes meanwhile. The
@@ -109,13 +109,13 @@ def incoming_file(target: Path, content: Content) -> Iterator[Path]:
             shutil.copyfile(content, incoming)
         else:
             incoming.write_bytes(content)
-        incoming.chmod(0o644)
+        incoming.chmod(mode)
         yield incoming
     finally:
         incoming.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file at `path` at once; every user may read it."""
-    with incoming_file(path, data) as incoming:
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Replace the file at `path` at once; every user may read it unless `mode` says otherwise."""
+    with incoming_file(path, data, mode) as incoming:
         os.replace(incoming, path)

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from upscaled_models.accuracy import Accuracy
+from upscaled_models.files import write_atomically
 
 Key = Mapping[str, str | int | float | list[str]]
 """All that a choice depends on: machine, versions, model, settings. Where one differs, the model is
@@ -145,13 +145,7 @@ class CacheFile(Generic[R]):
         data = self.kind(key=dict(self.key), **measured).model_dump_json(indent=1).encode()
         try:
             make_private_folder(self.path.parent)
-            descriptor, partial = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(data)
-                os.replace(partial, self.path)
-            finally:
-                Path(partial).unlink(missing_ok=True)
+            write_atomically(self.path, data, mode=0o600)
         except OSError as error:
             _log.warning(
                 "%s: cannot be stored, so the next start measures again: %s", self.path, error
