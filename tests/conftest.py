@@ -1,8 +1,9 @@
 """Fixtures that every test may ask for."""
 
+import gc
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,38 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.buckets import bucket, faulty_bucket, s3_server
+from tests.databases import empty_server_url, postgresql, server_url
 from tests.debian import make_debian_root, require_programs
 
-__all__ = ["bucket", "faulty_bucket", "s3_server"]
+__all__ = [
+    "bucket",
+    "empty_server_url",
+    "faulty_bucket",
+    "postgresql",
+    "s3_server",
+    "server_url",
+]
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 
 
 FOLDERS_WITH_A_SERVER = ("tests/browser/", "tests/conformance/")
 """Folders whose files share a browser or a server that takes seconds to start."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while tests are found, and never look at what they are again.
+
+    Thousands of tests are a million objects, which each of many hundred collections would visit.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,22 +10,19 @@ import requests
 
 from tests.running import Server, serve
 from tests.service.pool.pools import picture
-from tests.service.state.conftest import postgresql, server_url
-
-__all__ = ["postgresql", "server_url"]
 
 KEY = f"upk_{'0123456789abcdef'}_{'A-_z' * 10}xyz"
 CREDITS = 10
 
 
 @pytest.fixture
-def pair(server_url: str, tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+def pair(empty_server_url: str, tmp_path: Path) -> Iterator[tuple[Server, Server]]:
     key_file = tmp_path / "first.key"
     key_file.write_text(KEY)
     start = partial(
         serve,
         is_waiting=False,
-        UPSCALED_DATABASE_URL=server_url,
+        UPSCALED_DATABASE_URL=empty_server_url,
         UPSCALED_FIRST_KEY_FILE=str(key_file),
         UPSCALED_METERING="true",
         UPSCALED_RATE_PER_S="0.001",

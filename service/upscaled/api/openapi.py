@@ -5,11 +5,12 @@ reads by itself, the limits that the settings give it, and headers that every re
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 import upscaled
 from upscaled.api import schemas
@@ -31,16 +32,15 @@ _HEADERS: Final[Document] = {
 }
 
 
-def build_document(app: FastAPI, settings: Settings) -> Document:
-    """Return the document of all endpoints of `app`, with the limits of `settings`."""
+def generate_document(routes: Sequence[BaseRoute]) -> Document:
+    """Return the document of the endpoints of `routes`, the same under all settings."""
     document = get_openapi(
         title="upscaled",
         version=upscaled.__version__,
         description="Self-hosted image upscaling by 2 or 4. Errors are always JSON with `error`, a "
         "text for people, and `error_code`, a word for programs.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        servers=[{"url": settings.public_base_url or "/"}],
-        routes=app.routes,
+        routes=routes,
         separate_input_output_schemas=False,
     )
     components = document["components"]
@@ -49,6 +49,13 @@ def build_document(app: FastAPI, settings: Settings) -> Document:
     for path in document["paths"].values():
         for operation in path.values():
             _complete(operation)
+    return document
+
+
+def add_settings(document: Document, settings: Settings) -> Document:
+    """Return the document with the limits and the address of `settings`."""
+    document = copy.deepcopy(document)
+    document["servers"] = [{"url": settings.public_base_url or "/"}]
     document["paths"][schemas.UPSCALE_PATH]["post"]["description"] = _describe_limits(settings)
     return document
 

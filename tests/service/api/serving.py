@@ -12,6 +12,7 @@ import requests
 import uvicorn
 from fastapi import FastAPI
 
+from tests.databases import make_tables
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 from upscaled.api.app import create_app
@@ -84,6 +85,8 @@ def serve(
     """Run the service; `key`: one that its database has already."""
     table = load_settings({}, data_dir=data_dir, **{**ROOMY, **settings})
     executor = executor or ResizingExecutor()
+    if "database_url" not in settings and not table.data_dir.exists():
+        make_tables(table.data_dir)
     clocks = clock if isinstance(clock, Clocks) else Clocks(clock, clock, clock)
     with open_state(table, clocks) as state:
         key = key or state.keys.create("test", credits=credits)

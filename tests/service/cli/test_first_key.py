@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.state.conftest import database_url, make_settings, postgresql, server_url
+from tests.service.state.conftest import database_url, make_settings
 from upscaled.cli.first_key import make_first_key
 from upscaled.cli.serve import CannotServe
 from upscaled.config import Settings
 from upscaled.state import open_state
 from upscaled.state.keys import Keys
 
-__all__ = ["database_url", "make_settings", "postgresql", "server_url"]
+__all__ = ["database_url", "make_settings"]
 
 SECRET = f"upk_{'0123456789abcdef'}_{'A-_z' * 10}xyz"
 URL = "http://127.0.0.1:8000"

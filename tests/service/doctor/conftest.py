@@ -1,14 +1,11 @@
-"""Settings in a folder of the test's own, and the PostgreSQL server of the state's tests."""
+"""Settings in a folder of the test's own."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.service.state.conftest import postgresql
 from upscaled.config import Settings, load_settings
-
-__all__ = ["make_settings", "postgresql"]
 
 MakeSettings = Callable[..., Settings]
 

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.databases import PostgreSQL
 from tests.listening import free_port
 from tests.service.doctor.conftest import MakeSettings
-from tests.service.state.conftest import PostgreSQL
 from upscaled.doctor.database import check_database
 from upscaled.doctor.finding import Status
 from upscaled.state import open_state

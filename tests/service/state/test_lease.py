@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import Clock, PostgreSQL, all_of
+from tests.databases import PostgreSQL
+from tests.service.state.conftest import Clock, all_of
 from upscaled.config import Settings
 from upscaled.state import Hold, State, open_state
 from upscaled.state.errors import DatabaseFailed, HoldReleased

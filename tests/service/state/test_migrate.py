@@ -40,10 +40,10 @@ def open_folders(revision_folder: str) -> ScriptDirectory:
 
 
 def test_the_migrations_make_the_schema_that_the_code_uses(
-    database_url: str, make_settings: Callable[..., Settings]
+    empty_database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     with (
-        open_state(make_settings(database_url=database_url)) as state,
+        open_state(make_settings(database_url=empty_database_url)) as state,
         state.database.read() as connection,
     ):
         differences = compare_metadata(MigrationContext.configure(connection), METADATA)
@@ -120,10 +120,10 @@ def test_a_data_folder_of_version_1_is_brought_here_with_its_results(
 
 
 def test_a_server_of_version_1_is_brought_here_with_all_it_holds(
-    server_url: str, make_settings: Callable[..., Settings]
+    empty_server_url: str, make_settings: Callable[..., Settings]
 ) -> None:
-    settings = make_settings(database_url=server_url)
-    database = open_database(server_url, settings.data_dir)
+    settings = make_settings(database_url=empty_server_url)
+    database = open_database(empty_server_url, settings.data_dir)
     with database.write() as connection:
         upgrade(connection, "0001")
         for line in VERSION_1.read_text().splitlines():
@@ -145,12 +145,12 @@ def test_a_server_of_version_1_is_brought_here_with_all_it_holds(
 
 @pytest.mark.parametrize("revision", ["0001", "0003"])
 def test_keys_and_credits_of_earlier_revisions_are_kept_on_both_databases(
-    database_url: str, make_settings: Callable[..., Settings], revision: str
+    empty_database_url: str, make_settings: Callable[..., Settings], revision: str
 ) -> None:
     """A credit that was on hold when the earlier version was killed comes back by its age."""
-    settings = make_settings(database_url=database_url)
+    settings = make_settings(database_url=empty_database_url)
     settings.data_dir.mkdir()
-    database = open_database(database_url, settings.data_dir)
+    database = open_database(empty_database_url, settings.data_dir)
     with database.write() as connection:
         upgrade(connection, revision)
         for statement in (
@@ -187,14 +187,14 @@ def upgrade(connection: sa.Connection, revision: str) -> None:
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(
-    database_url: str, make_settings: Callable[..., Settings]
+    empty_database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
-    settings = make_settings(database_url=database_url)
+    settings = make_settings(database_url=empty_database_url)
     with open_state(settings) as state, state.database.write() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(DatabaseRefused, match=r"9999.*newer version"):
         open_state(settings)
-    url = sa.make_url(database_url)
+    url = sa.make_url(empty_database_url)
     driver = "sqlite" if url.drivername == "sqlite" else "postgresql+psycopg"
     engine = sa.create_engine(url.set(drivername=driver))
     with engine.connect() as connection:
@@ -203,9 +203,9 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(
 
 
 def test_processes_that_start_at_once_all_find_the_schema(
-    database_url: str, make_settings: Callable[..., Settings]
+    empty_database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
-    settings = make_settings(database_url=database_url)
+    settings = make_settings(database_url=empty_database_url)
     # One process loads the code and becomes eight, that all wait for the same pipe to close.
     opening = f"""
 import os
@@ -214,7 +214,7 @@ import alembic.command
 from upscaled.config import load_settings
 from upscaled.state import PaidResult, open_state
 settings = load_settings(
-    {{}}, data_dir=Path({str(settings.data_dir)!r}), database_url={database_url!r}
+    {{}}, data_dir=Path({str(settings.data_dir)!r}), database_url={empty_database_url!r}
 )
 waiting, start = os.pipe()
 children = []

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, suppress
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import PostgreSQL, key_with
+from tests.databases import PostgreSQL
+from tests.service.state.conftest import key_with
 from tests.service.state.tcp_proxy import TcpProxy
 from upscaled.config import Settings
 from upscaled.state import State, open_state

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import PostgreSQL
+from tests.databases import PostgreSQL
 from upscaled.config import Settings
 from upscaled.state import Hold, PaidResult, State, open_state
 from upscaled.state.credits import Credits, Retried

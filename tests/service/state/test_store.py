@@ -270,9 +270,9 @@ def test_a_database_that_is_locked_is_waited_for(make_settings: Callable[..., Se
 
 
 def test_a_new_database_is_distinguished_from_an_existing_one(
-    database_url: str, make_settings: Callable[..., Settings]
+    empty_database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
-    settings = make_settings(database_url=database_url)
+    settings = make_settings(database_url=empty_database_url)
     with open_state(settings) as state:
         assert state.is_new
     with open_state(settings) as state:

@@ -19,14 +19,11 @@ from tests.service.api.routes.test_progress import (
 )
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
-from tests.service.state.conftest import postgresql, server_url
 from upscaled.api.progress_relay import RELAY_PATH, TOKEN_HEADER
 from upscaled.state.database import NOW_S
 from upscaled.state.schema import UNDER_WAY
 from upscaled.state.store import longest_request_s
 from upscaled.state.under_way import RequestUnderWay
-
-__all__ = ["postgresql", "server_url"]
 
 Make = Callable[..., Service]
 

@@ -1,0 +1,170 @@
+"""Databases as the first start of an installation leaves them, and a real PostgreSQL server.
+
+Making the tables takes longer than most tests do, so they are made once and copied. Tests of the
+making itself ask for an empty database.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import psutil
+import pytest
+
+SQLITE_FILE = "upscaled.sqlite3"
+
+
+def make_tables(data_dir: Path) -> None:
+    """Make a data folder with a SQLite database of this version, without a row."""
+    data_dir.mkdir(mode=0o700, parents=True)
+    file = os.open(data_dir / SQLITE_FILE, os.O_WRONLY | os.O_CREAT, 0o600)
+    with open(file, "wb") as database:
+        database.write(_tables())
+
+
+@cache
+def _tables() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        _open_once(data_dir=Path(folder))
+        return (Path(folder) / SQLITE_FILE).read_bytes()
+
+
+@pytest.fixture
+def server_url(postgresql: "PostgreSQL") -> Iterator[str]:
+    """A database on PostgreSQL with the tables of this version, without a row."""
+    yield from postgresql.lend(f"TEMPLATE {postgresql.with_tables}")
+
+
+@pytest.fixture
+def empty_server_url(postgresql: "PostgreSQL") -> Iterator[str]:
+    """A database on PostgreSQL without tables."""
+    yield from postgresql.lend()
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A running server that listens on a socket in `folder` only."""
+
+    folder: Path
+    process_id: int
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all its processes for the time of the block, as a machine that hangs does."""
+        server = psutil.Process(self.process_id)
+        processes = [server, *server.children()]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
+    def url(self, database: str) -> str:
+        return f"postgresql://tester@/{database}?host={self.folder}"
+
+    def run(self, statement: str) -> None:
+        """Run a statement on the database `postgres`."""
+        import psycopg
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def lend(self, options: str = "") -> Iterator[str]:
+        """Make a database, give its URL, and drop it."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.run(f"CREATE DATABASE {name} {options}")
+        yield self.url(name)
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @cached_property
+    def with_tables(self) -> str:
+        """The name of a database with the tables of this version, to copy."""
+        name = "with_tables"
+        self.run(f"CREATE DATABASE {name}")
+        with tempfile.TemporaryDirectory() as folder:
+            _open_once(data_dir=Path(folder), database_url=self.url(name))
+        return name
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A real server for the session; skips where there is none to start."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    missing = [name for name in ("initdb", "postgres") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"no PostgreSQL here: {', '.join(missing)} not found")
+    # Short, for a socket's path has a limit; and not below a folder that is root's alone.
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    owner = _unprivileged_user()
+    if owner is not None:
+        shutil.chown(folder, owner)
+    data, log = folder / "data", folder / "log"
+    try:
+        subprocess.run(
+            ["initdb", "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            check=True, capture_output=True, user=owner, cwd=folder, env=_english(),
+        )  # fmt: skip
+        settings = (
+            "listen_addresses=",
+            f"unix_socket_directories={folder}",
+            "fsync=off",
+            "full_page_writes=off",
+            "autovacuum=off",
+        )
+        options = [part for setting in settings for part in ("-c", setting)]
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                ["postgres", "-D", data, *options],
+                stdout=output, stderr=output, user=owner, cwd=folder, env=_english(),
+            )  # fmt: skip
+        try:
+            started = PostgreSQL(folder, server.pid)
+            _wait_until_it_answers(started, server, log)
+            yield started
+        finally:
+            server.terminate()
+            server.wait(30)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _open_once(**settings: object) -> None:
+    from upscaled.config import load_settings
+    from upscaled.state import open_state
+
+    open_state(load_settings({}, **settings)).close()
+
+
+def _unprivileged_user() -> int | None:
+    """Return another user's id where this is root: PostgreSQL refuses to run as root."""
+    return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+
+
+def _english() -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C"}
+
+
+def _wait_until_it_answers(
+    server: PostgreSQL, process: "subprocess.Popen[bytes]", log: Path
+) -> None:
+    import psycopg
+
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            server.run("SELECT 1")
+            return
+        except psycopg.OperationalError:
+            time.sleep(0.05)
+    raise AssertionError(f"PostgreSQL did not start:\n{log.read_text()}")
