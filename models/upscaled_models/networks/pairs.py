@@ -4,7 +4,7 @@ A graph's last layer shows the family, and counts and sizes of layers the shape;
 compared with the graph of such a network. Loads no torch.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -26,10 +26,12 @@ from upscaled_models.ncnn.patterns import (
     match_graph,
     name_weights,
 )
-from upscaled_models.ncnn.values import KINDS, Kind, Value
+from upscaled_models.ncnn.values import Kind, Value
 
-RRDB_BLOCK_CONVOLUTIONS: Final = 15
-RRDB_OTHER_CONVOLUTIONS: Final = 6
+BLOCK_CONVOLUTIONS: Final = 15
+OTHER_CONVOLUTIONS: Final = 6
+"""Of an RRDB network: in each of its blocks, and outside of them."""
+
 _RRDB, _COMPACT, _SPAN = "an RRDB network", "a compact network", "a SPAN network"
 
 
@@ -59,17 +61,13 @@ def _match_rrdb(result: Value) -> tuple[Family, Shape, Tensors]:
         raise BadParam(f"{source.layer}: folds {fold} by {fold} pixels, in RRDB networks 2 or 4")
     joined = (each for each in values if each.kind == "join" and len(each.sources) > 1)
     growth = next((each.sources[1].channels for each in joined), 32)
-    blocks = max(0, _count(values, "convolution") - RRDB_OTHER_CONVOLUTIONS)
-    shape = rrdb_shape(
-        SCALE_BY_INPUT_CHANNELS[3 * fold**2],
-        blocks // RRDB_BLOCK_CONVOLUTIONS,
-        first.channels,
-        growth,
-    )
+    in_blocks = max(0, _count(values, "convolution") - OTHER_CONVOLUTIONS)
+    blocks = in_blocks // BLOCK_CONVOLUTIONS
+    shape = rrdb_shape(SCALE_BY_INPUT_CHANNELS[3 * fold**2], blocks, first.channels, growth)
     check_shape("rrdb", shape)
     picture = Pattern("input")
     start = Pattern("unshuffle", (picture,), (fold,)) if fold > 1 else picture
-    pattern = _rrdb_pattern(start, blocks // RRDB_BLOCK_CONVOLUTIONS, first.channels, growth)
+    pattern = _rrdb_pattern(start, blocks, first.channels, growth)
     return "rrdb", shape, name_weights(match_graph(result, pattern, _RRDB))
 
 
@@ -175,13 +173,12 @@ def _list_values(result: Value) -> list[Value]:
     return list(found)
 
 
-def _find_first_convolution(values: Iterable[Value], network: str) -> Value:
+def _find_first_convolution(values: Sequence[Value], network: str) -> Value:
     """Find a convolution of the picture, before which it may be folded or normalised."""
-    values = list(values)
-    for value in values:
-        if value.kind == "convolution" and _is_of_picture(value, "convolution"):
-            return value
-    raise BadParam(f"{values[0].layer}: {network} has {KINDS['convolution']} of the picture")
+    found = next((each for each in values if _is_of_picture(each, "convolution")), None)
+    if found is None:
+        raise BadParam(f"{values[0].layer}: {network} has a convolution of the picture")
+    return found
 
 
 def _is_of_picture(value: Value, kind: Kind) -> bool:
@@ -194,7 +191,7 @@ def _is_of_picture(value: Value, kind: Kind) -> bool:
     return source.kind == "input"
 
 
-def _count(values: Iterable[Value], kind: Kind) -> int:
+def _count(values: Sequence[Value], kind: Kind) -> int:
     return sum(value.kind == kind for value in values)
 
 
