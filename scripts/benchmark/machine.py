@@ -6,11 +6,10 @@ import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import psutil
 
-from upscaled_models.processor import count_cores
+from upscaled_models.processor import count_cores, describe_processor, read_processor_flags
 
 Figures = dict[str, object]
 
@@ -24,14 +23,10 @@ PACKAGES = (
 
 def describe_machine() -> Figures:
     """Return processor, flags, cores, memory, GPU, versions and date, as JSON values."""
-    file = Path("/proc/cpuinfo")
-    first = file.read_text().partition("\n\n")[0] if file.is_file() else ""
-    cpu = dict(re.findall(r"^([^\t:]+)\s*: (.*)$", first, re.MULTILINE))
-    flags = cpu.get("flags") or cpu.get("Features", "")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": cpu.get("model name", platform.processor() or platform.machine()),
-        "cpu_flags": [flag for flag in flags.split() if _FLAGS.fullmatch(flag)],
+        "cpu": describe_processor().rpartition(" ")[0],  # without the digest of its flags
+        "cpu_flags": sorted(filter(_FLAGS.fullmatch, read_processor_flags())),
         "cores": count_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": query_gpu("name"),
