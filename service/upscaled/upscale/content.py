@@ -13,7 +13,7 @@ transparent cell stays empty in a window that reaches over it; a flat one is the
 
 Windows are planned for rectangles. The one around all content is cut in two by the row or column
 that saves most, and so are both parts, as long as that saves more than `WINDOW_PRICE_PX`. Their
-sides are multiples of `Tiling.shape_step_px`, so that few shapes come. An image full of content
+sides are of `PART_LENGTHS` lengths, so that few shapes come. An image full of content
 has the windows that it would have without all this.
 """
 
@@ -175,7 +175,7 @@ class _Prices:
         cell_px, halo_px = self.content.cell_px, self.tiling.halo_px
         seen_from = np.maximum(start * cell_px - halo_px, 0)
         seen_to = np.minimum(end * cell_px + halo_px, side_px)
-        return self.tiling.divide(seen_to - seen_from)
+        return self.tiling.divide(seen_to - seen_from, is_part=True)
 
 
 def _cover(cells: _Cells, prices: _Prices) -> Iterator[_Box]:

@@ -11,13 +11,18 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
 from upscaled_models.backends.base import Window, least_window_px, round_up
+
+PART_LENGTHS: Final = 4
+"""Lengths of windows for parts of an image: 128, 256, 384 and 512 px. A shape that is new takes
+upscaled-x4 in 8 bits as long as 100,000 pixels, on each image where more shapes come than are kept:
+finer lengths save 5 % of the pixels, and took 20 % more time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +124,13 @@ class Tiling:
         sides = (self._plan_axis(side, 0, side) for side in (height_px, width_px))
         return math.prod(sum(span.length for span in spans) for spans in sides)
 
-    def divide(self, length: Any) -> tuple[Any, Any]:  # noqa: ANN401  (a number, or an array)
+    def divide(self, length: Any, *, is_part: bool) -> tuple[Any, Any]:  # noqa: ANN401  (or arrays)
         """Return how many windows an axis of that length takes, and how long each is.
 
-        As few as the longest length allows, then as short as that number allows.
+        As few as the longest length allows, then as short as that number allows. Those of a part of
+        an axis have `PART_LENGTHS` lengths at most: each shape that is new has to be made ready.
         """
-        step = self._usable_step()
+        step = self._usable_step(self.window_px // PART_LENGTHS if is_part else 1)
         longest = self.window_px // step * step
         count = np.maximum(1, _divide_up(length - self._overlap, longest - self._overlap))
         shortest = _divide_up(length - self._overlap, count) + self._overlap
@@ -139,8 +145,9 @@ class Tiling:
         multiple, padded = self.multiple_px, round_up(side, self.multiple_px)
         first = max(0, start - self.halo_px) // multiple * multiple
         last = min(padded, round_up(end + self.halo_px, multiple))
-        count, length = map(int, self.divide(last - first))
-        if last - first == padded <= self.window_px or (count == 1 and length >= padded):
+        is_part = last - first < padded
+        count, length = map(int, self.divide(last - first, is_part=is_part))
+        if min(padded, self.window_px) == padded and (not is_part or length >= padded):
             return [_Span(start, end - start, 0, padded)]
         starts = [
             min(first + at * (length - self._overlap), padded - length) for at in range(count)
@@ -154,9 +161,9 @@ class Tiling:
             if after > edge
         ]
 
-    def _usable_step(self) -> int:
+    def _usable_step(self, least_px: int) -> int:
         """Return the step of window lengths: the multiple where a longer one leaves no core."""
-        step = max(self.shape_step_px, self.multiple_px)
+        step = round_up(max(1, least_px), max(self.shape_step_px, self.multiple_px))
         longest = self.window_px // step * step
         return (
             self.multiple_px if longest < least_window_px(self.halo_px, self.multiple_px) else step
