@@ -8,7 +8,7 @@ from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.content import Content
+from upscaled.upscale.content import Content, choose_part_step_px
 from upscaled.upscale.post_process.colour_correction import is_neutral, neutralise
 from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
 from upscaled.upscale.post_process.pattern_correction import PatternCorrection
@@ -245,4 +245,5 @@ class _TileLoop:
             halo_px=self.halo_px,
             multiple_px=info.spec.multiple_px,
             shape_step_px=info.shape_step_px,
+            part_step_px=choose_part_step_px(info, window_px),
         )

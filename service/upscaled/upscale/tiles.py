@@ -11,18 +11,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
 from upscaled_models.backends.base import Window, least_window_px, round_up
-
-PART_LENGTHS: Final = 4
-"""Lengths of windows for parts of an image: 128, 256, 384 and 512 px. A shape that is new takes
-upscaled-x4 in 8 bits as long as 100,000 pixels, on each image where more shapes come than are kept:
-finer lengths save 5 % of the pixels, and took 20 % more time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +89,15 @@ class Tiling:
     computed and discarded. multiple_px: every window's start and side is a multiple of it.
     shape_step_px: on an axis of several windows their length is a multiple of this too, so that
     images of many sizes make few shapes; not where `window_px` is too short for it. A multiple of
-    `multiple_px`, or 1.
+    `multiple_px`, or 1. part_step_px: windows of a part of an image have lengths that are multiples
+    of this, rounded up to the former.
     """
 
     window_px: int
     halo_px: int
     multiple_px: int
     shape_step_px: int = 1
+    part_step_px: int = 1
 
     def __post_init__(self) -> None:
         if self.window_px < least_window_px(self.halo_px, self.multiple_px):
@@ -127,10 +124,12 @@ class Tiling:
     def divide(self, length: Any, *, is_part: bool) -> tuple[Any, Any]:  # noqa: ANN401  (or arrays)
         """Return how many windows an axis of that length takes, and how long each is.
 
-        As few as the longest length allows, then as short as that number allows. Those of a part of
-        an axis have `PART_LENGTHS` lengths at most: each shape that is new has to be made ready.
+        As few as the longest length allows, then as short as that number allows.
+
+        Args:
+            is_part: they are for a part of the axis.
         """
-        step = self._usable_step(self.window_px // PART_LENGTHS if is_part else 1)
+        step = self._usable_step(self.part_step_px if is_part else 1)
         longest = self.window_px // step * step
         count = np.maximum(1, _divide_up(length - self._overlap, longest - self._overlap))
         shortest = _divide_up(length - self._overlap, count) + self._overlap
@@ -163,7 +162,7 @@ class Tiling:
 
     def _usable_step(self, least_px: int) -> int:
         """Return the step of window lengths: the multiple where a longer one leaves no core."""
-        step = round_up(max(1, least_px), max(self.shape_step_px, self.multiple_px))
+        step = round_up(least_px, max(self.shape_step_px, self.multiple_px))
         longest = self.window_px // step * step
         return (
             self.multiple_px if longest < least_window_px(self.halo_px, self.multiple_px) else step

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tests.models.specs import spec_of
 from tests.service.opened import open_engine
 from tests.service.upscale.box_engine import (
+    BoxEngine,
     RowsReady,
     average_down,
     stream_of,
@@ -23,7 +24,7 @@ from upscaled.config import Settings
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.content import CELL_PX, Content
+from upscaled.upscale.content import CELL_PX, Content, choose_part_step_px
 from upscaled.upscale.loop import run_tiles
 from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
 from upscaled.upscale.post_process.steps import PostProcessing
@@ -159,15 +160,17 @@ def test_a_full_image_has_the_windows_that_it_would_have_anyway() -> None:
     assert Content.of(noise, None, 19).plan(tiling) == tiling.plan(700, 900)
 
 
-@pytest.mark.parametrize(("halo_px", "share"), [(19, 0.5), (62, 0.54)])
+@pytest.mark.parametrize(("halo_px", "step_px", "share"), [(19, 128, 0.5), (62, 32, 0.52)])
 def test_content_in_two_fifths_of_an_image_takes_about_half_of_its_windows_in_few_shapes(
-    halo_px: int, share: float
+    halo_px: int, step_px: int, share: float
 ) -> None:
     rgb = np.full((1500, 1500, 3), 255, np.uint8)
     side = round(1500 * 0.4**0.5)
     rgb[250 : 250 + side, 300 : 300 + side] = 7
     rgb[250 : 250 + side : 2, 300 : 300 + side] = 90
-    tiling = Tiling(window_px=512, halo_px=halo_px, multiple_px=1, shape_step_px=32)
+    tiling = Tiling(
+        window_px=512, halo_px=halo_px, multiple_px=1, shape_step_px=32, part_step_px=step_px
+    )
 
     tiles = Content.of(rgb, None, min(halo_px, 19)).plan(tiling)
 
@@ -351,3 +354,10 @@ def test_an_engine_that_fits_less_computes_smaller_windows_of_the_same_result() 
     image, seen = run_of(4, has_alpha=False)
     engine = EdgeEngine(radius_px=3, window_px=200, room_px=48)
     assert np.array_equal(upscale_through(image, 2, engine).rgb, engine.filter(seen))
+
+
+def test_small_networks_see_parts_in_fewer_shapes_than_large_ones() -> None:
+    small, large = BoxEngine(shape_step_px=32).info, BoxEngine(shape_step_px=32).info
+    large = replace(large, spec=replace(large.spec, size_bytes=4_000_000))
+    assert choose_part_step_px(small, 512) == 128
+    assert choose_part_step_px(large, 512) == 32
