@@ -29,6 +29,13 @@ IDEMPOTENCY_PARAMETER: Final = {
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS},
 }
 
+REPLAYED_DESCRIPTION: Final[dict[str, Any]] = {
+    "description": "`true` where the request was answered before, and this is that answer",
+    "required": False,
+    "schema": {"type": "string", "enum": ["true"]},
+}
+"""The header of an answer, as OpenAPI describes it."""
+
 AnswerKind = Literal["url", "image", "job"]
 
 _logger: Final = logging.getLogger(__name__)

@@ -223,6 +223,17 @@ def read_key(connection: Connection, key: RequestKey) -> sa.Row[Any]:
     return found
 
 
+def is_known(connection: Connection, key: RequestKey) -> bool:
+    """Return whether a request was sent under this key, of any fingerprint, within its lifetime."""
+    row = IDEMPOTENCY_KEYS.c
+    query = sa.select(row.request_id).where(
+        row.key_id == key.key_id,
+        row.name == key.name,
+        row.created_at_s >= database_time_s(connection) - LIFETIME_S,
+    )
+    return connection.execute(query).first() is not None
+
+
 def rename_request(connection: Connection, key: RequestKey, request_id: str, new_id: str) -> None:
     """Give the request of a key another id, in the caller's transaction: it is made anew."""
     connection.execute(

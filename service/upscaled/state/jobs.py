@@ -25,7 +25,13 @@ from upscaled.errors import (
 from upscaled.state import ledger
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database, database_time_s
-from upscaled.state.idempotency import RequestKey, insert_key, read_key, rename_request
+from upscaled.state.idempotency import (
+    RequestKey,
+    insert_key,
+    is_known,
+    read_key,
+    rename_request,
+)
 from upscaled.state.job_rows import (
     UNFINISHED_STATES,
     ClaimedJob,
@@ -123,13 +129,25 @@ class Jobs:
             )
             return JobChange(read_job(connection, job_id), is_changed=True)
 
-    def check_room(self, key_id: int, *, is_metered: bool, max_unfinished: int) -> None:
+    def check_room(
+        self,
+        key_id: int,
+        *,
+        is_metered: bool,
+        max_unfinished: int,
+        request_key: RequestKey | None = None,
+    ) -> None:
         """Check whether a job could be submitted now, before its source is stored.
+
+        Args:
+            request_key: one that is known needs no room, as its job is there; `submit` decides.
 
         Raises:
             RateLimitExceeded, InsufficientApiCredits: as of `submit`.
         """
         with self._database.read() as connection:
+            if request_key is not None and is_known(connection, request_key):
+                return
             _check_room(connection, key_id, max_unfinished)
             if is_metered and ledger.read_balance(connection, key_id) < ledger.IMAGE_PRICE:
                 raise InsufficientApiCredits(detail=f"key {key_id}")

@@ -92,6 +92,14 @@ def test_every_status_shows_the_codes_that_have_it(document: Document) -> None:
     assert shown == set(statuses) - {"method_not_allowed"}
 
 
+def test_answers_that_may_be_replayed_have_the_header_that_says_so(document: Document) -> None:
+    responses = document["paths"]["/v1/upscale"]["post"]["responses"]
+    replayed = [
+        status for status, each in responses.items() if "Idempotent-Replayed" in each["headers"]
+    ]
+    assert replayed == ["200", "202"]
+
+
 def test_only_readiness_answers_503(document: Document) -> None:
     paths = [path for path, _, each in operations(document) if "503" in each["responses"]]
     assert paths == ["/readyz"]

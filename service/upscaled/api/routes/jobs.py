@@ -161,10 +161,7 @@ async def accept_job(
         image_url = str(parse_url(parameters.image_url or ""))
     else:
         await read_checked_header(parameters.image, parameters.scale, context.settings)
-        # One that is sent again needs no room.
-        source_name = await _store_source(
-            context, key, parameters.image, checks_room=request_key is None
-        )
+        source_name = await _store_source(context, key, parameters.image, request_key)
     order = JobOrder(source_name, image_url, parameters.scale, parameters.model)
     change = await _submit(context, key, order, request_key)
     headers = {"Location": f"{JOBS_PATH}/{change.job.id}", "Preference-Applied": RESPOND_ASYNC}
@@ -177,12 +174,15 @@ async def accept_job(
     return JSONResponse(body.model_dump(mode="json"), 202, headers)
 
 
-async def _store_source(context: Context, key: ApiKey, source: bytes, *, checks_room: bool) -> str:
-    """Store an image that waits; return its name."""
+async def _store_source(
+    context: Context, key: ApiKey, source: bytes, request_key: RequestKey | None
+) -> str:
+    """Store an image that waits, if its job has room; return its name."""
     settings, state = context.settings, context.state
-    if checks_room:
-        check = partial(state.jobs.check_room, key.id, is_metered=settings.metering)
-        await asyncio.to_thread(check, max_unfinished=settings.max_jobs_per_key)
+    check = partial(state.jobs.check_room, key.id, is_metered=settings.metering)
+    await asyncio.to_thread(
+        check, max_unfinished=settings.max_jobs_per_key, request_key=request_key
+    )
     return await run_to_end(state.job_sources.store(source), state.job_sources.delete)
 
 

@@ -17,6 +17,7 @@ from upscaled.api.dependencies import AdmittedKey, AppContext, Context, Record
 from upscaled.api.dry_run import DRY_RUN_HEADER, DRY_RUN_PARAMETER, estimate, parse_dry_run_header
 from upscaled.api.idempotency import (
     IDEMPOTENCY_PARAMETER,
+    REPLAYED_DESCRIPTION,
     REPLAYED_HEADER,
     AnswerKind,
     read_request_key,
@@ -47,7 +48,7 @@ _RESPONSE_HEADERS: Final[dict[str, Any]] = {
             False,
         ),
     )
-}
+} | {REPLAYED_HEADER: REPLAYED_DESCRIPTION}
 # FastAPI would read the body before it solves dependencies, so before the key is checked.
 _OPENAPI: Final[dict[str, Any]] = {
     "parameters": [MODEL_PARAMETER, IDEMPOTENCY_PARAMETER, PREFER_PARAMETER, DRY_RUN_PARAMETER],
@@ -82,7 +83,8 @@ router = APIRouter()
             "headers": {
                 name: {"required": True, "schema": {"type": "string"}}
                 for name in ("Location", "Preference-Applied")
-            },
+            }
+            | {REPLAYED_HEADER: REPLAYED_DESCRIPTION},
         },
         **schemas.KEY_ERRORS,
         **schemas.describe_errors(

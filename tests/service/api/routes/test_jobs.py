@@ -24,6 +24,7 @@ from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded, Se
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.stats import PoolStats
 from upscaled.state import open_state
+from upscaled.state.job_sources import FolderSources
 from upscaled.state.schema import JOBS
 from upscaled.upscale.result import Result
 
@@ -183,10 +184,21 @@ def test_what_is_wrong_with_an_upload_is_said_at_once(
     assert list((service.settings.data_dir / "job-sources").glob("*")) == []
 
 
-def test_without_credits_no_job_is_accepted(make_service: Make) -> None:
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "order-17"}])
+def test_without_credits_no_job_is_accepted_and_no_source_written(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
     service = make_service(IdleExecutor(), metering=True, credits=0)
-    assert_error(submit(service), 403, "insufficient_api_credits")
-    assert list((service.settings.data_dir / "job-sources").glob("*")) == []
+    monkeypatch.setattr(FolderSources, "store", None)  # calling it is an internal error
+    assert_error(submit(service, headers=headers), 403, "insufficient_api_credits")
+
+
+def test_a_job_sent_again_needs_no_further_credit(make_service: Make) -> None:
+    service = make_service(IdleExecutor(), metering=True, credits=1)
+    first, second = (submit(service, headers={"Idempotency-Key": "order-17"}) for _ in range(2))
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.json()["id"] == first.json()["id"]
+    assert service.balance() == 0
 
 
 def test_tiles_are_counted_while_a_job_runs(stepping: Service) -> None:
