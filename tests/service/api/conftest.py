@@ -1,13 +1,13 @@
 """Services to talk to: one shared by all tests that leave it as it was, others made to measure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.service.api.serving import Service, serve
+from tests.service.api.serving import MakeService, Service, serve
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture
-def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def make_service(tmp_path: Path) -> Iterator[MakeService]:
     """A factory: settings, an executor, credits or a clock in, a running service out."""
     with ExitStack() as stack:
 

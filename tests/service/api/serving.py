@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,9 @@ class Service:
         """Return the names of stored results, without the files of the server's own check."""
         paths = [path for path in self.settings.results_dir.rglob("*") if path.is_file()]
         return [path.name for path in paths if path.parent.name != "trial"]
+
+
+MakeService = Callable[..., Service]
 
 
 @contextmanager

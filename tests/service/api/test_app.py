@@ -1,14 +1,13 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.service.api.executors import ResizingExecutor
-from tests.service.api.serving import Service, serve
+from tests.service.api.serving import MakeService, serve
 from upscaled.api import app
 from upscaled.state import State
 
@@ -36,7 +35,7 @@ def test_the_front_end_imports_no_heavy_package() -> None:
 
 
 def test_the_executor_lives_as_long_as_the_application(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     executor = ResizingExecutor()
     make_service(executor)
@@ -50,7 +49,7 @@ def test_the_executor_stops_with_the_application(tmp_path: Any) -> None:
 
 
 def test_expired_results_are_swept_while_the_service_runs(
-    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "SWEEP_EVERY_S", 0.02)
     now = [1_800_000_000.0]
@@ -65,7 +64,7 @@ def test_expired_results_are_swept_while_the_service_runs(
 
 
 def test_a_failed_sweep_is_logged_and_tried_again(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

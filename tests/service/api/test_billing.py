@@ -14,7 +14,7 @@ import pytest
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.billing import (
     FIRST_RETRY_S,
@@ -30,10 +30,10 @@ from upscaled.state import Clocks, DatabaseFailed, Hold, State, open_state
 from upscaled.state.credits import Credits, Retried
 from upscaled.state.folder_results import FolderResults
 
-Make = Callable[..., Service]
 
-
-def metered(make_service: Make, *arguments: Any, credits: int = 5, **settings: Any) -> Service:
+def metered(
+    make_service: MakeService, *arguments: Any, credits: int = 5, **settings: Any
+) -> Service:
     return make_service(*arguments, metering=True, credits=credits, **settings)
 
 
@@ -41,7 +41,7 @@ def assert_credits_add_up(service: Service) -> None:
     assert service.state.credits.audit() == ()
 
 
-def test_credits_last_for_as_many_successes(make_service: Make) -> None:
+def test_credits_last_for_as_many_successes(make_service: MakeService) -> None:
     service = metered(make_service, credits=3)
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: service.upload(), range(8)))
@@ -52,7 +52,7 @@ def test_credits_last_for_as_many_successes(make_service: Make) -> None:
     assert_credits_add_up(service)
 
 
-def test_without_metering_no_credit_is_captured(make_service: Make) -> None:
+def test_without_metering_no_credit_is_captured(make_service: MakeService) -> None:
     service = make_service(credits=5)
     assert service.upload().status_code == 200
     assert service.balance() == 5
@@ -76,7 +76,7 @@ def refused_requests(service: Service) -> list[Callable[[], Any]]:
 
 
 def test_a_refused_request_costs_and_leaves_nothing(
-    make_service: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = metered(make_service)
     temporary = tmp_path / "temporary"
@@ -91,7 +91,7 @@ def test_a_refused_request_costs_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("error", [MalformedImage(), InternalError(), ValueError("unforeseen")])
-def test_a_failed_job_costs_and_leaves_nothing(make_service: Make, error: Exception) -> None:
+def test_a_failed_job_costs_and_leaves_nothing(make_service: MakeService, error: Exception) -> None:
     service = metered(make_service, FailingExecutor(error))
     assert service.upload().status_code in (400, 500)
     assert service.balance() == 5
@@ -101,7 +101,7 @@ def test_a_failed_job_costs_and_leaves_nothing(make_service: Make, error: Except
 
 @pytest.mark.parametrize("accept", ["*/*", "image/*"])
 def test_a_failed_capture_delivers_nothing(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch, accept: str
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, accept: str
 ) -> None:
     def refuse(self: Credits, hold: Any, paid: Any) -> None:
         raise OSError("the database is gone")
@@ -115,7 +115,7 @@ def test_a_failed_capture_delivers_nothing(
     assert_credits_add_up(service)
 
 
-def test_a_hold_given_back_meanwhile_delivers_nothing(make_service: Make) -> None:
+def test_a_hold_given_back_meanwhile_delivers_nothing(make_service: MakeService) -> None:
     """As the sweep does with a hold that is too old."""
 
     class Sweeping(FailingExecutor):
@@ -136,7 +136,7 @@ def test_a_hold_given_back_meanwhile_delivers_nothing(make_service: Make) -> Non
 @pytest.mark.parametrize("set_by_s", [28 * 3600, -28 * 3600])
 @pytest.mark.parametrize("stage", ["work", "capture"])
 def test_a_clock_step_during_a_request_changes_nothing(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch, stage: str, set_by_s: int
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, stage: str, set_by_s: int
 ) -> None:
     offset_s = [0]
 
@@ -168,7 +168,7 @@ def test_a_clock_step_during_a_request_changes_nothing(
 
 
 def test_a_result_that_cannot_be_stored_is_not_charged(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(self: FolderResults, data: bytes, media_type: str) -> str:
         raise InternalError(detail="no space left")
@@ -181,7 +181,7 @@ def test_a_result_that_cannot_be_stored_is_not_charged(
 
 
 def test_a_failed_release_keeps_the_response_and_is_retried(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Credits, hold: Any) -> bool:
         raise OSError("the database is gone")
@@ -200,7 +200,7 @@ def test_a_failed_release_keeps_the_response_and_is_retried(
 
 @pytest.mark.parametrize(("losses", "status", "left"), [(1, 200, 4), (4, 200, 4), (5, 500, 5)])
 def test_a_capture_whose_answer_is_lost_is_retried(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch, losses: int, status: int, left: int
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, losses: int, status: int, left: int
 ) -> None:
     """Each time it was committed, and the connection ended before it could say so."""
     capture, tried = Credits.capture, []
@@ -221,7 +221,7 @@ def test_a_capture_whose_answer_is_lost_is_retried(
 
 
 def test_a_capture_on_a_full_disk_is_not_retried(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[Any] = []
 
@@ -236,7 +236,9 @@ def test_a_capture_on_a_full_disk_is_not_retried(
     assert service.balance() == 5
 
 
-def test_a_stored_result_is_remembered_with_the_hold_that_paid_for_it(make_service: Make) -> None:
+def test_a_stored_result_is_remembered_with_the_hold_that_paid_for_it(
+    make_service: MakeService,
+) -> None:
     service = metered(make_service)
     file_name = service.upload().json()["result_url"].rpartition("/")[2]
     assert service.upload(headers=service.headers | {"Accept": "image/*"}).status_code == 200
@@ -248,7 +250,7 @@ def test_a_stored_result_is_remembered_with_the_hold_that_paid_for_it(make_servi
     assert [tuple(row) for row in rows] == [(file_name, "image/jpeg", 1)]
 
 
-def test_a_repeated_request_id_is_charged_each_time(make_service: Make) -> None:
+def test_a_repeated_request_id_is_charged_each_time(make_service: MakeService) -> None:
     service = metered(make_service)
     for _ in range(2):
         headers = service.headers | {"X-Request-Id": "always-the-same"}
@@ -267,7 +269,7 @@ def state(tmp_path: Path) -> Any:
 
 
 def slow(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
-    """Make one step of the ledger take a while; the event is set once it has begun."""
+    """MakeService one step of the ledger take a while; the event is set once it has begun."""
     begun = threading.Event()
     original = getattr(Credits, name)
 

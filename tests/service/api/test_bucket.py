@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,13 +10,11 @@ import requests
 from tests.buckets import Bucket, Fault, FaultyBucket
 from tests.service.api.answers import assert_error
 from tests.service.api.pictures import picture, size_of
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from upscaled.api import state_probe
 
 pytest.importorskip("obstore", reason="obstore is not installed")
 from upscaled.state import bucket_results
-
-Make = Callable[..., Service]
 
 
 def get(url: str, method: str = "GET", **headers: str) -> requests.Response:
@@ -26,7 +23,7 @@ def get(url: str, method: str = "GET", **headers: str) -> requests.Response:
 
 @pytest.mark.parametrize(("mode", "media_type"), [("RGB", "image/jpeg"), ("RGBA", "image/png")])
 def test_every_front_end_serves_a_result_from_the_bucket_as_from_its_folder(
-    make_service: Make, bucket: Bucket, mode: str, media_type: str
+    make_service: MakeService, bucket: Bucket, mode: str, media_type: str
 ) -> None:
     storing, other = make_service(**bucket.settings), make_service(**bucket.settings)
     in_folder = make_service()
@@ -48,7 +45,9 @@ def test_every_front_end_serves_a_result_from_the_bucket_as_from_its_folder(
             assert same[0] == same[1]
 
 
-def test_a_result_in_the_bucket_is_gone_after_its_time(make_service: Make, bucket: Bucket) -> None:
+def test_a_result_in_the_bucket_is_gone_after_its_time(
+    make_service: MakeService, bucket: Bucket
+) -> None:
     now = [1_800_000_000.0]
     service = make_service(clock=lambda: now[0], **bucket.settings)
     url = service.upload().json()["result_url"]
@@ -61,7 +60,7 @@ def test_a_result_in_the_bucket_is_gone_after_its_time(make_service: Make, bucke
     assert bucket.list_keys() == []
 
 
-def test_a_result_in_the_bucket_is_a_source(make_service: Make, bucket: Bucket) -> None:
+def test_a_result_in_the_bucket_is_a_source(make_service: MakeService, bucket: Bucket) -> None:
     service = make_service(**bucket.settings)
     url = service.upload().json()["result_url"]
     answer = service.send_json(
@@ -72,7 +71,7 @@ def test_a_result_in_the_bucket_is_a_source(make_service: Make, bucket: Bucket) 
 
 
 def test_a_result_in_the_bucket_that_is_too_large_is_no_source(
-    make_service: Make, bucket: Bucket
+    make_service: MakeService, bucket: Bucket
 ) -> None:
     service = make_service(max_file_bytes=2000, **bucket.settings)
     for size_bytes, code in ((2000, "malformed_image"), (2001, "file_size_too_large")):
@@ -85,7 +84,7 @@ def test_a_result_in_the_bucket_that_is_too_large_is_no_source(
 
 @pytest.mark.parametrize("fault", ["busy", "cut", "silent"])
 def test_a_bucket_that_fails_is_500_at_no_cost_until_it_works_again(
-    make_service: Make,
+    make_service: MakeService,
     faulty_bucket: FaultyBucket,
     monkeypatch: pytest.MonkeyPatch,
     fault: Fault,
@@ -112,7 +111,7 @@ def test_a_bucket_that_fails_is_500_at_no_cost_until_it_works_again(
 
 
 def test_readiness_follows_the_bucket(
-    make_service: Make,
+    make_service: MakeService,
     faulty_bucket: FaultyBucket,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -135,7 +134,7 @@ def wait_for_status(service: Service, status: int) -> None:
 
 
 def test_a_bucket_that_is_missing_makes_the_service_unready_from_its_start(
-    make_service: Make, bucket: Bucket
+    make_service: MakeService, bucket: Bucket
 ) -> None:
     missing = replace(bucket, name="no-such-bucket")
     service = make_service(**missing.settings)
@@ -144,7 +143,7 @@ def test_a_bucket_that_is_missing_makes_the_service_unready_from_its_start(
 
 
 def test_figures_of_what_is_kept_are_unknown_with_a_bucket(
-    make_service: Make, bucket: Bucket
+    make_service: MakeService, bucket: Bucket
 ) -> None:
     service = make_service(**bucket.settings)
     service.app.state.context.metrics.note_sweep(service.state.sweep())

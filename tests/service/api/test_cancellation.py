@@ -5,7 +5,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tests.buckets import Bucket
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
-from tests.service.api.serving import Service, serve
+from tests.service.api.serving import MakeService, Service, serve
 from tests.service.api.waiting import wait_until
 from upscaled.api.cancellation import Client, ClientDisconnected, run_to_end, watch_client
 from upscaled.state import open_state
@@ -38,7 +37,7 @@ def start_upload(service: Service) -> socket.socket:
     return connection
 
 
-def test_a_client_that_leaves_stops_its_work(make_service: Callable[..., Service]) -> None:
+def test_a_client_that_leaves_stops_its_work(make_service: MakeService) -> None:
     executor = HangingExecutor()
     service = make_service(executor, metering=True, credits=5)
     connection = start_upload(service)
@@ -52,7 +51,7 @@ def test_a_client_that_leaves_stops_its_work(make_service: Callable[..., Service
 
 
 def test_a_client_that_leaves_just_before_the_end_leaves_nothing_stored(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     class LeftBehind(ResizingExecutor):
         """Finishes although it was cancelled, as a worker between two tiles may."""
@@ -74,7 +73,7 @@ def test_a_client_that_leaves_just_before_the_end_leaves_nothing_stored(
 
 
 def test_a_client_that_leaves_while_its_result_is_stored_leaves_none_in_the_bucket(
-    make_service: Callable[..., Service], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from upscaled.state.bucket_results import BucketResults
 
@@ -100,7 +99,7 @@ def test_a_client_that_leaves_while_its_result_is_stored_leaves_none_in_the_buck
 
 
 def test_a_client_that_leaves_while_sending_is_charged_nothing(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     service = make_service(metering=True, credits=5)
     connection = socket.create_connection((service.host, service.port))
@@ -131,7 +130,7 @@ def test_a_request_that_waits_at_shutdown_gets_an_error(tmp_path: Path) -> None:
 
 
 def test_work_cancelled_by_the_executor_is_an_internal_error(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     service = make_service(FailingExecutor(asyncio.CancelledError()), metering=True, credits=5)
     assert_error(service.upload(), 500, "internal_error")

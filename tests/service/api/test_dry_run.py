@@ -1,6 +1,6 @@
 """Dry runs over a real socket: checked whole, and not upscaled, stored or charged."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ import requests
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from upscaled.api.dry_run import parse_dry_run_header
 from upscaled.errors import InvalidParameter
 
@@ -37,7 +37,7 @@ def ask(
 
 
 def test_the_answer_is_the_price_the_result_and_the_time(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     executor = ResizingExecutor()
     service = make_service(executor, metering=True, credits=1)
@@ -60,7 +60,7 @@ def test_the_answer_is_the_price_the_result_and_the_time(
 
 
 def test_without_metering_the_price_is_nothing_and_without_a_worker_the_time_unknown(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     executor = ResizingExecutor()
     executor.is_available = False
@@ -95,12 +95,12 @@ def test_a_request_that_would_be_refused_is_refused(
     assert_error(ask(service, image, headers), status, code)
 
 
-def test_a_balance_of_nothing_is_refused(make_service: Callable[..., Service]) -> None:
+def test_a_balance_of_nothing_is_refused(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=0)
     assert_error(ask(service), 403, "insufficient_api_credits")
 
 
-def test_neither_a_job_nor_an_idempotency_key_is_made(make_service: Callable[..., Service]) -> None:
+def test_neither_a_job_nor_an_idempotency_key_is_made(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=1)
     named = {"Prefer": "respond-async", "Idempotency-Key": "order-17"}
     assert ask(service, headers=named).status_code == 200

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +9,7 @@ import requests
 
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from tests.service.pool.pools import QUICK, fake_command, order
 from upscaled.config import load_settings
@@ -48,7 +47,7 @@ class QueueingExecutor(ResizingExecutor):
 
 
 @pytest.fixture
-def shared(make_service: Callable[..., Service]) -> Service:
+def shared(make_service: MakeService) -> Service:
     return make_service(QueueingExecutor(), max_queue=QUEUE, jobs_per_worker=1)
 
 

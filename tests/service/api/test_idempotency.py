@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,17 +13,15 @@ import sqlalchemy as sa
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FIGURES, FailingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from upscaled.errors import InternalError
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state.schema import IDEMPOTENCY_KEYS
 from upscaled.upscale.result import Result
 
-Make = Callable[..., Service]
-
 
 @pytest.fixture
-def service(make_service: Make) -> Service:
+def service(make_service: MakeService) -> Service:
     return make_service(metering=True, credits=5)
 
 
@@ -106,7 +103,7 @@ class SlowExecutor(ResizingExecutor):
         return await super().upscale(source, request)
 
 
-def test_a_retry_that_comes_too_early_is_told_to_wait(make_service: Make) -> None:
+def test_a_retry_that_comes_too_early_is_told_to_wait(make_service: MakeService) -> None:
     executor = SlowExecutor()
     service = make_service(executor, metering=True, credits=5)
     with ThreadPoolExecutor(1) as threads:
@@ -121,7 +118,7 @@ def test_a_retry_that_comes_too_early_is_told_to_wait(make_service: Make) -> Non
     assert service.balance() == 4
 
 
-def test_a_request_that_failed_is_made_anew(make_service: Make) -> None:
+def test_a_request_that_failed_is_made_anew(make_service: MakeService) -> None:
     executor = FailingExecutor(InternalError(detail="broken"))
     service = make_service(executor, metering=True, credits=5)
     assert_error(send(service), 500, "internal_error")
@@ -131,7 +128,9 @@ def test_a_request_that_failed_is_made_anew(make_service: Make) -> None:
     assert service.balance() == 4
 
 
-def test_an_expired_result_is_made_again_uncharged_under_a_new_url(make_service: Make) -> None:
+def test_an_expired_result_is_made_again_uncharged_under_a_new_url(
+    make_service: MakeService,
+) -> None:
     service = make_service(metering=True, credits=5)
     first = send(service)
     for path in service.settings.results_dir.rglob("*.jpg"):
@@ -156,13 +155,13 @@ def test_a_retry_after_the_front_end_died_gets_what_was_paid_for(service: Servic
     assert (service.balance(), made(service)) == (4, 1)
 
 
-def test_without_metering_too_an_answer_is_replayed(make_service: Make) -> None:
+def test_without_metering_too_an_answer_is_replayed(make_service: MakeService) -> None:
     service = make_service()
     assert send(service).json() == send(service).json()
     assert made(service) == 1
 
 
-def test_a_job_that_is_submitted_twice_is_one_job(make_service: Make) -> None:
+def test_a_job_that_is_submitted_twice_is_one_job(make_service: MakeService) -> None:
     executor = ResizingExecutor()
     executor.stats = lambda: replace(FIGURES, waiting=1)  # type: ignore[method-assign]
     service = make_service(executor, metering=True, credits=5)

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import requests
 import sqlalchemy as sa
 
 from tests.service.api.executors import FIGURES, ResizingExecutor
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api import job_runner
 from upscaled.errors import InternalError
@@ -21,7 +20,6 @@ from upscaled.state import DatabaseFailed
 from upscaled.state.schema import JOBS
 from upscaled.upscale.result import Result
 
-Make = Callable[..., Service]
 ASYNC = {"Prefer": "respond-async"}
 
 
@@ -59,7 +57,7 @@ def executor() -> CountingExecutor:
 
 
 @pytest.fixture
-def service(make_service: Make, executor: CountingExecutor) -> Service:
+def service(make_service: MakeService, executor: CountingExecutor) -> Service:
     return make_service(executor, metering=True, credits=9)
 
 

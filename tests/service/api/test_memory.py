@@ -3,7 +3,7 @@ import json
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -14,7 +14,7 @@ from tests.service.api.answers import assert_error
 from tests.service.api.executors import HangingExecutor, LargeExecutor, ResizingExecutor
 from tests.service.api.pictures import picture_of_bytes
 from tests.service.api.raw import Connection
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.memory import (
     ARRIVING_IMAGES,
@@ -230,7 +230,7 @@ def test_one_body_more_than_may_be_unfinished_is_refused() -> None:
 
 
 @pytest.fixture
-def crowded(make_service: Callable[..., Service]) -> Service:
+def crowded(make_service: MakeService) -> Service:
     """One slot, no queue: 9 images of a megabyte may be here at a time. None is finished."""
     return make_service(HangingExecutor(), max_queue=0, jobs_per_worker=1, max_file_bytes=MB)
 
@@ -266,7 +266,7 @@ def test_one_image_too_many_is_refused_and_the_others_stay(crowded: Service) -> 
 
 
 def test_one_keys_unfinished_uploads_refuse_no_other_key(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     service = make_service(ResizingExecutor(), max_queue=0, jobs_per_worker=1, max_file_bytes=MB)
     other = {"X-API-KEY": service.state.keys.create("other")}
@@ -329,7 +329,7 @@ def stalling_source(data: bytes) -> Iterator[str]:
 
 
 def test_images_that_are_being_fetched_are_preempted_too(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     """Sources that stop before their last byte; what they have on hold is given back."""
     service = make_service(
@@ -362,7 +362,7 @@ def test_images_that_are_being_fetched_are_preempted_too(
 
 
 def test_a_key_with_one_credit_has_few_unfinished_bodies(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     service = make_service(metering=True, credits=1, max_file_bytes=MB)
     budget = service.app.state.context.budget
@@ -433,7 +433,7 @@ def read_all(connection: Connection) -> None:
 
 @pytest.mark.parametrize("is_read", [True, False], ids=["read in the end", "left"])
 def test_a_key_that_does_not_read_its_images_is_refused(
-    make_service: Callable[..., Service], is_read: bool
+    make_service: MakeService, is_read: bool
 ) -> None:
     service = make_service(LargeExecutor(), metering=True, credits=10)
     service.app.state.context.unsent.limit_bytes = LargeExecutor.size_bytes

@@ -15,7 +15,7 @@ from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.raw import Connection, seconds_since
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.middleware import SMALL_BODY_BYTES, choose_request_id
 from upscaled.errors import InternalError
@@ -81,7 +81,7 @@ def test_a_success_is_logged_in_one_line_with_all_figures(service: Service, line
 
 
 def test_the_log_names_the_requested_model_and_the_model_of_tempering(
-    make_service: Callable[..., Service], lines: Lines
+    make_service: MakeService, lines: Lines
 ) -> None:
     service = make_service()
     service.executor.tempered_with = "upscaled-x2"
@@ -106,7 +106,7 @@ def test_a_refusal_says_why(service: Service, lines: Lines) -> None:
 
 
 def test_a_client_that_disconnects_is_logged_apart_from_a_failure(
-    make_service: Callable[..., Service], lines: Lines
+    make_service: MakeService, lines: Lines
 ) -> None:
     executor = HangingExecutor()
     service = make_service(executor)
@@ -116,9 +116,7 @@ def test_a_client_that_disconnects_is_logged_apart_from_a_failure(
     assert (line["status"], line["outcome"], line["error_code"]) == (499, "gone", "client_gone")
 
 
-def test_probes_are_logged_only_where_they_fail(
-    make_service: Callable[..., Service], lines: Lines
-) -> None:
+def test_probes_are_logged_only_where_they_fail(make_service: MakeService, lines: Lines) -> None:
     executor = ResizingExecutor()
     service = make_service(executor)
     for path in ("/healthz", "/readyz", "/metrics"):
@@ -156,7 +154,7 @@ def test_neither_keys_nor_result_names_are_logged(
 
 
 def test_an_unhandled_exception_is_logged_with_its_trace_and_answered_without(
-    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = make_service(FailingExecutor(ValueError("a secret")))
     assert "secret" not in assert_error(service.upload(), 500, "internal_error")
@@ -169,9 +167,7 @@ def test_an_unhandled_exception_is_logged_with_its_trace_and_answered_without(
     assert line["exception"].endswith("ValueError: a secret")
 
 
-def test_an_internal_error_s_detail_is_logged(
-    make_service: Callable[..., Service], lines: Lines
-) -> None:
+def test_an_internal_error_s_detail_is_logged(make_service: MakeService, lines: Lines) -> None:
     service = make_service(FailingExecutor(InternalError(detail="two workers died")))
     service.upload()
     assert lines(1)[-1]["error_detail"] == "two workers died"
@@ -344,7 +340,7 @@ def test_the_body_of_a_get_is_discarded(service: Service) -> None:
         assert connection.receive().status == 200
 
 
-def test_responses_keep_the_connection_open(make_service: Callable[..., Service]) -> None:
+def test_responses_keep_the_connection_open(make_service: MakeService) -> None:
     service = make_service()
     with requests.Session() as session:
         for _ in range(3):

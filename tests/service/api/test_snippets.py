@@ -6,13 +6,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.service.api.pictures import picture, size_of
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService
 from upscaled.errors import RateLimitExceeded
 
 SNIPPETS = (
@@ -45,7 +44,7 @@ def write_programs(url: str, keys: dict[str, str], folder: Path) -> dict[str, Pa
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="the page's code runs in node")
 def test_every_program_of_the_page_waits_for_retry_after_and_names_its_model(
-    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     service = make_service()
     taken_at_s: dict[int, list[float]] = defaultdict(list)

@@ -13,6 +13,7 @@ from upscaled.state import Clocks, State, open_state
 from upscaled.state.schema import HOLDERS
 
 OpenState = Callable[..., State]
+MakeSettings = Callable[..., Settings]
 
 
 @dataclass
@@ -49,7 +50,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+def make_settings(tmp_path: Path) -> MakeSettings:
     """Settings on SQLite in a folder of this test's own."""
 
     def make(**values: object) -> Settings:
@@ -59,7 +60,7 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def state(make_settings: Callable[..., Settings], clock: Clock) -> Iterator[State]:
+def state(make_settings: MakeSettings, clock: Clock) -> Iterator[State]:
     settings = make_settings()
     make_tables(settings.data_dir)
     with open_state(settings, all_of(clock)) as opened:

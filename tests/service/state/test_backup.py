@@ -3,19 +3,15 @@
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.service.state.conftest import Clock, all_of
-from upscaled.config import Settings
+from tests.service.state.conftest import Clock, MakeSettings, all_of
 from upscaled.state import State, open_state
 from upscaled.state.backup import back_up
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
 from upscaled.state.store import longest_request_s
-
-MakeSettings = Callable[..., Settings]
 
 
 def restore(copy: Path, data_dir: Path) -> None:

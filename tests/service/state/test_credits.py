@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.service.state.conftest import Clock, all_of, end_leases, key_with
+from tests.service.state.conftest import Clock, MakeSettings, all_of, end_leases, key_with
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InsufficientApiCredits
 from upscaled.state import Hold, State, open_state
@@ -30,9 +30,7 @@ SPENDING = Path(__file__).with_name("spending.py")
 
 
 @pytest.fixture
-def ledger(
-    database_url: str, make_settings: Callable[..., Settings], clock: Clock
-) -> Iterator[State]:
+def ledger(database_url: str, make_settings: MakeSettings, clock: Clock) -> Iterator[State]:
     with open_state(make_settings(database_url=database_url), all_of(clock)) as opened:
         yield opened
 
@@ -180,7 +178,7 @@ def test_threads_that_settle_one_hold_at_once_settle_it_once(ledger: State) -> N
 
 
 def test_a_hold_of_a_living_process_stays(
-    ledger: State, database_url: str, make_settings: Callable[..., Settings], clock: Clock
+    ledger: State, database_url: str, make_settings: MakeSettings, clock: Clock
 ) -> None:
     key_id = key_with(ledger, 2)
     hold = ledger.credits.hold(key_id, "r1")
@@ -192,7 +190,7 @@ def test_a_hold_of_a_living_process_stays(
 
 
 def test_a_closed_state_gives_its_holds_back(
-    database_url: str, make_settings: Callable[..., Settings], clock: Clock
+    database_url: str, make_settings: MakeSettings, clock: Clock
 ) -> None:
     settings = make_settings(database_url=database_url)
     with open_state(settings, all_of(clock)) as first:
@@ -205,7 +203,7 @@ def test_a_closed_state_gives_its_holds_back(
 
 
 def test_a_hold_is_given_back_when_it_is_too_old_for_any_request(
-    make_settings: Callable[..., Settings], clock: Clock
+    make_settings: MakeSettings, clock: Clock
 ) -> None:
     settings = make_settings(work_timeout_s=10, source_timeout_s=5, max_queue=3, workers=1)
     assert longest_request_s(settings) == 5 + 3 * 10 * 5
@@ -222,7 +220,7 @@ def test_a_hold_is_given_back_when_it_is_too_old_for_any_request(
 
 
 def test_the_holds_of_a_killed_process_are_given_back_at_the_next_start(
-    database_url: str, make_settings: Callable[..., Settings]
+    database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
     with open_state(settings) as state:
@@ -285,7 +283,7 @@ def spend(
 
 
 def test_processes_that_compete_for_the_last_credits_spend_exactly_those(
-    database_url: str, make_settings: Callable[..., Settings]
+    database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
     with open_state(settings) as state:
@@ -319,7 +317,7 @@ def check_ledger_under_kills(settings: Settings, *, processes: int, count: int, 
 
 
 def test_the_ledger_is_consistent_after_random_kills(
-    database_url: str, make_settings: Callable[..., Settings]
+    database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
     check_ledger_under_kills(settings, processes=4, count=30, kills=4)
@@ -328,7 +326,7 @@ def test_the_ledger_is_consistent_after_random_kills(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_ledger_is_consistent_after_fifty_kills_of_eight_processes(
-    database_url: str, make_settings: Callable[..., Settings]
+    database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
     check_ledger_under_kills(settings, processes=8, count=1000, kills=50)

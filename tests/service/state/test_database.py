@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from upscaled.config import Settings
+from tests.service.state.conftest import MakeSettings
 from upscaled.state import State, StateError, hide_password, open_state
 from upscaled.state.database import open_database
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
@@ -50,7 +49,7 @@ def test_a_write_that_raises_is_undone(state: State) -> None:
 
 
 def test_a_write_holds_the_lock_from_its_first_statement(
-    state: State, make_settings: Callable[..., Settings]
+    state: State, make_settings: MakeSettings
 ) -> None:
     """So that two processes never both read a balance and then both change it."""
     order: list[str] = []
@@ -70,7 +69,7 @@ def test_a_write_holds_the_lock_from_its_first_statement(
 
 
 def test_a_start_waits_for_a_writer_of_a_file_that_is_not_switched_yet(
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
 ) -> None:
     """As when two processes make the database at once, or after it came back from a backup."""
     settings = make_settings()
@@ -86,7 +85,7 @@ def test_a_start_waits_for_a_writer_of_a_file_that_is_not_switched_yet(
         ending.join()
 
 
-def test_files_are_their_owners_only(make_settings: Callable[..., Settings]) -> None:
+def test_files_are_their_owners_only(make_settings: MakeSettings) -> None:
     settings = make_settings()
     with open_state(settings) as state:
         state.keys.create("web")
@@ -98,7 +97,7 @@ def test_files_are_their_owners_only(make_settings: Callable[..., Settings]) -> 
     assert settings.data_dir.stat().st_mode & 0o777 == 0o700
 
 
-def test_no_umask_opens_anything_to_others(make_settings: Callable[..., Settings]) -> None:
+def test_no_umask_opens_anything_to_others(make_settings: MakeSettings) -> None:
     settings = make_settings()
     before = os.umask(0)
     try:
@@ -116,7 +115,7 @@ def test_no_umask_opens_anything_to_others(make_settings: Callable[..., Settings
     assert {mode for mode in modes.values() if mode != 0o700} == {0o600}
 
 
-def test_a_data_folder_that_exists_keeps_its_mode(make_settings: Callable[..., Settings]) -> None:
+def test_a_data_folder_that_exists_keeps_its_mode(make_settings: MakeSettings) -> None:
     """It may be anything, a home or /tmp: its owner's business."""
     settings = make_settings()
     settings.data_dir.mkdir(mode=0o755)
@@ -126,7 +125,7 @@ def test_a_data_folder_that_exists_keeps_its_mode(make_settings: Callable[..., S
 
 
 def test_a_data_folder_with_odd_characters_works(
-    make_settings: Callable[..., Settings], tmp_path: Path
+    make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     settings = make_settings(data_dir=tmp_path / "a b%41é?#&;'")
     with open_state(settings) as state:
@@ -134,9 +133,7 @@ def test_a_data_folder_with_odd_characters_works(
     assert (settings.data_dir / "upscaled.sqlite3").exists()
 
 
-def test_a_sqlite_url_names_the_file(
-    make_settings: Callable[..., Settings], tmp_path: Path
-) -> None:
+def test_a_sqlite_url_names_the_file(make_settings: MakeSettings, tmp_path: Path) -> None:
     with open_state(make_settings(database_url=f"sqlite:///{tmp_path}/sub/keys.db")) as state:
         state.keys.create("web")
     assert (tmp_path / "sub" / "keys.db").stat().st_mode & 0o777 == 0o600
@@ -188,7 +185,7 @@ def test_a_missing_driver_is_named_with_its_remedy(
         open_database("postgresql://u@127.0.0.1:1/d", tmp_path)
 
 
-def test_a_file_that_is_no_database_is_refused(make_settings: Callable[..., Settings]) -> None:
+def test_a_file_that_is_no_database_is_refused(make_settings: MakeSettings) -> None:
     settings = make_settings()
     settings.data_dir.mkdir()
     (settings.data_dir / "upscaled.sqlite3").write_bytes(b"not a database " * 100)
@@ -213,7 +210,7 @@ def test_a_shown_url_has_no_password(database_url: str, shown: str) -> None:
 
 
 def test_a_database_failure_is_one_line_without_the_statement(
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
 ) -> None:
     with open_state(make_settings()) as state:
         with (
@@ -234,7 +231,7 @@ def test_state_loads_no_torch_and_no_migration_tool() -> None:
 
 
 def test_a_disk_that_does_not_work_is_not_waited_for(
-    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a busy file is tried again; here SQLite cannot write its journal."""
     settings = make_settings()

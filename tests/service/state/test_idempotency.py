@@ -1,12 +1,12 @@
 """Idempotency keys on both databases: one answer and one charge, whatever dies in between."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 
-from upscaled.config import Settings
+from tests.service.state.conftest import MakeSettings
 from upscaled.errors import InternalError, InvalidParameter, RequestInProgress
 from upscaled.state import PaidResult, State, open_state
 from upscaled.state.idempotency import LIFETIME_S, RequestKey, Reservation, StoredAnswer
@@ -18,7 +18,7 @@ RESULT = PaidResult("0.jpg", "image/jpeg")
 
 
 @pytest.fixture
-def store(database_url: str, make_settings: Callable[..., Settings]) -> Iterator[State]:
+def store(database_url: str, make_settings: MakeSettings) -> Iterator[State]:
     with open_state(make_settings(database_url=database_url)) as opened:
         yield opened
 

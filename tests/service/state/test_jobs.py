@@ -3,13 +3,14 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from tests.service.state.conftest import MakeSettings
 from upscaled.config import Settings
 from upscaled.errors import InsufficientApiCredits, MalformedImage, RateLimitExceeded
 from upscaled.state import PaidResult, State, open_state
@@ -23,7 +24,7 @@ WORKING = Path(__file__).with_name("working.py")
 
 
 @pytest.fixture
-def store(database_url: str, make_settings: Callable[..., Settings]) -> Iterator[State]:
+def store(database_url: str, make_settings: MakeSettings) -> Iterator[State]:
     with open_state(make_settings(database_url=database_url)) as opened:
         yield opened
 
@@ -288,7 +289,7 @@ def test_putting_a_job_back_counts_no_attempt(store: State) -> None:
 
 
 def test_the_hold_of_a_job_outlives_every_process_and_any_age(
-    database_url: str, make_settings: Callable[..., Settings]
+    database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
     with open_state(settings) as first:
@@ -354,7 +355,7 @@ def check_ledger_under_kills(settings: Settings, *, jobs: int, workers: int, kil
 
 
 def test_the_ledger_is_exact_after_workers_are_killed(
-    database_url: str, make_settings: Callable[..., Settings]
+    database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
     check_ledger_under_kills(settings, jobs=40, workers=3, kills=4)
@@ -363,7 +364,7 @@ def test_the_ledger_is_exact_after_workers_are_killed(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_ledger_is_exact_after_400_jobs_and_25_kills(
-    database_url: str, make_settings: Callable[..., Settings]
+    database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
     check_ledger_under_kills(settings, jobs=400, workers=4, kills=25)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.state.conftest import Clock
-from upscaled.config import Settings
+from tests.service.state.conftest import Clock, MakeSettings
 from upscaled.state import RateLimit, State, open_state
 from upscaled.state.errors import InvalidAmount, InvalidName, InvalidRate, NameTaken, UnknownName
 
@@ -23,9 +22,7 @@ def test_a_new_key_is_let_in_under_its_name(state: State) -> None:
     assert found.name == "web"
 
 
-def test_keys_work_on_both_databases(
-    database_url: str, make_settings: Callable[..., Settings]
-) -> None:
+def test_keys_work_on_both_databases(database_url: str, make_settings: MakeSettings) -> None:
     with open_state(make_settings(database_url=database_url)) as state:
         first, second = state.keys.create("a", credits=3), state.keys.create("b")
         assert [key and key.name for key in map(state.keys.verify, (first, second))] == ["a", "b"]
@@ -40,7 +37,7 @@ def test_keys_work_on_both_databases(
 
 
 def test_a_keys_own_rate_is_kept_on_both_databases(
-    database_url: str, make_settings: Callable[..., Settings]
+    database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
     with open_state(settings) as state:
@@ -148,7 +145,7 @@ def test_an_unknown_id_takes_the_steps_of_a_known_one(state: State) -> None:
 
 
 def test_a_revoke_by_another_process_holds_at_once(
-    state: State, make_settings: Callable[..., Settings]
+    state: State, make_settings: MakeSettings
 ) -> None:
     secret = state.keys.create("web")
     assert state.keys.verify(secret) is not None

@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.databases import PostgreSQL
-from tests.service.state.conftest import Clock, all_of
-from upscaled.config import Settings
+from tests.service.state.conftest import Clock, MakeSettings, all_of
 from upscaled.state import Hold, State, open_state
 from upscaled.state.errors import DatabaseFailed, HoldReleased
 from upscaled.state.lease import DEAD_AFTER_S, RENEW_EVERY_S, LeasedHolder
@@ -49,7 +48,7 @@ class FrontEnd:
 class FrontEnds:
     """Front ends of one database, each with clocks and a data folder of its own."""
 
-    make_settings: Callable[..., Settings]
+    make_settings: MakeSettings
     url: str
     stack: ExitStack
     opened: list[FrontEnd] = field(default_factory=list)
@@ -76,7 +75,7 @@ class FrontEnds:
 
 @pytest.fixture
 def front_ends(
-    server_url: str, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+    server_url: str, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FrontEnds]:
     monkeypatch.setattr(LeasedHolder, "_run", lambda _: None)
     with ExitStack() as stack:
@@ -308,7 +307,7 @@ def test_many_holds_at_once_share_one_lease(
 
 def test_the_thread_renews_and_survives_a_cut_connection(
     server_url: str,
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
     postgresql: PostgreSQL,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,7 +5,6 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import upscaled.state.migrations
-from tests.service.state.conftest import Clock, all_of
-from upscaled.config import Settings
+from tests.service.state.conftest import Clock, MakeSettings, all_of
 from upscaled.state import PaidResult, RateLimit, open_state
 from upscaled.state.database import open_database
 from upscaled.state.errors import DatabaseRefused
@@ -40,7 +38,7 @@ def open_folders(revision_folder: str) -> ScriptDirectory:
 
 
 def test_the_migrations_make_the_schema_that_the_code_uses(
-    empty_database_url: str, make_settings: Callable[..., Settings]
+    empty_database_url: str, make_settings: MakeSettings
 ) -> None:
     with (
         open_state(make_settings(database_url=empty_database_url)) as state,
@@ -68,7 +66,7 @@ def test_the_revision_in_the_code_is_the_last_migration() -> None:
 
 
 def test_a_database_of_version_1_is_brought_here_with_all_it_holds(
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
 ) -> None:
     """`version_1.sql` is what version 1 wrote, and never changes."""
     settings = make_settings()
@@ -92,7 +90,7 @@ def test_a_database_of_version_1_is_brought_here_with_all_it_holds(
 
 
 def test_a_data_folder_of_version_1_is_brought_here_with_its_results(
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
 ) -> None:
     """Folders and files as 0.1.0 left them: a result, a part file and a holder that was killed."""
     settings = make_settings()
@@ -120,7 +118,7 @@ def test_a_data_folder_of_version_1_is_brought_here_with_its_results(
 
 
 def test_a_server_of_version_1_is_brought_here_with_all_it_holds(
-    empty_server_url: str, make_settings: Callable[..., Settings]
+    empty_server_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=empty_server_url)
     database = open_database(empty_server_url, settings.data_dir)
@@ -145,7 +143,7 @@ def test_a_server_of_version_1_is_brought_here_with_all_it_holds(
 
 @pytest.mark.parametrize("revision", ["0001", "0003"])
 def test_keys_and_credits_of_earlier_revisions_are_kept_on_both_databases(
-    empty_database_url: str, make_settings: Callable[..., Settings], revision: str
+    empty_database_url: str, make_settings: MakeSettings, revision: str
 ) -> None:
     """A credit that was on hold when the earlier version was killed comes back by its age."""
     settings = make_settings(database_url=empty_database_url)
@@ -187,7 +185,7 @@ def upgrade(connection: sa.Connection, revision: str) -> None:
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(
-    empty_database_url: str, make_settings: Callable[..., Settings]
+    empty_database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=empty_database_url)
     with open_state(settings) as state, state.database.write() as connection:
@@ -203,7 +201,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(
 
 
 def test_processes_that_start_at_once_all_find_the_schema(
-    empty_database_url: str, make_settings: Callable[..., Settings]
+    empty_database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=empty_database_url)
     # One process loads the code and becomes eight, that all wait for the same pipe to close.
@@ -236,7 +234,7 @@ print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         assert sorted(state.keys.names()) == [f"key{number}" for number in range(8)]
 
 
-def test_a_second_start_changes_nothing(make_settings: Callable[..., Settings]) -> None:
+def test_a_second_start_changes_nothing(make_settings: MakeSettings) -> None:
     settings = make_settings()
     with open_state(settings) as state:
         secret = state.keys.create("web", credits=2)

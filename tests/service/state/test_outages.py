@@ -10,14 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from tests.databases import PostgreSQL
-from tests.service.state.conftest import key_with
+from tests.service.state.conftest import MakeSettings, key_with
 from tests.service.state.tcp_proxy import TcpProxy
 from upscaled.config import Settings
 from upscaled.state import State, open_state
 from upscaled.state.errors import DatabaseFailed, HoldReleased
 from upscaled.state.schema import CREDIT_ENTRIES
 
-MakeSettings = Callable[..., Settings]
 CREDITS = 100_000
 
 

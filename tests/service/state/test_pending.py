@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.databases import PostgreSQL
-from upscaled.config import Settings
+from tests.service.state.conftest import MakeSettings
 from upscaled.state import Hold, PaidResult, State, open_state
 from upscaled.state.credits import Credits, Retried
 from upscaled.state.database import Database
@@ -17,7 +17,7 @@ from upscaled.state.schema import STORED_RESULTS
 
 
 @pytest.fixture
-def ledger(database_url: str, make_settings: Callable[..., Settings]) -> Iterator[State]:
+def ledger(database_url: str, make_settings: MakeSettings) -> Iterator[State]:
     with open_state(make_settings(database_url=database_url)) as opened:
         opened.keys.create("web", credits=5)
         yield opened
@@ -106,9 +106,7 @@ def refuse_to_write(_: Database) -> None:
     raise DatabaseFailed("disk full")
 
 
-def test_closing_gives_back_what_is_pending(
-    database_url: str, make_settings: Callable[..., Settings]
-) -> None:
+def test_closing_gives_back_what_is_pending(database_url: str, make_settings: MakeSettings) -> None:
     settings = make_settings(database_url=database_url)
     with open_state(settings) as state:
         state.keys.create("web", credits=1)
@@ -120,7 +118,7 @@ def test_closing_gives_back_what_is_pending(
 
 
 @pytest.fixture
-def on_server(server_url: str, make_settings: Callable[..., Settings]) -> Iterator[State]:
+def on_server(server_url: str, make_settings: MakeSettings) -> Iterator[State]:
     with open_state(make_settings(database_url=server_url)) as state:
         state.keys.create("web", credits=5)
         yield state

@@ -5,14 +5,14 @@ Intervals are so long that the time which a test takes itself does not matter.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 import sqlalchemy as sa
 
-from upscaled.config import Settings
+from tests.service.state.conftest import MakeSettings
 from upscaled.errors import RateLimitExceeded
 from upscaled.state import RateLimit, State, open_state
 from upscaled.state.rate import AS_SET, RateLimiter
@@ -39,7 +39,7 @@ class Counted:
 
 
 @pytest.fixture
-def counted(server_url: str, make_settings: Callable[..., Settings]) -> Iterator[Counted]:
+def counted(server_url: str, make_settings: MakeSettings) -> Iterator[Counted]:
     with open_state(make_settings(database_url=server_url)) as state:
         yield Counted(state)
 
@@ -117,7 +117,7 @@ def test_a_smaller_burst_leaves_no_longer_wait_than_itself(counted: Counted) -> 
 
 
 def test_two_front_ends_let_exactly_the_burst_of_a_key_through(
-    counted: Counted, server_url: str, make_settings: Callable[..., Settings]
+    counted: Counted, server_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=server_url, rate_per_s=HOURLY, rate_burst=100)
     with (
@@ -132,7 +132,7 @@ def test_two_front_ends_let_exactly_the_burst_of_a_key_through(
 
 @pytest.mark.slow
 def test_two_front_ends_let_the_rate_of_a_key_through_in_the_long_run(
-    counted: Counted, server_url: str, make_settings: Callable[..., Settings]
+    counted: Counted, server_url: str, make_settings: MakeSettings
 ) -> None:
     """Never more than the rate says, and at most 2 % less while requests never stop."""
     settings = make_settings(database_url=server_url, rate_per_s=20, rate_burst=5)

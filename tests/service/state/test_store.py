@@ -7,16 +7,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import Clock, all_of, end_leases, key_with
+from tests.service.state.conftest import Clock, MakeSettings, all_of, end_leases, key_with
 from tests.service.state.disks import small_disk
-from upscaled.config import Settings
 from upscaled.errors import RateLimitExceeded
 from upscaled.state import Clocks, PaidResult, State, open_state
 from upscaled.state.credits import Credits
@@ -26,7 +24,7 @@ from upscaled.state.schema import STORED_RESULTS
 from upscaled.state.store import longest_request_s
 
 
-def test_the_rate_is_the_settings_own(make_settings: Callable[..., Settings]) -> None:
+def test_the_rate_is_the_settings_own(make_settings: MakeSettings) -> None:
     with open_state(make_settings(rate_per_s=0.1, rate_burst=2)) as state:
         state.rate.take(1)
         state.rate.take(1)
@@ -36,7 +34,7 @@ def test_the_rate_is_the_settings_own(make_settings: Callable[..., Settings]) ->
 
 
 def test_a_state_can_be_closed_while_its_server_is_away(
-    request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
+    request: pytest.FixtureRequest, make_settings: MakeSettings
 ) -> None:
     server = request.getfixturevalue("postgresql")
     server.run("CREATE DATABASE closing")
@@ -54,7 +52,7 @@ def test_a_state_can_be_closed_while_its_server_is_away(
 
 
 def test_a_database_on_a_full_disk_refuses_and_recovers_whole(
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
 ) -> None:
     settings = make_settings()
     settings.data_dir.mkdir()
@@ -93,9 +91,7 @@ def _spend_until_refused(state: State, key_id: int) -> int:
     raise AssertionError("the disk never filled up")
 
 
-def test_a_sweep_counts_results_and_holds(
-    make_settings: Callable[..., Settings], clock: Clock
-) -> None:
+def test_a_sweep_counts_results_and_holds(make_settings: MakeSettings, clock: Clock) -> None:
     settings = make_settings(work_timeout_s=1)
     with open_state(settings, all_of(clock)) as state:
         state.credits.hold(key_with(state, 1), "r1")
@@ -108,7 +104,7 @@ def test_a_sweep_counts_results_and_holds(
 
 
 def test_opening_leaves_the_results_of_a_running_server_alone(
-    make_settings: Callable[..., Settings], clock: Clock
+    make_settings: MakeSettings, clock: Clock
 ) -> None:
     """A command that is run after the clock was set forward would take them for expired."""
     settings = make_settings()
@@ -121,7 +117,7 @@ def test_opening_leaves_the_results_of_a_running_server_alone(
 
 @pytest.mark.parametrize("set_by_s", [28 * 3600.0, -28 * 3600.0])
 def test_a_clock_that_is_set_changes_nothing_for_living_requests(
-    make_settings: Callable[..., Settings], clock: Clock, set_by_s: float
+    make_settings: MakeSettings, clock: Clock, set_by_s: float
 ) -> None:
     running = Clock(5000)
     clocks = Clocks(wall=lambda: clock() + running(), boot=running, running=running)
@@ -155,7 +151,7 @@ def paid_files(state: State) -> list[str]:
 
 
 def test_the_record_of_a_paid_result_goes_with_the_file(
-    database_url: str, make_settings: Callable[..., Settings], clock: Clock
+    database_url: str, make_settings: MakeSettings, clock: Clock
 ) -> None:
     settings = make_settings(database_url=database_url)
     with open_state(settings, all_of(clock)) as state:
@@ -174,7 +170,7 @@ def test_the_record_of_a_paid_result_goes_with_the_file(
 
 
 def test_results_are_swept_although_the_database_takes_nothing(
-    make_settings: Callable[..., Settings], clock: Clock, monkeypatch: pytest.MonkeyPatch
+    make_settings: MakeSettings, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk it needs the very space that they take."""
     settings = make_settings()
@@ -193,7 +189,7 @@ def test_results_are_swept_although_the_database_takes_nothing(
 
 
 def test_holds_are_released_although_the_results_cannot_be_swept(
-    make_settings: Callable[..., Settings], clock: Clock
+    make_settings: MakeSettings, clock: Clock
 ) -> None:
     settings = make_settings(work_timeout_s=1)
     with open_state(settings, all_of(clock)) as state:
@@ -208,7 +204,7 @@ def test_holds_are_released_although_the_results_cannot_be_swept(
 
 
 def test_a_file_that_cannot_be_swept_keeps_no_other(
-    make_settings: Callable[..., Settings], clock: Clock
+    make_settings: MakeSettings, clock: Clock
 ) -> None:
     settings = make_settings()
     with open_state(settings, all_of(clock)) as state:
@@ -224,7 +220,7 @@ def test_a_file_that_cannot_be_swept_keeps_no_other(
 
 
 def test_what_a_killed_process_had_paid_for_is_found_by_its_hold(
-    database_url: str, make_settings: Callable[..., Settings]
+    database_url: str, make_settings: MakeSettings
 ) -> None:
     """It dies after the capture and before the answer."""
     settings = make_settings(database_url=database_url)
@@ -257,7 +253,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert path.read_bytes() == b"picture"
 
 
-def test_a_database_that_is_locked_is_waited_for(make_settings: Callable[..., Settings]) -> None:
+def test_a_database_that_is_locked_is_waited_for(make_settings: MakeSettings) -> None:
     settings = make_settings()
     with open_state(settings) as state:
         file = settings.data_dir / "upscaled.sqlite3"
@@ -270,7 +266,7 @@ def test_a_database_that_is_locked_is_waited_for(make_settings: Callable[..., Se
 
 
 def test_a_new_database_is_distinguished_from_an_existing_one(
-    empty_database_url: str, make_settings: Callable[..., Settings]
+    empty_database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=empty_database_url)
     with open_state(settings) as state:
@@ -279,9 +275,7 @@ def test_a_new_database_is_distinguished_from_an_existing_one(
         assert not state.is_new
 
 
-def test_sweeps_of_two_front_ends_at_once_agree(
-    make_settings: Callable[..., Settings], clock: Clock
-) -> None:
+def test_sweeps_of_two_front_ends_at_once_agree(make_settings: MakeSettings, clock: Clock) -> None:
     with (
         open_state(make_settings(), all_of(clock)) as first,
         open_state(make_settings(), all_of(clock)) as second,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.state.conftest import key_with
+from tests.service.state.conftest import MakeSettings, key_with
 from tests.service.state.disks import small_disk
 from upscaled.config import Settings
 from upscaled.state import State, open_state
@@ -16,7 +16,7 @@ from upscaled.state.errors import DatabaseLost, FolderUnusable
 from upscaled.state.store import MIN_FREE_BYTES
 
 
-def test_a_new_state_is_healthy(database_url: str, make_settings: Callable[..., Settings]) -> None:
+def test_a_new_state_is_healthy(database_url: str, make_settings: MakeSettings) -> None:
     with open_state(make_settings(database_url=database_url)) as state:
         assert not state.find_trouble()
 
@@ -31,7 +31,7 @@ def test_a_database_whose_tables_are_gone_is_not_healthy(state: State) -> None:
 
 
 def test_a_server_that_went_away_is_not_healthy_and_comes_back(
-    request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
+    request: pytest.FixtureRequest, make_settings: MakeSettings
 ) -> None:
     server = request.getfixturevalue("postgresql")
     server.run("CREATE DATABASE health")
@@ -46,7 +46,7 @@ def test_a_server_that_went_away_is_not_healthy_and_comes_back(
 
 
 def test_a_full_disk_is_not_healthy_until_there_is_space_again(
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
 ) -> None:
     settings = make_settings()
     settings.data_dir.mkdir()
@@ -97,7 +97,7 @@ def _let_results_lead_nowhere(settings: Settings) -> None:
     ],
 )
 def test_trouble_is_found_and_named(
-    make_settings: Callable[..., Settings], break_it: Break, reason: str
+    make_settings: MakeSettings, break_it: Break, reason: str
 ) -> None:
     settings = make_settings()
     with open_state(settings) as state:
@@ -108,7 +108,7 @@ def test_trouble_is_found_and_named(
 
 @pytest.mark.parametrize("break_it", [_delete_data, _delete_database, _replace_database])
 def test_nothing_is_charged_into_a_database_that_is_gone(
-    make_settings: Callable[..., Settings], break_it: Break
+    make_settings: MakeSettings, break_it: Break
 ) -> None:
     settings = make_settings()
     with open_state(settings) as state:
@@ -127,7 +127,7 @@ def test_nothing_is_charged_into_a_database_that_is_gone(
 
 
 def test_a_results_folder_that_was_deleted_is_made_again(
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
 ) -> None:
     settings = make_settings()
     with open_state(settings) as state:
@@ -137,7 +137,7 @@ def test_a_results_folder_that_was_deleted_is_made_again(
 
 
 def test_a_results_folder_may_be_a_link_to_another_disk(
-    make_settings: Callable[..., Settings], tmp_path: Path
+    make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     settings = make_settings()
     (tmp_path / "large").mkdir()
@@ -150,7 +150,7 @@ def test_a_results_folder_may_be_a_link_to_another_disk(
 
 
 def test_full_results_are_trouble_where_only_they_lie_on_a_full_disk(
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
 ) -> None:
     settings = make_settings()
     with open_state(settings) as state, small_disk(settings.results_dir, 32 * 1024):
@@ -159,7 +159,7 @@ def test_full_results_are_trouble_where_only_they_lie_on_a_full_disk(
 
 
 def test_a_disk_that_takes_no_writes_is_trouble_until_it_does_again(
-    make_settings: Callable[..., Settings],
+    make_settings: MakeSettings,
 ) -> None:
     settings = make_settings()
     settings.results_dir.mkdir(parents=True)
@@ -177,7 +177,7 @@ def remount(folder: Path, mode: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
 
 
-def test_a_trial_leaves_no_file(make_settings: Callable[..., Settings]) -> None:
+def test_a_trial_leaves_no_file(make_settings: MakeSettings) -> None:
     settings = make_settings()
     with open_state(settings) as state:
         assert state.find_trouble() == ""

@@ -1,11 +1,10 @@
 import logging
 import time
-from collections.abc import Callable
 
 import pytest
 
 from tests.service.api.raw import Connection
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from upscaled.api.protocol import http1
 from upscaled.api.protocol.head import MAX_HEAD_BYTES
 
@@ -13,7 +12,7 @@ JSON = "Content-Type: application/json"
 
 
 def test_malformed_http_is_counted_and_logged(
-    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "upscaled.api.telemetry.access_log")
     service = make_service()
@@ -126,7 +125,7 @@ def test_an_endless_head_or_chunk_line_is_cut_off(
 
 @pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
 def test_a_head_that_never_ends_is_given_up(
-    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, begun: bytes
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(http1, "HEAD_TIMEOUT_S", 0.2)
     service = make_service()
@@ -138,7 +137,7 @@ def test_a_head_that_never_ends_is_given_up(
 
 
 def test_a_slow_answer_is_not_cut_off(
-    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http1, "HEAD_TIMEOUT_S", 0.1)
     service = make_service(body_timeout_s=0.5)

@@ -6,7 +6,6 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from tests.service.api.executors import (
     SlowExecutor,
 )
 from tests.service.api.raw import Connection
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol import http1, output
 from upscaled.api.protocol.cycle import Flow
@@ -25,7 +24,6 @@ from upscaled.state import ApiKey
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = b"GET /assets/sample-x4.jpg HTTP/1.1\r\nHost: x\r\n\r\n"
-Make = Callable[..., Service]
 
 
 def connections_of(service: Service) -> Connections:
@@ -48,7 +46,7 @@ def small_window(service: Service) -> Connection:
 
 
 def test_pipelined_requests_are_answered_if_the_client_half_closes_between_two_responses(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pump_late(flow: Flow) -> None:
         asyncio.get_running_loop().call_later(0.2, flow._pump)
@@ -75,7 +73,7 @@ def test_a_client_that_half_closes_with_its_first_packet_is_answered(
 
 
 def test_a_response_with_probe_bytes_sent_ahead_is_complete(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "PROBE_AFTER_S", 0.0)
     monkeypatch.setattr(output, "PROBE_EVERY_S", 0.0)
@@ -92,7 +90,7 @@ def test_a_response_with_probe_bytes_sent_ahead_is_complete(
 
 
 def test_a_progress_watcher_that_half_closes_gets_every_event(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two events digits of the next chunk's size are sent ahead."""
     monkeypatch.setattr(output, "PROBE_AFTER_S", 0.0)
@@ -141,7 +139,9 @@ def test_an_idle_connection_closes_when_the_client_half_closes(service: Service)
 
 
 @pytest.mark.parametrize("is_reset", [True, False])
-def test_a_client_that_leaves_has_its_work_stopped(make_service: Make, is_reset: bool) -> None:
+def test_a_client_that_leaves_has_its_work_stopped(
+    make_service: MakeService, is_reset: bool
+) -> None:
     executor = HangingExecutor()
     service = make_service(executor, metering=True, credits=5)
     with Connection(service) as connection:
@@ -154,7 +154,9 @@ def test_a_client_that_leaves_has_its_work_stopped(make_service: Make, is_reset:
     wait_until(lambda: service.balance() == 5)
 
 
-def test_work_stops_for_a_client_that_half_closes_and_leaves_later(make_service: Make) -> None:
+def test_work_stops_for_a_client_that_half_closes_and_leaves_later(
+    make_service: MakeService,
+) -> None:
     executor = HangingExecutor()
     service = make_service(executor)
     with Connection(service) as connection:
@@ -166,7 +168,7 @@ def test_work_stops_for_a_client_that_half_closes_and_leaves_later(make_service:
 
 
 def test_clients_that_disconnect_amid_a_response_log_no_error(
-    make_service: Make, caplog: pytest.LogCaptureFixture
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     service = make_service()
@@ -190,7 +192,9 @@ def test_clients_that_disconnect_amid_a_response_log_no_error(
 
 @pytest.mark.parametrize("line", ["A: b", "Connection: close"])
 @pytest.mark.parametrize("count", [1, 30])
-def test_a_client_that_never_reads_is_cut_off(make_service: Make, line: str, count: int) -> None:
+def test_a_client_that_never_reads_is_cut_off(
+    make_service: MakeService, line: str, count: int
+) -> None:
     service = make_service(write_timeout_s=0.5)
     name = asyncio.run(service.state.results.store(bytes(2_000_000), "image/jpeg"))
     begun = time.monotonic()
@@ -202,7 +206,7 @@ def test_a_client_that_never_reads_is_cut_off(make_service: Make, line: str, cou
         assert time.monotonic() - begun > 0.4
 
 
-def test_a_client_that_reads_slowly_gets_it_all(make_service: Make) -> None:
+def test_a_client_that_reads_slowly_gets_it_all(make_service: MakeService) -> None:
     service = make_service(write_timeout_s=0.5)
     with small_window(service) as connection:
         connection.send(LARGE)
@@ -215,7 +219,7 @@ def test_a_client_that_reads_slowly_gets_it_all(make_service: Make) -> None:
     assert f"content-length: {len(body)}".encode() in head
 
 
-def test_pipelined_requests_are_buffered_up_to_a_limit(make_service: Make) -> None:
+def test_pipelined_requests_are_buffered_up_to_a_limit(make_service: MakeService) -> None:
     executor = HangingExecutor()
     service = make_service(executor)
     with Connection(service, timeout_s=1) as connection:
@@ -239,7 +243,7 @@ def test_ten_thousand_requests_sent_ahead_are_answered_in_turn(service: Service)
 
 @pytest.mark.parametrize("begun", [b"{", b""])
 def test_a_stalled_body_times_out(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch, begun: bytes
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(http1, "BODY_STALL_S", 0.4)
     service = make_service()
@@ -251,7 +255,7 @@ def test_a_stalled_body_times_out(
 
 
 def test_a_slow_body_that_makes_progress_is_read(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http1, "BODY_STALL_S", 1.0)
     service = make_service()
@@ -265,7 +269,7 @@ def test_a_slow_body_that_makes_progress_is_read(
 
 
 def test_a_client_that_waits_for_100_continue_does_not_time_out(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_service()
     verify = service.state.keys.verify
@@ -284,7 +288,7 @@ def test_a_client_that_waits_for_100_continue_does_not_time_out(
         connection.receive().assert_error(400, "missing_parameter")
 
 
-def test_a_declared_body_that_never_comes_times_out(make_service: Make) -> None:
+def test_a_declared_body_that_never_comes_times_out(make_service: MakeService) -> None:
     service = make_service(body_timeout_s=0.5)
     with Connection(service) as connection:
         lines = ("Content-Type: application/json", "Content-Length: 10", "Expect: 100-continue")
@@ -293,7 +297,9 @@ def test_a_declared_body_that_never_comes_times_out(make_service: Make) -> None:
         assert connection.is_closed()
 
 
-def test_progress_events_that_are_never_read_end_with_their_request(make_service: Make) -> None:
+def test_progress_events_that_are_never_read_end_with_their_request(
+    make_service: MakeService,
+) -> None:
     service = make_service(SlowExecutor(), write_timeout_s=0.5)
     with Connection(service) as sender, small_window(service) as watcher:
         watcher.send_head(method="GET", path="/v1/progress/mine")

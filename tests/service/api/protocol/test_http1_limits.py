@@ -1,18 +1,16 @@
 """Bound the connections of the server and of an address, without locking out other clients."""
 
 import socket
-from collections.abc import Callable
 
 import pytest
 
 from tests.service.api.executors import HangingExecutor, LargeExecutor
 from tests.service.api.raw import Connection
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol.registry import Connections
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-Make = Callable[..., Service]
 
 
 def connections_of(service: Service) -> Connections:
@@ -28,7 +26,7 @@ def open_silently(service: Service, count: int, address: str = "127.0.0.1") -> l
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nA: ", GET])
-def test_idle_connections_lock_out_no_other_client(make_service: Make, begun: bytes) -> None:
+def test_idle_connections_lock_out_no_other_client(make_service: MakeService, begun: bytes) -> None:
     service = make_service(max_connections=20)
     held = open_silently(service, 15)
     for each in held:
@@ -41,7 +39,7 @@ def test_idle_connections_lock_out_no_other_client(make_service: Make, begun: by
         each.close()
 
 
-def test_an_address_has_only_its_share_of_connections(make_service: Make) -> None:
+def test_an_address_has_only_its_share_of_connections(make_service: MakeService) -> None:
     service = make_service(trusted_proxies="none", max_connections_per_address=10)
     held = open_silently(service, 50, "127.0.0.2")
     wait_until(lambda: len(connections_of(service)) == 10)
@@ -51,7 +49,7 @@ def test_an_address_has_only_its_share_of_connections(make_service: Make) -> Non
         each.close()
 
 
-def test_a_proxy_s_address_is_bounded_only_in_all(make_service: Make) -> None:
+def test_a_proxy_s_address_is_bounded_only_in_all(make_service: MakeService) -> None:
     service = make_service(max_connections_per_address=10)
     held = open_silently(service, 50)
     wait_until(lambda: len(connections_of(service)) == 50)
@@ -60,7 +58,7 @@ def test_a_proxy_s_address_is_bounded_only_in_all(make_service: Make) -> None:
     wait_until(lambda: len(connections_of(service)) == 0)
 
 
-def test_a_new_client_is_refused_where_all_connections_are_busy(make_service: Make) -> None:
+def test_a_new_client_is_refused_where_all_connections_are_busy(make_service: MakeService) -> None:
     executor = HangingExecutor()
     service = make_service(executor, max_connections=1)
     with Connection(service) as busy:
@@ -76,7 +74,7 @@ def test_a_new_client_is_refused_where_all_connections_are_busy(make_service: Ma
 
 
 def test_a_connection_with_unsent_bytes_is_not_evicted_for_a_new_client(
-    make_service: Make,
+    make_service: MakeService,
 ) -> None:
     service = make_service(LargeExecutor(), max_connections=1)
     with Connection(service) as reader:
@@ -92,7 +90,7 @@ def test_a_connection_with_unsent_bytes_is_not_evicted_for_a_new_client(
             received_bytes += len(data)
 
 
-def test_discarded_bodies_lock_out_no_other_client(make_service: Make) -> None:
+def test_discarded_bodies_lock_out_no_other_client(make_service: MakeService) -> None:
     service = make_service(max_connections=10)
     held = open_silently(service, 10)
     for each in held:

@@ -1,6 +1,6 @@
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -10,7 +10,7 @@ import requests
 from tests.service.api.answers import assert_error
 from tests.service.api.pictures import picture
 from tests.service.api.raw import Connection, seconds_since
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from upscaled.api.request.fields import Fields, UnknownField
 from upscaled.api.request.reader import OVERHEAD_BYTES, check_fields, parse_scale
 from upscaled.errors import InvalidParameter, MissingParameter
@@ -121,7 +121,7 @@ def test_an_endless_body_is_not_held_in_memory(service: Service) -> None:
     assert process.memory_info().rss - before_bytes < 80 * 1024 * 1024
 
 
-def test_a_body_over_the_time_limit_is_refused(make_service: Callable[..., Service]) -> None:
+def test_a_body_over_the_time_limit_is_refused(make_service: MakeService) -> None:
     service = make_service(body_timeout_s=0.3)
     with Connection(service) as connection:
         connection.send_head(JSON, "Content-Length: 100")
@@ -134,7 +134,7 @@ def test_a_body_over_the_time_limit_is_refused(make_service: Callable[..., Servi
         assert connection.is_closed(within_s=4)
 
 
-def test_the_time_limit_is_on_the_whole_body(make_service: Callable[..., Service]) -> None:
+def test_the_time_limit_is_on_the_whole_body(make_service: MakeService) -> None:
     """The limit is on the whole body, not on the pause between two bytes."""
     service = make_service(body_timeout_s=0.5)
     with Connection(service) as connection:
@@ -146,7 +146,7 @@ def test_the_time_limit_is_on_the_whole_body(make_service: Callable[..., Service
 
 
 def test_a_slow_body_within_the_time_limit_is_accepted(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     service = make_service(body_timeout_s=5)
     body = form(SCALE, file_part(picture()))

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FIGURES, FailingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture, size_of
-from tests.service.api.serving import Service, run_app, serve
+from tests.service.api.serving import MakeService, Service, run_app, serve
 from tests.service.api.waiting import wait_until
 from upscaled.api.app import create_app
 from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
@@ -28,7 +28,6 @@ from upscaled.state.job_sources import FolderSources
 from upscaled.state.schema import JOBS
 from upscaled.upscale.result import Result
 
-Make = Callable[..., Service]
 ASYNC = {"Prefer": "respond-async"}
 JOB_ID = "6f5ab457-6f35-466d-b309-7a95d5b95a70"
 ODD_POSITIONS = (
@@ -75,12 +74,12 @@ class FailingIdleExecutor(FailingExecutor):
 
 
 @pytest.fixture
-def service(make_service: Make) -> Service:
+def service(make_service: MakeService) -> Service:
     return make_service(IdleExecutor(), metering=True, credits=5)
 
 
 @pytest.fixture
-def stepping(make_service: Make) -> Iterator[Service]:
+def stepping(make_service: MakeService) -> Iterator[Service]:
     executor = SteppingExecutor()
     yield make_service(executor, metering=True, credits=5)
     executor.may_go_on.set()
@@ -186,14 +185,14 @@ def test_what_is_wrong_with_an_upload_is_said_at_once(
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "order-17"}])
 def test_without_credits_no_job_is_accepted_and_no_source_written(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
     service = make_service(IdleExecutor(), metering=True, credits=0)
     monkeypatch.setattr(FolderSources, "store", None)  # calling it is an internal error
     assert_error(submit(service, headers=headers), 403, "insufficient_api_credits")
 
 
-def test_a_job_sent_again_needs_no_further_credit(make_service: Make) -> None:
+def test_a_job_sent_again_needs_no_further_credit(make_service: MakeService) -> None:
     service = make_service(IdleExecutor(), metering=True, credits=1)
     first, second = (submit(service, headers={"Idempotency-Key": "order-17"}) for _ in range(2))
     assert (first.status_code, second.status_code) == (202, 202)
@@ -234,7 +233,7 @@ def test_a_cancelled_job_stops_and_costs_nothing(stepping: Service) -> None:
     ],
 )
 def test_a_job_that_fails_keeps_its_error_and_costs_nothing(
-    make_service: Make, error: Exception, code: str
+    make_service: MakeService, error: Exception, code: str
 ) -> None:
     service = make_service(FailingIdleExecutor(error), metering=True, credits=1)
     job = run(service)
@@ -245,7 +244,7 @@ def test_a_job_that_fails_keeps_its_error_and_costs_nothing(
 
 
 def test_a_job_that_finds_the_queue_full_waits_for_a_slot(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("upscaled.api.job_runner.RETRY_AFTER_S", 0.05)
     executor = FailingIdleExecutor(RateLimitExceeded(1, reason="queue"))
@@ -256,7 +255,7 @@ def test_a_job_that_finds_the_queue_full_waits_for_a_slot(
     wait_for(service, location, "succeeded")
 
 
-def test_requests_go_before_jobs(make_service: Make) -> None:
+def test_requests_go_before_jobs(make_service: MakeService) -> None:
     executor = ResizingExecutor()  # one request waits for a slot
     service = make_service(executor)
     location = submit(service).headers["Location"]
@@ -315,7 +314,7 @@ def test_the_limits_of_a_page_are_accepted(service: Service, limit: int) -> None
     assert service.get(f"/v1/jobs?limit={limit}", headers=service.headers).status_code == 200
 
 
-def test_a_key_has_only_so_many_unfinished_jobs(make_service: Make) -> None:
+def test_a_key_has_only_so_many_unfinished_jobs(make_service: MakeService) -> None:
     service = make_service(ResizingExecutor(), max_jobs_per_key=2)
     assert [submit(service).status_code for _ in range(2)] == [202, 202]
     refused = submit(service)
@@ -345,7 +344,7 @@ def test_a_stopped_server_leaves_its_jobs_to_the_next_start(tmp_path: Path) -> N
             assert connection.execute(sa.select(JOBS.c.attempts)).scalar_one() == 1
 
 
-def test_an_ended_job_is_removed_after_its_lifetime(make_service: Make) -> None:
+def test_an_ended_job_is_removed_after_its_lifetime(make_service: MakeService) -> None:
     service = make_service(IdleExecutor(), job_result_lifetime_s=1)
     job = run(service)
     wait_until(lambda: requests.get(job["result_url"], timeout=5).status_code == 404)

@@ -1,6 +1,5 @@
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.raw import Connection
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from upscaled_models.registry import official_models, read_default_models
 
 SHIPPED = [spec.name for spec in read_default_models()]
@@ -41,7 +40,7 @@ def ask(service: Service) -> Any:
 
 
 def test_the_models_present_are_listed_with_their_facts(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     service = make_service()
     place_official(service, "realesrgan-x4plus", in_16_bits=True)
@@ -96,7 +95,7 @@ def test_the_answer_is_as_the_document_says(service: Service) -> None:
 
 
 def test_a_model_with_a_damaged_record_does_not_hide_the_others(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     service = make_service()
     place_own(service, "mine")
@@ -104,7 +103,7 @@ def test_a_model_with_a_damaged_record_does_not_hide_the_others(
     assert [model["name"] for model in ask(service)["models"]] == [*SHIPPED, "mine"]
 
 
-def test_a_key_is_needed_and_its_rate_is_charged(make_service: Callable[..., Service]) -> None:
+def test_a_key_is_needed_and_its_rate_is_charged(make_service: MakeService) -> None:
     service = make_service(rate_per_s=0.5, rate_burst=1)
     assert_error(service.get("/v1/models"), 401, "invalid_auth_token")
     ask(service)
@@ -121,9 +120,7 @@ def naming(service: Service, model: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["X-Upscale-Model", "x-upscale-model"])
-def test_a_form_may_name_any_model_that_is_present(
-    make_service: Callable[..., Service], name: str
-) -> None:
+def test_a_form_may_name_any_model_that_is_present(make_service: MakeService, name: str) -> None:
     service = make_service()
     place_official(service, "realesrgan-x4plus")
     for model in ("upscaled-x4", "upscaled-x2", "realesrgan-x4plus"):
@@ -149,7 +146,7 @@ def test_auto_is_the_same_as_no_header(service: Service, headers: dict[str, str]
 
 
 def test_a_model_added_while_the_service_runs_is_accepted_at_once(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     service = make_service()
     refused = service.upload(headers=naming(service, "mine"))
@@ -163,7 +160,7 @@ def test_a_model_added_while_the_service_runs_is_accepted_at_once(
 
 @pytest.mark.parametrize("model", ["nonsense", "realesrgan-x4plus", "Upscaled-X4", "AUTO"])
 def test_a_model_that_is_not_here_is_refused_and_nothing_is_charged(
-    make_service: Callable[..., Service], model: str
+    make_service: MakeService, model: str
 ) -> None:
     service = make_service(metering=True, credits=5)
     text = assert_error(service.upload(headers=naming(service, model)), 400, "invalid_parameter")
@@ -173,9 +170,7 @@ def test_a_model_that_is_not_here_is_refused_and_nothing_is_charged(
 
 
 @pytest.mark.parametrize("scale", ["2", "4"])
-def test_a_model_of_another_scale_is_refused(
-    make_service: Callable[..., Service], scale: str
-) -> None:
+def test_a_model_of_another_scale_is_refused(make_service: MakeService, scale: str) -> None:
     service = make_service()
     place_own(service, "thrice", scale=3)
     listed = {model["name"]: model for model in ask(service)["models"]}
@@ -186,9 +181,7 @@ def test_a_model_of_another_scale_is_refused(
 
 
 @pytest.mark.parametrize("length", [64, 65])
-def test_a_model_name_has_at_most_64_characters(
-    make_service: Callable[..., Service], length: int
-) -> None:
+def test_a_model_name_has_at_most_64_characters(make_service: MakeService, length: int) -> None:
     service = make_service()
     place_own(service, "m" * length)
     answer = service.upload(headers=naming(service, "m" * length))
@@ -248,7 +241,7 @@ def test_a_bad_scale_comes_before_a_bad_model(service: Service) -> None:
     assert assert_error(answer, 400, "invalid_parameter") == "scale must be 2 or 4"
 
 
-def test_a_bad_model_comes_before_the_credit(make_service: Callable[..., Service]) -> None:
+def test_a_bad_model_comes_before_the_credit(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=0)
     answer = service.upload(headers=naming(service, "nonsense"))
     assert_error(answer, 400, "invalid_parameter")
@@ -266,7 +259,7 @@ def test_both_kinds_of_response_name_the_model(service: Service, accept: str) ->
 
 @pytest.mark.parametrize("accept", ["application/json", "image/*"])
 def test_both_kinds_of_response_name_the_model_of_tempering(
-    make_service: Callable[..., Service], accept: str
+    make_service: MakeService, accept: str
 ) -> None:
     service = make_service()
     service.executor.tempered_with = "upscaled-x4"

@@ -1,10 +1,8 @@
-from collections.abc import Callable
-
 import pytest
 
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import ResizingExecutor
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 
 
@@ -16,7 +14,7 @@ def test_a_service_with_a_worker_is_live_and_ready(service: Service) -> None:
 
 
 def test_a_service_without_a_worker_is_live_and_not_ready(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     executor = ResizingExecutor()
     service = make_service(executor)
@@ -38,7 +36,7 @@ def is_ready(service: Service) -> bool:
 
 @pytest.mark.usefixtures("quick")
 def test_a_service_that_cannot_store_results_is_live_and_not_ready(
-    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = make_service()
     results = service.settings.results_dir
@@ -59,7 +57,7 @@ def test_a_service_that_cannot_store_results_is_live_and_not_ready(
 
 @pytest.mark.usefixtures("quick")
 def test_a_service_whose_data_was_deleted_is_not_ready_and_charges_nothing(
-    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = make_service(metering=True, credits=5)
     database = service.settings.data_dir / "upscaled.sqlite3"

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +12,7 @@ import requests
 
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.executors import FailingExecutor, ResizingExecutor
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.progress import MAX_WATCHERS_PER_KEY, Progress
 from upscaled.api.routes import progress as progress_route
@@ -20,7 +20,6 @@ from upscaled.api.routes.progress import write_events
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.upscale.result import Result
 
-Make = Callable[..., Service]
 TILES = 3
 
 
@@ -51,7 +50,7 @@ def executor() -> Iterator[SteppingExecutor]:
 
 
 @pytest.fixture
-def stepping(make_service: Make, executor: SteppingExecutor) -> Service:
+def stepping(make_service: MakeService, executor: SteppingExecutor) -> Service:
     service = make_service(executor)
     service.app.state.context.progress.arrival_wait_s = 0.05
     return service
@@ -121,7 +120,7 @@ def test_progress_needs_a_key(service: Service) -> None:
     assert_error(watch(service, "x", "upk_wrong"), 401, "invalid_auth_token")
 
 
-def test_watching_takes_nothing_from_the_rate(make_service: Make) -> None:
+def test_watching_takes_nothing_from_the_rate(make_service: MakeService) -> None:
     service = make_service(rate_per_s=0.001, rate_burst=1)
     service.app.state.context.progress.arrival_wait_s = 0.01
     for _ in range(3):
@@ -129,7 +128,7 @@ def test_watching_takes_nothing_from_the_rate(make_service: Make) -> None:
     assert service.upload().status_code == 200
 
 
-def test_a_refused_request_ends_its_stream_with_the_reason(make_service: Make) -> None:
+def test_a_refused_request_ends_its_stream_with_the_reason(make_service: MakeService) -> None:
     class Failing(FailingExecutor):
         async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
             await asyncio.sleep(0.3)

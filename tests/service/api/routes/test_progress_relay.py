@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,15 +17,13 @@ from tests.service.api.routes.test_progress import (
     send,
     watch,
 )
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.progress_relay import RELAY_PATH, TOKEN_HEADER
 from upscaled.state.database import NOW_S
 from upscaled.state.schema import UNDER_WAY
 from upscaled.state.store import longest_request_s
 from upscaled.state.under_way import RequestUnderWay
-
-Make = Callable[..., Service]
 
 
 @dataclass
@@ -44,7 +42,7 @@ class Pair:
 
 
 @pytest.fixture
-def pair(server_url: str, make_service: Make) -> Iterator[Pair]:
+def pair(server_url: str, make_service: MakeService) -> Iterator[Pair]:
     executor = SteppingExecutor()
     owner = make_service(executor, database_url=server_url, advertised_url="http://unknown")
     other = make_service(database_url=server_url, advertised_url="http://unknown", key=owner.key)
@@ -166,7 +164,7 @@ def test_events_that_break_off_end_the_answer_without_an_end(pair: Pair) -> None
 
 
 def test_without_an_address_a_front_end_shows_its_own_requests_alone(
-    server_url: str, make_service: Make
+    server_url: str, make_service: MakeService
 ) -> None:
     executor = SteppingExecutor()
     service = make_service(executor, database_url=server_url)

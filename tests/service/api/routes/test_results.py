@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 import pytest
 import requests
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.pictures import picture, size_of
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from upscaled.api.source import find_result_name
 from upscaled.fetch.url import UnusableUrl, check_source_url, parse_url
 from upscaled.state import StoredResult
@@ -41,14 +40,14 @@ def test_a_result_needs_no_key_and_no_redirect(service: Service) -> None:
     assert (answer.status_code, answer.history) == (200, [])
 
 
-def test_a_large_result_comes_whole(make_service: Callable[..., Service]) -> None:
+def test_a_large_result_comes_whole(make_service: MakeService) -> None:
     service = make_service()
     data = bytes(range(256)) * 20_000
     name = asyncio.run(service.state.results.store(data, "image/png"))
     assert service.get(f"/public/result/{name}").content == data
 
 
-def test_a_result_is_gone_after_its_time(make_service: Callable[..., Service]) -> None:
+def test_a_result_is_gone_after_its_time(make_service: MakeService) -> None:
     now = [1_800_000_000.0]
     service = make_service(clock=lambda: now[0])
     url = service.upload().json()["result_url"]
@@ -81,7 +80,7 @@ def test_the_other_extension_is_another_name(service: Service) -> None:
 
 
 def test_a_result_deleted_while_it_is_requested_is_not_found(
-    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_service()
     url = service.upload().json()["result_url"]

@@ -1,7 +1,6 @@
 import json
 import re
 import uuid
-from collections.abc import Callable
 
 import pytest
 import requests
@@ -10,7 +9,7 @@ from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.executors import FailingExecutor
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.raw import Connection
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.image.jpeg_samples import photograph, save_jpeg
 from tests.service.image.steps import count_reading
 from upscaled.api.source import check_size
@@ -79,7 +78,7 @@ def test_the_worker_gets_the_upright_size(service: Service) -> None:
     assert (work.scale, work.width_px, work.height_px) == (4, 100, 70)
 
 
-def test_the_public_base_url_begins_every_result_url(make_service: Callable[..., Service]) -> None:
+def test_the_public_base_url_begins_every_result_url(make_service: MakeService) -> None:
     service = make_service(public_base_url="https://upscale.example.com/images/")
     url = service.upload().json()["result_url"]
     assert re.fullmatch(rf"https://upscale\.example\.com/images/public/result/{UUID4}\.jpg", url)
@@ -102,7 +101,7 @@ def test_a_host_with_an_impossible_port_is_not_in_the_result_url(service: Servic
 # Own results as a source.
 
 
-def test_a_result_url_may_be_fed_back(make_service: Callable[..., Service]) -> None:
+def test_a_result_url_may_be_fed_back(make_service: MakeService) -> None:
     """Past the guard: no source network is allowed here."""
     service = make_service()
     first = service.upload().json()["result_url"]
@@ -111,7 +110,7 @@ def test_a_result_url_may_be_fed_back(make_service: Callable[..., Service]) -> N
 
 
 def test_a_result_url_may_be_fed_back_under_another_name_of_the_server(
-    make_service: Callable[..., Service],
+    make_service: MakeService,
 ) -> None:
     service = make_service(public_base_url="https://upscale.example.com/images")
     first = service.upload().json()["result_url"]
@@ -128,7 +127,7 @@ def test_the_result_path_opens_no_other_way_in(service: Service) -> None:
         assert_error(answer, 400, "invalid_parameter")
 
 
-def test_an_expired_result_cannot_be_fetched(make_service: Callable[..., Service]) -> None:
+def test_an_expired_result_cannot_be_fetched(make_service: MakeService) -> None:
     now = [1_800_000_000.0]
     service = make_service(clock=lambda: now[0])
     url = service.upload().json()["result_url"]
@@ -138,7 +137,7 @@ def test_an_expired_result_cannot_be_fetched(make_service: Callable[..., Service
     assert_error(service.send_json({"image_url": url, "scale": 2}), 400, "invalid_parameter")
 
 
-def test_the_size_limit_holds_for_own_results(make_service: Callable[..., Service]) -> None:
+def test_the_size_limit_holds_for_own_results(make_service: MakeService) -> None:
     service = make_service(max_file_bytes=1024)
     url = service.upload(picture(160, 160)).json()["result_url"]
     assert int(requests.head(url, timeout=5).headers["Content-Length"]) > 1024
@@ -161,20 +160,20 @@ def test_white_space_around_a_header_is_stripped(service: Service, around: tuple
     assert answer.headers["x-request-id"] == "mine"
 
 
-def test_wider_limits_by_setting(make_service: Callable[..., Service]) -> None:
+def test_wider_limits_by_setting(make_service: MakeService) -> None:
     service = make_service(max_input_side_x4=2000, max_input_side_x2=100)
     assert service.upload(picture(2000, 64), data={"scale": "4"}).status_code == 200
     assert_error(service.upload(picture(101, 64)), 400, "resolution_too_high")
 
 
-def test_a_revoked_key_is_unknown_at_once(make_service: Callable[..., Service]) -> None:
+def test_a_revoked_key_is_unknown_at_once(make_service: MakeService) -> None:
     service = make_service()
     assert service.upload().status_code == 200
     service.state.keys.revoke("test")
     assert_error(service.upload(), 401, "invalid_auth_token")
 
 
-def test_a_key_has_its_own_rate_as_soon_as_it_is_set(make_service: Callable[..., Service]) -> None:
+def test_a_key_has_its_own_rate_as_soon_as_it_is_set(make_service: MakeService) -> None:
     service = make_service(rate_per_s=0.01, rate_burst=1)
     assert service.upload().status_code == 200
     assert_error(service.upload(), 429, "rate_limit_exceeded")
@@ -184,7 +183,7 @@ def test_a_key_has_its_own_rate_as_soon_as_it_is_set(make_service: Callable[...,
     assert [service.upload().status_code for _ in range(2)] == [200, 429]
 
 
-def test_the_size_is_checked_before_the_queue(make_service: Callable[..., Service]) -> None:
+def test_the_size_is_checked_before_the_queue(make_service: MakeService) -> None:
     service = make_service(FailingExecutor(RateLimitExceeded(5)))
     assert_error(service.upload(picture(3001, 64)), 400, "resolution_too_high")
     assert_error(service.upload(), 429, "rate_limit_exceeded")
@@ -202,7 +201,7 @@ def test_the_size_is_checked_before_the_queue(make_service: Callable[..., Servic
     ],
 )
 def test_errors_of_the_worker_are_answered_without_their_details(
-    make_service: Callable[..., Service], error: Exception, status: int, error_code: str
+    make_service: MakeService, error: Exception, status: int, error_code: str
 ) -> None:
     service = make_service(FailingExecutor(error))
     answer = service.upload()

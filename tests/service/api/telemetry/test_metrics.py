@@ -1,7 +1,6 @@
 import io
 import math
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
@@ -10,13 +9,12 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.service.api.pictures import picture
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.errors import ServiceError
 from upscaled.state import Swept
 from upscaled.state.results import SweptResults
 
-Make = Callable[..., Service]
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 UPSCALE: Final = {"route": "/v1/upscale"}
@@ -46,13 +44,13 @@ def read_once_over(service: Service, requests_made: int) -> Figures:
     return read(service)
 
 
-def test_restarts_of_the_front_end_are_counted_over_its_restarts(make_service: Make) -> None:
+def test_restarts_of_the_front_end_are_counted_over_its_restarts(make_service: MakeService) -> None:
     for restarts in (0, 3):
         figures = read(make_service(restarts=restarts))
         assert figure(figures, "front_end_restarts_total") == restarts
 
 
-def test_answers_times_and_pixels_are_counted(make_service: Make) -> None:
+def test_answers_times_and_pixels_are_counted(make_service: MakeService) -> None:
     service = make_service()
     url = service.upload().json()["result_url"]
     size_bytes = len(service.get(url.removeprefix(service.url)).content)
@@ -73,7 +71,7 @@ def test_answers_times_and_pixels_are_counted(make_service: Make) -> None:
     assert figure(figures, "open_requests") == 1
 
 
-def test_every_stage_of_a_delivered_image_has_its_time(make_service: Make) -> None:
+def test_every_stage_of_a_delivered_image_has_its_time(make_service: MakeService) -> None:
     service = make_service()
     service.upload()
     service.upload(b"garbage")
@@ -89,7 +87,7 @@ def test_every_stage_of_a_delivered_image_has_its_time(make_service: Make) -> No
         assert 0 < figure(figures, "stage_seconds_sum", stage=stage) < 5
 
 
-def test_a_binary_answer_stores_nothing(make_service: Make) -> None:
+def test_a_binary_answer_stores_nothing(make_service: MakeService) -> None:
     service = make_service()
     service.upload(headers=service.headers | {"Accept": "image/*"})
     figures = read_once_over(service, 1)
@@ -98,14 +96,14 @@ def test_a_binary_answer_stores_nothing(make_service: Make) -> None:
     assert figure(figures, "result_bytes_total") > 100
 
 
-def test_every_refusal_is_there_before_it_first_happens(make_service: Make) -> None:
+def test_every_refusal_is_there_before_it_first_happens(make_service: MakeService) -> None:
     figures = read(make_service())
     for kind in ServiceError.__subclasses__():
         labels = {"status": str(kind.status), "error_code": kind.error_code}
         assert figure(figures, "requests_total", **UPSCALE, **labels) == 0
 
 
-def test_credits_are_counted_by_event(make_service: Make) -> None:
+def test_credits_are_counted_by_event(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=2)
     service.upload()
     service.upload(b"garbage")
@@ -121,7 +119,7 @@ def test_credits_are_counted_by_event(make_service: Make) -> None:
     assert figure(figures, "requests_total", **UPSCALE, **refused) == 1
 
 
-def test_the_first_sweep_measures_the_results_on_disk(make_service: Make) -> None:
+def test_the_first_sweep_measures_the_results_on_disk(make_service: MakeService) -> None:
     service = make_service()
     wait_until(lambda: figure(read(service), "data_free_bytes") > 0)
     context = service.app.state.context
@@ -133,7 +131,7 @@ def test_the_first_sweep_measures_the_results_on_disk(make_service: Make) -> Non
     assert figure(figures, "data_free_bytes") == 5000
 
 
-def test_the_statistics_of_workers_are_exported_unchanged(make_service: Make) -> None:
+def test_the_statistics_of_workers_are_exported_unchanged(make_service: MakeService) -> None:
     figures = read(make_service())
     exported = {
         name: figure(figures, name)
@@ -160,7 +158,7 @@ def test_the_statistics_of_workers_are_exported_unchanged(make_service: Make) ->
     assert figure(figures, "engine_info", **engine) == 1
 
 
-def test_images_are_counted_by_the_model_that_made_them(make_service: Make) -> None:
+def test_images_are_counted_by_the_model_that_made_them(make_service: MakeService) -> None:
     service = make_service()
     service.upload()
     service.upload(headers=service.headers | {"X-Upscale-Model": "upscaled-x4"})
@@ -188,7 +186,7 @@ def test_images_are_counted_by_the_model_that_made_them(make_service: Make) -> N
     }
 
 
-def test_clients_add_no_series(make_service: Make) -> None:
+def test_clients_add_no_series(make_service: MakeService) -> None:
     service = make_service()
 
     def make_things_up(number: int) -> None:
@@ -207,7 +205,7 @@ def test_clients_add_no_series(make_service: Make) -> None:
     assert set(read_once_over(service, 12)) == before
 
 
-def test_two_services_share_no_figures(make_service: Make) -> None:
+def test_two_services_share_no_figures(make_service: MakeService) -> None:
     first, second = make_service(), make_service()
     first.upload()
     wait_until(lambda: figure(read(first), "output_pixels_total") > 0)
@@ -223,7 +221,7 @@ def test_a_client_that_prefers_openmetrics_gets_it(service: Service) -> None:
 
 
 def test_a_scrape_does_not_hold_up_the_event_loop(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long rendering takes: it is done beside the loop."""
 
@@ -242,7 +240,7 @@ def test_a_scrape_does_not_hold_up_the_event_loop(
     assert time.monotonic() - begun < 0.5
 
 
-def test_figures_hold_nothing_that_a_client_sent(make_service: Make) -> None:
+def test_figures_hold_nothing_that_a_client_sent(make_service: MakeService) -> None:
     service = make_service()
     file = io.BytesIO()
     Image.new("RGB", (64, 64)).save(file, "PNG")

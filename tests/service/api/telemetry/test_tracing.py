@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,14 +15,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.service.api.executors import FailingExecutor
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService
 from tests.service.api.waiting import wait_until
 from upscaled.api.telemetry.access_log import STAGES
 from upscaled.api.telemetry.tracing import open_tracing
 from upscaled.config import load_settings
 from upscaled.errors import InternalError
-
-Make = Callable[..., Service]
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT_ID = "b7ad6b7169203331"
@@ -91,7 +89,7 @@ def attributes_of(span: Span) -> dict[str, Any]:
 
 
 def test_a_request_and_its_stages_arrive_below_the_client_s_span(
-    make_service: Make, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    make_service: MakeService, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "upscaled.api.telemetry.access_log")
     service = make_service(traces=True)
@@ -125,7 +123,9 @@ def test_a_request_and_its_stages_arrive_below_the_client_s_span(
     assert request.start_time_unix_nano <= receiver.named("receive").start_time_unix_nano
 
 
-def test_a_request_without_a_parent_begins_a_trace(make_service: Make, receiver: Receiver) -> None:
+def test_a_request_without_a_parent_begins_a_trace(
+    make_service: MakeService, receiver: Receiver
+) -> None:
     service = make_service(traces=True)
     for nonsense in ("", "no-trace", f"00-{'0' * 32}-{PARENT_ID}-01"):
         service.get("/v1/credits", headers=service.headers | {"traceparent": nonsense})
@@ -134,7 +134,9 @@ def test_a_request_without_a_parent_begins_a_trace(make_service: Make, receiver:
     assert len({span.trace_id for span in receiver.spans()}) == 3
 
 
-def test_a_client_that_samples_nothing_is_heeded(make_service: Make, receiver: Receiver) -> None:
+def test_a_client_that_samples_nothing_is_heeded(
+    make_service: MakeService, receiver: Receiver
+) -> None:
     service = make_service(traces=True)
     quiet = {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-00"}
     service.upload(headers=service.headers | quiet)
@@ -143,7 +145,9 @@ def test_a_client_that_samples_nothing_is_heeded(make_service: Make, receiver: R
     assert [span.name for span in receiver.spans()] == ["GET /v1/credits"]
 
 
-def test_a_failure_is_marked_and_a_refusal_is_not(make_service: Make, receiver: Receiver) -> None:
+def test_a_failure_is_marked_and_a_refusal_is_not(
+    make_service: MakeService, receiver: Receiver
+) -> None:
     failing = make_service(FailingExecutor(InternalError()), traces=True)
     failing.upload()
     failing.upload(b"garbage")
@@ -153,7 +157,7 @@ def test_a_failure_is_marked_and_a_refusal_is_not(make_service: Make, receiver: 
     assert statuses == {"internal_error": 2, "malformed_image": 0}
 
 
-def test_no_span_holds_data_of_a_client(make_service: Make, receiver: Receiver) -> None:
+def test_no_span_holds_data_of_a_client(make_service: MakeService, receiver: Receiver) -> None:
     service = make_service(traces=True)
     url = service.upload(files={"image": ("private.png", b"garbage")}, params={"q": "private"})
     url = service.upload().json()["result_url"]
@@ -168,7 +172,7 @@ def test_no_span_holds_data_of_a_client(make_service: Make, receiver: Receiver) 
 
 
 def test_pending_spans_are_exported_at_the_end(
-    make_service: Make, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    make_service: MakeService, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     from tests.service.api.serving import serve
 
@@ -180,7 +184,7 @@ def test_pending_spans_are_exported_at_the_end(
 
 
 def test_without_the_setting_nothing_is_loaded_and_no_receiver_called(
-    make_service: Make, receiver: Receiver
+    make_service: MakeService, receiver: Receiver
 ) -> None:
     """Also where the environment names a receiver, as some clusters have it everywhere."""
     assert open_tracing(load_settings({})) is None
@@ -201,7 +205,7 @@ def test_the_front_end_imports_without_the_sdk() -> None:
 
 
 def test_a_receiver_that_is_down_costs_no_answer(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
