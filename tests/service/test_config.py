@@ -123,7 +123,11 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "shutdown_grace_s": (["0", "3600"], ["-0.1", "3600.5", "nan"]),
     "log_format": (["auto", "json", "text"], ["JSON", "logfmt", "text\n"]),
     "traces": (["true", "0"], ["maybe"]),
-    "log_level": (["debug", "info", "warning", "error"], ["INFO", "trace", "info\n"]),
+    "cors_origins": (
+        ["*", "https://app.example.com", "http://localhost:5173, https://a.example/", ","],
+        ["app.example.com", "https://a.example/x", "https://u@a.example", "null"],
+    ),
+    "log_level": (["debug", "info", "WARNING", "Error"], ["trace", "info\n"]),
 }
 
 TAKEN = [(name, value) for name, (values, _) in LIMITS.items() for value in values]

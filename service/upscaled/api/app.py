@@ -16,7 +16,11 @@ from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.memory import UnsentResponses, build_budget
-from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddleware
+from upscaled.api.middleware import (
+    AccessRecordMiddleware,
+    LingeringCloseMiddleware,
+    allow_origins,
+)
 from upscaled.api.openapi import Document, add_settings, generate_document
 from upscaled.api.progress import ProgressTracker
 from upscaled.api.progress_relay import ProgressRelay
@@ -56,6 +60,7 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
             Middleware(LingeringCloseMiddleware),
+            *allow_origins(settings.cors_origins),
             Middleware(AccessRecordMiddleware, reporter=context.reporter),
         ],
         redirect_slashes=False,

@@ -1,6 +1,6 @@
-"""Wrap every endpoint: close lingering bodies, choose request ids, record access, answer 500.
+"""Wrap every endpoint: close lingering bodies, allow origins, record access, answer 500.
 
-Both classes are pure ASGI: a BaseHTTPMiddleware would hide that a client disconnects.
+The classes here are pure ASGI: a BaseHTTPMiddleware would hide that a client disconnects.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from typing import Final
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upscaled.api.errors import error_response
@@ -30,6 +32,9 @@ SMALL_BODY_S: Final = 0.05
 DISCARD_BYTES: Final = 64 * 1024 * 1024
 DISCARD_S: Final = 10.0
 DISCARD_IDLE_S: Final = 2.0
+
+# How long a browser may keep the answer to a preflight request; Chromium keeps none longer.
+PREFLIGHT_S: Final = 7200
 
 _logger: Final = logging.getLogger(__name__)
 # Safe in a header, in a log line and on a command line.
@@ -113,6 +118,28 @@ class _Body:
 def _has_body(scope: Scope) -> bool:
     headers = Headers(scope=scope)
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def allow_origins(origins: tuple[str, ...]) -> list[Middleware]:
+    """Return the middleware that lets web pages of these origins call the service (CORS).
+
+    It stands outside `AccessRecordMiddleware`, whose 500s a page must be able to read too.
+    Any header may be sent and read: a request is authorised by its key, never by a cookie.
+
+    Args:
+        origins: https://HOST[:PORT] each, or `*` for all; none: no middleware.
+    """
+    if not origins:
+        return []
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["*"],
+        max_age=PREFLIGHT_S,
+    )
+    return [cors]
 
 
 class AccessRecordMiddleware:

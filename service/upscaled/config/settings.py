@@ -9,8 +9,10 @@ from upscaled.config.values import (
     BaseUrl,
     ExtraFormats,
     HomePath,
+    LogLevel,
     Names,
     Networks,
+    Origins,
     ResultsUrl,
     Traces,
     TrustedNetworks,
@@ -264,10 +266,15 @@ class Settings(BaseModel):
     shutdown_grace_s: float = Field(
         default=20, ge=0, le=3600, description="how long a stop waits for images under way"
     )
-    log_level: str = Field(
+    cors_origins: Origins = Field(
+        default=(),
+        description="comma-separated origins of web pages that may call the service from a "
+        "browser, for example https://app.example.com; `*`: all; empty: only its own page",
+    )
+    log_level: LogLevel = Field(
         default="info",
         pattern="^(debug|info|warning|error)$",
-        description="debug, info, warning or error",
+        description="debug, info, warning or error, in any case",
     )
     log_format: str = Field(
         default="auto",

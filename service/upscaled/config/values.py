@@ -47,6 +47,10 @@ def _split_names(value: object) -> object:
     return tuple(_split(value.lower())) if isinstance(value, str) else value
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _split(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
@@ -94,6 +98,13 @@ def _check_results_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in value:
+        if origin != "*" and urlsplit(_check_base_url(origin)).path:
+            raise ValueError(f"{origin} has a path; an origin is https://HOST or https://HOST:PORT")
+    return tuple(origin.rstrip("/") for origin in value)
+
+
 HomePath = Annotated[Path, AfterValidator(_expand_home)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
 ResultsUrl = Annotated[str, AfterValidator(_check_results_url)]
@@ -101,6 +112,8 @@ Traces = Annotated[bool, AfterValidator(_check_traces)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_split_networks)]
 TrustedNetworks = Annotated[tuple[Network, ...], BeforeValidator(_split_trusted)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_origins)]
+LogLevel = Annotated[str, BeforeValidator(_lower)]
 ExtraFormats = Annotated[
     tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_formats)
 ]

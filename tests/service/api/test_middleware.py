@@ -346,3 +346,61 @@ def test_responses_keep_the_connection_open(make_service: MakeService) -> None:
         for _ in range(3):
             answer = session.get(f"{service.url}/healthz", timeout=5)
             assert "Connection" not in answer.headers
+
+
+PAGE = "https://app.example.com"
+
+
+@pytest.fixture
+def open_to_page(make_service: MakeService) -> Service:
+    return make_service(cors_origins=PAGE)
+
+
+def test_a_page_of_an_allowed_origin_may_send_its_key_and_read_the_answer(
+    open_to_page: Service,
+) -> None:
+    wants = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-api-key,idempotency-key",
+    }
+    preflight = requests.options(f"{open_to_page.url}/v1/upscale", headers=wants, timeout=5)
+    assert preflight.status_code == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == PAGE
+    assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    assert preflight.headers["Access-Control-Allow-Headers"] == "x-api-key,idempotency-key"
+    answer = open_to_page.upload(headers={**open_to_page.headers, "Origin": PAGE})
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+    assert answer.headers["Access-Control-Expose-Headers"] == "*"
+    assert "Origin" in answer.headers["Vary"]
+    refused = open_to_page.upload(headers={"Origin": PAGE})
+    assert_error(refused, 401, "invalid_auth_token")
+    assert refused.headers["Access-Control-Allow-Origin"] == PAGE
+
+
+def test_a_page_of_an_allowed_origin_can_read_an_internal_error(make_service: MakeService) -> None:
+    service = make_service(FailingExecutor(RuntimeError("broken")), cors_origins=PAGE)
+    answer = service.upload(headers={**service.headers, "Origin": PAGE})
+    assert_error(answer, 500, "internal_error")
+    assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+
+
+@pytest.mark.parametrize("origin", ["https://other.example", f"{PAGE}.evil.example", "null"])
+def test_a_page_of_another_origin_is_allowed_nothing(open_to_page: Service, origin: str) -> None:
+    wants = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    preflight = requests.options(f"{open_to_page.url}/v1/upscale", headers=wants, timeout=5)
+    assert preflight.status_code == 400
+    answer = open_to_page.upload(headers={**open_to_page.headers, "Origin": origin})
+    for each in (preflight, answer):
+        assert "Access-Control-Allow-Origin" not in each.headers
+
+
+def test_all_origins_may_be_allowed_and_none_is_by_default(
+    make_service: MakeService, service: Service
+) -> None:
+    with_origin = {**service.headers, "Origin": PAGE}
+    assert "Access-Control-Allow-Origin" not in service.upload(headers=with_origin).headers
+    everyone = make_service(cors_origins="*")
+    answer = everyone.upload(headers={**everyone.headers, "Origin": PAGE})
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
