@@ -85,7 +85,8 @@ def run(photo: Path, *, is_once: bool) -> None:
         if is_once:
             return
         print(f"\nYour turn:\n  {describe_curl(scale, secret, port)}\n")
-        print(f"Log: {DATA_DIR / 'service.log'}\nCtrl-C stops.", flush=True)
+        print(f"Log: {DATA_DIR / 'service.log'}\nIf something is wrong:\n  {describe_doctor(port)}")
+        print("\nCtrl-C stops.", flush=True)
         process.wait()
         raise QuickstartError(f"the service ended by itself\n{read_log_end()}")
 
@@ -268,6 +269,14 @@ def describe_curl(scale: int, secret: str, port: int) -> str:
     command = ["curl", url, "-H", f"X-API-KEY: {secret}", "-H", "Accept: image/*"]
     command += ["-F", "image=@photo.jpg", "-F", f"scale={scale}", "-o", "upscaled.jpg"]
     return shlex.join(command)
+
+
+def describe_doctor(port: int) -> str:
+    """Return the command that examines this installation, not the one of the default folder."""
+    upscaled = Path(sys.executable).with_name("upscaled")
+    return shlex.join(
+        ["env", f"UPSCALED_DATA_DIR={DATA_DIR}", str(upscaled), "doctor", "--port", str(port)]
+    )
 
 
 if __name__ == "__main__":

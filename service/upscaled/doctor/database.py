@@ -1,5 +1,6 @@
 """Check the database: reachable, writable, of this version's schema, and its credits add up."""
 
+import os
 import time
 from pathlib import Path
 from typing import Final
@@ -32,7 +33,10 @@ def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts"))
         if file is not None and not file.exists():
             return [ok(CHECK, f"SQLite: {file} will be made at the first start")]
         database = open_database(
-            settings.database_url, settings.data_dir, timeout_s=CONNECT_TIMEOUT_S
+            settings.database_url,
+            settings.data_dir,
+            timeout_s=CONNECT_TIMEOUT_S,
+            is_read_only=True,
         )
     except (DatabaseRefused, OSError) as error:
         return [_describe_refusal(str(error))]
@@ -45,13 +49,20 @@ def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts"))
 
 
 def _look_into(database: Database, file: Path | None, disk: str) -> list[Finding]:
-    with database.write() as connection:
+    """Examine the database in a transaction that is rolled back.
+
+    It may be another installation's, so SQLite's file is not written at all: whether it could be is
+    read from its rights, and `/readyz` of a service writes.
+    """
+    with database.read() as connection:
         lift_timeout(connection)
         revision = read_revision(connection)
-        if revision is not None:
+        if revision is not None and not file:
             rewrite_revision(connection)
         drifts = [] if file else [_measure_drift(connection)]
         ledger = _check_ledger(connection) if revision == SCHEMA_REVISION else []
+    if file and not all(os.access(each, os.W_OK) for each in (file, file.parent)):
+        return [_describe_refusal(f"{file}: cannot be written by user {os.geteuid()}")]
     name = f"SQLite: {file}" if file else "PostgreSQL"
     return [_describe_revision(name, revision, disk), *drifts, *ledger]
 

@@ -141,11 +141,14 @@ def database_time_s(connection: Connection) -> sa.ColumnElement[float]:
     return (sa.func.julianday("now") - 2_440_587.5) * 86_400.0
 
 
-def open_database(database_url: str, data_dir: Path, *, timeout_s: int = TIMEOUT_S) -> Database:
+def open_database(
+    database_url: str, data_dir: Path, *, timeout_s: int = TIMEOUT_S, is_read_only: bool = False
+) -> Database:
     """Connect to `database_url`, or where it is empty to SQLite in `data_dir` (which exists).
 
     timeout_s: longest a server may be silent: while it connects, in a statement, or where it does
     not acknowledge what was sent. A transaction may be idle for as long.
+    is_read_only: SQLite's file, which must be there, is not written, not even by opening it.
 
     Raises:
         DatabaseRefused: a URL of another kind, a missing driver, or a server that is not there.
@@ -153,26 +156,26 @@ def open_database(database_url: str, data_dir: Path, *, timeout_s: int = TIMEOUT
     url = parse_database_url(database_url, data_dir)
     try:
         is_file = url.get_backend_name() == "sqlite"
-        engine = make_sqlite_engine(url) if is_file else _server_engine(url, timeout_s)
+        engine = (
+            make_sqlite_engine(url, is_read_only=is_read_only)
+            if is_file
+            else _server_engine(url, timeout_s)
+        )
     except ModuleNotFoundError as error:
         raise DatabaseRefused(
             f"the database driver {error.name} is missing: pip install -r requirements-extras.lock"
         ) from None
     try:
-        _connect_once(engine)
+        if is_file and not is_read_only:
+            switch_to_wal(engine)
+        with engine.connect():
+            pass
     except (DatabaseError, sqlite3.DatabaseError) as error:
         engine.dispose()
         shown = hide_password(url.render_as_string(hide_password=False))
         cause = error.orig if isinstance(error, DatabaseError) else error
         raise DatabaseRefused(f"cannot open the database {shown}: {cause}") from None
     return Database(engine, OpenedFile(Path(str(url.database))) if is_file else None)
-
-
-def _connect_once(engine: Engine) -> None:
-    if engine.dialect.name == "sqlite":
-        switch_to_wal(engine)
-    with engine.connect():
-        pass
 
 
 def _server_engine(url: URL, timeout_s: int) -> Engine:

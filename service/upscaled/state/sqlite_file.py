@@ -52,8 +52,15 @@ class OpenedFile:
             self._descriptor = None
 
 
-def make_sqlite_engine(url: URL) -> Engine:
-    _create_private(Path(str(url.database)))
+def make_sqlite_engine(url: URL, *, is_read_only: bool = False) -> Engine:
+    """Make an engine on the file of `url`, which is created where it is missing.
+
+    is_read_only: no byte of the file and no file beside it changes.
+    """
+    if is_read_only:
+        url = _read_only(url)
+    else:
+        _create_private(Path(str(url.database)))
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
@@ -80,6 +87,17 @@ def switch_to_wal(engine: Engine) -> None:
             if not is_busy or time.monotonic() > give_up_at_s:
                 raise
             time.sleep(0.05)
+
+
+def _read_only(url: URL) -> URL:
+    """Return the URL that opens the file without a write.
+
+    Without a log of writes beside it no process has the file open; a mere `mode=ro` would make one.
+    """
+    file = Path(str(url.database)).absolute()
+    is_open = file.with_name(f"{file.name}-wal").exists()
+    options = {"mode": "ro"} if is_open else {"mode": "ro", "immutable": "1"}
+    return URL.create("sqlite", database=file.as_uri(), query=options | {"uri": "true"})
 
 
 def _create_private(file: Path) -> None:

@@ -29,6 +29,42 @@ def test_a_database_in_use_is_writable(make_settings: MakeSettings) -> None:
     assert f"writable, schema {SCHEMA_REVISION}" in finding.found
 
 
+@pytest.mark.parametrize("is_in_use", [True, False])
+def test_no_file_of_a_database_is_written(is_in_use: bool, make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        state.keys.create("shop", credits=5)
+        before = _files(settings.data_dir)
+        if is_in_use:
+            check_database(settings)
+            assert _files(settings.data_dir) == before
+    before = _files(settings.data_dir)
+    (finding,) = check_database(settings)
+    assert finding.status is Status.OK
+    assert _files(settings.data_dir) == before
+
+
+def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.glob("upscaled.sqlite3*")
+        if not path.name.endswith("-shm")  # readers' locks
+    }
+
+
+def test_a_file_without_the_right_to_write_is_a_failure(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings()
+    with open_state(settings):
+        pass
+    # Root may write whatever a file's mode says.
+    monkeypatch.setattr("os.access", lambda path, _mode: path != settings.data_dir)
+    (finding,) = check_database(settings)
+    assert finding.status is Status.FAILURE
+    assert "cannot be written by user" in finding.found
+
+
 def test_a_dead_server_is_a_failure_without_its_password(
     make_settings: MakeSettings,
 ) -> None:
