@@ -74,6 +74,11 @@ def bleed_colour(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     return bled
 
 
+def hide_colour(rgb: NDArray[Any], alpha: NDArray[Any] | None) -> NDArray[Any]:
+    """Return `[H, W, 3]`, black where it is fully transparent."""
+    return rgb if alpha is None else cv2.copyTo(rgb, (alpha > 0).view(np.uint8))
+
+
 def _bleed_block(
     bled: NDArray[Any], rgb: NDArray[Any], hidden: NDArray[np.uint8], rows: slice, columns: slice
 ) -> None:

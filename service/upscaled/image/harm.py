@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from upscaled.image.alpha import hide_colour
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 
@@ -42,7 +43,7 @@ class Harm:
 
 def measure_harm(image: Image) -> Harm:
     """Measure compression and noise, in some ms whatever the size; it is deterministic."""
-    return Harm(image.jpeg_quality, measure_noise(image.rgb))
+    return Harm(image.jpeg_quality, measure_noise(hide_colour(image.rgb, image.alpha)))
 
 
 def measure_noise(rgb: Pixels) -> float:

@@ -7,9 +7,10 @@ A cell is a square of `CELL_PX` pixels. It is empty, and its result its own pixe
                         (`PostProcessing.flat_reach_px`): the network, or the colour correction
                         after it, makes just that colour of it
 
-Every other cell has what the network makes of it. The image alone decides which is which, never
-its windows: tiled equals untiled, exactly where the halo is as wide as the network's radius. So a
-transparent cell stays empty in a window that reaches over it; a flat one is the same there.
+Every other cell has what the network makes of it, but for its hidden pixels: those of which the
+result shows nothing keep the source's colour in any cell, so that no correction that follows and
+no visible pixel depends on what was left out. The image alone decides which is which, never its
+windows: tiled equals untiled, exactly where the halo is as wide as the network's radius.
 
 Windows are planned for rectangles. The one around all content is cut in two by the row or column
 that saves most, and so are both parts, as long as that saves more than `WINDOW_PRICE_PX`. Their
@@ -46,13 +47,13 @@ _Cells = NDArray[np.bool_]
 class Content:
     """Content of an image of `height_px` x `width_px`: `cells[row, column]`, of `cell_px` each.
 
-    is_opaque: cells that are empty are flat, none is transparent.
+    is_seen: pixels `[H, W]` of which alpha lets the result show something; None: all of them.
     """
 
     cells: _Cells
     height_px: int
     width_px: int
-    is_opaque: bool
+    is_seen: _Cells | None = None
     cell_px: int = CELL_PX
 
     @classmethod
@@ -71,10 +72,11 @@ class Content:
             darkest = cv2.erode(_pool(rgb, cv2.erode), around)
             lightest = cv2.dilate(_pool(rgb, cv2.dilate), around)
             cells &= (darkest != lightest).any(axis=2)
-        is_seen = None if alpha is None else _pool(alpha, cv2.dilate, _ALPHA_REACH_PX) > 0
-        if is_seen is not None:
-            cells &= is_seen
-        return cls(cells, height_px, width_px, is_seen is None or bool(is_seen.all()))
+        is_seen = None if alpha is None else cv2.dilate(alpha, _square(_ALPHA_REACH_PX, 1)) > 0
+        if is_seen is None or is_seen.all():
+            return cls(cells, height_px, width_px)
+        cells &= _pool(is_seen.view(np.uint8), cv2.dilate) > 0
+        return cls(cells, height_px, width_px, is_seen)
 
     def enlarged(self, gain: int, flat_reach_px: int | None) -> "Content":
         """Return the content of the result, where that goes through the network again."""
@@ -82,7 +84,8 @@ class Content:
         around = _square(flat_reach_px or 0, cell_px)
         cells = cv2.dilate(self.cells.view(np.uint8), around).view(np.bool_)
         size = (self.height_px * gain, self.width_px * gain)
-        return Content(cells, *size, self.is_opaque, cell_px)
+        is_seen = None if self.is_seen is None else _repeat(self.is_seen, gain)
+        return Content(cells, *size, is_seen, cell_px)
 
     def plan(self, tiling: Tiling) -> tuple[Tile, ...]:
         """Return the tiles of all content, from the top down; none where all is empty."""
@@ -99,22 +102,18 @@ class Content:
         """Make the `[H * gain, W * gain, 3]` of the result, filled where `write` will not."""
         size = (self.width_px * gain, self.height_px * gain)
         written_px = sum(tile.core.height * tile.core.width for tile in tiles)
-        if self.is_opaque and written_px == self.height_px * self.width_px:
+        if self.is_seen is None and written_px == self.height_px * self.width_px:
             return np.empty((*size[::-1], 3), rgb.dtype)
         return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_NEAREST), rgb.dtype)
 
     def write(self, canvas: Pixels, core: Region, pixels: Window, gain: int) -> None:
-        """Write the network's result for a region to the canvas, but for transparent cells."""
-        side_px = self.cell_px
-        top, left = core.top // side_px, core.left // side_px
-        cells = self.cells[top : -(-core.bottom // side_px), left : -(-core.right // side_px)]
+        """Write the network's result for a region to the canvas, but for hidden pixels."""
+        is_seen = None if self.is_seen is None else core.read(self.is_seen)
         target = core.scaled(gain)
-        if self.is_opaque or cells.all():
+        if is_seen is None or is_seen.all():
             target.write(canvas, pixels)
-            return
-        mask = cells.view(np.uint8).repeat(side_px * gain, axis=0).repeat(side_px * gain, axis=1)
-        kept = target.within(Region(top * side_px * gain, left * side_px * gain, 0, 0)).read(mask)
-        cv2.copyTo(pixels, kept, target.read(canvas))
+        else:
+            cv2.copyTo(pixels, _repeat(is_seen, gain).view(np.uint8), target.read(canvas))
 
     def _region(self, box: "_Box") -> Region:
         top, left = box.top * self.cell_px, box.left * self.cell_px
@@ -133,11 +132,14 @@ def choose_part_step_px(info: EngineInfo, window_px: int) -> int:
     return info.shape_step_px if weights >= _MANY_WEIGHTS else window_px // _PART_LENGTHS
 
 
-def _pool(pixels: Pixels, extreme: Callable[..., Any], reach_px: int = 0) -> Pixels:
-    """Return the extreme of each cell, and of `reach_px` around it."""
-    around = np.ones((CELL_PX + 2 * reach_px,) * 2, np.uint8)
-    pooled = extreme(pixels, around, anchor=(reach_px, reach_px))[::CELL_PX, ::CELL_PX]
-    return np.ascontiguousarray(pooled)
+def _pool(pixels: Pixels, extreme: Callable[..., Any]) -> Pixels:
+    """Return the extreme of each cell."""
+    inside = np.ones((CELL_PX, CELL_PX), np.uint8)
+    return np.ascontiguousarray(extreme(pixels, inside, anchor=(0, 0))[::CELL_PX, ::CELL_PX])
+
+
+def _repeat(mask: _Cells, times: int) -> _Cells:
+    return mask.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _square(reach_px: int, cell_px: int) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
 from upscaled.errors import InternalError
-from upscaled.image.alpha import bleed_colour, upscale_alpha
+from upscaled.image.alpha import bleed_colour, hide_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale.content import Content, choose_part_step_px
@@ -31,8 +31,9 @@ class Pass:
 class TilesDone:
     """The state of an image's work before its first tile and after each.
 
-    done, total: tiles; 0 where no pixel needs the network. They start again from 0, with another
-    total, when the device runs out of memory and the image is computed again in smaller windows.
+    done, total: tiles; an image of which no pixel needs the network counts as one. They start
+    again from 0, with another total, when the device runs out of memory and the image is computed
+    again in smaller windows.
     result: the result, where further rows of it became final; `rows_ready` of them, from the top,
     are. Where the image is computed again it is another one. It is whole after the last tile.
     share: the pixels of all windows, of those that an image full of content takes.
@@ -76,7 +77,7 @@ def run_tiles(
         passes=plan_passes(scale, stream.engine.info.spec.native_scale),
         steps=steps,
         faithful=faithful,
-        is_neutral=is_neutral(rgb),
+        is_neutral=is_neutral(hide_colour(image.rgb, image.alpha)),
     )
     return loop.run(rgb, image.alpha)
 
@@ -162,7 +163,7 @@ class _TileLoop:
         share = count_px(chain(*plans)) / sum(
             tiling.count_px(content.height_px, content.width_px) for content in contents
         )
-        done, total = 0, sum(map(len, plans))
+        done, total = 0, max(1, sum(map(len, plans)))
         yield TilesDone(done, total)
         for step, content, tiles in zip(self.passes, contents, plans, strict=True):
             height = rgb.shape[0]
@@ -181,9 +182,9 @@ class _TileLoop:
                 is_further = ready > before
                 rows_ready = ready * step.gain if is_further else 0
                 yield TilesDone(done, total, result if is_further else None, rows_ready, share)
-            if not tiles:
-                yield TilesDone(done, total, result, height * step.gain, share)
             rgb = canvas
+        if not done:
+            yield TilesDone(total, total, result, rgb.shape[0], share)
 
     def _run_pass(
         self, rgb: Pixels, canvas: Pixels, step: Pass, content: Content, tiles: Sequence[Tile]

@@ -15,6 +15,7 @@ from upscaled.image.formats.webp.reader import find_jpeg_quality
 from upscaled.image.formats.webp.structure import read_first_image
 from upscaled.image.harm import Harm, measure_harm, measure_noise
 from upscaled.image.pixels import Pixels
+from upscaled.image.types import Image
 from upscaled_models.quantise.drawing import draw_page
 
 
@@ -67,6 +68,16 @@ def test_a_noisy_photograph_on_white_is_noisy() -> None:
     page = np.full((600, 600, 3), 255, np.uint8)
     page[100:300, 100:340] = noisy(5)
     assert measure_noise(page) > 4
+
+
+def test_noise_that_alpha_hides_does_not_count() -> None:
+    page = np.asarray(noisy(0), np.uint8)
+    alpha = np.full(page.shape[:2], 255, np.uint8)
+    alpha[:150] = 0
+    over_noise = page.copy()
+    over_noise[:150] = noisy(20)[:150]
+    assert measure_harm(Image(over_noise, alpha)) == measure_harm(Image(page, alpha))
+    assert measure_harm(Image(over_noise)) != measure_harm(Image(page))
 
 
 def test_a_jpeg_file_has_its_quality_and_a_png_none() -> None:

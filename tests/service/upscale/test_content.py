@@ -264,6 +264,53 @@ def test_an_averaged_result_is_as_if_it_were_whole() -> None:
     )
 
 
+def cut_out_of_scan_lines(seed: int) -> tuple[Pixels, NDArray[np.uint8]]:
+    """A thing of fine lines, whose mean colour networks change, and its alpha."""
+    is_thing = product_photo(80, 150, seed)[1]
+    rgb = np.zeros((*is_thing.shape, 3), np.uint8)
+    rgb[::2] = 200
+    return rgb, np.where(is_thing, np.uint8(255), np.uint8(0))
+
+
+def shifting() -> EdgeEngine:
+    """A network that makes fine patterns darker, and grey ones green."""
+    share = np.array([4, 5, 4], np.uint8)
+    return EdgeEngine(
+        radius_px=4, halo_px=4, window_px=50, fault=lambda result: result - result // share
+    )
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_no_visible_pixel_depends_on_what_alpha_hides_or_on_what_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, scale: int
+) -> None:
+    steps = PostProcessing(corrects_patterns=True)
+    corrected = 0
+    for seed in range(6):
+        rgb, alpha = cut_out_of_scan_lines(seed)
+        result = upscale_through(Image(rgb, alpha), scale, shifting(), steps=steps)
+        assert result.alpha is not None
+        is_visible = result.alpha > 0
+        uncorrected = upscale_through(Image(rgb, alpha), scale, shifting())
+        corrected += not np.array_equal(result.rgb[is_visible], uncorrected.rgb[is_visible])
+
+        other = rgb.copy()
+        noise = np.random.default_rng(seed).integers(0, 256, rgb.shape, dtype=np.uint8)
+        other[alpha == 0] = noise[alpha == 0]
+        over_noise = upscale_through(Image(other, alpha), scale, shifting(), steps=steps)
+        assert np.array_equal(result.rgb[is_visible], over_noise.rgb[is_visible]), seed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Content, "plan", plan_all)
+            everything = upscale_through(Image(rgb, alpha), scale, shifting(), steps=steps)
+        assert np.array_equal(result.rgb, everything.rgb), seed
+    assert corrected > 3
+
+
+def plan_all(content: Content, tiling: Tiling) -> tuple[Tile, ...]:
+    return tiling.plan(content.height_px, content.width_px)
+
+
 @pytest.mark.parametrize("alpha", [None, 0])
 def test_an_image_of_one_colour_or_without_a_visible_pixel_needs_no_network(
     alpha: int | None,
@@ -277,7 +324,7 @@ def test_an_image_of_one_colour_or_without_a_visible_pixel_needs_no_network(
         states = list(run_tiles(Image(rgb, plane), 2, stream, PostProcessing(checks=True)))
 
     assert not engine.seen
-    assert [(state.done, state.total) for state in states] == [(0, 0), (0, 0)]
+    assert [(state.done, state.total) for state in states] == [(0, 1), (1, 1)]
     result = states[-1].result
     assert result is not None
     assert states[-1].rows_ready == 180

@@ -26,7 +26,8 @@ The two left are lines 3 px apart, which no block of 8 px averages evenly; over 
 under 4 too. Adding the drift instead of moving by the room left 24 over 4 at x4, the worst 18.5.
 
 It works on rows of the finished canvas, not on a network's window: it needs no halo, and its
-result does not depend on how the image was tiled.
+result does not depend on how the image was tiled. What alpha hides repeats the source there, so it
+has no drift, and no visible pixel depends on it.
 """
 
 from dataclasses import dataclass, field
