@@ -9,11 +9,12 @@ import json
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +24,12 @@ from upscaled_models.files import write_atomically
 Key = Mapping[str, str | int | float | list[str]]
 """All that a choice depends on: machine, versions, model, settings. Where one differs, the model is
 measured again."""
+
+LOCK_WAIT_S: Final = 40.0
+"""Longest wait for the lock of another process, which chooses for seconds, on a GPU for half a
+minute. One that is stopped keeps its lock for ever."""
+
+_LOOK_EVERY_S: Final = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -167,40 +174,47 @@ def make_private_folder(folder: Path) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     """Hold the folder's lock for the block: processes that start later wait, and find a choice.
 
     The kernel drops the lock however the process ends. A folder that takes no file is not locked.
+    Where another process keeps the lock for `wait_s`, the block runs without, after a warning: at
+    worst both measure.
     """
-    descriptor = _open_lock(folder, ".lock")
+    give_up_at_s = time.monotonic() + wait_s
+    while (claim := Claim.take(folder, ".lock")) is None:
+        if time.monotonic() > give_up_at_s:
+            _log.warning("%s: another process has kept its lock for %.0f s", folder, wait_s)
+            break
+        time.sleep(_LOOK_EVERY_S)
     try:
-        if descriptor is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        if claim is not None:
+            claim.release()
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The lock by which one process measures among those that share a folder.
-
-    The kernel drops it however the process ends.
-    """
+    """A lock of a folder, which processes share; the kernel drops it however the process ends."""
 
     descriptor: int | None
 
     @classmethod
-    def take(cls, folder: Path) -> "Claim | None":
-        """Take the lock; None where another process has it. A folder without files needs none."""
-        descriptor = _open_lock(folder, ".measuring")
+    def take(cls, folder: Path, name: str = ".measuring") -> "Claim | None":
+        """Take a lock, by default that of the one process which measures; None where it is held.
+
+        A folder that takes no file, or no lock, needs none.
+        """
+        descriptor = _open_lock(folder, name)
         if descriptor is not None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except OSError as error:
                 os.close(descriptor)
-                return None
+                if isinstance(error, BlockingIOError):
+                    return None
+                descriptor = None  # a disk without locks
         return cls(descriptor)
 
     def release(self) -> None:

