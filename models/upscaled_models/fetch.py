@@ -22,7 +22,7 @@ from upscaled_models.files import FileState, check_file
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 CHUNK_BYTES = 256 * 1024
 MAX_CONNECTIONS = 20
@@ -31,7 +31,7 @@ _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def fetch(
-    spec: ModelSpec, store: ModelStore, progress: Progress, *, timeout_s: float = TIMEOUT_S
+    spec: ModelSpec, store: ModelStore, progress: ReportProgress, *, timeout_s: float = TIMEOUT_S
 ) -> Path:
     """Return the file of `spec`, downloaded unless it is here already and right.
 
@@ -81,7 +81,7 @@ def _open_part(path: Path, spec: ModelSpec) -> Iterator[BinaryIO]:
         yield part
 
 
-def _complete(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: float) -> None:
+def _complete(part: BinaryIO, spec: ModelSpec, progress: ReportProgress, timeout_s: float) -> None:
     """Complete the part file, over at most `MAX_CONNECTIONS` connections that each bring bytes."""
     for _ in range(MAX_CONNECTIONS):
         start = part.tell()
@@ -98,7 +98,9 @@ def _complete(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: fl
         raise _Unusable(f"the connection broke {MAX_CONNECTIONS} times; run it again to go on")
 
 
-def _read_response(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: float) -> None:
+def _read_response(
+    part: BinaryIO, spec: ModelSpec, progress: ReportProgress, timeout_s: float
+) -> None:
     with _request(spec.url, part, timeout_s) as response:
         _check_length(response, part.tell(), spec)
         if response.status != 206:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from upscaled_models.errors import FetchError, WeightsError
-from upscaled_models.fetch import Progress, fetch
+from upscaled_models.fetch import ReportProgress, fetch
 from upscaled_models.files import (
     FileState,
     check_file,
@@ -62,7 +62,7 @@ def missing_packaged(store: ModelStore) -> list[ModelSpec]:
 
 
 def obtain(
-    name: str, store: ModelStore, progress: Progress, *, full_precision: bool = False
+    name: str, store: ModelStore, progress: ReportProgress, *, full_precision: bool = False
 ) -> Path:
     """Return the file of a model: the one here already, from the package, or downloaded.
 

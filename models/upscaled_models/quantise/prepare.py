@@ -13,7 +13,7 @@ from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
 from upscaled_models.families import FAMILIES, Family
-from upscaled_models.fetch import Progress
+from upscaled_models.fetch import ReportProgress
 from upscaled_models.files import write_atomically
 from upscaled_models.quantise.comparison import (
     TruthComparison,
@@ -48,7 +48,7 @@ def quantise(
     *,
     steps: int,
     say: Say,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
 ) -> QuantisedRecord:
     """Write the 8-bit file and its record beside `weights`, if the layers are near enough.
 
@@ -160,7 +160,7 @@ def tune_network(
     *,
     steps: int,
     seed: int,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
 ) -> Layers:
     """Return every layer of a compact or plain network in 8 bits, not compared with float32 yet.
 

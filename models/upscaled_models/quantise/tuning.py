@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.nodes import LEVELS
-from upscaled_models.fetch import Progress
+from upscaled_models.fetch import ReportProgress
 from upscaled_models.quantise.simulation import InputGrid, simulated
 
 BATCH: Final = 4
@@ -29,7 +29,7 @@ def tune(
     steps: int,
     rate: float,
     seed: int,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
 ) -> None:
     """Tune the simulated `network` in place.
 

@@ -12,7 +12,7 @@ from upscaled.errors import InternalError
 from upscaled.fetch.client import FetchClient
 from upscaled.pool.executor import Executor
 from upscaled.state import State
-from upscaled.state.job_rows import Job
+from upscaled.state.job_rows import StoredJob
 from upscaled.upscale.result import Result
 
 
@@ -75,7 +75,7 @@ class JobImages:
         self._fetcher = fetcher
         self._budget = budget
 
-    async def upscale(self, job: Job, tiles: Tiles) -> JobImage:
+    async def upscale(self, job: StoredJob, tiles: Tiles) -> JobImage:
         """Upscale a job's image and store the result.
 
         Raises:
@@ -92,7 +92,7 @@ class JobImages:
             file_name = await run_to_end(storing, results.delete)
         return JobImage(result, file_name, len(source))
 
-    async def _compute(self, job: Job, source: bytes, tiles: Tiles) -> Result:
+    async def _compute(self, job: StoredJob, source: bytes, tiles: Tiles) -> Result:
         header = await read_checked_header(source, job.order.scale, self._settings)
         request = build_request(
             job.id,
@@ -109,7 +109,7 @@ class JobImages:
         finally:
             self.at_executor -= 1
 
-    async def _read_source(self, job: Job, share: Share) -> bytes:
+    async def _read_source(self, job: StoredJob, share: Share) -> bytes:
         if job.order.source_name is None:
             # An InternalError here is of our own store, or of this machine: not the job's fault.
             async with share.arriving():

@@ -24,7 +24,7 @@ from upscaled.fetch.client import FetchClient
 from upscaled.logs import event
 from upscaled.pool.executor import Executor
 from upscaled.state import DatabaseFailed, PaidResult, State
-from upscaled.state.job_rows import ClaimedJob, Job, JobState
+from upscaled.state.job_rows import ClaimedJob, JobState, StoredJob
 from upscaled.state.jobs import RENEW_EVERY_S
 
 POLL_EVERY_S: Final = 2.0
@@ -81,7 +81,7 @@ class JobRunner:
         if task := self._running.get(job_id):
             task.cancel()
 
-    def tiles_of(self, job: Job) -> tuple[int, int | None]:
+    def tiles_of(self, job: StoredJob) -> tuple[int, int | None]:
         """Return a job's tiles done and in all: the newest where it runs here."""
         tiles = None if job.is_ended else self._tiles.get(job.id)
         return (job.tiles_done, job.tiles_total) if tiles is None else (tiles.done, tiles.total)
@@ -262,7 +262,7 @@ class JobRunner:
         if await self._try_often(partial(self._jobs.fail, claimed, error)):
             await self.note_end(claimed.job, "failed", error_code=error.error_code)
 
-    async def note_end(self, job: Job, status: JobState, **fields: object) -> None:
+    async def note_end(self, job: StoredJob, status: JobState, **fields: object) -> None:
         """Log and count a job that this process ended, and delete its source."""
         name = _END_EVENTS[status]
         extra = event(name, job_id=job.id, key_name=job.key_name, **fields)

@@ -194,7 +194,7 @@ class Share:
         self.size_bytes = 0
 
 
-class Output(Protocol):
+class UnsentOutput(Protocol):
     """Output of one connection."""
 
     def unsent_bytes(self) -> int:
@@ -210,7 +210,7 @@ class UnsentResponses:
             limit_bytes: of one key; requests that are in flight already may exceed it.
         """
         self.limit_bytes = limit_bytes
-        self._of_key: dict[int, set[Output]] = {}
+        self._of_key: dict[int, set[UnsentOutput]] = {}
 
     def check(self, key_id: int) -> None:
         """Refuse a request of a key whose clients do not read its responses.
@@ -223,7 +223,7 @@ class UnsentResponses:
             detail = f"{held_bytes} bytes of answers are not read yet"
             raise RateLimitExceeded(RETRY_AFTER_S, reason="unread_answers", detail=detail)
 
-    def note(self, key_id: int, output: Output) -> None:
+    def note(self, key_id: int, output: UnsentOutput) -> None:
         """Count what is left of a response that was written to `output`."""
         self._measure(key_id)
         if output.unsent_bytes():
@@ -249,7 +249,7 @@ class ImageResponse(Response):
         await super().__call__(scope, receive, send)
         extension = scope.get("extensions", {}).get(OUTPUT_EXTENSION)
         if extension is not None:
-            self._unsent.note(self._key_id, cast(Output, extension["output"]))
+            self._unsent.note(self._key_id, cast(UnsentOutput, extension["output"]))
 
 
 def build_budget(settings: Settings) -> MemoryBudget:

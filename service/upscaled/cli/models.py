@@ -11,7 +11,7 @@ from upscaled.cli.console import fail, print_columns
 from upscaled.cli.model_trial import try_model
 from upscaled.config import load_settings
 from upscaled_models.errors import ModelError
-from upscaled_models.fetch import Progress
+from upscaled_models.fetch import ReportProgress
 from upscaled_models.files import FileState
 from upscaled_models.packaged import is_packaged_here, obtain
 from upscaled_models.registry import WEIGHTS_PACKAGE, ModelSpec, find_official
@@ -200,7 +200,7 @@ def _failing_on_model_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _progress_bar(label: str, size_bytes: int | None = None) -> Iterator[Progress]:
+def _progress_bar(label: str, size_bytes: int | None = None) -> Iterator[ReportProgress]:
     """Draw a bar on standard error if that is a terminal.
 
     Args:

@@ -28,7 +28,7 @@ class PrivateAddress(OSError):
     """Refusal of every address of a host; the text is for the log only."""
 
 
-class Connection:
+class SourceConnection:
     """Connection to a source for one request; every byte is counted before it is parsed."""
 
     def __init__(
@@ -64,7 +64,7 @@ async def open_connection(
     tls: ssl.SSLContext | None,
     limit_bytes: int,
     key_id: int = 0,
-) -> AsyncIterator[Connection]:
+) -> AsyncIterator[SourceConnection]:
     """Connect to the URL's host until the block ends.
 
     Args:
@@ -93,7 +93,7 @@ async def open_connection(
         dialled.close()
         raise
     try:
-        yield Connection(reader, writer, limit_bytes)
+        yield SourceConnection(reader, writer, limit_bytes)
     finally:
         writer.transport.abort()
 

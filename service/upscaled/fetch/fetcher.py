@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from upscaled.errors import FileSizeTooLarge
 from upscaled.fetch.codings import choose_stages, finish, unpack
-from upscaled.fetch.connection import Connection, PrivateAddress, make_tls_context
+from upscaled.fetch.connection import PrivateAddress, SourceConnection, make_tls_context
 from upscaled.fetch.connection import open_connection as connect
 from upscaled.fetch.cookies import CookieStore
 from upscaled.fetch.framing import choose_framing, max_framed_bytes
@@ -101,7 +101,7 @@ class Fetcher:
         async with self._parse_slot:
             await asyncio.sleep(0)
 
-    async def _read_head(self, connection: Connection) -> tuple[ResponseHead, bytes]:
+    async def _read_head(self, connection: SourceConnection) -> tuple[ResponseHead, bytes]:
         parser = HeadParser()
         while data := await connection.read():
             await self._await_parse_slot()
@@ -111,7 +111,7 @@ class Fetcher:
         raise UnusableUrl(detail="the answer ended within its head")
 
     async def _read_body(
-        self, connection: Connection, head: ResponseHead, data: bytes, body: Body
+        self, connection: SourceConnection, head: ResponseHead, data: bytes, body: Body
     ) -> None:
         """Read and decompress the body, of which `data` came with the head."""
         limit_bytes = self._options.max_file_bytes

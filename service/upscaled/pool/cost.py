@@ -42,7 +42,7 @@ _KEYS_REMEMBERED: Final = 1000
 _BITS_OF_A_BYTE: Final = 8
 
 
-class Estimate(NamedTuple):
+class CostEstimate(NamedTuple):
     """Cost of one image.
 
     work_s: seconds of one worker, above 0. is_small: it is in flight for moments only, and its
@@ -138,7 +138,7 @@ class CostModel:
         if if_harmed != if_clean and model in (if_harmed, if_clean):
             self._harmed.note(request.key_id, model == if_harmed)
 
-    def estimate(self, request: UpscaleRequest) -> Estimate:
+    def estimate(self, request: UpscaleRequest) -> CostEstimate:
         """Estimate what an image will take, by its header.
 
         Whether an image is harmed is seen only in its pixels. Where its model depends on that, the
@@ -153,7 +153,7 @@ class CostModel:
         work_s = request.source_px * s_per_px
         is_quick = work_s <= max(SMALL_WORK_S, self._quick_s(request))
         is_small = is_quick and request.result_px <= SMALL_RESULT_PX
-        return Estimate(max(work_s, _LEAST_WORK_S), is_small)
+        return CostEstimate(max(work_s, _LEAST_WORK_S), is_small)
 
     def seconds_per_px(self) -> dict[tuple[str, int], float]:
         """Return the measured seconds for an input pixel of 8 bits, by model and scale."""

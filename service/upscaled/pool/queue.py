@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from upscaled.image.output import MAX_CANVAS_PX
-from upscaled.pool.cost import CostModel, Estimate
+from upscaled.pool.cost import CostEstimate, CostModel
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.fair_queue import FairQueue
 from upscaled.pool.worker_process import WorkerProcess
@@ -77,7 +77,7 @@ class _WorkerSlots:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     request: UpscaleRequest
-    estimate: Estimate
+    estimate: CostEstimate
     is_retry: bool
     slot: asyncio.Future[Slot] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()

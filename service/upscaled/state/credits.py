@@ -38,7 +38,7 @@ class Retried:
     failure: Exception | None = None
 
 
-class Credits:
+class CreditLedger:
     """The credit ledger of one database, for any thread and any number of processes.
 
     max_hold_age_s: no request takes longer, so an older hold was forgotten and is given back. The

@@ -35,7 +35,7 @@ class JobOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class StoredJob:
     """A job as it is in the database; times are seconds since 1970 by the database's clock.
 
     Attributes:
@@ -73,7 +73,7 @@ class Job:
 class JobChange:
     """A job after a call that should change it, and whether this call did."""
 
-    job: Job
+    job: StoredJob
     is_changed: bool
 
 
@@ -81,15 +81,15 @@ class JobChange:
 class ClaimedJob:
     """A job that this process may work on as long as the lease is in the database."""
 
-    job: Job
+    job: StoredJob
     lease_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class JobPage:
+class StoredJobPage:
     """Jobs of a key, the newest first; `next_position` begins the next page, None at the end."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[StoredJob, ...]
     next_position: tuple[float, str] | None
 
 
@@ -167,24 +167,24 @@ def select_jobs() -> sa.Select[Any]:
     return sa.select(JOBS, key_name).join(API_KEYS, API_KEYS.c.id == JOBS.c.key_id)
 
 
-def read_job(connection: Connection, job_id: str) -> Job:
+def read_job(connection: Connection, job_id: str) -> StoredJob:
     """Return a job that is there."""
     return job_from_row(connection.execute(select_jobs().where(JOBS.c.id == job_id)).one())
 
 
-def find_job(connection: Connection, key_id: int, job_id: str) -> Job | None:
+def find_job(connection: Connection, key_id: int, job_id: str) -> StoredJob | None:
     """Return a key's job; None where it has none of this id."""
     query = select_jobs().where(JOBS.c.id == job_id, JOBS.c.key_id == key_id)
     row = connection.execute(query).one_or_none()
     return None if row is None else job_from_row(row)
 
 
-def job_from_row(row: sa.Row[Any]) -> Job:
+def job_from_row(row: sa.Row[Any]) -> StoredJob:
     """Return the job of a row of `select_jobs`."""
     result = None
     if row.result_name is not None:
         result = PaidResult(row.result_name, row.result_media_type)
-    return Job(
+    return StoredJob(
         row.id,
         row.key_id,
         row.key_name,

@@ -35,11 +35,11 @@ from upscaled.state.idempotency import (
 from upscaled.state.job_rows import (
     UNFINISHED_STATES,
     ClaimedJob,
-    Job,
     JobChange,
     JobOrder,
-    JobPage,
     JobState,
+    StoredJob,
+    StoredJobPage,
     count_unfinished,
     find_job,
     is_left,
@@ -286,7 +286,7 @@ class Jobs:
                 self._release(connection, job)
             return None if job is None else JobChange(job, is_cancelled)
 
-    def end_unwanted(self) -> tuple[Job, ...]:
+    def end_unwanted(self) -> tuple[StoredJob, ...]:
         """End jobs that wait under a revoked key, and those whose last allowed attempt was left.
 
         Returns:
@@ -305,7 +305,7 @@ class Jobs:
                 *self._end_unwanted(connection, left, "failed", **codes),
             )
 
-    def find(self, key_id: int, job_id: str) -> Job | None:
+    def find(self, key_id: int, job_id: str) -> StoredJob | None:
         """Return a key's job; None where it has none of this id."""
         with self._database.read() as connection:
             return find_job(connection, key_id, job_id)
@@ -317,7 +317,7 @@ class Jobs:
         state: JobState | None = None,
         after: tuple[float, str] | None = None,
         limit: int,
-    ) -> JobPage:
+    ) -> StoredJobPage:
         """Return a key's jobs, the newest first.
 
         Args:
@@ -336,7 +336,7 @@ class Jobs:
             jobs = [job_from_row(row) for row in connection.execute(query)]
         page = tuple(jobs[:limit])
         last = page[-1] if len(jobs) > limit else None
-        return JobPage(page, None if last is None else (last.created_at_s, last.id))
+        return StoredJobPage(page, None if last is None else (last.created_at_s, last.id))
 
     def count_unfinished(self) -> int:
         """Return how many jobs are queued or running."""
@@ -380,7 +380,7 @@ class Jobs:
         )
         return ended.rowcount == 1
 
-    def _release(self, connection: Connection, job: Job) -> None:
+    def _release(self, connection: Connection, job: StoredJob) -> None:
         if job.is_metered:
             ledger.release(connection, Hold(job.key_id, job.id), at_s=self._now_s())
 
@@ -393,7 +393,7 @@ class Jobs:
         unwanted: sa.ColumnElement[bool],
         state: JobState,
         **values: object,
-    ) -> list[Job]:
+    ) -> list[StoredJob]:
         """End jobs that meet a condition and are no process's; return them as they are then."""
         query = select_jobs().where(unwanted).order_by(JOBS.c.id).limit(ENDED_AT_ONCE)
         ended = []

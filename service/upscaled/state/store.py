@@ -15,7 +15,7 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state.clocks import Clocks, StampClock
-from upscaled.state.credits import Credits
+from upscaled.state.credits import CreditLedger
 from upscaled.state.database import Database, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
 from upscaled.state.folder_results import FolderResults
@@ -64,7 +64,7 @@ class State:
     """
 
     keys: Keys
-    credits: Credits
+    credits: CreditLedger
     idempotency: IdempotencyKeys
     jobs: Jobs
     job_sources: JobSources
@@ -189,7 +189,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
     holder = _open_holder(database, settings, clocks)
     state = State(
         keys=Keys(database, clocks.wall),
-        credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
+        credits=CreditLedger(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
         idempotency=IdempotencyKeys(database, clocks),
         jobs=Jobs(database, clocks),
         job_sources=_open_job_sources(settings),

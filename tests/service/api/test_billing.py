@@ -27,7 +27,7 @@ from upscaled.api.telemetry.metrics import CreditEvent, Metrics
 from upscaled.config import load_settings
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.state import Clocks, DatabaseFailed, Hold, State, open_state
-from upscaled.state.credits import Credits, Retried
+from upscaled.state.credits import CreditLedger, Retried
 from upscaled.state.folder_results import FolderResults
 
 
@@ -103,11 +103,11 @@ def test_a_failed_job_costs_and_leaves_nothing(make_service: MakeService, error:
 def test_a_failed_capture_delivers_nothing(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch, accept: str
 ) -> None:
-    def refuse(self: Credits, hold: Any, paid: Any) -> None:
+    def refuse(self: CreditLedger, hold: Any, paid: Any) -> None:
         raise OSError("the database is gone")
 
     service = metered(make_service)
-    monkeypatch.setattr(Credits, "capture", refuse)
+    monkeypatch.setattr(CreditLedger, "capture", refuse)
     answer = service.upload(headers=service.headers | {"Accept": accept})
     assert_error(answer, 500, "internal_error")
     assert service.stored_files() == []
@@ -150,14 +150,14 @@ def test_a_clock_step_during_a_request_changes_nothing(
                 await asyncio.to_thread(set_clock)
             return await super().upscale(source, request)
 
-    capture = Credits.capture
+    capture = CreditLedger.capture
 
-    def set_and_capture(self: Credits, hold: Any, paid: Any) -> None:
+    def set_and_capture(self: CreditLedger, hold: Any, paid: Any) -> None:
         if stage == "capture":
             set_clock()
         capture(self, hold, paid)
 
-    monkeypatch.setattr(Credits, "capture", set_and_capture)
+    monkeypatch.setattr(CreditLedger, "capture", set_and_capture)
     service = metered(make_service, Setting(), clock=Clocks(wall=lambda: time.time() + offset_s[0]))
     answer = service.upload()
     assert answer.status_code == 200
@@ -183,13 +183,13 @@ def test_a_result_that_cannot_be_stored_is_not_charged(
 def test_a_failed_release_keeps_the_response_and_is_retried(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Credits, hold: Any) -> bool:
+    def refuse(self: CreditLedger, hold: Any) -> bool:
         raise OSError("the database is gone")
 
     monkeypatch.setattr("upscaled.api.billing.FIRST_RETRY_S", 0.01)
     service = metered(make_service, FailingExecutor(MalformedImage()))
     with monkeypatch.context() as patched:
-        patched.setattr(Credits, "give_back", refuse)
+        patched.setattr(CreditLedger, "give_back", refuse)
         for _ in range(3):
             assert_error(service.upload(), 400, "malformed_image")
         assert service.balance() == 2
@@ -203,16 +203,16 @@ def test_a_capture_whose_answer_is_lost_is_retried(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch, losses: int, status: int, left: int
 ) -> None:
     """Each time it was committed, and the connection ended before it could say so."""
-    capture, tried = Credits.capture, []
+    capture, tried = CreditLedger.capture, []
 
-    def lose(self: Credits, hold: Any, paid: Any) -> None:
+    def lose(self: CreditLedger, hold: Any, paid: Any) -> None:
         capture(self, hold, paid)
         tried.append(hold)
         if len(tried) <= losses:
             raise DatabaseFailed("connection lost", is_connection_lost=True)
 
     monkeypatch.setattr("upscaled.api.billing.CAPTURE_RETRIES_AFTER_S", (0, 0, 0, 0))
-    monkeypatch.setattr(Credits, "capture", lose)
+    monkeypatch.setattr(CreditLedger, "capture", lose)
     service = metered(make_service)
     assert service.upload().status_code == status
     assert service.balance() == left
@@ -225,11 +225,11 @@ def test_a_capture_on_a_full_disk_is_not_retried(
 ) -> None:
     tried: list[Any] = []
 
-    def refuse(self: Credits, hold: Any, paid: Any) -> None:
+    def refuse(self: CreditLedger, hold: Any, paid: Any) -> None:
         tried.append(hold)
         raise DatabaseFailed("database or disk is full")
 
-    monkeypatch.setattr(Credits, "capture", refuse)
+    monkeypatch.setattr(CreditLedger, "capture", refuse)
     service = metered(make_service)
     assert_error(service.upload(), 500, "internal_error")
     assert len(tried) == 1
@@ -271,14 +271,14 @@ def state(tmp_path: Path) -> Any:
 def slow(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
     """MakeService one step of the ledger take a while; the event is set once it has begun."""
     begun = threading.Event()
-    original = getattr(Credits, name)
+    original = getattr(CreditLedger, name)
 
-    def step(self: Credits, *arguments: Any) -> Any:
+    def step(self: CreditLedger, *arguments: Any) -> Any:
         begun.set()
         time.sleep(0.1)
         return original(self, *arguments)
 
-    monkeypatch.setattr(Credits, name, step)
+    monkeypatch.setattr(CreditLedger, name, step)
     return begun
 
 

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from tests.service.pool.pools import request
-from upscaled.pool.cost import SMALL_RESULT_PX, CostModel, Estimate
+from upscaled.pool.cost import SMALL_RESULT_PX, CostEstimate, CostModel
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
 from upscaled.pool.worker_process import WorkerProcess
@@ -36,10 +36,10 @@ S_PER_PX = 2**-20  # sums of it are exact
 class PixelCost(CostModel):
     """About a microsecond for each pixel of the result, ten with a model that is named."""
 
-    def estimate(self, request: UpscaleRequest) -> Estimate:
+    def estimate(self, request: UpscaleRequest) -> CostEstimate:
         is_small = not request.model and request.result_px <= SMALL_RESULT_PX
         factor = 10 if request.model else 1
-        return Estimate(max(1, request.result_px) * factor * S_PER_PX, is_small)
+        return CostEstimate(max(1, request.result_px) * factor * S_PER_PX, is_small)
 
 
 def make_queue(*workers: WorkerProcess, max_waiting: int = 5, slots: int = 1) -> RequestQueue:

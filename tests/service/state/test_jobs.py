@@ -14,7 +14,7 @@ from tests.service.state.conftest import MakeSettings
 from upscaled.config import Settings
 from upscaled.errors import InsufficientApiCredits, MalformedImage, RateLimitExceeded
 from upscaled.state import PaidResult, State, open_state
-from upscaled.state.job_rows import ClaimedJob, Job, JobOrder, select_claimable
+from upscaled.state.job_rows import ClaimedJob, JobOrder, StoredJob, select_claimable
 from upscaled.state.jobs import MAX_ATTEMPTS
 from upscaled.state.schema import CREDIT_ENTRIES, JOBS, OPEN_HOLDS
 
@@ -35,7 +35,7 @@ def key_with(state: State, credits: int, name: str = "web") -> int:
     return key.id
 
 
-def submit(state: State, key_id: int, order: JobOrder = ORDER) -> Job:
+def submit(state: State, key_id: int, order: JobOrder = ORDER) -> StoredJob:
     return state.jobs.submit(key_id, order, is_metered=True, max_unfinished=1000).job
 
 

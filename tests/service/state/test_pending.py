@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from tests.databases import PostgreSQL
 from tests.service.state.conftest import MakeSettings
 from upscaled.state import Hold, PaidResult, State, open_state
-from upscaled.state.credits import Credits, Retried
+from upscaled.state.credits import CreditLedger, Retried
 from upscaled.state.database import Database
 from upscaled.state.errors import DatabaseFailed, HoldReleased
 from upscaled.state.pending import PendingReleases
@@ -30,13 +30,13 @@ def test_a_hold_that_fails_goes_to_the_end_of_the_list(
     for number in range(4):
         ledger.credits.pending.add(Hold(1, f"r{number}"))
 
-    def give_back(_: Credits, hold: Hold) -> bool:
+    def give_back(_: CreditLedger, hold: Hold) -> bool:
         tried.append(hold.request_id)
         if tried == ["r0", "r1"]:
             raise DatabaseFailed("away")
         return hold.request_id != "r2"
 
-    monkeypatch.setattr(Credits, "give_back", give_back)
+    monkeypatch.setattr(CreditLedger, "give_back", give_back)
     first = ledger.credits.retry_pending()
     assert (first.released, str(first.failure)) == (1, "away")
     assert len(ledger.credits.pending) == 3

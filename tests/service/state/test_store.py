@@ -17,7 +17,7 @@ from tests.service.state.conftest import Clock, MakeSettings, all_of, end_leases
 from tests.service.state.disks import small_disk
 from upscaled.errors import RateLimitExceeded
 from upscaled.state import Clocks, PaidResult, State, open_state
-from upscaled.state.credits import Credits
+from upscaled.state.credits import CreditLedger
 from upscaled.state.errors import DatabaseFailed
 from upscaled.state.results import SweptResults
 from upscaled.state.schema import STORED_RESULTS
@@ -175,14 +175,14 @@ def test_results_are_swept_although_the_database_takes_nothing(
     """On a full disk it needs the very space that they take."""
     settings = make_settings()
 
-    def refuse(self: Credits) -> int:
+    def refuse(self: CreditLedger) -> int:
         raise DatabaseFailed("disk full")
 
     with open_state(settings, all_of(clock)) as state:
         asyncio.run(state.results.store(b"x", "image/png"))
         clock.now_s += settings.result_ttl_s
         with monkeypatch.context() as patched:
-            patched.setattr(Credits, "release_stale", refuse)
+            patched.setattr(CreditLedger, "release_stale", refuse)
             with pytest.raises(DatabaseFailed, match="disk full"):
                 state.sweep()
         assert not [path for path in settings.results_dir.rglob("*") if path.is_file()]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from upscaled_models.backends.cuda.layout import PLANE_CHANNELS
 from upscaled_models.backends.cuda.step import KernelStep
-from upscaled_models.backends.cuda.tiling import Tiling, choose_tiling
+from upscaled_models.backends.cuda.tiling import KernelTiling, choose_tiling
 from upscaled_models.errors import BackendUnavailable
 
 LEAST_CAPABILITY: Final = (8, 0)
@@ -72,7 +72,7 @@ class Kernel:
         self._device = device
         self._dtype = dtype
         self._driver = _import("cuda.bindings.driver")
-        self._functions: dict[KernelVariant, tuple[Handle, Tiling]] = {}
+        self._functions: dict[KernelVariant, tuple[Handle, KernelTiling]] = {}
         capability = torch.cuda.get_device_capability(device)
         if capability < LEAST_CAPABILITY:
             raise BackendUnavailable(f"compute capability {capability}: too old")
@@ -108,7 +108,7 @@ class Kernel:
         tiling = self._choose_tiling(variant.columns)
         return compile_cubin(self._architecture, definitions_of(variant, tiling, self._dtype))
 
-    def _choose_tiling(self, columns: int) -> Tiling:
+    def _choose_tiling(self, columns: int) -> KernelTiling:
         properties: Handle = torch.cuda.get_device_properties(self._device)  # typed in part only
         shared_bytes = int(properties.shared_memory_per_multiprocessor)
         tiling = choose_tiling(columns, shared_bytes, int(properties.shared_memory_per_block_optin))
@@ -166,7 +166,7 @@ def _read_source() -> bytes:
     return (files(__package__) / "conv3x3.cu").read_bytes()
 
 
-def definitions_of(variant: KernelVariant, tiling: Tiling, dtype: torch.dtype) -> Definitions:
+def definitions_of(variant: KernelVariant, tiling: KernelTiling, dtype: torch.dtype) -> Definitions:
     """Return the macros of one variant."""
     return (
         ("WARPS", tiling.warps),

@@ -16,7 +16,7 @@ _BLOCKS_BY_WARPS: Final = {1: (1, 1), 4: (4, 1), 6: (3, 2), 8: (4, 2)}
 
 
 @dataclass(frozen=True, slots=True)
-class Tiling:
+class KernelTiling:
     """The tiling of a block of threads.
 
     warps: of a block; of them warps_n side by side along output channels, warps_x along x, the
@@ -50,7 +50,7 @@ class Tiling:
         return self.stages * self.stage_bytes
 
 
-def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> Tiling | None:
+def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> KernelTiling | None:
     """Choose the tiling for `columns` x 8 channels; None where shared memory is too small.
 
     Two blocks of four warps where each has memory for two stages; else one of eight, whose larger
@@ -61,9 +61,9 @@ def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> Tiling |
     """
     blocks, warps_n = _BLOCKS_BY_WARPS[columns]
     for warps, warps_x, resident in ((4, 1, 2), (8, 2, 1)):
-        one = Tiling(warps, warps_n, warps_x, blocks, 1, resident)
+        one = KernelTiling(warps, warps_n, warps_x, blocks, 1, resident)
         most_bytes = min(block_bytes, shared_bytes // resident - RESERVED_BYTES)
         stages = min(MAX_STAGES, most_bytes // one.stage_bytes)
         if stages >= MIN_STAGES:
-            return Tiling(warps, warps_n, warps_x, blocks, stages, resident)
+            return KernelTiling(warps, warps_n, warps_x, blocks, stages, resident)
     return None

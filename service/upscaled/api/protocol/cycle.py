@@ -24,7 +24,7 @@ from upscaled.api.protocol.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
 _logger: Final = logging.getLogger(__name__)
 
 
-class Connection(Protocol):
+class CycleConnection(Protocol):
     """Connection that a cycle belongs to."""
 
     def pump(self) -> None:
@@ -37,10 +37,10 @@ class Connection(Protocol):
         """Go on with the next request, both body and response being complete."""
 
 
-class Flow(FlowControl):
+class HttpFlowControl(FlowControl):
     """Flow control: writing waits for the client, and reading the body parses more of it."""
 
-    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+    def __init__(self, transport: asyncio.Transport, connection: CycleConnection) -> None:
         super().__init__(transport)
         self._connection = connection
         self._is_pump_due = False
@@ -66,9 +66,9 @@ class Cycle(RequestResponseCycle):
         self,
         head: RequestHead,
         scope: HTTPScope,
-        connection: Connection,
+        connection: CycleConnection,
         output: Output,
-        flow: Flow,
+        flow: HttpFlowControl,
         default_headers: list[tuple[bytes, bytes]],
     ) -> None:
         super().__init__(

@@ -19,7 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
-from upscaled.api.protocol.cycle import Cycle, Flow, build_scope
+from upscaled.api.protocol.cycle import Cycle, HttpFlowControl, build_scope
 from upscaled.api.protocol.framing import BodyProgress, BodyReader, read_body_of
 from upscaled.api.protocol.head import HeadReader, MalformedRequest, RequestHead
 from upscaled.api.protocol.output import Output
@@ -62,7 +62,7 @@ class ContractProtocol(asyncio.Protocol):
         self._registry: Connections = config.app.state.connections  # type: ignore[union-attr]
         self._transport: asyncio.Transport
         self._output: Output
-        self._flow: Flow
+        self._flow: HttpFlowControl
         self._pending = bytearray()
         self._head = HeadReader()
         self._body: BodyReader | None = None  # of the request at hand, None once it was read
@@ -79,7 +79,7 @@ class ContractProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         self._output = Output(transport)
-        self._flow = Flow(transport, self)
+        self._flow = HttpFlowControl(transport, self)
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         self._client = get_remote_addr(transport)
         self._deadline_s = time.monotonic() + HEAD_TIMEOUT_S

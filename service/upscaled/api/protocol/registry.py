@@ -42,7 +42,7 @@ class ConnectionLimits:
     write_timeout_s: float = 30.0
 
 
-class Connection(Protocol):
+class RegisteredConnection(Protocol):
     """Connection of a client, with the interface that the registry needs."""
 
     def check(self, now_s: float) -> None:
@@ -57,9 +57,9 @@ class Connections:
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
-        self._open: dict[Connection, str] = {}
-        self._of_address: dict[str, dict[Connection, None]] = {}
-        self._idle: dict[Connection, None] = {}  # longest idle first
+        self._open: dict[RegisteredConnection, str] = {}
+        self._of_address: dict[str, dict[RegisteredConnection, None]] = {}
+        self._idle: dict[RegisteredConnection, None] = {}  # longest idle first
         self._timer: asyncio.TimerHandle | None = None
         self._refused = 0
         self._logged_at_s = -_LOG_EVERY_S
@@ -67,7 +67,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def admit(self, connection: Connection, address: str) -> bool:
+    def admit(self, connection: RegisteredConnection, address: str) -> bool:
         """Count a new connection, idle so far; return False where there are too many.
 
         Args:
@@ -86,7 +86,7 @@ class Connections:
             self._check_later()
         return True
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: RegisteredConnection) -> None:
         """Forget a connection; one that was never admitted is passed over."""
         source = self._open.pop(connection, None)
         if source is None:
@@ -97,11 +97,11 @@ class Connections:
         if not same:
             del self._of_address[source]
 
-    def note_busy(self, connection: Connection) -> None:
+    def note_busy(self, connection: RegisteredConnection) -> None:
         """Note that a request has arrived, so the connection is not evicted for others."""
         self._idle.pop(connection, None)
 
-    def note_idle(self, connection: Connection) -> None:
+    def note_idle(self, connection: RegisteredConnection) -> None:
         """Note that the connection waits for its next request."""
         if connection in self._open:
             self._idle[connection] = None
@@ -120,7 +120,7 @@ class Connections:
             return str(ip)
         return str(ipaddress.ip_network((ip, _IPV6_PREFIX), strict=False))
 
-    def _evict(self, among: dict[Connection, None]) -> bool:
+    def _evict(self, among: dict[RegisteredConnection, None]) -> bool:
         """Close the connection of `among` that has been idle longest; False where none is idle."""
         for oldest in self._idle:
             if oldest in among and oldest.evict():

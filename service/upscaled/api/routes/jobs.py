@@ -32,7 +32,7 @@ from upscaled.errors import (
 from upscaled.fetch.url import parse_url
 from upscaled.state import ApiKey
 from upscaled.state.idempotency import RequestKey
-from upscaled.state.job_rows import JOB_STATES, Job, JobChange, JobOrder, JobState
+from upscaled.state.job_rows import JOB_STATES, JobChange, JobOrder, JobState, StoredJob
 
 JOBS_PATH: Final = "/v1/jobs"
 JOB_PATH: Final = JOBS_PATH + "/{job_id}"
@@ -211,7 +211,7 @@ async def _submit(
             await run_to_end(context.state.job_sources.delete(order.source_name))
 
 
-def describe_job(request: Request, context: Context, job: Job) -> schemas.Job:
+def describe_job(request: Request, context: Context, job: StoredJob) -> schemas.Job:
     """Return the body that says how a job is."""
     tiles_done, tiles_total = context.job_runner.tiles_of(job)
     result_url = expires_at = None

@@ -18,7 +18,7 @@ from tests.service.api.raw import Connection
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol import http1, output
-from upscaled.api.protocol.cycle import Flow
+from upscaled.api.protocol.cycle import HttpFlowControl
 from upscaled.api.protocol.registry import Connections
 from upscaled.state import ApiKey
 
@@ -48,11 +48,11 @@ def small_window(service: Service) -> Connection:
 def test_pipelined_requests_are_answered_if_the_client_half_closes_between_two_responses(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pump_late(flow: Flow) -> None:
+    def pump_late(flow: HttpFlowControl) -> None:
         asyncio.get_running_loop().call_later(0.2, flow._pump)
 
     service = make_service()
-    monkeypatch.setattr(Flow, "pump_soon", pump_late)
+    monkeypatch.setattr(HttpFlowControl, "pump_soon", pump_late)
     with Connection(service) as connection:
         connection.send(GET * 2)
         assert connection.receive().status == 200

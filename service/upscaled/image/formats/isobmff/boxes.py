@@ -81,7 +81,7 @@ class Meta:
     alphas: dict[int, list[int]]
 
 
-class Fields:
+class BoxReader:
     """Reads the big-endian numbers in a box, one after the other."""
 
     def __init__(self, body: memoryview) -> None:
@@ -106,7 +106,7 @@ def read_still(source: bytes) -> Still:
     """Read what the boxes say of the primary image."""
     meta = read_meta(source)
     own = meta.properties.get(meta.primary, [])
-    size = Fields(next(box.body for box in own if box.name == b"ispe"))
+    size = BoxReader(next(box.body for box in own if box.name == b"ispe"))
     size.take_version()
     tiles = meta.parts.get(meta.primary, [])
     transforms = [box for box in own if box.name in TRANSFORMS]
@@ -129,7 +129,7 @@ def read_meta(source: bytes | bytearray) -> Meta:
     boxes = {box.name: box.body for box in iter_boxes(found.body[FULL_BOX_BYTES:])}
     if not boxes.keys() >= {b"pitm", b"iprp"}:
         raise ValueError("no box of the primary item, or of properties")
-    primary, properties = Fields(boxes[b"pitm"]), _read_properties(boxes[b"iprp"])
+    primary, properties = BoxReader(boxes[b"pitm"]), _read_properties(boxes[b"iprp"])
     version = primary.take_version()
     parts: dict[int, list[int]] = {}
     alphas: dict[int, list[int]] = {}
@@ -185,7 +185,7 @@ def _read_properties(body: memoryview) -> dict[int, list[Box]]:
 
 
 def _iter_associations(body: memoryview) -> Iterator[tuple[int, int]]:
-    fields = Fields(body)
+    fields = BoxReader(body)
     version = fields.take_version()
     number_bytes = 1 + (body[3] & 1)  # by the lowest of its flags
     is_essential = 0x80 << 8 * (number_bytes - 1)
@@ -202,7 +202,7 @@ def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
     id_bytes = 4 if body[0] else 2
     total = 0
     for box in iter_boxes(body[FULL_BOX_BYTES:]):
-        fields = Fields(box.body)
+        fields = BoxReader(box.body)
         item, count = fields.take(id_bytes), fields.take(2)
         total += count
         if total > _MAX_BOXES:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from upscaled.image.formats.isobmff import boxes
-from upscaled.image.formats.isobmff.boxes import Box, Fields, Meta
+from upscaled.image.formats.isobmff.boxes import Box, BoxReader, Meta
 
 _MAX_ITEMS: Final = 20_000
 _FROM_FILE, _FROM_IDAT = 0, 1
@@ -131,7 +131,10 @@ def iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
         if version >= 2:
             id_bytes = 4 if version > 2 else 2
             at = boxes.FULL_BOX_BYTES + id_bytes + 2  # behind the item's protection
-            yield Fields(entry.body[boxes.FULL_BOX_BYTES :]).take(id_bytes), entry.body[at : at + 4]
+            yield (
+                BoxReader(entry.body[boxes.FULL_BOX_BYTES :]).take(id_bytes),
+                entry.body[at : at + 4],
+            )
 
 
 def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
@@ -139,7 +142,7 @@ def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
     body = meta.boxes.get(b"iloc")
     if body is None:
         return {}
-    fields = Fields(body)
+    fields = BoxReader(body)
     version = fields.take_version()
     sizes = fields.take(2)
     offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15

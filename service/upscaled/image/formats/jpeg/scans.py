@@ -10,7 +10,7 @@ from typing import Final
 
 from upscaled.image.formats.jpeg import segments
 from upscaled.image.formats.jpeg.segments import (
-    Frame,
+    FrameHeader,
     LeadingSegments,
     Segment,
     SegmentWalker,
@@ -51,7 +51,7 @@ class Structure:
     has_end: an end marker follows the last scan.
     """
 
-    frame: Frame
+    frame: FrameHeader
     jfif: bytes | None
     adobe: bytes | None
     scans: tuple[Scan, ...]
@@ -132,7 +132,9 @@ def _read_to_next_scan(walker: SegmentWalker) -> tuple[tuple[Segment, ...], byte
     return (), None
 
 
-def _read_scan(frame: Frame, tables: tuple[Segment, ...], header: bytes, coded: bytes) -> Scan:
+def _read_scan(
+    frame: FrameHeader, tables: tuple[Segment, ...], header: bytes, coded: bytes
+) -> Scan:
     count = header[0]
     if not frame.is_progressive:
         # Some programs write other numbers. Decoders warn, and read the whole of each block.

@@ -55,7 +55,7 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class FrameHeader:
     """Frame header (T.81, B.2.2)."""
 
     marker: int
@@ -64,7 +64,7 @@ class Frame:
     width_px: int
     components: tuple[Component, ...]
 
-    def with_size(self, width_px: int, height_px: int) -> "Frame":
+    def with_size(self, width_px: int, height_px: int) -> "FrameHeader":
         """Return the same frame of another size."""
         sides = struct.pack(">HH", height_px, width_px)
         data = self.data[:1] + sides + self.data[5:]
@@ -96,7 +96,7 @@ class LeadingSegments:
     segments: how many there were; more count towards `MAX_SEGMENTS`.
     """
 
-    frame: Frame
+    frame: FrameHeader
     jfif: bytes | None
     adobe: bytes | None
     exif: bytes | None
@@ -152,7 +152,7 @@ def read_leading_segments(source: bytes) -> LeadingSegments:
         UnsupportedImageFormat: a JPEG process that is not decoded here (lossless, 12 bits ...).
     """
     walker = SegmentWalker(source, len(SOI))
-    frame: Frame | None = None
+    frame: FrameHeader | None = None
     jfif: bytes | None = None
     adobe: bytes | None = None
     tables, exif, icc = list[Segment](), list[bytes](), list[bytes]()
@@ -208,7 +208,7 @@ def make_segment(marker: int, data: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
 
 
-def _read_frame(marker: int, data: bytes) -> Frame:
+def _read_frame(marker: int, data: bytes) -> FrameHeader:
     precision, height_px, width_px, count = struct.unpack_from(">BHHB", data)
     if len(data) != 6 + 3 * count or width_px == 0:
         raise ValueError("a broken frame")
@@ -222,10 +222,10 @@ def _read_frame(marker: int, data: bytes) -> Frame:
     )
     if any(not (1 <= each.across <= 4 and 1 <= each.down <= 4) for each in components):
         raise ValueError("a sampling factor that T.81, B.2.2 does not allow")
-    return Frame(marker, data, height_px, width_px, components)
+    return FrameHeader(marker, data, height_px, width_px, components)
 
 
-def _with_lines_behind(frame: Frame, source: bytes, at: int) -> Frame:
+def _with_lines_behind(frame: FrameHeader, source: bytes, at: int) -> FrameHeader:
     """Read the height behind the first scan, for a frame without it (T.81, B.2.5)."""
     found = source.find(_DNL_HEAD, at)
     lines = source[found + len(_DNL_HEAD) :][:2] if found >= 0 else b""
