@@ -1,7 +1,5 @@
 """`upscaled serve`: the HTTP service and its workers."""
 
-import os
-import socket
 from typing import Annotated
 
 import typer
@@ -11,6 +9,7 @@ from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
 from upscaled.cli.supervisor import FrontEndSupervisor
 from upscaled.config import load_settings
 from upscaled.logs import configure_logging, log_uncaught_exceptions
+from upscaled.process.listener import CannotListen, open_listener
 
 
 class CannotServe(Exception):
@@ -37,29 +36,13 @@ def run(
     survived = ignore_signals()
     raise_descriptor_limit()
     try:
-        with listen(settings.host, settings.port) as listener:
+        with open_listener(settings.host, settings.port) as listener:
             link = FrontEndSupervisor(listener, survived).run()
             # A front end from here on; the supervisor has no use for what it imports.
             from upscaled.cli.server import run_server
 
             run_server(settings, listener, link)
+    except CannotListen as error:
+        raise fail(f"cannot listen on {settings.host} port {settings.port}: {error}") from None
     except CannotServe as error:
         raise fail(error, error.exit_status) from None
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket.
-
-    Raises:
-        CannotServe: the host name is unknown, another program has the port, or this machine has no
-            such address.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.getaddrinfo(host or None, port, family=family, type=socket.SOCK_STREAM)
-        return socket.create_server((host, port), family=family)
-    except (socket.gaierror, UnicodeError):
-        reason = "the host name is unknown"
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-    raise CannotServe(f"cannot listen on {host} port {port}: {reason}")

@@ -2,13 +2,13 @@
 
 import http.client
 import json
-import os
 import socket
 import ssl
 from dataclasses import dataclass
 from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.process.listener import CannotListen, open_listener
 
 CHECK: Final = "port"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared only)
@@ -68,13 +68,10 @@ def _describe_closed(host: str, port: int, *, is_expected: bool) -> Finding:
 
 def _why_not_free(host: str, port: int) -> str:
     """Return why a server could not listen there; empty if it could."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
-    except socket.gaierror:
-        return "the host name is unknown"
-    except OSError as error:
-        return os.strerror(error.errno or 0)
+        open_listener(host, port).close()
+    except CannotListen as error:
+        return str(error)
     return ""
 
 

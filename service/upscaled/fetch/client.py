@@ -20,7 +20,13 @@ from upscaled.fetch.messages import FetchOptions, Message
 from upscaled.fetch.url import UnusableUrl
 from upscaled.logs import event
 from upscaled.process.channel import FrameError
-from upscaled.process.child import AsyncChild, ChildUnusable, SpawnFailed, scrub_environment
+from upscaled.process.child import (
+    AsyncChild,
+    ChildLost,
+    ChildUnusable,
+    SpawnFailed,
+    scrub_environment,
+)
 from upscaled.process.supervision import Limits
 
 COMMAND: Final = (sys.executable, "-m", "upscaled.fetch.child")
@@ -180,14 +186,13 @@ class _FetchProcess:
         limit_s = self._limits.start_s
         try:
             while True:
-                async with asyncio.timeout(limit_s):
-                    frame = await self._child.receive(max_payload_bytes=2 * messages.PIECE_BYTES)
+                frame = await self._child.receive(
+                    within_s=limit_s, max_payload_bytes=2 * messages.PIECE_BYTES
+                )
                 self._take(messages.decode(frame.header), frame.payload)
                 limit_s = self._limits.silence_s
-        except TimeoutError:
-            cause = f"was silent for {limit_s:g} s, killed"
-        except (EOFError, OSError):
-            cause = "ended"
+        except ChildLost as lost:
+            cause = str(lost)
         except (FrameError, ValueError, TypeError, RecursionError) as error:
             cause = f"broke the protocol, killed: {error}"
         finally:

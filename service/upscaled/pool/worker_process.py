@@ -33,7 +33,7 @@ from upscaled.pool.messages import (
 )
 from upscaled.pool.stats import WorkerStats
 from upscaled.process.channel import FrameError
-from upscaled.process.child import AsyncChild, ChildUnusable, scrub_environment
+from upscaled.process.child import AsyncChild, ChildLost, ChildUnusable, scrub_environment
 from upscaled.process.supervision import Limits
 from upscaled_models.processor import count_cores
 
@@ -221,16 +221,15 @@ class WorkerProcess:
         limit_s = self._limits.start_s
         try:
             while True:
-                async with asyncio.timeout(limit_s):
-                    frame = await self._child.receive(max_payload_bytes=MAX_RESULT_BYTES)
+                frame = await self._child.receive(
+                    within_s=limit_s, max_payload_bytes=MAX_RESULT_BYTES
+                )
                 self._last_message_at = asyncio.get_running_loop().time()
                 self._handle(decode_from_worker(frame.header), frame.payload)
                 if self._ready.done():
                     limit_s = self._limits.silence_s
-        except TimeoutError:
-            cause = f"was silent for {limit_s:g} s, killed"
-        except (EOFError, OSError):
-            cause = "ended"
+        except ChildLost as lost:
+            cause = str(lost)
         except (FrameError, ValidationError) as error:
             cause = f"broke the protocol, killed: {error}"
         finally:

@@ -39,6 +39,10 @@ class SpawnFailed(Exception):
     """The machine cannot start a process now, and may be able to later."""
 
 
+class ChildLost(Exception):
+    """The process ended, or is to be killed for its silence; the text says which."""
+
+
 def scrub_environment(
     environment: Mapping[str, str], names: Collection[str] = (), prefixes: tuple[str, ...] = ()
 ) -> dict[str, str]:
@@ -155,14 +159,22 @@ class AsyncChild:
         async with self._sending:
             await channel.send_async(self._sock, header, payload)
 
-    async def receive(self, *, max_payload_bytes: int = channel.MAX_PAYLOAD_BYTES) -> Frame:
+    async def receive(
+        self, *, within_s: float, max_payload_bytes: int = channel.MAX_PAYLOAD_BYTES
+    ) -> Frame:
         """Receive the next frame; for one task only.
 
         Raises:
-            EOFError, OSError: the process closed its end, which is what its end looks like.
+            ChildLost: nothing came within that time, or the process closed its end.
             FrameError: a length is over its limit.
         """
-        return await channel.receive_async(self._sock, max_payload_bytes=max_payload_bytes)
+        try:
+            async with asyncio.timeout(within_s):
+                return await channel.receive_async(self._sock, max_payload_bytes=max_payload_bytes)
+        except TimeoutError:
+            raise ChildLost(f"was silent for {within_s:g} s, killed") from None
+        except (EOFError, OSError):
+            raise ChildLost("ended") from None
 
     def close_sending(self) -> None:
         """Let the process read the end of its input, by which it is to end of itself."""

@@ -14,6 +14,7 @@ from upscaled.process import channel
 from upscaled.process.child import (
     AsyncChild,
     Child,
+    ChildLost,
     ChildUnusable,
     scrub_environment,
 )
@@ -45,11 +46,13 @@ def test_a_child_inherits_what_libraries_need_and_no_secret() -> None:
 async def test_an_async_child_answers_ends_by_itself_and_its_exit_is_described() -> None:
     child = await AsyncChild.start(COMMAND, scrub_environment(os.environ))
     sending = asyncio.gather(*(child.send(bytes([at]), bytes(500_000)) for at in range(3)))
-    assert [(await child.receive()).header for _ in range(3)] == [b"\0", b"\1", b"\2"]
+    assert [(await child.receive(within_s=60)).header for _ in range(3)] == [b"\0", b"\1", b"\2"]
     await sending
+    with pytest.raises(ChildLost, match=r"was silent for 0\.1 s"):
+        await child.receive(within_s=0.1)
     child.close_sending()
-    with pytest.raises(EOFError):
-        await child.receive()
+    with pytest.raises(ChildLost, match="ended"):
+        await child.receive(within_s=60)
     assert await child.wait() == "exit status 3"
     await child.close()
 

@@ -1,0 +1,25 @@
+"""Open the socket that a server listens on, or say in words why it cannot be opened."""
+
+import os
+import socket
+
+
+class CannotListen(Exception):
+    """A server cannot listen on an address; the text says why, without the address."""
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Open a listening socket; `host` may be a name, or empty for all addresses of IPv4.
+
+    Raises:
+        CannotListen: the host name is unknown, another program has the port, or this machine has no
+            such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.getaddrinfo(host or None, port, family=family, type=socket.SOCK_STREAM)
+        return socket.create_server((host, port), family=family)
+    except (socket.gaierror, UnicodeError):
+        raise CannotListen("the host name is unknown") from None
+    except OSError as error:
+        raise CannotListen(os.strerror(error.errno or 0)) from None
