@@ -56,7 +56,7 @@ def _enlarge(
 def bleed_colour(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """Give each fully transparent pixel of `[H, W, 3]` the colour of its nearest visible one.
 
-    Pixels further away than `REACH_PX` keep theirs.
+    Pixels further away than `REACH_PX` are black: no network's result depends on what lies there.
 
     What programs leave under alpha 0 (mostly black) would shine through the edge once pixels are
     mixed. The input is returned as it is where nothing, or everything, is transparent.
@@ -64,7 +64,7 @@ def bleed_colour(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     hidden = (alpha == 0).view(np.uint8)
     if not hidden.any() or hidden.all():
         return rgb
-    bled = rgb.copy()
+    bled = hide_colour(rgb, alpha)
     height, width = alpha.shape
     for top, left in product(range(0, height, _BLOCK_PX), range(0, width, _BLOCK_PX)):
         rows = slice(top, min(top + _BLOCK_PX, height))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
 from upscaled.errors import InternalError
-from upscaled.image.alpha import bleed_colour, hide_colour, upscale_alpha
+from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale.content import Content, choose_part_step_px
@@ -77,7 +77,7 @@ def run_tiles(
         passes=plan_passes(scale, stream.engine.info.spec.native_scale),
         steps=steps,
         faithful=faithful,
-        is_neutral=is_neutral(hide_colour(image.rgb, image.alpha)),
+        is_neutral=is_neutral(rgb),
     )
     return loop.run(rgb, image.alpha)
 

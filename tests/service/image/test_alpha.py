@@ -71,6 +71,14 @@ def test_a_far_pixel_of_a_large_cut_out_takes_its_nearest_colour_too() -> None:
     assert (bled[:, 250 - REACH_PX :] == (10, 200, 30)).all()
 
 
+def test_no_hidden_colour_is_left_near_or_far() -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    alpha = np.zeros((300, 200), np.uint8)
+    alpha[:20, 30:90] = 255
+    other = np.where(alpha[..., None] > 0, rgb, 255 - rgb)
+    assert np.array_equal(bleed_colour(rgb, alpha), bleed_colour(other, alpha))
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_nothing_rings_beyond_its_neighbours(kind: type[np.unsignedinteger]) -> None:
     peak = np.iinfo(kind).max
