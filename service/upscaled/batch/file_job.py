@@ -176,7 +176,7 @@ class FileUpscaler:
 
     def _upscale(self, path: Path, data: bytes, output: OutputSpec) -> Result:
         def on_tile(done: int, total: int) -> None:
-            self.listener.on_part(path, done / max(1, total))
+            self.listener.on_part(path, done / total if total else 1.0)
 
         with self.pixels.hold(output.canvas_px):
             return self.core.upscale(

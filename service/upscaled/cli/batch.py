@@ -4,9 +4,11 @@ import faulthandler
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
 BESIDE_JOURNAL = "files-beside.sqlite3"
 """Name, in the data folder, of the journal of results that lie beside their sources."""
+
+STALL_S: Final = 1800.0
+"""Longest for which a device may return no tile: the largest takes 25 s on a quiet machine."""
+
+_LOOK_EVERY_S: Final = 10.0
 
 
 def check_scale(scale: int | None) -> int | None:
@@ -119,10 +126,42 @@ class BatchCommand:
             open_core(self.settings, scales=(self._scale,), named_by=self._named_by) as core,
             self.stop.on_signals(grace_s),
             self.report,
+            ending_when_stalled(self.report),
         ):
             cancellation = self.stop.cancellation
             upscaler = FileUpscaler(core, self._scale, store, self.report, cancellation)
             run_batch(sources, upscaler, self.stop)
+
+
+@contextmanager
+def ending_when_stalled(report: BatchReport, look_every_s: float = _LOOK_EVERY_S) -> Iterator[None]:
+    """End the process if the device returns nothing for `STALL_S` during the block.
+
+    Its threads cannot be stopped, so nothing is awaited; the journal loses nothing by that. Silence
+    is counted in steps that this process has run: a machine that was asleep does not count.
+    """
+    is_over = threading.Event()
+
+    def watch() -> None:
+        before, silent_s = report.unfinished_parts(), 0.0
+        while not is_over.wait(look_every_s):
+            parts = report.unfinished_parts()
+            silent_s = silent_s + look_every_s if parts and parts == before else 0.0
+            before = parts
+            if silent_s >= STALL_S:
+                names = ", ".join(map(str, sorted(parts)))
+                typer.echo(
+                    f"upscaled: the device has returned nothing for {silent_s:.0f} s, at {names}; "
+                    "the same call goes on where it was",
+                    err=True,
+                )
+                os._exit(1)
+
+    threading.Thread(target=watch, name="stall", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def require_writable(folder: Path) -> None:

@@ -51,6 +51,10 @@ class BatchReport:
         self._parts[source] = done_part
         self._advance()
 
+    def unfinished_parts(self) -> dict[Path, float]:
+        """Return the done part of each file that still waits for the device."""
+        return {path: part for path, part in list(self._parts.items()) if part < 1}
+
     def add(self, outcome: Outcome) -> None:
         """Count and print the outcome of one file."""
         self.summary.add(outcome)
