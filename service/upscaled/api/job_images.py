@@ -102,6 +102,7 @@ class JobImages:
             scale=job.order.scale,
             model=job.order.model,
             on_tile=tiles.note,
+            source_bytes=len(source),
         )
         self.at_executor += 1
         try:

@@ -76,6 +76,7 @@ def build_request(
     scale: int,
     model: str,
     on_tile: OnTile,
+    source_bytes: int,
 ) -> UpscaleRequest:
     """Return what the executor is to do with an image; its output is decided here."""
     output = decide_output(
@@ -90,6 +91,7 @@ def build_request(
         on_tile,
         key_id=key_id,
         model=model,
+        source_bytes=source_bytes,
     )
 
 

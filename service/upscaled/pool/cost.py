@@ -7,7 +7,7 @@ kind is finished: models differ by a factor of a hundred for one pixel.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Final, NamedTuple
 
 from upscaled.config import SCALES
@@ -36,8 +36,15 @@ _LEAST_WORK_S: Final = 1e-6
 _NEWEST_WEIGHT: Final = 0.3
 """The weight of the newest image in a moving average."""
 
-_KEYS_REMEMBERED: Final = 1000
-"""Limits the API keys whose share of harmed images is remembered."""
+_SHARES_REMEMBERED: Final = 1000
+"""Limits the moving averages of shares that are remembered, by API key and the like."""
+
+_NEARLY_FLAT_BITS_PER_PX: Final = 0.2
+"""Below it lie files of one colour (PNG 0.04, JPEG 0.13), simple drawings on it, and even
+gradients; photographs take 0.25 as WebP of quality 75, and 0.28 as JPEG of quality 30."""
+
+_NEARLY_FLAT_SHARE: Final = 0.1
+"""The guess for the work of such an image, before one of its kind is finished."""
 
 _BITS_OF_A_BYTE: Final = 8
 
@@ -77,26 +84,25 @@ class _Measured(NamedTuple):
         return _Measured(old * self.worked_s + worked_s, old * self.px + px)
 
 
-class _HarmedShares:
-    """Moving averages of how many of an API key's images were harmed, from 0 to 1.
+class _Shares:
+    """Moving averages of shares, from 0 to 1, by names that are given from narrow to wide.
 
-    A key without images so far, or none among those of the last keys, has the share of all.
+    A narrow one of which nothing is known has the share of the next, the widest one `first`.
     """
 
     def __init__(self) -> None:
-        self._of_all = 1.0
-        self._by_key: OrderedDict[int, float] = OrderedDict()
+        self._by_name: OrderedDict[Hashable, float] = OrderedDict()
 
-    def of(self, key_id: int) -> float:
-        return self._by_key.get(key_id, self._of_all)
+    def of(self, *names: Hashable, first: float) -> float:
+        return next((self._by_name[name] for name in names if name in self._by_name), first)
 
-    def note(self, key_id: int, is_harmed: bool) -> None:
-        before = self.of(key_id)
-        self._by_key[key_id] = before + _NEWEST_WEIGHT * (is_harmed - before)
-        self._by_key.move_to_end(key_id)
-        self._of_all += _NEWEST_WEIGHT * (is_harmed - self._of_all)
-        if len(self._by_key) > _KEYS_REMEMBERED:
-            self._by_key.popitem(last=False)
+    def note(self, share: float, *names: Hashable, first: float) -> None:
+        for at, name in enumerate(names):
+            before = self.of(*names[at:], first=first)
+            self._by_name[name] = before + _NEWEST_WEIGHT * (share - before)
+            self._by_name.move_to_end(name)
+        while len(self._by_name) > _SHARES_REMEMBERED:
+            self._by_name.popitem(last=False)
 
 
 class CostModel:
@@ -116,30 +122,48 @@ class CostModel:
         self._specs: dict[str, ModelSpec] = {}
         self._measured: dict[_Kind, _Measured] = {}
         self._at_start: dict[str, float] = {}
-        self._harmed = _HarmedShares()
+        self._harmed = _Shares()
+        self._computed = _Shares()
 
     def assume(self, ready: WorkerReady) -> None:
         """Adopt a worker's ladders, and the seconds that it measured at its start."""
         self.ladders = {scale: tuple(ladder) for scale, ladder in ready.ladders.items()}
         self._at_start.update(ready.seconds_per_px)
 
-    def learn(self, request: UpscaleRequest, model: str, worked_s: float) -> None:
-        """Update the average with what one finished image had of its worker.
+    def learn(
+        self,
+        request: UpscaleRequest,
+        model: str,
+        full_s: float | None,
+        worked_s: float | None = None,
+    ) -> None:
+        """Update the averages with what one finished image had of its worker.
 
         Args:
             model: the one that made it.
-            worked_s: for decoding and encoding, and its share of the device; of one with flat or
-                transparent areas, what it would have been without them, as a header shows none.
+            full_s: for decoding and encoding, and its share of the device, had it no flat and no
+                transparent areas; None where it has no other ones.
+            worked_s: what it was with them; None: it has none.
         """
         kind = _Kind(model, request.scale, request.is_deep)
-        before = self._measured.get(kind, _Measured())
-        self._measured[kind] = before.then(worked_s, request.source_px)
+        if full_s is not None:
+            before = self._measured.get(kind, _Measured())
+            self._measured[kind] = before.then(full_s, request.source_px)
+        full_s = full_s or request.source_px * self._s_per_px(request, model)
+        if worked_s is not None and full_s:
+            names, first = _describe_content(request)
+            self._computed.note(min(1.0, worked_s / full_s), *names, first=first)
         if_harmed, if_clean = self.choices(request)
         if if_harmed != if_clean and model in (if_harmed, if_clean):
-            self._harmed.note(request.key_id, model == if_harmed)
+            self._harmed.note(model == if_harmed, request.key_id, None, first=1.0)
 
     def estimate(self, request: UpscaleRequest) -> CostEstimate:
-        """Estimate what an image will take, by its header.
+        """Estimate what an image will take, by its header and the length of its file.
+
+        How much of it is flat or transparent is seen only in its pixels: the estimate is the mean
+        over the images of its API key so far whose files are as long for a pixel, or over those of
+        all keys; before the first it is a full one's, unless the file is that of a nearly flat one.
+        Whether it is small is judged as of a full one.
 
         Whether an image is harmed is seen only in its pixels. Where its model depends on that, the
         estimate is the mean over the images of its API key so far; before the first of any key it
@@ -148,11 +172,13 @@ class CostModel:
         if_harmed, if_clean = self.choices(request)
         s_per_px = self._s_per_px(request, if_harmed)
         if if_clean != if_harmed:
-            share = self._harmed.of(request.key_id)
+            share = self._harmed.of(request.key_id, None, first=1.0)
             s_per_px = share * s_per_px + (1 - share) * self._s_per_px(request, if_clean)
         work_s = request.source_px * s_per_px
         is_quick = work_s <= max(SMALL_WORK_S, self._quick_s(request))
         is_small = is_quick and request.result_px <= SMALL_RESULT_PX
+        names, first = _describe_content(request)
+        work_s *= self._computed.of(*names, first=first)
         return CostEstimate(max(work_s, _LEAST_WORK_S), is_small)
 
     def seconds_per_px(self) -> dict[tuple[str, int], float]:
@@ -251,6 +277,14 @@ class CostModel:
             except ModelError:
                 return None
         return self._specs[model]
+
+
+def _describe_content(request: UpscaleRequest) -> tuple[tuple[Hashable, ...], float]:
+    """Return the names of images that are as full as this one may be, and the first guess of it."""
+    bits_per_px = request.source_bytes * _BITS_OF_A_BYTE / request.source_px
+    octave = math.frexp(bits_per_px)[1]
+    is_flat = 0 < bits_per_px < _NEARLY_FLAT_BITS_PER_PX
+    return ((request.key_id, octave), octave), _NEARLY_FLAT_SHARE if is_flat else 1.0
 
 
 def estimate_wait_s(work_s: float, workers: int, starting_s: float = 0.0) -> int:

@@ -28,7 +28,7 @@ class UpscaleRequest:
     scale they give its cost. output: what its result is to be. on_tile: called as the work
     advances; it does not cross to a worker. key_id: the API key that sent it; the queue and the
     workers are shared fairly between keys. model: the one that the client names; "" for the
-    worker's own choice.
+    worker's own choice. source_bytes: the length of its file; 0: not known.
     """
 
     request_id: str
@@ -41,6 +41,7 @@ class UpscaleRequest:
     )
     key_id: int = 0
     model: str = ""
+    source_bytes: int = 0
 
     @property
     def is_deep(self) -> bool:

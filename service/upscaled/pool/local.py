@@ -223,9 +223,9 @@ class LocalPool:
         finally:
             self._queue.release(slot)
         if isinstance(answer, Done):
-            worked_s = answer.result.timings.full_work_s
-            if worked_s is not None:
-                self._cost.learn(slot.request, answer.result.model, worked_s)
+            timings = answer.result.timings
+            model = answer.result.model
+            self._cost.learn(slot.request, model, timings.full_work_s, timings.work_s)
         return answer, data
 
     def add_worker(self, worker: WorkerProcess) -> None:

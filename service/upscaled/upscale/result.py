@@ -30,6 +30,11 @@ class Timings:
     share: float = 1
 
     @property
+    def work_s(self) -> float:
+        """Return a worker's seconds for this image, without those it waited for others."""
+        return self.decode_s + self.device_s + self.encode_s
+
+    @property
     def full_work_s(self) -> float | None:
         """Return a worker's seconds for such an image full of content; None if this has none."""
         if not self.share:

@@ -158,7 +158,7 @@ def test_every_estimate_is_above_zero() -> None:
 
 def test_a_slow_deep_image_makes_no_other_look_slow() -> None:
     cost = make_warm()
-    cost.learn(of(10_000, is_deep=True), LARGE, worked_s=9.0)
+    cost.learn(of(10_000, is_deep=True), LARGE, 9.0)
     assert work_s(cost, of(10_000)) == pytest.approx(10_000 * X4PLUS_S)
     assert work_s(cost, of(10_000, is_deep=True)) == pytest.approx(9)
 
@@ -202,7 +202,8 @@ def test_keys_that_come_and_go_are_forgotten() -> None:
     cost = make_warm()
     for key_id in range(3000):
         cost.learn(of(10_000, scale=2, key_id=key_id), "upscaled-x2", 10_000 * X2_S)
-    assert len(cost._harmed._by_key) == 1000
+    assert len(cost._harmed._by_name) == 1000
+    assert work_s(cost, of(10_000, scale=2, key_id=0)) == pytest.approx(10_000 * X2_S, rel=0.01)
 
 
 def test_a_picture_by_a_named_model_does_not_count_as_harmed_or_clean() -> None:
@@ -211,6 +212,69 @@ def test_a_picture_by_a_named_model_does_not_count_as_harmed_or_clean() -> None:
     for _ in range(9):
         cost.learn(of(10_000, scale=2, model="upscaled-x2"), "upscaled-x2", 10_000 * X2_S)
     assert work_s(cost, of(10_000, scale=2)) == pytest.approx(before_s)
+
+
+# Flat and transparent areas, which a header does not show either.
+
+FULL_S = 200_000 * X4PLUS_S
+
+
+def photo(*, bits_per_px: float = 4, key_id: int = 1) -> UpscaleRequest:
+    return replace(of(200_000, key_id=key_id), source_bytes=int(200_000 * bits_per_px / 8))
+
+
+def test_product_photos_in_a_row_bring_the_estimate_to_what_they_took() -> None:
+    cost = make_warm()
+    estimates_s = [work_s(cost, photo())]
+    for _ in range(12):
+        cost.learn(photo(), LARGE, FULL_S, worked_s=0.4 * FULL_S)
+        estimates_s.append(work_s(cost, photo()))
+    assert estimates_s[0] == pytest.approx(FULL_S)
+    assert estimates_s == sorted(estimates_s, reverse=True)
+    assert estimates_s[-1] == pytest.approx(0.4 * FULL_S, rel=0.03)
+
+
+def test_the_key_and_the_length_of_the_file_tell_full_photos_from_others() -> None:
+    cost = make_warm()
+    for _ in range(9):
+        cost.learn(photo(bits_per_px=2, key_id=1), LARGE, FULL_S, worked_s=0.1 * FULL_S)
+        cost.learn(photo(bits_per_px=2, key_id=2), LARGE, FULL_S, worked_s=FULL_S)
+    product_s, full_s, new_s, longer_s = (
+        work_s(cost, photo(bits_per_px=bits, key_id=key))
+        for bits, key in ((2, 1), (2, 2), (2, 3), (8, 1))
+    )
+    assert product_s == pytest.approx(0.1 * FULL_S, rel=0.4)
+    assert full_s == pytest.approx(FULL_S, rel=0.02)
+    assert longer_s == FULL_S
+    assert product_s < new_s < full_s
+
+
+def test_a_nearly_flat_file_is_estimated_low_and_then_by_what_such_files_took() -> None:
+    cost = make_warm()
+    assert work_s(cost, photo(bits_per_px=0.1)) == pytest.approx(0.1 * FULL_S)
+    assert work_s(cost, photo(bits_per_px=0.3)) == pytest.approx(FULL_S)
+    for _ in range(20):
+        cost.learn(photo(bits_per_px=0.1), LARGE, None, worked_s=0.01)
+    assert work_s(cost, photo(bits_per_px=0.1)) == pytest.approx(0.01, rel=0.3)
+    for _ in range(20):
+        cost.learn(photo(bits_per_px=0.1), LARGE, FULL_S, worked_s=FULL_S)
+    assert work_s(cost, photo(bits_per_px=0.1)) == pytest.approx(FULL_S, rel=0.01)
+
+
+def test_seconds_for_a_pixel_are_those_of_pictures_that_are_full() -> None:
+    cost = make_warm()
+    for _ in range(9):
+        cost.learn(photo(), LARGE, None, worked_s=0.01)
+        cost.learn(photo(), LARGE, 2 * FULL_S, worked_s=0.5)
+    assert cost.seconds_per_px()[LARGE, 4] == pytest.approx(2 * X4PLUS_S)
+
+
+def test_an_image_that_may_be_full_is_not_small() -> None:
+    cost = make_warm()
+    cost.learn(photo(bits_per_px=0.1), LARGE, None, worked_s=1e-6)
+    estimate = cost.estimate(photo(bits_per_px=0.1))
+    assert estimate.work_s < SMALL_WORK_S * 10
+    assert not estimate.is_small
 
 
 # Small ones, and the list of models.

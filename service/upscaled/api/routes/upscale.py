@@ -266,6 +266,7 @@ async def _read_work(
         scale=parameters.scale,
         model=parameters.model,
         on_tile=progress.note_tile,
+        source_bytes=len(source),
     )
     return source, work
 
