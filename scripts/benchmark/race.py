@@ -12,7 +12,7 @@ from scripts.benchmark.pictures import Pixels, difference, psnr_db
 
 Open = Callable[[Entry], AbstractContextManager[Runner]]
 PEAK = "peak "
-"""How the names of matrix products begin; behind it torch's name of the type."""
+"""Beginning of the names of matrix products; behind it torch's name of the type."""
 
 
 @dataclass(frozen=True, slots=True)

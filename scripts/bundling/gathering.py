@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _PARTS = ("", "-torch", "-cuda", "-weights", "-extras", "-dev")
 LOCKS = tuple(f"requirements{part}.lock" for part in _PARTS)
 INSTALLER = canonicalize_name("pip")
-"""What installs the wheels over there: Debian's Python has no pip unless python3-venv is there."""
+"""Installer of the wheels over there: Debian's Python has no pip unless python3-venv is there."""
 
 Say = Callable[[str], None]
 

@@ -12,7 +12,7 @@ from upscaled_models.files import hash_file
 MANIFEST = "MANIFEST.sha256"
 SIGNATURE = f"{MANIFEST}.sig"
 NAMESPACE = "upscaled-bundle"
-"""What a signature is for: one made for something else with the same key does not count."""
+"""Purpose of a signature: one made for something else with the same key does not count."""
 
 
 class SigningFailed(RuntimeError):

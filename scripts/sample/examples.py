@@ -27,7 +27,7 @@ SCALE: Final = 4
 PART: Final = (96, 48, 156, 93)
 """Left, top, right and bottom in the sample: 60x45 pixels of an eye, its rim and fur."""
 AROUND_PX: Final = 32
-"""What a model sees around the part, so that its edges look as inside a picture."""
+"""Surroundings of the part that a model sees, so that its edges look as inside a picture."""
 QUALITY: Final = 80
 
 

@@ -36,7 +36,7 @@ PAGE_FOLDER: Final = (
 SCALE: Final = 4
 ENLARGED: Final = 2
 AROUND_PX: Final = 64
-"""What the networks see around a part, so that its edges look as inside a picture."""
+"""Surroundings of a part that the networks see, so that its edges look as inside a picture."""
 LABEL_PX: Final = 20
 QUALITY: Final = 82
 PARTS: Final[tuple[tuple[str, str, str, Box], ...]] = (

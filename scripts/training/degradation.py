@@ -43,7 +43,7 @@ def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, Harm]:
 
 
 SHARES = (0.28, 0.06, 0.36, 0.24, 0.06)
-"""How often each kind is drawn: clean, other kernel, compressed, camera, thorough."""
+"""Shares by which each kind is drawn: clean, other kernel, compressed, camera, thorough."""
 
 
 def clean(truth: Pixels, scale: int, rng: Generator) -> Pixels:

@@ -23,16 +23,16 @@ class Recipe:
     patch_px: int = 40
     """Side of the small input patch; its truth is `scale` times as large."""
     pages: int = 160
-    """How many pages of text and line art are drawn."""
+    """Number of pages of text and line art that are drawn."""
     page_share: float = 0.1
     acutance_weight: float = 0.28
-    """How much an error in local contrast counts beside plain error: this sets crispness."""
+    """Weight of an error in local contrast beside plain error: this sets crispness."""
     harmed_acutance_weight: float = 0.25
     """The same for inputs with noise or compression, where crispness costs more error."""
     fidelity_weight: float = 0.8
-    """How much an error in the colours of the result, made small again, counts."""
+    """Weight of an error in the colours of the result, made small again."""
     flicker_weight: float = 1.0
-    """How much an error that alternates from pixel to pixel counts on top of its plain error."""
+    """Weight of an error that alternates from pixel to pixel, on top of its plain error."""
     sharpen_amount: float = 0.5
     """Unsharp mask on the truth before it is compared with; 0 leaves the truth as it is."""
     compressed_sharpen_amount: float = 0.85

@@ -31,7 +31,7 @@ PICTURE_PAIRS: Final = 5
 """Most pairs of runs in pictures: few show whether two candidates are that far apart."""
 
 WORTH_A_LONG_BATCH: Final = 1.5
-"""How many times as fast long batches must be to win over short ones. RRDB's halo leaves windows of
+"""Factor by which long batches must be faster to win over short ones. RRDB's halo leaves windows of
 128 px a quarter of what they compute, those of 256 px more than twice as much: short batches are no
 gain where most of their work is discarded."""
 

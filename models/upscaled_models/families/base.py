@@ -45,7 +45,7 @@ class NetworkFamily(ABC):
     is_quantisable: ClassVar[bool] = False
 
     tuning_rate: ClassVar[float] = 0.0
-    """How far an 8-bit weight moves per tuning step, in its own steps; 0: it is not tuned."""
+    """Distance of an 8-bit weight's move per tuning step, in its own steps; 0: it is not tuned."""
 
     float_layer: ClassVar[str] = ""
     """The first layer, where it stays in floats in every 8-bit form."""

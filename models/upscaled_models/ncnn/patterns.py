@@ -125,5 +125,5 @@ def _may_match(wanted: Pattern, value: Value, found: Mapping[Pattern, Value]) ->
 
 
 def _reads_alike(wanted: Pattern, value: Value) -> bool:
-    """Return whether the sources are of the same kinds, which tells two convolutions apart."""
+    """Return whether the sources are of the same kinds, by which two convolutions differ."""
     return [each.kind for each in wanted.sources] == [each.kind for each in value.sources]

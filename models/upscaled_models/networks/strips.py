@@ -7,7 +7,7 @@ most of the network's memory, for a tenth of the arithmetic.
 from dataclasses import dataclass
 
 TAIL_RADIUS_PX = 2
-"""How far the tail looks, in trunk pixels: one convolution on twice their grid and three on four
+"""Reach of the tail, in trunk pixels: one convolution on twice their grid and three on four
 times reach 1.25 of them."""
 
 STRIP_PX = 128 * 256

@@ -28,7 +28,7 @@ from upscaled.process.confinement import die_with
 from upscaled.process.supervision import Limits, describe_exit
 
 DUMP_S: Final = 1.0
-"""How long a hung front end may take to write its stacks; they come within milliseconds."""
+"""Longest that a hung front end may take to write its stacks; they come within milliseconds."""
 LIMITS: Final = Limits(work_s=math.inf, silence_s=10, steady_s=60)
 """Ten heartbeats may fail, for a machine that swaps; clients wait for 60 s and more. A start has as
 long as a worker's; until one front end was ready it has no limit, for it may have a large database

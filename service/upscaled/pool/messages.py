@@ -22,7 +22,7 @@ from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result
 
 ALIVE_EVERY_S: Final = 1.0
-"""How often a worker sends `Alive`, from a thread of its own, whatever it works on."""
+"""Time between two `Alive` of a worker, sent from a thread of its own, whatever it works on."""
 
 MAX_RESULT_BYTES: Final = 2**29
 """Limits a result: 6000 x 6000 pixels of 16 bits with alpha are 288 MB uncompressed."""

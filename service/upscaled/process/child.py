@@ -28,7 +28,7 @@ _LIBRARIES: Final = frozenset(
 """Variables by which a Python process finds its libraries; no child can do without them."""
 
 _PASSING_ERRORS: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-"""What the machine lacks only for the moment: memory, processes, file descriptors."""
+"""Errors of what the machine lacks only for the moment: memory, processes, file descriptors."""
 
 
 class ChildUnusable(Exception):

@@ -20,7 +20,7 @@ from upscaled_models.backends.cuda.layout import (
 )
 
 COLUMNS: Final = (1, 4, 6, 8)
-"""How many columns of 8 output channels the kernel can compute."""
+"""Numbers of columns of 8 output channels that the kernel can compute."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ _TAPS: Final = (
     np.array([[1, 0, 0], [0, 1, 1]], np.float32),
     np.array([[1, 1, 0], [0, 0, 1]], np.float32),
 )
-"""Which of a kernel's three rows fall onto each of two rows of the input, by the result's phase."""
+"""Rows of a kernel of three that fall onto each of two rows of the input, by the result's phase."""
 
 
 def _convolve_phase(x: Node, layer: Convolution, row: int, column: int, slope: float) -> Node:

@@ -16,7 +16,7 @@ const WORDS = {
   method_not_allowed: ["The server does not take this kind of request here.", "The server may have been updated: reload the page."],
   request_in_progress: ["The same request is still being worked on.", "Try again in a few seconds."],
   rate_limit_exceeded: ["The server is busy, or you were too fast.", "Try again in a moment."],
-  internal_error: ["Something went wrong in the server.", "Your picture is probably not the cause. Try again; if it stays so, give the request's number below to whoever runs the server."],
+  internal_error: ["Something went wrong in the server.", "Your picture is probably not the cause. Try again; if it stays so, give the request's number below to the operator of the server."],
 };
 const NO_MODEL = ["The server cannot take this model.", "Choose another model, or let the server choose."];
 const UNREACHABLE = ["The server did not answer.", "It may have stopped, or the connection broke. Check the network and send again."];

@@ -36,7 +36,7 @@ BROKEN_FILE_ERRORS: Final = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's readers, libheif's and our own are known to raise on broken bytes."""
+"""Errors that Pillow's readers, libheif's and our own are known to raise on broken bytes."""
 
 
 @dataclass(frozen=True, slots=True)
