@@ -13,6 +13,7 @@ from starlette.requests import Request
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.errors import InvalidParameter
+from upscaled.image.output import NO_CHOICE
 from upscaled.logs import event
 from upscaled.state import DatabaseFailed, State
 from upscaled.state.idempotency import RENEW_EVERY_S, RequestKey, Reservation, StoredAnswer
@@ -108,7 +109,9 @@ async def record_answer(state: State, reservation: Reservation, answer: StoredAn
 def _fingerprint(parameters: UpscaleParameters, kind: AnswerKind) -> str:
     image = parameters.image
     content = None if image is None else hashlib.sha256(image).hexdigest()
-    parts = [kind, parameters.scale, parameters.model, content, parameters.image_url]
+    parts: list[object] = [kind, parameters.scale, parameters.model, content, parameters.image_url]
+    if parameters.choice != NO_CHOICE:
+        parts.append(parameters.choice.changes())
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -101,6 +101,7 @@ class JobImages:
             key_id=job.key_id,
             scale=job.order.scale,
             model=job.order.model,
+            choice=job.order.choice,
             on_tile=tiles.note,
             source_bytes=len(source),
         )

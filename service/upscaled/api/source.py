@@ -10,7 +10,7 @@ from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHig
 from upscaled.fetch.client import FetchClient
 from upscaled.fetch.url import SourceUrl, parse_url
 from upscaled.image.header import read_header
-from upscaled.image.output import decide_output
+from upscaled.image.output import OutputChoice, decide_output
 from upscaled.image.types import Header
 from upscaled.pool.executor import OnTile, UpscaleRequest
 from upscaled.state import OpenedResult
@@ -75,12 +75,17 @@ def build_request(
     key_id: int,
     scale: int,
     model: str,
+    choice: OutputChoice,
     on_tile: OnTile,
     source_bytes: int,
 ) -> UpscaleRequest:
     """Return what the executor is to do with an image; its output is decided here."""
     output = decide_output(
-        header, scale, keeps_depth=settings.deep_png, max_side_px=MAX_OUTPUT_SIDE_PX
+        header,
+        scale,
+        keeps_depth=settings.deep_png,
+        max_side_px=MAX_OUTPUT_SIDE_PX,
+        choice=choice,
     )
     return UpscaleRequest(
         request_id,

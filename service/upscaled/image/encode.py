@@ -1,41 +1,51 @@
 """Encode the pixels of a result, strip by strip, beside the work that fills the canvas."""
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
+from upscaled.image.formats.isobmff.avif_writer import AvifWriter
 from upscaled.image.formats.jpeg.writer import JpegWriter
 from upscaled.image.formats.png.writer import PngWriter
-from upscaled.image.formats.table import JPEG
+from upscaled.image.formats.table import AVIF, JPEG, PNG, WEBP
+from upscaled.image.formats.webp.writer import WebpWriter
+from upscaled.image.formats.whole_file import WholeFileWriter
 from upscaled.image.types import Image
 
 _THREADS: Final = 2
 """Strips compressed at once: what a 36-megapixel PNG needs to keep up with a fast device."""
 
+_WRITERS: Final[Mapping[str, type[JpegWriter] | type[PngWriter] | type[WholeFileWriter]]] = {
+    JPEG.name: JpegWriter,
+    PNG.name: PngWriter,
+    WEBP.name: WebpWriter,
+    AVIF.name: AvifWriter,
+}
+
 
 class Encoder:
     """Encode an image strip by strip, while its pixels still come in from the top.
 
-        with Encoder(canvas, "JPEG", jpeg_quality=95) as encoder:
+        with Encoder(canvas, "JPEG", quality=95) as encoder:
             encoder.advance(rows_ready)      # as often as rows become final
             file = encoder.finish()
 
     The profile goes in byte for byte, with the resolution and, where the image has one, the credit;
-    nothing else is written: no EXIF but the credit's, no XMP, comment or thumbnail. Leaving the
+    nothing else is written: no other EXIF, no XMP, comment or thumbnail. Leaving the
     block without `finish` drops what was not begun.
     """
 
-    def __init__(self, image: Image, format_name: str, *, jpeg_quality: int) -> None:
+    def __init__(self, image: Image, format_name: str, *, quality: int) -> None:
         """
         Args:
             image: may hold unfinished pixels; its other parts are final.
             format_name: that of `upscaled.image.output.OutputSpec`.
-            jpeg_quality: libjpeg's, 1 to 100.
+            quality: the encoder's, 1 to 100; without meaning for a PNG.
         """
-        is_jpeg = format_name == JPEG.name
-        if is_jpeg and (image.has_alpha or image.is_deep):
-            raise ValueError("JPEG holds neither alpha nor 16 bits a channel")
+        if format_name != PNG.name and image.is_deep:
+            raise ValueError(f"{format_name} does not hold 16 bits a channel")
         self._height_px = image.height_px
-        self._writer = JpegWriter(image, jpeg_quality) if is_jpeg else PngWriter(image)
+        self._writer = _WRITERS[format_name](image, quality)
         self._strips: list[Future[bytes]] = []
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="encode")
 

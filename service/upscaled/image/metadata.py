@@ -1,7 +1,7 @@
 """Read metadata of an image file: orientation, resolution, and credit.
 
 EXIF is read by a reader that cannot fail: whatever else is broken in a camera's EXIF block is no
-reason to refuse its image. Only the credit is ever written.
+reason to refuse its image. Of it only the credit and the resolution are written.
 """
 
 import math
@@ -34,7 +34,8 @@ _INTEROPERABILITY_INDEX: Final = 0x0001
 _UNCALIBRATED: Final = 0xFFFF
 _DCF_OPTION_FILE: Final = "R03"
 
-_UNITS_PER_INCH: Final = {2: 1.0, 3: 2.54}
+_INCH: Final = 2
+_UNITS_PER_INCH: Final = {_INCH: 1.0, 3: 2.54}
 _MAX_DPI: Final = 1_000_000.0
 
 Dpi = tuple[float, float]
@@ -184,12 +185,21 @@ def read_credit(exif: Exif) -> Credit | None:
     return credit if credit.artist or credit.copyright else None
 
 
-def write_credit(credit: Credit) -> bytes:
-    """Write an EXIF block, without its "Exif" prefix, that holds the credit alone."""
+def write_exif(credit: Credit | None, dpi: Dpi | None = None) -> bytes:
+    """Write an EXIF block, without its "Exif" prefix, that holds these alone; b"" for neither.
+
+    Args:
+        dpi: of a format that has no other place for it.
+    """
     from PIL.Image import Exif as ExifWriter
 
     exif = ExifWriter()
-    for tag, text in ((ARTIST, credit.artist), (COPYRIGHT, credit.copyright)):
+    if dpi is not None:
+        exif.update({X_RESOLUTION: dpi[0], Y_RESOLUTION: dpi[1], RESOLUTION_UNIT: _INCH})
+    for tag, text in (
+        (ARTIST, credit.artist if credit else ""),
+        (COPYRIGHT, credit.copyright if credit else ""),
+    ):
         if text:
             exif[tag] = text.encode()
-    return exif.tobytes().removeprefix(_PREFIX)
+    return exif.tobytes().removeprefix(_PREFIX) if exif else b""

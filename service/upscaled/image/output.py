@@ -1,25 +1,71 @@
 """Decide what the file of a result will be, once and before any pixel is decoded."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Final
 
-from upscaled.image.formats.table import FORMATS, JPEG, PNG
+from upscaled.errors import ResolutionTooHigh
+from upscaled.image.formats.table import AVIF, FORMATS, JPEG, PNG, WEBP
 from upscaled.image.types import Header, Image
 
 MAX_CANVAS_PX: Final = 2 * 6000**2
 """Limits the canvases of all results that one process computes at once, two of the largest over
 HTTP: 216 MB. A single one may be larger."""
 
+LOSSLESS: Final = "lossless"
+OUTPUT_FORMATS: Final[Mapping[str, str]] = {
+    "jpeg": JPEG.name,
+    "png": PNG.name,
+    "webp": WEBP.name,
+    "avif": AVIF.name,
+    LOSSLESS: PNG.name,
+}
+"""The formats that may be asked for, by the names under which they are."""
+MAX_QUALITY: Final = 100
+DEFAULT_QUALITY: Final[Mapping[str, int]] = {WEBP.name: 90, AVIF.name: 85}
+"""Of formats that have no setting. A photo of 1280 x 960 takes 48 % of the bytes of a JPEG of
+quality 95 as either; its pixels are 42 dB (WebP) and 45 dB (AVIF) from the network's."""
+MAX_WEBP_SIDE_PX: Final = 16_383
+"""Limit of the format (RFC 9649, 2.6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChoice:
+    """The wishes of a request or a command for its result; without any it is as the contract says.
+
+    format: a name of `OUTPUT_FORMATS`; "" for JPEG, or PNG where there is transparency. JPEG lays
+        what is transparent on white. "lossless" keeps all bits that the source has, "png" 16 bits
+        only as `decide_output` does without a choice.
+    quality: the encoder's, 1 to `MAX_QUALITY`; None for the usual one. It does not concern a PNG.
+    """
+
+    format: str = ""
+    quality: int | None = None
+
+    @property
+    def has_quality(self) -> bool:
+        """Return whether the result may be of a format with a quality."""
+        return OUTPUT_FORMATS.get(self.format) != PNG.name
+
+    def changes(self) -> dict[str, object]:
+        """Return what differs from no choice: arguments that make it again."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(NO_CHOICE, name)}
+
+
+NO_CHOICE: Final = OutputChoice()
+
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
     """Format, size and depth of a result.
 
-    format: "JPEG", or "PNG" where there is transparency or 16 bits a channel.
+    format: "JPEG", or "PNG" where there is transparency or 16 bits a channel; or what was chosen.
     width_px, height_px: its upright size.
     is_deep: it has 16 bits a channel.
     canvas_px: pixels of the canvas that a worker holds for it, larger than the result where that
         is scaled down; deep ones count twice, as they weigh.
+    quality: of the encoder; None for the usual one.
     """
 
     format: str
@@ -27,6 +73,7 @@ class OutputSpec:
     height_px: int
     is_deep: bool
     canvas_px: int
+    quality: int | None = None
 
     @property
     def longest_px(self) -> int:
@@ -43,7 +90,12 @@ class OutputSpec:
 
 
 def decide_output(
-    source: Header | Image, scale: int, *, keeps_depth: bool, max_side_px: int
+    source: Header | Image,
+    scale: int,
+    *,
+    keeps_depth: bool,
+    max_side_px: int,
+    choice: OutputChoice = NO_CHOICE,
 ) -> OutputSpec:
     """Decide the result of upscaling an image.
 
@@ -53,8 +105,13 @@ def decide_output(
         keeps_depth: an opaque image of 16 bits keeps them (the setting `deep_png`). One with
             alpha always does: its result is a PNG in any case.
         max_side_px: a longer result is scaled down to it, its shape kept.
+
+    Raises:
+        ResolutionTooHigh: the format that was chosen cannot hold it.
     """
-    is_deep = source.is_deep and (source.has_alpha or keeps_depth)
+    chosen = OUTPUT_FORMATS.get(choice.format)
+    is_kept = source.has_alpha or keeps_depth or choice.format == LOSSLESS
+    is_deep = source.is_deep and is_kept and chosen in (None, PNG.name)
     width_px, height_px = source.width_px * scale, source.height_px * scale
     canvas_px = width_px * height_px * (2 if is_deep else 1)
     if max(width_px, height_px) > max_side_px:
@@ -64,5 +121,9 @@ def decide_output(
             for side_px in (source.width_px, source.height_px)
         )
     # JPEG holds neither alpha nor 16 bits a channel.
-    name = PNG.name if source.has_alpha or is_deep else JPEG.name
-    return OutputSpec(name, width_px, height_px, is_deep, canvas_px)
+    name = chosen or (PNG.name if source.has_alpha or is_deep else JPEG.name)
+    if name == WEBP.name and max(width_px, height_px) > MAX_WEBP_SIDE_PX:
+        raise ResolutionTooHigh(
+            f"Image resolution too high: WebP holds at most {MAX_WEBP_SIDE_PX} px a side"
+        )
+    return OutputSpec(name, width_px, height_px, is_deep, canvas_px, choice.quality)

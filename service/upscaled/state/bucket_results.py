@@ -22,6 +22,7 @@ from upscaled.state.bucket_errors import describe_bucket_error
 from upscaled.state.folder_results import FolderResults
 from upscaled.state.results import (
     CHUNK_BYTES,
+    EXTENSION_PATTERN,
     EXTENSIONS,
     MEDIA_TYPES,
     TRIAL_BYTES,
@@ -40,13 +41,13 @@ SLOWEST_BYTES_PER_S: Final = 1_000_000
 _LISTED_AT_ONCE: Final = 1000
 """Names that S3 lists and deletes in one request."""
 _UUID7: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_FILE_NAME: Final = re.compile(rf"{_UUID7}\.(jpg|png)")
+_FILE_NAME: Final = re.compile(rf"{_UUID7}\.({EXTENSION_PATTERN})")
 
 _log: Final = logging.getLogger(__name__)
 
 
 class BucketResults:
-    """Objects `<prefix>/<uuid7>.jpg` or `.png`; see the protocol `Results`.
+    """Objects `<prefix>/<uuid7>.jpg`, `.png` ...; see the protocol `Results`.
 
     A name holds the moment of its creation: expiry needs no clock of the store, and names sort by
     age, so that a sweep lists only what has expired. Its other 74 bits are random.

@@ -17,6 +17,7 @@ from upscaled.state.clocks import StampClock
 from upscaled.state.lockfile import adopt_orphan, create_locked
 from upscaled.state.results import (
     CHUNK_BYTES,
+    EXTENSION_PATTERN,
     EXTENSIONS,
     MEDIA_TYPES,
     TRIAL_BYTES,
@@ -26,7 +27,7 @@ from upscaled.state.results import (
 )
 
 _UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_FILE_NAME = re.compile(rf"({_UUID4})\.(jpg|png)")
+_FILE_NAME = re.compile(rf"({_UUID4})\.({EXTENSION_PATTERN})")
 _PART = ".part"
 _TRIAL_FOLDER = "trial"
 
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class FolderResults:
-    """Files `<folder>/<first two digits>/<uuid4>.jpg` or `.png`; see the protocol `Results`.
+    """Files `<folder>/<first two digits>/<uuid4>.jpg`, `.png` ...; see the protocol `Results`.
 
     A file's modification time is its creation by `clock`.
     """

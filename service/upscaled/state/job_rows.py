@@ -1,11 +1,13 @@
 """Rows of the table of jobs: what they hold as values, and the conditions that find them."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from upscaled.image.output import NO_CHOICE, OutputChoice
 from upscaled.state.database import database_time_s
 from upscaled.state.ledger import PaidResult
 from upscaled.state.schema import API_KEYS, JOBS
@@ -26,12 +28,14 @@ class JobOrder:
         image_url: None where there is a stored source.
         scale: 2 or 4.
         model: the model that the client named; "" for the server's own choice.
+        choice: the client's wishes for the result.
     """
 
     source_name: str | None
     image_url: str | None
     scale: int
     model: str
+    choice: OutputChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +188,13 @@ def job_from_row(row: sa.Row[Any]) -> StoredJob:
     result = None
     if row.result_name is not None:
         result = PaidResult(row.result_name, row.result_media_type)
+    choice = OutputChoice(**json.loads(row.choice))
     return StoredJob(
         row.id,
         row.key_id,
         row.key_name,
         cast(JobState, row.state),
-        JobOrder(row.source_name, row.image_url, row.scale, row.model),
+        JobOrder(row.source_name, row.image_url, row.scale, row.model, choice),
         row.is_metered,
         row.attempts,
         row.tiles_done,

@@ -10,6 +10,7 @@ off from the database) lets another one claim the job, and its first owner can n
 take its credit. Leases are measured by the database's clock, which all front ends share.
 """
 
+import json
 import uuid
 from typing import Final
 
@@ -123,6 +124,7 @@ class Jobs:
                     image_url=order.image_url,
                     scale=order.scale,
                     model=order.model,
+                    choice=json.dumps(order.choice.changes()),
                     is_metered=is_metered,
                     created_at_s=database_time_s(connection),
                 )

@@ -32,7 +32,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class PaidResult:
-    """A stored result that a capture pays for; `media_type` is `image/jpeg` or `image/png`."""
+    """A stored result that a capture pays for."""
 
     file_name: str
     media_type: str

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from upscaled.image.formats.table import JPEG, PNG
+from upscaled.image.formats.table import ENCODED
 from upscaled.state.clocks import StampClock
 
-MEDIA_TYPES: Final = {each.suffix: each.media_type for each in (JPEG, PNG)}
+MEDIA_TYPES: Final = {each.suffix: each.media_type for each in ENCODED}
 EXTENSIONS: Final = {media_type: extension for extension, media_type in MEDIA_TYPES.items()}
+EXTENSION_PATTERN: Final = "|".join(MEDIA_TYPES)
 TRIAL_BYTES: Final = 64 * 1024
 """Size of the result that a health check stores: more than a block of any usual file system."""
 CHUNK_BYTES: Final = 256 * 1024
@@ -68,7 +69,7 @@ class Results(Protocol):
         A cancelled call may have stored it, under a name that nothing knows.
 
         Args:
-            media_type: `image/jpeg` or `image/png`.
+            media_type: one of `EXTENSIONS`.
 
         Raises:
             InternalError: it could not be stored.

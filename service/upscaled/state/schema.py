@@ -131,7 +131,8 @@ UNDER_WAY = Table(
 
 # Upscales that are accepted now and run later; see `upscaled.state.jobs`. Times are of the
 # database's clock, with fractions. `lease_id` is set while the job is running, and only then;
-# `lease_until_s` of a queued job is when it may be claimed again.
+# `lease_until_s` of a queued job is when it may be claimed again. `choice` is JSON: the arguments
+# of an `OutputChoice`.
 JOBS = Table(
     "jobs",
     METADATA,
@@ -142,6 +143,7 @@ JOBS = Table(
     Column("image_url", Text),
     Column("scale", Integer, nullable=False),
     Column("model", Text, nullable=False),
+    Column("choice", Text, nullable=False, server_default="{}"),
     Column("is_metered", Boolean, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("lease_id", Text),

@@ -10,7 +10,7 @@ import numpy as np
 
 from upscaled.config import Settings
 from upscaled.image.encode import Encoder
-from upscaled.image.output import OutputSpec
+from upscaled.image.output import DEFAULT_QUALITY, OutputSpec
 from upscaled.image.pixels import Pixels, rounded
 from upscaled.image.types import Image
 from upscaled.upscale.loop import TilesDone, run_tiles
@@ -96,7 +96,8 @@ class OverlappedEncoder:
 
     def __init__(self, output: OutputSpec, settings: Settings) -> None:
         self._output = output
-        self._jpeg_quality = settings.jpeg_quality
+        usual = DEFAULT_QUALITY.get(output.format, settings.jpeg_quality)
+        self._quality = output.quality or usual
         self._image: Image | None = None
         self._encoder: Encoder | None = None
         self._open = ExitStack()
@@ -112,7 +113,7 @@ class OverlappedEncoder:
         if self._encoder is None or self._image is not image:
             self._open.close()
             self._image = image
-            self._encoder = Encoder(image, self._output.format, jpeg_quality=self._jpeg_quality)
+            self._encoder = Encoder(image, self._output.format, quality=self._quality)
             self._open.enter_context(self._encoder)
         self._encoder.advance(rows_ready)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from upscaled.errors import ResolutionTooHigh
-from upscaled.image.output import OutputSpec, decide_output
+from upscaled.image.output import NO_CHOICE, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Header, Image
 
 MAX_RESULT_SIDE_PX: Final = 20_000
@@ -55,9 +55,9 @@ class Timings:
 class Result:
     """Upscaled image: the encoded file, its exact size and how it was made.
 
-    media_type: `image/jpeg` or `image/png`. model: its name in the registry. label: the backend
-    and precision that ran it, as "torch float32". tempered_with: the faithful model that its result
-    was mixed with, or "".
+    media_type: that of its `OutputSpec`. model: its name in the registry. label: the backend and
+    precision that ran it, as "torch float32". tempered_with: the faithful model that its result was
+    mixed with, or "".
     """
 
     data: bytes
@@ -70,15 +70,23 @@ class Result:
     tempered_with: str = ""
 
 
-def decide_local_output(source: Header | Image, scale: int, *, keeps_depth: bool) -> OutputSpec:
+def decide_local_output(
+    source: Header | Image, scale: int, *, keeps_depth: bool, choice: OutputChoice = NO_CHOICE
+) -> OutputSpec:
     """Decide the result of an image that did not come over HTTP.
 
     Raises:
-        ResolutionTooHigh: it would be longer than `MAX_RESULT_SIDE_PX`.
+        ResolutionTooHigh: it would be longer than `MAX_RESULT_SIDE_PX`, or than its format holds.
     """
     if max(source.width_px, source.height_px) * scale > MAX_RESULT_SIDE_PX:
         raise ResolutionTooHigh(
             f"{source.width_px} x {source.height_px} px would become longer than "
             f"{MAX_RESULT_SIDE_PX} px at scale {scale}"
         )
-    return decide_output(source, scale, keeps_depth=keeps_depth, max_side_px=MAX_RESULT_SIDE_PX)
+    return decide_output(
+        source,
+        scale,
+        keeps_depth=keeps_depth,
+        max_side_px=MAX_RESULT_SIDE_PX,
+        choice=choice,
+    )

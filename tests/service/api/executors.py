@@ -8,13 +8,13 @@ from dataclasses import replace
 from PIL import Image
 
 from upscaled.errors import MalformedImage
+from upscaled.image.output import OutputSpec
 from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerStats
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result, Timings
 
 TIMINGS = Timings(decode_s=0.002, network_s=0.25, encode_s=0.003, device_s=0.2, queue_s=0.001)
-JPEG = ("JPEG", "image/jpeg")
 FIGURES = PoolStats(
     waiting=1,
     waiting_most=32,
@@ -48,7 +48,7 @@ FIGURES = PoolStats(
 
 
 class ResizingExecutor:
-    """Resizes with Pillow, a PNG for an image with alpha, as the real worker would."""
+    """Resizes with Pillow, to the size and format of the output, as the real worker would."""
 
     def __init__(self) -> None:
         self.requests: list[UpscaleRequest] = []
@@ -73,7 +73,7 @@ class ResizingExecutor:
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         self.requests.append(request)
-        upscaled = await asyncio.to_thread(resize, source, request.scale)
+        upscaled = await asyncio.to_thread(resize, source, request.output)
         model = request.model or upscaled.model
         return replace(upscaled, model=model, tempered_with=self.tempered_with)
 
@@ -126,15 +126,15 @@ class FailingExecutor(ResizingExecutor):
         raise self.error
 
 
-def resize(source: bytes, scale: int) -> Result:
+def resize(source: bytes, output: OutputSpec) -> Result:
     try:
         picture = decode(source)
     except (OSError, SyntaxError, ValueError) as error:
         raise MalformedImage(detail=str(error)) from error
-    size = (picture.width * scale, picture.height * scale)
-    format_name, media_type = ("PNG", "image/png") if picture.mode == "RGBA" else JPEG
-    data = encode(picture.resize(size, Image.Resampling.NEAREST), format_name)
-    return Result(data, media_type, *size, "resize", "pillow nearest", TIMINGS)
+    size = (output.width_px, output.height_px)
+    picture = picture.resize(size, Image.Resampling.NEAREST)
+    data = encode(picture.convert("RGB") if output.format == "JPEG" else picture, output.format)
+    return Result(data, output.media_type, *size, "resize", "pillow nearest", TIMINGS)
 
 
 def decode(source: bytes) -> Image.Image:

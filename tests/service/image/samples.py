@@ -64,7 +64,7 @@ def save_frames(kind: str, *frames: NDArray[np.uint8], **options: object) -> byt
 def encode(image: Image, *, jpeg_quality: int = 95) -> bytes:
     """Encode an image as the file of a result."""
     output = decide_output(image, 1, keeps_depth=True, max_side_px=max(image.rgb.shape))
-    with Encoder(image, output.format, jpeg_quality=jpeg_quality) as encoder:
+    with Encoder(image, output.format, quality=jpeg_quality) as encoder:
         return encoder.finish()
 
 

@@ -138,7 +138,7 @@ def test_rows_are_encoded_as_they_become_ready_and_never_before(has_alpha: bool)
     rgb = noise(500, 70)
     alpha = noise(500, 70)[..., 0].copy() if has_alpha else None
     canvas = Image(np.zeros_like(rgb), None if alpha is None else np.zeros_like(alpha))
-    with Encoder(canvas, "PNG" if has_alpha else "JPEG", jpeg_quality=95) as encoder:
+    with Encoder(canvas, "PNG" if has_alpha else "JPEG", quality=95) as encoder:
         for ready in (0, 1, 63, 64, 65, 300, 300, 499):
             canvas.rgb[:ready] = rgb[:ready]
             if canvas.alpha is not None and alpha is not None:
@@ -153,7 +153,7 @@ def test_rows_are_encoded_as_they_become_ready_and_never_before(has_alpha: bool)
 
 def test_leaving_the_encoder_early_ends_its_threads() -> None:
     before = set(threading.enumerate())  # others may end meanwhile
-    with Encoder(Image(noise(900, 900)), "JPEG", jpeg_quality=95) as encoder:
+    with Encoder(Image(noise(900, 900)), "JPEG", quality=95) as encoder:
         encoder.advance(900)
     assert set(threading.enumerate()) <= before
 
@@ -196,3 +196,14 @@ def test_36_megapixels_are_encoded_in_time() -> None:
             encode(image)
             times_s.append(time.process_time() - started)
         assert min(times_s) < limit_s / 4, image.alpha is None
+
+
+def test_a_jpeg_of_a_transparent_image_lies_on_white() -> None:
+    rgb = np.zeros((96, 64, 3), np.uint8)
+    rgb[:] = (200, 0, 100)
+    alpha = np.zeros((96, 64), np.uint8)
+    alpha[32:64], alpha[64:] = 128, 255
+    with Encoder(Image(rgb, alpha), "JPEG", quality=100) as encoder:
+        pixels = by_pillow(encoder.finish()).astype(int)
+    for row, colour in ((16, (255, 255, 255)), (48, (227, 127, 177)), (80, (200, 0, 100))):
+        assert np.abs(pixels[row, 32] - colour).max() <= 1

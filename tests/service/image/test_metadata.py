@@ -23,7 +23,7 @@ from tests.service.image.samples import (
 from upscaled.image.decode import decode_file
 from upscaled.image.header import read_header
 from upscaled.image.icc import ADOBE_RGB, ADOBE_RGB_CURVE, SRGB, SRGB_CURVE, make_rgb_profile
-from upscaled.image.metadata import Exif, write_credit
+from upscaled.image.metadata import Exif, write_exif
 from upscaled.image.types import Credit
 
 ARTIST, COPYRIGHT = 0x013B, 0x8298
@@ -128,7 +128,7 @@ def test_a_file_without_metadata_has_neither_resolution_nor_credit() -> None:
 
 @pytest.mark.parametrize("text", ["a", "abc", "abcd", "Ann", "Ünï ©", "x" * 4000])
 def test_texts_come_back_as_they_were_written(text: str) -> None:
-    exif = Exif(write_credit(Credit(artist=text, copyright=text[::-1])))
+    exif = Exif(write_exif(Credit(artist=text, copyright=text[::-1])))
     assert exif.text(ARTIST) == text
     assert exif.text(COPYRIGHT) == text[::-1]
 

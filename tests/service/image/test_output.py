@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from upscaled.image.output import OutputSpec, decide_output
+from upscaled.errors import ResolutionTooHigh
+from upscaled.image.output import (
+    MAX_WEBP_SIDE_PX,
+    NO_CHOICE,
+    OutputChoice,
+    OutputSpec,
+    decide_output,
+)
 from upscaled.image.types import Header, Image
 
 
@@ -15,13 +22,14 @@ def decide(
     has_alpha: bool = False,
     is_deep: bool = False,
     keeps_depth: bool = False,
+    choice: OutputChoice = NO_CHOICE,
 ) -> OutputSpec:
     header = Header("PNG", width, height, has_alpha, is_deep)
     kind = np.uint16 if is_deep else np.uint8
     alpha = np.zeros((height, width), kind) if has_alpha else None
     image = Image(np.zeros((height, width, 3), kind), alpha)
     by_header, by_pixels = (
-        decide_output(source, scale, keeps_depth=keeps_depth, max_side_px=200)
+        decide_output(source, scale, keeps_depth=keeps_depth, max_side_px=200, choice=choice)
         for source in (header, image)
     )
     assert by_header == by_pixels
@@ -63,3 +71,70 @@ def test_a_longer_result_is_scaled_down_and_its_canvas_is_not(
     output = decide(width, height, scale)
     assert (output.width_px, output.height_px) == expected
     assert output.canvas_px == width * height * scale**2
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+@pytest.mark.parametrize(
+    ("chosen", "suffix", "media_type"),
+    [
+        ("jpeg", "jpg", "image/jpeg"),
+        ("png", "png", "image/png"),
+        ("lossless", "png", "image/png"),
+        ("webp", "webp", "image/webp"),
+        ("avif", "avif", "image/avif"),
+    ],
+)
+def test_a_chosen_format_is_that_of_the_result(
+    chosen: str, suffix: str, media_type: str, has_alpha: bool
+) -> None:
+    output = decide(30, 20, 2, has_alpha=has_alpha, choice=OutputChoice(chosen))
+    assert (output.suffix, output.media_type) == (suffix, media_type)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "has_alpha", "keeps_depth", "stays_deep"),
+    [
+        ("lossless", False, False, True),
+        ("lossless", True, False, True),
+        ("png", False, False, False),
+        ("png", False, True, True),
+        ("png", True, False, True),
+        ("jpeg", True, True, False),
+        ("webp", True, True, False),
+        ("avif", True, True, False),
+    ],
+)
+def test_lossless_keeps_16_bits_and_only_a_png_can(
+    chosen: str, has_alpha: bool, keeps_depth: bool, stays_deep: bool
+) -> None:
+    choice = OutputChoice(chosen)
+    output = decide(
+        30, 20, 2, has_alpha=has_alpha, is_deep=True, keeps_depth=keeps_depth, choice=choice
+    )
+    assert output.is_deep == stays_deep
+    assert output.canvas_px == 60 * 40 * (2 if stays_deep else 1)
+
+
+def test_a_webp_longer_than_its_format_holds_is_refused() -> None:
+    for side_px, is_refused in ((MAX_WEBP_SIDE_PX, False), (MAX_WEBP_SIDE_PX + 1, True)):
+        header = Header("PNG", 5000, 64, has_alpha=False)
+        for form in ("webp", "avif"):
+            try:
+                decide_output(
+                    header,
+                    4,
+                    keeps_depth=False,
+                    max_side_px=side_px,
+                    choice=OutputChoice(form),
+                )
+            except ResolutionTooHigh:
+                assert (form, is_refused) == ("webp", True)
+            else:
+                assert form == "avif" or not is_refused
+
+
+def test_a_choice_is_made_again_of_its_changes() -> None:
+    assert NO_CHOICE.changes() == {}
+    choice = OutputChoice("webp", 80)
+    assert choice.changes() == {"format": "webp", "quality": 80}
+    assert OutputChoice(**choice.changes()) == choice  # type: ignore[arg-type]

@@ -60,7 +60,15 @@ async def read(results: BucketResults, name: str) -> bytes | None:
         return b"".join([chunk async for chunk in opened.chunks]) if opened else None
 
 
-@pytest.mark.parametrize(("media_type", "extension"), [("image/jpeg", "jpg"), ("image/png", "png")])
+@pytest.mark.parametrize(
+    ("media_type", "extension"),
+    [
+        ("image/jpeg", "jpg"),
+        ("image/png", "png"),
+        ("image/webp", "webp"),
+        ("image/avif", "avif"),
+    ],
+)
 async def test_another_front_end_finds_a_result_as_it_was_stored(
     open_bucket: OpenBucket, bucket: Bucket, media_type: str, extension: str
 ) -> None:

@@ -32,7 +32,15 @@ def files(tmp_path: Path) -> list[Path]:
     return [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(("media_type", "extension"), [("image/jpeg", "jpg"), ("image/png", "png")])
+@pytest.mark.parametrize(
+    ("media_type", "extension"),
+    [
+        ("image/jpeg", "jpg"),
+        ("image/png", "png"),
+        ("image/webp", "webp"),
+        ("image/avif", "avif"),
+    ],
+)
 async def test_a_result_is_found_as_it_was_stored(
     results: FolderResults, media_type: str, extension: str
 ) -> None:

@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from tests.service.state.conftest import MakeSettings
 from upscaled.config import Settings
 from upscaled.errors import InsufficientApiCredits, MalformedImage, RateLimitExceeded
+from upscaled.image.output import OutputChoice
 from upscaled.state import PaidResult, State, open_state
 from upscaled.state.job_rows import ClaimedJob, JobOrder, StoredJob, select_claimable
 from upscaled.state.jobs import MAX_ATTEMPTS
 from upscaled.state.schema import CREDIT_ENTRIES, JOBS, OPEN_HOLDS
 
-ORDER = JobOrder("source-1", None, 4, "")
+ORDER = JobOrder("source-1", None, 4, "", OutputChoice("webp", 80))
 RESULT = PaidResult("0.jpg", "image/jpeg")
 WORKING = Path(__file__).with_name("working.py")
 

@@ -14,7 +14,7 @@ from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.header import read_header
-from upscaled.image.output import OutputSpec, decide_output
+from upscaled.image.output import OUTPUT_FORMATS, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.job import fit, scale_to_run
@@ -77,6 +77,24 @@ def test_a_cut_out_keeps_its_alpha_and_loses_the_black_under_it() -> None:
     assert (result[24:56, 24:56, 3] == 255).all()
     assert (result[:16, :, 3] == 0).all()
     assert len(np.unique(result[::2, ::2, :3].reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp", "avif", "lossless"])
+def test_a_chosen_format_is_encoded_with_its_own_usual_quality(form: str) -> None:
+    source = save(picture(96, 128, channels=4), "PNG")
+    sizes = []
+    for quality in (None, None if OUTPUT_FORMATS[form] == "PNG" else 100):
+        choice = OutputChoice(form, quality)
+        output = decide_output(
+            read_header(source), 2, keeps_depth=False, max_side_px=6000, choice=choice
+        )
+        finished = run_job(source, 2, TrueEngine(), output=output)
+        result = decoded(finished.data)
+        assert (result.format, result.size) == (OUTPUT_FORMATS[form], (256, 192))
+        assert result.mode == ("RGB" if form == "jpeg" else "RGBA")
+        assert finished.media_type == output.media_type
+        sizes.append(len(finished.data))
+    assert sizes[0] < sizes[1] or OUTPUT_FORMATS[form] == "PNG"
 
 
 def test_jpeg_quality_makes_larger_files() -> None:

@@ -7,7 +7,8 @@ whatever type or file name a client library gives them.
 import codecs
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from upscaled.api.request.multipart import Part
@@ -17,6 +18,7 @@ from upscaled.errors import InvalidRequestBody
 MAX_TEXT_BYTES: Final = 64 * 1024
 
 _KNOWN: Final = frozenset({"image", "image_url", "scale"})
+_OPTION_PREFIX: Final = "x_upscale_"
 # Codecs a text part may name; Python knows some whose cost is quadratic.
 _CHARSETS: Final = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "utf-16"}
 # A byte order mark wins over any name (WHATWG Encoding, 6): Windows' editors write them.
@@ -63,7 +65,10 @@ class UnknownField:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The three known fields; None where absent, null or empty.
+    """The three known fields; None where absent, null or empty. And what chooses an output.
+
+    `options` has the fields whose names begin like a header `X-Upscale-`: `x_upscale_format` ...,
+    without those that are null or empty.
 
     `image` is a str, the text's beginning, where a form holds text instead of a file. `image_url`
     and `scale` are any JSON value, or bytes where a form's part is too long for a text.
@@ -73,6 +78,7 @@ class Fields:
     image_url: object | None
     scale: object | None
     unknown: tuple[UnknownField, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
 
     def name_expected(self) -> str:
         """Return a clause for each missing field that was sent under another name, or "".
@@ -81,15 +87,15 @@ class Fields:
         gets into a response.
         """
         clauses: dict[str, str] = {}
-        for field in self.unknown:
-            if not _SHOWABLE.fullmatch(field.name):
+        for each in self.unknown:
+            if not _SHOWABLE.fullmatch(each.name):
                 continue
-            plain = _NO_LETTER.sub("", field.name.lower())
+            plain = _NO_LETTER.sub("", each.name.lower())
             if self.image is None and self.image_url is None and plain in _PICTURES:
-                expected = "image" if field.is_file else "image_url"
-                clauses.setdefault("picture", f"; instead of {field.name} send {expected}")
+                expected = "image" if each.is_file else "image_url"
+                clauses.setdefault("picture", f"; instead of {each.name} send {expected}")
             elif self.scale is None and plain in _SCALES:
-                clauses.setdefault("scale", f"; instead of {field.name} send scale")
+                clauses.setdefault("scale", f"; instead of {each.name} send scale")
         return "".join(clauses.values())
 
 
@@ -100,6 +106,7 @@ def fields_of_json(values: dict[str, Any]) -> Fields:
         _unless_empty(values.get("image_url")),
         _unless_empty(values.get("scale")),
         tuple(UnknownField(name) for name in values if name not in _KNOWN - {"image"}),
+        _options_in(values),
     )
 
 
@@ -115,7 +122,20 @@ def fields_of_parts(parts: list[Part]) -> Fields:
             for name, part in last.items()
             if name not in _KNOWN
         ),
+        _options_in({name: _value_in(last[name]) for name in last if _is_option(name)}),
     )
+
+
+def _is_option(name: str) -> bool:
+    return name.startswith(_OPTION_PREFIX)
+
+
+def _options_in(values: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in values.items()
+        if _is_option(name) and value is not None and value != ""
+    }
 
 
 def _image_in(part: Part) -> bytes | str | None:

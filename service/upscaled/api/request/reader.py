@@ -11,9 +11,10 @@ from typing import Final
 
 from starlette.requests import Request
 
-from upscaled.api.available_models import MODEL_HEADER, parse_model_header, require_model
+from upscaled.api.available_models import require_model
 from upscaled.api.cancellation import ClientDisconnected
 from upscaled.api.memory import Share
+from upscaled.api.request.choices import read_choices
 from upscaled.api.request.fields import Fields, fields_of_json, fields_of_parts, parse_json
 from upscaled.api.request.multipart import parse_parts
 from upscaled.config import Settings
@@ -25,6 +26,7 @@ from upscaled.errors import (
     UnsupportedContentType,
 )
 from upscaled.fetch.url import check_source_url
+from upscaled.image.output import NO_CHOICE, OutputChoice
 
 OVERHEAD_BYTES: Final = 64 * 1024
 """What a form adds to its file: boundaries, part headers, the other fields."""
@@ -41,16 +43,18 @@ class UpscaleParameters:
     Attributes:
         image: the encoded image.
         model: the model that the request names; "" for the server's own choice.
+        choice: the wishes for the result.
     """
 
     image: bytes | None
     image_url: str | None
     scale: int
     model: str = ""
+    choice: OutputChoice = NO_CHOICE
 
 
 async def read_parameters(request: Request, settings: Settings, share: Share) -> UpscaleParameters:
-    """Read and check the body, then the header that names a model.
+    """Read and check the body, then the choices beyond the contract.
 
     Raises:
         UnsupportedContentType: the body is neither JSON nor a form.
@@ -75,10 +79,10 @@ async def read_parameters(request: Request, settings: Settings, share: Share) ->
     if isinstance(fields.image, bytes) and len(fields.image) > settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"a part of {len(fields.image)} bytes")
     image, image_url, scale = check_fields(fields)
-    model = parse_model_header(request.headers.getlist(MODEL_HEADER))
+    model, choice = read_choices(request.headers, fields.options)
     if model:
         await asyncio.to_thread(require_model, model, scale, settings.models_dir)
-    return UpscaleParameters(image, image_url, scale, model)
+    return UpscaleParameters(image, image_url, scale, model, choice)
 
 
 async def read_body(request: Request, share: Share, *, limit_bytes: int, timeout_s: float) -> bytes:

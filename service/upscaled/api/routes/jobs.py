@@ -162,7 +162,7 @@ async def accept_job(
     else:
         await read_checked_header(parameters.image, parameters.scale, context.settings)
         source_name = await _store_source(context, key, parameters.image, request_key)
-    order = JobOrder(source_name, image_url, parameters.scale, parameters.model)
+    order = JobOrder(source_name, image_url, parameters.scale, parameters.model, parameters.choice)
     change = await _submit(context, key, order, request_key)
     headers = {"Location": f"{JOBS_PATH}/{change.job.id}", "Preference-Applied": RESPOND_ASYNC}
     if not change.is_changed:

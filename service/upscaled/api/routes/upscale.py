@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from upscaled import errors
 from upscaled.api import schemas
-from upscaled.api.available_models import MODEL_HEADER, MODEL_PARAMETER, TEMPERED_HEADER
+from upscaled.api.available_models import MODEL_HEADER, TEMPERED_HEADER
 from upscaled.api.billing import Charge, hold_credit
 from upscaled.api.cancellation import Client, run_to_end, watch_client
 from upscaled.api.dependencies import AdmittedKey, AppContext, Context, Record
@@ -27,6 +27,7 @@ from upscaled.api.idempotency import (
 from upscaled.api.memory import ImageResponse, Share, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.accept import wants_image
+from upscaled.api.request.choices import CHOICE_PARAMETERS
 from upscaled.api.request.reader import UpscaleParameters, read_parameters
 from upscaled.api.routes.jobs import PREFER_PARAMETER, accept_job, prefers_async
 from upscaled.api.routes.results import build_result_url
@@ -35,6 +36,7 @@ from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult
 from upscaled.state.idempotency import Reservation, StoredAnswer
+from upscaled.state.results import EXTENSIONS
 from upscaled.upscale.result import Result, Timings
 
 _RESPONSE_HEADERS: Final[dict[str, Any]] = {
@@ -51,7 +53,12 @@ _RESPONSE_HEADERS: Final[dict[str, Any]] = {
 } | {REPLAYED_HEADER: REPLAYED_DESCRIPTION}
 # FastAPI would read the body before it solves dependencies, so before the key is checked.
 _OPENAPI: Final[dict[str, Any]] = {
-    "parameters": [MODEL_PARAMETER, IDEMPOTENCY_PARAMETER, PREFER_PARAMETER, DRY_RUN_PARAMETER],
+    "parameters": [
+        *CHOICE_PARAMETERS,
+        IDEMPOTENCY_PARAMETER,
+        PREFER_PARAMETER,
+        DRY_RUN_PARAMETER,
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -75,7 +82,7 @@ router = APIRouter()
     responses={
         200: {
             "headers": _RESPONSE_HEADERS,
-            "content": {"image/jpeg": schemas.BINARY, "image/png": schemas.BINARY},
+            "content": dict.fromkeys(EXTENSIONS, schemas.BINARY),
         },
         202: {
             "model": schemas.Job,
@@ -265,6 +272,7 @@ async def _read_work(
         key_id=key.id,
         scale=parameters.scale,
         model=parameters.model,
+        choice=parameters.choice,
         on_tile=progress.note_tile,
         source_bytes=len(source),
     )

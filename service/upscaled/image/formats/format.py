@@ -79,7 +79,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """Image format that can be decoded.
+    """Image format that can be decoded, and encoded where it has a media type.
 
     name: Pillow's name of it, which settings, logs and reports use too.
     module: the name of the module that reads it, imported when it is needed.

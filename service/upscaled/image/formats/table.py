@@ -14,11 +14,21 @@ JPEG: Final = Format(
 PNG: Final = Format(
     "PNG", "png.reader", signatures=(b"\x89PNG\r\n\x1a\n",), media_type="image/png", suffix="png"
 )
+# Its signature is in two pieces: see `sniff`.
+WEBP: Final = Format("WEBP", "webp.reader", media_type="image/webp", suffix="webp")
+AVIF: Final = Format(
+    "AVIF",
+    "isobmff.avif",
+    brands=(b"avif", b"avis"),
+    is_optional=True,
+    media_type="image/avif",
+    suffix="avif",
+)
 _TABLE: Final = (
     JPEG,
     PNG,
-    Format("WEBP", "webp.reader"),  # its signature is in two pieces: see `sniff`
-    Format("AVIF", "isobmff.avif", brands=(b"avif", b"avis"), is_optional=True),
+    WEBP,
+    AVIF,
     Format("BMP", "bmp", signatures=(b"BM",), is_optional=True),
     Format(
         "HEIC",
@@ -38,6 +48,8 @@ _TABLE: Final = (
 
 FORMATS: Final[Mapping[str, Format]] = {each.name: each for each in _TABLE}
 """Every format that can be decoded, by its name."""
+ENCODED: Final = tuple(each for each in _TABLE if each.media_type)
+"""Formats that a result may have."""
 ALWAYS_DECODED: Final = frozenset(each.name for each in _TABLE if not each.is_optional)
 OPTIONAL: Final = frozenset(each.name for each in _TABLE if each.is_optional)
 """Decoded where the setting `extra_formats` names them."""

@@ -109,6 +109,15 @@ def run(service: Service, **changes: Any) -> dict[str, Any]:
     return job_of(service, location)
 
 
+def test_a_job_is_made_as_was_chosen_when_it_was_sent(service: Service) -> None:
+    chosen = {"X-Upscale-Format": "webp", "X-Upscale-Quality": "71"}
+    url = run(service, headers=chosen)["result_url"]
+    answer = requests.get(url, timeout=30)
+    assert (url[-5:], answer.headers["Content-Type"]) == (".webp", "image/webp")
+    assert answer.content[8:12] == b"WEBP"
+    assert service.executor.requests[-1].output.quality == 71
+
+
 def test_an_accepted_job_says_where_it_can_be_followed(service: Service) -> None:
     answer = submit(service, data={"scale": "4"})
     assert answer.status_code == 202

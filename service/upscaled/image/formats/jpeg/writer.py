@@ -12,11 +12,12 @@ from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from upscaled.errors import InternalError
 from upscaled.image.formats.jpeg import segments
 from upscaled.image.formats.jpeg.segments import make_segment, read_leading_segments
-from upscaled.image.metadata import write_credit
+from upscaled.image.metadata import write_exif
 from upscaled.image.types import Image
 
 _BLOCK_PX: Final = 8
@@ -31,7 +32,10 @@ _PARAMETERS: Final = (
 
 
 class JpegWriter:
-    """Writes an opaque image of 8 bits a channel, without chroma subsampling."""
+    """Writes an image of 8 bits a channel, without chroma subsampling.
+
+    What is transparent is laid on white: JPEG has no alpha.
+    """
 
     strip_px: Final = 64
     """Rows of a strip: 65,535 blocks, the longest restart interval, are 65,528 pixels wide then."""
@@ -44,6 +48,8 @@ class JpegWriter:
     def compress(self, top: int, bottom: int) -> bytes:
         """Compress rows as a JPEG file of their own; other threads of Python run meanwhile."""
         rgb = self._image.rgb[top:bottom].view(np.uint8)
+        if self._image.alpha is not None:
+            rgb = _lay_on_white(rgb, self._image.alpha[top:bottom, :, None].view(np.uint8))
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         is_done, encoded = cv2.imencode(".jpg", bgr, self._parameters)
         if not is_done:
@@ -53,7 +59,7 @@ class JpegWriter:
     def join(self, strips: Sequence[bytes]) -> bytes:
         """Join all strips to one file; of their own headers only the coding goes in."""
         image = self._image
-        exif = write_credit(image.credit) if image.credit else None
+        exif = write_exif(image.credit)
         leading = read_leading_segments(strips[0])
         frame = leading.frame.with_size(image.width_px, image.height_px)
         tables = {
@@ -78,6 +84,12 @@ class JpegWriter:
             # The headers of all strips are equally long: they differ in the height alone.
             parts.append(memoryview(strip)[leading.scans_at : -len(segments.EOI)])
         return b"".join((*parts, segments.EOI))
+
+
+def _lay_on_white(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blend as browsers do, in the levels as they are stored."""
+    darker = (255 - rgb).astype(np.uint16) * alpha
+    return np.asarray(255 - (darker + 127) // 255, np.uint8)
 
 
 def _jfif(dpi: tuple[float, float] | None) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.formats.png.structure import RGB, RGBA, SIGNATURE, PngHeader, make_chunk
-from upscaled.image.metadata import write_credit
+from upscaled.image.metadata import write_exif
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 
@@ -33,8 +33,8 @@ class PngWriter:
 
     strip_px: Final = 64
 
-    def __init__(self, image: Image) -> None:
-        """`image` may hold unfinished pixels."""
+    def __init__(self, image: Image, _quality: int = 0) -> None:
+        """`image` may hold unfinished pixels. Nothing is lost, so that quality has no meaning."""
         self._image = image
 
     def compress(self, top: int, bottom: int) -> bytes:
@@ -75,7 +75,7 @@ class PngWriter:
             across, down = (max(1, round(side * _INCHES_PER_M)) for side in image.dpi)
             parts.append(make_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
         if image.credit:
-            parts.append(make_chunk(b"eXIf", write_credit(image.credit)))
+            parts.append(make_chunk(b"eXIf", write_exif(image.credit)))
         checksum = 1
         head = _ZLIB_HEAD
         for strip in strips:

@@ -1,0 +1,121 @@
+"""Read the choices of a request that go beyond the contract, from headers and fields.
+
+Each is a header `X-Upscale-Format` or a field `x_upscale_format` of the form or of the JSON object.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+
+from upscaled.api.available_models import MODEL_HEADER, MODEL_PARAMETER, parse_model_header
+from upscaled.errors import InvalidParameter
+from upscaled.image.output import LOSSLESS, MAX_QUALITY, OUTPUT_FORMATS, OutputChoice
+
+FORMAT_HEADER: Final = "X-Upscale-Format"
+QUALITY_HEADER: Final = "X-Upscale-Quality"
+
+_DIGITS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_FORMAT_NAMES: Final = ", ".join(OUTPUT_FORMATS)
+
+
+def _describe(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": schema,
+    }
+
+
+CHOICE_PARAMETERS: Final = (
+    MODEL_PARAMETER,
+    _describe(
+        FORMAT_HEADER,
+        "The format of the result, in place of JPEG, or PNG where the image has alpha. `jpeg` lays "
+        f"what is transparent on white; `{LOSSLESS}` is a PNG with all bits that the image has.",
+        {"type": "string", "enum": list(OUTPUT_FORMATS)},
+    ),
+    _describe(
+        QUALITY_HEADER,
+        "The quality of a JPEG, WebP or AVIF; refused beside a format without any.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_QUALITY},
+    ),
+)
+"""The headers as OpenAPI parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The options of one request, as sent."""
+
+    headers: Headers
+    fields: Mapping[str, object]
+
+    def values(self, header: str) -> list[str]:
+        """Return the texts of an option: one for each header, and the field's where it differs."""
+        values = self.headers.getlist(header)
+        field = self.fields.get(header.lower().replace("-", "_"))
+        if field is None:
+            return values
+        is_number = isinstance(field, int) and not isinstance(field, bool)
+        text = str(field) if isinstance(field, str) or is_number else ""  # no option takes ""
+        return values if text in values else [*values, text]
+
+    def value(self, header: str) -> str | None:
+        """Return the text of an option; None where it is not there.
+
+        Raises:
+            InvalidParameter: it is there twice, or with two values.
+        """
+        values = self.values(header)
+        if len(values) > 1:
+            raise InvalidParameter(f"{header} must be sent once")
+        return values[0] if values else None
+
+    def number(self, header: str, most: int) -> int | None:
+        """Return the whole number of an option, from 1 to `most`; None where it is not there.
+
+        Raises:
+            InvalidParameter: it is no such number, or there twice.
+        """
+        text = self.value(header)
+        if text is None:
+            return None
+        number = int(text) if _DIGITS.fullmatch(text) else 0
+        if not 1 <= number <= most:
+            raise InvalidParameter(f"{header} must be a whole number from 1 to {most}")
+        return number
+
+
+def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, OutputChoice]:
+    """Return the model that a request names, "" for none, and its choice of an output.
+
+    Raises:
+        InvalidParameter: a value that cannot be, one sent twice, or two that contradict each other.
+    """
+    options = _Options(headers, fields)
+    model = parse_model_header(options.values(MODEL_HEADER))
+    return model, OutputChoice(
+        format=(form := _read_format(options)),
+        quality=_read_quality(options, form),
+    )
+
+
+def _read_format(options: _Options) -> str:
+    text = options.value(FORMAT_HEADER)
+    if text is None:
+        return ""
+    if text.lower() not in OUTPUT_FORMATS:
+        raise InvalidParameter(f"{FORMAT_HEADER} must be one of {_FORMAT_NAMES}")
+    return text.lower()
+
+
+def _read_quality(options: _Options, form: str) -> int | None:
+    quality = options.number(QUALITY_HEADER, MAX_QUALITY)
+    if quality is not None and not OutputChoice(form).has_quality:
+        raise InvalidParameter(f"{QUALITY_HEADER}: {form} has no quality")
+    return quality

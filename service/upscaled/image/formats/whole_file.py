@@ -1,0 +1,47 @@
+"""Write an image in one piece, by one of Pillow's encoders."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from upscaled.image.metadata import write_exif
+from upscaled.image.types import Image
+
+
+class WholeFileWriter:
+    """Writes an image of 8 bits a channel, with or without alpha, as one strip.
+
+    format_name: Pillow's. options: those of its encoder.
+    """
+
+    format_name: ClassVar[str]
+    options: ClassVar[dict[str, object]]
+
+    def __init__(self, image: Image, quality: int) -> None:
+        """`image` may hold unfinished pixels. Quality: the encoder's, 1 to 100."""
+        self._image = image
+        self._quality = quality
+        self.strip_px = image.height_px
+
+    def compress(self, top: int, bottom: int) -> bytes:
+        """Encode all rows as the whole file; other threads of Python run meanwhile."""
+        image = self._image
+        channels = [image.rgb] if image.alpha is None else [image.rgb, image.alpha[..., None]]
+        pixels = np.concatenate(channels, axis=2)[top:bottom]
+        file = BytesIO()
+        PillowImage.fromarray(pixels).save(
+            file,
+            self.format_name,
+            quality=self._quality,
+            icc_profile=image.icc or b"",
+            exif=write_exif(image.credit, image.dpi),
+            **self.options,
+        )
+        return file.getvalue()
+
+    def join(self, strips: Sequence[bytes]) -> bytes:
+        """Return the only strip."""
+        return strips[0]
