@@ -123,6 +123,12 @@ def test_the_curl_line_is_valid_shell() -> None:
     assert {"X-API-KEY: secret", "image=@photo.jpg", "scale=4"} <= set(words)
 
 
+def test_the_doctor_is_named_for_this_installation_and_not_for_the_default_one() -> None:
+    words = shlex.split(first_photo.describe_doctor(8001))
+    assert words[:2] == ["env", f"UPSCALED_DATA_DIR={first_photo.DATA_DIR}"]
+    assert words[-3:] == ["doctor", "--port", "8001"]
+
+
 @pytest.mark.parametrize(("format_name", "suffix"), [("JPEG", "jpg"), ("PNG", "png")])
 def test_the_result_is_saved_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_name: str, suffix: str

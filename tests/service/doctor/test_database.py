@@ -3,6 +3,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
 
 from tests.databases import PostgreSQL
 from tests.listening import free_port
@@ -10,6 +11,7 @@ from tests.service.doctor.conftest import MakeSettings
 from upscaled.doctor.database import check_database
 from upscaled.doctor.finding import Status
 from upscaled.state import open_state
+from upscaled.state.database_url import parse_database_url
 from upscaled.state.migrations import SCHEMA_REVISION
 
 
@@ -146,7 +148,13 @@ def test_the_schema_and_the_clock_of_a_server_are_read(
     assert "empty" in empty.found
     with open_state(settings):
         pass
-    database, _ = check_database(settings)
+    url = parse_database_url(settings.database_url, settings.data_dir)
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        version_of_row = sa.text("SELECT xmin::text FROM alembic_version")
+        before = connection.execute(version_of_row).scalar()
+        database, _ = check_database(settings)
+        assert connection.execute(version_of_row).scalar() == before, "the row is written anew"
     assert database.found == f"PostgreSQL: writable, schema {SCHEMA_REVISION}"
     early = SimpleNamespace(time=lambda: 1_700_000_000.0)
     monkeypatch.setattr("upscaled.doctor.database.time", early)
