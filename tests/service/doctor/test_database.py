@@ -1,3 +1,4 @@
+import shutil
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import sqlalchemy as sa
 from tests.databases import PostgreSQL
 from tests.listening import free_port
 from tests.service.doctor.conftest import MakeSettings
+from upscaled.config import Settings
 from upscaled.doctor.database import check_database
 from upscaled.doctor.finding import Status
 from upscaled.state import open_state
@@ -31,19 +33,24 @@ def test_a_database_in_use_is_writable(make_settings: MakeSettings) -> None:
     assert f"writable, schema {SCHEMA_REVISION}" in finding.found
 
 
-@pytest.mark.parametrize("is_in_use", [True, False])
-def test_no_file_of_a_database_is_written(is_in_use: bool, make_settings: MakeSettings) -> None:
+def test_no_file_of_a_database_is_written(make_settings: MakeSettings, tmp_path: Path) -> None:
+    """Neither while a service runs, nor after it was killed, nor after it has ended."""
     settings = make_settings()
+    killed = settings.model_copy(update={"data_dir": tmp_path / "killed"})
+
+    def check(settings: Settings) -> None:
+        before = _files(settings.data_dir)
+        (finding,) = check_database(settings)
+        assert finding.status is Status.OK
+        assert _files(settings.data_dir) == before
+
     with open_state(settings) as state:
         state.keys.create("shop", credits=5)
-        before = _files(settings.data_dir)
-        if is_in_use:
-            check_database(settings)
-            assert _files(settings.data_dir) == before
-    before = _files(settings.data_dir)
-    (finding,) = check_database(settings)
-    assert finding.status is Status.OK
-    assert _files(settings.data_dir) == before
+        shutil.copytree(settings.data_dir, killed.data_dir)
+        check(settings)
+    check(settings)
+    assert "upscaled.sqlite3-wal" in _files(killed.data_dir)
+    check(killed)
 
 
 def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
