@@ -1,9 +1,11 @@
-"""`upscaled keys`: make, list and revoke API keys, and set their rates.
+"""`upscaled keys`: make, list, rename, rotate and revoke API keys, and set their rates.
 
 A running server applies each change from the next request on.
 """
 
+import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,7 +17,8 @@ from upscaled.cli.console import opened_state, print_columns
 from upscaled.state import RateLimit
 
 commands = typer.Typer(
-    no_args_is_help=True, help="Make, list and revoke API keys, and set their rates."
+    no_args_is_help=True,
+    help="Make, list, change, rotate and revoke API keys.",
 )
 
 Name = Annotated[
@@ -37,17 +40,30 @@ def create_key(
     credits: Annotated[int, typer.Option(metavar="N", min=0, help="Credits to begin with.")] = 0,
     rate: PerSecond = None,
     burst: Burst = None,
+    expires: Annotated[
+        datetime | None,
+        typer.Option(
+            metavar="DATE",
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"],
+            help="When it ends, in UTC: 2027-01-31 or 2027-01-31T12:00:00Z; not given: never.",
+        ),
+    ] = None,
 ) -> None:
     """Make an API key and print it: alone on the last line, and never again."""
+    expires_at_s = None if expires is None else int(expires.replace(tzinfo=UTC).timestamp())
     with opened_state() as state:
-        secret = state.keys.create(name, credits=credits, rate=RateLimit(rate, burst))
+        secret = state.keys.create(
+            name, credits=credits, rate=RateLimit(rate, burst), expires_at_s=expires_at_s
+        )
     with _revoked_unless_shown(name):
         typer.echo(f"API key {name} with {credits} credits. Keep it now, it cannot be shown again:")
         typer.echo(secret)
 
 
 @commands.command("list")
-def list_keys() -> None:
+def list_keys(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of objects.")] = False,
+) -> None:
     """Print every key ever made, oldest first: name, state, credits, its beginning and its rate.
 
     A rate or burst of "-" is that of the settings.
@@ -55,18 +71,24 @@ def list_keys() -> None:
     with opened_state() as state:
         keys = state.keys.list()
     rows = [
-        (
-            key.name,
-            "active" if key.revoked_at_s is None else "revoked",
-            str(key.balance),
-            _as_text(key.created_at_s),
-            key.shown_secret,
-            _or_dash(key.rate.per_s),
-            _or_dash(key.rate.burst),
-        )
+        {
+            "name": key.name,
+            "state": key.state_at(time.time()),
+            "credits": key.balance,
+            "created": _as_text(key.created_at_s),
+            "key": key.shown_secret,
+            "rate": key.rate.per_s,
+            "burst": key.rate.burst,
+            "expires": None if key.expires_at_s is None else _as_text(key.expires_at_s),
+        }
         for key in keys
     ]
-    print_columns([("NAME", "STATE", "CREDITS", "CREATED", "KEY", "RATE", "BURST"), *rows])
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    heads = ("name", "state", "credits", "created", "key", "rate", "burst", "expires")
+    shown = [[_or_dash(row[head]) for head in heads] for row in rows]
+    print_columns([[head.upper() for head in heads], *shown])
 
 
 @commands.command("rate")
@@ -77,6 +99,38 @@ def set_rate(name: Name, rate: PerSecond = None, burst: Burst = None) -> None:
         state.keys.set_rate(name, own)
     shown = f"{_or_dash(own.per_s)} requests a second, {_or_dash(own.burst)} at once"
     typer.echo(f"API key {name}: {shown} (-: as the settings say).")
+
+
+@commands.command("rename")
+def rename_key(
+    name: Name,
+    new_name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+) -> None:
+    """Give an API key another name; its secret, credits and history stay."""
+    with opened_state() as state:
+        state.keys.rename(name, new_name)
+    typer.echo(f"API key {name} is now named {new_name}.")
+
+
+@commands.command("rotate")
+def rotate_key(
+    name: Name,
+    keep_hours: Annotated[
+        int,
+        typer.Option(
+            "--keep", metavar="HOURS", min=0, help="How long its present secret stays valid too."
+        ),
+    ] = 24,
+) -> None:
+    """Give an API key a new secret and print it: alone on the last line, and never again.
+
+    The secret that it has stays valid for a day, or as long as `--keep` says, so that clients can
+    change over one by one.
+    """
+    with opened_state() as state:
+        secret = state.keys.rotate(name, keep_s=keep_hours * 3600)
+    typer.echo(f"API key {name} has a new secret; the one before is valid for {keep_hours} hours.")
+    typer.echo(secret)
 
 
 @commands.command("revoke")
@@ -101,8 +155,10 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
         raise
 
 
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.15g}"
+def _or_dash(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _as_text(at_s: int) -> str:

@@ -3,7 +3,8 @@
 An image is paid in two steps. `hold` takes the credit before the work, `capture` makes that final
 when the result is stored, `release` gives it back when anything else happened:
 
-    grant +n        hold -1 ──> capture 0 ──> (grant +1, named refund-<request id>)
+    grant +n, take -n, and for each image
+                    hold -1 ──> capture 0 ──> (grant +1, named refund-<request id>)
                             └─> release +1
 
 A capture may be committed although its caller only sees that the connection was lost. The image is
@@ -91,6 +92,33 @@ class CreditLedger:
             key_id = ledger.find_active(connection, name)
             ledger.grant(connection, key_id, amount, at_s=self._now_s())
             return ledger.read_balance(connection, key_id)
+
+    def take(self, name: str, amount: int) -> int:
+        """Take credits from an active key and return its new balance.
+
+        Raises:
+            InvalidAmount: the amount is not 1 to `MAX_GRANT`, or more than the key has.
+            UnknownName: no active key has that name.
+        """
+        ledger.check_amount(amount, smallest=1)
+        with self._database.write() as connection:
+            key_id = ledger.find_active(connection, name)
+            ledger.take(connection, key_id, amount, at_s=self._now_s())
+            return ledger.read_balance(connection, key_id)
+
+    def transfer(self, from_name: str, to_name: str, amount: int) -> tuple[int, int]:
+        """Move credits between two active keys and return the new balances of both, or move none.
+
+        Raises:
+            InvalidAmount: the amount is not 1 to `MAX_GRANT`, or more than the first key has.
+            UnknownName: no active key has one of the names.
+        """
+        ledger.check_amount(amount, smallest=1)
+        with self._database.write() as connection:
+            from_id, to_id = (ledger.find_active(connection, each) for each in (from_name, to_name))
+            ledger.take(connection, from_id, amount, at_s=self._now_s())
+            ledger.grant(connection, to_id, amount, at_s=self._now_s())
+            return ledger.read_balance(connection, from_id), ledger.read_balance(connection, to_id)
 
     def hold(self, key_id: int, request_id: str) -> Hold:
         """Hold one credit for a request before its work begins.

@@ -2,22 +2,30 @@
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
 from upscaled.state.database import Database
-from upscaled.state.errors import InvalidName, InvalidSecret, NameTaken, UnknownName
-from upscaled.state.ledger import check_amount, grant
+from upscaled.state.errors import (
+    InvalidExpiry,
+    InvalidName,
+    InvalidSecret,
+    NameTaken,
+    UnknownName,
+)
+from upscaled.state.ledger import check_amount, find_active, grant
 from upscaled.state.rate import AS_SET, RateLimit
-from upscaled.state.schema import API_KEYS
+from upscaled.state.schema import API_KEYS, FORMER_SECRETS
 
 SECRET_PREFIX = "upk_"  # noqa: S105  a mark by which scanners find a leaked key, not a password
+MAX_KEEP_S: Final = 90 * 86_400
+"""Longest that a former secret stays valid; a longer time is a second key."""
 _SECRET = re.compile(r"upk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
@@ -43,8 +51,16 @@ class ListedKey:
     shown_secret: str
     created_at_s: int
     revoked_at_s: int | None
+    expires_at_s: int | None
     balance: int
     rate: RateLimit
+
+    def state_at(self, now_s: float) -> Literal["active", "expired", "revoked"]:
+        """Return whether the key is valid at a time, in seconds since 1970, or why it is not."""
+        if self.revoked_at_s is not None:
+            return "revoked"
+        is_expired = self.expires_at_s is not None and self.expires_at_s <= now_s
+        return "expired" if is_expired else "active"
 
 
 class Keys:
@@ -57,10 +73,16 @@ class Keys:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
-        self._find = _build_find()
+        self._finds = tuple(_build_find(table) for table in (API_KEYS, FORMER_SECRETS))
 
     def create(
-        self, name: str, *, credits: int = 0, rate: RateLimit = AS_SET, secret: str | None = None
+        self,
+        name: str,
+        *,
+        credits: int = 0,
+        rate: RateLimit = AS_SET,
+        secret: str | None = None,
+        expires_at_s: int | None = None,
     ) -> str:
         """Make a key and return its secret, which cannot be read again.
 
@@ -69,22 +91,35 @@ class Keys:
 
         Args:
             secret: in the form of our keys; None: a new one.
+            expires_at_s: when the key ends, in seconds since 1970; None: never.
 
         Raises:
-            InvalidName, InvalidAmount, InvalidRate, InvalidSecret: the value is out of range.
+            InvalidName, InvalidAmount, InvalidRate, InvalidSecret, InvalidExpiry: the value is out
+                of range.
             NameTaken: an active key has the name.
         """
         check_name(name)
         check_amount(credits, smallest=0)
         rate.check()
-        if secret is None:
-            secret = f"{SECRET_PREFIX}{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
-        match = _SECRET.fullmatch(secret)
-        if match is None:
+        if expires_at_s is not None and expires_at_s <= self._clock():
+            raise InvalidExpiry("the key would have expired already")
+        secret = _make_secret() if secret is None else secret
+        public_id = _read_id(secret)
+        if public_id is None:
             raise InvalidSecret("the secret does not have the form of an API key")
         try:
             with self._database.write() as connection:
-                key_id = self._insert(connection, name, match[1], secret, rate)
+                insert = sa.insert(API_KEYS).values(
+                    name=name,
+                    public_id=public_id,
+                    secret_sha256=hash_secret(secret),
+                    created_at_s=int(self._clock()),
+                    balance=0,
+                    rate_per_s=rate.per_s,
+                    rate_burst=rate.burst,
+                    expires_at_s=expires_at_s,
+                )
+                key_id = int(connection.execute(insert.returning(API_KEYS.c.id)).scalar_one())
                 if credits:
                     grant(connection, key_id, credits, at_s=int(self._clock()))
         except IntegrityError:
@@ -99,12 +134,17 @@ class Keys:
         is read and its hash compared, so its duration does not show which ids exist. The
         database may compare hashes byte by byte: no client can choose the bytes of a SHA-256.
         """
-        match = _SECRET.fullmatch(secret)
-        if match is None:
+        public_id = _read_id(secret)
+        if public_id is None:
             return None
-        parameters = {"public_id": match[1], "secret_sha256": hash_secret(secret)}
+        parameters = {
+            "public_id": public_id,
+            "secret_sha256": hash_secret(secret),
+            "now_s": self._clock(),
+        }
         with self._database.read() as connection:
-            row = connection.execute(self._find, parameters).one_or_none()
+            found = (connection.execute(find, parameters).one_or_none() for find in self._finds)
+            row = next(filter(None, found), None)
         if row is None:
             return None
         return ApiKey(row.id, row.name, row.balance, RateLimit(row.rate_per_s, row.rate_burst))
@@ -119,6 +159,7 @@ class Keys:
                 shown_secret=f"{SECRET_PREFIX}{row.public_id}_...",
                 created_at_s=row.created_at_s,
                 revoked_at_s=row.revoked_at_s,
+                expires_at_s=row.expires_at_s,
                 balance=row.balance,
                 rate=RateLimit(row.rate_per_s, row.rate_burst),
             )
@@ -135,12 +176,12 @@ class Keys:
             return connection.execute(sa.select(API_KEYS.c.id).limit(1)).first() is None
 
     def revoke(self, name: str) -> None:
-        """End an active key: from now on, in every process, its secret is unknown.
+        """End an active key: from now on, in every process, its secrets are unknown.
 
         Raises:
             UnknownName: no active key has that name.
         """
-        self._update(name, revoked_at_s=int(self._clock()))
+        self._update(name, {"revoked_at_s": int(self._clock())})
 
     def set_rate(self, name: str, rate: RateLimit) -> None:
         """Give an active key a rate of its own, in every process from its next request on.
@@ -150,50 +191,110 @@ class Keys:
             InvalidRate: the rate or burst is out of range.
         """
         rate.check()
-        self._update(name, rate_per_s=rate.per_s, rate_burst=rate.burst)
+        self._update(name, {"rate_per_s": rate.per_s, "rate_burst": rate.burst})
 
-    def _update(self, name: str, **values: float | None) -> None:
+    def rename(self, name: str, new_name: str) -> None:
+        """Give an active key another name; its secret, credits and history stay.
+
+        Raises:
+            UnknownName: no active key has that name.
+            InvalidName: the new name is none that a key may have.
+            NameTaken: an active key has the new name.
+        """
+        check_name(new_name)
+        try:
+            self._update(name, {"name": new_name})
+        except IntegrityError:
+            raise NameTaken(f"an API key named {new_name} is already active") from None
+
+    def rotate(self, name: str, *, keep_s: int) -> str:
+        """Give an active key a new secret and return it, which cannot be read again.
+
+        Args:
+            keep_s: how long the secret that it had stays valid beside the new one, 0 to
+                `MAX_KEEP_S`. None of earlier rotations stays valid for longer.
+
+        Raises:
+            UnknownName: no active key has that name.
+            InvalidExpiry: `keep_s` is out of range.
+        """
+        if not 0 <= keep_s <= MAX_KEEP_S:
+            raise InvalidExpiry(f"{keep_s} seconds: must be 0 to {MAX_KEEP_S}")
+        secret = _make_secret()
+        with self._database.write() as connection:
+            of_key = API_KEYS.c.id == find_active(connection, name)
+            had = connection.execute(sa.select(API_KEYS).where(of_key)).one()
+            self._keep_until(connection, had, int(self._clock()) + keep_s)
+            changed = {"public_id": _read_id(secret), "secret_sha256": hash_secret(secret)}
+            connection.execute(sa.update(API_KEYS).where(of_key).values(changed))
+        return secret
+
+    @staticmethod
+    def _keep_until(connection: Connection, key: Row[*tuple[Any, ...]], until_s: int) -> None:
+        """Let a key's present secret, and all former ones, end at a time or before."""
+        former = FORMER_SECRETS.c
+        connection.execute(
+            sa.update(FORMER_SECRETS)
+            .where(former.key_id == key.id, former.valid_until_s > until_s)
+            .values(valid_until_s=until_s)
+        )
+        connection.execute(
+            sa.insert(FORMER_SECRETS).values(
+                public_id=key.public_id,
+                key_id=key.id,
+                secret_sha256=key.secret_sha256,
+                valid_until_s=until_s,
+            )
+        )
+
+    def _update(self, name: str, values: Mapping[str, str | float | None]) -> None:
         """Change columns of an active key; raise UnknownName if there is none of that name."""
         with self._database.write() as connection:
             changed = connection.execute(
                 sa.update(API_KEYS)
                 .where(API_KEYS.c.name == name, API_KEYS.c.revoked_at_s.is_(None))
-                .values(**values)
+                .values(values)
             )
             if changed.rowcount == 0:
                 raise UnknownName(f"there is no active API key named {name}")
 
-    def _insert(
-        self, connection: Connection, name: str, public_id: str, secret: str, rate: RateLimit
-    ) -> int:
-        insert = sa.insert(API_KEYS).values(
-            name=name,
-            public_id=public_id,
-            secret_sha256=hash_secret(secret),
-            created_at_s=int(self._clock()),
-            balance=0,
-            rate_per_s=rate.per_s,
-            rate_burst=rate.burst,
-        )
-        return int(connection.execute(insert.returning(API_KEYS.c.id)).scalar_one())
 
+def _build_find(secrets_table: sa.Table) -> sa.Select[*tuple[Any, ...]]:
+    """Build a query of `verify`, with the parameters `public_id`, `secret_sha256` and `now_s`.
 
-def _build_find() -> sa.Select[*tuple[Any, ...]]:
-    """Build the query of `verify`, with the parameters `public_id` and `secret_sha256`."""
-    columns, near = API_KEYS.c, API_KEYS.alias()
+    Args:
+        secrets_table: API_KEYS, or FORMER_SECRETS, whose secrets are valid only for a time.
+    """
+    columns, near = secrets_table.c, secrets_table.alias()
+    (row_id,), (near_id,) = secrets_table.primary_key, near.primary_key
+    now_s: sa.BindParameter[float] = sa.bindparam("now_s")
     public_id: sa.BindParameter[str] = sa.bindparam("public_id")
     nearest = (
-        sa.select(near.c.id)
+        sa.select(near_id)
         .where(near.c.public_id <= public_id)
         .order_by(near.c.public_id.desc())
         .limit(1)
     )
-    return sa.select(API_KEYS).where(
-        columns.id == nearest.scalar_subquery(),
+    query = sa.select(API_KEYS).where(
+        row_id == nearest.scalar_subquery(),
         columns.secret_sha256 == sa.bindparam("secret_sha256"),  # first: it fails alike for both
         columns.public_id == public_id,
-        columns.revoked_at_s.is_(None),
+        API_KEYS.c.revoked_at_s.is_(None),
+        sa.func.coalesce(API_KEYS.c.expires_at_s > now_s, sa.true()),
     )
+    if secrets_table is API_KEYS:
+        return query
+    return query.where(columns.key_id == API_KEYS.c.id, columns.valid_until_s > now_s)
+
+
+def _read_id(secret: str) -> str | None:
+    """Return the public id in a secret, or None for what has not the form of our secrets."""
+    match = _SECRET.fullmatch(secret)
+    return None if match is None else match[1]
+
+
+def _make_secret() -> str:
+    return f"{SECRET_PREFIX}{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
 def hash_secret(secret: str) -> str:

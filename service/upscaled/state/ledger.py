@@ -78,6 +78,18 @@ def grant(connection: Connection, key_id: int, amount: int, *, at_s: int) -> Non
     _append(connection, Hold(key_id, f"grant-{uuid.uuid4()}"), "grant", amount, at_s)
 
 
+def take(connection: Connection, key_id: int, amount: int, *, at_s: int) -> None:
+    """Take credits from a key.
+
+    Raises:
+        InvalidAmount: the key has fewer; those on hold cannot be taken.
+    """
+    if not _change_balance(connection, key_id, -amount):
+        balance = read_balance(connection, key_id)
+        raise InvalidAmount(f"{amount} credits: the key has {balance}")
+    _append(connection, Hold(key_id, f"take-{uuid.uuid4()}"), "take", -amount, at_s)
+
+
 def insert_hold(connection: Connection, hold: Hold, holder_id: str, *, at_s: int) -> None:
     """Take one credit from the balance, and put it on hold.
 
@@ -182,7 +194,9 @@ def audit(connection: Connection) -> tuple[Discrepancy, ...]:
 
 def _audit_query() -> sa.Select[int, int, int, int, int]:
     entries, keys = CREDIT_ENTRIES.c, API_KEYS.c
-    unsettled = sa.case((entries.kind == "hold", 1), (entries.kind == "grant", 0), else_=-1)
+    unsettled = sa.case(
+        (entries.kind == "hold", 1), (entries.kind.in_(["grant", "take"]), 0), else_=-1
+    )
     sums = (
         sa.select(
             entries.key_id,

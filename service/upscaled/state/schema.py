@@ -45,6 +45,8 @@ API_KEYS = Table(
     # NULL: as the settings say.
     Column("rate_per_s", Double),
     Column("rate_burst", BigInteger),
+    # NULL: never.
+    Column("expires_at_s", BigInteger),
     CheckConstraint("balance >= 0", name="balance_is_never_negative"),
 )
 # A revoked key keeps its row and its history; its name may be given to a new key.
@@ -54,6 +56,16 @@ Index(
     unique=True,
     sqlite_where=API_KEYS.c.revoked_at_s.is_(None),
     postgresql_where=API_KEYS.c.revoked_at_s.is_(None),
+)
+
+# The secrets that rotated keys had before, each valid until its time.
+FORMER_SECRETS = Table(
+    "former_secrets",
+    METADATA,
+    Column("public_id", Text, primary_key=True),
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), nullable=False, index=True),
+    Column("secret_sha256", Text, nullable=False),
+    Column("valid_until_s", BigInteger, nullable=False),
 )
 
 # Append-only. For every key, sum(amount) = its balance.
@@ -68,7 +80,7 @@ CREDIT_ENTRIES = Table(
     Column("at_s", BigInteger, nullable=False),
     UniqueConstraint("request_id", "kind"),
     CheckConstraint(
-        "(kind = 'grant' AND amount > 0) OR (kind = 'hold' AND amount < 0)"
+        "(kind = 'grant' AND amount > 0) OR (kind IN ('hold', 'take') AND amount < 0)"
         " OR (kind = 'capture' AND amount = 0) OR (kind = 'release' AND amount > 0)",
         name="amount_fits_kind",
     ),

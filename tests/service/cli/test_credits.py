@@ -34,7 +34,16 @@ def test_credits_on_hold_are_not_counted() -> None:
         assert run("credits", "show", "web").stdout == "5\n"
 
 
-@pytest.mark.parametrize("command", [("show", "unknown"), ("add", "unknown", "1")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show", "unknown"),
+        ("add", "unknown", "1"),
+        ("take", "unknown", "1"),
+        ("transfer", "web", "unknown", "1"),
+        ("transfer", "unknown", "web", "1"),
+    ],
+)
 def test_an_unknown_name_is_an_error_with_status_1(command: tuple[str, ...]) -> None:
     done = run("credits", *command)
     assert (done.exit_code, done.stdout) == (1, "")
@@ -45,6 +54,22 @@ def test_a_revoked_key_takes_no_credits() -> None:
     run("keys", "revoke", "web")
     assert run("credits", "add", "web", "1").exit_code == 1
     assert run("credits", "show", "web").exit_code == 1
+
+
+def test_credits_are_taken_and_moved_down_to_none() -> None:
+    run("keys", "create", "shop")
+    assert run("credits", "take", "web", "2").stdout.splitlines()[-1] == "3"
+    moved = run("credits", "transfer", "web", "shop", "3").stdout.splitlines()
+    assert [line.split() for line in moved[1:]] == [["web", "0"], ["shop", "3"]]
+
+
+@pytest.mark.parametrize("command", [("take", "web", "6"), ("transfer", "web", "shop", "6")])
+def test_more_credits_than_a_key_has_are_neither_taken_nor_moved(command: tuple[str, ...]) -> None:
+    run("keys", "create", "shop")
+    done = run("credits", *command)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "6 credits: the key has 5" in done.stderr
+    assert [run("credits", "show", name).stdout for name in ("web", "shop")] == ["5\n", "0\n"]
 
 
 @pytest.mark.parametrize("amount", ["0", "-1", "1.5", "many", ""])

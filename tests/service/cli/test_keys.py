@@ -1,5 +1,6 @@
 """`upscaled keys`, on a real database in a folder of each test's own."""
 
+import json
 import os
 import re
 import subprocess
@@ -68,7 +69,9 @@ def test_the_list_shows_every_key_and_no_secret() -> None:
     run("keys", "create", "x" * 64)
     run("keys", "revoke", "x" * 64)
     head, first, second = run("keys", "list").stdout.splitlines()
-    assert head.split() == ["NAME", "STATE", "CREDITS", "CREATED", "KEY", "RATE", "BURST"]
+    assert head.split() == [
+        *("NAME", "STATE", "CREDITS", "CREATED", "KEY", "RATE", "BURST", "EXPIRES")
+    ]
     assert first.split()[:3] == ["web", "active", "1234567"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.split()[3])
     assert first.split()[4] == secret[:21] + "..."
@@ -78,7 +81,7 @@ def test_the_list_shows_every_key_and_no_secret() -> None:
 
 def test_a_key_has_a_rate_of_its_own_that_can_be_changed_and_taken_back() -> None:
     def rates() -> list[list[str]]:
-        return [line.split()[5:] for line in run("keys", "list").stdout.splitlines()[1:]]
+        return [line.split()[5:7] for line in run("keys", "list").stdout.splitlines()[1:]]
 
     run("keys", "create", "fast", "--rate", "2000000", "--burst", "3")
     assert rates() == []
@@ -91,6 +94,33 @@ def test_a_key_has_a_rate_of_its_own_that_can_be_changed_and_taken_back() -> Non
     )
     run("keys", "rate", "fast")
     assert rates() == [["-", "-"], ["-", "-"], ["20", "-"]]
+
+
+def test_a_rotated_key_works_by_both_secrets_or_by_the_new_one_alone() -> None:
+    first = run("keys", "create", "web").stdout.splitlines()[-1]
+    second = run("keys", "rotate", "web").stdout.splitlines()[-1]
+    with open_state(load_settings()) as state:
+        assert None not in map(state.keys.verify, (first, second))
+    third = run("keys", "rotate", "web", "--keep", "0").stdout.splitlines()[-1]
+    with open_state(load_settings()) as state:
+        found = [state.keys.verify(each) for each in (first, second, third)]
+    assert [key and key.name for key in found] == [None, None, "web"]
+
+
+def test_the_list_as_json_shows_ends_and_new_names() -> None:
+    run("keys", "create", "web", "--credits", "7", "--rate", "2.5", "--expires", "2999-01-31")
+    run("keys", "rename", "web", "shop")
+    (key,) = json.loads(run("keys", "list", "--json").stdout)
+    assert key["key"].startswith("upk_")
+    shown = {name: key[name] for name in key if name not in ("created", "key")}
+    assert shown == {
+        "name": "shop",
+        "state": "active",
+        "credits": 7,
+        "rate": 2.5,
+        "burst": None,
+        "expires": "2999-01-31T00:00:00Z",
+    }
 
 
 def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
@@ -107,6 +137,10 @@ def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
         (("keys", "create", "web"), "web is already active"),
         (("keys", "create", "a b"), "'a b' is no name"),
         (("keys", "create", "x", "--credits", "1000000001"), "1000000001 credits"),
+        (("keys", "rename", "unknown", "x"), "no active API key named unknown"),
+        (("keys", "rotate", "unknown"), "no active API key named unknown"),
+        (("keys", "rotate", "web", "--keep", "2161"), "7779600 seconds: must be 0 to 7776000"),
+        (("keys", "create", "x", "--expires", "2020-01-31"), "would have expired already"),
         (("keys", "revoke", "unknown"), "no active API key named unknown"),
         (("keys", "rate", "unknown", "--rate", "5"), "no active API key named unknown"),
         (("keys", "rate", "web", "--rate", "0"), "a rate of 0 per second: must be 0.001 to"),
@@ -136,13 +170,15 @@ def test_a_command_that_cannot_be_carried_out_is_an_error_with_status_1(
         ("keys", "revoke"),
         ("keys", "rate"),
         ("keys", "rate", "web", "--burst", "1.5"),
-        ("keys", "rotate", "web"),
+        ("keys", "rotate"),
+        ("keys", "rotate", "web", "--keep", "-1"),
+        ("keys", "create", "web", "--expires", "31.1.2027"),
+        ("keys", "rename", "web"),
     ],
 )
 def test_a_wrong_call_has_status_2_and_changes_nothing(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2
-    heads = ["NAME", "STATE", "CREDITS", "CREATED", "KEY", "RATE", "BURST"]
-    assert run("keys", "list").stdout.split() == heads
+    assert len(run("keys", "list").stdout.splitlines()) == 1, "the heads alone"
 
 
 def test_a_data_folder_that_cannot_be_made_is_named_with_status_1(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,12 +111,36 @@ def test_added_credits_count_at_once(ledger: State) -> None:
     assert ledger.credits.balance(key_id) == ledger.credits.show("web") == 12
 
 
+def test_credits_are_taken_and_moved_in_the_ledger_of_both_databases(ledger: State) -> None:
+    key_id = key_with(ledger, 5)
+    ledger.keys.create("shop")
+    hold = ledger.credits.hold(key_id, "r1")
+    with pytest.raises(InvalidAmount, match="the key has 4"):
+        ledger.credits.take("web", 5)
+    with pytest.raises(InvalidAmount, match="the key has 4"):
+        ledger.credits.transfer("web", "shop", 5)
+    with pytest.raises(UnknownName, match="none"):
+        ledger.credits.transfer("web", "none", 1)
+    assert ledger.credits.take("web", 1) == 3
+    assert ledger.credits.transfer("web", "shop", 3) == (0, 3)
+    assert ledger.credits.audit() == ()
+    ledger.credits.release(hold)
+    assert [ledger.credits.show(name) for name in ("web", "shop")] == [1, 3]
+    assert ledger.credits.audit() == ()
+
+
 @pytest.mark.parametrize("amount", [0, -1, MAX_GRANT + 1])
 def test_credits_out_of_range_are_refused(state: State, amount: int) -> None:
-    state.keys.create("web")
-    with pytest.raises(InvalidAmount):
-        state.credits.add("web", amount)
-    assert state.credits.show("web") == 0
+    for name in ("web", "shop"):
+        state.keys.create(name)
+    for change in (
+        partial(state.credits.add, "web"),
+        partial(state.credits.take, "web"),
+        partial(state.credits.transfer, "web", "shop"),
+    ):
+        with pytest.raises(InvalidAmount):
+            change(amount)
+    assert state.credits.show("web") == state.credits.show("shop") == 0
 
 
 @pytest.mark.parametrize("amount", [1, MAX_GRANT])

@@ -11,9 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.state.conftest import Clock, MakeSettings
+from tests.service.state.conftest import Clock, MakeSettings, all_of
 from upscaled.state import RateLimit, State, open_state
-from upscaled.state.errors import InvalidAmount, InvalidName, InvalidRate, NameTaken, UnknownName
+from upscaled.state.errors import (
+    InvalidAmount,
+    InvalidExpiry,
+    InvalidName,
+    InvalidRate,
+    NameTaken,
+    UnknownName,
+)
+from upscaled.state.keys import MAX_KEEP_S
 
 
 def test_a_new_key_is_let_in_under_its_name(state: State) -> None:
@@ -53,6 +61,95 @@ def test_a_keys_own_rate_is_kept_on_both_databases(
         found = state.keys.verify(secret)
         assert found is not None
         assert found.rate == RateLimit(None, 1_000_000)
+
+
+def test_a_rotated_key_has_both_secrets_for_a_while_on_both_databases(
+    database_url: str, make_settings: MakeSettings, clock: Clock
+) -> None:
+    with open_state(make_settings(database_url=database_url), all_of(clock)) as state:
+        first = state.keys.create("web", credits=3, rate=RateLimit(2, 4))
+        second = state.keys.rotate("web", keep_s=100)
+        found = [state.keys.verify(secret) for secret in (first, second)]
+        assert found[0] == found[1]
+        assert found[0] is not None
+        assert (found[0].name, found[0].balance, found[0].rate) == ("web", 3, RateLimit(2, 4))
+        assert [key.shown_secret for key in state.keys.list()] == [second[:21] + "..."]
+        clock.now_s += 99
+        assert state.keys.verify(first) is not None
+        clock.now_s += 1
+        assert state.keys.verify(first) is None
+        assert state.keys.verify(second) is not None
+
+
+def test_rotating_again_shortens_the_time_of_earlier_secrets_and_never_prolongs_it(
+    state: State, clock: Clock
+) -> None:
+    first = state.keys.create("web")
+    second = state.keys.rotate("web", keep_s=100)
+    third = state.keys.rotate("web", keep_s=1000)
+    assert None not in map(state.keys.verify, (first, second, third))
+    clock.now_s += 100
+    assert state.keys.verify(first) is None
+    assert state.keys.verify(second) is not None
+    fourth = state.keys.rotate("web", keep_s=0)
+    assert [state.keys.verify(each) for each in (first, second, third)] == [None] * 3
+    assert state.keys.verify(fourth) is not None
+
+
+def test_a_revoke_ends_all_secrets_and_other_keys_keep_theirs(state: State) -> None:
+    secrets = [state.keys.create("web"), state.keys.rotate("web", keep_s=100)]
+    others = [state.keys.create("other"), state.keys.rotate("other", keep_s=100)]
+    state.keys.revoke("web")
+    assert [state.keys.verify(secret) for secret in secrets] == [None, None]
+    assert None not in map(state.keys.verify, others)
+    assert state.keys.verify(others[0][:21] + others[1][21:]) is None
+
+
+@pytest.mark.parametrize("keep_s", [-1, MAX_KEEP_S + 1])
+def test_a_rotation_that_is_refused_changes_no_secret(state: State, keep_s: int) -> None:
+    secret = state.keys.create("web")
+    with pytest.raises(InvalidExpiry):
+        state.keys.rotate("web", keep_s=keep_s)
+    with pytest.raises(UnknownName):
+        state.keys.rotate("other", keep_s=0)
+    assert state.keys.verify(secret) is not None
+    state.keys.rotate("web", keep_s=MAX_KEEP_S)
+    assert state.keys.verify(secret) is not None
+
+
+def test_a_key_ends_at_its_time_on_both_databases(
+    database_url: str, make_settings: MakeSettings, clock: Clock
+) -> None:
+    with open_state(make_settings(database_url=database_url), all_of(clock)) as state:
+        end_s = int(clock.now_s) + 100
+        secret = state.keys.create("guest", expires_at_s=end_s)
+        former, secret = secret, state.keys.rotate("guest", keep_s=1000)
+        clock.now_s = end_s - 1
+        assert None not in map(state.keys.verify, (former, secret))
+        clock.now_s = end_s
+        assert [state.keys.verify(each) for each in (former, secret)] == [None, None]
+        (key,) = state.keys.list()
+        assert [key.state_at(at_s) for at_s in (end_s - 1, end_s)] == ["active", "expired"]
+        with pytest.raises(InvalidExpiry):
+            state.keys.create("late", expires_at_s=end_s)
+        state.keys.revoke("guest")
+        assert state.keys.list()[0].state_at(end_s) == "revoked"
+
+
+def test_a_renamed_key_keeps_its_secret_and_credits(state: State) -> None:
+    secret = state.keys.create("web", credits=3)
+    state.keys.create("taken")
+    state.keys.rename("web", "shop")
+    found = state.keys.verify(secret)
+    assert found is not None
+    assert (found.name, state.credits.show("shop")) == ("shop", 3)
+    with pytest.raises(NameTaken, match="taken"):
+        state.keys.rename("shop", "taken")
+    with pytest.raises(InvalidName):
+        state.keys.rename("shop", "a b")
+    with pytest.raises(UnknownName, match="web"):
+        state.keys.rename("web", "new")
+    assert state.keys.names() == ("shop", "taken")
 
 
 def test_a_wrong_rate_or_name_changes_nothing(state: State) -> None:
