@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from scripts.benchmark.machine import Figures, describe_machine
 from scripts.benchmark.report import DOCS, to_table, write_into_page
 
 ON_THE_NETWORK = ("kernel", "peak", "seams", "batch")
-ON_THE_SERVICE = ("memory", "http")
+ON_THE_SERVICE = ("memory", "http", "cold")
 PARTS = (*ON_THE_NETWORK, *ON_THE_SERVICE)
 SERVED_MODEL = "upscaled-x4"
 
@@ -65,12 +66,13 @@ def measure(
 def _measure_service(
     parts: tuple[str, ...], data_dir: Path, effort: Effort, device: str
 ) -> Figures:
-    """Start one service for both parts, with the model that ships, else as it is out of the box.
+    """Start a service with the model that ships, else as it is out of the box.
 
     Memory comes first: what it is of a service that has not worked yet can be measured only then.
+    Another service, which finds what the first has measured, is for the first request.
     """
     from scripts.benchmark.server import serving
-    from scripts.benchmark.service import measure_http, measure_memory
+    from scripts.benchmark.service import measure_cold, measure_http, measure_memory
 
     settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": SERVED_MODEL}
     if effort.is_tiny:
@@ -83,6 +85,13 @@ def _measure_service(
         if "http" in parts:
             _say("http")
             report["http"] = measure_http(server, effort)
+    if "cold" in parts:
+        _say("cold")
+        cold_dir = data_dir / "cold"
+        if (data_dir / "tuning").exists():
+            shutil.copytree(data_dir / "tuning", cold_dir / "tuning")
+        with serving(cold_dir, settings) as server:
+            report["cold"] = measure_cold(server, effort)
     return report
 
 

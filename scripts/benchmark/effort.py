@@ -11,7 +11,9 @@ class Effort:
     is_tiny: everything runs in this process, untuned. alone: by side, how many requests are sent
     one after another. clients: numbers of clients. mixed_px: the sizes that clients send, in turn.
     per_client: requests of each of them. poster_px: the large image of the interference and memory
-    parts. avatars: 64x64 requests meanwhile. batch_images: files of batch_px, batch_rounds times.
+    parts. avatars: 64x64 requests meanwhile. product_rounds: product photos, cut-outs and full
+    pictures of poster_px each. cold_px: the first picture of a service that has just started.
+    batch_images: files of batch_px, batch_rounds times.
     """
 
     is_tiny: bool = False
@@ -28,6 +30,8 @@ class Effort:
     per_client: int = 6
     poster_px: int = 1500
     avatars: int = 40
+    product_rounds: int = 3
+    cold_px: int = 256
     small_px: int = 96
     small_images: int = 200
     small_clients: int = 8
@@ -62,6 +66,8 @@ QUICK: Final = Effort(
     per_client=1,
     poster_px=200,
     avatars=2,
+    product_rounds=1,
+    cold_px=64,
     small_px=64,
     small_images=4,
     small_clients=2,

@@ -111,6 +111,22 @@ def _http_rows(http: Mapping[str, Any]) -> Rows:
         f"{small['images']} images of {small['side_px']} px, {small['clients']} clients",
         f"{small['ratio']:.2f}x as fast as one at a time",
     )
+    content = http["content"]
+    side, share = content["side_px"], content["share"]
+    for name, ratio in content["ratios"].items():
+        yield (
+            f"{side}x{side} {name}, {share:.0%} of it object",
+            f"{ratio:.2f} of the time of a full picture in its format",
+        )
+
+
+def _cold_rows(cold: Mapping[str, Any]) -> Rows:
+    side_px = cold["side_px"]
+    yield (
+        f"first request of a service, {side_px}x{side_px} at x4",
+        f"{cold['first_s']:.2f} s, later ones {cold['later_s']:.2f} s; ready after "
+        f"{cold['ready_s']:.1f} s",
+    )
 
 
 def _seam_rows(seams: Mapping[str, Any]) -> Rows:
@@ -145,6 +161,7 @@ def _batch_rows(batch: Mapping[str, Any]) -> Rows:
 _PARTS: Mapping[str, Any] = {
     "kernel": _kernel_rows,
     "peak": _peak_rows,
+    "cold": _cold_rows,
     "http": _http_rows,
     "seams": _seam_rows,
     "memory": _memory_rows,

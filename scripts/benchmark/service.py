@@ -13,11 +13,12 @@ import requests
 
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Figures, query_gpu
-from scripts.benchmark.pictures import make_jpeg
+from scripts.benchmark.pictures import CONTENT_SHARE, make_jpeg, make_opaque_png, make_product
 from scripts.benchmark.server import Answer, Server
 
 AVATAR_PX = 64
 HEAD_START_S = 0.3
+COLD_REPEATS = 5
 MIB = 2**20
 PERIOD_S = 0.05
 IDLE_S = 1.0
@@ -32,6 +33,19 @@ def measure_http(server: Server, effort: Effort) -> Figures:
         "clients": {str(count): _send_mixed(server, effort, count) for count in effort.clients},
         "beside_large": _send_beside_large(server, effort),
         "small_images": _send_small(server, effort),
+        "content": _send_products(server, effort),
+    }
+
+
+def measure_cold(server: Server, effort: Effort) -> Figures:
+    """Measure the first request of a service, and the same a few times more."""
+    photo, side_px = make_jpeg(effort.cold_px, effort.cold_px), effort.cold_px
+    first, *later = (server.send(photo, side_px).seconds for _ in range(1 + COLD_REPEATS))
+    return {
+        "side_px": side_px,
+        "ready_s": round(server.ready_s, 2),
+        "first_s": round(first, 3),
+        "later_s": round(percentile(later, 50), 3),
     }
 
 
@@ -79,6 +93,26 @@ def _send_small(server: Server, effort: Effort) -> Figures:
         "clients": effort.small_clients,
         "ratio": round(one_s / many_s, 3),
     }
+
+
+def _send_products(server: Server, effort: Effort) -> Figures:
+    """Send a product photo and a cut-out, each in turn with a full picture in its format."""
+    side_px = effort.poster_px
+    pairs = {
+        "product photo, white around": (
+            make_product(side_px, has_alpha=False),
+            make_jpeg(side_px, side_px),
+        ),
+        "cut-out": (make_product(side_px, has_alpha=True), make_opaque_png(side_px)),
+    }
+    ratios = {}
+    for name, pictures in pairs.items():
+        rounds = [
+            [server.send(picture, side_px).seconds for picture in pictures]
+            for _ in range(effort.product_rounds)
+        ]
+        ratios[name] = round(percentile([few / full for few, full in rounds], 50), 3)
+    return {"side_px": side_px, "share": CONTENT_SHARE, "ratios": ratios}
 
 
 def describe(answers: Sequence[Answer], seconds: float) -> Figures:

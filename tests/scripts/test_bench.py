@@ -36,6 +36,9 @@ def assert_is_whole(report: dict[str, Any], parts: tuple[str, ...]) -> None:
         assert 0 < report["http"]["alone"]["64"]["share_outside_network"] < 1
         assert report["http"]["beside_large"]["ratio"] > 0
         assert report["http"]["small_images"]["ratio"] > 0
+        assert min(report["http"]["content"]["ratios"].values()) > 0
+    if "cold" in parts:
+        assert min(report["cold"]["first_s"], report["cold"]["later_s"]) > 0
     if "memory" in parts:
         assert report["memory"]["peak_rss_mib"] >= report["memory"]["peak_pss_mib"] > 100
     if "batch" in parts:

@@ -22,18 +22,29 @@ def report() -> dict[str, Any]:
                 "small_px": 64, "large_px": 1500, "ratio": 2.5, "idle_p95_s": 0.03
             },
             "small_images": {"images": 200, "side_px": 96, "clients": 8, "ratio": 1.5},
+            "content": {"side_px": 1500, "share": 0.4, "ratios": {"cut-out": 0.52}},
         },
+        "cold": {"side_px": 256, "ready_s": 4.04, "first_s": 0.4, "later_s": 0.25},
     }  # fmt: skip
 
 
 def test_a_table_says_on_what_and_when_it_was_measured(report: dict[str, Any]) -> None:
-    heading, *_, last = to_table(report).splitlines()
+    heading, *rows = to_table(report).splitlines()
     assert heading == "2 cores of A (avx2), no GPU; 2026-11-24."
-    assert last == "| 200 images of 96 px, 8 clients | 1.50x as fast as one at a time |"
+    assert rows[-2:] == [
+        "| 200 images of 96 px, 8 clients | 1.50x as fast as one at a time |",
+        "| 1500x1500 cut-out, 40% of it object "
+        "| 0.52 of the time of a full picture in its format |",
+    ]
+
+
+def test_a_first_request_stands_beside_later_ones(report: dict[str, Any]) -> None:
+    figures = "256x256 at x4 | 0.40 s, later ones 0.25 s; ready after 4.0 s |"
+    assert f"| first request of a service, {figures}" in to_table(report)
 
 
 def test_parts_that_were_not_measured_have_no_rows(report: dict[str, Any]) -> None:
-    del report["http"]
+    del report["http"], report["cold"]
     assert to_table(report).splitlines()[-1] == "|---|---|"
 
 
