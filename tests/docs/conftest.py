@@ -79,16 +79,19 @@ def proxy(
     upstream: str,
     certificate: Certificate,
     locations: str = "",
+    upstream_block: str = "",
 ) -> Iterator[None]:
     """Run the proxy with the page's own configuration but for addresses and paths.
 
-    `locations`: further ones for nginx, put before the first.
+    For nginx, `locations` are put before its own, and `upstream_block` in place of its own.
     """
     (block,) = read_blocks(DOCS / "proxy.md", name)
     program = find_program(name)
     assert program is not None
     if name == "nginx":
         text = block.text.replace("    location /", f"{locations}\n    location /", 1)
+        if upstream_block:
+            text = upstream_block + text.partition("\n}\n")[2]
         file = _write_nginx(text, folder, port, upstream, certificate)
         command = [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(file)]
     else:

@@ -56,15 +56,30 @@ def test_units_and_settings_parse(block: Block) -> None:
     assert all(len(parser[section]) for section in parser.sections())
 
 
+UNITS = {
+    "upscaled.service": "upscaled: image upscaling over HTTP",
+    "upscaled@.service": "upscaled on port %i",
+    "upscaled.target": "upscaled: all front ends of this machine",
+}
+
+
+def test_every_unit_of_the_pages_is_tried() -> None:
+    units = [block for block in read_all("ini") if "[Unit]" in block.text]
+    assert len(units) == len(UNITS)
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    (block,) = (each for each in read_all("ini") if "[Unit]" in each.text)
-    unit = tmp_path / "upscaled.service"
-    program = "/opt/upscaled/bin/upscaled"
-    assert program in block.text
-    unit.write_text(block.text.replace(program, shutil.which("true") or "/bin/true"))
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_takes_the_unit(name: str, tmp_path: Path) -> None:
+    for block in read_all("ini"):
+        for each, description in UNITS.items():
+            if f"Description={description}\n" in block.text:
+                program = shutil.which("true") or "/bin/true"
+                text = block.text.replace("/opt/upscaled/bin/upscaled", program)
+                (tmp_path / each).write_text(text)
+    unit = tmp_path / name.replace("@.", "@8001.")
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
-    assert "upscaled.service" not in done.stderr, done.stderr
+    assert "upscaled" not in done.stderr, done.stderr
 
 
 def _commands(block: Block) -> list[list[str]]:
