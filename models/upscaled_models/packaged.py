@@ -18,7 +18,6 @@ from upscaled_models.files import (
     incoming_file,
     read_checked,
 )
-from upscaled_models.ncnn.pair import read_pair, to_safetensors
 from upscaled_models.registry import (
     WEIGHTS_PACKAGE,
     WEIGHTS_PACKAGE_VERSION,
@@ -129,6 +128,9 @@ def install_missing(store: ModelStore) -> None:
 
 
 def _convert(pair: PackagedPair) -> bytes:
+    # Here, so that a front end, which only asks what is missing, holds no NumPy.
+    from upscaled_models.ncnn.pair import read_pair, to_safetensors
+
     param, text = _read_checked(pair.param, pair.param_sha256)
     weights, data = _read_checked(pair.weights, pair.weights_sha256)
     _, _, tensors = read_pair(text, data, param_shown_as=param, weights_shown_as=weights)

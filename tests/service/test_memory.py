@@ -58,6 +58,10 @@ def test_the_idle_front_end_stays_under_150_mib(idle: Server) -> None:
     assert idle.front_end().memory_info().rss < 150 * MIB
 
 
+def test_the_idle_front_end_loads_no_numpy(idle: Server) -> None:
+    assert "/numpy/" not in Path(f"/proc/{idle.front_end().pid}/maps").read_text()
+
+
 def test_the_supervisor_takes_under_50_mib_and_shares_most_of_it(idle: Server) -> None:
     memory = psutil.Process(idle.process.pid).memory_full_info()
     assert memory.rss < 50 * MIB
