@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -28,6 +29,8 @@ VARIABLES = {
     "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
     "AWS_REGION": "us-east-1",
 }
+# moto's server checks only that there is a signature.
+SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/d/r/s3/aws4_request"}
 
 Fault = Literal["cut", "busy", "silent", "answer lost", "cut while reading"]
 
@@ -55,9 +58,7 @@ class Bucket:
         return re.findall("<Key>(.*?)</Key>", listed)
 
     def head(self, key: str) -> requests.Response:
-        # moto's server checks only that there is a signature.
-        signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/d/r/s3/aws4_request"}
-        return requests.head(f"{self.server}/{self.name}/{key}", headers=signed, timeout=10)
+        return requests.head(f"{self.server}/{self.name}/{key}", headers=SIGNED, timeout=10)
 
     def allow(self, policy: str) -> None:
         """Set the bucket's policy."""
@@ -65,8 +66,17 @@ class Bucket:
         requests.put(url, data=policy, timeout=30).raise_for_status()
 
     def put(self, key: str, data: bytes) -> None:
-        url = f"{self.server}/{self.name}/{key}"
-        requests.put(url, data=data, timeout=60).raise_for_status()
+        url = f"{self.server}/{self.name}/{quote(key)}"
+        requests.put(url, data=data, headers=SIGNED, timeout=60).raise_for_status()
+
+    def get(self, key: str) -> bytes:
+        answer = requests.get(f"{self.server}/{self.name}/{quote(key)}", headers=SIGNED, timeout=60)
+        answer.raise_for_status()
+        return answer.content
+
+    def delete(self, key: str) -> None:
+        url = f"{self.server}/{self.name}/{quote(key)}"
+        requests.delete(url, headers=SIGNED, timeout=30).raise_for_status()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from upscaled.batch.discovery import Finder
 from upscaled.batch.file_job import FileUpscaler
 from upscaled.batch.journal import FILE_NAME, Journal
 from upscaled.batch.outcome import Kind, Outcome, Summary
+from upscaled.batch.output_folder import OutputFolder
 from upscaled.batch.output_store import OutputStore
 from upscaled.batch.run import run_batch
 from upscaled.batch.stop import Stop
@@ -108,7 +109,7 @@ class _Counting:
 
     summary: Summary
 
-    def on_part(self, source: Path, done_part: float) -> None:
+    def on_part(self, source: str, done_part: float) -> None:
         pass
 
     def add(self, outcome: Outcome) -> None:
@@ -125,7 +126,7 @@ def run_files(settings: Settings, sources: Path, results: Path) -> Spent:
     stop, summary = Stop(), Summary()
     with (
         Journal(results / FILE_NAME) as journal,
-        OutputStore(results, journal, is_overwriting=False) as store,
+        OutputStore(OutputFolder(results, journal), is_overwriting=False) as store,
         open_core(settings, scales=(SCALE,)) as core,
     ):
         upscaling = FileUpscaler(core, SCALE, store, _Counting(summary), stop.cancellation)

@@ -1,16 +1,19 @@
-"""Find the input files of a batch: files, folders, patterns, and lists of names."""
+"""Find the input files of a batch: files, folders, buckets, patterns, and lists of names."""
 
 import errno
 import os
 import select
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
-from typing import Final
+from typing import Final, Protocol
 
-from upscaled.batch.files import BatchAborted
+from upscaled.batch.bucket_source import BucketObject, find_object, list_objects, open_bucket
+from upscaled.batch.files import BatchAborted, LocalFile
+from upscaled.batch.s3_url import S3Url
 from upscaled.image.formats.table import sniff
 
 LIST: Final = "-"
@@ -35,6 +38,23 @@ TOP: Final = PurePath()
 """The output folder itself, relative to itself."""
 
 
+class SourceFile(Protocol):
+    """File of this machine or object of a bucket; its text is the whole name, alike in each run."""
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the whole name."""
+
+    def read(self, formats: Collection[str], *, is_any: bool) -> bytes:
+        """Read it whole, or less of it where it is no image; see `files.read_source`."""
+
+    def state(self) -> int | None:
+        """Return a number for it as it is now, another once it changed; None if it is gone."""
+
+    def is_whole(self, *, is_still: bool) -> bool:
+        """Return whether it is complete. is_still: it has not changed for a while."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """File to upscale.
@@ -43,7 +63,7 @@ class Source:
     that it is a failure if it is no image. error: why it, or a folder, cannot be read.
     """
 
-    path: Path
+    file: SourceFile
     folder: PurePath = TOP
     is_named: bool = False
     error: OSError | None = None
@@ -57,12 +77,13 @@ class Finder:
     walked), and links to files are. A file keeps its path below the folder, or below the fixed
     part of the pattern, by which it was found.
 
-    output_dir: never looked into; None: results lie beside their sources, and folders are errors.
-    names: those that `-` stands for.
+    output: never looked into; None: results lie beside their sources, and folders are errors.
+    names: those that `-` stands for. s3_endpoint: of the buckets.
     """
 
-    output_dir: Path | None
+    output: Path | S3Url | None
     names: Iterable[str] = ()
+    s3_endpoint: str = ""
 
     def find(self, arguments: Iterable[str]) -> Iterator[Source]:
         """Find the sources of all arguments, one after the other."""
@@ -70,18 +91,34 @@ class Finder:
             if argument == LIST:
                 for name in self.names:
                     yield from self._find_named(name)
-            elif is_pattern(argument):
+            elif is_pattern(argument) and not self._is_object(argument):
                 yield from self._find_like(argument)
             else:
                 yield from self._find_named(argument)
 
-    def walk(self, top: Path, depth: int = -1) -> Iterator[Source]:
-        """Find every file in a folder, in alphabetical order, a folder's own files first.
+    def walk(self, top: Path | S3Url, depth: int = -1) -> Iterator[Source]:
+        """Find every file in a folder or below a prefix, in alphabetical order.
 
         Args:
             depth: how many levels of folders; -1: all.
         """
-        left_out = Path(os.path.realpath(self.output_dir)) if self.output_dir else None
+        return self._walk_bucket(top) if isinstance(top, S3Url) else self._walk_folder(top, depth)
+
+    def _walk_bucket(self, top: S3Url) -> Iterator[Source]:
+        bucket = open_bucket(top.bucket, self.s3_endpoint)
+        is_inside = isinstance(self.output, S3Url) and top.holds(self.output)
+        left_out = self.output if is_inside else None
+        try:
+            for found in list_objects(bucket, top):
+                if not (isinstance(left_out, S3Url) and left_out.holds(found.url)):
+                    *folders, _ = filter(None, found.url.key[len(top.key) :].split("/"))
+                    yield Source(found, PurePath(*folders))
+        except OSError as error:
+            yield Source(BucketObject(bucket, top), error=error)
+
+    def _walk_folder(self, top: Path, depth: int) -> Iterator[Source]:
+        """Find every file in a folder, a folder's own files first."""
+        left_out = Path(os.path.realpath(self.output)) if isinstance(self.output, Path) else None
         real_top = os.path.realpath(top)
         folders = [TOP]
         while folders:
@@ -89,10 +126,10 @@ class Finder:
             try:
                 files, inside = _list_folder(top / folder)
             except OSError as error:
-                yield Source(top / folder, folder, error=error)
+                yield Source(LocalFile(top / folder), folder, error=error)
                 continue
             for name in files:
-                yield Source(top / folder / name, folder)
+                yield Source(LocalFile(top / folder / name), folder)
             if len(folder.parts) + 1 != depth:
                 folders += [
                     folder / name
@@ -101,28 +138,63 @@ class Finder:
                 ]
 
     def _find_named(self, name: str) -> Iterator[Source]:
-        path = Path(name)
+        if url := S3Url.parse(name):
+            yield from self._find_in_bucket(url)
+            return
+        file = LocalFile(Path(name))
         if "\0" in name:
-            yield Source(path, is_named=True, error=OSError(errno.EINVAL, "is no file name"))
-        elif not os.path.isdir(path):  # False for a name that is too long, where Path raises
-            yield Source(path, is_named=True)
-        elif self.output_dir is None:
-            text = "is a folder; -o says where its results go"
-            yield Source(path, is_named=True, error=OSError(errno.EISDIR, text))
+            yield Source(file, is_named=True, error=OSError(errno.EINVAL, "is no file name"))
+        elif not os.path.isdir(name):  # False for a name that is too long, where Path raises
+            yield Source(file, is_named=True)
         else:
-            yield from self.walk(path)
+            yield from self._find_below(file, file.path)
+
+    def _find_in_bucket(self, url: S3Url) -> Iterator[Source]:
+        bucket = open_bucket(url.bucket, self.s3_endpoint)
+        try:
+            found = find_object(bucket, url)
+        except OSError as error:
+            yield Source(BucketObject(bucket, url), is_named=True, error=error)
+            return
+        if found is not None and self.output is not None:
+            yield Source(found, is_named=True)
+        else:
+            yield from self._find_below(BucketObject(bucket, url), url)
+
+    def _is_object(self, argument: str) -> bool:
+        """Return whether an object's name only looks like a pattern."""
+        url = S3Url.parse(argument)
+        with suppress(OSError):  # listing then says why
+            return url is not None and bool(
+                find_object(open_bucket(url.bucket, self.s3_endpoint), url)
+            )
+        return False
+
+    def _find_below(self, file: SourceFile, top: Path | S3Url) -> Iterator[Source]:
+        """Find all in a named folder, or below a named prefix."""
+        if self.output is None:
+            text = "is a folder, or in a bucket; -o says where its results go"
+            yield Source(file, is_named=True, error=OSError(errno.EISDIR, text))
+            return
+        is_any = isinstance(top, Path)
+        for source in self.walk(top):
+            is_any = True
+            yield source
+        if not is_any:
+            error = FileNotFoundError(errno.ENOENT, "no such object, and none below it")
+            yield Source(file, is_named=True, error=error)
 
     def _find_like(self, pattern: str) -> Iterator[Source]:
         top, parts = split_pattern(pattern)
         depth = -1 if _ANY_DEPTH in parts else len(parts)
         is_any = False
-        for source in self.walk(top, depth=depth) if top.is_dir() else ():
-            if source.error or matches(source.path.relative_to(top).parts, parts):
+        for source in self.walk(top, depth=depth) if isinstance(top, S3Url) or top.is_dir() else ():
+            if source.error or matches((*source.folder.parts, source.file.name), parts):
                 is_any = True
                 yield source
         if not is_any:
             error = OSError(errno.ENOENT, "matches no file")
-            yield Source(Path(pattern), is_named=True, error=error)
+            yield Source(LocalFile(Path(pattern)), is_named=True, error=error)
 
 
 def is_pattern(argument: str) -> bool:
@@ -130,11 +202,13 @@ def is_pattern(argument: str) -> bool:
     return not _MAGIC.isdisjoint(argument) and not os.path.lexists(argument)
 
 
-def split_pattern(pattern: str) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder that a pattern begins in, and the rest by levels."""
-    parts = PurePath(pattern).parts
-    at = next(at for at, part in enumerate(parts) if not _MAGIC.isdisjoint(part))
-    return Path(*parts[:at]), parts[at:]
+def split_pattern(pattern: str) -> tuple[Path | S3Url, tuple[str, ...]]:
+    """Return the folder or prefix that a pattern begins in, and the rest by levels."""
+    url = S3Url.parse(pattern)
+    parts = PurePath(url.key if url else pattern).parts
+    magic = (at for at, part in enumerate(parts) if not _MAGIC.isdisjoint(part))
+    at = next(magic, len(parts))
+    return S3Url(url.bucket, "/".join(parts[:at])) if url else Path(*parts[:at]), parts[at:]
 
 
 def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:

@@ -2,24 +2,21 @@
 
 import hashlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from upscaled.batch.discovery import Source
 from upscaled.batch.files import (
     BatchAborted,
     CannotWrite,
     NotAnImage,
-    read_source,
     refuse_unreadable,
 )
 from upscaled.batch.fingerprint import fingerprint
-from upscaled.batch.journal import JournalUnusable, Record
+from upscaled.batch.journal import Record
 from upscaled.batch.outcome import Kind, Listener, Outcome
 from upscaled.batch.output_store import (
     ExistingResult,
@@ -101,10 +98,10 @@ class FileUpscaler:
                 more (`EngineBroken`), no result can be written, or the journal fails.
         """
         started = time.perf_counter()
-        path = Path(os.path.abspath(source.path))
-        outcome = Outcome(path, Kind.FAILED)
+        name = str(source.file)
+        outcome = Outcome(name, Kind.FAILED)
         try:
-            outcome = self._work(source, path)
+            outcome = self._work(source, name)
         except NotAnImage:
             outcome = replace(outcome, kind=Kind.PASSED_OVER)
         except UnsupportedImageFormat as error:
@@ -121,41 +118,40 @@ class FileUpscaler:
         except (Cancelled, BatchAborted):
             raise
         except Exception as error:  # noqa: BLE001  (the fault of this file; the others go on)
-            fields = event("file_failed", source=str(path))
+            fields = event("file_failed", source=name)
             _log.warning("a file failed by an unexpected error", exc_info=error, extra=fields)
             outcome = _failed(outcome, InternalError(), f"{type(error).__name__}: {error}")
         return replace(outcome, seconds=time.perf_counter() - started)
 
-    def _work(self, source: Source, path: Path) -> Outcome:
+    def _work(self, source: Source, name: str) -> Outcome:
         if source.error is not None:
             raise source.error
-        if not source.is_named and self.store.holds(path):
-            raise NotAnImage(path)
+        if not source.is_named and self.store.output.holds(name):
+            raise NotAnImage
         settings = self.core.settings
-        data = read_source(path, settings.formats, is_any=source.is_named)
+        data = source.file.read(settings.formats, is_any=source.is_named)
         header = read_header(data, settings.formats)
         output = decide_local_output(header, self.scale, keeps_depth=settings.deep_png)
         outcome = Outcome(
-            path,
+            name,
             Kind.SKIPPED,
             source_bytes=len(data),
             source_px=(header.width_px, header.height_px),
         )
-        folder = self.store.folder_of(path, source.folder)
-        names = candidate_names(path.name, self.scale, output.suffix)
+        folder = self.store.output.folder_of(name, source.folder)
+        candidates = candidate_names(source.file.name, self.scale, output.suffix)
         reservation = self.store.reserve(
-            path,
+            name,
             hashlib.sha256(data).digest(),
             self._fingerprint(header, output),
-            (folder / name for name in names),
+            (folder / candidate for candidate in candidates),
         )
         if isinstance(reservation, ExistingResult):
             return replace(outcome, result=reservation.target, record=reservation.record)
         try:
             return self._fill(reservation, data, output, outcome)
         except BaseException:
-            with suppress(JournalUnusable):  # the next run clears the row away
-                self.store.release(reservation)
+            self.store.release(reservation)
             raise
 
     def _fill(
@@ -163,20 +159,19 @@ class FileUpscaler:
     ) -> Outcome:
         """Commit what the network makes of the file, or a copy of what it made before."""
         content = reservation.source_sha256, reservation.fingerprint
-        if identical := self.store.find_identical(*content):
+        if identical := self.store.output.find_identical(*content):
             record, result = identical
             outcome = replace(outcome, kind=Kind.COPIED)
         else:
             upscaled = self._upscale(outcome.source, data, output)
             record, result = _describe(upscaled, *content), upscaled.data
             outcome = replace(outcome, kind=Kind.UPSCALED, timings=upscaled.timings)
-        record = replace(record, mtime_ns=self.store.write(reservation, result))
-        self.store.commit(reservation, record)
+        record = self.store.commit(reservation, record, result)
         return replace(outcome, result=reservation.target, record=record)
 
-    def _upscale(self, path: Path, data: bytes, output: OutputSpec) -> Result:
+    def _upscale(self, name: str, data: bytes, output: OutputSpec) -> Result:
         def on_tile(done: int, total: int) -> None:
-            self.listener.on_part(path, done / total if total else 1.0)
+            self.listener.on_part(name, done / total if total else 1.0)
 
         with self.pixels.hold(output.canvas_px):
             return self.core.upscale(

@@ -1,21 +1,33 @@
 """Read sources whole, and write results whole or not at all."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-from upscaled.errors import FileSizeTooLarge, InvalidParameter, NotFound, UnsupportedImageFormat
+from upscaled.errors import (
+    FileSizeTooLarge,
+    InternalError,
+    InvalidParameter,
+    NotFound,
+    ServiceError,
+    UnsupportedImageFormat,
+)
 from upscaled.image.formats.table import OPTIONAL, sniff
 
 MAX_SOURCE_BYTES: Final = 2**30
 """A file of 100 megapixels, the most that is decoded, takes less in any format."""
-_HEAD_BYTES: Final = 4096
-_TAIL_BYTES: Final = 18
+HEAD_BYTES: Final = 4096
+TAIL_BYTES: Final = 18
+_OLD_S: Final = 60.0
+"""What last changed so long ago is at rest; clocks of two machines may differ less."""
 
 
 class BatchAborted(Exception):
@@ -33,17 +45,18 @@ class OutputFull(BatchAborted):
 
 
 class NotAnImage(Exception):
-    """A file is no picture in any known format."""
+    """A source is no picture in any known format, or itself a result."""
 
 
 NO_MORE_WRITES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors after which every further write fails too, not only this file's."""
 
 
-def refuse_unreadable(error: OSError) -> NotFound | InvalidParameter:
+def refuse_unreadable(error: OSError) -> ServiceError:
     """Return a file's own error in the contract's words: it is gone, or cannot be read."""
     reason = error.strerror or type(error).__name__
-    kind = NotFound if isinstance(error, FileNotFoundError) else InvalidParameter
+    kinds = {errno.ENOENT: NotFound, errno.EIO: InternalError}
+    kind = kinds.get(error.errno or 0, InvalidParameter)
     return kind(reason[:1].lower() + reason[1:])
 
 
@@ -71,22 +84,91 @@ def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise InvalidParameter("is no regular file")
-        head = file.read(_HEAD_BYTES)
-        file.seek(max(0, status.st_size - _TAIL_BYTES))
-        format_name = sniff(head + file.read(_TAIL_BYTES))
+        head = file.read(HEAD_BYTES)
+        file.seek(max(0, status.st_size - TAIL_BYTES))
+        check_ends(head + file.read(TAIL_BYTES), status.st_size, formats, is_any=is_any)
         file.seek(0)
-        if format_name is not None and format_name not in formats:
-            raise refuse_format(format_name)
-        if format_name is None and not is_any:
-            raise NotAnImage(path)
-        if status.st_size > MAX_SOURCE_BYTES:
-            raise FileSizeTooLarge
         return file.read(MAX_SOURCE_BYTES)
+
+
+def check_ends(ends: bytes, size_bytes: int, formats: Collection[str], *, is_any: bool) -> None:
+    """Refuse a source by its first and last bytes and its size, see `read_source`."""
+    format_name = sniff(ends)
+    if format_name is not None and format_name not in formats:
+        raise refuse_format(format_name)
+    if format_name is None and not is_any:
+        raise NotAnImage
+    if size_bytes > MAX_SOURCE_BYTES:
+        raise FileSizeTooLarge
 
 
 def _open_at_once(path: str, flags: int) -> int:
     """Open without waiting for a writer, where the file is a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """File of this machine as a source, see `upscaled.batch.discovery.SourceFile`."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return os.path.abspath(self.path)
+
+    @property
+    def name(self) -> str:
+        """Return the last part of its path."""
+        return self.path.name
+
+    def read(self, formats: Collection[str], *, is_any: bool) -> bytes:
+        """Read it, see `read_source`."""
+        return read_source(self.path, formats, is_any=is_any)
+
+    def state(self) -> int | None:
+        """Return a number for it as it is now; None if it is gone, or no regular file."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        return hash((str(self.path), status.st_dev, status.st_ino, status.st_size, *times))
+
+    def is_whole(self, *, is_still: bool) -> bool:
+        """Return whether it is at rest, now or for long, and not being written."""
+        return (is_still or _is_old(self.path)) and not is_being_written(self.path)
+
+
+def is_being_written(path: Path) -> bool:
+    """Return whether some process has the file open for writing; False where that is unknown.
+
+    Linux grants a lease for reading only while no process writes. It is given up at once; a writer
+    that comes in between waits for that, and this process is sent SIGIO, which must be ignored.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False  # reading the file then says why
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:  # others: not our file, or a file system without leases
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return time.time() - max(status.st_mtime, status.st_ctime) > _OLD_S
 
 
 def part_of(target: Path) -> Path:
@@ -114,7 +196,7 @@ def write_part(target: Path, part: Path, data: bytes) -> int:
             return os.fstat(file.fileno()).st_mtime_ns
     except OSError as error:
         drop_part(part)
-        raise _describe_failed_write(target, error) from error
+        raise describe_failed_write(target, error) from error
 
 
 def rename_part(target: Path, part: Path) -> None:
@@ -127,7 +209,7 @@ def rename_part(target: Path, part: Path) -> None:
     try:
         os.replace(part, target)
     except OSError as error:
-        raise _describe_failed_write(target, error) from error
+        raise describe_failed_write(target, error) from error
     with suppress(OSError):  # some file systems cannot; the journal notices what is lost there
         descriptor = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -136,9 +218,10 @@ def rename_part(target: Path, part: Path) -> None:
             os.close(descriptor)
 
 
-def _describe_failed_write(target: Path, error: OSError) -> CannotWrite | OutputFull:
+def describe_failed_write(target: Path | str, error: OSError) -> CannotWrite | OutputFull:
+    """Return the error of a result that could not be written."""
     if error.errno in NO_MORE_WRITES:
-        return OutputFull(f"{target.parent}: {error.strerror}")
+        return OutputFull(f"{os.path.dirname(target)}: {error.strerror}")
     return CannotWrite(f"{target}: cannot be written: {error.strerror}")
 
 

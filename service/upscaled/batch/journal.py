@@ -77,7 +77,7 @@ class Row:
     """Row of one result: its path, its source, and what was last written there, if anything was."""
 
     path: PurePath
-    source: Path
+    source: str
     phase: Phase
     record: Record | None
 
@@ -135,7 +135,7 @@ class Journal:
         """Return what is in flight; as the journal is opened, what a killed run left."""
         return self._select("phase > 0")
 
-    def reserve(self, path: PurePath, source: Path) -> None:
+    def reserve(self, path: PurePath, source: str) -> None:
         """Reserve a path for a source; what was written there before stays known."""
         self._run(
             "INSERT INTO results (place, source, phase) VALUES (?, ?, ?) ON CONFLICT (place)"
@@ -201,7 +201,7 @@ class Journal:
         return [
             Row(
                 PurePath(os.fsdecode(path)),
-                Path(os.fsdecode(source)),
+                os.fsdecode(source),
                 Phase(phase),
                 Record(*record) if record[2] is not None else None,
             )

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from upscaled.batch.journal import Record
@@ -40,14 +39,14 @@ _NO_TIMINGS: Final = Timings(0, 0, 0, 0)
 class Outcome:
     """Outcome of one file.
 
-    result: the path of its result. record: describes that; None while another thread makes it.
+    source, result: their whole names. record: describes that; None while another thread makes it.
     error_code, error: of the contract, and in words. source_px: (width, height). seconds: from
     reading to writing, in turn with other files; the stages of `timings` are within it.
     """
 
-    source: Path
+    source: str
     kind: Kind
-    result: Path | None = None
+    result: str | None = None
     record: Record | None = None
     error_code: str = ""
     error: str = ""
@@ -73,8 +72,8 @@ class Outcome:
         them back).
         """
         return {
-            "source": str(self.source),
-            "result": None if self.result is None else str(self.result),
+            "source": self.source,
+            "result": self.result,
             "outcome": str(self.kind),
             "error_code": self.error_code or None,
             "error": self.error or None,
@@ -93,7 +92,7 @@ class Outcome:
 class Listener(Protocol):
     """Listener to a batch as it runs."""
 
-    def on_part(self, source: Path, done_part: float) -> None:
+    def on_part(self, source: str, done_part: float) -> None:
         """Take note of the part of a file's tiles that is done, 0 to 1; from any thread."""
 
     def add(self, outcome: Outcome) -> None:

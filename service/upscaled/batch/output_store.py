@@ -2,26 +2,16 @@
 
 import hashlib
 import os
-import stat
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path, PurePath
-from typing import Final, Self
+from pathlib import PurePath
+from typing import Final, Protocol, Self
 
-from upscaled.batch.files import (
-    CannotWrite,
-    OutputFull,
-    drop_part,
-    part_of,
-    rename_part,
-    write_part,
-)
-from upscaled.batch.journal import Journal, Phase, Record, Row
+from upscaled.batch.journal import JournalUnusable, Record
 from upscaled.errors import InvalidParameter
-
-ROOT: Final = Path("/")
 
 MAX_NAME_BYTES: Final = 255
 """The longest file name that ext4, XFS, Btrfs, APFS and NTFS take."""
@@ -31,181 +21,177 @@ _MAX_FURTHER_BYTES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """Entry of an output at one path.
+
+    record: of the result that this program made there last, if any; is_of_source: from the source
+    in question. is_intact: whether just that result is there, None where nothing is. e_tag: of the
+    object, in a bucket.
+    """
+
+    record: Record | None = None
+    is_of_source: bool = False
+    is_intact: bool | None = None
+    e_tag: str = ""
+
+    def is_of(self, source_sha256: bytes, fingerprint: bytes) -> bool:
+        """Return whether the result was made of this content by these settings."""
+        return self.record is not None and (
+            (self.record.source_sha256, self.record.fingerprint) == (source_sha256, fingerprint)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ReservedPath:
     """Result path that is reserved for one source, by its content and its settings.
 
-    path: below the root of the store. target: the same as a whole path.
+    path: below the root of the output. target: the same as a whole name. before: what is there.
     """
 
     path: PurePath
-    target: Path
+    target: str
+    source: str
     source_sha256: bytes
     fingerprint: bytes
+    before: Entry
 
 
 @dataclass(frozen=True, slots=True)
 class ExistingResult:
     """Result that exists; `record` is None while another thread makes it for the same source."""
 
-    target: Path
+    target: str
     record: Record | None
 
 
-class OutputStore:
-    """Store of the results below one folder, as their journal records them.
+class Output(Protocol):
+    """Folder or bucket that takes results, for any number of threads.
 
-    root: the output folder; None: results lie beside their sources. is_overwriting: whether what
-    was not made by this program, or was changed since, may be replaced.
+    Sources and results go by their whole names, as in `SourceFile`. Methods raise `JournalUnusable`
+    where a journal fails, and an `OSError` where what is there cannot be read.
     """
 
-    def __init__(self, root: Path | None, journal: Journal, *, is_overwriting: bool) -> None:
-        self._root = ROOT if root is None else Path(os.path.abspath(root))
-        self._is_beside = root is None
-        self._journal = journal
-        self._is_overwriting = is_overwriting
+    def recover(self) -> None:
+        """Clear away what a killed run left, before anything else."""
 
-    def __enter__(self) -> Self:
-        """Recover what a killed run left: see `upscaled.batch.journal`.
+    def locate(self, path: PurePath) -> str:
+        """Return the whole name of a path below the root."""
 
-        A result that cannot be given its name now is made again, or refused, when its source comes.
-        """
-        for row in self._journal.interrupted():
-            target = self._root / row.path
-            part = self._part(target)
-            if row.phase is Phase.WRITTEN and part.exists():
-                with suppress(CannotWrite, OutputFull):
-                    rename_part(target, part)
-            drop_part(part)
-            self._journal.release(row.path)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: each reservation was committed or released."""
-
-    def folder_of(self, source: Path, folder: PurePath) -> PurePath:
+    def folder_of(self, source: str, folder: PurePath) -> PurePath:
         """Return the folder of a source's result, below the root; `folder`: of its `Source`."""
-        return source.parent.relative_to(ROOT) if self._is_beside else folder
 
-    def holds(self, path: Path) -> bool:
-        """Return whether a file is a result that lies here."""
-        if not path.is_relative_to(self._root):
-            return False
-        row = self._journal.find(path.relative_to(self._root))
-        return row is not None and row.record is not None
+    def holds(self, source: str) -> bool:
+        """Return whether a source is itself a result that lies here."""
 
-    def reserve(
-        self, source: Path, source_sha256: bytes, fingerprint: bytes, paths: Iterator[PurePath]
-    ) -> ReservedPath | ExistingResult:
-        """Reserve the first of `paths` below the root that is free for the result of `source`.
-
-        Raises:
-            InvalidParameter: a file is there that this program did not make, or not like that.
-        """
-        with self._journal.lock:
-            for path in paths:
-                target = self._root / path
-                row = self._journal.find(path)
-                if row is None or _is_free_for(row, source, source_sha256, fingerprint):
-                    if existing := self._find_existing(target, row, source_sha256, fingerprint):
-                        return existing
-                    self._journal.reserve(path, source)
-                    return ReservedPath(path, target, source_sha256, fingerprint)
-        raise AssertionError("names never end")
+    def look(self, path: PurePath, source: str) -> Entry:
+        """Return what is at a path, for a source that may become its own."""
 
     def find_identical(
         self, source_sha256: bytes, fingerprint: bytes
     ) -> tuple[Record, bytes] | None:
         """Find a result of the same content by the same settings that is still as it was made."""
-        for row in self._journal.find_identical(source_sha256, fingerprint):
-            target = self._root / row.path
-            if row.record and is_intact(target, row.record):
-                return row.record, target.read_bytes()
-        return None
 
-    def write(self, reservation: ReservedPath, data: bytes) -> int:
-        """Write the result beside its reserved path, the first step of committing it.
+    def begin(self, reservation: ReservedPath) -> None:
+        """Take note that a path is reserved."""
 
-        Returns:
-            its modification time, in ns.
-
-        Raises:
-            CannotWrite, OutputFull: see `write_part`.
-        """
-        return write_part(reservation.target, self._part(reservation.target), data)
-
-    def commit(self, reservation: ReservedPath, record: Record) -> None:
-        """Commit the result: from here on it is complete and recorded, even after a kill.
+    def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
+        """Write the result whole and recorded, also after a kill, and return its final record.
 
         Raises:
             CannotWrite, OutputFull: the path is as it was before.
         """
-        before = self._journal.find(reservation.path)
-        self._journal.record(reservation.path, record)
-        try:
-            rename_part(reservation.target, self._part(reservation.target))
-        except (CannotWrite, OutputFull):
-            if before is not None and before.record is not None:
-                self._journal.record(reservation.path, before.record)
-            raise
-        self._journal.commit(reservation.path)
+
+    def release(self, reservation: ReservedPath) -> None:
+        """Leave nothing of a result that was not written."""
+
+
+class OutputStore:
+    """Store of the results in one output: who may write where.
+
+    is_overwriting: whether what was not made by this program, or was changed since, may be
+    replaced.
+    """
+
+    def __init__(self, output: Output, *, is_overwriting: bool) -> None:
+        self.output = output
+        self._is_overwriting = is_overwriting
+        self._lock = threading.Lock()
+        self._sources: dict[PurePath, str] = {}
+        """By path: the source that a thread has in hand."""
+
+    def __enter__(self) -> Self:
+        self.output.recover()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: each reservation was committed or released."""
+
+    def reserve(
+        self, source: str, source_sha256: bytes, fingerprint: bytes, paths: Iterator[PurePath]
+    ) -> ReservedPath | ExistingResult:
+        """Reserve the first of `paths` below the root that is free for the result of `source`.
+
+        Raises:
+            InvalidParameter: a file is there that this program did not make, or not like that.
+            OSError: what is there cannot be read.
+        """
+        content = source_sha256, fingerprint
+        for path in paths:
+            target = self.output.locate(path)
+            with self._lock:
+                if (owner := self._sources.get(path)) is None:
+                    self._sources[path] = source
+            if owner == source:
+                return ExistingResult(target, None)
+            if owner is not None:
+                continue
+            found = None
+            try:
+                found = self._look(path, target, source, content)
+            finally:
+                if not isinstance(found, ReservedPath):
+                    self._forget(path)
+            if found is not None:
+                return found
+        raise AssertionError("names never end")
+
+    def commit(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
+        """Commit the result: from here on it is complete and recorded, even after a kill.
+
+        Raises:
+            CannotWrite, OutputFull: the path is as it was before, and still reserved.
+        """
+        record = self.output.write(reservation, record, data)
+        self._forget(reservation.path)
+        return record
 
     def release(self, reservation: ReservedPath) -> None:
         """Give up a reservation, and leave nothing of it."""
-        drop_part(self._part(reservation.target))
-        self._journal.release(reservation.path)
+        with suppress(JournalUnusable):  # the next run clears the row away
+            self.output.release(reservation)
+        self._forget(reservation.path)
 
-    def _part(self, target: Path) -> Path:
-        """Name the unfinished file; without a journal, process ids keep runs apart."""
-        part = part_of(target)
-        return part if self._journal.is_kept else part.with_suffix(f".{os.getpid()}.part")
+    def _forget(self, path: PurePath) -> None:
+        with self._lock:
+            self._sources.pop(path, None)
 
-    def _find_existing(
-        self, target: Path, row: Row | None, source_sha256: bytes, fingerprint: bytes
-    ) -> ExistingResult | None:
-        """Return what is there already, if that is the result that is wanted."""
-        if row is not None and row.phase is not Phase.COMMITTED:
-            return ExistingResult(target, None)
-        record = row.record if row is not None else None
-        if record is None:
-            is_ours = False if os.path.lexists(target) else None
-        else:
-            is_ours = is_intact(target, record)
-        if is_ours is False and not self._is_overwriting:
+    def _look(
+        self, path: PurePath, target: str, source: str, content: tuple[bytes, bytes]
+    ) -> ReservedPath | ExistingResult | None:
+        """Decide by what is at a path; None: it is another source's."""
+        entry = self.output.look(path, source)
+        if entry.record and not (entry.is_of_source or entry.is_of(*content)):
+            return None
+        if entry.is_intact is False and not self._is_overwriting:
             raise InvalidParameter(
                 f"{target} is there and was not made by this command, or was changed since; "
                 "--overwrite replaces it"
             )
-        if is_ours and _is_of(record, source_sha256, fingerprint):
-            return ExistingResult(target, record)
-        return None
-
-
-def is_intact(path: Path, record: Record) -> bool | None:
-    """Return whether a result is what was written, None where it is gone.
-
-    It is read only where its modification time differs.
-    """
-    try:
-        status = os.lstat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != record.size_bytes:
-            return False
-        if status.st_mtime_ns == record.mtime_ns:
-            return True
-        return hashlib.sha256(path.read_bytes()).digest() == record.sha256
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _is_free_for(row: Row, source: Path, source_sha256: bytes, fingerprint: bytes) -> bool:
-    if row.source == source:
-        return True
-    return row.phase is Phase.COMMITTED and _is_of(row.record, source_sha256, fingerprint)
-
-
-def _is_of(record: Record | None, source_sha256: bytes, fingerprint: bytes) -> bool:
-    return record is not None and (
-        (record.source_sha256, record.fingerprint) == (source_sha256, fingerprint)
-    )
+        if entry.is_intact and entry.is_of(*content):
+            return ExistingResult(target, entry.record)
+        reservation = ReservedPath(path, target, source, *content, entry)
+        self.output.begin(reservation)
+        return reservation
 
 
 def candidate_names(source_name: str, scale: int, ending: str) -> Iterator[str]:

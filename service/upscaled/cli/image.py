@@ -8,32 +8,43 @@ import itertools
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from upscaled.batch.discovery import LIST, Finder, Source, read_names
+from upscaled.batch.files import BatchAborted
 from upscaled.batch.outcome import Kind
+from upscaled.batch.s3_url import S3Url
 from upscaled.batch.stop import Stop
-from upscaled.cli.batch import BatchCommand, Json, Model, Overwrite, Scale
+from upscaled.cli.batch import (
+    BatchCommand,
+    Json,
+    Model,
+    Overwrite,
+    Scale,
+    is_same_place,
+    parse_place,
+)
 from upscaled.cli.batch_report import BatchReport
 
 Files = Annotated[
     list[str],
     typer.Argument(
         metavar="FILES",
-        help="files, folders, quoted patterns like 'in/**/*.png', or - for names on "
-        "standard input, one a line",
+        help="files, folders, s3://BUCKET/PREFIX, quoted patterns like 'in/**/*.png', or - for "
+        "names on standard input, one a line",
     ),
 ]
 OutputDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "-o",
         "--output-dir",
         metavar="DIR",
-        help="folder of the results; beside each file if none",
+        help="folder of the results, or s3://BUCKET/PREFIX; beside each file if none",
     ),
 ]
 EndsInNull = Annotated[
@@ -68,6 +79,11 @@ def run(
     two results would have one name, the second is FILE.png-x4.jpg; a name
     too long for a file is cut, and ends in ~ and ten digits of its own.
 
+    Buckets are those of UPSCALED_S3_ENDPOINT or Amazon's, with the credentials
+    of AWS's own variables or the machine's role; what lies below a prefix is
+    treated as in a folder. There each result says itself what it was made of,
+    and no journal lies beside it.
+
     What is done is skipped: the same content with the same settings,
     whatever its name. A journal in DIR (.upscaled-journal.sqlite3) knows it;
     delete it, with the results, to begin anew. A run that was killed goes on
@@ -85,11 +101,13 @@ def run(
     (unless --ignore-unsupported), or no result can be written any more, 2 for
     a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    _check_call(files, output_dir, ends_in_null=ends_in_null)
-    batch = BatchCommand(scale, model, output_dir, is_json=is_json, is_overwriting=is_overwriting)
+    output = None if output_dir is None else parse_place(output_dir)
+    _check_call(files, output, ends_in_null=ends_in_null)
+    batch = BatchCommand(scale, model, output, is_json=is_json, is_overwriting=is_overwriting)
     stop = batch.stop
     names = read_names(0, b"\0" if ends_in_null else b"\n", stop.requested)
-    batch.run(_find_sources(Finder(output_dir, names), files, batch.report, stop))
+    finder = Finder(output, names, batch.settings.s3_endpoint)
+    batch.run(_find_sources(finder, files, batch.report, stop))
     if stop.signals:
         print("upscaled: stopped; the same call goes on where it was", file=sys.stderr)
         raise typer.Exit(128 + stop.signals[0])
@@ -98,7 +116,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _check_call(files: list[str], output_dir: Path | None, *, ends_in_null: bool) -> None:
+def _check_call(files: list[str], output: Path | S3Url | None, *, ends_in_null: bool) -> None:
     """Refuse a call that contradicts itself, before anything is read or written."""
     if ends_in_null and LIST not in files:
         raise typer.BadParameter("-0 is about names on standard input: give - as well")
@@ -106,11 +124,14 @@ def _check_call(files: list[str], output_dir: Path | None, *, ends_in_null: bool
         raise typer.BadParameter("standard input can be read once: give one -")
     if LIST in files and sys.stdin is None:
         raise typer.BadParameter("there is no standard input")
-    for folder in (Path(name) for name in files if Path(name).is_dir()):
-        if output_dir is None:
-            raise typer.BadParameter(f"{folder} is a folder: -o says where its results go")
-        if output_dir.exists() and output_dir.samefile(folder):
-            raise typer.BadParameter(f"{folder} is the output folder itself")
+    for place in map(parse_place, files):
+        if isinstance(place, Path) and not place.is_dir():
+            continue
+        kind = "a folder" if isinstance(place, Path) else "in a bucket"
+        if output is None:
+            raise typer.BadParameter(f"{place} is {kind}: -o says where its results go")
+        if is_same_place(place, output):
+            raise typer.BadParameter(f"{place} is the output folder itself")
 
 
 def _find_sources(
@@ -120,7 +141,8 @@ def _find_sources(
 
     def count() -> None:
         seen = itertools.takewhile(lambda _: not stop.requested.is_set(), finder.find(files))
-        report.expect(sum(1 for _ in seen))
+        with suppress(BatchAborted):  # which ends the batch itself
+            report.expect(sum(1 for _ in seen))
 
     if report.has_bar and LIST not in files:
         threading.Thread(target=count, daemon=True).start()

@@ -7,14 +7,25 @@ from typing import Annotated
 import typer
 
 from upscaled.batch.discovery import Finder
-from upscaled.batch.watcher import FolderWatcher
-from upscaled.cli.batch import BatchCommand, Json, Model, Overwrite, Scale
+from upscaled.batch.s3_url import S3Url
+from upscaled.batch.watcher import Watcher
+from upscaled.cli.batch import (
+    BatchCommand,
+    Json,
+    Model,
+    Overwrite,
+    Scale,
+    is_same_place,
+    parse_place,
+    require_readable_bucket,
+)
 
 InputDir = Annotated[
-    Path,
-    typer.Argument(metavar="IN", exists=True, file_okay=False, help="folder that files arrive in"),
+    str, typer.Argument(metavar="IN", help="folder that files arrive in, or s3://BUCKET/PREFIX")
 ]
-OutputDir = Annotated[Path, typer.Argument(metavar="OUT", help="folder of the results")]
+OutputDir = Annotated[
+    str, typer.Argument(metavar="OUT", help="folder of the results, or s3://BUCKET/PREFIX")
+]
 SettleS = Annotated[
     float,
     typer.Option(
@@ -39,16 +50,23 @@ def run(
     it open for writing, where the system can say, and it has not changed for
     a while. Files that are moved in, also in folders, or changed later are
     taken too. The folder is looked through every second, or more rarely where
-    that takes long, so that network file systems work as well.
+    that takes long, so that network file systems work as well; a bucket every
+    five seconds, whose objects are complete as soon as they are there.
 
     The first signal ends it cleanly: images under way are finished for at most
     UPSCALED_SHUTDOWN_GRACE_S; the next run takes the others. Exit status: 0
     after a signal, 1 if it could not begin or the device failed, 2 for a wrong
     call. Images that fail do not end it.
     """
-    if output_dir.exists() and output_dir.samefile(input_dir):
-        raise typer.BadParameter(f"{output_dir} is the watched folder itself")
-    batch = BatchCommand(scale, model, output_dir, is_json=is_json, is_overwriting=is_overwriting)
-    watcher = FolderWatcher(Finder(output_dir), input_dir, settle_s=settle_s)
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # see `watcher.is_being_written`
+    place, output = parse_place(input_dir), parse_place(output_dir)
+    if isinstance(place, Path) and not place.is_dir():
+        raise typer.BadParameter(f"{place} is no folder")
+    if is_same_place(place, output):
+        raise typer.BadParameter(f"{output} is the watched folder itself")
+    batch = BatchCommand(scale, model, output, is_json=is_json, is_overwriting=is_overwriting)
+    endpoint = batch.settings.s3_endpoint
+    if isinstance(place, S3Url):
+        require_readable_bucket(place, endpoint)
+    watcher = Watcher(Finder(output, s3_endpoint=endpoint), place, settle_s=settle_s)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # see `files.is_being_written`
     batch.run(watcher.wait_for(batch.stop.requested), grace_s=batch.settings.shutdown_grace_s)

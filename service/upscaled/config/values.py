@@ -60,17 +60,18 @@ def _check_formats(value: tuple[str, ...]) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"{unknown[0]} is none of {', '.join(sorted(_EXTRA_FORMATS))}")
     if "heic" in value:
-        _require_package("heic needs", "pillow-heif")
+        require_package("heic needs", "pillow-heif")
     return value
 
 
 def _check_traces(value: bool) -> bool:
     if value:
-        _require_package("traces need", "opentelemetry-exporter-otlp-proto-http")
+        require_package("traces need", "opentelemetry-exporter-otlp-proto-http")
     return value
 
 
-def _require_package(what_needs: str, name: str) -> None:
+def require_package(what_needs: str, name: str) -> None:
+    """Raise `ValueError`, with the way to install it, where a package is missing."""
     if not any(importlib.metadata.distributions(name=name)):
         raise ValueError(f"{what_needs} {name}: pip install -r requirements-extras.lock")
 
@@ -94,7 +95,7 @@ def _check_results_url(value: str) -> str:
         return value
     if not _BUCKET_URL.fullmatch(value):
         raise ValueError("must be s3://BUCKET or s3://BUCKET/PREFIX, without keys and options")
-    _require_package("a bucket needs", "obstore")
+    require_package("a bucket needs", "obstore")
     return value.rstrip("/")
 
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -38,7 +37,7 @@ ANSWER_WITHIN_S: Final = 10.0
 """For a small request with its retries, and for each piece of a result that is read."""
 SLOWEST_BYTES_PER_S: Final = 1_000_000
 """Storing a result may take so much longer: 100 MB nearly two minutes."""
-_LISTED_AT_ONCE: Final = 1000
+LISTED_AT_ONCE: Final = 1000
 """Names that S3 lists and deletes in one request."""
 _UUID7: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _FILE_NAME: Final = re.compile(rf"{_UUID7}\.({EXTENSION_PATTERN})")
@@ -127,7 +126,7 @@ class BucketResults:
         earlier = self._earlier.sweep()
         removed = 0
         with reporting("sweep"):
-            for page in obstore.list(self._quick, chunk_size=_LISTED_AT_ONCE):
+            for page in obstore.list(self._quick, chunk_size=LISTED_AT_ONCE):
                 names = [each["path"] for each in page if _FILE_NAME.fullmatch(each["path"])]
                 expired = [name for name in names if self._expires_in_s(name) <= 0]
                 if expired:
@@ -220,10 +219,10 @@ def read_creation_s(file_name: str) -> float:
 
 def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
     """Return a client with the credentials and region of AWS's own variables, or of the machine."""
-    address = urlsplit(url)
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
     return S3Store(
-        address.netloc,
-        prefix=address.path.strip("/") or None,
+        bucket,
+        prefix=prefix.strip("/") or None,
         client_options={
             "timeout": timeout,
             "connect_timeout": timedelta(seconds=3),

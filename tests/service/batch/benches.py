@@ -10,14 +10,18 @@ from PIL import Image as PillowImage
 
 from tests.service.image.samples import picture
 from tests.service.upscale.true_engine import TrueEngine
+from upscaled.batch.bucket_source import open_bucket
 from upscaled.batch.discovery import Finder
 from upscaled.batch.file_job import FileUpscaler
 from upscaled.batch.journal import FILE_NAME, Journal
 from upscaled.batch.outcome import Kind, Outcome
-from upscaled.batch.output_store import OutputStore
+from upscaled.batch.output_bucket import OutputBucket
+from upscaled.batch.output_folder import OutputFolder
+from upscaled.batch.output_store import Output, OutputStore
 from upscaled.batch.run import run_batch
+from upscaled.batch.s3_url import S3Url
 from upscaled.batch.stop import Stop
-from upscaled.config import load_settings
+from upscaled.config import Settings, load_settings
 from upscaled.upscale.opening import open_core
 from upscaled_models.backends.base import Engine
 
@@ -35,7 +39,7 @@ class Noting:
 
     outcomes: list[Outcome]
 
-    def on_part(self, source: Path, done_part: float) -> None:
+    def on_part(self, source: str, done_part: float) -> None:
         assert 0 <= done_part <= 1
 
     def add(self, outcome: Outcome) -> None:
@@ -50,6 +54,8 @@ class Batch:
     engine: TrueEngine = field(default_factory=true_engine)
     settings: dict[str, object] = field(default_factory=dict)
     is_overwriting: bool = False
+    output: S3Url | None = None
+    """In place of `output_dir`, which then holds the journal; `settings` name the endpoint."""
 
     @property
     def source_dir(self) -> Path:
@@ -65,23 +71,30 @@ class Batch:
         settings = load_settings({}, data_dir=self.folder / "data", **self.settings)
         with (
             Journal(self.output_dir / FILE_NAME) as journal,
-            OutputStore(self.output_dir, journal, is_overwriting=self.is_overwriting) as store,
+            OutputStore(
+                self._open_output(settings, journal), is_overwriting=self.is_overwriting
+            ) as store,
             open_core(
                 settings, scales=(SCALE,), open_engine=lambda _: cast(Engine, self.engine)
             ) as core,
         ):
             yield FileUpscaler(core, SCALE, store, Noting(outcomes), stop.cancellation)
 
+    def _open_output(self, settings: Settings, journal: Journal) -> Output:
+        if self.output is None:
+            return OutputFolder(self.output_dir, journal)
+        bucket = open_bucket(self.output.bucket, settings.s3_endpoint)
+        return OutputBucket(self.output, bucket, journal)
+
     def run(self, *arguments: str, stop: Stop | None = None) -> dict[str, Outcome]:
         """Outcomes by the source's name below `source_dir`, or by its whole one."""
         outcomes: list[Outcome] = []
         stop = stop or Stop()
         with self.upscaling(stop, outcomes) as upscaling:
-            found = Finder(self.output_dir).find(arguments or [str(self.source_dir)])
-            run_batch(found, upscaling, stop)
-        return {
-            str(outcome.source).removeprefix(f"{self.source_dir}/"): outcome for outcome in outcomes
-        }
+            endpoint = upscaling.core.settings.s3_endpoint
+            finder = Finder(self.output or self.output_dir, s3_endpoint=endpoint)
+            run_batch(finder.find(arguments or [str(self.source_dir)]), upscaling, stop)
+        return {outcome.source.removeprefix(f"{self.source_dir}/"): outcome for outcome in outcomes}
 
     def run_kinds(self, *arguments: str) -> dict[str, Kind]:
         return {name: outcome.kind for name, outcome in self.run(*arguments).items()}

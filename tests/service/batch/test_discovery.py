@@ -8,6 +8,7 @@ import pytest
 
 from tests.service.image.samples import picture, save
 from upscaled.batch.discovery import Finder, PictureOnInput, Source, is_pattern, read_names
+from upscaled.batch.files import LocalFile
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def find(*arguments: str | Path, output_dir: Path | None = Path("out")) -> list[
 
 def listed(sources: Iterable[Source], top: Path) -> list[tuple[str, str]]:
     """(path below `top`, folder of its result)."""
-    return [(str(source.path.relative_to(top)), str(source.folder)) for source in sources]
+    names = [(str(source.file), str(source.folder)) for source in sources]
+    return [(str(Path(name).relative_to(top)), folder) for name, folder in names]
 
 
 def test_a_folder_is_mirrored_in_order_without_hidden_names(tree: Path) -> None:
@@ -36,7 +38,7 @@ def test_a_folder_is_mirrored_in_order_without_hidden_names(tree: Path) -> None:
 
 def test_a_file_named_by_itself_goes_to_the_top_even_if_hidden(tree: Path) -> None:
     (found,) = find(tree / ".hidden" / "e.png")
-    assert found == Source(tree / ".hidden" / "e.png", PurePath(), is_named=True)
+    assert found == Source(LocalFile(tree / ".hidden" / "e.png"), PurePath(), is_named=True)
 
 
 def test_links_to_folders_are_not_followed_and_links_to_files_are(tree: Path) -> None:
@@ -90,7 +92,7 @@ def test_a_pattern_keeps_places_below_its_fixed_part(
     top = tree / "sub" if pattern.startswith("sub") else tree
     found = find(f"{tree}/{pattern}")
     assert [name for name, _ in listed(found, top)] == names
-    assert [str(source.folder / source.path.name) for source in found] == names
+    assert [str(source.folder / source.file.name) for source in found] == names
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(tree: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(tree: Path) -> None:
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree: Path) -> None:
     (tree / "[a].png").touch()
     assert not is_pattern(f"{tree}/[a].png")
-    assert [source.path.name for source in find(tree / "[a].png")] == ["[a].png"]
+    assert [source.file.name for source in find(tree / "[a].png")] == ["[a].png"]
 
 
 def test_a_folder_without_an_output_folder_and_a_missing_one_are_errors(tree: Path) -> None:
@@ -115,7 +117,7 @@ def test_sources_are_found_folder_by_folder(tree: Path) -> None:
     found = Finder(Path("out")).walk(tree)
     next(found)
     (tree / "sub" / "late.png").touch()  # not listed yet
-    assert "late.png" in [source.path.name for source in found]
+    assert "late.png" in [source.file.name for source in found]
 
 
 def test_memory_does_not_grow_with_the_number_of_folders(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_a_list_may_end_names_in_nul_so_that_they_hold_anything() -> None:
 def test_names_of_a_list_are_no_patterns(tree: Path) -> None:
     finder = Finder(Path("out"), [str(tree / "*.png"), str(tree / "a.jpg"), str(tree)])
     found = list(finder.find(["-"]))
-    assert [source.path.name for source in found] == [
+    assert [source.file.name for source in found] == [
         "*.png", "a.jpg", "a.jpg", "b.png", "c.png", "d.png",
     ]  # fmt: skip
 

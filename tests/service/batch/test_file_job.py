@@ -2,18 +2,21 @@ import errno
 import os
 import shutil
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from tests.service.batch.benches import Batch
+from tests.buckets import Bucket, FaultyBucket
+from tests.service.batch.benches import Batch, true_engine
 from tests.service.image.samples import picture, save
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.batch.file_job import EngineBroken, PixelSemaphore
 from upscaled.batch.files import OutputFull
 from upscaled.batch.outcome import Kind
+from upscaled.batch.s3_url import S3Url
 from upscaled.errors import InternalError
 from upscaled.upscale import result
 
@@ -41,7 +44,7 @@ def test_a_folder_becomes_its_mirror_and_each_outcome_is_complete(batch: Batch) 
     assert outcome.record is not None
     assert (outcome.kind, outcome.result, outcome.record.model) == (
         Kind.UPSCALED,
-        target,
+        str(target),
         "upscaled-x2",
     )
     assert (outcome.source_px, outcome.result_px) == ((40, 30), (80, 60))
@@ -211,6 +214,86 @@ def test_a_full_disk_ends_the_batch_and_the_next_run_goes_on(
             batch.run()
     assert batch.results() == []
     assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+
+
+@dataclass
+class Cutting(TrueEngine):
+    """Lets a bucket fail from the moment that the first picture is computed."""
+
+    faulty: FaultyBucket | None = None
+
+    def start(self, *arguments: object, **more: object) -> object:  # type: ignore[override]
+        assert self.faulty is not None
+        self.faulty.fail("cut")
+        return super().start(*arguments, **more)  # type: ignore[arg-type]
+
+
+def test_a_bucket_that_fails_in_the_middle_fails_its_files_and_the_next_run_makes_them(
+    batch: Batch, faulty_bucket: FaultyBucket
+) -> None:
+    bucket = faulty_bucket.bucket
+    batch.output = S3Url(bucket.name, "out")
+    batch.settings = {"s3_endpoint": bucket.endpoint, "jobs_per_worker": 2}
+    batch.engine = Cutting(model="upscaled-x2", faulty=faulty_bucket)
+    for number in range(3):
+        batch.add(f"{number}.png", number)
+
+    outcomes = batch.run()
+
+    assert {outcome.kind for outcome in outcomes.values()} == {Kind.FAILED}
+    assert {outcome.error_code for outcome in outcomes.values()} == {"internal_error"}
+    for outcome in outcomes.values():
+        assert f"s3://{bucket.name}/out/" in outcome.error
+        assert outcome.error.endswith(": the connection broke off")
+    assert bucket.list_keys() == []
+    faulty_bucket.fail(None)
+    batch.engine = true_engine()
+    assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+    assert bucket.list_keys() == [f"out/{number}-x2.jpg" for number in range(3)]
+    computed = len(batch.engine.seen)
+    assert set(batch.run_kinds().values()) == {Kind.SKIPPED}
+    assert len(batch.engine.seen) == computed
+
+
+@pytest.mark.parametrize("is_to_bucket", [True, False])
+def test_a_bucket_becomes_its_mirror_in_a_bucket_or_folder(
+    batch: Batch, bucket: Bucket, is_to_bucket: bool
+) -> None:
+    batch.output = S3Url(bucket.name, "out") if is_to_bucket else None
+    batch.settings = {"s3_endpoint": bucket.endpoint}
+    for number, name in enumerate(("a.png", "a.jpg", "sub/ü b#1?.png", "sub/deep/c.png")):
+        bucket.put(f"in/{name}", save(picture() // 2 + number, "PNG"))
+    bucket.put("in/notes.txt", b"no picture")
+    bucket.put("in/.hidden/up.png", save(picture(), "PNG"))
+    top = f"s3://{bucket.name}/in"
+
+    kinds = {name.removeprefix(f"{top}/"): kind for name, kind in batch.run_kinds(top).items()}
+
+    assert kinds.pop("notes.txt") is Kind.PASSED_OVER
+    assert len(kinds) == 4
+    assert set(kinds.values()) == {Kind.UPSCALED}
+    names = [key for key in bucket.list_keys() if key.startswith("out/")]
+    names = [name.removeprefix("out/") for name in names] if is_to_bucket else batch.results()
+    assert names[0] == "a-x2.jpg"
+    assert names[1] in ("a.jpg-x2.jpg", "a.png-x2.jpg"), "whichever came second"
+    assert names[2:] == ["sub/deep/c-x2.jpg", "sub/ü b#1?-x2.jpg"]
+    computed = len(batch.engine.seen)
+    assert set(batch.run_kinds(top).values()) == {Kind.SKIPPED, Kind.PASSED_OVER}
+    assert len(batch.engine.seen) == computed
+
+
+def test_results_below_the_input_prefix_are_not_upscaled_again(
+    batch: Batch, bucket: Bucket
+) -> None:
+    batch.output = S3Url(bucket.name)
+    batch.settings = {"s3_endpoint": bucket.endpoint}
+    bucket.put("in/in/a.png", save(picture(), "PNG"))
+    top = f"s3://{bucket.name}/in"
+    assert set(batch.run_kinds(top).values()) == {Kind.UPSCALED}
+    assert batch.run_kinds(top) == {
+        f"{top}/in/a.png": Kind.SKIPPED,
+        f"{top}/a-x2.jpg": Kind.PASSED_OVER,
+    }
 
 
 def refuse_for_lack_of_space(*_: object) -> None:

@@ -9,6 +9,7 @@ from upscaled.batch.files import (
     CannotWrite,
     NotAnImage,
     OutputFull,
+    is_being_written,
     part_of,
     read_source,
     refuse_unreadable,
@@ -113,3 +114,16 @@ def test_nothing_of_a_result_that_cannot_be_written_stays(tmp_path: Path) -> Non
     with pytest.raises(OutputFull, match="No space left"):
         write_part(tmp_path / "full", full, b"x" * 100_000)
     assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+
+
+def test_a_file_that_is_only_read_is_not_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_text("whole")
+    with open(path, "rb"):
+        assert not is_being_written(path)
+    assert not is_being_written(tmp_path / "absent")
+
+
+def test_a_device_that_fails_is_no_fault_of_the_caller() -> None:
+    failed = refuse_unreadable(OSError(5, "Input/output error"))
+    assert (failed.error_code, failed.public_text) == ("internal_error", "input/output error")

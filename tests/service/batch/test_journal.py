@@ -7,7 +7,7 @@ import pytest
 from upscaled.batch.journal import FORMAT, Journal, JournalBusy, JournalUnusable, Phase, Record
 
 RESULT = PurePath("sub/a-x4.jpg")
-SOURCE = Path("/in/sub/a.png")
+SOURCE = "/in/sub/a.png"
 RECORD = Record(b"c" * 32, b"f" * 32, b"r" * 32, 1000, 1_700_000_000_000_000_001, 40, 20, "model")
 
 
@@ -70,7 +70,7 @@ def test_an_earlier_result_stays_known_where_its_renewal_failed(path: Path) -> N
 
 
 def test_names_that_are_no_text_come_back_byte_for_byte(path: Path) -> None:
-    path_below, source = PurePath(os.fsdecode(b"\xff-x4.jpg")), Path(os.fsdecode(b"/in/\xff.png"))
+    path_below, source = PurePath(os.fsdecode(b"\xff-x4.jpg")), os.fsdecode(b"/in/\xff.png")
     with Journal(path) as journal:
         journal.reserve(path_below, source)
         row = journal.find(path_below)

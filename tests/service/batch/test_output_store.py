@@ -1,32 +1,101 @@
+"""The same promises for a folder and for a bucket: who may write where, and what stays."""
+
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
+from typing import Protocol
 
 import pytest
 
-from upscaled.batch.files import CannotWrite, part_of, rename_part, write_part
-from upscaled.batch.journal import Journal, Phase, Record
+from tests.buckets import Bucket
+from upscaled.batch.bucket_source import open_bucket
+from upscaled.batch.journal import Journal, Record
+from upscaled.batch.output_bucket import OutputBucket
+from upscaled.batch.output_folder import OutputFolder
 from upscaled.batch.output_store import (
     ExistingResult,
+    Output,
     OutputStore,
     ReservedPath,
     candidate_names,
-    is_intact,
 )
+from upscaled.batch.s3_url import S3Url
 from upscaled.errors import InvalidParameter
 
 SETTINGS = b"f" * 32
+A_PNG, A_JPG, OTHER = "/in/a.png", "/in/a.jpg", "/other/a.png"
 
 
-def content(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+class Place(Protocol):
+    """Where results go, and what another program sees and does there."""
+
+    @property
+    def root(self) -> str: ...
+    def open(self, journal: Journal) -> Output: ...
+    def read(self, name: str) -> bytes: ...
+    def put(self, name: str, data: bytes) -> None: ...
+    def delete(self, name: str) -> None: ...
+    def names(self) -> list[str]: ...
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "out"
+@dataclass(frozen=True)
+class FolderPlace:
+    folder: Path
+
+    @property
+    def root(self) -> str:
+        return str(self.folder)
+
+    def open(self, journal: Journal) -> Output:
+        return OutputFolder(self.folder, journal)
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def put(self, name: str, data: bytes) -> None:
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / name).write_bytes(data)
+
+    def delete(self, name: str) -> None:
+        (self.folder / name).unlink()
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.rglob("*"))
+
+
+@dataclass(frozen=True)
+class BucketPlace:
+    bucket: Bucket
+
+    @property
+    def root(self) -> str:
+        return self.bucket.url
+
+    def open(self, journal: Journal) -> Output:
+        root = S3Url(self.bucket.name, self.bucket.prefix)
+        return OutputBucket(root, open_bucket(root.bucket, self.bucket.endpoint), journal)
+
+    def read(self, name: str) -> bytes:
+        return self.bucket.get(f"{self.bucket.prefix}/{name}")
+
+    def put(self, name: str, data: bytes) -> None:
+        self.bucket.put(f"{self.bucket.prefix}/{name}", data)
+
+    def delete(self, name: str) -> None:
+        self.bucket.delete(f"{self.bucket.prefix}/{name}")
+
+    def names(self) -> list[str]:
+        return [key.rpartition("/")[2] for key in self.bucket.list_keys()]
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "folder":
+        return FolderPlace(tmp_path / "out")
+    return BucketPlace(request.getfixturevalue("bucket"))
 
 
 @pytest.fixture
@@ -36,228 +105,116 @@ def journal() -> Iterator[Journal]:
 
 
 @pytest.fixture
-def store(root: Path, journal: Journal) -> OutputStore:
-    return OutputStore(root, journal, is_overwriting=False)
+def store(place: Place, journal: Journal) -> OutputStore:
+    return OutputStore(place.open(journal), is_overwriting=False)
 
 
-def names(source: Path) -> Iterator[PurePath]:
-    return (PurePath(name) for name in candidate_names(source.name, 4, "jpg"))
+def content(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def take(
-    store: OutputStore, source: Path, text: str, settings: bytes = SETTINGS
+    store: OutputStore, source: str, text: str, settings: bytes = SETTINGS
 ) -> ReservedPath | ExistingResult:
-    return store.reserve(source, content(text), settings, names(source))
+    names = candidate_names(PurePath(source).name, 4, "jpg")
+    return store.reserve(source, content(text), settings, map(PurePath, names))
 
 
-def fill(store: OutputStore, source: Path, text: str, settings: bytes = SETTINGS) -> Path:
+def fill(store: OutputStore, source: str, text: str, settings: bytes = SETTINGS) -> str:
+    """The name of the result."""
     reservation = take(store, source, text, settings)
     assert isinstance(reservation, ReservedPath)
     result = b"result of " + text.encode() + settings
     digest = hashlib.sha256(result).digest()
-    mtime_ns = store.write(reservation, result)
-    store.commit(
-        reservation, Record(content(text), settings, digest, len(result), mtime_ns, 1, 1, "model")
-    )
-    return reservation.target
-
-
-A_PNG, A_JPG, OTHER = Path("/in/a.png"), Path("/in/a.jpg"), Path("/other/a.png")
+    record = Record(content(text), settings, digest, len(result), 0, 3, 4, "model")
+    store.commit(reservation, record, result)
+    return reservation.path.name
 
 
 def test_sources_whose_results_would_have_one_name_get_names_of_their_own(
     store: OutputStore,
 ) -> None:
-    targets = [fill(store, source, str(source)).name for source in (A_PNG, A_JPG, OTHER)]
+    targets = [fill(store, source, source) for source in (A_PNG, A_JPG, OTHER)]
     assert targets == ["a-x4.jpg", "a.jpg-x4.jpg", "a.png-x4.jpg"]
     for source in (A_PNG, A_JPG, OTHER):
-        assert isinstance(take(store, source, str(source)), ExistingResult), "and keep them"
+        assert isinstance(take(store, source, source), ExistingResult), "and keep them"
 
 
-def test_a_path_is_reserved_from_the_moment_work_begins(store: OutputStore, root: Path) -> None:
+def test_a_path_is_reserved_from_the_moment_work_begins(store: OutputStore, place: Place) -> None:
     first, second = take(store, A_PNG, "one"), take(store, A_JPG, "two")
-    assert [reservation.target.name for reservation in (first, second)] == [
-        "a-x4.jpg",
-        "a.jpg-x4.jpg",
-    ]
-    assert take(store, A_PNG, "one") == ExistingResult(root / "a-x4.jpg", None), "named twice"
+    names = [Path(reservation.target).name for reservation in (first, second)]
+    assert names == ["a-x4.jpg", "a.jpg-x4.jpg"]
+    again = take(store, A_PNG, "one")
+    assert again == ExistingResult(f"{place.root}/a-x4.jpg", None), "named twice"
 
 
 def test_an_existing_result_is_found_by_content_and_settings_not_by_name(
-    store: OutputStore,
+    store: OutputStore, place: Place
 ) -> None:
-    target = fill(store, A_PNG, "one")
+    name = fill(store, A_PNG, "one")
     assert isinstance(found := take(store, OTHER, "one"), ExistingResult)
-    assert found.target == target
+    assert found.target == f"{place.root}/{name}"
+    assert found.record is not None
+    assert (found.record.width_px, found.record.height_px, found.record.model) == (3, 4, "model")
 
 
 @pytest.mark.parametrize(("text", "settings"), [("two", SETTINGS), ("one", b"g" * 32)])
 def test_another_content_or_other_settings_replace_the_source_s_own_result(
-    store: OutputStore, text: str, settings: bytes
+    store: OutputStore, place: Place, text: str, settings: bytes
 ) -> None:
-    target = fill(store, A_PNG, "one")
-    assert fill(store, A_PNG, text, settings) == target
-    assert target.read_bytes() == b"result of " + text.encode() + settings
+    name = fill(store, A_PNG, "one")
+    assert fill(store, A_PNG, text, settings) == name
+    assert place.read(name) == b"result of " + text.encode() + settings
 
 
-def test_a_result_that_is_gone_is_made_again(store: OutputStore) -> None:
-    target = fill(store, A_PNG, "one")
-    target.unlink()
-    assert fill(store, A_PNG, "one") == target
+def test_a_result_that_is_gone_is_made_again(store: OutputStore, place: Place) -> None:
+    name = fill(store, A_PNG, "one")
+    place.delete(name)
+    assert fill(store, A_PNG, "one") == name
 
 
 @pytest.mark.parametrize("is_ours", [True, False], ids=["changed since", "not ours"])
 def test_a_foreign_file_is_replaced_only_with_overwrite(
-    root: Path, journal: Journal, is_ours: bool
+    place: Place, journal: Journal, is_ours: bool
 ) -> None:
-    target = root / "a-x4.jpg"
     if is_ours:
-        fill(OutputStore(root, journal, is_overwriting=False), A_PNG, "one")
-    root.mkdir(exist_ok=True)
-    target.write_text("precious")
+        fill(OutputStore(place.open(journal), is_overwriting=False), A_PNG, "one")
+    place.put("a-x4.jpg", b"precious")
     with pytest.raises(InvalidParameter, match="--overwrite replaces it"):
-        take(OutputStore(root, journal, is_overwriting=False), A_PNG, "one")
-    assert target.read_text() == "precious"
-    assert fill(OutputStore(root, journal, is_overwriting=True), A_PNG, "one") == target
+        take(OutputStore(place.open(journal), is_overwriting=False), A_PNG, "one")
+    assert place.read("a-x4.jpg") == b"precious"
+    overwriting = OutputStore(place.open(journal), is_overwriting=True)
+    assert fill(overwriting, A_PNG, "one") == "a-x4.jpg"
+    assert place.read("a-x4.jpg") != b"precious"
 
 
-def test_the_result_of_a_moved_source_is_found_to_be_copied(store: OutputStore) -> None:
-    target = fill(store, A_PNG, "one")
-    alike = store.find_identical(content("one"), SETTINGS)
+def test_the_result_of_a_moved_source_is_found_to_be_copied(
+    store: OutputStore, place: Place
+) -> None:
+    name = fill(store, A_PNG, "one")
+    alike = store.output.find_identical(content("one"), SETTINGS)
     assert alike is not None
-    assert alike[1] == target.read_bytes()
-    assert store.find_identical(content("one"), b"g" * 32) is None
-    target.write_text("changed")
-    assert store.find_identical(content("one"), SETTINGS) is None
+    assert alike[1] == place.read(name)
+    assert store.output.find_identical(content("one"), b"g" * 32) is None
+    place.put(name, b"changed")
+    assert store.output.find_identical(content("one"), SETTINGS) is None
 
 
-def test_the_store_knows_its_own_results(store: OutputStore, root: Path) -> None:
-    target = fill(store, A_PNG, "one")
-    assert store.holds(target)
-    assert not store.holds(root / "b-x4.jpg")
-    assert not store.holds(Path("/elsewhere/a-x4.jpg"))
+def test_the_store_knows_its_own_results(store: OutputStore, place: Place) -> None:
+    name = fill(store, A_PNG, "one")
+    place.put("foreign.jpg", b"x")
+    assert store.output.holds(f"{place.root}/{name}")
+    for other in (f"{place.root}/b-x4.jpg", f"{place.root}/foreign.jpg", f"/else/{name}"):
+        assert not store.output.holds(other)
 
 
-def test_without_a_root_results_lie_beside_their_sources(tmp_path: Path, journal: Journal) -> None:
-    store = OutputStore(None, journal, is_overwriting=False)
-    source = tmp_path / "a.png"
-    folder = store.folder_of(source, PurePath())
-    reservation = store.reserve(source, content("one"), SETTINGS, iter([folder / "a-x4.jpg"]))
-    assert isinstance(reservation, ReservedPath)
-    assert reservation.target == tmp_path / "a-x4.jpg"
-
-
-def test_a_reservation_that_is_released_leaves_nothing(
-    store: OutputStore, root: Path, journal: Journal
-) -> None:
-    reservation = take(store, A_PNG, "one")
-    assert isinstance(reservation, ReservedPath)
-    store.write(reservation, b"half")
-    store.release(reservation)
-    assert list(root.iterdir()) == []
-    assert journal.find(reservation.path) is None
-
-
-@pytest.mark.parametrize("is_renewed", [False, True])
-@pytest.mark.parametrize("killed_at", ["reserved", "written", "recorded", "named"])
-def test_a_run_that_was_killed_anywhere_is_carried_on(
-    root: Path, tmp_path: Path, killed_at: str, is_renewed: bool
-) -> None:
-    """From the second run's view each result is whole, old or new, and nothing else lies there."""
-    path = tmp_path / "journal.sqlite3"
-    target, result = root / "a-x4.jpg", b"new result"
-    made = Record(
-        content("two"), SETTINGS, hashlib.sha256(result).digest(), len(result), 0, 1, 1, ""
-    )
-    with Journal(path) as journal:
-        store = OutputStore(root, journal, is_overwriting=False)
-        if is_renewed:
-            fill(store, A_PNG, "one")
-        reservation = take(store, A_PNG, "two")
-        assert isinstance(reservation, ReservedPath)
-        if killed_at != "reserved":
-            store.write(reservation, result)
-        if killed_at in ("recorded", "named"):
-            journal.record(reservation.path, made)
-        if killed_at == "named":
-            part_of(target).rename(target)
-    with Journal(path) as journal, OutputStore(root, journal, is_overwriting=False) as store:
-        is_done = killed_at in ("recorded", "named")
-        assert isinstance(take(store, A_PNG, "two"), ExistingResult) == is_done
-        assert {row.phase for row in journal.interrupted()} == (
-            set() if is_done else {Phase.RESERVED}
-        )
-        there = {file.name: file.read_bytes() for file in root.iterdir()} if root.exists() else {}
-    if is_done:
-        assert there == {"a-x4.jpg": result}
-    else:
-        assert there == ({"a-x4.jpg": b"result of one" + SETTINGS} if is_renewed else {})
-
-
-def test_a_result_of_a_killed_run_that_cannot_get_its_name_does_not_stop_the_next(
-    root: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "journal.sqlite3"
-    made = Record(content("one"), SETTINGS, b"r" * 32, 4, 0, 1, 1, "")
-    with Journal(path) as journal:
-        store = OutputStore(root, journal, is_overwriting=False)
+def test_a_reservation_that_is_released_leaves_nothing(store: OutputStore, place: Place) -> None:
+    for _ in range(2):
         reservation = take(store, A_PNG, "one")
-        assert isinstance(reservation, ReservedPath)
-        store.write(reservation, b"made")
-        journal.record(reservation.path, made)
-    reservation.target.mkdir()
-    with Journal(path) as journal, OutputStore(root, journal, is_overwriting=False) as store:
-        assert [file.name for file in root.iterdir()] == ["a-x4.jpg"]
-        with pytest.raises(InvalidParameter, match="was not made by this command"):
-            take(store, A_PNG, "one")
-        reservation.target.rmdir()
-        assert isinstance(take(store, A_PNG, "one"), ReservedPath)
-
-
-def test_a_result_that_cannot_be_renamed_leaves_the_old_one_recorded(
-    store: OutputStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = fill(store, A_PNG, "old")
-    with monkeypatch.context() as patched:
-        patched.setattr("upscaled.batch.files.os.replace", refuse)
-        with pytest.raises(CannotWrite):
-            fill(store, A_PNG, "new")
-    store.release(ReservedPath(PurePath(old.name), old, content("new"), SETTINGS))
-
-    assert old.read_bytes().startswith(b"result of old")
-    assert fill(store, A_PNG, "new") == old, "ours, so it may be replaced"
-
-
-def refuse(*_: object) -> None:
-    raise PermissionError(1, "Operation not permitted")
-
-
-def write_whole(path: Path, data: bytes) -> Record:
-    mtime_ns = write_part(path, part_of(path), data)
-    rename_part(path, part_of(path))
-    return Record(b"", b"", hashlib.sha256(data).digest(), len(data), mtime_ns, 1, 1, "model")
-
-
-def test_a_result_is_intact_until_its_bytes_change(tmp_path: Path) -> None:
-    path = tmp_path / "sub" / "a-x4.jpg"
-    record = write_whole(path, b"result")
-    assert is_intact(path, record) is True
-    os.utime(path, (1, 1))
-    assert is_intact(path, record) is True, "copied to another disk, say"
-    path.write_bytes(b"edited")
-    assert is_intact(path, record) is False
-    path.write_bytes(b"longer than before")
-    assert is_intact(path, record) is False
-    path.unlink()
-    assert is_intact(path, record) is None
-    path.symlink_to(tmp_path)
-    assert is_intact(path, record) is False
-
-
-def test_an_unfinished_file_s_name_fits_wherever_its_result_s_does(tmp_path: Path) -> None:
-    target = tmp_path / ("x" * 255)
-    write_whole(target, b"result")
-    assert target.read_bytes() == b"result"
+        assert isinstance(reservation, ReservedPath), "and the path is free again"
+        store.release(reservation)
+    assert place.names() == []
+    assert fill(store, A_JPG, "two") == "a-x4.jpg"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from tests.service.batch.benches import Batch
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.batch.discovery import Source
+from upscaled.batch.files import LocalFile
 from upscaled.batch.journal import FILE_NAME
 from upscaled.batch.outcome import Kind, Outcome
 from upscaled.batch.run import run_batch
@@ -50,7 +51,7 @@ def test_no_more_sources_are_drawn_than_may_be_in_flight(batch: Batch) -> None:
 
     def sources() -> Iterator[Source]:
         for _ in range(100):
-            drawn.append(Source(path))
+            drawn.append(Source(LocalFile(path)))
             yield drawn[-1]
 
     stop = Stop()
@@ -114,7 +115,7 @@ def test_an_error_of_the_listener_ends_the_batch(batch: Batch) -> None:
     stop = Stop()
     paths = sorted(batch.source_dir.iterdir())
     with batch.upscaling(stop, BrokenPipe()) as upscaling, pytest.raises(BrokenPipeError):
-        run_batch((Source(path) for path in paths), upscaling, stop)
+        run_batch((Source(LocalFile(path)) for path in paths), upscaling, stop)
     assert all(not name.startswith(".") for name in batch.results()), "no unfinished file"
     assert (batch.output_dir / FILE_NAME).exists()
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.buckets import Bucket, FaultyBucket
 from upscaled.batch.discovery import Finder, Source
-from upscaled.batch.watcher import FolderWatcher, is_being_written
+from upscaled.batch.files import is_being_written
+from upscaled.batch.s3_url import S3Url
+from upscaled.batch.watcher import Watcher
 
 SETTLE_S = 0.2
 LONG_S = 10.0
@@ -22,7 +25,7 @@ class Watched:
         self.sources: list[Source] = []
 
     def names(self) -> list[str]:
-        return sorted(source.path.name for source in self.sources)
+        return sorted(source.file.name for source in self.sources)
 
     def wait(self, count: int) -> list[str]:
         give_up_at = time.monotonic() + LONG_S
@@ -37,9 +40,12 @@ class Watched:
 
 
 @contextmanager
-def watching(top: Path, output_dir: Path, settle_s: float = SETTLE_S) -> Iterator[Watched]:
+def watching(
+    top: Path | S3Url, output: Path | S3Url, settle_s: float = SETTLE_S, endpoint: str = ""
+) -> Iterator[Watched]:
     over, watched = threading.Event(), Watched()
-    arrivals = FolderWatcher(Finder(output_dir), top, settle_s=settle_s, every_s=0.05)
+    finder = Finder(output, s3_endpoint=endpoint)
+    arrivals = Watcher(finder, top, settle_s=settle_s, every_s=0.05)
 
     def watch() -> None:
         for source in arrivals.wait_for(over):
@@ -108,14 +114,6 @@ def test_a_file_open_for_writing_is_not_given_however_long_it_rests(
         assert watched.wait(1) == ["a.png"]
 
 
-def test_a_file_that_is_only_read_is_yielded(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_text("whole")
-    with open(path, "rb"):
-        assert not is_being_written(path)
-    assert not is_being_written(tmp_path / "absent")
-
-
 def test_files_and_folders_that_are_moved_in_are_given(top: Path, tmp_path: Path) -> None:
     (tmp_path / "box" / "inner").mkdir(parents=True)
     (tmp_path / "box" / "inner" / "a.png").write_text("in a folder")
@@ -146,3 +144,38 @@ def test_files_and_folders_may_go_at_any_time(top: Path, tmp_path: Path) -> None
         top.mkdir()
         (top / "a.png").write_text("mounted again")
         assert "a.png" in watched.wait(2)
+
+
+def test_objects_are_given_as_soon_as_they_are_there_and_again_when_they_change(
+    bucket: Bucket,
+) -> None:
+    top, output = S3Url(bucket.name, "in"), S3Url(bucket.name, "in/out")
+    bucket.put("in/old.png", b"there before")
+    bucket.put("in/out/a-x4.jpg", b"a result")
+    with watching(top, output, settle_s=LONG_S, endpoint=bucket.endpoint) as watched:
+        assert watched.wait(1) == ["old.png"]
+        bucket.put("in/sub/new.png", b"came")
+        bucket.put("in/.hidden.png", b"an upload of some tool")
+        assert watched.wait(2) == ["new.png", "old.png"]
+        assert str(watched.sources[-1].folder) == "sub"
+        bucket.put("in/old.png", b"changed")
+        assert watched.wait(3) == ["new.png", "old.png", "old.png"]
+        assert watched.settle() == ["new.png", "old.png", "old.png"]
+
+
+def test_a_bucket_that_fails_for_a_while_gives_one_error_and_nothing_twice(
+    faulty_bucket: FaultyBucket,
+) -> None:
+    bucket = faulty_bucket.bucket
+    bucket.put("in/a.png", b"first")
+    with watching(S3Url(bucket.name, "in"), Path("out"), endpoint=bucket.endpoint) as watched:
+        assert watched.wait(1) == ["a.png"]
+        faulty_bucket.fail("cut")
+        watched.wait(2)
+        assert "the connection broke off" in str(watched.sources[1].error)
+        faulty_bucket.fail(None)
+        bucket.put("in/b.png", b"second")
+        watched.wait(3)
+        assert [str(each.file) for each in watched.sources] == [
+            f"s3://{bucket.name}/in/a.png", f"s3://{bucket.name}/in", f"s3://{bucket.name}/in/b.png"
+        ]  # fmt: skip

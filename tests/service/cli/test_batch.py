@@ -1,5 +1,4 @@
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -31,7 +30,7 @@ def test_a_device_that_returns_nothing_ends_the_batch_and_names_the_file(
 ) -> None:
     report = BatchReport(is_json=True)
     with ending_when_stalled(report, STEP_S):
-        report.on_part(Path("/in/a.png"), 0.5)
+        report.on_part("/in/a.png", 0.5)
         assert ended.wait(60)
     assert "the device has returned nothing" in (error := capsys.readouterr().err)
     assert "/in/a.png; the same call goes on where it was" in error
@@ -43,8 +42,8 @@ def test_files_that_wait_for_something_else_than_the_device_do_not_end_it(
     report = BatchReport(is_json=True)
     with ending_when_stalled(report, STEP_S):
         assert not ended.wait(ENOUGH_STEPS_S), "names are still to come"
-        report.on_part(Path("/in/a.png"), 1.0)
+        report.on_part("/in/a.png", 1.0)
         assert not ended.wait(ENOUGH_STEPS_S), "its report cannot be written"
-        report.on_part(Path("/in/b.png"), 0.5)
-        report.add(Outcome(Path("/in/b.png"), Kind.PASSED_OVER))
+        report.on_part("/in/b.png", 0.5)
+        report.add(Outcome("/in/b.png", Kind.PASSED_OVER))
         assert not ended.wait(ENOUGH_STEPS_S), "it is done"

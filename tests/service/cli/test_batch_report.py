@@ -1,7 +1,6 @@
 import io
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +10,11 @@ from upscaled.cli.batch_report import BatchReport
 
 RECORD = Record(b"", b"", b"", 1, 0, width_px=1024, height_px=1024, model="m")
 DONE = Outcome(
-    Path("/in/a.png"), Kind.UPSCALED, Path("/out/a-x4.jpg"), RECORD, source_px=(256, 256),
+    "/in/a.png", Kind.UPSCALED, "/out/a-x4.jpg", RECORD, source_px=(256, 256),
     seconds=0.5,
 )  # fmt: skip
-FAILED = Outcome(Path("/in/b.png"), Kind.FAILED, error_code="malformed_image", error="Bad")
-PASSED = Outcome(Path("/in/notes.txt"), Kind.PASSED_OVER)
+FAILED = Outcome("/in/b.png", Kind.FAILED, error_code="malformed_image", error="Bad")
+PASSED = Outcome("/in/notes.txt", Kind.PASSED_OVER)
 
 
 class Terminal(io.StringIO):
@@ -89,7 +88,7 @@ def test_names_cannot_steer_a_terminal_nor_stop_the_report(
         monkeypatch.setattr(stream, "isatty", lambda: is_terminal, raising=False)
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    path = Path("/in/\x1b[31m\udce9.png")
+    path = "/in/\x1b[31m\udce9.png"
     with BatchReport(is_json=False) as reporting:
         reporting.add(Outcome(path, Kind.FAILED, error=f"{path} is there"))
         reporting.add(Outcome(path, Kind.SKIPPED, path))
@@ -99,6 +98,6 @@ def test_names_cannot_steer_a_terminal_nor_stop_the_report(
 
 
 def test_json_keeps_names_that_are_no_text() -> None:
-    line = json.dumps(Outcome(Path("/in/caf\udce9.png"), Kind.FAILED).to_json())
+    line = json.dumps(Outcome("/in/caf\udce9.png", Kind.FAILED).to_json())
     assert line.isascii()
     assert json.loads(line)["source"].encode(errors="surrogateescape") == b"/in/caf\xe9.png"

@@ -1,3 +1,4 @@
+import io
 import json
 import stat
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
+from tests.buckets import Bucket, FaultyBucket
 from tests.service.image.samples import RGB, RGBA, deep_samples, png
 from upscaled.batch.journal import FILE_NAME, Journal
 from upscaled.cli import build_app
@@ -276,3 +278,53 @@ def test_16_bits_a_channel_stay_where_the_result_is_a_png(
     assert result is not None
     assert result.shape == (132, 140, channels)
     assert result.itemsize * 8 == bits
+
+
+@pytest.mark.parametrize("kind", ["bucket to bucket", "bucket to folder", "file to bucket"])
+def test_buckets_stand_where_folders_do(
+    photo: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("UPSCALED_S3_ENDPOINT", bucket.endpoint)
+    bucket.put("in/sub/a photo.png", photo.read_bytes())
+    source = str(photo) if kind == "file to bucket" else f"s3://{bucket.name}/in"
+    name = "photo-x2.jpg" if kind == "file to bucket" else "sub/a photo-x2.jpg"
+    is_folder = kind == "bucket to folder"
+    output = str(tmp_path / "out") if is_folder else f"s3://{bucket.name}/out"
+    for expected in ("upscaled", "skipped"):
+        done = run(source, "-o", output, "--scale", "2")
+        assert done.exit_code == 0
+        (line,), _ = lines_of(done)
+        assert (line["outcome"], line["result"]) == (expected, f"{output}/{name}")
+        assert line["result_px"] == [SIZE[0] * 2, SIZE[1] * 2]
+    result = (tmp_path / "out" / name).read_bytes() if is_folder else bucket.get(f"out/{name}")
+    with PillowImage.open(io.BytesIO(result)) as opened:
+        assert (opened.format, opened.size) == ("JPEG", (SIZE[0] * 2, SIZE[1] * 2))
+    assert [key for key in bucket.list_keys() if ".upscaled" in key] == [], "no trial is left"
+
+
+def test_a_bucket_that_is_down_fails_before_an_engine_is_opened_or_as_its_source(
+    photo: Path, tmp_path: Path, faulty_bucket: FaultyBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSCALED_S3_ENDPOINT", faulty_bucket.proxy.url)
+    url = f"s3://{faulty_bucket.bucket.name}/x"
+    faulty_bucket.fail("cut")
+
+    done = run(url, photo, "-o", tmp_path / "out", "--scale", "2")
+
+    assert done.exit_code == 1
+    images, summary = lines_of(done)
+    codes = {line["source"]: line["error_code"] for line in images}
+    assert codes == {url: "internal_error", str(photo): None}
+    assert (summary["failed"], summary["upscaled"]) == (1, 1)
+    assert f"upscaled: {url}: the connection broke off\n" in done.stderr
+    opened: list[object] = []
+    monkeypatch.setattr(opening, "open_model", lambda *arguments: opened.append(arguments))
+    done = run(photo, "-o", url, "--scale", "2")
+    assert (done.exit_code, done.stdout, opened) == (1, "", [])
+    assert done.stderr == f"upscaled: output bucket {url}: the connection broke off\n"
+
+
+@pytest.mark.parametrize("output", [[], ["-o", "s3://b/in/"]], ids=["to nowhere", "into itself"])
+def test_a_wrong_call_with_a_bucket_is_a_usage_error(output: list[str]) -> None:
+    done = run("s3://b/in", *output, "--scale", "2")
+    assert (done.exit_code, done.stdout) == (2, "")

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image as PillowImage
 from typer.testing import CliRunner
 
+from tests.buckets import VARIABLES, Bucket
 from tests.running import UPSCALED, clean_environment
 from tests.service.batch.test_watcher import knows_writers
 from tests.service.image.samples import picture, save
@@ -49,17 +50,18 @@ class Watching:
 
 
 @contextmanager
-def watching(folder: Path, **settings: str) -> Iterator[Watching]:
+def watching(folder: Path, *places: str, **settings: str) -> Iterator[Watching]:
+    """A run from `in` to `out` in the folder, or between the `places`."""
+    places = places or (str(folder / "in"), str(folder / "out"))
     environment = clean_environment(
         UPSCALED_DATA_DIR=str(folder / "data"), UPSCALED_PRECISION="exact", **settings
     )
     process = subprocess.Popen(
-        [*UPSCALED, "watch", str(folder / "in"), str(folder / "out"), "--scale", "2",
-         "--settle", "0.2"],
+        [*UPSCALED, "watch", *places, "--scale", "2", "--settle", "0.2"],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
     try:
         yield Watching(process)
     finally:
@@ -95,7 +97,35 @@ def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) 
     assert names == {"a-x2.jpg", "moved-x2.jpg", "slow-x2.jpg", ".upscaled-journal.sqlite3"}
 
 
-@pytest.mark.parametrize("arguments", [["in", "in"], ["absent", "out"], ["file", "out"]])
+def test_objects_are_upscaled_as_they_come_into_a_bucket(tmp_path: Path, bucket: Bucket) -> None:
+    places = f"s3://{bucket.name}/in", f"s3://{bucket.name}/in/out"
+    with watching(tmp_path, *places, UPSCALED_S3_ENDPOINT=bucket.endpoint, **VARIABLES) as watched:
+        bucket.put("in/a.png", save(picture(), "PNG"))
+        assert watched.wait(1)[0]["result"] == f"{places[1]}/a-x2.jpg"
+        bucket.put("in/sub/b.png", save(picture(40, 40), "PNG"))
+        assert watched.wait(2)[1]["result"] == f"{places[1]}/sub/b-x2.jpg"
+        assert watched.stop(signal.SIGTERM) == 0
+    assert watched.lines[2]["summary"]["upscaled"] == 2
+    results = [key for key in bucket.list_keys() if "/out/" in key]
+    assert results == ["in/out/a-x2.jpg", "in/out/sub/b-x2.jpg"]
+
+
+def test_a_bucket_that_cannot_be_listed_ends_it_at_once(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSCALED_S3_ENDPOINT", bucket.endpoint)
+    app = build_app(("watch", "config"))
+    done = CliRunner().invoke(
+        app, ["watch", "s3://no-such/in", str(tmp_path / "out"), "--scale", "2"]
+    )
+    assert done.exit_code == 1
+    assert "input bucket s3://no-such/in: the bucket answered 404 Not Found" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["in", "in"], ["absent", "out"], ["file", "out"], ["s3://b/in", "s3://b/in/"]],
+)
 def test_a_wrong_call_is_a_usage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:

@@ -182,7 +182,7 @@ async def test_a_sweep_lists_no_further_than_the_first_valid_result(
             listed.append(len(page))
             yield page
 
-    monkeypatch.setattr(bucket_results, "_LISTED_AT_ONCE", 4)
+    monkeypatch.setattr(bucket_results, "LISTED_AT_ONCE", 4)
     monkeypatch.setattr(obstore, "list", count)
     for _ in range(6):
         await results.store(b"old", "image/png")

@@ -1,0 +1,90 @@
+"""Find and read sources in buckets."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from upscaled.batch.files import HEAD_BYTES, TAIL_BYTES, BatchAborted, check_ends
+from upscaled.batch.s3_url import S3Url
+from upscaled.config.values import require_package
+
+if TYPE_CHECKING:
+    from upscaled.state.bucket import Bucket
+
+_SMALL_BYTES: Final = 8 * 2**20
+"""Objects up to this size are read by one request, larger ones only if their ends are a picture."""
+
+
+@lru_cache
+def open_bucket(name: str, endpoint: str) -> "Bucket":
+    """Return the client of a bucket.
+
+    Raises:
+        BatchAborted: the extra `s3` is not installed.
+    """
+    try:
+        require_package("a bucket needs", "obstore")
+    except ValueError as error:
+        raise BatchAborted(str(error)) from None
+    from upscaled.state.bucket import Bucket  # with a library that others need not load
+
+    return Bucket(name, endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketObject:
+    """Object as a source, see `upscaled.batch.discovery.SourceFile`."""
+
+    bucket: "Bucket"
+    url: S3Url
+    size_bytes: int = 0
+    e_tag: str = ""
+
+    def __str__(self) -> str:
+        return str(self.url)
+
+    @property
+    def name(self) -> str:
+        """Return the last part of its key."""
+        return self.url.key.rpartition("/")[2]
+
+    def read(self, formats: Collection[str], *, is_any: bool) -> bytes:
+        """Read it whole, or only its ends if it is large and no image; see `files.read_source`."""
+        key, size_bytes = self.url.key, self.size_bytes
+        if size_bytes > _SMALL_BYTES:
+            ends = self.bucket.read_ends(key, size_bytes, HEAD_BYTES, TAIL_BYTES)
+            check_ends(ends, size_bytes, formats, is_any=is_any)
+        data = self.bucket.read(key, size_bytes) if size_bytes else b""
+        check_ends(data[:HEAD_BYTES] + data[-TAIL_BYTES:], len(data), formats, is_any=is_any)
+        return data
+
+    def state(self) -> int:
+        """Return a number for it as it was listed."""
+        return hash((self.url, self.size_bytes, self.e_tag))
+
+    def is_whole(self, *, is_still: bool) -> bool:
+        """Return True: an object is there whole or not at all."""
+        return True
+
+
+def list_objects(bucket: "Bucket", top: S3Url) -> Iterator[BucketObject]:
+    """List the objects below a prefix, but for hidden names as in folders.
+
+    Raises:
+        OSError: the bucket cannot be listed, or no further.
+    """
+    for found in bucket.list(top.key):
+        url = S3Url(bucket.name, found.key)
+        if top.holds(url) and "/." not in str(url).removeprefix(str(top)):
+            yield BucketObject(bucket, url, found.size_bytes, found.e_tag)
+
+
+def find_object(bucket: "Bucket", url: S3Url) -> BucketObject | None:
+    """Return the object of an address, None where it is a prefix or nothing.
+
+    Raises:
+        OSError: the bucket cannot be asked.
+    """
+    found = bucket.find(url.key) if url.key else None
+    return BucketObject(bucket, url, found.size_bytes, found.e_tag) if found else None

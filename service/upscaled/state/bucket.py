@@ -1,0 +1,167 @@
+"""Objects of an S3-compatible bucket for batches, whose threads wait for each request."""
+
+import asyncio
+import errno
+import re
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    PreconditionError,
+)
+
+from upscaled.state.bucket_errors import describe_bucket_error
+from upscaled.state.bucket_results import (
+    ANSWER_WITHIN_S,
+    LISTED_AT_ONCE,
+    SLOWEST_BYTES_PER_S,
+    connect,
+)
+
+_NOTE: Final = "upscaled"
+"""The metadata `x-amz-meta-upscaled` of an object."""
+_QUOTED: Final = re.compile(r'"([^"]*)"')
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundObject:
+    """Object of a bucket. note: what was put with it; empty if nothing was, and where listed."""
+
+    key: str
+    size_bytes: int
+    e_tag: str
+    note: str = ""
+
+
+class Bucket:
+    """Bucket, for any number of threads, with the errors that files have.
+
+    Each call raises an `OSError` that says in words why the bucket did not do it. obstore repeats
+    for 10 s what the server refuses for the moment, and what only reads.
+    """
+
+    def __init__(self, name: str, endpoint: str) -> None:
+        """
+        Args:
+            endpoint: as of `BucketResults`.
+        """
+        self.name = name
+        # The client's own limit counts until the last byte, whose time depends on the size.
+        self._bulk = connect(f"s3://{name}", endpoint, timedelta(days=1))
+        self._quick = connect(f"s3://{name}", endpoint, timedelta(seconds=ANSWER_WITHIN_S))
+
+    def list(self, prefix: str) -> Iterator[FoundObject]:
+        """List all objects below a prefix by their keys, a page at a time."""
+        with _file_errors():
+            for page in obstore.list(self._quick, prefix or None, chunk_size=LISTED_AT_ONCE):
+                for each in page:
+                    yield FoundObject(each["path"], each["size"], each["e_tag"] or "")
+
+    def find(self, key: str) -> FoundObject | None:
+        """Return an object with its note, None if there is none."""
+        with _file_errors():
+            try:
+                head = obstore.get(self._quick, key, options={"head": True})
+            except FileNotFoundError:
+                return None
+        meta = head.meta
+        note = str(head.attributes.get(_NOTE, ""))
+        return FoundObject(key, meta["size"], meta["e_tag"] or "", note)
+
+    def read(self, key: str, size_bytes: int) -> bytes:
+        """Read an object of about this size, in time for a slow connection.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+
+        async def read() -> bytes:
+            found = await obstore.get_async(self._bulk, key)
+            return bytes(await found.bytes_async())
+
+        with _file_errors():
+            return _run(read(), size_bytes)
+
+    def read_ends(self, key: str, size_bytes: int, head_bytes: int, tail_bytes: int) -> bytes:
+        """Read the first and the last bytes of an object of this size."""
+        starts, ends = [0, max(0, size_bytes - tail_bytes)], [head_bytes, size_bytes]
+        with _file_errors():
+            ranges = obstore.get_ranges(self._quick, key, starts=starts, ends=ends)
+        return b"".join(map(bytes, ranges))
+
+    def put(
+        self, key: str, data: bytes, media_type: str, note: str, *, replaced_e_tag: str = ""
+    ) -> None:
+        """Put an object as a whole, by a second request where the answer to the first was lost.
+
+        Args:
+            note: ASCII.
+            replaced_e_tag: of the object that is there; empty: none is.
+
+        Raises:
+            FileExistsError: it is another one, or there is one.
+        """
+        options: dict[str, Any] = {
+            "attributes": {"Content-Type": media_type, _NOTE: note},
+            "mode": {"e_tag": replaced_e_tag} if replaced_e_tag else "create",
+            "use_multipart": False,
+        }
+
+        async def put() -> None:
+            try:
+                await obstore.put_async(self._bulk, key, data, **options)
+            except (AlreadyExistsError, PreconditionError):
+                raise
+            except BaseError:
+                await obstore.put_async(self._bulk, key, data, **options)
+
+        with _file_errors(), suppress(AlreadyExistsError, PreconditionError):
+            _run(put(), len(data))
+            return
+        found = self.find(key)
+        if found is None or (found.size_bytes, found.note) != (len(data), note):
+            raise FileExistsError(errno.EEXIST, "another program wrote it meanwhile")
+
+    def try_out(self, key: str) -> None:
+        """Put an empty object, and delete it where that is allowed."""
+        with _file_errors():
+            obstore.put(self._quick, key, b"", use_multipart=False)
+            try:
+                obstore.delete(self._quick, [key])
+            except BaseError:
+                return
+
+
+@contextmanager
+def _file_errors() -> Iterator[None]:
+    """Turn failures of the bucket into errors of a file, without the keys that they may quote."""
+    try:
+        yield
+    except TimeoutError:
+        raise OSError(errno.EIO, "no answer in time") from None
+    except InvalidPathError as error:
+        name = _QUOTED.search(str(error))
+        text = 'a name has an empty part, or one that is "." or ".."'
+        raise OSError(errno.EIO, f"{text}: {name[1]}" if name else text) from None
+    except (BaseError, OSError, ValueError) as error:
+        kind = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO
+        raise OSError(kind, describe_bucket_error(str(error))) from None
+
+
+def _run(request: Coroutine[Any, Any, Answer], size_bytes: int) -> Answer:
+    """Run a request of so many bytes in this thread, for as long as the slowest may take."""
+
+    async def run() -> Answer:
+        async with asyncio.timeout(ANSWER_WITHIN_S + size_bytes / SLOWEST_BYTES_PER_S):
+            return await request
+
+    return asyncio.run(run())
