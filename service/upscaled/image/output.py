@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from typing import Final
 
-from upscaled.errors import ResolutionTooHigh
+from upscaled.errors import InvalidParameter, ResolutionTooHigh
 from upscaled.image.formats.table import AVIF, FORMATS, JPEG, PNG, WEBP
 from upscaled.image.types import Header, Image
 
@@ -37,10 +38,15 @@ class OutputChoice:
         what is transparent on white. "lossless" keeps all bits that the source has, "png" 16 bits
         only as `decide_output` does without a choice.
     quality: the encoder's, 1 to `MAX_QUALITY`; None for the usual one. It does not concern a PNG.
+    max_side_px: a longer result is scaled down to it.
+    width_px, height_px: the result is scaled down to these, as large as both allow.
     """
 
     format: str = ""
     quality: int | None = None
+    max_side_px: int | None = None
+    width_px: int | None = None
+    height_px: int | None = None
 
     @property
     def has_quality(self) -> bool:
@@ -66,6 +72,8 @@ class OutputSpec:
     canvas_px: pixels of the canvas that a worker holds for it, larger than the result where that
         is scaled down; deep ones count twice, as they weigh.
     quality: of the encoder; None for the usual one.
+    is_size_chosen: the request or the command asked for this size: it is scaled down in linear
+        light.
     """
 
     format: str
@@ -74,6 +82,7 @@ class OutputSpec:
     is_deep: bool
     canvas_px: int
     quality: int | None = None
+    is_size_chosen: bool = False
 
     @property
     def longest_px(self) -> int:
@@ -108,17 +117,17 @@ def decide_output(
 
     Raises:
         ResolutionTooHigh: the format that was chosen cannot hold it.
+        InvalidParameter: the width or height that was chosen is larger than the result.
     """
     chosen = OUTPUT_FORMATS.get(choice.format)
     is_kept = source.has_alpha or keeps_depth or choice.format == LOSSLESS
     is_deep = source.is_deep and is_kept and chosen in (None, PNG.name)
     width_px, height_px = source.width_px * scale, source.height_px * scale
     canvas_px = width_px * height_px * (2 if is_deep else 1)
-    if max(width_px, height_px) > max_side_px:
-        longest_px = max(source.width_px, source.height_px)
+    gain, is_size_chosen = _decide_gain(source, scale, max_side_px, choice)
+    if gain < scale:
         width_px, height_px = (
-            max(1, round(side_px * max_side_px / longest_px))
-            for side_px in (source.width_px, source.height_px)
+            max(1, round(side_px * gain)) for side_px in (source.width_px, source.height_px)
         )
     # JPEG holds neither alpha nor 16 bits a channel.
     name = chosen or (PNG.name if source.has_alpha or is_deep else JPEG.name)
@@ -126,4 +135,26 @@ def decide_output(
         raise ResolutionTooHigh(
             f"Image resolution too high: WebP holds at most {MAX_WEBP_SIDE_PX} px a side"
         )
-    return OutputSpec(name, width_px, height_px, is_deep, canvas_px, choice.quality)
+    return OutputSpec(name, width_px, height_px, is_deep, canvas_px, choice.quality, is_size_chosen)
+
+
+def _decide_gain(
+    source: Header | Image, scale: int, max_side_px: int, choice: OutputChoice
+) -> tuple[Fraction, bool]:
+    """Decide how much larger the result is than the source, and whether a choice says so.
+
+    Raises:
+        InvalidParameter: the width or height that was chosen is larger than the result.
+    """
+    longest_px = max(source.width_px, source.height_px)
+    most = min(Fraction(scale), Fraction(max_side_px, longest_px))
+    sides = ((choice.width_px, source.width_px), (choice.height_px, source.height_px))
+    wanted = min((Fraction(px, own_px) for px, own_px in sides if px is not None), default=most)
+    if wanted > most:
+        width_px, height_px = int(source.width_px * most), int(source.height_px * most)
+        raise InvalidParameter(
+            f"The result at scale {scale} is {width_px}x{height_px} pixels, "
+            "smaller than the width or height asked for"
+        )
+    gain = min(wanted, Fraction(choice.max_side_px or max_side_px, longest_px))
+    return gain, gain < most

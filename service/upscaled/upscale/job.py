@@ -5,13 +5,11 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-import cv2
-import numpy as np
-
 from upscaled.config import Settings
+from upscaled.image.averaging import average_down, average_light
 from upscaled.image.encode import Encoder
 from upscaled.image.output import DEFAULT_QUALITY, OutputSpec
-from upscaled.image.pixels import Pixels, rounded
+from upscaled.image.pixels import rounded
 from upscaled.image.types import Image
 from upscaled.upscale.loop import TilesDone, run_tiles
 from upscaled.upscale.post_process.steps import choose_post_processing
@@ -83,8 +81,8 @@ def fit(image: Image, output: OutputSpec) -> Image:
     size = (output.width_px, output.height_px)
     return replace(
         image,
-        rgb=_average_down(image.rgb, size),
-        alpha=None if image.alpha is None else _average_down(image.alpha, size),
+        rgb=(average_light if output.is_size_chosen else average_down)(image.rgb, size),
+        alpha=None if image.alpha is None else average_down(image.alpha, size),
     )
 
 
@@ -122,10 +120,6 @@ class OverlappedEncoder:
         if self._image is None or self._encoder is None:
             raise ValueError("no result has come in")
         return self._image, self._encoder.finish()
-
-
-def _average_down(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), pixels.dtype)
 
 
 def _with_metadata_of_result(image: Image, output: OutputSpec, settings: Settings) -> Image:

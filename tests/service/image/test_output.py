@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from upscaled.errors import ResolutionTooHigh
+from upscaled.errors import InvalidParameter, ResolutionTooHigh
 from upscaled.image.output import (
     MAX_WEBP_SIDE_PX,
     NO_CHOICE,
@@ -138,3 +138,44 @@ def test_a_choice_is_made_again_of_its_changes() -> None:
     choice = OutputChoice("webp", 80)
     assert choice.changes() == {"format": "webp", "quality": 80}
     assert OutputChoice(**choice.changes()) == choice  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (OutputChoice(max_side_px=160), (160, 120)),
+        (OutputChoice(max_side_px=100), (100, 75)),
+        (OutputChoice(max_side_px=1), (1, 1)),
+        (OutputChoice(max_side_px=5000), (160, 120)),
+        (OutputChoice(width_px=160), (160, 120)),
+        (OutputChoice(width_px=81), (81, 61)),
+        (OutputChoice(width_px=20), (20, 15)),
+        (OutputChoice(height_px=99), (132, 99)),
+        (OutputChoice(width_px=100, height_px=20), (27, 20)),
+        (OutputChoice(width_px=100, height_px=100), (100, 75)),
+        (OutputChoice(width_px=100, max_side_px=50), (50, 38)),
+    ],
+)
+def test_a_chosen_size_is_reached_from_the_result_and_keeps_its_shape(
+    choice: OutputChoice, expected: tuple[int, int]
+) -> None:
+    output = decide(40, 30, 4, choice=choice)
+    assert (output.width_px, output.height_px) == expected
+    assert output.is_size_chosen == (expected != (160, 120))
+
+
+@pytest.mark.parametrize(
+    "choice", [OutputChoice(width_px=161), OutputChoice(height_px=121), OutputChoice(height_px=999)]
+)
+def test_a_width_or_height_beyond_the_scale_is_refused_with_what_there_is(
+    choice: OutputChoice,
+) -> None:
+    with pytest.raises(InvalidParameter, match="The result at scale 4 is 160x120 pixels"):
+        decide(40, 30, 4, choice=choice)
+
+
+def test_a_size_that_the_limit_makes_is_none_that_was_chosen() -> None:
+    assert not decide(51, 30, 4).is_size_chosen
+    assert decide(51, 30, 4, choice=OutputChoice(max_side_px=199)).is_size_chosen
+    with pytest.raises(InvalidParameter, match="is 200x117 pixels"):
+        decide(51, 30, 4, choice=OutputChoice(width_px=201))

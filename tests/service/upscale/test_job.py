@@ -97,6 +97,31 @@ def test_a_chosen_format_is_encoded_with_its_own_usual_quality(form: str) -> Non
     assert sizes[0] < sizes[1] or OUTPUT_FORMATS[form] == "PNG"
 
 
+def test_a_chosen_size_is_averaged_in_linear_light() -> None:
+    board = np.zeros((96, 96, 3), np.uint8)
+    board[::2, ::2] = board[1::2, 1::2] = 255
+    source = save(board, "PNG")
+    levels = []
+    for choice in (OutputChoice("png", max_side_px=96), OutputChoice("png")):
+        output = decide_output(
+            read_header(source),
+            4,
+            keeps_depth=False,
+            max_side_px=96 if choice.max_side_px is None else 6000,
+            choice=choice,
+        )
+        result = decoded(run_job(source, 4, TrueEngine(radius_px=0), output=output).data)
+        assert result.size == (96, 96)
+        levels.append(np.asarray(result).mean())
+    assert abs(levels[0] - levels[1]) < 1  # whole pixels of the source: nothing to average
+    choice = OutputChoice("png", max_side_px=48)
+    output = decide_output(
+        read_header(source), 4, keeps_depth=False, max_side_px=6000, choice=choice
+    )
+    result = decoded(run_job(source, 4, TrueEngine(radius_px=0), output=output).data)
+    assert set(np.unique(np.asarray(result))) == {188}
+
+
 def test_jpeg_quality_makes_larger_files() -> None:
     source = save(picture(), "PNG")
     engine = TrueEngine()

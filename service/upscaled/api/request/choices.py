@@ -11,11 +11,15 @@ from typing import Any, Final
 from starlette.datastructures import Headers
 
 from upscaled.api.available_models import MODEL_HEADER, MODEL_PARAMETER, parse_model_header
+from upscaled.config import MAX_OUTPUT_SIDE_PX
 from upscaled.errors import InvalidParameter
 from upscaled.image.output import LOSSLESS, MAX_QUALITY, OUTPUT_FORMATS, OutputChoice
 
 FORMAT_HEADER: Final = "X-Upscale-Format"
 QUALITY_HEADER: Final = "X-Upscale-Quality"
+MAX_SIDE_HEADER: Final = "X-Upscale-Max-Side"
+WIDTH_HEADER: Final = "X-Upscale-Width"
+HEIGHT_HEADER: Final = "X-Upscale-Height"
 
 _DIGITS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _FORMAT_NAMES: Final = ", ".join(OUTPUT_FORMATS)
@@ -43,6 +47,16 @@ CHOICE_PARAMETERS: Final = (
         QUALITY_HEADER,
         "The quality of a JPEG, WebP or AVIF; refused beside a format without any.",
         {"type": "integer", "minimum": 1, "maximum": MAX_QUALITY},
+    ),
+    *(
+        _describe(
+            name, description, {"type": "integer", "minimum": 1, "maximum": MAX_OUTPUT_SIDE_PX}
+        )
+        for name, description in (
+            (MAX_SIDE_HEADER, "A longer result is scaled down to it, its shape kept."),
+            (WIDTH_HEADER, "The result is scaled down to it; refused where it is narrower."),
+            (HEIGHT_HEADER, "As the width; with both the result is as large as both allow."),
+        )
     ),
 )
 """The headers as OpenAPI parameters."""
@@ -102,6 +116,9 @@ def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, O
     return model, OutputChoice(
         format=(form := _read_format(options)),
         quality=_read_quality(options, form),
+        max_side_px=options.number(MAX_SIDE_HEADER, MAX_OUTPUT_SIDE_PX),
+        width_px=options.number(WIDTH_HEADER, MAX_OUTPUT_SIDE_PX),
+        height_px=options.number(HEIGHT_HEADER, MAX_OUTPUT_SIDE_PX),
     )
 
 

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 
 from tests.service.api.answers import assert_error
 from tests.service.api.pictures import picture
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 from upscaled.api.request.choices import read_choices
 from upscaled.errors import InvalidParameter
 from upscaled.image.output import NO_CHOICE, OutputChoice
@@ -55,6 +55,10 @@ def test_headers_and_fields_say_the_same(form: str, quality: str) -> None:
         ({"Quality": "9" * 5000}, {}, "X-Upscale-Quality must be a whole number"),
         ({}, {"x_upscale_quality": True}, "X-Upscale-Quality must be a whole number"),
         ({}, {"x_upscale_quality": 90.0}, "X-Upscale-Quality must be a whole number"),
+        ({"Max-Side": "0"}, {}, "X-Upscale-Max-Side must be a whole number from 1 to 6000"),
+        ({"Width": "6001"}, {}, "X-Upscale-Width must be a whole number from 1 to 6000"),
+        ({}, {"x_upscale_height": "1e3"}, "X-Upscale-Height must be a whole number from 1 to"),
+        ({"Width": "9"}, {"x_upscale_width": 10}, "X-Upscale-Width must be sent once"),
         ({"Format": "png", "Quality": "90"}, {}, "X-Upscale-Quality: png has no quality"),
         ({"Format": "lossless", "Quality": "9"}, {}, "X-Upscale-Quality: lossless has no quality"),
         ({"Format": "png"}, {"x_upscale_format": "webp"}, "X-Upscale-Format must be sent once"),
@@ -74,6 +78,15 @@ def test_other_values_are_refused(
 def test_a_header_sent_twice_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="X-Upscale-Format must be sent once"):
         read([("X-Upscale-Format", "png"), ("X-Upscale-Format", "png")])
+
+
+@pytest.mark.parametrize("side_px", [1, 6000])
+def test_sides_are_read_from_either_place(side_px: int) -> None:
+    expected = OutputChoice(max_side_px=side_px, width_px=side_px, height_px=side_px)
+    names = ("Max-Side", "Width", "Height")
+    assert read([(f"X-Upscale-{name}", str(side_px)) for name in names]) == expected
+    fields = {f"x_upscale_{name.lower().replace('-', '_')}": side_px for name in names}
+    assert read([], **fields) == expected
 
 
 def test_a_quality_alone_is_for_whatever_format_comes() -> None:
@@ -157,10 +170,30 @@ def test_without_a_choice_every_byte_follows_the_contract(
     assert service.executor.requests[-1].output == service.executor.requests[-2].output
 
 
-def test_a_dry_run_answers_the_chosen_format(service: Service) -> None:
+def test_a_dry_run_answers_the_chosen_format_and_size(service: Service) -> None:
     headers: dict[str, Any] = service.headers | {"X-Upscale-Dry-Run": "true"}
-    chosen = service.upload(headers=headers, data={"scale": "2", "x_upscale_format": "avif"})
-    assert chosen.json()["media_type"] == "image/avif"
+    fields = {"scale": "2", "x_upscale_format": "avif", "x_upscale_max_side": "100"}
+    answer = service.upload(headers=headers, data=fields).json()
+    assert answer["media_type"] == "image/avif"
+    assert (answer["width"], answer["height"]) == (100, 80)
+
+
+@pytest.mark.parametrize("place", ["header", "form", "json"])
+def test_a_chosen_size_is_that_of_the_result(service: Service, place: str) -> None:
+    name = "width" if place != "header" else "Width"
+    answer = send(service, place, picture(), "image/*", **{name: "121"})
+    with Image.open(io.BytesIO(answer.content)) as opened:
+        assert opened.size == (121, 97)
+
+
+def test_a_width_that_the_scale_does_not_reach_is_refused_and_not_charged(
+    make_service: MakeService,
+) -> None:
+    service = make_service(metering=True, credits=1)
+    refused = send(service, "header", picture(), Width="161")
+    assert_error(refused, 400, "invalid_parameter")
+    assert refused.json()["error"].startswith("The result at scale 2 is 160x128 pixels")
+    assert send(service, "header", picture(), Width="160").status_code == 200
 
 
 def test_no_choice_leaves_the_fingerprint_of_an_idempotency_key_as_it_was(
