@@ -100,6 +100,10 @@ DEFAULT_MIX: Final = (
 )
 """An assumption, for who has no figures yet: avatars, photos of the web, larger ones."""
 
+_WHOLE: Final = ("workers", "slots", "max_queue", "seed")
+_SHARES: Final = ("refused", "url_share")
+_MAY_BE_0: Final = ("max_queue", "seed", *_SHARES)
+
 SOURCE_BYTES_PER_PX: Final = 0.5
 _DRAWN: Final = 20_000
 
@@ -117,15 +121,22 @@ def read_plan(document: Mapping[str, Any]) -> Plan:
         raise BadPlan(f"the plan has an unknown or a missing name: {error}") from None
     if plan.spread not in SPREADS:
         raise BadPlan(f"spread: {plan.spread!r} is none of {', '.join(SPREADS)}")
-    above_0 = {"images_per_hour": plan.images_per_hour, "p95_s": plan.p95_s} | {
-        each.name: getattr(plan.machine, each.name)
-        for each in fields(Machines)
-        if each.name != "max_queue"
-    }
-    for name, value in above_0.items():
-        if value <= 0:
-            raise BadPlan(f"{name}: has to be above 0")
+    values = {each.name: getattr(plan.machine, each.name) for each in fields(Machines)}
+    for name in ("images_per_hour", "p95_s", "refused", "url_share", "seed"):
+        values[name] = getattr(plan, name)
+    for name, value in values.items():
+        _check(name, value)
     return plan
+
+
+def _check(name: str, value: object) -> None:
+    kinds = (int,) if name in _WHOLE else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise BadPlan(f"{name}: has to be a {'whole ' if name in _WHOLE else ''}number")
+    if value < 0 or (value == 0 and name not in _MAY_BE_0):
+        raise BadPlan(f"{name}: has to be above 0")
+    if name in _SHARES and value > 1:
+        raise BadPlan(f"{name}: is a share, from 0 to 1")
 
 
 def read_document(file: Path) -> Mapping[str, Any]:
