@@ -58,7 +58,7 @@ class Watched:
             family = psutil.Process(self.server.process.pid).children(recursive=True)
         return {
             *(str(path) for path in self.temporary_dir.rglob("*")),
-            *(str(path) for path in named),
+            *(str(path) for path in named if not path.name.startswith("PostgreSQL.")),
             *(f"{process.pid}: {MEMORY}" for process in family if _holds_memory(process)),
         }
 

@@ -1,5 +1,6 @@
 """The ledger: exactly once, never below zero, on both databases and under any number of them."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -301,7 +302,10 @@ def spend(
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # Where the run takes longer than a lease, the living notice those that were killed.
+    is_expected = re.compile(r"a front end has not renewed its lease for \d+ s").fullmatch
+    said = [line for line in done.stderr.splitlines() if not is_expected(line)]
+    assert (done.returncode, said) == (0, [])
     lines = done.stdout.splitlines()
     captured = [line.split()[1] for line in lines if line.startswith("captured ")]
     return Spent(captured, lines.count("refused"))
