@@ -30,7 +30,7 @@ from upscaled.errors import (
     UnsupportedImageFormat,
 )
 from upscaled.image.header import read_header
-from upscaled.image.output import MAX_CANVAS_PX, OutputSpec
+from upscaled.image.output import MAX_CANVAS_PX, NO_CHOICE, OutputChoice, OutputSpec
 from upscaled.image.types import Header
 from upscaled.logs import event
 from upscaled.upscale.cancellation import Cancellation, Cancelled
@@ -72,13 +72,18 @@ class PixelSemaphore:
 
 @dataclass(frozen=True, slots=True)
 class FileUpscaler:
-    """Upscaler of files at one scale, for any number of threads; `listener` hears of each tile."""
+    """Upscaler of files at one scale, for any number of threads; `listener` hears of each tile.
+
+    choice: the wishes for all results. suffix: of their names, in place of "-x4".
+    """
 
     core: Core
     scale: int
     store: OutputStore
     listener: Listener
     cancellation: Cancellation
+    choice: OutputChoice = NO_CHOICE
+    suffix: str = ""
     pixels: PixelSemaphore = field(default_factory=lambda: PixelSemaphore(MAX_CANVAS_PX))
 
     @property
@@ -131,7 +136,9 @@ class FileUpscaler:
         settings = self.core.settings
         data = source.file.read(settings.formats, is_any=source.is_named)
         header = read_header(data, settings.formats)
-        output = decide_local_output(header, self.scale, keeps_depth=settings.deep_png)
+        output = decide_local_output(
+            header, self.scale, keeps_depth=settings.deep_png, choice=self.choice
+        )
         outcome = Outcome(
             name,
             Kind.SKIPPED,
@@ -139,7 +146,7 @@ class FileUpscaler:
             source_px=(header.width_px, header.height_px),
         )
         folder = self.store.output.folder_of(name, source.folder)
-        candidates = candidate_names(source.file.name, self.scale, output.suffix)
+        candidates = candidate_names(source.file.name, self.scale, output.suffix, self.suffix)
         reservation = self.store.reserve(
             name,
             hashlib.sha256(data).digest(),
@@ -182,7 +189,7 @@ class FileUpscaler:
         """Fingerprint all that the file's result depends on beside its content."""
         px = header.width_px * header.height_px
         rungs = rungs_for(self.core.ladders[self.scale], px, is_deep=output.is_deep)
-        return fingerprint(self.core.settings, self.scale, rungs)
+        return fingerprint(self.core.settings, self.scale, rungs, self.choice)
 
     def _check_engine(self) -> None:
         """End the batch if the engine fails at everything.

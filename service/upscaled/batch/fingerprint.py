@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from upscaled.config import Settings
+from upscaled.image.output import NO_CHOICE, OutputChoice
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX
 from upscaled_models.registry import ModelSpec
@@ -19,7 +20,9 @@ TEMPERING_FORMAT: Final = 1
 made again."""
 
 
-def fingerprint(settings: Settings, scale: int, rungs: Sequence[Rung]) -> bytes:
+def fingerprint(
+    settings: Settings, scale: int, rungs: Sequence[Rung], choice: OutputChoice = NO_CHOICE
+) -> bytes:
     """Return a SHA-256 of the settings and weights behind a result, equal where it would be equal.
 
     The number type that `precision` came to on a machine is not in it, nor how large pictures may
@@ -55,6 +58,8 @@ def fingerprint(settings: Settings, scale: int, rungs: Sequence[Rung]) -> bytes:
             ]
             for rung in rungs
         ]
+    if choice != NO_CHOICE:
+        inputs["choice"] = choice.changes()
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).digest()
 
 

@@ -194,14 +194,17 @@ class OutputStore:
         return reservation
 
 
-def candidate_names(source_name: str, scale: int, ending: str) -> Iterator[str]:
+def candidate_names(source_name: str, scale: int, ending: str, suffix: str = "") -> Iterator[str]:
     """Return the result's name, and those it gets where that is another source's: without end.
 
     a.png at x4: `a-x4.jpg`, `a.png-x4.jpg`, `a.png-2-x4.jpg`, `a.png-3-x4.jpg` ... A name that
     would be longer than `MAX_NAME_BYTES` is cut, and a digest of the whole keeps it apart.
+
+    Args:
+        suffix: in place of "-x4".
     """
-    suffix = f"-x{scale}.{ending}"
-    return (_shorten(stem, suffix) + suffix for stem in _stems(source_name))
+    end = f"{suffix or f'-x{scale}'}.{ending}"
+    return (_shorten(stem, end) + end for stem in _stems(source_name))
 
 
 def _stems(source_name: str) -> Iterator[str]:

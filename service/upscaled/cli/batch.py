@@ -21,6 +21,7 @@ from upscaled.batch.stop import Stop
 from upscaled.cli.batch_report import BatchReport
 from upscaled.cli.console import fail
 from upscaled.config import SCALES, load_settings
+from upscaled.image.output import NO_CHOICE, OutputChoice
 from upscaled_models.errors import ModelError
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
@@ -77,10 +78,13 @@ class BatchCommand:
         *,
         is_json: bool,
         is_overwriting: bool,
+        choice: OutputChoice = NO_CHOICE,
+        suffix: str = "",
     ) -> None:
         """
         Args:
             output: None puts each result beside its source.
+            choice, suffix: of the results, as of `upscaled.batch.file_job.FileUpscaler`.
 
         Raises:
             SettingsError: a setting has a wrong value.
@@ -92,6 +96,8 @@ class BatchCommand:
         self._named_by = "--model" if model else None
         self._output = output
         self._is_overwriting = is_overwriting
+        self._choice = choice
+        self._suffix = suffix
 
     def run(self, sources: Iterator["Source"], *, grace_s: float = 0) -> None:
         """Upscale the sources, which are drawn once everything is open, and print how it went.
@@ -133,8 +139,15 @@ class BatchCommand:
             self.report,
             ending_when_stalled(self.report),
         ):
-            cancellation = self.stop.cancellation
-            upscaler = FileUpscaler(core, self._scale, store, self.report, cancellation)
+            upscaler = FileUpscaler(
+                core,
+                self._scale,
+                store,
+                self.report,
+                self.stop.cancellation,
+                self._choice,
+                self._suffix,
+            )
             run_batch(sources, upscaler, self.stop)
 
     def _open_output(self, journal: Journal) -> "Output":

@@ -29,6 +29,15 @@ from upscaled.cli.batch import (
     parse_place,
 )
 from upscaled.cli.batch_report import BatchReport
+from upscaled.cli.output_options import (
+    Format,
+    Height,
+    MaxSide,
+    Quality,
+    Suffix,
+    Width,
+    make_choice,
+)
 
 Files = Annotated[
     list[str],
@@ -68,9 +77,19 @@ def run(
     ends_in_null: EndsInNull = False,
     is_overwriting: Overwrite = False,
     ignores_unsupported: IgnoresUnsupported = False,
+    form: Format = "",
+    quality: Quality = None,
+    max_side_px: MaxSide = None,
+    width_px: Width = None,
+    height_px: Height = None,
+    suffix: Suffix = "",
 ) -> None:
     """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through
     (or has 16 bits a channel, and UPSCALED_DEEP_PNG is set).
+
+    --format and --quality choose another file, --max-side, --width and
+    --height a smaller one: pictures that the scale does not make so wide or
+    high fail. --suffix -large names the result FILE-large.jpg.
 
     What was found in a folder or by a pattern keeps its place below DIR.
     Hidden names are passed over, links to folders are not followed, files
@@ -103,7 +122,17 @@ def run(
     """
     output = None if output_dir is None else parse_place(output_dir)
     _check_call(files, output, ends_in_null=ends_in_null)
-    batch = BatchCommand(scale, model, output, is_json=is_json, is_overwriting=is_overwriting)
+    batch = BatchCommand(
+        scale,
+        model,
+        output,
+        is_json=is_json,
+        is_overwriting=is_overwriting,
+        choice=make_choice(
+            form, quality, max_side_px=max_side_px, width_px=width_px, height_px=height_px
+        ),
+        suffix=suffix,
+    )
     stop = batch.stop
     names = read_names(0, b"\0" if ends_in_null else b"\n", stop.requested)
     finder = Finder(output, names, batch.settings.s3_endpoint)

@@ -6,6 +6,7 @@ import pytest
 
 from upscaled.batch.fingerprint import fingerprint
 from upscaled.config import load_settings
+from upscaled.image.output import NO_CHOICE, OutputChoice
 from upscaled.upscale.model_choice import Rung, rungs_for
 from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.store import ModelStore
@@ -79,3 +80,21 @@ def test_the_size_limits_of_models_leave_the_fingerprint() -> None:
     small = rungs_for((VIVID, FAITHFUL), 100)
     assert of_rungs(*rungs_for((other, FAITHFUL), 100), auto_budget_s=99) == of_rungs(*small)
     assert of_rungs(FAITHFUL, temper="off") == of_rungs(FAITHFUL)
+
+
+def test_a_choice_of_the_result_changes_the_fingerprint_and_none_does_not() -> None:
+    settings, rungs = load_settings({}), [FAITHFUL]
+    plain = fingerprint(settings, 2, rungs)
+    assert fingerprint(settings, 2, rungs, NO_CHOICE) == plain
+    chosen = {
+        fingerprint(settings, 2, rungs, choice)
+        for choice in (
+            OutputChoice("webp"),
+            OutputChoice("avif"),
+            OutputChoice(quality=80),
+            OutputChoice(max_side_px=80),
+            OutputChoice(width_px=80),
+            OutputChoice(height_px=80),
+        )
+    }
+    assert len(chosen | {plain}) == 7

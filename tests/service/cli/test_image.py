@@ -328,3 +328,62 @@ def test_a_bucket_that_is_down_fails_before_an_engine_is_opened_or_as_its_source
 def test_a_wrong_call_with_a_bucket_is_a_usage_error(output: list[str]) -> None:
     done = run("s3://b/in", *output, "--scale", "2")
     assert (done.exit_code, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("form", "ending", "format_name"),
+    [
+        ("jpeg", "jpg", "JPEG"),
+        ("png", "png", "PNG"),
+        ("WebP", "webp", "WEBP"),
+        ("avif", "avif", "AVIF"),
+        ("lossless", "png", "PNG"),
+    ],
+)
+def test_a_format_and_a_suffix_are_chosen_by_option(
+    photo: Path, form: str, ending: str, format_name: str
+) -> None:
+    done = run(photo, "--scale", "2", "--format", form, "--suffix", "-large")
+    assert done.exit_code == 0, done.output
+    with PillowImage.open(photo.with_name(f"photo-large.{ending}")) as result:
+        assert (result.format, result.size) == (format_name, (SIZE[0] * 2, SIZE[1] * 2))
+
+
+def test_a_smaller_size_and_quality_are_made_again_where_they_change(
+    photo: Path, tmp_path: Path
+) -> None:
+    sizes = []
+    for options in (["--max-side", "100"], ["--width", "100"], ["--width", "100", "--quality=9"]):
+        done = run(photo, "--scale", "2", "-o", tmp_path / "out", *options)
+        (line,), summary = lines_of(done)
+        assert (line["result_px"], summary["upscaled"]) == ([100, 94], 1)
+        sizes.append(line["result_bytes"])
+    assert sizes[0] == sizes[1] > sizes[2]
+    again = run(photo, "--scale", "2", "-o", tmp_path / "out", "--width=100", "--quality=9")
+    assert lines_of(again)[1]["skipped"] == 1
+
+
+def test_a_width_that_the_scale_does_not_reach_fails_that_picture(photo: Path) -> None:
+    done = run(photo, "--scale", "2", "--width", str(2 * SIZE[0] + 1))
+    (line,), _ = lines_of(done)
+    assert (done.exit_code, line["error_code"]) == (1, "invalid_parameter")
+    assert "140x132 pixels, smaller than the width or height asked for" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--format", "gif"],
+        ["--quality", "0"],
+        ["--quality", "101"],
+        ["--format", "png", "--quality", "90"],
+        ["--max-side", "0"],
+        ["--width", "20001"],
+        ["--suffix", "../x"],
+    ],
+)
+def test_options_of_the_result_out_of_range_are_refused_before_anything_runs(
+    photo: Path, options: list[str]
+) -> None:
+    assert run(photo, "--scale", "2", *options).exit_code == 2
+    assert list(photo.parent.iterdir()) == [photo]
