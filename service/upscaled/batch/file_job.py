@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
 from upscaled.batch.discovery import Source
 from upscaled.batch.files import (
@@ -26,6 +27,7 @@ from upscaled.batch.output_store import (
 )
 from upscaled.errors import (
     InternalError,
+    InvalidParameter,
     ServiceError,
     UnsupportedImageFormat,
 )
@@ -74,7 +76,8 @@ class PixelSemaphore:
 class FileUpscaler:
     """Upscaler of files at one scale, for any number of threads; `listener` hears of each tile.
 
-    choice: the wishes for all results. suffix: of their names, in place of "-x4".
+    choice: the wishes for all results. suffix: of their names, in place of "-x4". target:
+    the result's file, where there is one picture.
     """
 
     core: Core
@@ -84,6 +87,7 @@ class FileUpscaler:
     cancellation: Cancellation
     choice: OutputChoice = NO_CHOICE
     suffix: str = ""
+    target: Path | None = None
     pixels: PixelSemaphore = field(default_factory=lambda: PixelSemaphore(MAX_CANVAS_PX))
 
     @property
@@ -145,13 +149,11 @@ class FileUpscaler:
             source_bytes=len(data),
             source_px=(header.width_px, header.height_px),
         )
-        folder = self.store.output.folder_of(name, source.folder)
-        candidates = candidate_names(source.file.name, self.scale, output.suffix, self.suffix)
         reservation = self.store.reserve(
             name,
             hashlib.sha256(data).digest(),
             self._fingerprint(header, output),
-            (folder / candidate for candidate in candidates),
+            self._find_paths(source, name, output),
         )
         if isinstance(reservation, ExistingResult):
             return replace(outcome, result=reservation.target, record=reservation.record)
@@ -160,6 +162,19 @@ class FileUpscaler:
         except BaseException:
             self.store.release(reservation)
             raise
+
+    def _find_paths(self, source: Source, name: str, output: OutputSpec) -> Iterator[PurePath]:
+        """Find the paths that the result may have, the best first.
+
+        Raises:
+            InvalidParameter: another picture's result is at the only one.
+        """
+        if self.target is not None:
+            yield self.target.relative_to(self.target.anchor)
+            raise InvalidParameter(f"{self.target} is the result of another picture")
+        folder = self.store.output.folder_of(name, source.folder)
+        for end in candidate_names(source.file.name, self.scale, output.suffix, self.suffix):
+            yield folder / end
 
     def _fill(
         self, reservation: ReservedPath, data: bytes, output: OutputSpec, outcome: Outcome

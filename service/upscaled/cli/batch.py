@@ -80,11 +80,12 @@ class BatchCommand:
         is_overwriting: bool,
         choice: OutputChoice = NO_CHOICE,
         suffix: str = "",
+        target: Path | None = None,
     ) -> None:
         """
         Args:
             output: None puts each result beside its source.
-            choice, suffix: of the results, as of `upscaled.batch.file_job.FileUpscaler`.
+            choice, suffix, target: of the results, as of `upscaled.batch.file_job.FileUpscaler`.
 
         Raises:
             SettingsError: a setting has a wrong value.
@@ -98,6 +99,7 @@ class BatchCommand:
         self._is_overwriting = is_overwriting
         self._choice = choice
         self._suffix = suffix
+        self._target = target
 
     def run(self, sources: Iterator["Source"], *, grace_s: float = 0) -> None:
         """Upscale the sources, which are drawn once everything is open, and print how it went.
@@ -147,6 +149,7 @@ class BatchCommand:
                 self.stop.cancellation,
                 self._choice,
                 self._suffix,
+                self._target,
             )
             run_batch(sources, upscaler, self.stop)
 

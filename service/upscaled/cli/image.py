@@ -36,6 +36,7 @@ from upscaled.cli.output_options import (
     Quality,
     Suffix,
     Width,
+    find_target,
     make_choice,
 )
 
@@ -53,7 +54,8 @@ OutputDir = Annotated[
         "-o",
         "--output-dir",
         metavar="DIR",
-        help="folder of the results, or s3://BUCKET/PREFIX; beside each file if none",
+        help="folder of the results, or s3://BUCKET/PREFIX; beside each file if none. Or, for one "
+        "picture, a file ending in .jpg, .png, .webp or .avif, which says the format",
     ),
 ]
 EndsInNull = Annotated[
@@ -120,7 +122,12 @@ def run(
     (unless --ignore-unsupported), or no result can be written any more, 2 for
     a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    output = None if output_dir is None else parse_place(output_dir)
+    target = find_target(output_dir)
+    if target is not None and not (len(files) == 1 and Path(files[0]).is_file()):
+        raise typer.BadParameter(f"-o {output_dir} is one file: give the name of one picture")
+    if target is not None and target.exists() and target.samefile(files[0]):
+        raise typer.BadParameter(f"-o {output_dir} is the picture itself")
+    output = None if output_dir is None or target else parse_place(output_dir)
     _check_call(files, output, ends_in_null=ends_in_null)
     batch = BatchCommand(
         scale,
@@ -129,9 +136,15 @@ def run(
         is_json=is_json,
         is_overwriting=is_overwriting,
         choice=make_choice(
-            form, quality, max_side_px=max_side_px, width_px=width_px, height_px=height_px
+            form,
+            quality,
+            target=target,
+            max_side_px=max_side_px,
+            width_px=width_px,
+            height_px=height_px,
         ),
         suffix=suffix,
+        target=target,
     )
     stop = batch.stop
     names = read_names(0, b"\0" if ends_in_null else b"\n", stop.requested)

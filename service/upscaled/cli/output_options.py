@@ -1,11 +1,22 @@
 """Options of `upscaled image` that choose the format, size and name of its results."""
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
+from upscaled.cli.batch import parse_place
 from upscaled.image.output import MAX_QUALITY, OUTPUT_FORMATS, OutputChoice
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX
+
+_FORMATS_OF_ENDS: Final = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".png": "png",
+    ".webp": "webp",
+    ".avif": "avif",
+}
 
 
 def _check_suffix(suffix: str) -> str:
@@ -55,10 +66,20 @@ Suffix = Annotated[
 ]
 
 
+def find_target(output: str | None) -> Path | None:
+    """Return the file that `-o` names by the end of a format; None for a folder or a bucket."""
+    if output is None or parse_place(output) != Path(output) or Path(output).is_dir():
+        return None
+    return (
+        Path(os.path.abspath(output)) if Path(output).suffix.lower() in _FORMATS_OF_ENDS else None
+    )
+
+
 def make_choice(
     form: str,
     quality: int | None,
     *,
+    target: Path | None,
     max_side_px: int | None,
     width_px: int | None,
     height_px: int | None,
@@ -66,8 +87,14 @@ def make_choice(
     """Return what the options choose.
 
     Raises:
-        typer.BadParameter: a quality beside a format that has none.
+        typer.BadParameter: a quality beside a format that has none, or a format that is not that
+            of `target`.
     """
+    if target is not None:
+        named = _FORMATS_OF_ENDS[target.suffix.lower()]
+        form = form or named
+        if OUTPUT_FORMATS[form] != OUTPUT_FORMATS[named]:
+            raise typer.BadParameter(f"-o {target.name} is no name of a file in format {form}")
     choice = OutputChoice(form, quality, max_side_px, width_px, height_px)
     if quality is not None and not choice.has_quality:
         raise typer.BadParameter(f"--quality: {form} has no quality")

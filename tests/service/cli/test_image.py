@@ -387,3 +387,51 @@ def test_options_of_the_result_out_of_range_are_refused_before_anything_runs(
 ) -> None:
     assert run(photo, "--scale", "2", *options).exit_code == 2
     assert list(photo.parent.iterdir()) == [photo]
+
+
+@pytest.mark.parametrize("name", ["large.webp", "large.AVIF", "large.jpeg", "large.png"])
+def test_a_file_behind_o_is_the_result_in_the_format_of_its_name(
+    photo: Path, tmp_path: Path, name: str
+) -> None:
+    target = tmp_path / "made" / name
+    target.parent.mkdir()
+    done = run(photo, "--scale", "2", "-o", target)
+    (line,), _ = lines_of(done)
+    assert (done.exit_code, line["result"]) == (0, str(target))
+    with PillowImage.open(target) as result:
+        assert result.format == {"jpeg": "JPEG"}.get(name[6:], name[6:].upper())
+    assert list(target.parent.iterdir()) == [target]
+    assert lines_of(run(photo, "--scale", "2", "-o", target))[1]["skipped"] == 1
+
+
+def test_a_file_behind_o_that_another_made_is_kept(photo: Path, tmp_path: Path) -> None:
+    target = tmp_path / "large.webp"
+    target.write_text("mine")
+    done = run(photo, "--scale", "2", "-o", target)
+    assert (done.exit_code, target.read_text()) == (1, "mine")
+    assert run(photo, "--scale", "2", "-o", target, "--overwrite").exit_code == 0
+    other = tmp_path / "other.png"
+    PillowImage.new("RGB", SIZE, "red").save(other)
+    done = run(other, "--scale", "2", "-o", target)
+    assert done.exit_code == 1
+    assert "is the result of another picture" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["-o", "a.webp", "--format", "avif"], ["-o", "a.png", "--quality", "90"]],
+)
+def test_a_file_behind_o_must_suit_the_other_options(photo: Path, options: list[str]) -> None:
+    assert run(photo, "--scale", "2", *options).exit_code == 2
+
+
+def test_a_file_behind_o_is_for_one_picture(photo: Path) -> None:
+    for files in ([photo, photo], [photo.parent], ["-"], [photo.with_name("*.png")]):
+        done = run(*files, "--scale", "2", "-o", photo.with_name("large.webp"))
+        assert (done.exit_code, "give the name of one picture" in done.output) == (2, True)
+
+
+def test_a_picture_is_never_its_own_result(photo: Path) -> None:
+    before = photo.read_bytes()
+    done = run(photo, "--scale", "2", "-o", photo, "--overwrite")
+    assert (done.exit_code, photo.read_bytes()) == (2, before)
