@@ -9,14 +9,16 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 
 import uvloop
 
 from upscaled.errors import ServiceError
 from upscaled.fetch import messages
 from upscaled.fetch.fetcher import Fetcher
-from upscaled.fetch.messages import FetchOptions, Message
+from upscaled.fetch.messages import FetchOptions, Message, PostRequest
 from upscaled.fetch.url import UnusableUrl
 from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.channel import receive_async, send_async
@@ -53,6 +55,11 @@ async def _serve_requests(
     sock: socket.socket, fetcher: Fetcher, outbox: "Outbox", tasks: asyncio.TaskGroup
 ) -> None:
     fetches: dict[int, asyncio.Task[None]] = {}
+
+    def start(number: int, body: _Pieces, work: Coroutine[Any, Any, None]) -> None:
+        fetch = fetches[number] = tasks.create_task(_fetch(outbox, number, body, work))
+        fetch.add_done_callback(partial(_forget, fetches, number))
+
     while True:
         try:
             header, payload, _ = await receive_async(sock)
@@ -64,19 +71,22 @@ async def _serve_requests(
                     fetches[number].cancel()
             case {"fetch": number, "key_id": key_id}:
                 url = payload.decode(errors="surrogatepass")
-                fetch = tasks.create_task(_fetch(fetcher, outbox, number, url, key_id))
-                fetches[number] = fetch
-                fetch.add_done_callback(partial(_forget, fetches, number))
+                body = _Pieces(outbox, number)
+                start(number, body, fetcher.fetch(url, body, key_id))
+            case {"post": number, **request}:
+                body = _Pieces(outbox, number)
+                start(number, body, fetcher.post(PostRequest(**request), body))
 
 
 def _forget(fetches: dict[int, asyncio.Task[None]], number: int, _: asyncio.Task[None]) -> None:
     del fetches[number]
 
 
-async def _fetch(fetcher: Fetcher, outbox: "Outbox", number: int, url: str, key_id: int) -> None:
-    body = _Pieces(outbox, number)
+async def _fetch(
+    outbox: "Outbox", number: int, body: "_Pieces", work: Coroutine[Any, Any, None]
+) -> None:
     try:
-        await fetcher.fetch(url, body, key_id)
+        await work
     except ServiceError as error:
         outbox.put_nowait(messages.describe_failure(number, error))
     except Exception as error:  # noqa: BLE001  (a source must not end the others' fetches)

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from upscaled.errors import FileSizeTooLarge, InternalError, ServiceError
 from upscaled.fetch import messages
-from upscaled.fetch.messages import FetchOptions, Message
+from upscaled.fetch.messages import FetchOptions, Message, PostRequest
 from upscaled.fetch.url import UnusableUrl
 from upscaled.logs import event
 from upscaled.process.channel import FrameError
@@ -82,17 +82,40 @@ class FetchClient:
             RateLimitExceeded: `budget` has no memory left for it.
             InternalError: this machine cannot start the process.
         """
-        try:
-            async with asyncio.timeout(self._options.timeout_s):
-                process = await self._find_process()
-        except TimeoutError:
-            raise UnusableUrl(detail="no fetch process in time") from None
-        return await process.fetch(url, budget)
+        process = await self._find_process_in_time(self._options.timeout_s)
+        message = {"fetch": 0, "key_id": budget.key_id}
+        return await process.run(
+            message, url.encode(errors="surrogatepass"), self._limits.work_s, budget
+        )
+
+    async def post(self, request: PostRequest) -> int:
+        """Send a request with a body, once, and return the status of its answer.
+
+        No redirect is followed, and nothing behind the answer's head is read.
+
+        Raises:
+            UnusableUrl: refused, unreachable, too slow, or no HTTP.
+            FileSizeTooLarge: the answer's head has no end.
+            InternalError: this machine cannot start the process.
+        """
+        process = await self._find_process_in_time(request.timeout_s)
+        message = {"post": 0, **asdict(request)}
+        status = await process.run(message, b"", START_S + request.timeout_s)
+        if not status.isdigit():
+            raise UnusableUrl(detail="the fetch process answered with no status")
+        return int(status)
 
     async def close(self) -> None:
         """End the process, and the fetches it has."""
         if self._process is not None:
             await self._process.end()
+
+    async def _find_process_in_time(self, timeout_s: float) -> "_FetchProcess":
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._find_process()
+        except TimeoutError:
+            raise UnusableUrl(detail="no fetch process in time") from None
 
     async def _find_process(self) -> "_FetchProcess":
         async with self._starting:
@@ -144,20 +167,27 @@ class _FetchProcess:
     def pid(self) -> int:
         return self._child.pid
 
-    async def fetch(self, url: str, budget: Budget) -> bytes:
-        """Return the bytes behind `url`; raises as `FetchClient.fetch`."""
+    async def run(
+        self, message: Message, payload: bytes, limit_s: float, budget: Budget | None = None
+    ) -> bytes:
+        """Have a request done, whose number is the message's first field; return the body.
+
+        Raises:
+            ServiceError: as of `FetchClient.fetch` and `post`.
+        """
         number = next(self._numbers)
         answers = self._answers[number] = asyncio.Queue[bytes | ServiceError | None]()
-        self._post({"fetch": number, "key_id": budget.key_id}, url.encode(errors="surrogatepass"))
+        self._post({**message, next(iter(message)): number}, payload)
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.work_s):
+            async with asyncio.timeout(limit_s):
                 while (answer := await answers.get()) is not None:
                     if isinstance(answer, ServiceError):
                         raise answer
                     if len(body) + len(answer) > self._max_bytes:  # the process ignores the limit
                         raise FileSizeTooLarge(detail=f"was sent {len(body) + len(answer)} bytes")
-                    budget.take(len(answer))
+                    if budget is not None:
+                        budget.take(len(answer))
                     body += answer
         except TimeoutError:  # the process has the time limit too, and does not keep to it
             raise UnusableUrl(detail="no answer of the fetch process in time") from None

@@ -108,7 +108,7 @@ def choose_addresses(found: Iterable[AddressInfo], allowed: Sequence[Network]) -
     refused = [info for info in considered if is_forbidden(_address(info), allowed)]
     if len(refused) == len(considered):
         shown = ", ".join(str(_address(info)) for info in refused)
-        raise PrivateAddress(f"{shown} is a private address, see UPSCALED_SOURCE_PRIVATE_CIDRS")
+        raise PrivateAddress(f"{shown} is a private address")
     return [info for info in considered if info not in refused]
 
 

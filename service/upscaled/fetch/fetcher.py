@@ -6,18 +6,24 @@ All fetches share one parse slot, held for one iteration of the event loop, in w
 """
 
 import asyncio
+import ipaddress
 import ssl
 from collections.abc import Iterable
 from typing import Final, Protocol
 
 from upscaled.errors import FileSizeTooLarge
 from upscaled.fetch.codings import choose_stages, finish, unpack
-from upscaled.fetch.connection import PrivateAddress, SourceConnection, make_tls_context
+from upscaled.fetch.connection import (
+    READ_BYTES,
+    PrivateAddress,
+    SourceConnection,
+    make_tls_context,
+)
 from upscaled.fetch.connection import open_connection as connect
 from upscaled.fetch.cookies import CookieStore
 from upscaled.fetch.framing import choose_framing, max_framed_bytes
 from upscaled.fetch.head import MAX_HEAD_BYTES, HeadParser, ResponseHead
-from upscaled.fetch.messages import FetchOptions
+from upscaled.fetch.messages import FetchOptions, PostRequest
 from upscaled.fetch.names import NameLookup
 from upscaled.fetch.url import SourceUrl, UnusableUrl, encode_host, join_url, parse_url
 
@@ -69,7 +75,31 @@ class Fetcher:
             async with asyncio.timeout(self._options.timeout_s):
                 await self._follow(parse_url(url), body, key_id)
         except (OSError, ValueError) as error:
-            raise UnusableUrl(detail=_describe(error)) from error
+            raise UnusableUrl(detail=_describe(error, "UPSCALED_SOURCE_PRIVATE_CIDRS")) from error
+
+    async def post(self, request: PostRequest, body: Body) -> None:
+        """Send a request with a body, and write the status of its answer to `body`, in digits.
+
+        No redirect is followed, and nothing behind the answer's head is read.
+
+        Raises:
+            UnusableUrl: refused, unreachable, too slow, or no HTTP.
+            FileSizeTooLarge: the answer's head has no end.
+        """
+        allowed = [ipaddress.ip_network(text) for text in request.private_cidrs]
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                url = parse_url(request.url)
+                tls = await self._load_tls() if url.scheme == "https" else None
+                limit_bytes = MAX_HEAD_BYTES + READ_BYTES
+                async with connect(
+                    url, self._names, allowed, tls, limit_bytes, request.key_id
+                ) as connection:
+                    connection.send(render_post(url, request))
+                    head, _ = await self._read_head(connection)
+                    await body.write(b"%d" % head.status)
+        except (OSError, ValueError) as error:
+            raise UnusableUrl(detail=_describe(error, "UPSCALED_WEBHOOK_CIDRS")) from error
 
     async def _follow(self, url: SourceUrl, body: Body, key_id: int) -> None:
         """Follow redirects; each hop is checked like the first."""
@@ -150,6 +180,21 @@ def render_request(url: SourceUrl, cookie: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
+def render_post(url: SourceUrl, request: PostRequest) -> bytes:
+    """Return a request with a body; the values of its fields are this service's own."""
+    content = request.body.encode()
+    fields = {
+        "Host": url.authority,
+        "User-Agent": "upscaled",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(content)),
+        "Connection": "close",
+        **request.headers,
+    }
+    lines = [f"POST {url.target} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields), "", ""]
+    return "\r\n".join(lines).encode("latin-1") + content
+
+
 def find_target(url: SourceUrl, head: ResponseHead) -> SourceUrl:
     """Return the target of a redirect: any 3xx with a Location, as in curl.
 
@@ -173,9 +218,12 @@ def _comparable(host: str) -> str:
         return host
 
 
-def _describe(error: Exception) -> str:
-    """Describe an error for the log: with the address where it matters, never with the URL."""
+def _describe(error: Exception, setting: str) -> str:
+    """Describe an error for the log: with the address where it matters, never with the URL.
+
+    setting: what lets a private address be reached.
+    """
     if isinstance(error, PrivateAddress):
-        return str(error)
+        return f"{error}, see {setting}"
     kind = type(error).__name__
     return f"{kind}: {error}" if isinstance(error, OSError) else kind

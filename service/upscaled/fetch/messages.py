@@ -3,6 +3,7 @@
     front end                                fetch process
     the options, as JSON                 ->
     {"fetch": 1, "key_id": ...}, the URL ->
+    {"post": 2, and all of a PostRequest} ->
     {"cancel": 1}                        ->
                                          <-  {"alive": true}, every second
                                          <-  {"piece": 1} and bytes of the body
@@ -73,6 +74,25 @@ class FetchOptions:
 
     def networks(self) -> list[Network]:
         return [ipaddress.ip_network(text) for text in self.private_cidrs]
+
+
+@dataclass(frozen=True, slots=True)
+class PostRequest:
+    """A request with a body to an address that a client or the operator named.
+
+    Attributes:
+        key_id: the API key whose name lookup it is.
+        headers: fields beside those that HTTP needs.
+        private_cidrs: networks that may be reached although they are private.
+        timeout_s: until the head of the answer has come.
+    """
+
+    key_id: int
+    url: str
+    headers: dict[str, str]
+    body: str
+    private_cidrs: tuple[str, ...]
+    timeout_s: float
 
 
 def encode(message: Message) -> bytes:
