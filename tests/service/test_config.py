@@ -118,6 +118,7 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
         ["10.0.0.0/8", "10.0.0.1", "fd00::/8, 10.1.0.0/16", ","],
         ["10.0.0.1/8", "10.0.0.0/33", "example.com", "10.0.0.0/8;10.1.0.0/16"],
     ),
+    "webhook_cidrs": (["10.0.0.0/8", "fd00::/8, 10.0.0.1"], ["10.0.0.1/8", "example.com"]),
     "extra_formats": (["avif", "AVIF, heic,bmp", "tiff"], ["gif", "avif;bmp"]),
     "source_only_hosts": (["a.example", "a.example,b.example"], []),
     "shutdown_grace_s": (["0", "3600"], ["-0.1", "3600.5", "nan"]),

@@ -30,6 +30,7 @@ from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.api.telemetry.tracing import Tracing, open_tracing
+from upscaled.api.webhook_sender import WebhookSender
 from upscaled.config import Settings
 from upscaled.fetch.client import FetchClient
 from upscaled.fetch.messages import FetchOptions
@@ -105,6 +106,7 @@ def _build_context(
         job_runner=JobRunner(
             settings, executor, state, metrics=metrics, fetcher=fetcher, budget=budget
         ),
+        webhook_sender=WebhookSender(settings, state, fetcher=fetcher, metrics=metrics),
         state_probe=StateProbe(state),
         reporter=Reporter(observers),
     )
@@ -130,6 +132,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     background = [
         asyncio.create_task(_sweep_every_minute(context)),
         asyncio.create_task(context.job_runner.run_forever()),
+        asyncio.create_task(context.webhook_sender.run_forever()),
         asyncio.create_task(context.state_probe.run_for_ever()),
         asyncio.create_task(release_pending_credits(context.state, context.metrics)),
     ]

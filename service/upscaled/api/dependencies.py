@@ -15,6 +15,7 @@ from upscaled.api.progress_relay import ProgressRelay
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import AccessRecord, Reporter, record_of
 from upscaled.api.telemetry.metrics import Metrics
+from upscaled.api.webhook_sender import WebhookSender
 from upscaled.config import Settings
 from upscaled.errors import InvalidAuthToken
 from upscaled.fetch.client import FetchClient
@@ -42,6 +43,7 @@ class Context:
     unsent: UnsentResponses
     progress: ProgressTracker
     job_runner: JobRunner
+    webhook_sender: WebhookSender
     relay: ProgressRelay
     state_probe: StateProbe
     reporter: Reporter

@@ -20,6 +20,8 @@ from upscaled.state.idempotency import RENEW_EVERY_S, RequestKey, Reservation, S
 
 IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 REPLAYED_HEADER: Final = "Idempotent-Replayed"
+WEBHOOK_HEADER: Final = "X-Upscale-Webhook"
+"""Of a job: part of what a request sent again has to repeat."""
 MAX_NAME_CHARACTERS: Final = 255
 IDEMPOTENCY_PARAMETER: Final = {
     "name": IDEMPOTENCY_HEADER,
@@ -60,7 +62,8 @@ async def read_request_key(
         raise InvalidParameter(
             f"Idempotency-Key must be 1 to {MAX_NAME_CHARACTERS} printable ASCII characters"
         )
-    fingerprint = await asyncio.to_thread(_fingerprint, parameters, kind)
+    webhooks = request.headers.getlist(WEBHOOK_HEADER) if kind == "job" else []
+    fingerprint = await asyncio.to_thread(_fingerprint, parameters, kind, webhooks)
     return RequestKey(key_id, name, fingerprint)
 
 
@@ -106,12 +109,13 @@ async def record_answer(state: State, reservation: Reservation, answer: StoredAn
     await _try(run_to_end(recording))
 
 
-def _fingerprint(parameters: UpscaleParameters, kind: AnswerKind) -> str:
+def _fingerprint(parameters: UpscaleParameters, kind: AnswerKind, webhooks: list[str]) -> str:
     image = parameters.image
     content = None if image is None else hashlib.sha256(image).hexdigest()
     parts: list[object] = [kind, parameters.scale, parameters.model, content, parameters.image_url]
     if parameters.choice != NO_CHOICE:
         parts.append(parameters.choice.changes())
+    parts += webhooks
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

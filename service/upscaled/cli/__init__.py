@@ -17,6 +17,7 @@ COMMANDS: Final = (
     "watch",
     "keys",
     "credits",
+    "webhooks",
     "models",
     "tune",
     "backup",

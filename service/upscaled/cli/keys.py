@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from upscaled.cli.console import opened_state, print_columns
+from upscaled.cli.console import fail, opened_state, print_columns
 from upscaled.state import RateLimit
 
 commands = typer.Typer(
@@ -131,6 +131,32 @@ def rotate_key(
         secret = state.keys.rotate(name, keep_s=keep_hours * 3600)
     typer.echo(f"API key {name} has a new secret; the one before is valid for {keep_hours} hours.")
     typer.echo(secret)
+
+
+@commands.command("webhook")
+def set_webhook(
+    name: Name,
+    url: Annotated[
+        str | None,
+        typer.Argument(metavar="URL", help="Called when a job of the key has ended."),
+    ] = None,
+    new_secret: Annotated[bool, typer.Option("--new-secret", help="Make a new secret.")] = False,
+) -> None:
+    """Set the address of an API key's webhooks, and print the secret that signs them.
+
+    The address is trusted: it may be in your own network. Without URL the key has none, and its
+    jobs may still name theirs by X-Upscale-Webhook.
+    """
+    from upscaled.fetch.url import UnusableUrl, check_source_url
+
+    try:
+        checked = None if url is None else check_source_url(url)
+    except UnusableUrl as error:
+        raise fail(f"{url} cannot be called: {error.detail}", 2) from None
+    with opened_state() as state:
+        webhook = state.webhooks.configure(name, checked, renews_secret=new_secret)
+    typer.echo(f"API key {name}: webhooks go to {webhook.url or 'no address'}. Verify them with:")
+    typer.echo(webhook.secret)
 
 
 @commands.command("revoke")

@@ -263,6 +263,11 @@ class Settings(BaseModel):
         description="narrows: comma-separated host names, the only ones that image_url may name; "
         "empty: any; once named `UPSCALED_ALLOWED_SOURCE_HOSTS`, which still counts",
     )
+    webhook_cidrs: Networks = Field(
+        default=(),
+        description="comma-separated private networks that the webhook of a job may reach too; the "
+        "address of a key, which `upscaled keys webhook` sets, may be anywhere",
+    )
     shutdown_grace_s: float = Field(
         default=20, ge=0, le=3600, description="how long a stop waits for images under way"
     )

@@ -50,6 +50,7 @@ _FRONT_END_ONLY: Final = {
     "public_base_url",
     "source_private_cidrs",
     "source_only_hosts",
+    "webhook_cidrs",
     "traces",
 }
 """Settings that a worker has no use for, and that may hold secrets."""

@@ -29,6 +29,8 @@ class JobOrder:
         scale: 2 or 4.
         model: the model that the client named; "" for the server's own choice.
         choice: the client's wishes for the result.
+        base_url: where the URLs of results began for the client; None of jobs before schema 0009.
+        webhook_url: to call at the job's end; None: the address of its key, if there is one.
     """
 
     source_name: str | None
@@ -36,6 +38,8 @@ class JobOrder:
     scale: int
     model: str
     choice: OutputChoice = NO_CHOICE
+    base_url: str | None = None
+    webhook_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,15 @@ def job_from_row(row: sa.Row[Any]) -> StoredJob:
         row.key_id,
         row.key_name,
         cast(JobState, row.state),
-        JobOrder(row.source_name, row.image_url, row.scale, row.model, choice),
+        JobOrder(
+            row.source_name,
+            row.image_url,
+            row.scale,
+            row.model,
+            choice,
+            row.base_url,
+            row.webhook_url,
+        ),
         row.is_metered,
         row.attempts,
         row.tiles_done,

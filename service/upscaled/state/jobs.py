@@ -4,10 +4,11 @@
                  ^                  │ ├────fail────> failed      (hold released)
                  └──put back────────┘ └───cancel───> cancelled   (hold released; queued ones too)
 
-A job and its hold are written in one transaction, and so are its end and the hold's. A front end
-works on a job under a lease, which it renews. A lease that ran out (the front end died, or was cut
-off from the database) lets another one claim the job, and its first owner can neither finish it nor
-take its credit. Leases are measured by the database's clock, which all front ends share.
+A job and its hold are written in one transaction, and so are its end, the hold's and its webhook. A
+front end works on a job under a lease, which it renews. A lease that ran out (the front end died,
+or was cut off from the database) lets another one claim the job, and its first owner can neither
+finish it nor take its credit. Leases are measured by the database's clock, which all front ends
+share.
 """
 
 import json
@@ -53,7 +54,8 @@ from upscaled.state.job_rows import (
     select_jobs,
 )
 from upscaled.state.ledger import Hold, PaidResult
-from upscaled.state.schema import API_KEYS, JOBS
+from upscaled.state.schema import API_KEYS, JOBS, WEBHOOK_DELIVERIES
+from upscaled.state.webhooks import queue_delivery
 
 LEASE_S: Final = 30.0
 """How long a job stays with a front end that says nothing; renewed every `RENEW_EVERY_S`."""
@@ -125,6 +127,8 @@ class Jobs:
                     scale=order.scale,
                     model=order.model,
                     choice=json.dumps(order.choice.changes()),
+                    base_url=order.base_url,
+                    webhook_url=order.webhook_url,
                     is_metered=is_metered,
                     created_at_s=database_time_s(connection),
                 )
@@ -346,11 +350,17 @@ class Jobs:
             return count_unfinished(connection, sa.true())
 
     def remove_ended(self, *, lifetime_s: float) -> int:
-        """Remove jobs that ended longer ago than `lifetime_s`; return how many."""
+        """Remove jobs that ended longer ago than `lifetime_s`; return how many.
+
+        A job whose webhook waits is kept until that is over.
+        """
+        delivery = WEBHOOK_DELIVERIES.c
+        waiting = sa.select(delivery.job_id).where(delivery.state == "waiting")
         with self._database.write() as connection:
-            removed = connection.execute(
-                sa.delete(JOBS).where(JOBS.c.ended_at_s < database_time_s(connection) - lifetime_s)
-            )
+            is_old = JOBS.c.ended_at_s < database_time_s(connection) - lifetime_s
+            removed = connection.execute(sa.delete(JOBS).where(is_old, JOBS.c.id.not_in(waiting)))
+            kept = sa.select(JOBS.c.id)
+            connection.execute(sa.delete(WEBHOOK_DELIVERIES).where(delivery.job_id.not_in(kept)))
             return removed.rowcount
 
     def sources_in_use(self) -> frozenset[str]:
@@ -368,7 +378,7 @@ class Jobs:
         state: JobState,
         **values: object,
     ) -> bool:
-        """End the job that meets the condition; False where there is none."""
+        """End the job that meets the condition and queue its webhook; False where there is none."""
         ended = connection.execute(
             sa.update(JOBS)
             .where(condition)
@@ -379,8 +389,11 @@ class Jobs:
                 ended_at_s=database_time_s(connection),
                 **values,
             )
-        )
-        return ended.rowcount == 1
+            .returning(JOBS.c.id, JOBS.c.key_id, JOBS.c.webhook_url)
+        ).one_or_none()
+        if ended is not None:
+            queue_delivery(connection, *ended)
+        return ended is not None
 
     def _release(self, connection: Connection, job: StoredJob) -> None:
         if job.is_metered:

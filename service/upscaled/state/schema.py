@@ -3,6 +3,7 @@
 Times are whole seconds since 1970 in UTC.
 """
 
+import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -157,6 +158,9 @@ JOBS = Table(
     Column("model", Text, nullable=False),
     Column("choice", Text, nullable=False, server_default="{}"),
     Column("is_metered", Boolean, nullable=False),
+    # Of the request that submitted it: where its result's URL begins, and what to call at its end.
+    Column("base_url", Text),
+    Column("webhook_url", Text),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("lease_id", Text),
     Column("lease_until_s", Double),
@@ -196,4 +200,38 @@ IDEMPOTENCY_KEYS = Table(
     Column("lease_until_s", Double),
     Column("answer", Text),
     Column("created_at_s", Double, nullable=False, index=True),
+)
+
+# What signs the webhooks of a key, and where they are sent unless a job names another address.
+# The secret is kept as it is: the key's owner verifies with the same one.
+KEY_WEBHOOKS = Table(
+    "key_webhooks",
+    METADATA,
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), primary_key=True, autoincrement=False),
+    Column("secret", Text, nullable=False),
+    Column("url", Text),
+    Column("is_disabled", Boolean, nullable=False, server_default=sa.false()),
+)
+
+# Webhooks of jobs that ended, written with the job's end; see `upscaled.state.webhooks`. `due_at_s`
+# is when the next attempt may begin, by the database's clock: of one under way, its lease's end.
+WEBHOOK_DELIVERIES = Table(
+    "webhook_deliveries",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("is_trusted", Boolean, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lease_id", Text),
+    Column("due_at_s", Double, nullable=False),
+    Column("outcome", Text, nullable=False, server_default=""),
+    CheckConstraint("state IN ('waiting', 'delivered', 'failed', 'gone')", name="state_is_known"),
+)
+Index(
+    "ix_webhook_deliveries_waiting",
+    WEBHOOK_DELIVERIES.c.due_at_s,
+    sqlite_where=WEBHOOK_DELIVERIES.c.state == "waiting",
+    postgresql_where=WEBHOOK_DELIVERIES.c.state == "waiting",
 )

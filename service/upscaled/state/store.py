@@ -31,6 +31,7 @@ from upscaled.state.results import Results, SweptResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.shared_rate import SharedRate
 from upscaled.state.under_way import UnderWay
+from upscaled.state.webhooks import Webhooks
 
 MIN_FREE_BYTES = 100 * 1024 * 1024
 """Space for the largest result: a noisy 6000x6000 RGBA PNG is 78 to 89 MB."""
@@ -67,6 +68,7 @@ class State:
     credits: CreditLedger
     idempotency: IdempotencyKeys
     jobs: Jobs
+    webhooks: Webhooks
     job_sources: JobSources
     results: Results
     job_results: Results
@@ -192,6 +194,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         credits=CreditLedger(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
         idempotency=IdempotencyKeys(database, clocks),
         jobs=Jobs(database, clocks),
+        webhooks=Webhooks(database),
         job_sources=_open_job_sources(settings),
         results=open_results(settings, StampClock(clocks)),
         job_results=_open_job_results(settings, StampClock(clocks)),

@@ -339,6 +339,7 @@ def test_ended_jobs_are_removed_after_their_lifetime_and_others_never(store: Sta
 def check_ledger_under_kills(settings: Settings, *, jobs: int, workers: int, kills: int) -> None:
     with open_state(settings) as state:
         key_id = key_with(state, jobs + 50)
+        state.webhooks.configure("web", "http://127.0.0.1/hook")
     arguments = (settings.database_url, settings.data_dir, key_id, jobs, workers, kills)
     command = [sys.executable, str(WORKING), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -351,6 +352,7 @@ def check_ledger_under_kills(settings: Settings, *, jobs: int, workers: int, kil
         assert set(ended) <= {"succeeded", "cancelled"}
         assert kinds["capture"] == ended["succeeded"]
         assert kinds["release"] == ended["cancelled"]
+        assert len({webhook.job_id for webhook in state.webhooks.list("waiting")}) == jobs
         assert state.credits.balance(key_id) == 50 + ended["cancelled"]
         assert state.credits.audit() == ()
 

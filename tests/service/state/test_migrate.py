@@ -57,6 +57,7 @@ def test_the_migrations_make_the_schema_that_the_code_uses(
         "ck_credit_entries_amount_fits_kind",
         "ck_jobs_running_has_a_lease",
         "ck_jobs_state_is_known",
+        "ck_webhook_deliveries_state_is_known",
     }
 
 

@@ -6,7 +6,6 @@ import json
 import math
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Final
 from urllib.request import parse_http_list
@@ -18,9 +17,10 @@ from starlette.responses import JSONResponse, Response
 from upscaled.api import schemas
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.dependencies import AppContext, AuthenticatedKey, Context
-from upscaled.api.idempotency import REPLAYED_HEADER
+from upscaled.api.idempotency import REPLAYED_HEADER, WEBHOOK_HEADER
+from upscaled.api.job_body import describe_job
 from upscaled.api.request.reader import UpscaleParameters
-from upscaled.api.routes.results import build_result_url
+from upscaled.api.routes.results import find_base_url
 from upscaled.api.source import read_checked_header
 from upscaled.errors import (
     InternalError,
@@ -29,7 +29,7 @@ from upscaled.errors import (
     NotFound,
     ServiceError,
 )
-from upscaled.fetch.url import parse_url
+from upscaled.fetch.url import MAX_URL_CHARACTERS, UnusableUrl, check_source_url, parse_url
 from upscaled.state import ApiKey
 from upscaled.state.idempotency import RequestKey
 from upscaled.state.job_rows import JOB_STATES, JobChange, JobOrder, JobState, StoredJob
@@ -43,6 +43,13 @@ PREFER_PARAMETER: Final = {
     "description": "`respond-async`: accept the request as a job, which runs later (202)",
     "required": False,
     "schema": {"type": "string"},
+}
+WEBHOOK_PARAMETER: Final = {
+    "name": WEBHOOK_HEADER,
+    "in": "header",
+    "description": "With `Prefer: respond-async`: the address to call when the job has ended",
+    "required": False,
+    "schema": {"type": "string", "format": "uri", "maxLength": MAX_URL_CHARACTERS},
 }
 RESPOND_ASYNC: Final = "respond-async"
 """The preference, in a request's `Prefer` and in the answer's `Preference-Applied`."""
@@ -80,7 +87,7 @@ async def list_jobs(
     )
     page = await asyncio.to_thread(read_page)
     return schemas.JobPage(
-        jobs=[describe_job(request, context, job) for job in page.jobs],
+        jobs=[_describe(request, context, job) for job in page.jobs],
         next_cursor=_format_cursor(page.next_position),
     )
 
@@ -105,7 +112,7 @@ async def get_job(
     job = await asyncio.to_thread(context.state.jobs.find, key.id, _parse_id(job_id))
     if job is None:
         raise NotFound
-    return describe_job(request, context, job)
+    return _describe(request, context, job)
 
 
 @router.delete(
@@ -132,7 +139,7 @@ async def cancel_job(
     if change.is_changed:
         context.job_runner.stop(change.job.id)
         await context.job_runner.note_end(change.job, "cancelled")
-    return describe_job(request, context, change.job)
+    return _describe(request, context, change.job)
 
 
 def prefers_async(prefer_headers: Sequence[str]) -> bool:
@@ -154,15 +161,25 @@ async def accept_job(
     Raises:
         RateLimitExceeded: the key has too many jobs that have not ended.
         InsufficientApiCredits: the balance is too low.
+        InvalidParameter: the address of its webhook cannot be called.
         ServiceError: what is wrong with an upload, as without a job.
     """
+    webhook_url = await asyncio.to_thread(_read_webhook_url, request, context, key)
     source_name = image_url = None
     if parameters.image is None:
         image_url = str(parse_url(parameters.image_url or ""))
     else:
         await read_checked_header(parameters.image, parameters.scale, context.settings)
         source_name = await _store_source(context, key, parameters.image, request_key)
-    order = JobOrder(source_name, image_url, parameters.scale, parameters.model, parameters.choice)
+    order = JobOrder(
+        source_name,
+        image_url,
+        parameters.scale,
+        parameters.model,
+        parameters.choice,
+        find_base_url(request, context.settings.public_base_url),
+        webhook_url,
+    )
     change = await _submit(context, key, order, request_key)
     headers = {"Location": f"{JOBS_PATH}/{change.job.id}", "Preference-Applied": RESPOND_ASYNC}
     if not change.is_changed:
@@ -170,7 +187,7 @@ async def accept_job(
     elif change.job.is_metered:
         context.metrics.note_credit("held")
     context.job_runner.wake()
-    body = describe_job(request, context, change.job)
+    body = _describe(request, context, change.job)
     return JSONResponse(body.model_dump(mode="json"), 202, headers)
 
 
@@ -211,36 +228,35 @@ async def _submit(
             await run_to_end(context.state.job_sources.delete(order.source_name))
 
 
-def describe_job(request: Request, context: Context, job: StoredJob) -> schemas.Job:
-    """Return the body that says how a job is."""
-    tiles_done, tiles_total = context.job_runner.tiles_of(job)
-    result_url = expires_at = None
-    if job.result is not None and job.ended_at_s is not None:
-        base_url = context.settings.public_base_url
-        result_url = build_result_url(request, base_url, job.result.file_name)
-        expires_at = _format_time(job.ended_at_s + context.settings.job_result_lifetime_s)
-    error = None
-    if job.error_code is not None:
-        error = schemas.Error(
-            error=job.error_text or "", error_code=schemas.ErrorCode(job.error_code)
-        )
-    return schemas.Job(
-        id=job.id,
-        status=job.state,
-        scale=schemas.Scale(job.order.scale),
-        model=job.result_model or job.order.model or None,
-        created_at=_format_time(job.created_at_s),
-        ended_at=None if job.ended_at_s is None else _format_time(job.ended_at_s),
-        tiles_done=tiles_done,
-        tiles_total=tiles_total,
-        result_url=result_url,
-        expires_at=expires_at,
-        error=error,
+def _describe(request: Request, context: Context, job: StoredJob) -> schemas.Job:
+    """Return the body that says how a job is, with a result's URL as this request called us."""
+    return describe_job(
+        job,
+        context.job_runner.tiles_of(job),
+        base_url=find_base_url(request, context.settings.public_base_url),
+        lifetime_s=context.settings.job_result_lifetime_s,
     )
 
 
-def _format_time(time_s: float) -> datetime:
-    return datetime.fromtimestamp(round(time_s, 3), UTC)
+def _read_webhook_url(request: Request, context: Context, key: ApiKey) -> str | None:
+    """Return the address to call when the job has ended; None where the request names none.
+
+    Blocks. What the name leads to is checked at each connection.
+
+    Raises:
+        InvalidParameter: it is no URL, there are two, or the key has no secret to sign with.
+    """
+    urls = request.headers.getlist(WEBHOOK_HEADER)
+    if not urls:
+        return None
+    try:
+        url = check_source_url(urls[0] if len(urls) == 1 else None)
+    except UnusableUrl as error:
+        text = f"{WEBHOOK_HEADER} must be one http or https URL"
+        raise InvalidParameter(text, detail=error.detail) from None
+    if not context.state.webhooks.has_secret(key.id):
+        raise InvalidParameter(f"{WEBHOOK_HEADER} needs a secret, which this API key does not have")
+    return url
 
 
 def _parse_state(text: str) -> JobState | None:

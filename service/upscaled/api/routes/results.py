@@ -59,7 +59,12 @@ async def get_result(opened: Annotated[OpenedResult, Depends(_open)]) -> Respons
 
 def build_result_url(request: Request, public_base_url: str, file_name: str) -> str:
     """Return a result's URL below the public base, or where that is empty below the called one."""
-    return f"{public_base_url or _called_url(request)}{schemas.RESULT_PATH}{file_name}"
+    return f"{find_base_url(request, public_base_url)}{schemas.RESULT_PATH}{file_name}"
+
+
+def find_base_url(request: Request, public_base_url: str) -> str:
+    """Return where the URLs of this service begin: at the public base, or as it was called."""
+    return public_base_url or _called_url(request)
 
 
 def _called_url(request: Request) -> str:

@@ -29,7 +29,12 @@ from upscaled.api.progress import Progress
 from upscaled.api.request.accept import wants_image
 from upscaled.api.request.choices import CHOICE_PARAMETERS
 from upscaled.api.request.reader import UpscaleParameters, read_parameters
-from upscaled.api.routes.jobs import PREFER_PARAMETER, accept_job, prefers_async
+from upscaled.api.routes.jobs import (
+    PREFER_PARAMETER,
+    WEBHOOK_PARAMETER,
+    accept_job,
+    prefers_async,
+)
 from upscaled.api.routes.results import build_result_url
 from upscaled.api.source import build_request, fetch_source, read_checked_header
 from upscaled.api.telemetry.access_log import AccessRecord
@@ -57,6 +62,7 @@ _OPENAPI: Final[dict[str, Any]] = {
         *CHOICE_PARAMETERS,
         IDEMPOTENCY_PARAMETER,
         PREFER_PARAMETER,
+        WEBHOOK_PARAMETER,
         DRY_RUN_PARAMETER,
     ],
     "requestBody": {

@@ -28,6 +28,7 @@ from upscaled.errors import REFUSAL_REASONS, ServiceError
 from upscaled.pool.stats import ModelStats, PoolStats
 from upscaled.state import Swept
 from upscaled.state.job_rows import ENDED_STATES, JobState
+from upscaled.state.webhooks import DELIVERY_STATES
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result
 
@@ -65,6 +66,9 @@ class Metrics:
         )
         self.refusals = self._counter("refusals", "Answers 429, by what was exhausted", "reason")
         self.jobs = self._counter("jobs", "Jobs that ended here, by how they ended", "status")
+        self.webhooks = self._counter(
+            "webhooks", "Attempts to deliver a webhook, by the state that each left it in", "state"
+        )
         self._declare_images()
         self._declare_results()
         self._begin_at_zero()
@@ -169,6 +173,8 @@ class Metrics:
             self.refusals.labels(reason)
         for status in ENDED_STATES:
             self.jobs.labels(status)
+        for state in DELIVERY_STATES:
+            self.webhooks.labels(state)
         for event in ("held", "captured", "released"):
             self.credits.labels(event)
 

@@ -1,0 +1,120 @@
+"""Send the webhooks of jobs that have ended, signed by Standard Webhooks, from any front end.
+
+The calls are made by the fetch process, under its guard: an address that a job named must not be
+private, unless `UPSCALED_WEBHOOK_CIDRS` allows it, and no redirect is followed.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from upscaled.api.cancellation import run_to_end
+from upscaled.api.job_body import describe_job, format_time
+from upscaled.api.telemetry.metrics import Metrics
+from upscaled.api.webhook_message import ANYWHERE, build_body, judge, sign_request
+from upscaled.config import Settings
+from upscaled.errors import ServiceError
+from upscaled.fetch.client import FetchClient
+from upscaled.logs import event
+from upscaled.state import DatabaseFailed, State
+from upscaled.state.webhooks import ClaimedDelivery, DeliveryState
+
+POLL_EVERY_S: Final = 1.0
+"""How often the database is searched for webhooks that are due."""
+MAX_AT_ONCE: Final = 16
+MAX_AT_ONCE_PER_KEY: Final = 4
+"""Receivers of one key that do not answer leave the other calls to those of other keys."""
+
+_logger: Final = logging.getLogger(__name__)
+
+
+class WebhookSender:
+    """Claims webhooks that are due and sends them, each as a task on the event loop."""
+
+    def __init__(
+        self, settings: Settings, state: State, *, fetcher: FetchClient, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._webhooks = state.webhooks
+        self._fetcher = fetcher
+        self._metrics = metrics
+        self._allowed = tuple(map(str, settings.webhook_cidrs))
+        self._running: dict[asyncio.Task[None], int] = {}
+        self._has_failed = False
+
+    async def run_forever(self) -> None:
+        """Send webhooks until cancelled; those under way are then left to their leases."""
+        try:
+            while True:
+                while len(self._running) < MAX_AT_ONCE and (claimed := await self._claim()):
+                    task = asyncio.create_task(self._send(claimed))
+                    self._running[task] = claimed.job.key_id
+                    task.add_done_callback(self._running.pop)
+                await asyncio.sleep(POLL_EVERY_S)
+        finally:
+            tasks = list(self._running)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _claim(self) -> ClaimedDelivery | None:
+        keys = list(self._running.values())
+        busy = {key_id for key_id in keys if keys.count(key_id) >= MAX_AT_ONCE_PER_KEY}
+        try:
+            claimed = await asyncio.to_thread(self._webhooks.claim, busy)
+        except Exception as error:  # noqa: BLE001  (every failure is tried again)
+            if not self._has_failed:
+                fields = event("webhook_claim_failed")
+                _logger.warning("no webhook can be claimed: %s", error, extra=fields)
+            self._has_failed = True
+            return None
+        self._has_failed = False
+        return claimed
+
+    async def _send(self, claimed: ClaimedDelivery) -> None:
+        """Make one attempt, and record how it ended."""
+        outcome, state = await self._attempt(claimed)
+        recording = asyncio.to_thread(self._webhooks.record, claimed, outcome, state)
+        try:
+            recorded = await run_to_end(recording)
+        except DatabaseFailed as error:  # its lease runs out, and it is sent again
+            outcome, recorded = f"{outcome}, not recorded: {error}", "waiting"
+        if recorded is None:
+            return
+        self._metrics.webhooks.labels(recorded).inc()
+        fields = event(
+            "webhook_delivered" if recorded == "delivered" else "webhook_failed",
+            job_id=claimed.job.id,
+            key_name=claimed.job.key_name,
+            attempt=claimed.attempts,
+            state=recorded,
+            outcome=outcome,
+        )
+        level = logging.INFO if recorded in ("delivered", "waiting") else logging.WARNING
+        _logger.log(level, "a webhook was sent: %s", outcome, extra=fields)
+
+    async def _attempt(self, claimed: ClaimedDelivery) -> tuple[str, DeliveryState]:
+        job = claimed.job
+        request = sign_request(
+            claimed.url,
+            claimed.secret,
+            job.id,
+            self._build_body(claimed),
+            key_id=job.key_id,
+            private_cidrs=ANYWHERE if claimed.is_trusted else self._allowed,
+        )
+        try:
+            return judge(await self._fetcher.post(request))
+        except ServiceError as error:
+            return error.detail, "waiting"
+
+    def _build_body(self, claimed: ClaimedDelivery) -> str:
+        job = claimed.job
+        described = describe_job(
+            job,
+            (job.tiles_done, job.tiles_total),
+            base_url=self._settings.public_base_url or job.order.base_url or "",
+            lifetime_s=self._settings.job_result_lifetime_s,
+        )
+        at = format_time(job.ended_at_s or 0.0)
+        return build_body(f"job.{job.state}", at, described.model_dump(mode="json"))

@@ -1,0 +1,296 @@
+"""Webhooks: calls that say a job has ended, made at least once by any front end.
+
+    a job's end ──> waiting ──claim (lease)──> 2xx ──> delivered
+                       ^                        │ 410 ─> gone: its address is called no more
+                       └── anything else, later ┴─ `MAX_ATTEMPTS` times ──> failed
+
+A delivery is written in the transaction that ends its job. A front end that dies while it calls
+leaves a lease, which runs out: the receiver may then be called twice, with the same `webhook-id`.
+"""
+
+import base64
+import secrets
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, Literal, cast, get_args
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from upscaled.state.database import Database, database_time_s
+from upscaled.state.job_rows import StoredJob, job_from_row, select_jobs
+from upscaled.state.ledger import find_active
+from upscaled.state.schema import API_KEYS, JOBS, KEY_WEBHOOKS, WEBHOOK_DELIVERIES
+
+DeliveryState = Literal["waiting", "delivered", "failed", "gone"]
+DELIVERY_STATES: Final[tuple[DeliveryState, ...]] = get_args(DeliveryState)
+
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105  (of Standard Webhooks, so that scanners know it)
+SECRET_BYTES: Final = 32
+WAITS_S: Final = (5, 30, 120, 600, 1_800, 3_600, 10_800, 25_200, 43_200)
+"""Between one attempt and the next: ten attempts within 24 hours."""
+MAX_ATTEMPTS: Final = len(WAITS_S) + 1
+LEASE_S: Final = 60.0
+"""Longer than an attempt may take: no front end calls what another one is calling."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWebhook:
+    """The webhook of an API key.
+
+    Attributes:
+        url: None where each job has to name its own.
+        is_disabled: the address answered 410.
+    """
+
+    secret: str
+    url: str | None = None
+    is_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook as it is in the database; `outcome` is the last attempt's, `attempts` are begun."""
+
+    job_id: str
+    key_name: str
+    url: str
+    state: DeliveryState
+    attempts: int
+    due_at_s: float
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedDelivery:
+    """A webhook to be sent by this process, until its lease is over.
+
+    Attributes:
+        is_trusted: the operator named the address, which may then be private.
+    """
+
+    job: StoredJob
+    url: str
+    is_trusted: bool
+    secret: str
+    attempts: int
+    lease_id: str
+
+
+class Webhooks:
+    """The webhooks of one database, for any thread and any number of processes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def configure(self, name: str, url: str | None, *, renews_secret: bool = False) -> KeyWebhook:
+        """Set an active key's address, and make its secret where there is none.
+
+        Args:
+            url: None: no address; jobs may still name theirs.
+            renews_secret: make a new one all the same.
+
+        Raises:
+            UnknownName: no active key has that name.
+        """
+        with self._database.write() as connection:
+            key_id = find_active(connection, name)
+            old = _find_webhook(connection, key_id)
+            new = KeyWebhook(old.secret if old and not renews_secret else _make_secret(), url)
+            connection.execute(sa.delete(KEY_WEBHOOKS).where(KEY_WEBHOOKS.c.key_id == key_id))
+            connection.execute(
+                sa.insert(KEY_WEBHOOKS).values(key_id=key_id, secret=new.secret, url=url)
+            )
+            return new
+
+    def show(self, name: str) -> KeyWebhook | None:
+        """Return the webhook of an active key; None where it has no secret.
+
+        Raises:
+            UnknownName: no active key has that name.
+        """
+        with self._database.read() as connection:
+            return _find_webhook(connection, find_active(connection, name))
+
+    def has_secret(self, key_id: int) -> bool:
+        """Return whether a key's jobs can name an address."""
+        with self._database.read() as connection:
+            return _find_webhook(connection, key_id) is not None
+
+    def claim(self, busy_key_ids: Collection[int] = ()) -> ClaimedDelivery | None:
+        """Take a delivery that is due under a lease; None if there is none.
+
+        First attempts go first, so that receivers which do not answer delay the others little.
+
+        Args:
+            busy_key_ids: keys of which this process is making calls enough.
+        """
+        row, lease_id = WEBHOOK_DELIVERIES.c, uuid.uuid4().hex
+        with self._database.read() as connection:  # most times there is none, and nothing to write
+            if connection.execute(select_due(connection, busy_key_ids)).first() is None:
+                return None
+        with self._database.write() as connection:
+            due = select_due(connection, busy_key_ids)
+            if connection.dialect.name == "postgresql":
+                due = due.with_for_update(skip_locked=True)
+            claimed = connection.execute(
+                sa.update(WEBHOOK_DELIVERIES)
+                .where(row.job_id == due.scalar_subquery())
+                .values(
+                    attempts=row.attempts + 1,
+                    lease_id=lease_id,
+                    due_at_s=database_time_s(connection) + LEASE_S,
+                )
+                .returning(row.job_id, row.url, row.is_trusted, row.attempts)
+            ).one_or_none()
+            if claimed is None:
+                return None
+            query = select_jobs().add_columns(KEY_WEBHOOKS.c.secret)
+            query = query.join(KEY_WEBHOOKS, KEY_WEBHOOKS.c.key_id == JOBS.c.key_id)
+            job = connection.execute(query.where(JOBS.c.id == claimed.job_id)).one()
+            return ClaimedDelivery(
+                job_from_row(job),
+                claimed.url,
+                claimed.is_trusted,
+                job.secret,
+                claimed.attempts,
+                lease_id,
+            )
+
+    def record(
+        self, claimed: ClaimedDelivery, outcome: str, state: DeliveryState
+    ) -> DeliveryState | None:
+        """Record how an attempt ended, which gives the lease up.
+
+        Args:
+            outcome: the answer's status, or why there was none, for the operator.
+            state: "waiting" for an attempt that failed; after the last one it is "failed". "gone"
+                ends all that waits for the same address of the key, and the key's use of it.
+
+        Returns:
+            The state afterwards; None where another process has claimed it since.
+        """
+        row, key_id = WEBHOOK_DELIVERIES.c, claimed.job.key_id
+        wait_s = 0
+        if state == "waiting":
+            if claimed.attempts < MAX_ATTEMPTS:
+                wait_s = WAITS_S[claimed.attempts - 1]
+            else:
+                state = "failed"
+        with self._database.write() as connection:
+            recorded = connection.execute(
+                sa.update(WEBHOOK_DELIVERIES)
+                .where(row.job_id == claimed.job.id, row.lease_id == claimed.lease_id)
+                .values(
+                    state=state,
+                    outcome=outcome,
+                    lease_id=None,
+                    due_at_s=database_time_s(connection) + wait_s,
+                )
+            )
+            if not recorded.rowcount:
+                return None
+            if state == "gone":
+                _give_up_address(connection, key_id, claimed.url, outcome)
+            return state
+
+    def retry(self, job_id: str) -> bool:
+        """Make a delivery due now, with all its attempts; False where there is none of that job."""
+        row = WEBHOOK_DELIVERIES.c
+        with self._database.write() as connection:
+            retried = connection.execute(
+                sa.update(WEBHOOK_DELIVERIES)
+                .where(row.job_id == job_id)
+                .values(
+                    state="waiting", attempts=0, lease_id=None, due_at_s=database_time_s(connection)
+                )
+            )
+            return retried.rowcount == 1
+
+    def list(self, state: DeliveryState | None = None) -> tuple[Delivery, ...]:
+        """Return the deliveries of the jobs that are kept, the newest job first."""
+        row = WEBHOOK_DELIVERIES.c
+        query = (
+            sa.select(WEBHOOK_DELIVERIES, API_KEYS.c.name)
+            .join(API_KEYS, API_KEYS.c.id == row.key_id)
+            .join(JOBS, JOBS.c.id == row.job_id)
+            .order_by(JOBS.c.ended_at_s.desc(), row.job_id)
+        )
+        if state is not None:
+            query = query.where(row.state == state)
+        with self._database.read() as connection:
+            return tuple(
+                Delivery(
+                    each.job_id,
+                    each.name,
+                    each.url,
+                    cast(DeliveryState, each.state),
+                    each.attempts,
+                    each.due_at_s,
+                    each.outcome,
+                )
+                for each in connection.execute(query)
+            )
+
+
+def queue_delivery(
+    connection: Connection, job_id: str, key_id: int, webhook_url: str | None
+) -> None:
+    """Queue the webhook of a job that ends, in the transaction that ends it.
+
+    Args:
+        webhook_url: of the job; None: the key's own address, if it has one.
+    """
+    webhook = _find_webhook(connection, key_id)
+    url = webhook_url
+    if url is None and webhook is not None and not webhook.is_disabled:
+        url = webhook.url
+    if webhook is None or url is None:
+        return
+    connection.execute(
+        sa.insert(WEBHOOK_DELIVERIES).values(
+            job_id=job_id,
+            key_id=key_id,
+            url=url,
+            is_trusted=webhook_url is None,
+            state="waiting",
+            due_at_s=database_time_s(connection),
+        )
+    )
+
+
+def _find_webhook(connection: Connection, key_id: int) -> KeyWebhook | None:
+    query = sa.select(KEY_WEBHOOKS).where(KEY_WEBHOOKS.c.key_id == key_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else KeyWebhook(row.secret, row.url, row.is_disabled)
+
+
+def select_due(connection: Connection, busy_key_ids: Collection[int]) -> sa.Select[str]:
+    """Select the job of the delivery that is due next, of none of the keys given."""
+    row = WEBHOOK_DELIVERIES.c
+    return (
+        sa.select(row.job_id)
+        .where(
+            row.state == sa.literal_column("'waiting'"),  # of the index, as of unfinished jobs
+            row.due_at_s <= database_time_s(connection),
+            row.key_id.not_in(busy_key_ids),
+        )
+        .order_by(sa.case((row.attempts == 0, 0), else_=1), row.due_at_s, row.job_id)
+        .limit(1)
+    )
+
+
+def _give_up_address(connection: Connection, key_id: int, url: str, outcome: str) -> None:
+    """End what waits for an address that is gone, and disable it where it is the key's own."""
+    row, own = WEBHOOK_DELIVERIES.c, KEY_WEBHOOKS.c
+    is_same = sa.and_(row.key_id == key_id, row.url == url, row.state == "waiting")
+    connection.execute(
+        sa.update(WEBHOOK_DELIVERIES).where(is_same).values(state="gone", outcome=outcome)
+    )
+    is_own = sa.and_(own.key_id == key_id, own.url == url)
+    connection.execute(sa.update(KEY_WEBHOOKS).where(is_own).values(is_disabled=True))
+
+
+def _make_secret() -> str:
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()

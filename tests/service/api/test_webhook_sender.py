@@ -1,0 +1,331 @@
+"""Webhooks to a real receiver that answers, fails, hangs, redirects, is gone, or is inside."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+import requests
+import sqlalchemy as sa
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from tests.listening import free_port
+from tests.service.api.answers import assert_error
+from tests.service.api.pictures import size_of
+from tests.service.api.receiver import Receiver, receive, status
+from tests.service.api.routes.test_jobs import IdleExecutor
+from tests.service.api.serving import Service
+from tests.service.api.waiting import wait_until
+from upscaled.api import webhook_message, webhook_sender
+from upscaled.state import webhooks as state_webhooks
+from upscaled.state.job_rows import JobOrder
+from upscaled.state.schema import WEBHOOK_DELIVERIES
+from upscaled.state.webhooks import Delivery, DeliveryState
+
+Make = Callable[..., Service]
+ENDLESS_HEAD = b"HTTP/1.1 200 OK\r\n" + b"X: " + b"a" * 400_000
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_sender, "POLL_EVERY_S", 0.02)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receive() as running:
+        yield running
+
+
+@pytest.fixture
+def inside() -> Iterator[Receiver]:
+    """A receiver at an address that no setting allows."""
+    with receive(host="127.0.0.2") as running:
+        yield running
+
+
+@pytest.fixture
+def service(make_service: Make) -> Service:
+    running = make_service(IdleExecutor(), metering=True, credits=50, webhook_cidrs="127.0.0.1/32")
+    running.state.webhooks.configure("test", None)
+    return running
+
+
+def submit(service: Service, webhook: str = "", **headers: str) -> requests.Response:
+    if webhook:
+        headers["X-Upscale-Webhook"] = webhook
+    return service.upload(headers=service.headers | {"Prefer": "respond-async"} | headers)
+
+
+def run(service: Service, webhook: str = "") -> str:
+    """Submit a job, and return its id."""
+    answer = submit(service, webhook)
+    assert answer.status_code == 202
+    return str(answer.json()["id"])
+
+
+def delivery_of(service: Service, job_id: str) -> Delivery:
+    return {each.job_id: each for each in service.state.webhooks.list()}[job_id]
+
+
+def wait_for_outcome(service: Service, job_id: str) -> Delivery:
+    wait_until(lambda: any(each.outcome for each in service.state.webhooks.list()), 40)
+    return delivery_of(service, job_id)
+
+
+def verify(service: Service, receiver: Receiver, number: int = 0) -> dict[str, object]:
+    """Return the body of a call whose signature holds."""
+    webhook = service.state.webhooks.show("test")
+    assert webhook is not None
+    call = receiver.calls[number]
+    body: dict[str, object] = Webhook(webhook.secret).verify(call.body, call.headers)
+    return body
+
+
+def test_a_receiver_gets_the_job_signed(service: Service, receiver: Receiver) -> None:
+    job_id = run(service, receiver.url)
+    wait_until(lambda: receiver.calls != [] and delivery_of(service, job_id).state == "delivered")
+    body = verify(service, receiver)
+    job = service.get(f"/v1/jobs/{job_id}", headers=service.headers).json()
+    assert body == {"type": "job.succeeded", "timestamp": body["timestamp"], "data": job}
+    assert size_of(requests.get(job["result_url"], timeout=5).content) == (160, 128)
+    (call,) = receiver.calls
+    assert call.path == "/hook"
+    assert call.headers["webhook-id"] == job_id
+    assert call.headers["content-type"] == "application/json"
+    assert service.key not in str(call)
+    tampered = call.body.replace(b"succeeded", b"cancelled")
+    secret = getattr(service.state.webhooks.show("test"), "secret", "")
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(tampered, call.headers)
+    counted = 'upscaled_webhooks_total{state="delivered"} 1.0'
+    wait_until(lambda: counted in service.get("/metrics").text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "outcome"),
+    [
+        (status(200), "delivered", "status 200"),
+        (status(204), "delivered", "status 204"),
+        (status(299), "delivered", "status 299"),
+        (b"HTTP/1.1 200 OK\r\n\r\nno end", "delivered", "status 200"),
+        (status(300), "waiting", "status 300"),
+        (status(304), "waiting", "status 304"),
+        (status(400), "waiting", "status 400"),
+        (status(404), "waiting", "status 404"),
+        (status(410), "gone", "status 410"),
+        (status(429), "waiting", "status 429"),
+        (status(503, "Retry-After: 1"), "waiting", "status 503"),
+        (b"", "waiting", "TimeoutError"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "waiting", ""),
+        (b"HTTP/1.1 200 OK\r\nX: ends within", "waiting", "within its head"),
+        (ENDLESS_HEAD, "waiting", ""),
+    ],
+)
+def test_what_the_receiver_answers_decides(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bytes,
+    state: DeliveryState,
+    outcome: str,
+) -> None:
+    if answer == b"":
+        monkeypatch.setattr(webhook_message, "ATTEMPT_S", 0.5)
+    with receive(answer) as receiver:
+        job_id = run(service, receiver.url)
+        delivery = wait_for_outcome(service, job_id)
+        assert (delivery.state, delivery.attempts) == (state, 1)
+        assert outcome in delivery.outcome
+        assert len(receiver.calls) == 1
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(service: Service, inside: Receiver, code: int) -> None:
+    with receive(status(code, f"Location: {inside.url}")) as redirecting:
+        delivery = wait_for_outcome(service, run(service, redirecting.url))
+        assert (delivery.state, delivery.outcome) == ("waiting", f"status {code}")
+        assert inside.calls == []
+
+
+def test_a_receiver_that_is_not_there_is_tried_again(service: Service) -> None:
+    delivery = wait_for_outcome(service, run(service, f"http://127.0.0.1:{free_port()}/"))
+    assert (delivery.state, delivery.attempts) == ("waiting", 1)
+    assert delivery.due_at_s > 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.2", "2130706434", "0x7f000002", "127.2", "[::ffff:127.0.0.2]", "[::1]", "0.0.0.0"],
+)
+def test_the_address_of_a_job_reaches_nothing_inside(
+    service: Service, inside: Receiver, address: str
+) -> None:
+    job_id = run(service, f"http://{address}:{inside.port}/hook")
+    delivery = wait_for_outcome(service, job_id)
+    assert delivery.state == "waiting"
+    assert delivery.outcome != ""
+    assert "status" not in delivery.outcome
+    assert inside.calls == []
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "192.168.0.1", "[fd00::1]"])
+def test_private_networks_are_refused_before_a_connection(service: Service, address: str) -> None:
+    delivery = wait_for_outcome(service, run(service, f"http://{address}/"))
+    assert delivery.outcome.endswith("is a private address, see UPSCALED_WEBHOOK_CIDRS")
+
+
+def test_the_address_of_a_key_may_be_inside(service: Service, inside: Receiver) -> None:
+    service.state.webhooks.configure("test", inside.url)
+    job_id = run(service)
+    assert wait_for_outcome(service, job_id).state == "delivered"
+    assert verify(service, inside)["type"] == "job.succeeded"
+
+
+def test_a_later_attempt_repeats_the_id_and_the_body_under_a_fresh_signature(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_webhooks, "WAITS_S", (1.1, 0.01))
+    with receive(status(500), status(500), status(200)) as receiver:
+        job_id = run(service, receiver.url)
+        wait_until(lambda: len(receiver.calls) == 3, 20)
+        wait_until(lambda: delivery_of(service, job_id).state == "delivered")
+        assert {call.headers["webhook-id"] for call in receiver.calls} == {job_id}
+        assert len({call.body for call in receiver.calls}) == 1
+        assert len({call.headers["webhook-timestamp"] for call in receiver.calls}) > 1
+        for number in range(3):
+            verify(service, receiver, number)
+
+
+def test_a_gone_address_of_a_key_is_called_no_more(service: Service) -> None:
+    with receive(status(410)) as receiver:
+        service.state.webhooks.configure("test", receiver.url)
+        first = run(service)
+        assert wait_for_outcome(service, first).state == "gone"
+        later = run(service)
+        path = f"/v1/jobs/{later}"
+        wait_until(lambda: service.get(path, headers=service.headers).json()["ended_at"])
+        assert [each.job_id for each in service.state.webhooks.list()] == [first]
+        assert len(receiver.calls) == 1
+
+
+def test_receivers_of_one_key_that_hang_delay_no_other_key(
+    service: Service, receiver: Receiver
+) -> None:
+    other = service.state.keys.create("other", credits=1)
+    service.state.webhooks.configure("other", receiver.url)
+    with receive(b"") as hanging:
+        service.state.webhooks.configure("test", hanging.url)
+        for _ in range(webhook_sender.MAX_AT_ONCE_PER_KEY + 2):
+            run(service)
+        wait_until(lambda: len(hanging.calls) == webhook_sender.MAX_AT_ONCE_PER_KEY, 20)
+        assert service.upload(headers={"X-API-KEY": other, "Prefer": "respond-async"}).ok
+        wait_until(lambda: len(receiver.calls) == 1, 20)
+        assert len(hanging.calls) == webhook_sender.MAX_AT_ONCE_PER_KEY
+
+
+def test_the_sender_outlives_a_database_that_does_not_work(
+    service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+
+    def fail(*_: object) -> None:
+        failures.append("")
+        raise RuntimeError("no such table")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("upscaled.state.webhooks.Webhooks.claim", fail)
+        run(service, receiver.url)
+        wait_until(lambda: len(failures) > 2)
+    wait_until(lambda: len(receiver.calls) == 1)
+
+
+def test_a_cancelled_job_says_so(service: Service, receiver: Receiver) -> None:
+    service.app.state.context.job_runner._paused_until_s = float("inf")
+    job_id = run(service, receiver.url)
+    url = f"{service.url}/v1/jobs/{job_id}"
+    job = requests.delete(url, headers=service.headers, timeout=5).json()
+    wait_until(lambda: len(receiver.calls) == 1)
+    body = verify(service, receiver)
+    assert (body["type"], body["data"]) == ("job.cancelled", job)
+
+
+@pytest.mark.parametrize("webhook", ["x", "ftp://a.example/", "http://user@a.example/", "http://"])
+def test_an_address_that_is_no_url_is_refused(service: Service, webhook: str) -> None:
+    assert_error(submit(service, webhook), 400, "invalid_parameter")
+    assert service.balance() == 50
+    assert list((service.settings.data_dir / "job-sources").glob("*")) == []
+
+
+def test_a_key_without_a_secret_cannot_name_an_address(make_service: Make) -> None:
+    service = make_service(IdleExecutor())
+    refused = submit(service, "https://a.example/")
+    assert_error(refused, 400, "invalid_parameter")
+    assert "secret" in refused.json()["error"]
+
+
+def test_without_a_job_the_header_means_nothing(service: Service) -> None:
+    headers = service.headers | {"X-Upscale-Webhook": "x"}
+    assert service.upload(headers=headers).status_code == 200
+
+
+def test_the_address_is_part_of_what_a_request_sent_again_repeats(
+    service: Service, receiver: Receiver
+) -> None:
+    first = submit(service, receiver.url, **{"Idempotency-Key": "order-17"})
+    again = submit(service, receiver.url, **{"Idempotency-Key": "order-17"})
+    assert again.json()["id"] == first.json()["id"]
+    other = submit(service, receiver.url + "2", **{"Idempotency-Key": "order-17"})
+    assert_error(other, 400, "invalid_parameter")
+
+
+KILLED: dict[str, str] = {
+    "between the commit and the call": "",
+    "while it calls": "assert state.webhooks.claim()",
+}
+
+
+@pytest.mark.parametrize("step", KILLED.values(), ids=KILLED)
+def test_a_webhook_outlives_the_process_that_was_to_send_it(
+    make_service: Make, receiver: Receiver, step: str
+) -> None:
+    service = make_service(metering=True, credits=1)
+    settings = service.settings
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from upscaled.config import load_settings\n"
+        "from upscaled.state import PaidResult, open_state\n"
+        "state = open_state(load_settings({}, data_dir=Path(sys.argv[1])))\n"
+        "claimed = state.jobs.claim()\n"
+        "assert state.jobs.finish(claimed, PaidResult('0.jpg', 'image/jpeg'), model='m')\n"
+        f"{step}\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    service.app.state.context.webhook_sender._webhooks = _Nothing()
+    state = service.state
+    state.webhooks.configure("test", receiver.url)
+    key = state.keys.verify(service.key)
+    assert key is not None
+    order = JobOrder("source", None, 4, "", base_url=service.url)
+    job = state.jobs.submit(key.id, order, is_metered=True, max_unfinished=9).job
+    command = [sys.executable, "-c", program, str(settings.data_dir)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert receiver.calls == []
+    assert delivery_of(service, job.id).attempts == bool(step)
+    assert state.credits.audit() == ()
+    with state.database.write() as connection:  # its lease ends
+        connection.execute(sa.update(WEBHOOK_DELIVERIES).values(due_at_s=0.0))
+    service.app.state.context.webhook_sender._webhooks = state.webhooks
+    wait_until(lambda: delivery_of(service, job.id).state == "delivered", 20)
+    (call,) = receiver.calls
+    assert json.loads(call.body)["data"]["id"] == call.headers["webhook-id"] == job.id
+    assert state.credits.show("test") == 0
+
+
+class _Nothing:
+    """Webhooks that are never due: this front end sends none."""
+
+    def claim(self, *_: object) -> None:
+        return None
