@@ -6,6 +6,7 @@ private, unless `UPSCALED_WEBHOOK_CIDRS` allows it, and no redirect is followed.
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Final
 
 from upscaled.api.cancellation import run_to_end
@@ -43,7 +44,7 @@ class WebhookSender:
         self._has_failed = False
 
     async def run_forever(self) -> None:
-        """Send webhooks until cancelled; those under way are then left to their leases."""
+        """Send webhooks until cancelled; calls under way then break off, and others make them."""
         try:
             while True:
                 while len(self._running) < MAX_AT_ONCE and (claimed := await self._claim()):
@@ -61,7 +62,8 @@ class WebhookSender:
         keys = list(self._running.values())
         busy = {key_id for key_id in keys if keys.count(key_id) >= MAX_AT_ONCE_PER_KEY}
         try:
-            claimed = await asyncio.to_thread(self._webhooks.claim, busy)
+            claiming = asyncio.to_thread(self._webhooks.claim, busy)
+            claimed = await run_to_end(claiming, self._put_back)
         except Exception as error:  # noqa: BLE001  (every failure is tried again)
             if not self._has_failed:
                 fields = event("webhook_claim_failed")
@@ -71,9 +73,19 @@ class WebhookSender:
         self._has_failed = False
         return claimed
 
+    async def _put_back(self, claimed: ClaimedDelivery | None) -> None:
+        """Give up the lease of a call that was not finished; where that fails, it runs out."""
+        if claimed is not None:
+            with suppress(DatabaseFailed):
+                await asyncio.to_thread(self._webhooks.put_back, claimed)
+
     async def _send(self, claimed: ClaimedDelivery) -> None:
         """Make one attempt, and record how it ended."""
-        outcome, state = await self._attempt(claimed)
+        try:
+            outcome, state = await self._attempt(claimed)
+        except asyncio.CancelledError:
+            await run_to_end(self._put_back(claimed))
+            raise
         recording = asyncio.to_thread(self._webhooks.record, claimed, outcome, state)
         try:
             recorded = await run_to_end(recording)

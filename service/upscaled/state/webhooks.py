@@ -195,6 +195,20 @@ class Webhooks:
                 _give_up_address(connection, key_id, claimed.url, outcome)
             return state
 
+    def put_back(self, claimed: ClaimedDelivery) -> None:
+        """Make a claimed delivery due again, as if this attempt had not begun."""
+        row = WEBHOOK_DELIVERIES.c
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(WEBHOOK_DELIVERIES)
+                .where(row.job_id == claimed.job.id, row.lease_id == claimed.lease_id)
+                .values(
+                    attempts=row.attempts - 1,
+                    lease_id=None,
+                    due_at_s=database_time_s(connection),
+                )
+            )
+
     def retry(self, job_id: str) -> bool:
         """Make a delivery due now, with all its attempts; False where there is none of that job."""
         row = WEBHOOK_DELIVERIES.c

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -16,9 +18,10 @@ from tests.service.api.answers import assert_error
 from tests.service.api.pictures import size_of
 from tests.service.api.receiver import Receiver, receive, status
 from tests.service.api.routes.test_jobs import IdleExecutor
-from tests.service.api.serving import Service
+from tests.service.api.serving import Service, serve
 from tests.service.api.waiting import wait_until
 from upscaled.api import webhook_message, webhook_sender
+from upscaled.state import open_state
 from upscaled.state import webhooks as state_webhooks
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.schema import WEBHOOK_DELIVERIES
@@ -223,6 +226,21 @@ def test_receivers_of_one_key_that_hang_delay_no_other_key(
         assert service.upload(headers={"X-API-KEY": other, "Prefer": "respond-async"}).ok
         wait_until(lambda: len(receiver.calls) == 1, 20)
         assert len(hanging.calls) == webhook_sender.MAX_AT_ONCE_PER_KEY
+
+
+def test_a_stop_during_a_call_leaves_it_to_the_next_front_end_at_once(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"metering": True, "credits": 1, "webhook_cidrs": "127.0.0.1/32"}
+    with receive(b"", status(200)) as receiver:
+        with serve(tmp_path / "data", IdleExecutor(), **settings) as stopped:
+            stopped.state.webhooks.configure("test", receiver.url)
+            job_id = run(stopped)
+            wait_until(lambda: len(receiver.calls) == 1, 20)
+        with open_state(stopped.settings) as state:
+            (delivery,) = state.webhooks.list("waiting")
+            assert (delivery.job_id, delivery.attempts) == (job_id, 0)
+        with serve(tmp_path / "data", IdleExecutor(), key=stopped.key, **settings) as later:
+            wait_until(lambda: delivery_of(later, job_id).state == "delivered", 20)
+            assert len(receiver.calls) == 2
 
 
 def test_the_sender_outlives_a_database_that_does_not_work(

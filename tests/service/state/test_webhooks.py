@@ -142,6 +142,17 @@ def test_a_delivery_is_claimed_by_one_process_until_its_lease_is_over(store: Sta
     assert store.webhooks.claim() is None
 
 
+def test_a_delivery_put_back_is_due_at_once_with_the_attempt(store: State) -> None:
+    end(store, key_with_webhook(store))
+    stopped = claim(store)
+    store.webhooks.put_back(stopped)
+    again = claim(store)
+    assert again.attempts == 1
+    store.webhooks.put_back(stopped)  # too late: it is another process's
+    assert store.webhooks.claim() is None
+    assert store.webhooks.record(again, "status 200", "delivered") == "delivered"
+
+
 def test_what_fails_is_tried_ten_times_within_a_day_after_growing_waits(store: State) -> None:
     end(store, key_with_webhook(store))
     assert list(WAITS_S) == sorted(set(WAITS_S))
