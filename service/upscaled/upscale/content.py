@@ -14,9 +14,7 @@ windows: tiled equals untiled, exactly where the halo is as wide as the network'
 
 Windows are planned for rectangles. The one around all content is cut in two by the row or column
 that saves most, and so are both parts, as long as that saves more than `WINDOW_PRICE_PX`. Their
-sides are multiples of `choose_part_step_px`, so that few shapes come. A side that ends in a flat
-area needs no halo where networks keep colours: at its windows' border they see no more than that
-there are no differences. An image full of content
+sides are multiples of `choose_part_step_px`, so that few shapes come. An image full of content
 has the windows that it would have without all this.
 """
 
@@ -29,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
-from upscaled.upscale.tiles import Region, Side, Tile, Tiling, count_px
+from upscaled.upscale.tiles import Region, Tile, Tiling, count_px
 from upscaled_models.backends.base import EngineInfo, Window
 
 CELL_PX: Final = 4
@@ -49,12 +47,10 @@ _Cells = NDArray[np.bool_]
 class Content:
     """Content of an image of `height_px` x `width_px`: `cells[row, column]`, of `cell_px` each.
 
-    is_flat: likewise, of one colour as far as the result depends on. is_seen: pixels `[H, W]` of
-    which alpha lets the result show something; None: all of them.
+    is_seen: pixels `[H, W]` of which alpha lets the result show something; None: all of them.
     """
 
     cells: _Cells
-    is_flat: _Cells
     height_px: int
     width_px: int
     is_seen: _Cells | None = None
@@ -70,27 +66,26 @@ class Content:
                 flat, as the network makes another colour of it.
         """
         height_px, width_px = rgb.shape[:2]
-        is_flat = np.zeros((-(-height_px // CELL_PX), -(-width_px // CELL_PX)), np.bool_)
+        cells = np.ones((-(-height_px // CELL_PX), -(-width_px // CELL_PX)), np.bool_)
         if flat_reach_px is not None:
             around = _square(flat_reach_px, CELL_PX)
             darkest = cv2.erode(_pool(rgb, cv2.erode), around)
             lightest = cv2.dilate(_pool(rgb, cv2.dilate), around)
-            is_flat = (darkest == lightest).all(axis=2)
+            cells &= (darkest != lightest).any(axis=2)
         is_seen = None if alpha is None else cv2.dilate(alpha, _square(_ALPHA_REACH_PX, 1)) > 0
         if is_seen is None or is_seen.all():
-            return cls(~is_flat, is_flat, height_px, width_px)
-        cells = ~is_flat & (_pool(is_seen.view(np.uint8), cv2.dilate) > 0)
-        return cls(cells, is_flat, height_px, width_px, is_seen)
+            return cls(cells, height_px, width_px)
+        cells &= _pool(is_seen.view(np.uint8), cv2.dilate) > 0
+        return cls(cells, height_px, width_px, is_seen)
 
     def enlarged(self, gain: int, flat_reach_px: int | None) -> "Content":
         """Return the content of the result, where that goes through the network again."""
         cell_px = self.cell_px * gain
         around = _square(flat_reach_px or 0, cell_px)
         cells = cv2.dilate(self.cells.view(np.uint8), around).view(np.bool_)
-        is_flat = cv2.erode(self.is_flat.view(np.uint8), around).view(np.bool_)
         size = (self.height_px * gain, self.width_px * gain)
         is_seen = None if self.is_seen is None else _repeat(self.is_seen, gain)
-        return Content(cells, is_flat, *size, is_seen, cell_px)
+        return Content(cells, *size, is_seen, cell_px)
 
     def plan(self, tiling: Tiling) -> tuple[Tile, ...]:
         """Return the tiles of all content, from the top down; none where all is empty."""
@@ -99,11 +94,7 @@ class Content:
         if self.cells.all():
             return whole
         parts = _cover(self.cells, _Prices(self, tiling))
-        tiles = [
-            tile
-            for part in parts
-            for tile in tiling.plan(*size, self._region(part), self._flat_sides(part, tiling))
-        ]
+        tiles = [tile for part in parts for tile in tiling.plan(*size, self._region(part))]
         cheapest = min(tiles, list(whole), key=_price)
         return tuple(sorted(cheapest, key=lambda tile: (tile.core.top, tile.core.left)))
 
@@ -123,21 +114,6 @@ class Content:
             target.write(canvas, pixels)
         else:
             cv2.copyTo(pixels, _repeat(is_seen, gain).view(np.uint8), target.read(canvas))
-
-    def _flat_sides(self, box: "_Box", tiling: Tiling) -> frozenset[Side]:
-        """Return the sides beyond which all cells are flat, as far as the halo."""
-        if tiling.side_halo_px == tiling.halo_px:
-            return frozenset()
-        reach = -(-tiling.halo_px // self.cell_px)
-        rows = slice(max(0, box.top - reach), box.bottom + reach)
-        columns = slice(max(0, box.left - reach), box.right + reach)
-        beyond: dict[Side, _Cells] = {
-            "top": self.is_flat[rows.start : box.top, columns],
-            "bottom": self.is_flat[box.bottom : rows.stop, columns],
-            "left": self.is_flat[rows, columns.start : box.left],
-            "right": self.is_flat[rows, box.right : columns.stop],
-        }
-        return frozenset(side for side, cells in beyond.items() if cells.all())
 
     def _region(self, box: "_Box") -> Region:
         top, left = box.top * self.cell_px, box.left * self.cell_px
@@ -210,9 +186,7 @@ class _Prices:
         return rows * columns * (height_px * width_px + WINDOW_PRICE_PX)
 
     def _divide(self, start: Any, end: Any, side_px: int) -> tuple[Any, Any]:  # noqa: ANN401
-        cell_px = self.content.cell_px
-        is_opaque = self.content.is_seen is None
-        halo_px = self.tiling.side_halo_px if is_opaque else self.tiling.halo_px
+        cell_px, halo_px = self.content.cell_px, self.tiling.halo_px
         seen_from = np.maximum(start * cell_px - halo_px, 0)
         seen_to = np.minimum(end * cell_px + halo_px, side_px)
         return self.tiling.divide(seen_to - seen_from, is_part=True)

@@ -17,7 +17,6 @@ from upscaled.upscale.stream import Stream
 from upscaled.upscale.tiles import Tile, Tiling, count_px, cut, cut_one
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
-from upscaled_models.registry import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +141,9 @@ class _TileLoop:
 
     @property
     def halo_px(self) -> int:
-        return self.steps.halo_px(self._specs, self._least_gain)
-
-    @property
-    def _specs(self) -> list[ModelSpec]:
         streams = (self.stream,) if self.faithful is None else (self.stream, self.faithful)
-        return [stream.engine.info.spec for stream in streams]
-
-    @property
-    def _least_gain(self) -> int:
-        return min(step.gain for step in self.passes)
+        specs = (stream.engine.info.spec for stream in streams)
+        return self.steps.halo_px(specs, min(step.gain for step in self.passes))
 
     def _find_contents(self, rgb: Pixels, alpha: Pixels | None) -> list[Content]:
         """Find what of the image each pass has to compute."""
@@ -255,5 +247,4 @@ class _TileLoop:
             multiple_px=info.spec.multiple_px,
             shape_step_px=info.shape_step_px,
             part_step_px=choose_part_step_px(info, window_px),
-            flat_halo_px=self.steps.flat_halo_px(self._specs, self._least_gain),
         )

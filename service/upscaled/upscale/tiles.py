@@ -11,16 +11,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any, Final, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
 from upscaled_models.backends.base import Window, least_window_px, round_up
-
-Side = Literal["top", "bottom", "left", "right"]
-SIDES: Final[tuple[Side, ...]] = ("top", "bottom", "left", "right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +90,7 @@ class Tiling:
     shape_step_px: on an axis of several windows their length is a multiple of this too, so that
     images of many sizes make few shapes; not where `window_px` is too short for it. A multiple of
     `multiple_px`, or 1. part_step_px: windows of a part of an image have lengths that are multiples
-    of this, rounded up to the former. flat_halo_px: the halo at a part's side beyond which all is
-    of one colour, as far as `halo_px`; None: the same.
+    of this, rounded up to the former.
     """
 
     window_px: int
@@ -102,7 +98,6 @@ class Tiling:
     multiple_px: int
     shape_step_px: int = 1
     part_step_px: int = 1
-    flat_halo_px: int | None = None
 
     def __post_init__(self) -> None:
         if self.window_px < least_window_px(self.halo_px, self.multiple_px):
@@ -110,28 +105,20 @@ class Tiling:
                 f"a window of {self.window_px} px leaves no core beside a halo of {self.halo_px} px"
             )
 
-    def plan(
-        self,
-        height_px: int,
-        width_px: int,
-        part: Region | None = None,
-        flat: frozenset[Side] = frozenset(),
-    ) -> tuple[Tile, ...]:
+    def plan(self, height_px: int, width_px: int, part: Region | None = None) -> tuple[Tile, ...]:
         """Return every tile of an image, row by row.
 
         Args:
             part: all of the image that the cores are to cut; None: the whole.
-            flat: its sides beyond which all is of one colour.
         """
         part = part or Region(0, 0, height_px, width_px)
-        halos = {side: self.side_halo_px if side in flat else self.halo_px for side in SIDES}
-        rows = self._plan_axis(height_px, part.top, part.bottom, halos["top"], halos["bottom"])
-        columns = self._plan_axis(width_px, part.left, part.right, halos["left"], halos["right"])
+        rows = self._plan_axis(height_px, part.top, part.bottom)
+        columns = self._plan_axis(width_px, part.left, part.right)
         return tuple(_cross(row, column) for row, column in product(rows, columns))
 
     def count_px(self, height_px: int, width_px: int) -> int:
         """Return the pixels of all windows, halos included: the cost of an image."""
-        sides = (self._plan_axis(side, 0, side, 0, 0) for side in (height_px, width_px))
+        sides = (self._plan_axis(side, 0, side) for side in (height_px, width_px))
         return math.prod(sum(span.length for span in spans) for spans in sides)
 
     def divide(self, length: Any, *, is_part: bool) -> tuple[Any, Any]:  # noqa: ANN401  (or arrays)
@@ -149,21 +136,14 @@ class Tiling:
         return count, round_up(shortest, step)
 
     @property
-    def side_halo_px(self) -> int:
-        """Return the halo of a side beyond which all is of one colour."""
-        return self.halo_px if self.flat_halo_px is None else self.flat_halo_px
-
-    @property
     def _overlap(self) -> int:
         return round_up(2 * self.halo_px, self.multiple_px)
 
-    def _plan_axis(
-        self, side: int, start: int, end: int, before_px: int, after_px: int
-    ) -> list["_Span"]:
-        """Plan the windows for the cores that cut `start` to `end`, with a halo at either end."""
+    def _plan_axis(self, side: int, start: int, end: int) -> list["_Span"]:
+        """Plan the windows for the cores that cut `start` to `end`."""
         multiple, padded = self.multiple_px, round_up(side, self.multiple_px)
-        first = max(0, start - before_px) // multiple * multiple
-        last = min(padded, round_up(end + after_px, multiple))
+        first = max(0, start - self.halo_px) // multiple * multiple
+        last = min(padded, round_up(end + self.halo_px, multiple))
         is_part = last - first < padded
         count, length = map(int, self.divide(last - first, is_part=is_part))
         if min(padded, self.window_px) == padded and (not is_part or length >= padded):

@@ -58,11 +58,6 @@ class PostProcessing:
         """
         return max(spec.halo_px for spec in specs) + self.reach_px(gain)
 
-    def flat_halo_px(self, specs: Iterable[ModelSpec], gain: int) -> int:
-        """Return the same where all is of one colour there: less for networks that keep it."""
-        halos = (0 if spec.keeps_colour else spec.halo_px for spec in specs)
-        return max(halos) + self.reach_px(gain)
-
     def reach_px(self, gain: int) -> int:
         """Return how many source pixels around a core the steps read."""
         if self.tempering is not None:
