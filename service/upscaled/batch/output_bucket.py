@@ -77,6 +77,12 @@ class OutputBucket:
         note = _write_note(record, reservation.source)
         try:
             self._bucket.put(key, data, media_type, note, replaced_e_tag=reservation.before.e_tag)
+        except FileExistsError as error:
+            # By a request whose answer was lost, or by a run on another machine.
+            found = self.look(reservation.path, reservation.source)
+            if not found.record or not found.is_of(record.source_sha256, record.fingerprint):
+                raise describe_failed_write(reservation.target, error) from error
+            record = found.record
         except OSError as error:
             raise describe_failed_write(reservation.target, error) from error
         with self._journal.lock:

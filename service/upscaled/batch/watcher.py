@@ -20,6 +20,8 @@ EVERY_IN_BUCKET_S: Final = 5.0
 """Each look is a paid request for every 1000 objects."""
 _LOOKING_SHARE: Final = 0.02
 """Of the time, at most, is spent looking: a folder of a million files is looked at more rarely."""
+_LOOKING_SHARE_IN_BUCKET: Final = 0.2
+"""Larger, for that is time in which this machine waits, and one slow answer is no large bucket."""
 _GIVEN: Final = float("inf")
 
 
@@ -37,8 +39,10 @@ class Watcher:
         self._finder = finder
         self._top = top
         self._settle_s = settle_s
-        default_s = EVERY_IN_BUCKET_S if isinstance(top, S3Url) else EVERY_S
+        is_bucket = isinstance(top, S3Url)
+        default_s = EVERY_IN_BUCKET_S if is_bucket else EVERY_S
         self._every_s = default_s if every_s is None else every_s
+        self._looking_share = _LOOKING_SHARE_IN_BUCKET if is_bucket else _LOOKING_SHARE
         self._known: dict[int, float] = {}
         self._is_cut_short = False
         """Whether the last look failed at the top, as where a bucket is down for a while."""
@@ -56,7 +60,7 @@ class Watcher:
                     return
                 began = time.monotonic()
             looking_s += time.monotonic() - began
-            pause_s = 0 if self._is_cut_short else looking_s / _LOOKING_SHARE
+            pause_s = 0 if self._is_cut_short else looking_s / self._looking_share
             over.wait(max(self._every_s, pause_s))
 
     def _look(self) -> Iterator[Source | None]:

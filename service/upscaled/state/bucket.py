@@ -4,7 +4,7 @@ import asyncio
 import errno
 import re
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -46,7 +46,7 @@ class Bucket:
     """Bucket, for any number of threads, with the errors that files have.
 
     Each call raises an `OSError` that says in words why the bucket did not do it. obstore repeats
-    for 10 s what the server refuses for the moment, and what only reads.
+    for 10 s what the server refuses for the moment, and where a connection breaks.
     """
 
     def __init__(self, name: str, endpoint: str) -> None:
@@ -101,35 +101,29 @@ class Bucket:
     def put(
         self, key: str, data: bytes, media_type: str, note: str, *, replaced_e_tag: str = ""
     ) -> None:
-        """Put an object as a whole, by a second request where the answer to the first was lost.
+        """Put an object as a whole, or not at all.
 
         Args:
             note: ASCII.
             replaced_e_tag: of the object that is there; empty: none is.
 
         Raises:
-            FileExistsError: it is another one, or there is one.
+            FileExistsError: it is another one, or there is one: of another program, or by a first
+                request whose answer was lost.
         """
-        options: dict[str, Any] = {
-            "attributes": {"Content-Type": media_type, _NOTE: note},
-            "mode": {"e_tag": replaced_e_tag} if replaced_e_tag else "create",
-            "use_multipart": False,
-        }
 
         async def put() -> None:
-            try:
-                await obstore.put_async(self._bulk, key, data, **options)
-            except (AlreadyExistsError, PreconditionError):
-                raise
-            except BaseError:
-                await obstore.put_async(self._bulk, key, data, **options)
+            await obstore.put_async(
+                self._bulk,
+                key,
+                data,
+                attributes={"Content-Type": media_type, _NOTE: note},
+                mode={"e_tag": replaced_e_tag} if replaced_e_tag else "create",
+                use_multipart=False,
+            )
 
-        with _file_errors(), suppress(AlreadyExistsError, PreconditionError):
+        with _file_errors():
             _run(put(), len(data))
-            return
-        found = self.find(key)
-        if found is None or (found.size_bytes, found.note) != (len(data), note):
-            raise FileExistsError(errno.EEXIST, "another program wrote it meanwhile")
 
     def try_out(self, key: str) -> None:
         """Put an empty object, and delete it where that is allowed."""
@@ -152,6 +146,8 @@ def _file_errors() -> Iterator[None]:
         name = _QUOTED.search(str(error))
         text = 'a name has an empty part, or one that is "." or ".."'
         raise OSError(errno.EIO, f"{text}: {name[1]}" if name else text) from None
+    except (AlreadyExistsError, PreconditionError):
+        raise FileExistsError(errno.EEXIST, "another program wrote it meanwhile") from None
     except (BaseError, OSError, ValueError) as error:
         kind = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO
         raise OSError(kind, describe_bucket_error(str(error))) from None

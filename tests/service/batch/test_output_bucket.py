@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 import pytest
 
-from tests.buckets import Bucket, FaultyBucket
+from tests.buckets import Bucket, Fault, FaultyBucket
 from tests.service.batch.test_output_store import A_PNG, SETTINGS, content, fill, take
 from upscaled.batch.bucket_source import open_bucket
 from upscaled.batch.files import CannotWrite
@@ -71,6 +71,51 @@ def test_what_another_program_writes_meanwhile_is_never_replaced(
             store.commit(reservation, RECORD, RESULT)
         store.release(reservation)
         assert bucket.get("results/a-x4.jpg") == b"of another program"
+
+
+def test_two_machines_that_make_the_same_result_at_once_both_succeed(bucket: Bucket) -> None:
+    with Journal(None) as one, Journal(None) as other:
+        stores = [open_store(bucket, journal) for journal in (one, other)]
+        reservations = [take(store, A_PNG, "one") for store in stores]
+        records = []
+        for store, reservation in zip(stores, reservations, strict=True):
+            assert isinstance(reservation, ReservedPath)
+            records.append(store.commit(reservation, RECORD, RESULT))
+    assert records == [RECORD, RECORD]
+    assert bucket.get("results/a-x4.jpg") == RESULT
+
+
+FLAWS: list[list[Fault]] = [["busy", "busy"], ["cut"], ["answer lost"]]
+
+
+@pytest.mark.parametrize("is_renewed", [False, True])
+@pytest.mark.parametrize("faults", FLAWS)
+def test_a_result_is_put_once_although_requests_fail(
+    faulty_bucket: FaultyBucket, journal: Journal, faults: list[Fault], is_renewed: bool
+) -> None:
+    store = open_store(faulty_bucket.bucket, journal)
+    if is_renewed:
+        fill(store, A_PNG, "old")
+    reservation = take(store, A_PNG, "one")
+    assert isinstance(reservation, ReservedPath)
+    faulty_bucket.fail_next(*faults)
+    assert store.commit(reservation, RECORD, RESULT) == RECORD
+    assert faulty_bucket.proxy.faults == []
+    assert faulty_bucket.bucket.get("results/a-x4.jpg") == RESULT
+
+
+def test_what_another_machine_made_of_other_content_meanwhile_is_never_replaced(
+    bucket: Bucket,
+) -> None:
+    with Journal(None) as one, Journal(None) as other:
+        store = open_store(bucket, one)
+        reservation = take(store, A_PNG, "one")
+        assert isinstance(reservation, ReservedPath)
+        assert fill(open_store(bucket, other), "/in/a.jpg", "two") == "a-x4.jpg"
+        with pytest.raises(CannotWrite, match="another program wrote it meanwhile"):
+            store.commit(reservation, RECORD, RESULT)
+        store.release(reservation)
+        assert fill(store, A_PNG, "one") == "a.png-x4.jpg", "in the next run"
 
 
 @pytest.mark.parametrize("note", ["", "{}", "[1]", '{"px": [1], "source": 1}', '{"px": [1, 2]}'])
