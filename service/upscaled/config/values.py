@@ -70,10 +70,20 @@ def _check_traces(value: bool) -> bool:
     return value
 
 
-def require_package(what_needs: str, name: str) -> None:
+def _check_cluster(value: str) -> str:
+    if value not in ("", "ray"):
+        raise ValueError("must be ray or empty")
+    if value:
+        require_package("a cluster needs", "ray", "--no-deps -r requirements-cluster.lock")
+    return value
+
+
+def require_package(
+    what_needs: str, name: str, arguments: str = "-r requirements-extras.lock"
+) -> None:
     """Raise `ValueError`, with the way to install it, where a package is missing."""
     if not any(importlib.metadata.distributions(name=name)):
-        raise ValueError(f"{what_needs} {name}: pip install -r requirements-extras.lock")
+        raise ValueError(f"{what_needs} {name}: pip install {arguments}")
 
 
 def _check_base_url(value: str) -> str:
@@ -108,6 +118,7 @@ def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
 
 HomePath = Annotated[Path, AfterValidator(_expand_home)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+Cluster = Annotated[str, AfterValidator(_check_cluster)]
 ResultsUrl = Annotated[str, AfterValidator(_check_results_url)]
 Traces = Annotated[bool, AfterValidator(_check_traces)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_split_networks)]

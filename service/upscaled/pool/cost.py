@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator
 from typing import Final, NamedTuple
 
 from upscaled.config import SCALES
-from upscaled.pool.executor import UpscaleRequest
+from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.messages import WorkerReady
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled_models.errors import ModelError
@@ -180,6 +180,11 @@ class CostModel:
         names, first = _describe_content(request)
         work_s *= self._computed.of(*names, first=first)
         return CostEstimate(max(work_s, _LEAST_WORK_S), is_small)
+
+    def expect(self, request: UpscaleRequest) -> Expectation:
+        """Predict an upscale; see `upscaled.pool.executor.Executor.expect`."""
+        models = dict.fromkeys(name for name in self.choices(request) if name)
+        return Expectation(self.estimate(request).work_s, tuple(models))
 
     def seconds_per_px(self) -> dict[tuple[str, int], float]:
         """Return the measured seconds for an input pixel of 8 bits, by model and scale."""

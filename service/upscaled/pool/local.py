@@ -149,8 +149,7 @@ class LocalPool:
 
     def expect(self, request: UpscaleRequest) -> Expectation:
         """Predict an upscale; see `Executor.expect`."""
-        models = dict.fromkeys(name for name in self._cost.choices(request) if name)
-        return Expectation(self._cost.estimate(request).work_s, tuple(models))
+        return self._cost.expect(request)
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""

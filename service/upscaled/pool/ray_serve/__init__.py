@@ -1,0 +1,1 @@
+"""Upscale on the replicas of a Ray Serve deployment; the only package that imports ray."""

@@ -1,0 +1,168 @@
+"""Connect a front end to the deployment, and again whenever Ray Serve is made anew."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Final
+
+# Read as ray is loaded: a front end waits so long for a cluster's head that is away. Ray's default
+# is a minute, after which the process aborts, whatever it has under way.
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
+
+import ray
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+
+from upscaled.errors import InternalError
+from upscaled.logs import event
+from upscaled.pool.ray_serve.messages import (
+    APPLICATION,
+    DEPLOYMENT,
+    NoReplicaFree,
+    ReplicaLost,
+)
+
+_NAMESPACE: Final = "serve"
+_CONTROLLER: Final = "SERVE_CONTROLLER_ACTOR"
+_CHECKED_EVERY_S: Final = 2.0
+_REPORTS_WITHIN_S: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class _Generation:
+    """The deployment under one controller; a handle of it is of no use under the next.
+
+    over: done once there is another, or this front end stops.
+    """
+
+    def __init__(self, controller: object, handle: DeploymentHandle) -> None:
+        self.controller = controller
+        self.handle = handle
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class RayConnection:
+    """`Replicas` of a Ray cluster: that of this machine, or the one that `RAY_ADDRESS` names."""
+
+    def __init__(self) -> None:
+        self._generation: _Generation | None = None
+        self._connected = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+        self._last_trouble = ""
+
+    async def start(self) -> None:
+        """See `Replicas.start`."""
+        self._watching = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """See `Replicas.stop`; nothing of the cluster is stopped."""
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.wait((self._watching,))
+        await self._leave()
+        self._connected.set()  # what still waits for a connection gets none
+
+    async def upscale(self, job: bytes, source: bytes) -> AsyncGenerator[tuple[bytes, bytes], None]:
+        """See `Replicas.upscale`."""
+        await self._connected.wait()
+        generation = self._generation
+        if generation is None:
+            raise ReplicaLost("the connection ended")
+        answers = generation.handle.options(stream=True).upscale.remote(job, source)
+        try:
+            while True:
+                yield await _next(answers, generation.over)
+        except StopAsyncIteration:
+            return
+        except BackPressureError as error:
+            raise NoReplicaFree(str(error)) from None
+        except RayTaskError as error:
+            raise InternalError(detail=f"a replica failed: {error}") from None
+        except (RayError, RayServeException) as error:
+            raise ReplicaLost(_first_line(error)) from None
+        finally:
+            answers.cancel()
+
+    async def reports(self) -> list[bytes]:
+        """See `Replicas.reports`."""
+        if self._generation is None:
+            raise ReplicaLost(self._last_trouble or "not connected")
+        try:
+            asked = self._generation.handle.broadcast("report")
+            answers = await asked.results_async(timeout_s=_REPORTS_WITHIN_S, return_exceptions=True)
+        except (RayError, RayServeException, TimeoutError) as error:
+            raise ReplicaLost(_first_line(error)) from None
+        return [answer for answer in answers if isinstance(answer, bytes)]
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                if self._generation is None:
+                    await self._connect()
+                elif await self._is_replaced(self._generation):
+                    await self._leave()
+                    continue
+            except Exception as error:  # noqa: BLE001 (what Ray raises here has no common type)
+                self._note_trouble(_first_line(error))
+            await asyncio.sleep(_CHECKED_EVERY_S)
+
+    async def _connect(self) -> None:
+        self._generation = _Generation(*await asyncio.to_thread(_find_deployment))
+        self._connected.set()
+        self._last_trouble = ""
+        _log.info("connected to the cluster", extra=event("cluster_connected"))
+
+    async def _is_replaced(self, generation: _Generation) -> bool:
+        """Return whether another controller runs; while none can be found, nothing has changed."""
+        with suppress(ValueError, RayError):
+            return bool(await asyncio.to_thread(_find_controller) != generation.controller)
+        return False
+
+    async def _leave(self) -> None:
+        """Disconnect, so that what is under way is sent again over the next connection."""
+        generation, self._generation = self._generation, None
+        self._connected.clear()
+        if generation:
+            generation.over.set_result(None)
+        await asyncio.to_thread(ray.shutdown)
+
+    def _note_trouble(self, trouble: str) -> None:
+        if trouble != self._last_trouble:
+            fields = event("cluster_unreachable")
+            _log.warning("no deployment is reached: %s", trouble, extra=fields)
+        self._last_trouble = trouble
+
+
+def _find_deployment() -> tuple[object, DeploymentHandle]:
+    if not ray.is_initialized():
+        ray.init("auto", namespace=_NAMESPACE, log_to_driver=False, configure_logging=False)
+    return _find_controller(), serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
+
+
+def _find_controller() -> object:
+    """Return what no two controllers have in common; raises ValueError where there is none."""
+    return ray.get_actor(_CONTROLLER, namespace=_NAMESPACE)._actor_id
+
+
+async def _next(
+    answers: DeploymentResponseGenerator, over: "asyncio.Future[None]"
+) -> tuple[bytes, bytes]:
+    """Return the next message of a call, or raise ReplicaLost once its generation is over."""
+    step = asyncio.ensure_future(answers.__anext__())
+    try:
+        await asyncio.wait((step, over), return_when=asyncio.FIRST_COMPLETED)
+        if not step.done():
+            raise ReplicaLost("Ray Serve was made anew")
+        header, payload = step.result()
+        return header, payload
+    finally:
+        step.cancel()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__

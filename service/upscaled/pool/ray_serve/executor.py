@@ -1,0 +1,242 @@
+"""Executor whose workers are replicas on other machines.
+
+A replica that dies, falls silent or is replaced loses nothing: an upscale can be made again, and
+its images go to another one. An image under which two workers died alone is not sent again.
+"""
+
+import asyncio
+import logging
+import math
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from itertools import count
+from typing import Final
+
+from upscaled.config import Settings
+from upscaled.errors import InternalError, RateLimitExceeded, rebuild
+from upscaled.logs import event
+from upscaled.pool.cost import CostModel, estimate_wait_s
+from upscaled.pool.executor import Expectation, UpscaleRequest
+from upscaled.pool.messages import (
+    Alive,
+    Done,
+    Failed,
+    JobProgress,
+    JobRefused,
+    WorkerJob,
+    WorkerReady,
+    encode,
+)
+from upscaled.pool.ray_serve.figures import add_reports, find_difference
+from upscaled.pool.ray_serve.messages import (
+    ONLY_JOB,
+    Busy,
+    NoReplicaFree,
+    ReplicaLost,
+    ReplicaReport,
+    Replicas,
+    decode_from_replica,
+)
+from upscaled.pool.stats import PoolStats
+from upscaled.upscale.result import Result
+from upscaled_models.store import ModelStore
+
+MAX_REPLAYS: Final = 3
+"""Limits how often an image is sent again: what ends replicas must not tour the cluster."""
+
+_SILENCE_S: Final = 5.0
+"""A replica that has answered sends something every second; after this one is cut off or hangs."""
+
+_FIRST_ANSWER_S: Final = 60.0
+"""Longest wait for a replica's first answer: a new controller takes up to 20 s, a node that starts
+a replica longer."""
+
+_REPORTS_EVERY_S: Final = 2.0
+
+_GONE_AFTER_S: Final = 10.0
+"""Silence after which a replica no longer counts; longer than one request for a report may take."""
+
+_STARTING_S: Final = 20.0
+"""The promised wait while no replica is there: about as long as one takes to load its models."""
+
+_PASSING_REASONS: Final = frozenset({"starting", "stopping"})
+"""Refusals of one replica that another one does not share."""
+
+_log = logging.getLogger(__name__)
+
+
+class RayPool:
+    """`Executor` over the replicas of a Ray Serve deployment."""
+
+    def __init__(self, settings: Settings, replicas: Replicas) -> None:
+        self._settings = settings
+        self._replicas = replicas
+        self._cost = CostModel(ModelStore(settings.models_dir))
+        self._reports: dict[str, ReplicaReport] = {}
+        self._gone: dict[str, ReplicaReport] = {}
+        self._difference = ""
+        self._seen_at: dict[str, float] = {}
+        self._in_flight: dict[int, UpscaleRequest] = {}
+        self._numbers = count()
+        self._none_in_flight = asyncio.Event()
+        self._first_report = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+        self._is_draining = False
+        self._is_stopping = False
+        self._has_ended = False
+
+    async def start(self) -> None:
+        """Connect to the replicas; returns at once. See `wait_ready`."""
+        await self._replicas.start()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def wait_ready(self) -> WorkerReady:
+        """Wait, if need be for ever, until a replica is ready; return its worker's message."""
+        await self._first_report.wait()
+        return next(iter((self._reports or self._gone).values())).ready
+
+    def is_ready(self) -> bool:
+        """Return whether a replica takes images, and all of them would make the same result."""
+        takes = any(report.accepts for report in self._reports.values())
+        return takes and not self._difference and not self._is_draining
+
+    def stats(self) -> PoolStats:
+        """Return the statistics of all replicas, those of the other front ends' images included."""
+        return add_reports(
+            tuple(self._reports.values()),
+            tuple(self._gone.values()),
+            self._cost.ladders,
+            self._cost.seconds_per_px(),
+        )
+
+    def expect(self, request: UpscaleRequest) -> Expectation:
+        """Predict an upscale; see `Executor.expect`."""
+        return self._cost.expect(request)
+
+    def drain(self) -> None:
+        """Report not ready from now on; images are still taken until `stop`."""
+        self._is_draining = True
+
+    async def stop(self, grace_s: float) -> None:
+        """Take nothing new, finish what was admitted for at most `grace_s`, and disconnect."""
+        self._is_draining = self._is_stopping = True
+        self._none_in_flight.clear()
+        if self._in_flight:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._none_in_flight.wait()
+        self._has_ended = True
+        if self._watching:
+            self._watching.cancel()
+        await self._replicas.stop()
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+        """Upscale one encoded image; see `Executor.upscale`."""
+        if self._is_stopping:
+            grace_s = math.ceil(self._settings.shutdown_grace_s)
+            raise RateLimitExceeded(grace_s, reason="stopping", detail="stopping")
+        if not self._reports and len(self._in_flight) >= self._settings.max_queue:
+            raise self._refusal("no replica is there, and as many wait as may")
+        number = next(self._numbers)
+        self._in_flight[number] = request
+        try:
+            return await self._upscale_replaying(source, request)
+        finally:
+            del self._in_flight[number]
+            if not self._in_flight:
+                self._none_in_flight.set()
+
+    async def _upscale_replaying(self, source: bytes, request: UpscaleRequest) -> Result:
+        refusal: RateLimitExceeded | None = None
+        for replay in range(1 + MAX_REPLAYS):
+            try:
+                return await self._upscale_once(source, request)
+            except NoReplicaFree as error:
+                raise self._refusal(str(error)) from None
+            except RateLimitExceeded as error:
+                if error.reason not in _PASSING_REASONS:
+                    raise
+                refusal = error
+            except ReplicaLost as error:
+                if self._has_ended:
+                    raise InternalError(detail="the service is stopping") from None
+                fields = event("replica_lost", request_id=request.request_id, replay=replay)
+                _log.warning("a replica was lost under this image: %s", error, extra=fields)
+                if not self._reports:
+                    refusal = self._refusal(str(error))
+            await asyncio.sleep(0.1 * 2**replay)
+        if refusal:
+            raise refusal
+        raise InternalError(detail=f"replicas were lost under it {1 + MAX_REPLAYS} times")
+
+    async def _upscale_once(self, source: bytes, request: UpscaleRequest) -> Result:
+        job = encode(WorkerJob(job=ONLY_JOB, request=request))
+        limit_s = _FIRST_ANSWER_S
+        async with aclosing(self._replicas.upscale(job, source)) as answers:
+            while True:
+                try:
+                    async with asyncio.timeout(limit_s):
+                        header, data = await anext(answers)
+                except TimeoutError:
+                    raise ReplicaLost(f"silent for {limit_s:g} s") from None
+                except StopAsyncIteration:
+                    raise ReplicaLost("ended without an answer") from None
+                limit_s = _SILENCE_S
+                result = self._handle(header, data, request)
+                if result:
+                    return result
+
+    def _handle(self, header: bytes, data: bytes, request: UpscaleRequest) -> Result | None:
+        """Return the result that a message brings, raise the error, or pass on the progress."""
+        match decode_from_replica(header):
+            case Alive():
+                pass
+            case JobProgress() as message:
+                if request.on_tile:
+                    request.on_tile(message.done, message.total)
+            case Done(result=result):
+                worked_s = result.timings.full_work_s
+                if worked_s is not None:
+                    self._cost.learn(request, result.model, worked_s)
+                return replace(result, data=data)
+            case Busy() as busy:
+                raise RateLimitExceeded(busy.retry_after_s, reason=busy.reason, detail=busy.detail)
+            case JobRefused() as refused:
+                raise rebuild(refused.error_code, refused.public_text)
+            case Failed() as failed:
+                raise InternalError(detail=failed.reason)
+        return None
+
+    def _refusal(self, detail: str) -> RateLimitExceeded:
+        """Return the answer where no replica says itself when to come back."""
+        work_s = sum(self._cost.estimate(each).work_s for each in self._in_flight.values())
+        workers = sum(report.workers_ready for report in self._reports.values())
+        wait_s = estimate_wait_s(work_s, workers, 0 if workers else _STARTING_S)
+        return RateLimitExceeded(wait_s, reason="queue" if workers else "starting", detail=detail)
+
+    async def _watch(self) -> None:
+        while True:
+            answers: list[bytes] = []
+            with suppress(ReplicaLost):
+                answers = await self._replicas.reports()
+            self._note(answers)
+            await asyncio.sleep(_REPORTS_EVERY_S)
+
+    def _note(self, answers: list[bytes]) -> None:
+        """Adopt the newest reports; a replica without one for a while is gone."""
+        now = asyncio.get_running_loop().time()
+        for answer in answers:
+            report = ReplicaReport.model_validate_json(answer)
+            if report.replica not in self._reports:
+                self._cost.assume(report.ready)
+            self._reports[report.replica] = report
+            self._gone.pop(report.replica, None)
+            self._seen_at[report.replica] = now
+        for name in [name for name in self._reports if now - self._seen_at[name] > _GONE_AFTER_S]:
+            self._gone[name] = self._reports.pop(name)
+        if self._reports:
+            self._first_report.set()
+        difference = find_difference(tuple(self._reports.values()))
+        if difference and difference != self._difference:
+            _log.error("not ready: %s", difference, extra=event("replicas_differ"))
+        self._difference = difference

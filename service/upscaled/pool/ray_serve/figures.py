@@ -1,0 +1,57 @@
+"""Add up what replicas report, and find where they would make different pictures."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from upscaled.pool.ray_serve.messages import ReplicaReport
+from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
+from upscaled.upscale.model_choice import Rung
+
+
+def add_reports(
+    here: Sequence[ReplicaReport],
+    gone: Sequence[ReplicaReport],
+    ladders: Mapping[int, tuple[Rung, ...]],
+    seconds_per_px: Mapping[tuple[str, int], float],
+) -> PoolStats:
+    """Return the statistics of all replicas.
+
+    Args:
+        here: the reports of those that run.
+        gone: the last ones of others, whose finished work still counts.
+        ladders, seconds_per_px: the front end's own.
+    """
+    ever = (*here, *gone)
+    sizes = [size_bytes for report in here for size_bytes in report.resident_bytes]
+    return PoolStats(
+        waiting=sum(report.waiting for report in here),
+        waiting_most=sum(report.waiting_most for report in here),
+        keys_waiting=max((report.keys_waiting for report in here), default=0),
+        most_of_one_key=max((report.most_of_one_key for report in here), default=0),
+        running=sum(report.running for report in here),
+        running_most=sum(report.running_most for report in here),
+        workers_ready=sum(report.workers_ready for report in here),
+        workers_wanted=sum(report.workers_wanted for report in here),
+        restarts=sum(report.restarts for report in ever),
+        failed_starts=sum(report.failed_starts for report in ever),
+        engines=frozenset(
+            EngineInUse(scale, model, report.ready.labels.get(scale, ""), report.ready.device)
+            for report in here
+            for scale, model in report.ready.models.items()
+        ),
+        done=sum((report.done for report in ever), WorkerStats()),
+        resident_bytes=dict(enumerate(sizes)),
+        ladders=ladders,
+        seconds_per_px=seconds_per_px,
+    )
+
+
+def find_difference(reports: Sequence[ReplicaReport]) -> str:
+    """Describe why the same file could become another picture elsewhere; "" where it could not."""
+    for one, other in pairwise(reports):
+        if one.hashes != other.hashes:
+            differing = sorted(dict(one.hashes.items() ^ other.hashes.items()))
+            return f"replicas have different files of {', '.join(differing)}"
+        if one.ready.ladders != other.ready.ladders:
+            return "replicas have different models for auto, or take them up to other sizes"
+    return ""

@@ -1,0 +1,118 @@
+"""Messages between a front end and a replica: JSON in bytes, with the image's bytes beside them.
+
+    front end                        replica
+    WorkerJob, source bytes      ->
+                                 <-  Alive at once, and every second in which nothing else is sent
+                                 <-  JobProgress ...
+                                 <-  Done, result bytes | JobRefused | Failed | Busy
+    (asks each replica for it)   <-  ReplicaReport
+
+Ray pickles what it carries, and an unpickled object of ours could do anything: bytes cannot.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Final, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from upscaled.errors import RefusalReason
+from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerReady
+from upscaled.pool.stats import WorkerStats
+
+APPLICATION: Final = "upscaled"
+DEPLOYMENT: Final = "UpscaleReplica"
+
+ONLY_JOB: Final = 0
+"""The number in messages about a job: each call of a replica is about one."""
+
+
+class ReplicaLost(Exception):
+    """A replica died, fell silent or was replaced under an image, which another can upscale."""
+
+
+class NoReplicaFree(Exception):
+    """Ray refused a call: every replica has as many as it may have."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Busy(_Message):
+    """Answers that the replica's request queue refused the image; fields as `RateLimitExceeded`."""
+
+    kind: Literal["busy"] = "busy"
+    retry_after_s: int
+    reason: RefusalReason
+    detail: str = ""
+
+
+class ReplicaReport(_Message):
+    """Reports a replica: its workers' models, and what `upscaled.pool.stats.PoolStats` says of it.
+
+    replica: made up at its start. accepts: an image sent now would be worked on. hashes: the
+    SHA-256 of every model's file that it has, by name.
+    """
+
+    replica: str
+    accepts: bool
+    ready: WorkerReady
+    hashes: dict[str, str]
+    done: WorkerStats
+    resident_bytes: list[int]
+    waiting: int
+    waiting_most: int
+    keys_waiting: int
+    most_of_one_key: int
+    running: int
+    running_most: int
+    workers_ready: int
+    workers_wanted: int
+    restarts: int
+    failed_starts: int
+
+
+ReplicaMessage = Alive | JobProgress | Done | JobRefused | Failed | Busy
+
+_FROM_REPLICA: TypeAdapter[ReplicaMessage] = TypeAdapter(
+    Annotated[ReplicaMessage, Field(discriminator="kind")]
+)
+
+
+def frame(message: ReplicaMessage, payload: bytes = b"") -> tuple[bytes, bytes]:
+    """Return a message as it crosses."""
+    return message.model_dump_json().encode(), payload
+
+
+def decode_from_replica(header: bytes) -> ReplicaMessage:
+    """Return a replica's message from its JSON.
+
+    Raises:
+        pydantic.ValidationError: it is no such message.
+    """
+    return _FROM_REPLICA.validate_json(header)
+
+
+class Replicas(Protocol):
+    """The replicas of a deployment, as a front end reaches them."""
+
+    async def start(self) -> None:
+        """Connect in the background, and again whenever the deployment is made anew."""
+
+    async def stop(self) -> None:
+        """End each call with `ReplicaLost`, and disconnect."""
+
+    def upscale(self, job: bytes, source: bytes) -> AsyncGenerator[tuple[bytes, bytes], None]:
+        """Yield a replica's messages about one image; closing the iterator cancels the work.
+
+        Raises:
+            ReplicaLost, NoReplicaFree: see there.
+            InternalError: the program of the replica is at fault.
+        """
+
+    async def reports(self) -> list[bytes]:
+        """Return a `ReplicaReport` of every replica that answers in time.
+
+        Raises:
+            ReplicaLost: the cluster cannot be reached, or no replica runs.
+        """

@@ -1,0 +1,183 @@
+"""Supervise a node's workers as one replica of the deployment, for every front end.
+
+A replica holds no engine and decodes nothing: hostile bytes pass through to its workers, which
+speak to no cluster. Its settings are those of its node, read from `UPSCALED_*` there.
+"""
+
+import asyncio
+import ctypes
+import os
+import sys
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from upscaled.config import load_settings
+from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
+from upscaled.logs import configure_logging
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.pool.local import WORKER_COMMAND, LocalPool
+from upscaled.pool.messages import (
+    ALIVE_EVERY_S,
+    Alive,
+    Done,
+    Failed,
+    JobProgress,
+    JobRefused,
+    WorkerJob,
+    decode_to_worker,
+)
+from upscaled.pool.ray_serve.messages import ONLY_JOB, Busy, ReplicaReport, frame
+from upscaled_models.errors import ModelError
+from upscaled_models.store import ModelStore
+
+_PROGRESS_EVERY_S: Final = 0.1
+"""Least time between two reports of tiles: each is a message across the cluster."""
+
+_HOPELESS_AFTER_S: Final = 60.0
+"""A replica without a worker for so long reports itself unhealthy, and Serve replaces it."""
+
+_PARENT_CHECKED_EVERY_S: Final = 1.0
+
+_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+
+
+class UpscaleReplica:
+    """Replica that has images upscaled by a `LocalPool` of its own."""
+
+    def __init__(self, command: Sequence[str] = WORKER_COMMAND) -> None:
+        """
+        Args:
+            command: starts a worker, with further arguments behind it; for tests.
+        """
+        hide_memory()
+        settings = load_settings()
+        configure_logging(settings.log_level, settings.log_format)
+        self._name = uuid.uuid4().hex
+        self._hashes = _hash_models(ModelStore(settings.models_dir))
+        self._pool = LocalPool(settings, command=command)
+        self._starting = asyncio.create_task(self._pool.start())
+        self._watching = asyncio.create_task(end_with_parent())
+        self._ready_at = 0.0
+
+    async def check_health(self) -> None:
+        """Wait for the first worker; later, raise where there has been none for a minute.
+
+        Serve calls it before it sends the first image, and then every few seconds.
+
+        Raises:
+            ChildUnusable: no worker can start, for a reason that a restart will not mend.
+            RuntimeError: see above.
+        """
+        await self._pool.wait_ready()
+        now = asyncio.get_running_loop().time()
+        if self._pool.stats().workers_ready or not self._ready_at:
+            self._ready_at = now
+        elif now - self._ready_at > _HOPELESS_AFTER_S:
+            raise RuntimeError(f"no worker for {_HOPELESS_AFTER_S:g} s")
+
+    async def upscale(self, job: bytes, source: bytes) -> AsyncGenerator[tuple[bytes, bytes], None]:
+        """Upscale one image; see `upscaled.pool.ray_serve.messages`."""
+        message = decode_to_worker(job)
+        if not isinstance(message, WorkerJob):
+            raise TypeError(f"{message.kind} is no job")
+        changed = asyncio.Event()
+        newest: deque[tuple[int, int]] = deque(maxlen=1)
+
+        def note_tile(done: int, total: int) -> None:
+            newest.append((done, total))
+            changed.set()
+
+        request = replace(message.request, on_tile=note_tile)
+        working = asyncio.create_task(self._work(source, request))
+        working.add_done_callback(lambda _: changed.set())
+        try:
+            yield frame(Alive())
+            while not working.done():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ALIVE_EVERY_S):
+                        await changed.wait()
+                changed.clear()
+                if newest:
+                    done, total = newest.pop()
+                    yield frame(JobProgress(job=ONLY_JOB, done=done, total=total))
+                    await asyncio.wait((working,), timeout=_PROGRESS_EVERY_S)
+                elif not working.done():
+                    yield frame(Alive())
+            if newest:
+                yield frame(JobProgress(job=ONLY_JOB, done=newest[0][0], total=newest[0][1]))
+            yield working.result()
+        finally:
+            working.cancel()
+
+    async def _work(self, source: bytes, request: UpscaleRequest) -> tuple[bytes, bytes]:
+        try:
+            result = await self._pool.upscale(source, request)
+        except RateLimitExceeded as error:
+            wait_s, reason = error.retry_after_s, error.reason
+            return frame(Busy(retry_after_s=wait_s, reason=reason, detail=error.detail))
+        except InternalError as error:
+            return frame(Failed(job=ONLY_JOB, reason=error.detail))
+        except ServiceError as error:
+            code, text = error.error_code, error.public_text
+            return frame(JobRefused(job=ONLY_JOB, error_code=code, public_text=text))
+        return frame(Done(job=ONLY_JOB, result=replace(result, data=b"")), result.data)
+
+    async def report(self) -> bytes:
+        """Return the replica's `ReplicaReport` as JSON."""
+        stats = self._pool.stats()
+        report = ReplicaReport(
+            replica=self._name,
+            accepts=self._pool.is_ready(),
+            ready=await self._pool.wait_ready(),
+            hashes=self._hashes,
+            done=stats.done,
+            resident_bytes=list(stats.resident_bytes.values()),
+            waiting=stats.waiting,
+            waiting_most=stats.waiting_most,
+            keys_waiting=stats.keys_waiting,
+            most_of_one_key=stats.most_of_one_key,
+            running=stats.running,
+            running_most=stats.running_most,
+            workers_ready=stats.workers_ready,
+            workers_wanted=stats.workers_wanted,
+            restarts=stats.restarts,
+            failed_starts=stats.failed_starts,
+        )
+        return report.model_dump_json().encode()
+
+    async def stop(self) -> None:
+        """End the workers at once; a process that ends takes them along without it."""
+        self._watching.cancel()
+        await self._pool.stop(0)
+
+
+def hide_memory() -> None:
+    """Keep processes of the same user out of this one's memory and environment (Linux).
+
+    Workers run as the same user, and a replica's environment may hold the cluster's token.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+async def end_with_parent() -> None:
+    """End this process once its raylet is gone, even where that stays a zombie to the others."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(_PARENT_CHECKED_EVERY_S)
+    os._exit(1)
+
+
+def _hash_models(store: ModelStore) -> dict[str, str]:
+    """Return the SHA-256 of each model that is here; loading checks the file against it."""
+    hashes = {}
+    for name in store.names():
+        with suppress(ModelError):
+            spec = store.find(name)
+            if store.path(spec):
+                hashes[name] = spec.sha256
+    return hashes
