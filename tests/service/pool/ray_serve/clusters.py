@@ -1,0 +1,126 @@
+"""A real cluster for tests: one node, two replicas of real workers, and a front end before them."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+
+REPLICAS = 2
+SLOTS = 4
+QUEUE = 10
+BIN = Path(sys.executable).parent
+
+has_ray = find_spec("ray") is not None
+
+
+@dataclass
+class Cluster:
+    """A running cluster. `environment` has what a front end or command needs to reach it."""
+
+    node: psutil.Process
+    environment: Mapping[str, str]
+
+    def replicas(self) -> list[psutil.Process]:
+        """The processes of the replicas; each is one that speaks to the cluster."""
+        return [each for each in self._processes() if "ServeReplica" in _command_of(each)]
+
+    def workers(self) -> list[psutil.Process]:
+        """The workers under the replicas."""
+        return [each for each in self._processes() if "upscaled.worker.main" in _command_of(each)]
+
+    def deploy(self) -> None:
+        """Deploy the replicas, and wait until they are ready."""
+        self.run("start", "--proxy-location", "Disabled")
+        build = "upscaled.pool.ray_serve.deployment:build"
+        options = ("--non-blocking", "--name", "upscaled", "--route-prefix", "/")
+        self.run("run", *options, build, f"replicas={REPLICAS}", "num_cpus=1")
+
+    def run(self, *arguments: str) -> None:
+        """Run Ray's command `serve`."""
+        finished = subprocess.run(
+            [str(BIN / "serve"), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+
+    def _processes(self) -> list[psutil.Process]:
+        return self.node.children(recursive=True)
+
+
+@contextmanager
+def running_cluster(data_dir: Path) -> Iterator[Cluster]:
+    """Run a cluster of one node until the block ends; its workers are those of the product."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("UPSCALED_")}
+    environment = {
+        **kept,
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0" * 32,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
+        "PYTHONWARNINGS": "default",
+        "UPSCALED_DATA_DIR": str(data_dir),
+        "UPSCALED_PRECISION": "exact",
+        "UPSCALED_JOBS_PER_WORKER": str(SLOTS),
+        "UPSCALED_MAX_QUEUE": str(QUEUE),
+    }
+    # A short path: it holds sockets, whose names may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as home:
+        command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus", str(REPLICAS)]
+        command += ["--include-dashboard", "false", "--object-store-memory", "200000000"]
+        command += ["--node-ip-address", "127.0.0.1", "--port", str(port), "--temp-dir", home]
+        with subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as starting:
+            cluster = Cluster(psutil.Process(starting.pid), environment)
+            try:
+                _wait_listening(port)
+                cluster.deploy()
+                yield cluster
+            finally:
+                _end(cluster.node)
+
+
+def _wait_listening(port: int) -> None:
+    give_up_at = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < give_up_at, "the cluster does not start"
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _end(node: psutil.Process) -> None:
+    processes = [*node.children(recursive=True), node]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=20)
+
+
+def _command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""

@@ -1,0 +1,177 @@
+"""A real front end upscales on a real Ray cluster and loses nothing where parts are killed."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.running import REPOSITORY_DIR, Server, serve
+from tests.service.pool.pools import picture
+from tests.service.pool.ray_serve.clusters import (
+    QUEUE,
+    REPLICAS,
+    SLOTS,
+    Cluster,
+    has_ray,
+    running_cluster,
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not has_ray, reason="ray is not installed (requirements-cluster.lock)"),
+]
+
+CLIENTS = 8
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("node")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            if name.startswith("RAY_"):
+                patch.setenv(name, value)
+        with serve(
+            tmp_path_factory.mktemp("front_end"),
+            UPSCALED_CLUSTER="ray",
+            UPSCALED_RATE_PER_S="100000",
+            UPSCALED_RATE_BURST="100000",
+        ) as server:
+            yield server
+
+
+@pytest.fixture(autouse=True)
+def all_ready(server: Server) -> None:
+    """Each test begins with every replica at work."""
+    wait_until(lambda: read_metric(server, "workers_ready") == REPLICAS)
+
+
+def post(server: Server, side_px: int = 64, *, timeout_s: float = 120) -> requests.Response:
+    return requests.post(
+        server.url + "/v1/upscale",
+        headers={"X-API-KEY": server.key, "Accept": "image/*"},
+        files={"image": picture(side_px)},
+        data={"scale": "4"},
+        timeout=timeout_s,
+    )
+
+
+def read_metric(server: Server, name: str) -> float:
+    text = requests.get(server.url + "/metrics", timeout=10).text
+    (line,) = [line for line in text.splitlines() if line.startswith(f"upscaled_{name} ")]
+    return float(line.split()[-1])
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 100) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_at, "it never became so"
+        time.sleep(0.1)
+
+
+def answers_under_load(server: Server, harm: Callable[[], None]) -> Counter[tuple[int, str]]:
+    """The answers, as status and digest, of clients while a part of the cluster is harmed."""
+    is_over = threading.Event()
+
+    def send() -> list[tuple[int, str]]:
+        answers = []
+        while not is_over.is_set():
+            answer = post(server)
+            answers.append((answer.status_code, hashlib.sha256(answer.content).hexdigest()))
+        return answers
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        sending = [threads.submit(send) for _ in range(CLIENTS)]
+        try:
+            time.sleep(1)
+            harm()
+            time.sleep(5)
+        finally:
+            is_over.set()
+        return Counter(answer for each in sending for answer in each.result())
+
+
+def test_an_answer_is_the_one_that_a_single_machine_gives(server: Server, tmp_path: Path) -> None:
+    with serve(tmp_path) as single:
+        assert post(server).content == post(single).content
+
+
+def test_the_figures_are_those_of_all_replicas(server: Server) -> None:
+    assert read_metric(server, "workers_wanted") == REPLICAS
+    assert read_metric(server, "running_limit_images") == REPLICAS * SLOTS
+
+
+def test_no_engine_runs_where_the_cluster_is_spoken_to(server: Server, cluster: Cluster) -> None:
+    assert post(server).status_code == 200
+    replicas, workers = cluster.replicas(), cluster.workers()
+    assert len(replicas) == len(workers) == REPLICAS
+    for process in [server.front_end(), *replicas]:
+        assert not [each.path for each in process.memory_maps() if "libtorch" in each.path]
+    for worker in workers:
+        assert not [name for name in worker.environ() if name.startswith("RAY_")]
+
+
+def test_what_nothing_has_room_for_is_refused_at_once_with_a_wait(server: Server) -> None:
+    sent = 3 * REPLICAS * (SLOTS + QUEUE)
+    with ThreadPoolExecutor(sent) as threads:
+        answers = list(threads.map(lambda _: post(server, 256), range(sent)))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    worked = [answer for answer in answers if answer.status_code == 200]
+    assert len(refused) + len(worked) == sent
+    assert len(worked) >= REPLICAS * (SLOTS + QUEUE) / 2
+    assert refused
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    slowest_s = max(answer.elapsed.total_seconds() for answer in worked)
+    assert max(answer.elapsed.total_seconds() for answer in refused) < slowest_s
+
+
+def test_a_client_that_leaves_ends_the_work_at_the_replica(server: Server) -> None:
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        post(server, 1500, timeout_s=4)
+    wait_until(lambda: read_metric(server, "running_images") == 0, timeout_s=15)
+
+
+@pytest.mark.parametrize("part", ["workers", "replicas"])
+def test_nothing_is_lost_where_one_is_killed(server: Server, cluster: Cluster, part: str) -> None:
+    victim = (cluster.workers() if part == "workers" else cluster.replicas())[0]
+    answers = answers_under_load(server, victim.kill)
+    assert [status for status, _ in answers] == [200]  # one result, whoever made it
+    assert not victim.is_running()
+
+
+def test_nothing_is_lost_where_serve_is_shut_down_and_deployed_anew(
+    server: Server, cluster: Cluster
+) -> None:
+    def deploy_anew() -> None:
+        cluster.run("shutdown", "--yes")
+        cluster.deploy()
+
+    answers = answers_under_load(server, deploy_anew)
+    assert [status for status, _ in answers] == [200]
+
+
+def test_the_conformance_kit_passes(server: Server) -> None:
+    options = ("--base-url", server.url, "--api-key", server.key, "--per-second", "1000")
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/conformance", "-m", "not slow", *options],
+        cwd=REPOSITORY_DIR,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert finished.returncode == 0, finished.stdout[-5000:]
+    assert " failed" not in finished.stdout

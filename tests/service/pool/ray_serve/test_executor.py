@@ -1,0 +1,244 @@
+"""What a front end does with the messages of replicas, of which these tests say what they send."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.service.api.executors import TIMINGS
+from tests.service.pool.pools import request, until
+from tests.service.pool.ray_serve.reports import report
+from upscaled.config import load_settings
+from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded
+from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused
+from upscaled.pool.ray_serve import executor
+from upscaled.pool.ray_serve.executor import MAX_REPLAYS, RayPool
+from upscaled.pool.ray_serve.messages import (
+    Busy,
+    NoReplicaFree,
+    ReplicaLost,
+    ReplicaMessage,
+    ReplicaReport,
+    frame,
+)
+from upscaled.upscale.result import Result
+
+Step = ReplicaMessage | Exception | float
+"""A message, an error that is raised, or seconds of silence."""
+
+RESULT = Result(b"", "image/png", 400, 400, "upscaled-x4", "torch float32", TIMINGS)
+DONE = Done(job=0, result=RESULT)
+ALIVE = Alive()
+FOR_EVER_S = 1000.0
+
+
+class FakeReplicas:
+    """`Replicas` that play one script for each call, the last one again and again."""
+
+    def __init__(self, *scripts: list[Step], reports: list[ReplicaReport]) -> None:
+        self.scripts = list(scripts)
+        self.reporting = reports
+        self.calls = 0
+        self.cancelled = 0
+        self.is_stopped = False
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        self.is_stopped = True
+
+    async def reports(self) -> list[bytes]:
+        if not self.reporting:
+            raise ReplicaLost("no replica runs")
+        return [each.model_dump_json().encode() for each in self.reporting]
+
+    async def upscale(self, job: bytes, source: bytes) -> AsyncGenerator[tuple[bytes, bytes], None]:
+        script = self.scripts[min(self.calls, len(self.scripts) - 1)]
+        self.calls += 1
+        try:
+            for step in script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, float):
+                    await asyncio.sleep(step)
+                else:
+                    yield frame(step, source if isinstance(step, Done) else b"")
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+
+
+@asynccontextmanager
+async def pool_of(
+    *scripts: list[Step], reports: list[ReplicaReport] | None = None, **values: object
+) -> AsyncIterator[tuple[RayPool, FakeReplicas]]:
+    replicas = FakeReplicas(*scripts, reports=[report()] if reports is None else reports)
+    pool = RayPool(load_settings({}, **values), replicas)
+    await pool.start()
+    if replicas.reporting:
+        await pool.wait_ready()
+    try:
+        yield pool, replicas
+    finally:
+        await pool.stop(0)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the waits, so that the tests see their ends."""
+    monkeypatch.setattr(executor, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(executor, "_FIRST_ANSWER_S", 0.3)
+    monkeypatch.setattr(executor, "_REPORTS_EVERY_S", 0.02)
+    monkeypatch.setattr(executor, "_GONE_AFTER_S", 0.2)
+
+
+async def test_the_result_has_the_bytes_that_came_beside_it() -> None:
+    async with pool_of([ALIVE, DONE]) as (pool, _):
+        result = await pool.upscale(b"bytes", request())
+    assert result == replace(RESULT, data=b"bytes")
+
+
+async def test_tiles_are_passed_on() -> None:
+    seen: list[tuple[int, int]] = []
+    tiles = [JobProgress(job=0, done=done, total=2) for done in range(3)]
+    async with pool_of([ALIVE, *tiles, DONE]) as (pool, _):
+        work = replace(request(), on_tile=lambda done, total: seen.append((done, total)))
+        await pool.upscale(b"", work)
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ReplicaLost("it died"),
+        FOR_EVER_S,
+        Busy(retry_after_s=9, reason="stopping"),
+        Busy(retry_after_s=9, reason="starting"),
+    ],
+    ids=["died", "silent", "stopping", "without a worker"],
+)
+async def test_an_image_goes_to_another_replica_where_one_is(end: Step) -> None:
+    async with pool_of([ALIVE, end], [ALIVE, DONE]) as (pool, replicas):
+        await pool.upscale(b"", request())
+    assert replicas.calls == 2
+
+
+async def test_an_image_is_sent_again_where_nothing_answers_at_all() -> None:
+    async with pool_of([FOR_EVER_S], [ALIVE, DONE]) as (pool, replicas):
+        await pool.upscale(b"", request())
+    assert replicas.calls == 2
+
+
+async def test_an_image_under_which_replicas_die_is_given_up_at_last() -> None:
+    async with pool_of([ALIVE, ReplicaLost("it died")]) as (pool, replicas):
+        with pytest.raises(InternalError, match="lost under it"):
+            await pool.upscale(b"", request())
+    assert replicas.calls == 1 + MAX_REPLAYS
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Failed(job=0, reason="2 workers died while they had this image alone"), InternalError),
+        (JobRefused(job=0, error_code="malformed_image", public_text="x"), MalformedImage),
+        (Busy(retry_after_s=7, reason="queue"), RateLimitExceeded),
+        (InternalError(detail="a fault in the replica's program"), InternalError),
+    ],
+    ids=["poisonous", "malformed", "queue full", "faulty"],
+)
+async def test_an_answer_of_a_replica_is_not_asked_of_another(answer: Any, error: Any) -> None:
+    async with pool_of([ALIVE, answer]) as (pool, replicas):
+        with pytest.raises(error) as raised:
+            await pool.upscale(b"", request())
+    assert replicas.calls == 1
+    if isinstance(answer, Busy):
+        assert raised.value.headers["Retry-After"] == "7"
+
+
+async def test_a_full_cluster_refuses_with_the_wait_for_what_is_under_way() -> None:
+    # A replica's worker takes 0.01 s for a pixel: 100 s for each of two images.
+    script: list[list[Step]] = [[ALIVE, FOR_EVER_S], [NoReplicaFree("full")]]
+    reports = [report(seconds_per_px=0.01)]
+    async with pool_of(*script, reports=reports) as (pool, replicas):
+        working = asyncio.create_task(pool.upscale(b"", request()))
+        await until(lambda: replicas.calls == 1)
+        with pytest.raises(RateLimitExceeded) as raised:
+            await pool.upscale(b"", request())
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    assert raised.value.reason == "queue"
+    assert 100 <= raised.value.retry_after_s <= 250
+
+
+async def test_without_replicas_no_more_wait_than_may() -> None:
+    async with pool_of([FOR_EVER_S], reports=[], max_queue=1) as (pool, replicas):
+        working = asyncio.create_task(pool.upscale(b"", request()))
+        await until(lambda: replicas.calls == 1)
+        with pytest.raises(RateLimitExceeded) as raised:
+            await pool.upscale(b"", request())
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    assert raised.value.reason == "starting"
+
+
+async def test_a_request_that_finds_no_replica_in_time_is_to_come_back() -> None:
+    async with pool_of([FOR_EVER_S], reports=[]) as (pool, _):
+        with pytest.raises(RateLimitExceeded) as raised:
+            await pool.upscale(b"", request())
+    assert raised.value.reason == "starting"
+
+
+async def test_a_client_that_leaves_ends_the_call() -> None:
+    async with pool_of([ALIVE, FOR_EVER_S]) as (pool, replicas):
+        working = asyncio.create_task(pool.upscale(b"", request()))
+        await until(lambda: replicas.calls == 1)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        assert replicas.cancelled == 1
+        assert replicas.calls == 1
+
+
+async def test_it_is_ready_while_a_replica_takes_images() -> None:
+    async with pool_of([DONE]) as (pool, replicas):
+        assert pool.is_ready()
+        replicas.reporting = [report(accepts=False)]
+        await until(lambda: not pool.is_ready())
+        replicas.reporting = [report()]
+        await until(pool.is_ready)
+        replicas.reporting = []
+        await until(lambda: not pool.is_ready())
+        assert pool.stats().workers_ready == 0
+
+
+@pytest.mark.parametrize("other", [{"sha256": "b" * 64}, {"most_px": 10_000}])
+async def test_it_is_not_ready_while_replicas_would_make_different_pictures(
+    other: dict[str, Any],
+) -> None:
+    async with pool_of([DONE], reports=[report("a"), report("b", **other)]) as (pool, replicas):
+        assert not pool.is_ready()
+        replicas.reporting = [report("a")]
+        await until(pool.is_ready)
+
+
+async def test_a_draining_pool_is_not_ready_and_finishes_what_it_has() -> None:
+    async with pool_of([ALIVE, 0.1, DONE]) as (pool, replicas):
+        working = asyncio.create_task(pool.upscale(b"x", request()))
+        await until(lambda: replicas.calls == 1)
+        pool.drain()
+        assert not pool.is_ready()
+        await pool.stop(20)
+        assert (await working).data == b"x"
+        assert replicas.is_stopped
+        with pytest.raises(RateLimitExceeded, match="stopping"):
+            await pool.upscale(b"", request())
+
+
+async def test_an_estimate_comes_from_what_replicas_measured() -> None:
+    async with pool_of([DONE], reports=[report(seconds_per_px=0.01)]) as (pool, _):
+        assert pool.expect(request()).seconds == pytest.approx(100)
+        assert pool.expect(request()).models == ("upscaled-x4",)

@@ -1,0 +1,21 @@
+from tests.service.pool.ray_serve.reports import MODEL, report
+from upscaled.pool.ray_serve.figures import add_reports, find_difference
+
+
+def test_what_runs_is_added_up_and_what_is_gone_still_counts_as_done() -> None:
+    stats = add_reports((report("a"), report("b")), (report("c"),), {}, {})
+    assert (stats.waiting, stats.running, stats.running_most, stats.workers_ready) == (2, 4, 8, 2)
+    assert stats.done.models[MODEL].batches == 9
+    assert stats.restarts == 3
+    assert stats.resident_bytes == {0: 1000, 1: 1000}
+    assert {engine.model for engine in stats.engines} == {MODEL}
+
+
+def test_no_replica_gives_figures_of_nothing() -> None:
+    assert add_reports((), (), {}, {}).workers_ready == 0
+
+
+def test_a_difference_of_files_and_of_the_sizes_for_auto_is_found() -> None:
+    assert find_difference([]) == find_difference([report("a"), report("b")]) == ""
+    assert MODEL in find_difference([report("a"), report("b"), report("c", sha256="b" * 64)])
+    assert "auto" in find_difference([report("a"), report("b", most_px=100)])

@@ -1,0 +1,145 @@
+"""A replica without Ray, over fake workers."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.service.pool.pools import fake_command, order, request, until
+from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerJob, encode
+from upscaled.pool.ray_serve import replica as module
+from upscaled.pool.ray_serve.messages import (
+    Busy,
+    ReplicaMessage,
+    ReplicaReport,
+    decode_from_replica,
+)
+from upscaled.pool.ray_serve.replica import UpscaleReplica
+
+JOB = encode(WorkerJob(job=0, request=request()))
+
+
+@pytest.fixture
+async def replica(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[UpscaleReplica]:
+    for name in [name for name in os.environ if name.startswith("UPSCALED_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("UPSCALED_JOBS_PER_WORKER", "1")
+    monkeypatch.setenv("UPSCALED_MAX_QUEUE", "1")
+    monkeypatch.setattr(module, "hide_memory", lambda: None)  # of the process of all tests
+    monkeypatch.setattr(module, "configure_logging", lambda *_: None)
+    replica = UpscaleReplica(fake_command())
+    await replica.check_health()
+    yield replica
+    await replica.stop()
+
+
+async def answers(replica: UpscaleReplica, source: bytes) -> list[tuple[ReplicaMessage, bytes]]:
+    return [
+        (decode_from_replica(header), payload)
+        async for header, payload in replica.upscale(JOB, source)
+    ]
+
+
+async def test_it_answers_at_once_and_then_with_the_result(replica: UpscaleReplica) -> None:
+    (first, _), *_, (last, data) = await answers(replica, order("echo") + b"abc")
+    assert isinstance(first, Alive)
+    assert isinstance(last, Done)
+    assert data.endswith(b"abc")
+
+
+async def test_it_says_every_second_that_it_is_alive(replica: UpscaleReplica) -> None:
+    messages = await answers(replica, order("answer", after_s=2.5))
+    assert sum(isinstance(message, Alive) for message, _ in messages) >= 3
+
+
+async def test_it_reports_tiles_to_the_last_but_not_each(
+    replica: UpscaleReplica, tmp_path: Path
+) -> None:
+    trace = str(tmp_path / "trace")
+    messages = await answers(replica, order("tiles", count=100, tile_s=0.01, trace=trace))
+    tiles = [message.done for message, _ in messages if isinstance(message, JobProgress)]
+    assert tiles[-1] == 100
+    assert tiles == sorted(tiles)
+    assert len(tiles) < 60
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [({"do": "refuse"}, JobRefused), ({"do": "fail"}, Failed), ({"do": "die"}, Failed)],
+    ids=["refused", "failed", "killed its workers"],
+)
+async def test_errors_cross_as_messages(
+    replica: UpscaleReplica, what: dict[str, str], kind: type[ReplicaMessage]
+) -> None:
+    *_, (last, data) = await answers(replica, order(**what))
+    assert isinstance(last, kind)
+    assert not data
+
+
+async def test_what_does_not_fit_its_queue_is_refused_at_once(replica: UpscaleReplica) -> None:
+    slow = order("answer", after_s=20)
+    working = [asyncio.create_task(answers(replica, slow)) for _ in range(2)]
+    await until(lambda: replica._pool.stats().waiting == 1)
+    *_, (last, _) = await answers(replica, slow)
+    assert isinstance(last, Busy)
+    assert (last.reason, last.retry_after_s >= 1) == ("queue", True)
+    for task in working:
+        task.cancel()
+    await asyncio.gather(*working, return_exceptions=True)
+
+
+async def test_a_call_that_is_closed_cancels_the_work(
+    replica: UpscaleReplica, tmp_path: Path
+) -> None:
+    source = order("tiles", count=10_000, tile_s=0.02, trace=str(tmp_path / "trace"))
+    call = replica.upscale(JOB, source)
+    await anext(call)
+    await until(lambda: replica._pool.stats().running == 1)
+    await call.aclose()
+    await until(lambda: replica._pool.stats().running == 0)
+
+
+async def test_its_report_says_what_it_has_and_does(replica: UpscaleReplica) -> None:
+    report = ReplicaReport.model_validate_json(await replica.report())
+    assert report.accepts
+    assert (report.workers_ready, report.running_most, report.waiting_most) == (1, 1, 1)
+    assert report.ready.models == {2: "fake", 4: "fake"}
+    assert len(report.hashes["upscaled-x4"]) == 64
+
+
+async def test_it_is_unhealthy_once_it_had_no_worker_for_long(
+    replica: UpscaleReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_HOPELESS_AFTER_S", 0.0)
+    await replica.check_health()
+    await replica._pool.stop(0)
+    with pytest.raises(RuntimeError, match="no worker"):
+        await replica.check_health()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_its_memory_is_closed_to_processes_of_the_same_user() -> None:
+    code = (
+        "import ctypes; from upscaled.pool.ray_serve.replica import hide_memory;"
+        "libc = ctypes.CDLL(None); print(libc.prctl(3, 0, 0, 0, 0)); hide_memory();"
+        "print(libc.prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
+    )
+    command = [sys.executable, "-c", code]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert finished.stdout.split() == ["1", "0"]
+
+
+def test_it_ends_once_its_parent_is_gone() -> None:
+    """As where a raylet is killed: the child of a shell that ends is left to another parent."""
+    inner = (
+        "import asyncio; from upscaled.pool.ray_serve.replica import end_with_parent;"
+        "print('watching', flush=True); asyncio.run(end_with_parent()); print('went on')"
+    )
+    command = f'{sys.executable} -c "{inner}" & sleep 3; kill -9 $$'
+    finished = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert finished.stdout.split() == ["watching"]
