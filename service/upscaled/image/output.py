@@ -25,7 +25,7 @@ OUTPUT_FORMATS: Final[Mapping[str, str]] = {
 MAX_QUALITY: Final = 100
 DEFAULT_QUALITY: Final[Mapping[str, int]] = {WEBP.name: 90, AVIF.name: 85}
 """Of formats that have no setting. A photo of 1280 x 960 takes 48 % of the bytes of a JPEG of
-quality 95 as either; its pixels are 42 dB (WebP) and 45 dB (AVIF) from the network's."""
+quality 95 as either; it is 42 dB (WebP) and 45 dB (AVIF) from what was encoded."""
 MAX_WEBP_SIDE_PX: Final = 16_383
 """Limit of the format (RFC 9649, 2.6)."""
 
