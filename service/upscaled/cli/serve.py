@@ -1,5 +1,6 @@
 """`upscaled serve`: the HTTP service and its workers."""
 
+import gc
 from typing import Annotated
 
 import typer
@@ -38,9 +39,13 @@ def run(
     try:
         with open_listener(settings.host, settings.port) as listener:
             link = FrontEndSupervisor(listener, survived).run()
-            # A front end from here on; the supervisor has no use for what it imports.
+            # A front end from here on; the supervisor has no use for what it imports, nor has that
+            # any garbage.
+            gc.disable()
             from upscaled.cli.server import run_server
 
+            gc.freeze()
+            gc.enable()
             run_server(settings, listener, link)
     except CannotListen as error:
         raise fail(f"cannot listen on {settings.host} port {settings.port}: {error}") from None

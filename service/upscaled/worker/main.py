@@ -16,6 +16,7 @@ Nothing heavy is imported before the listener runs, so that loading torch does n
 """
 
 import faulthandler
+import gc
 import logging
 import os
 import socket
@@ -72,6 +73,7 @@ def _receive_settings(front_end: FrontEnd) -> Settings:
 def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Counters) -> None:
     """Open the models, report ready, and work until the process ends."""
     with ExitStack() as stack:
+        gc.disable()  # imports make a million objects for it to visit again and again, and to keep
         try:
             from upscaled.upscale.opening import open_core
 
@@ -84,6 +86,8 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
             _log.debug("cannot open the engines", exc_info=True, extra=event("engines_unusable"))
             front_end.send(Unusable(reason=str(error) or type(error).__name__))
             raise SystemExit(1) from None
+        gc.freeze()
+        gc.enable()
         front_end.send(ready)
         from upscaled.worker.jobs import JobThreads
         from upscaled.worker.retuning import IdleTuning
