@@ -1,5 +1,6 @@
 """Command line `upscaled`; a command is a module of its name, with `run` or a group `commands`."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -77,7 +78,10 @@ def main() -> None:
     commands = {"--version": ()} | {name: (name,) for name in COMMANDS}
     try:
         try:
-            build_app(commands.get(first, COMMANDS))()
+            gc.disable()  # imports make no garbage
+            app = build_app(commands.get(first, COMMANDS))
+            gc.enable()
+            app()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
