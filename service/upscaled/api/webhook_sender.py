@@ -103,7 +103,7 @@ class WebhookSender:
             outcome=outcome,
         )
         level = logging.INFO if recorded in ("delivered", "waiting") else logging.WARNING
-        _logger.log(level, "a webhook was sent: %s", outcome, extra=fields)
+        _logger.log(level, "an attempt at a webhook ended: %s", outcome, extra=fields)
 
     async def _attempt(self, claimed: ClaimedDelivery) -> tuple[str, DeliveryState]:
         job = claimed.job
