@@ -12,6 +12,8 @@ from dataclasses import replace
 from itertools import count
 from typing import Final
 
+from pydantic import ValidationError
+
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, rebuild
 from upscaled.logs import event
@@ -225,8 +227,13 @@ class RayPool:
     def _note(self, answers: list[bytes]) -> None:
         """Adopt the newest reports; a replica without one for a while is gone."""
         now = asyncio.get_running_loop().time()
+        difference = ""
         for answer in answers:
-            report = ReplicaReport.model_validate_json(answer)
+            try:
+                report = ReplicaReport.model_validate_json(answer)
+            except ValidationError:
+                difference = "a replica is of another version: its report cannot be read"
+                continue
             if report.replica not in self._reports:
                 self._cost.assume(report.ready)
             self._reports[report.replica] = report
@@ -236,7 +243,7 @@ class RayPool:
             self._gone[name] = self._reports.pop(name)
         if self._reports:
             self._first_report.set()
-        difference = find_difference(tuple(self._reports.values()))
+        difference = find_difference(tuple(self._reports.values())) or difference
         if difference and difference != self._difference:
             _log.error("not ready: %s", difference, extra=event("replicas_differ"))
         self._difference = difference

@@ -225,6 +225,20 @@ async def test_it_is_not_ready_while_replicas_would_make_different_pictures(
         await until(pool.is_ready)
 
 
+async def test_it_is_not_ready_while_a_replica_is_of_another_version() -> None:
+    async with pool_of([DONE]) as (pool, replicas):
+        readable = replicas.reports
+
+        async def report_with_another() -> list[bytes]:
+            return [*await readable(), b'{"replica": "b", "colour": "blue"}']
+
+        replicas.reports = report_with_another  # type: ignore[method-assign]
+        await until(lambda: not pool.is_ready())
+        assert (await pool.upscale(b"x", request())).data == b"x"
+        replicas.reports = readable  # type: ignore[method-assign]
+        await until(pool.is_ready)
+
+
 async def test_a_draining_pool_is_not_ready_and_finishes_what_it_has() -> None:
     async with pool_of([ALIVE, 0.1, DONE]) as (pool, replicas):
         working = asyncio.create_task(pool.upscale(b"x", request()))
