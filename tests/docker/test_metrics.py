@@ -24,8 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.docker.prometheus import Prometheus, run_prometheus
 from tests.docs.blocks import DOCS
 from tests.running import Server, serve
-from tests.service.api.pictures import picture
 from tests.service.api.serving import serve as serve_here
+from tests.service.observed_server import encode_gradient
 
 DOCKER_DIR: Final = Path(__file__).resolve().parents[2] / "docker"
 PROMETHEUS_DIR: Final = DOCKER_DIR / "prometheus"
@@ -227,8 +227,8 @@ def work(server: Server) -> None:
         )
         return answer.status_code
 
-    assert send(picture()) == 200
-    assert send(picture(), Accept="image/*") == 200
+    assert send(encode_gradient(80)) == 200
+    assert send(encode_gradient(80), Accept="image/*") == 200
     assert send(b"garbage") == 400
 
 
