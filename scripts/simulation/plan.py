@@ -10,8 +10,6 @@ import numpy as np
 
 from scripts.simulation.queueing import SPREADS, Floats
 
-PIXELS_PER_MEGAPIXEL: Final = 1e6
-
 
 class BadPlan(ValueError):
     """The plan says something that cannot be; the text names it."""

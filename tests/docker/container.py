@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 CONTAINER_PROGRAMS = ("unshare", "nsenter", "chroot", "setpriv", "ip")
-"""What it is made with; only root can."""
+"""Makes the base system; only root can."""
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _PREPARE = """

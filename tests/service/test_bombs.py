@@ -75,7 +75,7 @@ def test_the_front_end_refuses_all_of_them_in_little_memory(
 
 
 def probe_all(sources: dict[str, bytes], folder: Path) -> dict[str, str]:
-    """What a process like the front end says of each, in little memory and time.
+    """Judge each in a process like the front end, in little memory and time.
 
     Its largest memory ever grows by less than 5 MiB beyond room for two such files.
     """

@@ -28,8 +28,8 @@ from upscaled.state.job_rows import ClaimedJob, JobState, StoredJob
 from upscaled.state.jobs import RENEW_EVERY_S
 
 POLL_EVERY_S: Final = 2.0
-"""How often the database is searched for jobs of other front ends, and for those left by dead ones;
-a job submitted here is begun at once."""
+"""Interval at which the database is searched for jobs of other front ends, and for those left by
+dead ones; a job submitted here is begun at once."""
 RETRY_AFTER_S: Final = 5.0
 """Pause after a job found no memory, no room in the queue, or no store that works."""
 STORE_RETRY_AFTER_S: Final = 60.0

@@ -21,7 +21,7 @@ from upscaled.state import DatabaseFailed, State
 from upscaled.state.webhooks import ClaimedDelivery, DeliveryState
 
 POLL_EVERY_S: Final = 1.0
-"""How often the database is searched for webhooks that are due."""
+"""Interval at which the database is searched for webhooks that are due."""
 MAX_AT_ONCE: Final = 16
 MAX_AT_ONCE_PER_KEY: Final = 4
 """Receivers of one key that do not answer leave the other calls to those of other keys."""

@@ -27,7 +27,7 @@ MAX_SOURCE_BYTES: Final = 2**30
 HEAD_BYTES: Final = 4096
 TAIL_BYTES: Final = 18
 _OLD_S: Final = 60.0
-"""What last changed so long ago is at rest; clocks of two machines may differ less."""
+"""Age after which a file is at rest; clocks of two machines may differ less."""
 
 
 class BatchAborted(Exception):

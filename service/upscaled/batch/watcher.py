@@ -45,7 +45,7 @@ class Watcher:
         self._looking_share = _LOOKING_SHARE_IN_BUCKET if is_bucket else _LOOKING_SHARE
         self._known: dict[int, float] = {}
         self._is_cut_short = False
-        """Whether the last look failed at the top, as where a bucket is down for a while."""
+        """True while the last look failed at the top, as while a bucket is down."""
 
     def wait_for(self, over: threading.Event) -> Iterator[Source]:
         """Yield every file that is there or comes, changes or is moved in, until `over` is set."""

@@ -69,7 +69,7 @@ class StoredAnswer:
 
 
 _GONE: Final = StoredAnswer("", "", {})
-"""What was paid for by a front end that died, and has expired since."""
+"""Marks a result that was paid for under a front end that died, and has expired since."""
 
 
 class IdempotencyKeys:

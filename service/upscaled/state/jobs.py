@@ -58,7 +58,7 @@ from upscaled.state.schema import API_KEYS, JOBS, WEBHOOK_DELIVERIES
 from upscaled.state.webhooks import queue_delivery
 
 LEASE_S: Final = 30.0
-"""How long a job stays with a front end that says nothing; renewed every `RENEW_EVERY_S`."""
+"""Time for which a job stays with a front end that says nothing; renewed every `RENEW_EVERY_S`."""
 RENEW_EVERY_S: Final = 2.0
 """Far more often than the lease needs: a renewal also carries progress, and learns of a cancel."""
 MAX_ATTEMPTS: Final = 5
@@ -67,7 +67,8 @@ MAX_ATTEMPTS: Final = 5
 ENDED_AT_ONCE: Final = 100
 """Bounds a transaction that ends jobs which are not run any more; the next claim goes on."""
 RETRY_AFTER_S: Final = 10
-"""When a key with too many jobs may try again: a job's time is not known before it runs."""
+"""Time after which a key with too many jobs may try again: the time that a job takes is not known
+before it runs."""
 
 
 class Jobs:

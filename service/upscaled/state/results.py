@@ -55,7 +55,7 @@ class Results(Protocol):
     """
 
     location: str
-    """Where results are stored, for an operator."""
+    """Name the place of results for an operator."""
     ttl_s: float
     clock: StampClock
 

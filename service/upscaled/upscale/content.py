@@ -38,7 +38,7 @@ WINDOW_PRICE_PX: Final = 16_384
 _PART_LENGTHS: Final = 4
 _MANY_WEIGHTS: Final = 400_000
 _ALPHA_REACH_PX: Final = 2
-"""How far `upscale_alpha` looks: 1 by the range of its neighbours, 1 by the interpolation."""
+"""Reach of `upscale_alpha`: 1 by the range of its neighbours, 1 by the interpolation."""
 
 _Cells = NDArray[np.bool_]
 

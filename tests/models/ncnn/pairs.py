@@ -15,7 +15,7 @@ State = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How an exporter writes.
+    """The way in which an exporter writes.
 
     bits: of convolutions' weights. fuses: whether activations and scaled sums are options of other
     layers (ncnnoptimize) or layers of their own (pnnx). swaps: whether sums name their second value

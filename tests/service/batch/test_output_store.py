@@ -30,7 +30,7 @@ A_PNG, A_JPG, OTHER = "/in/a.png", "/in/a.jpg", "/other/a.png"
 
 
 class Place(Protocol):
-    """Where results go, and what another program sees and does there."""
+    """A place for results, and another program that sees and changes it."""
 
     @property
     def root(self) -> str: ...

@@ -29,7 +29,7 @@ from upscaled.fetch.url import check_source_url
 from upscaled.image.output import NO_CHOICE, OutputChoice
 
 OVERHEAD_BYTES: Final = 64 * 1024
-"""What a form adds to its file: boundaries, part headers, the other fields."""
+"""Allowed for what a form adds to its file: boundaries, part headers, the other fields."""
 
 _JSON: Final = "application/json"
 _FORM: Final = "multipart/form-data"

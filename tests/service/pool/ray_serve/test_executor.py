@@ -1,4 +1,4 @@
-"""What a front end does with the messages of replicas, of which these tests say what they send."""
+"""A front end acts on the messages of replicas, which these tests make up."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator

@@ -6,7 +6,7 @@ from upscaled.image.formats.webp.structure import read_first_image
 from upscaled.image.formats.webp.vp8 import read_quantiser
 
 TAG = bytes(10)
-"""Where a frame's size and start code stand: the quantisers lie behind it."""
+"""End of a frame's size and start code: the quantisers lie behind it."""
 
 
 def coded(bits: list[tuple[int, int]]) -> memoryview:
