@@ -115,9 +115,11 @@ class OutputStore:
     def __init__(self, output: Output, *, is_overwriting: bool) -> None:
         self.output = output
         self._is_overwriting = is_overwriting
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._sources: dict[PurePath, str] = {}
-        """By path: the source that a thread has in hand."""
+        """By path: the source that it is reserved for."""
+        self._looked_at: set[PurePath] = set()
+        """Paths of which a thread finds out whose they are; the others wait for that."""
 
     def __enter__(self) -> Self:
         self.output.recover()
@@ -138,20 +140,15 @@ class OutputStore:
         content = source_sha256, fingerprint
         for path in paths:
             target = self.output.locate(path)
-            with self._lock:
-                if (owner := self._sources.get(path)) is None:
-                    self._sources[path] = source
+            with self._changed:
+                while path in self._looked_at:
+                    self._changed.wait()
+                owner = self._sources.get(path)
+                if owner is None:
+                    self._looked_at.add(path)
             if owner == source:
                 return ExistingResult(target, None)
-            if owner is not None:
-                continue
-            found = None
-            try:
-                found = self._look(path, target, source, content)
-            finally:
-                if not isinstance(found, ReservedPath):
-                    self._forget(path)
-            if found is not None:
+            if owner is None and (found := self._decide(path, target, source, content)):
                 return found
         raise AssertionError("names never end")
 
@@ -172,8 +169,23 @@ class OutputStore:
         self._forget(reservation.path)
 
     def _forget(self, path: PurePath) -> None:
-        with self._lock:
+        with self._changed:
             self._sources.pop(path, None)
+
+    def _decide(
+        self, path: PurePath, target: str, source: str, content: tuple[bytes, bytes]
+    ) -> ReservedPath | ExistingResult | None:
+        """Look at a path in `_looked_at`, keep it if it is reserved, and let the others go on."""
+        found = None
+        try:
+            found = self._look(path, target, source, content)
+            return found
+        finally:
+            with self._changed:
+                self._looked_at.discard(path)
+                if isinstance(found, ReservedPath):
+                    self._sources[path] = source
+                self._changed.notify_all()
 
     def _look(
         self, path: PurePath, target: str, source: str, content: tuple[bytes, bytes]

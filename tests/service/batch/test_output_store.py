@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
@@ -16,6 +18,7 @@ from upscaled.batch.journal import Journal, Record
 from upscaled.batch.output_bucket import OutputBucket
 from upscaled.batch.output_folder import OutputFolder
 from upscaled.batch.output_store import (
+    Entry,
     ExistingResult,
     Output,
     OutputStore,
@@ -146,6 +149,30 @@ def test_a_path_is_reserved_from_the_moment_work_begins(store: OutputStore, plac
     assert names == ["a-x4.jpg", "a.jpg-x4.jpg"]
     again = take(store, A_PNG, "one")
     assert again == ExistingResult(f"{place.root}/a-x4.jpg", None), "named twice"
+
+
+def test_a_source_keeps_its_name_while_another_one_looks_at_it(
+    store: OutputStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, A_PNG, "one")
+    is_looking, may_go_on = threading.Event(), threading.Event()
+    look = store.output.look
+
+    def look_slowly(path: PurePath, source: str) -> Entry:
+        if source == A_JPG and path.name == "a-x4.jpg":
+            is_looking.set()
+            assert may_go_on.wait(60)
+        return look(path, source)
+
+    monkeypatch.setattr(store.output, "look", look_slowly)
+    with ThreadPoolExecutor(2) as threads:
+        other = threads.submit(take, store, A_JPG, "two")
+        assert is_looking.wait(60)
+        own = threads.submit(take, store, A_PNG, "one")
+        assert not wait([own], timeout=0.2).done
+        may_go_on.set()
+    assert isinstance(own.result(), ExistingResult)
+    assert isinstance(other.result(), ReservedPath)
 
 
 def test_an_existing_result_is_found_by_content_and_settings_not_by_name(

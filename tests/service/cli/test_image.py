@@ -123,8 +123,8 @@ def test_a_folder_is_mirrored_and_what_is_done_is_skipped(photo: Path, tmp_path:
 @pytest.mark.parametrize(
     ("folder", "reason"),
     [
-        ("photo.png", "is a file"),
-        ("photo.png/below", "Not a directory"),
+        ("taken", "is a file"),
+        ("taken/below", "Not a directory"),
         ("/proc/upscaled", "No such file or directory"),
         ("/proc", "No such file or directory"),
     ],
@@ -135,6 +135,7 @@ def test_an_unwritable_output_folder_fails_before_an_engine_is_opened(
 ) -> None:
     opened: list[object] = []
     monkeypatch.setattr(opening, "open_model", lambda *arguments: opened.append(arguments))
+    (photo.parent / "taken").touch()
     output_dir = photo.parent / folder
 
     done = run(photo, photo, "-o", output_dir, "--scale", "2")
@@ -156,7 +157,8 @@ def test_no_packaged_model_is_installed_where_the_settings_forbid_it(
 ) -> None:
     monkeypatch.setenv("UPSCALED_PACKAGED_MODELS", "false")
     monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "data"))
-    assert run(photo, "-o", photo, "--scale", "2").exit_code == 1
+    (taken := tmp_path / "taken").touch()
+    assert run(photo, "-o", taken, "--scale", "2").exit_code == 1
     assert not (tmp_path / "data").exists()
 
 
