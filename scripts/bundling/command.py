@@ -20,7 +20,7 @@ from upscaled_models.errors import ModelError
 from upscaled_models.store import ModelStore
 
 WEIGHTS_EXTRA = "realesrgan"
-_FAILURES = (UnfitTarget, UnfitWheel, UnfitModel, ModelError, NotFound, SigningFailed)
+FAILURES = (UnfitTarget, UnfitWheel, UnfitModel, ModelError, NotFound, SigningFailed)
 
 _ABOUT = """\
 Make one archive that installs upscaled on a Linux machine without a network: wheels of upscaled and
@@ -55,7 +55,7 @@ def main(arguments_given: list[str] | None = None) -> None:
             arguments.sign,
             arguments.output,
         )
-    except (*_FAILURES, OSError) as error:
+    except (*FAILURES, OSError) as error:
         sys.exit(f"scripts/bundle: {error}")
     _say(f"{archive.stat().st_size / 1e6:,.0f} MB")
     print(archive)

@@ -72,7 +72,7 @@ def read_wheel(path: Path) -> Wheel:
         requires = tuple(Requirement(text) for text in raw.get("requires_dist", []))
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UnfitWheel(f"{path.name}: not a readable wheel ({error})") from error
-    return Wheel(path, name, version, requires, _read_licence(raw), hash_file(path))
+    return Wheel(path, name, version, requires, read_licence(raw), hash_file(path))
 
 
 def needs_of_all(
@@ -102,7 +102,7 @@ def needs_of_all(
     return found
 
 
-def _read_licence(metadata: RawMetadata) -> str:
+def read_licence(metadata: RawMetadata) -> str:
     """Return its expression, else a short licence field, else the classifiers' names."""
     if expression := metadata.get("license_expression"):
         return expression
