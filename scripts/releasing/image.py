@@ -69,7 +69,9 @@ def build_image(
     _run([*command, *options, str(source.root)])
     archive = folder / f"{_stem(source)}.image.tar"
     _run([*builder, "push", source.name, f"docker-archive:{archive}:{source.name}"])
-    return digest_file.read_text().strip()
+    digest = digest_file.read_text().strip()
+    digest_file.write_text(f"{digest}\n")  # a whole line, for diff
+    return digest
 
 
 def _stem(source: ImageSource) -> str:

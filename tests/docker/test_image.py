@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "scripts" / "sample" / "cat.jpg"
 BASE = "python:3.11-slim"
 IMAGE = "upscaled:cpu"
+VERSION = "12.34.56"
 MAX_IMAGE_BYTES = 2_000_000_000
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -36,7 +37,7 @@ def buildah(debian_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     buildah = Buildah(folder)
     buildah.import_root(debian_root, BASE)
     # An empty index: torch comes from wherever pip is configured to look on this machine.
-    arguments = {"CPU_TORCH_INDEX_URL": "", "BASE_IMAGE": BASE}
+    arguments = {"CPU_TORCH_INDEX_URL": "", "BASE_IMAGE": BASE, "UPSCALED_VERSION": VERSION}
     buildah.build(ROOT, ROOT / "docker" / "Dockerfile", IMAGE, arguments)
     yield buildah
     buildah.run("umount", "--all")

@@ -47,6 +47,7 @@ def test_the_digest_names_the_image_in_the_file(
         (manifest,) = json.load(_open(archive, "manifest.json"))
         labels = json.load(_open(archive, manifest["Config"]))["config"]["Labels"]
     assert f"sha256:{Path(manifest['Config']).stem}" == digest
+    assert (tmp_path / "upscaled-1.2.3-cpu.image-id").read_text() == f"{digest}\n"
     assert manifest["RepoTags"][0].endswith("upscaled:1.2.3-cpu")
     assert labels["org.opencontainers.image.version"] == "1.2.3"
     assert labels["org.opencontainers.image.revision"] == "abc"
