@@ -112,6 +112,10 @@ def test_the_image_holds_nothing_of_the_machine_that_built_it(root: Path) -> Non
     assert not configuration.exists() or configuration.stat().st_size == 0
 
 
+def test_the_image_names_its_version(configuration: dict[str, Any]) -> None:
+    assert configuration["Labels"]["org.opencontainers.image.version"] == VERSION
+
+
 def test_the_image_runs_as_a_user_without_rights(configuration: dict[str, Any]) -> None:
     assert configuration["User"] == "10001:10001"
     assert set(configuration["Volumes"]) == {"/data"}
