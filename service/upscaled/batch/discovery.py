@@ -29,7 +29,7 @@ _TEXT_FORMATS: Final = frozenset({"SVG"})
 
 
 class PictureOnInput(BatchAborted):
-    """Standard input holds a picture where a list of names belongs."""
+    """Standard input holds a picture, and its result has no name."""
 
     exit_status = 2
 
@@ -236,8 +236,8 @@ def read_names(fd: int, separator: bytes, is_over: threading.Event) -> Iterator[
         data = os.read(fd, _READ_BYTES)
         if is_first and (format_name := _sniff_picture(data)):
             raise PictureOnInput(
-                f"standard input is a {format_name} picture, and - reads names: give the file's "
-                "own name instead"
+                f"standard input is a {format_name} picture: -o FILE says where its result goes, "
+                "or -o - for standard output"
             )
         is_first = False
         *names, rest = (rest + data).split(separator)

@@ -17,6 +17,7 @@ from upscaled.batch.bucket_source import open_bucket
 from upscaled.batch.files import BatchAborted
 from upscaled.batch.journal import FILE_NAME, Journal, JournalUnusable
 from upscaled.batch.s3_url import S3Url
+from upscaled.batch.standard_streams import OutputStream, ReaderGone
 from upscaled.batch.stop import Stop
 from upscaled.cli.batch_report import BatchReport
 from upscaled.cli.console import fail
@@ -74,7 +75,7 @@ class BatchCommand:
         self,
         scale: int,
         model: str | None,
-        output: Path | S3Url | None,
+        output: Path | S3Url | OutputStream | None,
         *,
         is_json: bool,
         is_overwriting: bool,
@@ -92,7 +93,8 @@ class BatchCommand:
         """
         self.settings = load_settings(None, **({f"model_x{scale}": model} if model else {}))
         self.stop = Stop()
-        self.report = BatchReport(is_json=is_json)
+        is_taken = isinstance(output, OutputStream)
+        self.report = BatchReport(is_json=is_json, is_stdout_taken=is_taken)
         self._scale = scale
         self._named_by = "--model" if model else None
         self._output = output
@@ -117,6 +119,8 @@ class BatchCommand:
         with self._open_journal() as journal:
             try:
                 self._run(sources, journal, grace_s)
+            except ReaderGone as error:
+                raise typer.Exit(error.exit_status) from None
             except BatchAborted as error:
                 self.report.conclude()
                 raise fail(error, error.exit_status) from None
@@ -157,6 +161,9 @@ class BatchCommand:
         from upscaled.batch.output_bucket import OutputBucket
         from upscaled.batch.output_folder import OutputFolder
 
+        if isinstance(self._output, OutputStream):
+            self._output.take_over()
+            return self._output
         if isinstance(self._output, S3Url):
             bucket = open_bucket(self._output.bucket, self.settings.s3_endpoint)
             return OutputBucket(self._output, bucket, journal)
@@ -168,6 +175,8 @@ class BatchCommand:
         The latter two lie in the data folder and only save work: where one cannot be opened, the
         batch runs without a journal.
         """
+        if isinstance(self._output, OutputStream):
+            return Journal(None)
         if isinstance(self._output, Path):
             require_writable(self._output)
             try:

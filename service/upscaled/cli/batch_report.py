@@ -17,15 +17,19 @@ class BatchReport:
 
     Standard output gets a line for each image: JSON where it is no terminal or `is_json`. Failures
     and the summary go to standard error too. The bar is drawn where there is a terminal for it.
+    Where standard output is taken by a picture, standard error alone gets lines, and where that is
+    no terminal only those of failures.
     """
 
-    def __init__(self, *, is_json: bool) -> None:
+    def __init__(self, *, is_json: bool, is_stdout_taken: bool = False) -> None:
         self.summary = Summary()
-        self._is_json = is_json or not _is_terminal(sys.stdout)
+        self._is_stdout_taken = is_stdout_taken
+        self._is_json = not is_stdout_taken and (is_json or not _is_terminal(sys.stdout))
         self._parts: dict[str, float] = {}
         self._started = time.monotonic()
         may_draw = not (self._is_json and _is_terminal(sys.stdout))
-        self._bar = _make_bar(is_on_stderr=self._is_json, may_draw=may_draw)
+        is_on_stderr = self._is_json or is_stdout_taken
+        self._bar = _make_bar(is_on_stderr=is_on_stderr, may_draw=may_draw)
         self._task = self._bar.add_task("", total=None, throughput="")
 
     def __enter__(self) -> Self:
@@ -68,6 +72,8 @@ class BatchReport:
 
     def conclude(self) -> None:
         """Print the summary of the batch."""
+        if self._is_stdout_taken and not self.has_bar:
+            return
         seconds = time.monotonic() - self._started
         if self._is_json:
             print(json.dumps({"summary": self.summary.to_json(seconds)}), flush=True)
@@ -81,6 +87,8 @@ class BatchReport:
 
     def _print(self, line: str, *, is_result: bool = False) -> None:
         """Print a line, above the bar if there is one."""
+        if is_result and self._is_stdout_taken and not self.has_bar:
+            return
         line = to_printable(line)
         if self._bar.live.is_started:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -10,14 +10,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from upscaled.batch.discovery import LIST, Finder, Source, read_names
 from upscaled.batch.files import BatchAborted
 from upscaled.batch.outcome import Kind
-from upscaled.batch.s3_url import S3Url
+from upscaled.batch.standard_streams import InputPicture, OutputStream
 from upscaled.batch.stop import Stop
 from upscaled.cli.batch import (
     BatchCommand,
@@ -34,18 +34,21 @@ from upscaled.cli.output_options import (
     Height,
     MaxSide,
     Quality,
+    ResultPlace,
     Suffix,
     Width,
-    find_target,
+    find_place,
     make_choice,
 )
+
+_STDIN_FD: Final = 0
 
 Files = Annotated[
     list[str],
     typer.Argument(
         metavar="FILES",
         help="files, folders, s3://BUCKET/PREFIX, quoted patterns like 'in/**/*.png', or - for "
-        "names on standard input, one a line",
+        "names on standard input, one a line; with -o FILE or -o - a picture on standard input",
     ),
 ]
 OutputDir = Annotated[
@@ -55,7 +58,8 @@ OutputDir = Annotated[
         "--output-dir",
         metavar="DIR",
         help="folder of the results, or s3://BUCKET/PREFIX; beside each file if none. Or, for one "
-        "picture, a file ending in .jpg, .png, .webp or .avif, which says the format",
+        "picture, a file ending in .jpg, .png, .webp or .avif, which says the format, or - for "
+        "standard output",
     ),
 ]
 EndsInNull = Annotated[
@@ -93,6 +97,9 @@ def run(
     --height a smaller one: pictures that the scale does not make so wide or
     high fail. --suffix -large names the result FILE-large.jpg.
 
+    In a pipe, -o - writes one picture to standard output and nothing else:
+    upscaled image - --scale 2 --format png -o - <small.jpg >large.png
+
     What was found in a folder or by a pattern keeps its place below DIR.
     Hidden names are passed over, links to folders are not followed, files
     that are no images are counted, pictures in formats that are not enabled
@@ -122,43 +129,32 @@ def run(
     (unless --ignore-unsupported), or no result can be written any more, 2 for
     a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    target = find_target(output_dir)
-    if target is not None and not (len(files) == 1 and Path(files[0]).is_file()):
-        raise typer.BadParameter(f"-o {output_dir} is one file: give the name of one picture")
-    if target is not None and target.exists() and target.samefile(files[0]):
-        raise typer.BadParameter(f"-o {output_dir} is the picture itself")
-    output = None if output_dir is None or target else parse_place(output_dir)
-    _check_call(files, output, ends_in_null=ends_in_null)
+    place = find_place(output_dir)
+    _check_call(files, place, ends_in_null=ends_in_null)
+    if place.is_for_one:
+        _check_single(files, place, is_json=is_json)
     batch = BatchCommand(
         scale,
         model,
-        output,
+        place.output,
         is_json=is_json,
         is_overwriting=is_overwriting,
         choice=make_choice(
             form,
             quality,
-            target=target,
+            target=place.target,
             max_side_px=max_side_px,
             width_px=width_px,
             height_px=height_px,
         ),
         suffix=suffix,
-        target=target,
+        target=place.target,
     )
-    stop = batch.stop
-    names = read_names(0, b"\0" if ends_in_null else b"\n", stop.requested)
-    finder = Finder(output, names, batch.settings.s3_endpoint)
-    batch.run(_find_sources(finder, files, batch.report, stop))
-    if stop.signals:
-        print("upscaled: stopped; the same call goes on where it was", file=sys.stderr)
-        raise typer.Exit(128 + stop.signals[0])
-    counts = batch.report.summary.counts
-    if counts[Kind.FAILED] or (counts[Kind.UNSUPPORTED] and not ignores_unsupported):
-        raise typer.Exit(1)
+    batch.run(_list_sources(batch, files, place, b"\0" if ends_in_null else b"\n"))
+    _exit_by_outcome(batch, place, ignores_unsupported=ignores_unsupported)
 
 
-def _check_call(files: list[str], output: Path | S3Url | None, *, ends_in_null: bool) -> None:
+def _check_call(files: list[str], place: ResultPlace, *, ends_in_null: bool) -> None:
     """Refuse a call that contradicts itself, before anything is read or written."""
     if ends_in_null and LIST not in files:
         raise typer.BadParameter("-0 is about names on standard input: give - as well")
@@ -166,14 +162,53 @@ def _check_call(files: list[str], output: Path | S3Url | None, *, ends_in_null: 
         raise typer.BadParameter("standard input can be read once: give one -")
     if LIST in files and sys.stdin is None:
         raise typer.BadParameter("there is no standard input")
-    for place in map(parse_place, files):
-        if isinstance(place, Path) and not place.is_dir():
+    if place.target is not None or isinstance(place.output, OutputStream):
+        return
+    for source in map(parse_place, files):
+        if isinstance(source, Path) and not source.is_dir():
             continue
-        kind = "a folder" if isinstance(place, Path) else "in a bucket"
-        if output is None:
-            raise typer.BadParameter(f"{place} is {kind}: -o says where its results go")
-        if is_same_place(place, output):
-            raise typer.BadParameter(f"{place} is the output folder itself")
+        kind = "a folder" if isinstance(source, Path) else "in a bucket"
+        if place.output is None:
+            raise typer.BadParameter(f"{source} is {kind}: -o says where its results go")
+        if is_same_place(source, place.output):
+            raise typer.BadParameter(f"{source} is the output folder itself")
+
+
+def _check_single(files: list[str], place: ResultPlace, *, is_json: bool) -> None:
+    """Refuse what cannot be where `-o` takes the result of one picture."""
+    what = "one file" if place.target else "standard output"
+    if len(files) != 1 or not (files[0] == LIST or Path(files[0]).is_file()):
+        raise typer.BadParameter(f"-o {place.text} is {what}: give the name of one picture, or -")
+    if is_json and place.target is None:
+        raise typer.BadParameter("--json: standard output has the picture")
+    if files[0] == LIST:
+        return
+    if place.target is not None and place.target.exists() and place.target.samefile(files[0]):
+        raise typer.BadParameter(f"-o {place.text} is the picture itself")
+
+
+def _exit_by_outcome(batch: BatchCommand, place: ResultPlace, *, ignores_unsupported: bool) -> None:
+    """Exit with the status that the command promises, if it is not 0."""
+    if batch.stop.signals:
+        advice = "" if place.is_for_one else "; the same call goes on where it was"
+        print(f"upscaled: stopped{advice}", file=sys.stderr)
+        raise typer.Exit(128 + batch.stop.signals[0])
+    counts = batch.report.summary.counts
+    if counts[Kind.FAILED] or (counts[Kind.UNSUPPORTED] and not ignores_unsupported):
+        raise typer.Exit(1)
+
+
+def _list_sources(
+    batch: BatchCommand, files: list[str], place: ResultPlace, separator: bytes
+) -> Iterator[Source]:
+    """List the sources: a picture on standard input, or what the names lead to."""
+    is_over = batch.stop.requested
+    if place.is_for_one and files == [LIST]:
+        return iter([Source(InputPicture(_STDIN_FD, is_over), is_named=True)])
+    output = None if isinstance(place.output, OutputStream) else place.output
+    names = read_names(_STDIN_FD, separator, is_over)
+    finder = Finder(output, names, batch.settings.s3_endpoint)
+    return _find_sources(finder, files, batch.report, batch.stop)
 
 
 def _find_sources(

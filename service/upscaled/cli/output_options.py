@@ -1,11 +1,15 @@
-"""Options of `upscaled image` that choose the format, size and name of its results."""
+"""Options of `upscaled image` that choose the format, size, name and place of its results."""
 
 import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from upscaled.batch.s3_url import S3Url
+from upscaled.batch.standard_streams import STREAM, OutputStream
 from upscaled.cli.batch import parse_place
 from upscaled.image.output import MAX_QUALITY, OUTPUT_FORMATS, OutputChoice
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX
@@ -66,13 +70,46 @@ Suffix = Annotated[
 ]
 
 
-def find_target(output: str | None) -> Path | None:
-    """Return the file that `-o` names by the end of a format; None for a folder or a bucket."""
-    if output is None or parse_place(output) != Path(output) or Path(output).is_dir():
-        return None
-    return (
-        Path(os.path.abspath(output)) if Path(output).suffix.lower() in _FORMATS_OF_ENDS else None
-    )
+@dataclass(frozen=True, slots=True)
+class ResultPlace:
+    """Place of the results, as `-o` names it.
+
+    text: as it was written; None without `-o`. output: a folder, a bucket, standard output, or None
+    for results beside their sources or in `target`. target: the file of one picture's result.
+    """
+
+    text: str | None = None
+    output: Path | S3Url | OutputStream | None = None
+    target: Path | None = None
+
+    @property
+    def is_for_one(self) -> bool:
+        """Return whether it takes the result of one picture only."""
+        return self.target is not None or isinstance(self.output, OutputStream)
+
+
+def find_place(text: str | None) -> ResultPlace:
+    """Return the place that `-o` names: the end of a format makes it a file, `-` a stream.
+
+    Raises:
+        typer.BadParameter: a picture would go to a terminal, or standard output is closed.
+    """
+    if text is None:
+        return ResultPlace()
+    if text == STREAM:
+        if sys.stdout is None:
+            raise typer.BadParameter("-o -: there is no standard output")
+        if sys.stdout.isatty():
+            raise typer.BadParameter(
+                "-o - writes a picture to standard output, which is a terminal: "
+                "lead it into a file or a program, or name a file"
+            )
+        return ResultPlace(text, output=OutputStream())
+    place = parse_place(text)
+    is_file = isinstance(place, Path) and place.suffix.lower() in _FORMATS_OF_ENDS
+    if is_file and not os.path.isdir(text):
+        return ResultPlace(text, target=Path(os.path.abspath(text)))
+    return ResultPlace(text, output=place)
 
 
 def make_choice(

@@ -428,7 +428,7 @@ def test_a_file_behind_o_must_suit_the_other_options(photo: Path, options: list[
 
 
 def test_a_file_behind_o_is_for_one_picture(photo: Path) -> None:
-    for files in ([photo, photo], [photo.parent], ["-"], [photo.with_name("*.png")]):
+    for files in ([photo, photo], [photo.parent], ["-", photo], [photo.with_name("*.png")]):
         done = run(*files, "--scale", "2", "-o", photo.with_name("large.webp"))
         assert (done.exit_code, "give the name of one picture" in done.output) == (2, True)
 

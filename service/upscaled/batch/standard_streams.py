@@ -1,0 +1,155 @@
+"""Standard input as a picture's source, and standard output as the place of its result."""
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final
+
+from upscaled.batch.files import (
+    HEAD_BYTES,
+    MAX_SOURCE_BYTES,
+    NO_MORE_WRITES,
+    TAIL_BYTES,
+    BatchAborted,
+    CannotWrite,
+    OutputFull,
+    check_ends,
+)
+from upscaled.batch.journal import Record
+from upscaled.batch.output_store import Entry, ReservedPath
+from upscaled.upscale.cancellation import Cancelled
+
+STREAM: Final = "-"
+"""The name of standard input and of standard output on a command line."""
+_STDOUT_FD: Final = 1
+_LOOK_EVERY_S: Final = 0.25
+_READ_BYTES: Final = 1 << 20
+
+
+class ReaderGone(BatchAborted):
+    """The program that reads standard output has closed it, as `head` does."""
+
+    exit_status = 128 + signal.SIGPIPE
+
+
+@dataclass(frozen=True, slots=True)
+class InputPicture:
+    """Picture on standard input as a source, see `upscaled.batch.discovery.SourceFile`.
+
+    fd: the descriptor to read. is_over: ends the wait for a writer.
+    """
+
+    fd: int
+    is_over: threading.Event
+
+    def __str__(self) -> str:
+        return STREAM
+
+    @property
+    def name(self) -> str:
+        """Return a name for a result that is made of it."""
+        return "stdin"
+
+    def read(self, formats: Collection[str], *, is_any: bool) -> bytes:
+        """Read it to its end, or a byte more than `MAX_SOURCE_BYTES`.
+
+        Raises:
+            Cancelled: the batch was stopped while the writer still had it open.
+            NotAnImage, UnsupportedImageFormat, FileSizeTooLarge: as of `files.read_source`.
+        """
+        data = bytearray()
+        for part in self._parts():
+            data += part
+            if len(data) > MAX_SOURCE_BYTES:
+                break
+        ends = bytes(data[:HEAD_BYTES] + data[-TAIL_BYTES:])
+        check_ends(ends, len(data), formats, is_any=is_any)
+        return bytes(data)
+
+    def state(self) -> int | None:
+        """Return a number for it: a stream is read once."""
+        return self.fd
+
+    def is_whole(self, *, is_still: bool) -> bool:
+        """Return True: it is read to its end."""
+        return True
+
+    def _parts(self) -> Iterator[bytes]:
+        while not self.is_over.is_set():
+            if select.select([self.fd], [], [], _LOOK_EVERY_S)[0]:
+                part = os.read(self.fd, _READ_BYTES)
+                if not part:
+                    return
+                yield part
+        raise Cancelled
+
+
+class OutputStream:
+    """Standard output as an output; see the protocol `upscaled.batch.output_store.Output`."""
+
+    def __init__(self, fd: int = _STDOUT_FD) -> None:
+        self._fd = fd
+
+    def take_over(self) -> None:
+        """Keep the stream for the result: what else is written to its descriptor goes nowhere.
+
+        Libraries print there, too.
+        """
+        taken = self._fd
+        self._fd = os.dup(taken)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, taken)
+        os.close(null)
+
+    def recover(self) -> None:
+        """Do nothing: a killed run has left nothing."""
+
+    def locate(self, path: PurePath) -> str:
+        """Return the stream's name."""
+        return STREAM
+
+    def folder_of(self, source: str, folder: PurePath) -> PurePath:
+        """Return the folder of its `Source`: there are none."""
+        return folder
+
+    def holds(self, source: str) -> bool:
+        """Return False: a stream holds nothing."""
+        return False
+
+    def look(self, path: PurePath, source: str) -> Entry:
+        """Return an entry of nothing."""
+        return Entry()
+
+    def find_identical(
+        self, source_sha256: bytes, fingerprint: bytes
+    ) -> tuple[Record, bytes] | None:
+        """Return None: what was written is gone."""
+        return None
+
+    def begin(self, reservation: ReservedPath) -> None:
+        """Do nothing: no other run uses this stream."""
+
+    def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
+        """Write a result.
+
+        Raises:
+            ReaderGone: the stream is a pipe that nothing reads any more.
+            CannotWrite, OutputFull: it takes no more for another reason.
+        """
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except BrokenPipeError as error:
+            raise ReaderGone(f"standard output: {error.strerror}") from error
+        except OSError as error:
+            kind = OutputFull if error.errno in NO_MORE_WRITES else CannotWrite
+            raise kind(f"standard output: {error.strerror}") from error
+        return record
+
+    def release(self, reservation: ReservedPath) -> None:
+        """Do nothing: a part that was written cannot be taken back."""

@@ -1,0 +1,108 @@
+"""`upscaled image` in a pipe: a picture on standard input, and one on standard output."""
+
+import io
+import os
+import pty
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as PillowImage
+from typer.testing import CliRunner
+
+from tests.running import UPSCALED, clean_environment
+from tests.service.image.samples import picture, save
+from upscaled.cli import build_app
+
+PHOTO = save(picture(30, 40), "PNG")
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    path.write_bytes(PHOTO)
+    return path
+
+
+def start(folder: Path, *arguments: str, **streams: int) -> subprocess.Popen[bytes]:
+    environment = clean_environment(
+        UPSCALED_DATA_DIR=str(folder / "data"), UPSCALED_PRECISION="exact"
+    )
+    pipe = subprocess.PIPE
+    kinds: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": pipe, **streams}
+    return subprocess.Popen(
+        [*UPSCALED, "image", *arguments, "--scale", "2"], env=environment, cwd=folder, **kinds
+    )
+
+
+def test_a_picture_goes_through_a_pipe_and_nothing_else_does(tmp_path: Path) -> None:
+    process = start(tmp_path, "-", "-o", "-", "--format", "webp")
+    out, err = process.communicate(PHOTO, timeout=100)
+    assert (process.returncode, err) == (0, b"")
+    with PillowImage.open(io.BytesIO(out)) as result:
+        assert (result.format, result.size) == ("WEBP", (80, 60))
+    assert [path.name for path in tmp_path.iterdir() if path.name != "data"] == []
+
+
+def test_a_picture_on_standard_input_may_have_a_file_as_its_result(tmp_path: Path) -> None:
+    process = start(tmp_path, "-", "-o", "large.avif")
+    out, _ = process.communicate(PHOTO, timeout=100)
+    assert process.returncode == 0
+    assert b'"source": "-"' in out
+    with PillowImage.open(tmp_path / "large.avif") as result:
+        assert (result.format, result.size) == ("AVIF", (80, 60))
+
+
+def test_a_reader_that_is_gone_ends_it_without_a_word(tmp_path: Path) -> None:
+    process = start(tmp_path, "-", "-o", "-")
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(PHOTO, timeout=100)
+    assert (process.returncode, err) == (141, b"")
+
+
+def test_what_is_no_picture_is_a_failure_and_writes_nothing(tmp_path: Path) -> None:
+    process = start(tmp_path, "-", "-o", "-")
+    out, err = process.communicate(b"photo.png\n", timeout=100)
+    assert (process.returncode, out) == (1, b"")
+    assert err == b"upscaled: -: The image is malformed (no known image format)\n"
+
+
+def test_a_picture_for_a_folder_is_refused_for_want_of_a_name(tmp_path: Path) -> None:
+    process = start(tmp_path, "-", "-o", "folder")
+    _, err = process.communicate(PHOTO, timeout=100)
+    assert process.returncode == 2
+    assert b"standard input is a PNG picture: -o FILE says where its result goes" in err
+
+
+def test_no_picture_is_written_to_a_terminal(photo: Path) -> None:
+    controller, terminal = pty.openpty()
+    try:
+        process = start(photo.parent, "photo.png", "-o", "-", stdout=terminal)
+        _, err = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert b"which is a terminal" in b" ".join(err.replace(b"\xe2\x94\x82", b"").split())
+    finally:
+        os.close(terminal)
+        os.close(controller)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["photo.png", "photo.png"], "give the name of one picture"),
+        (["."], "give the name of one picture"),
+        (["photo.png", "--json"], "standard output has the picture"),
+        (["photo.png", "--null"], "-0 is about names"),
+    ],
+    ids=["two", "a folder", "lines of JSON as well", "no list"],
+)
+def test_a_wrong_call_with_standard_output_is_a_usage_error(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    app = build_app(("image", "config"))
+    done = CliRunner().invoke(app, ["image", *arguments, "-o", "-", "--scale", "2"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert text in " ".join(done.stderr.replace("│", "").split())
