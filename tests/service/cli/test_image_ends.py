@@ -157,15 +157,6 @@ def _is_hidden(name: str) -> bool:
     return Path(name).name.startswith(".")
 
 
-@pytest.mark.slow
-def test_a_picture_on_standard_input_is_a_wrong_call(tmp_path: Path) -> None:
-    process = start(tmp_path, "-", is_text=False)
-    _, error = process.communicate(save(picture(), "JPEG"), timeout=100)
-    assert process.returncode == 2
-    assert b"Traceback" not in error
-    assert b"standard input is a JPEG picture, and - reads names" in error
-
-
 def test_a_crash_of_a_library_is_not_silent(tmp_path: Path) -> None:
     process = start(tmp_path, "-")
     output_dir = tmp_path / "out"
