@@ -21,6 +21,10 @@ class Certificate:
         context.load_cert_chain(self.certificate, self.key)
         return context
 
+    def client_context(self) -> ssl.SSLContext:
+        """A context that trusts this certificate alone."""
+        return ssl.create_default_context(cafile=str(self.certificate))
+
 
 def make_certificate(
     folder: Path, names: str = "DNS:localhost,IP:127.0.0.1", days: int = 90

@@ -13,6 +13,7 @@ import os
 import pty
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -46,6 +47,7 @@ class Server:
     stdout: list[str] = field(default_factory=list)
     stderr: list[str] = field(default_factory=list)
     announced: threading.Event = field(default_factory=threading.Event)
+    tls: ssl.SSLContext | None = None
 
     def run(self, *arguments: str) -> str:
         """The standard output of another `upscaled` command on the same data."""
@@ -87,7 +89,7 @@ class Server:
     def _status(self, path: str) -> int:
         """The status of a GET; 0 while nothing answers."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=5, context=self.tls) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             error.close()
@@ -113,6 +115,7 @@ def serve(
     program: Sequence[str] = UPSCALED,
     is_waiting: bool = True,
     timeout_s: float = 60,
+    tls: ssl.SSLContext | None = None,
     **settings: str,
 ) -> Iterator[Server]:
     """Run `upscaled serve` on a free port until the block ends.
@@ -121,6 +124,7 @@ def serve(
         data_dir: UPSCALED_DATA_DIR; a new folder gives a new API key in `Server.key`.
         program: what is run in place of `upscaled`.
         is_waiting: whether to wait for `/readyz`.
+        tls: what trusts the certificate of a server that speaks https.
         settings: further `UPSCALED_*` variables.
     """
     environment = clean_environment(
@@ -134,7 +138,7 @@ def serve(
         stderr=subprocess.PIPE,
         text=True,
     )
-    server = Server(process, data_dir, environment)
+    server = Server(process, data_dir, environment, tls=tls)
     readers = [
         threading.Thread(target=_read_stdout, args=(server,)),
         threading.Thread(target=_read_stderr, args=(server,)),
@@ -201,7 +205,7 @@ def _read_stdout(server: Server) -> None:
     with server.process.stdout as lines:
         for line in lines:
             server.stdout.append(line)
-            if match := re.match(r"upscaled \S+ on (http://\S+)", line):
+            if match := re.match(r"upscaled \S+ on (https?://\S+)", line):
                 server.url = match[1]
             if match := re.match(r"Your API key, shown this once: (\S+)", line):
                 server.key = match[1]

@@ -25,6 +25,8 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "first_key_file": (["/run/secrets/first", "~/first.key"], []),
     "host": (["127.0.0.1", "::", "localhost"], []),
     "port": (["0", "8351", "65535"], ["-1", "65536", "http", "tcp:8000"]),
+    "tls_cert": (["/etc/upscaled/fullchain.pem", "~/cert.pem"], []),
+    "tls_key": (["/etc/upscaled/privkey.pem"], []),
     "public_base_url": (
         [
             "https://a.example",

@@ -2,7 +2,8 @@
 
 listening socket -> state -> first API key -> pool and app -> uvicorn -> "ready"
 SIGTERM or SIGINT -> not ready -> the socket closes -> what runs is finished -> workers end
-SIGHUP of a terminal that closes -> as SIGTERM; else SIGHUP, SIGUSR1, SIGUSR2 -> a log line
+SIGHUP of a terminal that closes -> as SIGTERM; else SIGHUP, SIGUSR1, SIGUSR2 -> a log line,
+and SIGHUP has a renewed certificate loaded at once
 
 Signals come from the supervisor, over `SupervisorLink`.
 """
@@ -13,7 +14,7 @@ import math
 import signal
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from fastapi import FastAPI
 from upscaled.api.app import create_app
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.protocol.http1 import ContractProtocol
+from upscaled.api.protocol.tls import speak_tls
 from upscaled.cli.first_key import make_first_key
 from upscaled.cli.process_limits import return_memory_early
 from upscaled.cli.serve import CannotServe
@@ -32,6 +34,7 @@ from upscaled.logs import event
 from upscaled.pool.executor import Executor
 from upscaled.pool.local import LocalPool
 from upscaled.pool.messages import WorkerReady
+from upscaled.process.certificate import CertificateUnusable, ServerCertificate, find_files
 from upscaled.process.child import ChildUnusable
 from upscaled.state import State, StateError, hide_password, open_state
 from upscaled.state.errors import describe_failure
@@ -41,6 +44,7 @@ from upscaled_models.store import ModelStore
 NOT_READY_BEFORE_CLOSING_S = 0.25
 KEEP_ALIVE_S = 75
 SLOW_READERS_S = 10
+CERTIFICATE_CHECK_S = 10
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +59,13 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
     """Serve until the supervisor passes SIGTERM or SIGINT on.
 
     Raises:
-        CannotServe: the data folder cannot be used.
+        CannotServe: the data folder or the certificate cannot be used.
         CannotUpscale: at the first start every worker says why it cannot work.
     """
     return_memory_early()
+    certificate = _load_certificate(settings)
     with _open_state(settings) as state:
-        url = describe_url(listener)
+        url = describe_url(listener, is_tls=certificate is not None)
         _say(f"upscaled {version('upscaled')} on {url}")
         if state.is_new:
             _log_new_database(settings)
@@ -70,10 +75,11 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
             install_missing(ModelStore(settings.models_dir))
         pool = _make_pool(settings)
         app = create_app(settings, pool, state, link.restarts)
-        config = _configure(app, settings)
+        config = _configure(app, settings, certificate)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             job_runner = app.state.context.job_runner
-            server = _Server(config, pool, job_runner, link, settings.shutdown_grace_s)
+            grace_s = settings.shutdown_grace_s
+            server = _Server(config, pool, job_runner, link, grace_s, certificate)
             runner.run(server.serve_listener(listener))
 
 
@@ -97,11 +103,12 @@ def _make_pool(settings: Settings) -> _Pool:
     return RayPool(settings, RayConnection())
 
 
-def describe_url(listener: socket.socket) -> str:
+def describe_url(listener: socket.socket, *, is_tls: bool = False) -> str:
     """Return the URL at which this machine reaches the socket."""
+    scheme = "https" if is_tls else "http"
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared only)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _log_new_database(settings: Settings) -> None:
@@ -126,11 +133,21 @@ def _open_state(settings: Settings) -> State:
         raise CannotServe(describe_failure(error)) from error
 
 
-def _configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def _load_certificate(settings: Settings) -> ServerCertificate | None:
+    try:
+        files = find_files(settings.tls_cert, settings.tls_key)
+        return ServerCertificate(files) if files else None
+    except CertificateUnusable as error:
+        raise CannotServe(str(error)) from None
+
+
+def _configure(
+    app: FastAPI, settings: Settings, certificate: ServerCertificate | None
+) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=ContractProtocol,
+        http=speak_tls(certificate) if certificate else ContractProtocol,  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,
@@ -157,15 +174,18 @@ class _Server(uvicorn.Server):
         job_runner: JobRunner,
         link: SupervisorLink,
         grace_s: float,
+        certificate: ServerCertificate | None,
     ) -> None:
         super().__init__(config)
         self._pool = pool
         self._job_runner = job_runner
         self._link = link
         self._grace_s = grace_s
+        self._certificate = certificate
         self._failure = ""
         self._is_ending = False
         self._is_hurried = False
+        self._is_renewal_due = asyncio.Event()
         self._stops: list[asyncio.Task[None]] = []
 
     async def serve_listener(self, listener: socket.socket) -> None:
@@ -176,9 +196,13 @@ class _Server(uvicorn.Server):
             CannotServe: the app could not start.
         """
         self._link.start(asyncio.get_running_loop(), self._take_signal)
-        announcing = asyncio.create_task(self._announce_ready())
+        background = [
+            asyncio.create_task(self._announce_ready()),
+            asyncio.create_task(self._renew_certificate()),
+        ]
         await self.serve(sockets=[listener])
-        announcing.cancel()
+        for task in background:
+            task.cancel()
         if self._failure:
             await self._pool.stop(0)
             raise CannotUpscale(self._failure)
@@ -205,8 +229,19 @@ class _Server(uvicorn.Server):
         self._link.announce_ready()
         _say(f"ready ({ready.device}; {models})")
 
+    async def _renew_certificate(self) -> None:
+        """Load a certificate that was renewed, within `CERTIFICATE_CHECK_S` or at a SIGHUP."""
+        while self._certificate is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CERTIFICATE_CHECK_S):
+                    await self._is_renewal_due.wait()
+            self._is_renewal_due.clear()
+            await asyncio.to_thread(self._certificate.reload_if_changed)
+
     def _take_signal(self, number: signal.Signals) -> None:
         """Act on a signal that came to the service."""
+        if number == signal.SIGHUP:
+            self._is_renewal_due.set()
         if number not in self._link.ending:
             _log.info("passed over a signal", extra=event("signal_ignored", signal=number.name))
         elif not self._is_ending:

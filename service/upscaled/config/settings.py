@@ -65,6 +65,14 @@ class Settings(BaseModel):
     )
     host: str = Field(default="127.0.0.1", description="address that `upscaled serve` listens on")
     port: int = Field(default=8000, ge=0, le=65535, description="its port; 0: any free one")
+    tls_cert: str = Field(
+        default="",
+        description="file in PEM of the certificate with which the service itself speaks https, "
+        "and of those between it and its authority; read again once it changes; empty: http",
+    )
+    tls_key: str = Field(
+        default="", description="file in PEM of that certificate's private key, not encrypted"
+    )
     public_base_url: BaseUrl = Field(
         default="",
         description="what result URLs begin with, for example https://upscale.example.com; "

@@ -9,6 +9,7 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.doctor.bucket import check_results
+from upscaled.doctor.certificate import check_certificate
 from upscaled.doctor.clock import check_clock
 from upscaled.doctor.database import check_database
 from upscaled.doctor.engines import check_engines
@@ -50,6 +51,7 @@ def list_checks(
         is_expected: whether it should be running now.
         may_connect: whether the public URL may be called where it leads elsewhere.
     """
+    is_tls = bool(settings.tls_cert)
     return [
         Check("settings", lambda: check_settings(environment)),
         Check("processor", lambda: check_hardware(read_hardware(), settings)),
@@ -58,7 +60,8 @@ def list_checks(
         Check("database", lambda: check_database(settings)),
         Check("results", lambda: check_results(settings)),
         Check("models", lambda: check_models(settings)),
-        Check("port", lambda: check_port(host, port, is_expected=is_expected)),
+        Check("certificate", lambda: check_certificate(settings)),
+        Check("port", lambda: check_port(host, port, is_expected=is_expected, is_tls=is_tls)),
         Check("public URL", lambda: check_public_url(settings, may_connect=may_connect)),
         Check("engine", lambda: check_engines(settings, environment), ENGINES_S),
     ]

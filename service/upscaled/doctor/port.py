@@ -29,16 +29,20 @@ class NoHttpAnswer(Exception):
     """Nothing answered as HTTP does; the text says what happened instead."""
 
 
-def check_port(host: str, port: int, *, is_expected: bool) -> list[Finding]:
+def check_port(host: str, port: int, *, is_expected: bool, is_tls: bool = False) -> list[Finding]:
     """Probe the server that listens on the address; where none does, try to listen.
 
     Args:
         host: as for `upscaled serve --host`.
         is_expected: whether the service should be running: a closed port is then a failure.
+        is_tls: whether it speaks https itself; its certificate is for another check.
     """
     address = f"{host} port {port}"
     try:
-        answer = probe(_WILDCARDS.get(host, host), port)
+        answer = probe(_WILDCARDS.get(host, host), port, tls=_trust_all() if is_tls else None)
+    except ssl.SSLError as error:
+        advice = "another program listens there, or the service without UPSCALED_TLS_CERT"
+        return [failure(CHECK, f"{address}: no https ({error.reason})", advice)]
     except ConnectionRefusedError:
         return [_describe_closed(host, port, is_expected=is_expected)]
     except NoHttpAnswer as error:
@@ -52,6 +56,14 @@ def check_port(host: str, port: int, *, is_expected: bool) -> list[Finding]:
         advice = "wait for its models to load; else the other lines here and its log say why"
         return [failure(CHECK, f"{address}: the service answers, but is not ready", advice)]
     return [ok(CHECK, f"{address}: the service answers and is ready")]
+
+
+def _trust_all() -> ssl.SSLContext:
+    """Return a context for any certificate: the address is seldom the name that it is for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _describe_closed(host: str, port: int, *, is_expected: bool) -> Finding:

@@ -6,12 +6,12 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from upscaled.config import Settings
+from upscaled.doctor.certificate import describe_days
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled.doctor.isolation import is_loopback
 from upscaled.doctor.port import NoHttpAnswer, probe, read_days_left
 
 CHECK: Final = "public URL"
-WARN_DAYS: Final = 14
 _PORTS: Final = {"http": 80, "https": 443}
 _PROXY_ADVICE: Final = (
     "correct UPSCALED_PUBLIC_BASE_URL, or the proxy, name or firewall before the service"
@@ -85,6 +85,4 @@ def _check_age(host: str, port: int, tls: ssl.SSLContext | None) -> list[Finding
         days = read_days_left(host, port, tls, time.time())
     except OSError as error:
         return [warning("certificate", f"not to be had: {error}", _PROXY_ADVICE)]
-    if days < WARN_DAYS:
-        return [warning("certificate", f"ends in {days:.0f} days", "renew it")]
-    return [ok("certificate", f"trusted here, ends in {days:.0f} days")]
+    return [describe_days(days, "trusted here,")]

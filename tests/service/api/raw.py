@@ -30,6 +30,9 @@ class Connection:
         self.service = service
         self.key = key or service.key
         self.socket = socket.create_connection((service.host, service.port), timeout=timeout_s)
+        if service.certificate is not None:
+            tls = service.certificate.client_context()
+            self.socket = tls.wrap_socket(self.socket, server_hostname=service.host)
         self._received = b""
 
     def __enter__(self) -> "Connection":

@@ -12,12 +12,15 @@ import requests
 import uvicorn
 from fastapi import FastAPI
 
+from tests.certificates import Certificate
 from tests.databases import make_tables
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 from upscaled.api.app import create_app
 from upscaled.api.protocol.http1 import ContractProtocol
+from upscaled.api.protocol.tls import speak_tls
 from upscaled.config import Settings, load_settings
+from upscaled.process.certificate import CertificateFiles, ServerCertificate
 from upscaled.state import Clocks, State, open_state
 
 # Limits that a test does not set are out of its way.
@@ -35,10 +38,11 @@ class Service:
     host: str
     port: int
     key: str
+    certificate: Certificate | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http{'s' if self.certificate else ''}://{self.host}:{self.port}"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -83,9 +87,10 @@ def serve(
     stop_after_s: int = 5,
     restarts: int = 0,
     key: str = "",
+    certificate: Certificate | None = None,
     **settings: Any,
 ) -> Iterator[Service]:
-    """Run the service; `key`: one that its database has already."""
+    """Run the service; `key`: one that its database has already; `certificate`: for https."""
     table = load_settings({}, data_dir=data_dir, **{**ROOMY, **settings})
     executor = executor or ResizingExecutor()
     if "database_url" not in settings and not table.data_dir.exists():
@@ -94,22 +99,28 @@ def serve(
     with open_state(table, clocks) as state:
         key = key or state.keys.create("test", credits=credits)
         app = create_app(table, executor, state, restarts)
-        with run_app(app, stop_after_s) as port:
-            yield Service(app, table, state, executor, "127.0.0.1", port, key)
+        with run_app(app, stop_after_s, certificate) as port:
+            yield Service(app, table, state, executor, "127.0.0.1", port, key, certificate)
 
 
 @contextmanager
-def run_app(app: FastAPI, stop_after_s: int = 5) -> Iterator[int]:
+def run_app(
+    app: FastAPI, stop_after_s: int = 5, certificate: Certificate | None = None
+) -> Iterator[int]:
     """Run `app` as `upscaled serve` does; gives the port.
 
     `stop_after_s`: how long its end waits for requests under way before it cancels them.
     """
+    protocol: Any = ContractProtocol
+    if certificate is not None:
+        files = CertificateFiles(certificate.certificate, certificate.key)
+        protocol = speak_tls(ServerCertificate(files))
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
         port=0,
         loop="uvloop",
-        http=ContractProtocol,
+        http=protocol,
         ws="none",
         lifespan="on",
         log_config=None,

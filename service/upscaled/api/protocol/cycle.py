@@ -129,7 +129,7 @@ def build_scope(
         "http_version": head.version,
         "server": get_local_addr(transport),
         "client": get_remote_addr(transport),
-        "scheme": "http",
+        "scheme": "https" if transport.get_extra_info("ssl_object") else "http",
         "method": head.method,
         "root_path": "",
         "path": unquote(raw_path.decode("latin-1"), "utf-8"),
