@@ -16,8 +16,8 @@ class Buildah:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        stores = ["--root", str(folder / "store"), "--runroot", str(folder / "run")]
-        self._command = ["buildah", *stores]
+        self.store_options = [f"--root={folder / 'store'}", f"--runroot={folder / 'run'}"]
+        self._command = ["buildah", *self.store_options]
 
     def run(self, *arguments: str) -> str:
         """Run one buildah command and return its output; its errors go to the test's own."""

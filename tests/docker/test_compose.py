@@ -103,7 +103,7 @@ def test_prometheus_scrapes_whichever_service_runs(compose: dict[str, Any]) -> N
     for name in ("upscaled-cpu", "upscaled-gpu"):
         service = compose["services"][name]
         assert host in service["networks"]["default"]["aliases"]
-        assert service["ports"] == [f"127.0.0.1:8000:{port}"]
+        assert service["ports"] == [f"127.0.0.1:${{UPSCALED_PORT:-8000}}:{port}"]
 
 
 def test_the_base_image_is_pinned_by_its_digest() -> None:

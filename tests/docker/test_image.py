@@ -4,7 +4,6 @@ TEST_BASE_ROOT may name the Debian to build on: it saves making one (tests/debia
 """
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,33 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.debian import require_programs
 from tests.docker.buildah import Buildah
-from tests.docker.container import CONTAINER_PROGRAMS, Container
+from tests.docker.conftest import IMAGE, VERSION
+from tests.docker.container import Container
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "scripts" / "sample" / "cat.jpg"
-BASE = "python:3.11-slim"
-IMAGE = "upscaled:cpu"
-VERSION = "12.34.56"
 MAX_IMAGE_BYTES = 2_000_000_000
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(scope="module")
-def buildah(debian_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
-    """Build the image in a store of its own."""
-    require_programs("buildah", *CONTAINER_PROGRAMS)
-    folder = tmp_path_factory.mktemp("buildah")
-    buildah = Buildah(folder)
-    buildah.import_root(debian_root, BASE)
-    # An empty index: torch comes from wherever pip is configured to look on this machine.
-    arguments = {"CPU_TORCH_INDEX_URL": "", "BASE_IMAGE": BASE, "UPSCALED_VERSION": VERSION}
-    buildah.build(ROOT, ROOT / "docker" / "Dockerfile", IMAGE, arguments)
-    yield buildah
-    buildah.run("umount", "--all")
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
