@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -41,7 +42,10 @@ def test_a_copied_data_folder_of_version_1_goes_on_with_keys_credits_and_results
 ) -> None:
     copied = tmp_path / "data"
     shutil.copytree(version_1_folder, copied)
-    upload = {"files": {"image": ("a.png", picture())}, "data": {"scale": "2"}}
+    upload: dict[str, Any] = {
+        "files": {"image": ("a.png", picture())},
+        "data": {"scale": "2"},
+    }
     with serve(copied, UPSCALED_METERING="true") as server:
         assert server.key == ""  # the folder has keys: none is made up
         assert requests.get(f"{server.url}/public/result/{RESULT}", timeout=10).content == picture()
