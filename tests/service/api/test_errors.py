@@ -14,7 +14,13 @@ from upscaled.api.telemetry.access_log import Reporter
 from upscaled.errors import ServiceError
 
 PATHS = ["/v1/credits", "/public/result/x", "/healthz", "/readyz", "/metrics", "/docs", "/"]
-PATHS += ["/openapi.json", "/assets/docs.js", "/assets/playground.js", "/assets/style.css"]
+PATHS += [
+    "/openapi.json",
+    "/llms.txt",
+    "/assets/docs.js",
+    "/assets/playground.js",
+    "/assets/style.css",
+]
 
 
 def test_head_of_a_path_that_is_not_there_has_no_body(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""GET of the pages for people (playground and documentation) and of the OpenAPI documents.
+"""GET of the pages for people, of `llms.txt` for language models, and of the OpenAPI documents.
 
 All that the pages need is served from here, so they work with the network unplugged. The operators'
 pages are the files that the repository shows.
@@ -8,14 +8,17 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePath
+from string import Template
 from typing import Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from upscaled.api.dependencies import AppContext
 from upscaled.api.openapi import keep_upload_only
 from upscaled.api.routes.documentation import render_page
+from upscaled.api.routes.results import find_base_url
 
 # Nothing from outside, nothing inline.
 CONTENT_SECURITY_POLICY: Final = (
@@ -47,6 +50,7 @@ def build_router() -> APIRouter:
     endpoints: dict[str, Endpoint] = {
         "/openapi.json": get_openapi,
         "/openapi-upload.json": get_upload_openapi,
+        "/llms.txt": _serve_overview(static / "llms.txt"),
         **{path: _serve(static / name, "text/html") for path, name in _PAGES.items()},
         **_serve_folder("/assets", static),
     }
@@ -88,6 +92,20 @@ def _serve(file: Traversable, media_type: str) -> Endpoint:
         return Response(content, media_type=media_type, headers=HEADERS)
 
     return get_file
+
+
+def _serve_overview(file: Traversable) -> Endpoint:
+    """Return an endpoint of `llms.txt` (llmstxt.org), in which every link is absolute.
+
+    A language model is given the text alone, so it cannot resolve a relative link.
+    """
+    template = Template(file.read_text(encoding="utf-8"))
+
+    async def get_overview(request: Request, context: AppContext) -> Response:
+        base = find_base_url(request, context.settings.public_base_url)
+        return PlainTextResponse(template.substitute(base=base), headers=HEADERS)
+
+    return get_overview
 
 
 def _serve_markdown(file: Traversable) -> Endpoint:

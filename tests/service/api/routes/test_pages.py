@@ -1,15 +1,18 @@
 """The pages work with the network unplugged: everything they load is served from here."""
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 from importlib.resources import files
 from pathlib import PurePath
 
 import pytest
+import requests
 
 from tests.service.api.pictures import size_of
-from tests.service.api.serving import Service
+from tests.service.api.serving import MakeService, Service
 
 PAGES = {"/": "playground.html", "/docs": "docs.html"}
 
@@ -161,3 +164,44 @@ def test_the_documentation_shows_every_operation_and_error(service: Service) -> 
     assert '"most_input_px": integer or null' in shown
     for code in ("missing_parameter", "resolution_too_high", "rate_limit_exceeded", "X-API-KEY"):
         assert code in shown
+
+
+def test_every_link_of_the_overview_for_language_models_answers(service: Service) -> None:
+    overview = service.get("/llms.txt")
+    assert overview.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert overview.text.startswith("# upscaled\n\n> ")
+    links = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \S", overview.text, re.MULTILINE)
+    assert len(links) == overview.text.count("](")
+    assert {f"{service.url}/openapi.json", f"{service.url}/docs/jobs"} <= set(links)
+    assert {link: requests.get(link, timeout=30).status_code for link in links} == dict.fromkeys(
+        links, 200
+    )
+
+
+def test_the_overview_for_language_models_is_short(service: Service) -> None:
+    assert len(service.get("/llms.txt").content) < 4_000
+
+
+def test_its_links_begin_with_the_public_url(make_service: MakeService) -> None:
+    service = make_service(public_base_url="https://upscale.example.com")
+    overview = service.get("/llms.txt").text
+    assert "(https://upscale.example.com/docs/jobs)" in overview
+    assert service.url not in overview
+
+
+def test_each_command_of_the_overview_upscales(service: Service) -> None:
+    """With a picture of the service's own in place of the examples'."""
+    commands = re.findall(r"`(curl [^`]+)`", service.get("/llms.txt").text)
+    assert len(commands) == 2
+    sample = files("upscaled.api") / "static" / "sample.jpg"
+    for command in commands:
+        for old, new in (
+            ("$API_KEY", service.key),
+            ("https://example.com/photo.jpg", f"{service.url}/assets/sample.jpg"),
+            ("@photo.jpg", f"@{sample}"),
+        ):
+            command = command.replace(old, new)
+        words = [*shlex.split(command), "--silent"]
+        done = subprocess.run(words, capture_output=True, check=True, text=True)
+        result = requests.get(json.loads(done.stdout)["result_url"], timeout=30)
+        assert size_of(result.content) == (1280, 960)
