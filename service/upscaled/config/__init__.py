@@ -1,6 +1,6 @@
 """The settings of the service, each the environment variable `UPSCALED_<NAME>`."""
 
-from upscaled.config.loading import ALIASES, PREFIX, describe_settings, load_settings
+from upscaled.config.loading import ALIASES, describe_settings, load_settings
 from upscaled.config.settings import (
     MAX_OUTPUT_SIDE_PX,
     MIN_INPUT_SIDE_PX,
@@ -9,7 +9,7 @@ from upscaled.config.settings import (
     SLOTS_ON_CUDA,
     Settings,
 )
-from upscaled.config.values import Network, SettingsError
+from upscaled.config.values import PREFIX, Network, SettingsError
 
 __all__ = [
     "ALIASES",

@@ -11,10 +11,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from upscaled.config.secret_files import FILES, read_secret_files
 from upscaled.config.settings import Settings
-from upscaled.config.values import SettingsError
-
-PREFIX: Final = "UPSCALED_"
+from upscaled.config.values import PREFIX, SettingsError
 
 _PATTERN_MEANINGS: Final = {
     f"{PREFIX}DEVICE": "must be auto, cpu, cuda, cuda:N or mps",
@@ -48,8 +47,9 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
             names count here too.
 
     Raises:
-        SettingsError: a value out of range or of the wrong kind, an unknown `UPSCALED_` name, or
-            a setting given by its old name and its new one.
+        SettingsError: a value out of range or of the wrong kind, an unknown `UPSCALED_` name, a
+            setting given by its old name and its new one, or a file of a secret that is not to be
+            had.
     """
     environment = os.environ if environment is None else environment
     given = {
@@ -59,6 +59,7 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     }
     values = {name: value for name, value in given.items() if not _is_service_link(name, value)}
     _refuse_unknown(values)
+    values = read_secret_files(values)
     aliases = _find_aliases(values)
     renamed: dict[str, object] = {aliases.get(name, name): value for name, value in values.items()}
     renamed |= {ALIASES.get(name, name): value for name, value in overrides.items()}
@@ -91,9 +92,9 @@ def _is_service_link(name: str, value: str) -> bool:
 def _refuse_unknown(values: Mapping[str, str]) -> None:
     """Raise SettingsError for a name that no setting has, with the one that was probably meant."""
     for name, value in values.items():
-        if name in Settings.model_fields or name in ALIASES:
+        if name in Settings.model_fields or name in ALIASES or name in FILES:
             continue
-        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        near = difflib.get_close_matches(name, [*Settings.model_fields, *FILES], n=1)
         hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
         shown = _show(value)
         raise SettingsError(f"{PREFIX}{name.upper()}={shown}: there is no such setting{hint}")

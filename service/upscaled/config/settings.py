@@ -49,7 +49,9 @@ class Settings(BaseModel):
         description="folder of the database, results and fetched models",
     )
     database_url: str = Field(
-        default="", description="SQLAlchemy URL; empty: SQLite in the data folder"
+        default="",
+        description="SQLAlchemy URL; empty: SQLite in the data folder. "
+        "`UPSCALED_DATABASE_URL_FILE` names a file that holds it",
     )
     database_timeout_s: int = Field(
         default=10,

@@ -13,6 +13,9 @@ from upscaled.image.formats.table import OPTIONAL
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+PREFIX: Final = "UPSCALED_"
+"""What the names of all variables of the environment begin with."""
+
 _EXTRA_FORMATS: Final = frozenset(name.lower() for name in OPTIONAL)
 _BUCKET_URL: Final = re.compile(
     r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9._-]+)*/?"

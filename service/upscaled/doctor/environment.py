@@ -22,7 +22,10 @@ def read_settings(environment: Mapping[str, str]) -> tuple[Settings, dict[str, s
             valid[name] = environment[name]
         except SettingsError as error:
             errors[name] = str(error)
-    return load_settings(valid), errors
+    try:
+        return load_settings(valid), errors
+    except SettingsError as error:  # two that exclude each other
+        return load_settings({}), {**errors, "one of the two": str(error)}
 
 
 def check_settings(environment: Mapping[str, str]) -> list[Finding]:
