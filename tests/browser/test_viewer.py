@@ -68,6 +68,7 @@ def test_the_divider_follows_a_finger(open_page: Open) -> None:
     playground = open_page(viewport=PHONE, has_touch=True, is_mobile=True)
     playground.upscale(red_picture(320, 240))
     assert playground.text("caption") == "Drag the divider. Double-tap to zoom."
+    playground.page.locator("#stage").scroll_into_view_if_needed()
     stage = box_of(playground, "#stage")
     fingers = playground.page.context.new_cdp_session(playground.page)
 

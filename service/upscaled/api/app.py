@@ -69,7 +69,7 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
         # Its spans hold paths, so the names of results; ours: `upscaled.api.telemetry.tracing`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    routers = [*(module.router for module in _ENDPOINTS), pages.build_router()]
+    routers = [*(module.router for module in _ENDPOINTS), pages.build_router(settings)]
     for router in routers:
         app.include_router(router)
     document = add_settings(_document(), settings)

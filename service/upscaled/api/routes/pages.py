@@ -18,7 +18,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from upscaled.api.dependencies import AppContext
 from upscaled.api.openapi import keep_upload_only
 from upscaled.api.routes.documentation import render_page
+from upscaled.api.routes.playground import render_playground
 from upscaled.api.routes.results import find_base_url
+from upscaled.config import Settings
 
 # Nothing from outside, nothing inline.
 CONTENT_SECURITY_POLICY: Final = (
@@ -32,7 +34,6 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-_PAGES: Final = {"/": "playground.html", "/docs": "docs.html"}
 # Of what the pages load, by the end of its name.
 _MEDIA_TYPES: Final = {
     ".css": "text/css",
@@ -44,14 +45,15 @@ _MEDIA_TYPES: Final = {
 Endpoint = Callable[..., Awaitable[Response]]
 
 
-def build_router() -> APIRouter:
+def build_router(settings: Settings) -> APIRouter:
     """Return the routes of every page and of what it loads."""
     static, documentation = files("upscaled.api") / "static", files("upscaled") / "docs"
     endpoints: dict[str, Endpoint] = {
         "/openapi.json": get_openapi,
         "/openapi-upload.json": get_upload_openapi,
         "/llms.txt": _serve_overview(static / "llms.txt"),
-        **{path: _serve(static / name, "text/html") for path, name in _PAGES.items()},
+        "/": _serve(render_playground(settings).encode(), "text/html"),
+        "/docs": _serve((static / "docs.html").read_bytes(), "text/html"),
         **_serve_folder("/assets", static),
     }
     for file in documentation.iterdir():
@@ -79,15 +81,13 @@ async def get_upload_openapi(request: Request) -> Response:
 def _serve_folder(path: str, folder: Traversable) -> dict[str, Endpoint]:
     """Return endpoints, by path, of the files in a folder that pages load."""
     return {
-        f"{path}/{file.name}": _serve(file, media_type)
+        f"{path}/{file.name}": _serve(file.read_bytes(), media_type)
         for file in folder.iterdir()
         if (media_type := _MEDIA_TYPES.get(PurePath(file.name).suffix))
     }
 
 
-def _serve(file: Traversable, media_type: str) -> Endpoint:
-    content = file.read_bytes()
-
+def _serve(content: bytes, media_type: str) -> Endpoint:
     async def get_file() -> Response:
         return Response(content, media_type=media_type, headers=HEADERS)
 

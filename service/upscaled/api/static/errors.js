@@ -1,14 +1,16 @@
 // Every error of the API in plain words: what happened, and what to do about it.
 
+import { adviseOnSide, adviseOnSmallSide, LIMITS } from "./limits.js";
+
 const WORDS = {
   invalid_request_body: ["The picture did not arrive whole.", "Send it again. If it happens every time, something between you and the server changes or cuts off what you send."],
   missing_parameter: ["Something was missing from the request.", "Choose a picture and a size, then send again."],
-  invalid_parameter: ["The server cannot work with this picture as it is.", "Each side must be at least 64 pixels long."],
+  invalid_parameter: ["The server cannot work with this picture as it is.", adviseOnSmallSide()],
   unsupported_content_type: ["The request arrived in a form the server does not take.", "Reload the page and send again. Something in between may have changed the request."],
   malformed_image: ["This file is no picture, or it is damaged.", "Open it on your computer. If it shows there, save it anew as JPEG or PNG and try that file."],
   unsupported_image_format: ["This kind of picture is not supported.", "Save it as JPEG, PNG or WebP and try again."],
-  file_size_too_large: ["The file is too large.", "Save it with a lower quality or as JPEG and try again. Usually the limit is 25 MB."],
-  resolution_too_high: ["The picture has too many pixels for this enlargement.", "Choose 2×, or a smaller picture."],
+  file_size_too_large: ["The file is too large.", `The server takes files of at most ${LIMITS.file}. Save it with a lower quality, or as JPEG, and try again.`],
+  resolution_too_high: ["The picture has too many pixels for this enlargement.", "Choose a smaller picture."],
   unknown_foreground: ["The server found nothing in the picture to work on.", "Try another picture."],
   invalid_auth_token: ["The server does not know this API key.", "Check that it is complete, from upk_ to its last letter, and that it was not revoked."],
   insufficient_api_credits: ["This API key has no credits left.", "The server's operator can add some: upscaled credits add NAME N"],
@@ -23,17 +25,18 @@ const UNREACHABLE = ["The server did not answer.", "It may have stopped, or the 
 const FOREIGN = ["Something between you and the server refused the request.", "A proxy in front of the server may limit the size or the time of a request. Ask its operator."];
 
 // What `request.js` throws for any answer but the picture. `code` is empty where the answer was not the
-// API's own, and `status` is 0 where there was none.
+// API's own, and `status` is 0 where there was none. `scale`: what was asked for, where a scale was.
 export class Refusal extends Error {
-  constructor({ status = 0, code = "", text = "", requestId = "", retryAfterS = 0 } = {}) {
+  constructor({ status = 0, code = "", text = "", requestId = "", retryAfterS = 0, scale = 0 } = {}) {
     super(text || code || "no answer");
-    Object.assign(this, { status, code, text, requestId, retryAfterS });
+    Object.assign(this, { status, code, text, requestId, retryAfterS, scale });
   }
 }
 
-export function explain({ status, code, text, requestId, retryAfterS }) {
+export function explain({ status, code, text, requestId, retryAfterS, scale }) {
   let [title, advice] = WORDS[code] ?? (status ? FOREIGN : UNREACHABLE);
   if (text.startsWith("X-Upscale-Model")) [title, advice] = NO_MODEL;
+  if (code === "resolution_too_high") advice = adviseOnSide(scale);
   if (retryAfterS) advice = `Try again in ${retryAfterS} ${retryAfterS === 1 ? "second" : "seconds"}.`;
   const details = [text && `The server says: ${text}`, code || (status && `status ${status}`), requestId && `request ${requestId}`];
   return { title, advice, details: details.filter(Boolean).join(" · ") };

@@ -1,21 +1,24 @@
 // The page at /: choosing, sending, showing. Served from here, loads nothing from elsewhere.
 
-import { explain, Refusal } from "./errors.js";
-import { upscale } from "./request.js";
-import { WRITERS } from "./snippets.js";
-import { describeBytes, describeSeconds, describeSize, nameResult, readServerTiming } from "./text.js";
+import { explain } from "./errors.js";
+import { showFacts } from "./facts.js";
+import { readDropped, readInput, readPasted } from "./gather.js";
+import { foresee } from "./limits.js";
+import { Program } from "./program.js";
+import { describeProgress, describeRun, measure, shareOf } from "./progress.js";
+import { Picture, Queue } from "./queue.js";
+import { Strip } from "./strip.js";
+import { describeBytes, describeSeconds, describeSize, nameResult } from "./text.js";
 import { Viewer } from "./viewer.js";
 
-const MAX_RESULT_SIDE_PX = 6000;
-const PHASES = { send: 0.1, wait: 0.05, network: 0.75, receive: 0.1 };
 const NO_KEY = "YOUR_API_KEY";
-const STAGES = { queue: "queue", decode: "decode", network: "network", encode: "encode", rest: "transfer" };
 
 const element = (id) => document.getElementById(id);
 const setText = (id, text) => { element(id).textContent = text; };
 const hide = (...ids) => ids.forEach((id) => { element(id).hidden = true; });
-const reveal = (...ids) => ids.forEach((id) => { element(id).hidden = false; });
 const scaleAsked = () => Number(element("form").elements.scale.value);
+const WELCOME = element("chosen-facts").textContent;
+const keyGiven = () => element("key").value.trim();
 
 const viewer = new Viewer({
   stage: element("stage"), before: element("before"), after: element("after"),
@@ -23,120 +26,143 @@ const viewer = new Viewer({
   tagBefore: element("tag-before"), tagAfter: element("tag-after"),
   divider: element("divider"), split: element("split"),
 }, (zoom) => { document.querySelector(`[name=zoom][value="${zoom}"]`).checked = true; });
+const strip = new Strip(element("list"));
+const queue = new Queue(note);
+const program = new Program(readRequest);
 
-// The picture chosen: { file, url, size }; the answer to it: { url, mediaType, scale }; what runs.
-let source = null;
-let result = null;
-let running = null;
+let selected = null; // the picture in the viewer
+let run = []; // the pictures sent since the queue was empty last
 
 // --- choosing ---
 
-async function choose(file) {
-  if (!file || running) return;
-  forgetResult();
-  hide("failure");
-  if (source) URL.revokeObjectURL(source.url);
-  const chosen = source = { file, url: URL.createObjectURL(file), size: null };
-  setText("chosen", file.name);
-  setText("chosen-facts", describeBytes(file.size));
-  element("drop").classList.add("filled");
-  writeSnippet();
-  try {
-    const size = await viewer.showSource(chosen.url);
-    if (chosen !== source) return;
-    chosen.size = size;
-    element("thumb").src = chosen.url;
-    setText("chosen-facts", `${describeSize(size)}, ${describeBytes(file.size)}`);
-  } catch {
-    if (chosen === source) viewer.clear();
-  }
-  element("thumb").hidden = !chosen.size;
-  element("drop-icon").toggleAttribute("hidden", Boolean(chosen.size));
-  element("no-preview").hidden = Boolean(chosen.size);
-  setText("caption", chosen.size ? "Your picture, as it is now." : "");
-  hintSize();
-  picker?.show();
+function choose(found) {
+  const added = found.map((each) => new Picture(each));
+  if (!added.length) return;
+  strip.add(added);
+  for (const each of added) strip.update(each, scaleAsked());
+  show(added[0]);
+  describeAll();
 }
 
 async function chooseSample() {
   const picture = await fetch("assets/sample.jpg");
-  await choose(new File([await picture.blob()], "sample.jpg", { type: "image/jpeg" }));
+  choose([{ file: new File([await picture.blob()], "sample.jpg", { type: "image/jpeg" }) }]);
 }
 
-function forgetResult() {
-  if (result) URL.revokeObjectURL(result.url);
-  result = null;
-  hide("facts");
+function remove(picture) {
+  const next = strip.remove(picture);
+  if (!next) element("image").focus();
+  if (picture === selected) show(next);
+  describeAll();
 }
 
-function hintSize() {
-  const scale = scaleAsked();
-  if (!source?.size) return setText("size-hint", `Each side grows ${scale === 2 ? "twofold" : "fourfold"}.`);
-  const longest = Math.max(source.size.width, source.size.height) * scale;
-  const factor = scale * Math.min(1, MAX_RESULT_SIDE_PX / longest);
-  const grown = { width: Math.round(source.size.width * factor), height: Math.round(source.size.height * factor) };
-  setText("size-hint", `${describeSize(source.size)} becomes ${describeSize(grown)}.`);
+// What the form says about the pictures that are there.
+function describeAll() {
+  const { pictures } = strip;
+  const [first] = pictures;
+  const isOne = pictures.length === 1;
+  const bytes = describeBytes(pictures.reduce((sum, { file }) => sum + file.size, 0));
+  element("drop").classList.toggle("filled", pictures.length > 0);
+  element("strip").hidden = pictures.length < 2;
+  setText("chosen", isOne ? first.name : pictures.length ? `${pictures.length} pictures` : "Choose pictures");
+  if (isOne) setText("chosen-facts", first.size ? `${describeSize(first.size)}, ${bytes}` : bytes);
+  else setText("chosen-facts", pictures.length ? `${bytes} in all. Add more in the same way` : WELCOME);
+  const thumb = pictures.find(({ size }) => size);
+  element("thumb").hidden = !thumb;
+  element("drop-icon").toggleAttribute("hidden", Boolean(thumb));
+  if (thumb && element("thumb").src !== thumb.url) element("thumb").src = thumb.url;
+  foreseeAll();
+  describeQueue();
+}
+
+function foreseeAll() {
+  const open = strip.pictures.filter(({ state }) => state !== "done");
+  const { text, isRefused } = foresee(open.length ? open : [selected ?? {}], scaleAsked());
+  setText("size-hint", text);
+  element("size-hint").classList.toggle("warning", Boolean(isRefused));
 }
 
 // --- sending ---
 
-async function submit(event) {
-  event.preventDefault();
-  if (running) return;
-  const key = element("key").value.trim();
-  if (!source) return refuse("image", "Choose a picture first.", "Or try the sample picture.");
-  if (!key) return refuse("key", "The API key is missing.", "The server printed one at its first start.");
-  const scale = scaleAsked();
-  running = new AbortController();
-  hide("failure");
-  setBusy(true);
-  try {
-    const answer = await upscale({
-      file: source.file, key, scale, model: modelAsked(), signal: running.signal, report: showProgress,
-    });
-    await showResult(answer, scale);
-  } catch (error) {
-    showFailure(error);
-  } finally {
-    running = null;
-    setBusy(false);
-  }
+// What the button sends: what is new or failed; once nothing is, the picture in the viewer again.
+function pickOpen() {
+  const fresh = strip.pictures.filter(({ state }) => state === "new");
+  if (run.length) return fresh;
+  const open = strip.pictures.filter(({ state }) => state === "new" || state === "failed");
+  return open.length || !selected ? open : [selected];
 }
 
-function setBusy(isBusy) {
+function submit(event) {
+  event.preventDefault();
+  const open = pickOpen();
+  if (!open.length && run.length) return;
+  if (!open.length) return refuse("image", "Choose a picture first.", "Or try the sample picture.");
+  if (!keyGiven()) return refuse("key", "The API key is missing.", "The server printed one at its first start.");
+  send(open);
+}
+
+function send(pictures) {
+  hide("failure");
+  setText("status", "");
+  run.push(...pictures);
+  queue.add(pictures, { key: keyGiven(), scale: scaleAsked(), model: modelAsked() });
+}
+
+// The queue's own report: one of its pictures has changed.
+function note(picture) {
+  if (strip.pictures.includes(picture)) strip.update(picture, scaleAsked());
+  if (picture.state === "new") {
+    run = run.filter((each) => each !== picture);
+    setText("status", "Cancelled.");
+  } else if (picture.state === "done" && !picture.stop.signal.aborted) end(picture);
+  else if (picture.state === "done") setText("status", "Cancelled.");
+  else if (picture.state === "failed") fail(picture);
+  if (!run.some(({ isBusy }) => isBusy)) run = [];
+  describeQueue();
+  if (!picture.isBusy) foreseeAll();
+}
+
+function end(picture) {
+  const others = run.length > 1 ? ` ${describeRun(run)}.` : "";
+  setText("status", `${picture.name}: done in ${describeSeconds(picture.result.seconds)}.${others}`);
+  if (picture === selected) show(picture);
+}
+
+function fail(picture) {
+  const isKey = picture.error.code === "invalid_auth_token";
+  if (run.length === 1 || isKey) show(picture);
+  else if (picture === selected) showExplanation(explain(picture.error));
+  if (!isKey) return;
+  element("key").setAttribute("aria-invalid", "true");
+  element("key").focus();
+}
+
+function describeQueue() {
+  const isBusy = run.length > 0;
+  const open = pickOpen().length;
   // Not disabled: that would take the focus from the user who just pressed it.
-  element("send").setAttribute("aria-disabled", isBusy);
-  element("send").textContent = isBusy ? "Upscaling" : "Upscale";
+  element("send").setAttribute("aria-disabled", isBusy && !open);
+  const many = `Upscale ${open}${isBusy ? " more" : " pictures"}`;
+  setText("send", isBusy && !open ? "Upscaling" : open > 1 || (isBusy && open) ? many : "Upscale");
   element("form").classList.toggle("busy", isBusy);
   if (!isBusy && document.activeElement === element("cancel")) element("send").focus();
   element("progress").hidden = !isBusy;
-  if (isBusy) showProgress({ phase: "send", done: 0, total: source.file.size });
+  if (isBusy) showProgress();
+  setText("summary", describeRun(strip.pictures));
 }
 
-function describeProgress({ phase, done, total, remainingS }) {
-  if (phase === "send") return `Sending ${describeBytes(done)} of ${describeBytes(Math.max(done, total))}`;
-  if (phase === "wait") return "Waiting for its turn";
-  if (phase === "encode") return "Writing the file";
-  if (phase === "receive") return `Receiving ${describeBytes(done)}`;
-  const left = remainingS ? `, about ${describeSeconds(Math.max(1, Math.ceil(remainingS)))} left` : "";
-  return `Tile ${Math.min(done + 1, total)} of ${total}${left}`;
-}
-
-function showProgress(progress) {
-  const phase = progress.phase === "encode" ? "network" : progress.phase;
-  const share = progress.total ? Math.min(1, progress.done / progress.total) : 0;
-  let whole = 0;
-  let isPast = true;
-  for (const bar of element("track").children) {
-    const isNow = bar.dataset.phase === phase;
-    if (isNow) isPast = false;
-    const done = isNow ? share : Number(isPast);
-    bar.style.setProperty("--done", done);
-    bar.classList.toggle("now", isNow && !share);
-    whole += done * PHASES[bar.dataset.phase];
+function showProgress() {
+  const isOne = run.length === 1;
+  const { bars, whole } = measure(run[0].progress);
+  const share = isOne ? whole : run.reduce((sum, each) => sum + shareOf(each), 0) / run.length;
+  const text = isOne ? describeProgress(run[0].progress) : describeRun(run);
+  element("track").classList.toggle("many", !isOne);
+  for (const { phase, done, isNow } of bars) {
+    const bar = element("track").querySelector(`[data-phase=${phase}]`);
+    bar.style.setProperty("--done", isOne ? done : share);
+    bar.classList.toggle("now", isOne && isNow && !done);
   }
-  const text = describeProgress(progress);
-  element("track").setAttribute("aria-valuenow", Math.round(100 * whole));
+  element("track").setAttribute("aria-valuenow", Math.round(100 * share));
   element("track").setAttribute("aria-valuetext", text);
   setText("progress-text", text);
 }
@@ -147,133 +173,121 @@ function refuse(field, title, advice) {
   element(field).focus();
 }
 
-function showFailure(error) {
-  if (error.name === "AbortError") return setText("status", "Cancelled.");
-  if (!(error instanceof Refusal)) throw error;
-  showExplanation(explain(error));
-  if (error.code !== "invalid_auth_token") return;
-  element("key").setAttribute("aria-invalid", "true");
-  element("key").focus();
-}
-
 function showExplanation({ title, advice, details }) {
   setText("failure-title", title);
   setText("failure-advice", advice);
   setText("failure-details", details);
-  reveal("failure");
+  element("failure").hidden = false;
 }
 
 // --- showing ---
 
-async function showResult({ blob, timing, seconds, model, temperedWith }, scale) {
-  const answered = { url: URL.createObjectURL(blob), mediaType: blob.type, scale };
-  const { before, after } = await viewer.showPair(source.url, answered.url);
-  forgetResult();
-  result = answered;
-  hide("no-preview");
-  setText("tag-after", `After ${scale}×`);
-  const twice = matchMedia("(pointer: coarse)").matches ? "Double-tap" : "Double-click";
-  setText("caption", `Drag the divider. ${twice} to zoom.`);
-  setText("fact-before", [before && describeSize(before), describeBytes(source.file.size)].filter(Boolean).join(", "));
-  setText("fact-after", `${describeSize(after)}, ${describeBytes(blob.size)}`);
-  setText("fact-time", describeSeconds(seconds));
-  setText("fact-model", temperedWith ? `${model}, tempered with ${temperedWith}` : model);
-  showTimes(readServerTiming(timing), seconds);
-  element("download").href = result.url;
-  element("download").download = nameResult(source.file.name, scale, blob.type);
-  reveal("facts");
+async function show(picture) {
+  selected = picture;
+  strip.select(picture);
+  if (picture?.error) showExplanation(explain(picture.error));
+  else hide("failure");
+  if (!picture?.result) hide("facts");
   writeSnippet();
-  setText("status", `Done in ${describeSeconds(seconds)} by ${model}: ${describeSize(after)}.`);
-  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  element("stage").scrollIntoView({ block: "nearest", behavior: isCalm ? "instant" : "smooth" });
+  picker?.show();
+  if (!picture) return showNothing("");
+  try {
+    await (picture.result ? showResult(picture) : showSource(picture));
+  } catch { // the browser cannot read the file
+    if (picture !== selected) return;
+    if (picture.result) showFacts(picture, picture.size, null);
+    showNothing(`This browser cannot show the ${picture.result ? "result" : "file. The server may still read it"}.`);
+  }
 }
 
-function showTimes(stages, wholeS) {
-  const restS = Math.max(0, wholeS - stages.reduce((sum, { seconds }) => sum + seconds, 0));
-  const all = [...stages, { name: "rest", seconds: restS }];
-  element("time-bar").replaceChildren(...all.map(({ name, seconds }) => {
-    const part = document.createElement("span");
-    part.className = name;
-    part.style.flexGrow = seconds;
-    return part;
-  }));
-  element("time-list").replaceChildren(...all.map(({ name, seconds }) => {
-    const line = document.createElement("li");
-    line.className = name;
-    line.textContent = `${STAGES[name] ?? name} ${describeSeconds(seconds)}`;
-    return line;
-  }));
+function showNothing(text) {
+  viewer.clear();
+  setText("caption", "");
+  setText("no-preview", text);
+  element("no-preview").hidden = !text;
+}
+
+async function showSource(picture) {
+  const size = await viewer.showSource(picture.url);
+  if (picture !== selected || picture.result) return;
+  picture.size = size;
+  hide("no-preview");
+  setText("caption", "Your picture, as it is now.");
+  strip.update(picture, scaleAsked());
+  describeAll();
+  picker?.show();
+}
+
+async function showResult(picture) {
+  const { result } = picture;
+  const shown = await viewer.showPair(picture.url, result.url);
+  if (picture !== selected || result !== picture.result || !shown) return;
+  hide("no-preview");
+  setText("tag-after", `After ${result.scale}×`);
+  const twice = matchMedia("(pointer: coarse)").matches ? "Double-tap" : "Double-click";
+  setText("caption", `Drag the divider. ${twice} to zoom.`);
+  showFacts(picture, shown.before, shown.after);
+  writeSnippet();
+  if (!run.length) {
+    setText("status", `Done in ${describeSeconds(result.seconds)} by ${result.model}: ${describeSize(shown.after)}.`);
+  }
 }
 
 // --- the request as a program ---
 
-let language = "curl";
+const writeSnippet = () => program.write();
 
-function writeSnippet() {
-  const fileName = source?.file.name ?? "photo.jpg";
+function readRequest() {
+  const fileName = selected?.name ?? "photo.jpg";
   const scale = scaleAsked();
-  const mediaType = result?.scale === scale ? result.mediaType : "image/jpeg";
-  const key = element("key").value.trim();
-  setText("snippet", WRITERS[language]({
+  const { result } = selected ?? {};
+  const mediaType = result?.scale === scale ? result.blob.type : "image/jpeg";
+  return {
     url: new URL("v1/upscale", location.href).href,
-    key: element("with-key").checked && key ? key : NO_KEY,
+    key: element("with-key").checked && keyGiven() ? keyGiven() : NO_KEY,
     fileName,
     resultName: nameResult(fileName, scale, mediaType),
     scale,
     model: modelAsked(),
-  }));
-}
-
-function selectTab(tab) {
-  language = tab.id.replace("tab-", "");
-  for (const each of element("tabs").children) {
-    each.setAttribute("aria-selected", each === tab);
-    each.tabIndex = each === tab ? 0 : -1;
-  }
-  element("snippet").setAttribute("aria-labelledby", tab.id);
-  writeSnippet();
-}
-
-function moveTab(event) {
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!step) return;
-  const tabs = [...element("tabs").children];
-  const next = tabs.at((tabs.indexOf(event.target) + step) % tabs.length);
-  selectTab(next);
-  next.focus();
-}
-
-async function copySnippet() {
-  const text = element("snippet").textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch { // a plain http:// page has no clipboard, but may copy what is selected
-    getSelection().selectAllChildren(element("snippet"));
-    if (!document.execCommand("copy")) return setText("status", "Press Ctrl+C to copy.");
-  }
-  setText("copy", "Copied");
-  setText("status", "Copied.");
-  setTimeout(() => setText("copy", "Copy"), 2000);
+  };
 }
 
 // --- the model ---
 
 // Loaded once it is opened: most visitors let the server choose.
 let picker = null;
-const modelAsked = () => picker?.name ?? "";
+function modelAsked() {
+  return picker?.name ?? "";
+}
 
 async function openModels() {
   if (!element("models").open) return;
   const { ModelPicker } = await import("./models.js");
   picker ??= new ModelPicker({
     list: element("model-list"), hint: element("model-hint"), chosen: element("model-chosen"),
-    readKey: () => element("key").value.trim(),
-    readPicture: () => ({ scale: scaleAsked(), px: source?.size ? source.size.width * source.size.height : null }),
+    readKey: keyGiven,
+    readPicture: () => ({ scale: scaleAsked(), px: selected?.size ? selected.size.width * selected.size.height : null }),
   }, writeSnippet);
   await picker.refresh();
 }
 
 // --- events ---
+
+const ACTIONS = {
+  select(picture) {
+    show(picture);
+    element("viewer").scrollIntoView({ block: "nearest" });
+  },
+  retry(picture) {
+    if (keyGiven()) send([picture]);
+    else refuse("key", "The API key is missing.", "The server printed one at its first start.");
+  },
+  cancel: (picture) => (picture.isBusy ? queue.cancel([picture]) : remove(picture)),
+  measured(picture) {
+    strip.update(picture, scaleAsked());
+    describeAll();
+  },
+};
 
 const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
 
@@ -286,19 +300,25 @@ function listenToDrops() {
   document.addEventListener("dragenter", (event) => hasFiles(event) && mark(1));
   document.addEventListener("dragleave", (event) => hasFiles(event) && mark(-1));
   document.addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
-  document.addEventListener("drop", (event) => {
+  document.addEventListener("drop", async (event) => {
     if (!hasFiles(event)) return;
     event.preventDefault();
     mark(-depth);
-    choose(event.dataTransfer.files[0]);
+    choose(await readDropped(event.dataTransfer));
   });
 }
 
 listenToDrops();
-document.addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
-element("image").addEventListener("change", (event) => choose(event.target.files[0]));
+document.addEventListener("paste", (event) => choose(readPasted(event.clipboardData)));
+for (const id of ["image", "folder"]) element(id).addEventListener("change", ({ target }) => choose(readInput(target)));
+element("choose-folder").addEventListener("click", () => element("folder").click());
 element("sample").addEventListener("click", chooseSample);
-element("scales").addEventListener("change", () => { hintSize(); picker?.show(); writeSnippet(); });
+element("scales").addEventListener("change", () => {
+  for (const each of strip.pictures) strip.update(each, scaleAsked());
+  foreseeAll();
+  picker?.show();
+  writeSnippet();
+});
 element("zoom").addEventListener("change", ({ target }) => viewer.zoom(target.value === "fit" ? "fit" : Number(target.value)));
 element("key").addEventListener("input", writeSnippet);
 element("key").addEventListener("change", openModels);
@@ -308,9 +328,9 @@ for (const id of ["key", "image"]) {
 }
 element("with-key").addEventListener("change", writeSnippet);
 element("form").addEventListener("submit", submit);
-element("cancel").addEventListener("click", () => running?.abort());
-element("copy").addEventListener("click", copySnippet);
-element("tabs").addEventListener("keydown", moveTab);
-for (const tab of element("tabs").children) tab.addEventListener("click", () => selectTab(tab));
+element("cancel").addEventListener("click", () => queue.cancel([...run]));
+element("list").addEventListener("act", ({ detail: { action, picture } }) => ACTIONS[action](picture));
+addEventListener("beforeunload", (event) => run.length && event.preventDefault());
 writeSnippet();
+foreseeAll();
 viewer.showPair("assets/sample.jpg", "assets/sample-x4.jpg");

@@ -17,7 +17,7 @@ export async function upscale({ file, key, scale, model, signal, report }) {
   const began = performance.now();
   try {
     const xhr = await send({ file, key, scale, model, requestId, signal, report, watching });
-    if (xhr.status !== 200) throw await readRefusal(xhr, requestId);
+    if (xhr.status !== 200) throw await readRefusal(xhr, requestId, scale);
     return {
       blob: xhr.response,
       timing: xhr.getResponseHeader("Server-Timing"),
@@ -65,7 +65,7 @@ function send({ file, key, scale, model, requestId, signal, report, watching }) 
   });
 }
 
-async function readRefusal(xhr, requestId) {
+async function readRefusal(xhr, requestId, scale) {
   const body = await xhr.response.text().then(JSON.parse).catch(() => ({}));
   return new Refusal({
     status: xhr.status,
@@ -73,6 +73,7 @@ async function readRefusal(xhr, requestId) {
     text: body.error,
     requestId: xhr.getResponseHeader("X-Request-Id") ?? requestId,
     retryAfterS: Number(xhr.getResponseHeader("Retry-After")) || 0,
+    scale,
   });
 }
 

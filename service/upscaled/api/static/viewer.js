@@ -23,6 +23,7 @@ export class Viewer {
   #size = { width: 1, height: 1 };
   #box = { left: 0, top: 0, width: 1, height: 1 };
   #isPair = false;
+  #turn = 0; // of what is to be shown: what was asked for before loads in vain
 
   constructor(parts, onZoom) {
     this.#parts = parts;
@@ -35,21 +36,27 @@ export class Viewer {
     stage.addEventListener("dblclick", (event) => this.#toggleZoom(event));
   }
 
-  // Show the source alone: its size, or a rejection where the browser cannot read it.
+  // Show the source alone: its size, null if another was asked for meanwhile, or a rejection where the
+  // browser cannot read it.
   async showSource(url) {
+    const turn = ++this.#turn;
     const source = await load(url);
+    if (turn !== this.#turn) return null;
     this.#show(source, null, source.naturalWidth, source.naturalHeight);
     return this.#size;
   }
 
-  // Show both, at the size of the result: { before, after } as sizes.
+  // Show both, at the size of the result: { before, after } as sizes, or as above.
   async showPair(beforeUrl, afterUrl) {
+    const turn = ++this.#turn;
     const [source, result] = await Promise.all([load(beforeUrl).catch(() => null), load(afterUrl)]);
+    if (turn !== this.#turn) return null;
     this.#show(source, result, result.naturalWidth, result.naturalHeight);
     return { before: source && sizeOf(source), after: this.#size };
   }
 
   clear() {
+    this.#turn++;
     this.#show(null, null, 1, 1);
   }
 

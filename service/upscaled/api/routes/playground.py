@@ -1,0 +1,68 @@
+"""Render the page at `/`: its template, with the limits that this server has.
+
+The page words its hints and errors by these figures, so that it promises nothing that the server
+refuses.
+"""
+
+import html
+import json
+from importlib.resources import files
+from string import Template
+from typing import Any, Final
+
+from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, SCALES, Settings
+from upscaled.image.formats.table import FORMATS
+
+_MEBIBYTE: Final = 1024 * 1024
+_SUFFIXES: Final = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "TIFF": (".tif", ".tiff"),
+    "HEIC": (".heic", ".heif"),
+}
+"""Suffixes of file names, where they are more than the format's own name."""
+_NAMES: Final = {"WEBP": "WebP"}
+"""Names in a text, where they are not written in capitals."""
+
+
+def render_playground(settings: Settings) -> str:
+    """Return the page at `/` as HTML."""
+    template = (files("upscaled.api") / "static" / "playground.html").read_text("utf-8")
+    suffixes = [suffix for name in _taken(settings) for suffix in _suffixes(name)]
+    return Template(template).substitute(
+        limits=html.escape(json.dumps(describe_limits(settings))),
+        accept=",".join([*(f"image/{name.lower()}" for name in _taken(settings)), *suffixes]),
+        formats=", ".join(_NAMES.get(name, name) for name in _taken(settings)),
+        max_file=describe_bytes(settings.max_file_bytes),
+    )
+
+
+def describe_limits(settings: Settings) -> dict[str, Any]:
+    """Return the limits on pictures as the page's scripts read them: sides in pixels.
+
+    Keys: `sides` (the longest side of an input, by scale), `minSide` and `resultSide` (the longest
+    of a result), `file` (the largest file, in words), `suffixes` (of the names of pictures).
+    """
+    return {
+        "sides": {str(scale): settings.max_input_side_px(scale) for scale in SCALES},
+        "minSide": MIN_INPUT_SIDE_PX,
+        "resultSide": MAX_OUTPUT_SIDE_PX,
+        "file": describe_bytes(settings.max_file_bytes),
+        "suffixes": [suffix for name in _taken(settings) for suffix in _suffixes(name)],
+    }
+
+
+def describe_bytes(size_bytes: int) -> str:
+    """Return a limit on a file's size in words, never more than it is."""
+    if size_bytes < _MEBIBYTE:
+        return f"{size_bytes // 1024} KiB"
+    tenths = size_bytes * 10 // _MEBIBYTE
+    return f"{tenths / 10:g} MiB"
+
+
+def _taken(settings: Settings) -> list[str]:
+    """Return the names of the formats that this server decodes, in the table's order."""
+    return [name for name in FORMATS if name in settings.formats]
+
+
+def _suffixes(format_name: str) -> tuple[str, ...]:
+    return _SUFFIXES.get(format_name, (f".{format_name.lower()}",))

@@ -1,0 +1,143 @@
+// The pictures that were chosen, and the queue that upscales them: two at once, each until it is done.
+
+import { Refusal } from "./errors.js";
+import { upscale } from "./request.js";
+import { nameResult } from "./text.js";
+
+const AT_ONCE = 2;
+const MOST_TRIES = 20; // of a picture that the server answers 429
+const PAUSE_S = 2; // after a 429 without Retry-After
+// What every other picture would be answered, too.
+const FOR_ALL = new Set(["invalid_auth_token", "insufficient_api_credits"]);
+
+/* `state` is new, waiting, running, done or failed. `result`: { url, name, scale, blob, model ... } of the
+   last time that it was done; `error`: the Refusal of the last time that it failed. */
+export class Picture {
+  state = "new";
+  size = null;
+  progress = null;
+  result = null;
+  error = null;
+
+  // `path`: the file's name, behind the folder that was chosen with it.
+  constructor({ file, path = file.name }) {
+    Object.assign(this, { file, path, url: URL.createObjectURL(file) });
+  }
+
+  get name() {
+    return this.path.split("/").at(-1);
+  }
+
+  get isBusy() {
+    return this.state === "waiting" || this.state === "running";
+  }
+
+  finish(answer, scale) {
+    this.forgetResult();
+    const { blob } = answer;
+    const name = nameResult(this.name, scale, blob.type);
+    this.result = { ...answer, scale, name, url: URL.createObjectURL(blob) };
+  }
+
+  forgetResult() {
+    if (this.result) URL.revokeObjectURL(this.result.url);
+  }
+
+  forget() {
+    this.forgetResult();
+    URL.revokeObjectURL(this.url);
+  }
+}
+
+/* `note` is called with each picture whose state or progress has changed. */
+export class Queue {
+  #note;
+  #waiting = [];
+  #lanes = 0;
+  #resumesAt = 0; // when the server takes requests again, in the clock of performance.now()
+
+  constructor(note) {
+    this.#note = note;
+  }
+
+  // `options`: { key, scale, model } of their requests.
+  add(pictures, options) {
+    for (const picture of pictures) {
+      picture.stop = new AbortController();
+      Object.assign(picture, { options, error: null, progress: { phase: "wait" } });
+      this.#set(picture, "waiting");
+    }
+    this.#waiting.push(...pictures);
+    const lanes = Math.min(AT_ONCE - this.#lanes, this.#waiting.length);
+    for (let lane = 0; lane < lanes; lane++) this.#work();
+  }
+
+  cancel(pictures) {
+    const waiting = pictures.filter(({ state }) => state === "waiting");
+    this.#waiting = this.#waiting.filter((each) => !waiting.includes(each));
+    for (const picture of pictures) picture.stop.abort();
+    for (const picture of waiting) this.#putBack(picture);
+  }
+
+  async #work() {
+    this.#lanes++;
+    try {
+      while (this.#waiting.length) await this.#run(this.#waiting.shift());
+    } finally {
+      this.#lanes--;
+    }
+  }
+
+  async #run(picture) {
+    const { options, stop: { signal } } = picture;
+    const report = (progress) => {
+      picture.progress = progress;
+      this.#note(picture);
+    };
+    report({ phase: "send", done: 0, total: picture.file.size });
+    this.#set(picture, "running");
+    try {
+      picture.finish(await this.#ask({ ...options, file: picture.file, signal, report }), options.scale);
+      this.#set(picture, "done");
+    } catch (error) {
+      if (error.name === "AbortError") return this.#putBack(picture);
+      if (!(error instanceof Refusal)) throw error;
+      picture.error = error;
+      if (FOR_ALL.has(error.code)) this.cancel([...this.#waiting]);
+      this.#set(picture, "failed");
+    }
+  }
+
+  // Where the server is busy, again when it says so.
+  async #ask(request) {
+    for (let tries = 1; ; tries++) {
+      await this.#pause(request);
+      try {
+        return await upscale(request);
+      } catch (error) {
+        if (error.status !== 429 || tries === MOST_TRIES) throw error;
+        const seconds = error.retryAfterS || PAUSE_S;
+        this.#resumesAt = Math.max(this.#resumesAt, performance.now() + 1000 * seconds);
+      }
+    }
+  }
+
+  async #pause({ signal, report }) {
+    for (;;) {
+      if (signal.aborted) throw new DOMException("cancelled", "AbortError");
+      const seconds = (this.#resumesAt - performance.now()) / 1000;
+      if (seconds <= 0) return;
+      report({ phase: "pause", remainingS: seconds });
+      await new Promise((resolve) => setTimeout(resolve, Math.min(1, seconds) * 1000));
+    }
+  }
+
+  #putBack(picture) {
+    this.#set(picture, picture.result ? "done" : "new");
+  }
+
+  #set(picture, state) {
+    picture.state = state;
+    this.#note(picture);
+  }
+}

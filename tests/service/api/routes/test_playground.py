@@ -1,0 +1,76 @@
+"""The page at / states the limits of the server that it comes from."""
+
+import html
+import json
+import re
+from importlib.resources import files
+
+import pytest
+
+from tests.service.api.serving import MakeService, Service
+from upscaled.api.routes.playground import describe_bytes, describe_limits
+from upscaled.config import load_settings
+
+MOST_BYTES = 80_000
+PICTURES = (".jpg", ".svg")
+DOCUMENTATION = ("docs.html", "docs.js", "document.html")
+
+
+def read_limits(page: str) -> object:
+    (limits,) = re.findall(r'data-limits="([^"]+)"', page)
+    return json.loads(html.unescape(limits))
+
+
+def test_the_page_holds_the_limits_of_a_server_without_settings(service: Service) -> None:
+    page = service.get("/").text
+    limits = read_limits(page)
+    assert limits == describe_limits(service.settings)
+    assert limits == {
+        "sides": {"2": 3000, "4": 1500},
+        "minSide": 64,
+        "resultSide": 6000,
+        "file": "25 MiB",
+        "suffixes": [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"],
+    }
+    assert "JPEG, PNG, WebP, up to 25 MiB" in page
+    assert 'accept="image/jpeg,image/png,image/webp,.jpg,.jpeg,.jpe,.jfif,.png,.webp"' in page
+    assert "$" not in page
+
+
+def test_the_page_holds_the_limits_that_settings_widen(make_service: MakeService) -> None:
+    service = make_service(
+        max_input_side_x4=2000, max_file_bytes=40 * 1024 * 1024, extra_formats=("tiff", "avif")
+    )
+    page = service.get("/").text
+    assert '"4": 2000' in html.unescape(page)
+    assert "JPEG, PNG, WebP, AVIF, TIFF, up to 40 MiB" in page
+    assert ".avif,.tif,.tiff" in page
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "words"),
+    [
+        (1024, "1 KiB"),
+        (1024 * 1024 - 1, "1023 KiB"),
+        (1024 * 1024, "1 MiB"),
+        (1_999_999, "1.9 MiB"),
+        (25 * 1024 * 1024, "25 MiB"),
+        (25 * 1024 * 1024 - 1, "24.9 MiB"),
+    ],
+)
+def test_a_limit_in_words_is_never_more_than_it_is(size_bytes: int, words: str) -> None:
+    assert describe_bytes(size_bytes) == words
+    settings = load_settings({}, max_file_bytes=size_bytes)
+    assert describe_limits(settings)["file"] == words
+
+
+def test_all_that_the_page_loads_is_small() -> None:
+    """Pictures aside. Uncompressed, as the service sends it."""
+    static = files("upscaled.api") / "static"
+    loaded = [
+        file
+        for file in static.iterdir()
+        if not file.name.endswith(PICTURES) and file.name not in DOCUMENTATION
+    ]
+    assert len(loaded) > 10
+    assert sum(len(file.read_bytes()) for file in loaded) < MOST_BYTES
