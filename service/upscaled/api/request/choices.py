@@ -4,7 +4,7 @@ Each is a header `X-Upscale-Format` or a field `x_upscale_format` of the form or
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,23 +69,28 @@ class _Options:
     headers: Headers
     fields: Mapping[str, object]
 
-    def values(self, header: str) -> list[str]:
-        """Return the texts of an option: one for each header, and the field's where it differs."""
-        values = self.headers.getlist(header)
+    def values(self, header: str, spell: Callable[[str], str] = str) -> list[str]:
+        """Return the texts of an option: one for each header, and the field's where it differs.
+
+        Args:
+            spell: gives one spelling to texts that mean the same.
+        """
+        values = [spell(text) for text in self.headers.getlist(header)]
         field = self.fields.get(header.lower().replace("-", "_"))
         if field is None:
             return values
         is_number = isinstance(field, int) and not isinstance(field, bool)
-        text = str(field) if isinstance(field, str) or is_number else ""  # no option takes ""
+        # No option takes "".
+        text = spell(str(field)) if isinstance(field, str) or is_number else ""
         return values if text in values else [*values, text]
 
-    def value(self, header: str) -> str | None:
-        """Return the text of an option; None where it is not there.
+    def value(self, header: str, spell: Callable[[str], str]) -> str | None:
+        """Return the text of an option, spelt by `spell`; None where it is not there.
 
         Raises:
             InvalidParameter: it is there twice, or with two values.
         """
-        values = self.values(header)
+        values = self.values(header, spell)
         if len(values) > 1:
             raise InvalidParameter(f"{header} must be sent once")
         return values[0] if values else None
@@ -96,13 +101,17 @@ class _Options:
         Raises:
             InvalidParameter: it is no such number, or there twice.
         """
-        text = self.value(header)
+        text = self.value(header, _without_zeros)
         if text is None:
             return None
         number = int(text) if _DIGITS.fullmatch(text) else 0
         if not 1 <= number <= most:
             raise InvalidParameter(f"{header} must be a whole number from 1 to {most}")
         return number
+
+
+def _without_zeros(text: str) -> str:
+    return str(int(text)) if _DIGITS.fullmatch(text) else text
 
 
 def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, OutputChoice]:
@@ -123,12 +132,12 @@ def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, O
 
 
 def _read_format(options: _Options) -> str:
-    text = options.value(FORMAT_HEADER)
-    if text is None:
+    form = options.value(FORMAT_HEADER, str.lower)
+    if form is None:
         return ""
-    if text.lower() not in OUTPUT_FORMATS:
+    if form not in OUTPUT_FORMATS:
         raise InvalidParameter(f"{FORMAT_HEADER} must be one of {_FORMAT_NAMES}")
-    return text.lower()
+    return form
 
 
 def _read_quality(options: _Options, form: str) -> int | None:

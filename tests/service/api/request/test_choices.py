@@ -40,9 +40,20 @@ def test_headers_and_fields_say_the_same(form: str, quality: str) -> None:
     assert read(headers, x_upscale_format=form, x_upscale_quality=int(quality)) == expected
 
 
+@pytest.mark.parametrize(("header", "field"), [("jpeg", "JPEG"), ("WebP", "webp")])
+@pytest.mark.parametrize(("digits", "number"), [("80", "080"), ("080", 80)])
+def test_a_header_and_a_field_may_spell_one_value_differently(
+    header: str, field: str, digits: str, number: object
+) -> None:
+    headers = [("X-Upscale-Format", header), ("X-Upscale-Quality", digits)]
+    chosen = read(headers, x_upscale_format=field, x_upscale_quality=number)
+    assert chosen == OutputChoice(header.lower(), 80)
+
+
 @pytest.mark.parametrize(
     ("headers", "fields", "text"),
     [
+        ({"Model": "a"}, {"x_upscale_model": "A"}, "X-Upscale-Model must be sent once"),
         ({"Format": "gif"}, {}, "X-Upscale-Format must be one of jpeg, png, webp, avif, lossless"),
         ({"Format": ""}, {}, "X-Upscale-Format must be one of"),
         ({}, {"x_upscale_format": ["png"]}, "X-Upscale-Format must be one of"),
