@@ -37,6 +37,7 @@ from upscaled.image.types import Header
 from upscaled.logs import event
 from upscaled.upscale.cancellation import Cancellation, Cancelled
 from upscaled.upscale.core import Core
+from upscaled.upscale.expectation import expect_upscale
 from upscaled.upscale.model_choice import rungs_for
 from upscaled.upscale.result import Result, decide_local_output
 from upscaled_models.errors import EngineOutOfMemory
@@ -77,7 +78,7 @@ class FileUpscaler:
     """Upscaler of files at one scale, for any number of threads; `listener` hears of each tile.
 
     choice: the wishes for all results. suffix: of their names, in place of "-x4". target:
-    the result's file, where there is one picture.
+    the result's file, where there is one picture. is_dry: work out what would be done, no more.
     """
 
     core: Core
@@ -88,6 +89,7 @@ class FileUpscaler:
     choice: OutputChoice = NO_CHOICE
     suffix: str = ""
     target: Path | None = None
+    is_dry: bool = False
     pixels: PixelSemaphore = field(default_factory=lambda: PixelSemaphore(MAX_CANVAS_PX))
 
     @property
@@ -157,11 +159,26 @@ class FileUpscaler:
         )
         if isinstance(reservation, ExistingResult):
             return replace(outcome, result=reservation.target, record=reservation.record)
+        if self.is_dry:
+            return self._expect(reservation, header, output, outcome)
         try:
             return self._fill(reservation, data, output, outcome)
         except BaseException:
             self.store.release(reservation)
             raise
+
+    def _expect(
+        self, reservation: ReservedPath, header: Header, output: OutputSpec, outcome: Outcome
+    ) -> Outcome:
+        """Return the outcome that the file would have; its path stays reserved."""
+        outcome = replace(
+            outcome, result=reservation.target, expected_px=(output.width_px, output.height_px)
+        )
+        content = reservation.source_sha256, reservation.fingerprint
+        if self.store.output.find_identical(*content):
+            return replace(outcome, kind=Kind.COPIED)
+        expected = expect_upscale(self.core, header, self.scale, output)
+        return replace(outcome, kind=Kind.UPSCALED, expected=expected)
 
     def _find_paths(self, source: Source, name: str, output: OutputSpec) -> Iterator[PurePath]:
         """Find the paths that the result may have, the best first.

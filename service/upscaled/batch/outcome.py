@@ -1,10 +1,12 @@
 """Outcomes of the files of a batch, and their summary."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from upscaled.batch.journal import Record
+from upscaled.upscale.expectation import Expectation
 from upscaled.upscale.result import Timings
 
 
@@ -32,6 +34,12 @@ _WORDS: Final = {
     Kind.UNSUPPORTED: "in formats that are not enabled",
     Kind.FAILED: "failed",
 }
+_WORDS_BEFORE: Final = _WORDS | {
+    Kind.UPSCALED: "to upscale",
+    Kind.COPIED: "to copy from results of the same content",
+    Kind.FAILED: "to fail",
+}
+"""The same words for a dry run."""
 _NO_TIMINGS: Final = Timings(0, 0, 0, 0)
 
 
@@ -42,6 +50,7 @@ class Outcome:
     source, result: their whole names. record: describes that; None while another thread makes it.
     error_code, error: of the contract, and in words. source_px: (width, height). seconds: from
     reading to writing, in turn with other files; the stages of `timings` are within it.
+    expected, expected_px: what it would take, and the result's (width, height), in a dry run.
     """
 
     source: str
@@ -54,6 +63,8 @@ class Outcome:
     source_px: tuple[int, int] | None = None
     timings: Timings = _NO_TIMINGS
     seconds: float = 0
+    expected: Expectation | None = None
+    expected_px: tuple[int, int] | None = None
 
     @property
     def is_image(self) -> bool:
@@ -63,7 +74,7 @@ class Outcome:
     @property
     def result_px(self) -> tuple[int, int] | None:
         """Return the width and height of the result."""
-        return (self.record.width_px, self.record.height_px) if self.record else None
+        return (self.record.width_px, self.record.height_px) if self.record else self.expected_px
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON line of this file.
@@ -88,6 +99,17 @@ class Outcome:
             "encode_s": round(self.timings.encode_s, 4),
         }
 
+    def to_dry_json(self) -> dict[str, Any]:
+        """Return the JSON line of this file in a dry run: `outcome` is the one that it would have.
+
+        models: the names that it may come to. expected_s: of the device.
+        """
+        models = list(self.expected.models) if self.expected else None
+        expected_s = round(self.expected.device_s, 2) if self.expected else None
+        timings = ("seconds", "decode_s", "network_s", "encode_s", "result_bytes", "model")
+        line = {name: value for name, value in self.to_json().items() if name not in timings}
+        return {**line, "models": models, "expected_s": expected_s}
+
 
 class Listener(Protocol):
     """Listener to a batch as it runs."""
@@ -101,16 +123,22 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class Summary:
-    """Counts of all outcomes so far; `result_megapixels` are those of what was upscaled."""
+    """Counts of all outcomes so far.
+
+    result_megapixels: of what was upscaled. expected_s: seconds of the device in a dry run.
+    """
 
     counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     result_megapixels: float = 0
+    expected_s: float = 0
 
     def add(self, outcome: Outcome) -> None:
         """Count one outcome."""
         self.counts[outcome.kind] += 1
         if outcome.kind is Kind.UPSCALED and outcome.record:
             self.result_megapixels += outcome.record.width_px * outcome.record.height_px / 1e6
+        if outcome.expected:
+            self.expected_s += outcome.expected.device_s
 
     @property
     def files(self) -> int:
@@ -129,14 +157,27 @@ class Summary:
 
     def describe(self, seconds: float) -> str:
         """Describe the batch in words, without what did not occur."""
-        counts = [
-            f"{number} {words}"
-            for kind, words in _WORDS.items()
-            if (number := self.counts[kind]) or kind is Kind.UPSCALED
-        ]
-        text = f"{', '.join(counts)}; {seconds:.1f} s"
+        text = f"{self._describe_counts(_WORDS)}; {seconds:.1f} s"
         if self.result_megapixels:
             figures = self.to_json(seconds)
             text += f", {figures['images_per_s']:.2f} images/s"
             text += f", {figures['megapixels_per_s']:.2f} megapixels/s"
         return text
+
+    def to_dry_json(self) -> dict[str, Any]:
+        """Return the last JSON line of a dry run."""
+        counts = {str(kind): number for kind, number in self.counts.items()}
+        return {**counts, "expected_s": round(self.expected_s, 2)}
+
+    def describe_dry(self) -> str:
+        """Describe in words what a batch would do."""
+        return (
+            f"{self._describe_counts(_WORDS_BEFORE)}; about {self.expected_s:.1f} s of the device"
+        )
+
+    def _describe_counts(self, words: Mapping[Kind, str]) -> str:
+        return ", ".join(
+            f"{number} {text}"
+            for kind, text in words.items()
+            if (number := self.counts[kind]) or kind is Kind.UPSCALED
+        )

@@ -109,12 +109,13 @@ class OutputStore:
     """Store of the results in one output: who may write where.
 
     is_overwriting: whether what was not made by this program, or was changed since, may be
-    replaced.
+    replaced. is_dry: leave the output as it is: reservations hold within this process alone.
     """
 
-    def __init__(self, output: Output, *, is_overwriting: bool) -> None:
+    def __init__(self, output: Output, *, is_overwriting: bool, is_dry: bool = False) -> None:
         self.output = output
         self._is_overwriting = is_overwriting
+        self._is_dry = is_dry
         self._changed = threading.Condition()
         self._sources: dict[PurePath, str] = {}
         """By path: the source that it is reserved for."""
@@ -122,7 +123,8 @@ class OutputStore:
         """Paths of which a thread finds out whose they are; the others wait for that."""
 
     def __enter__(self) -> Self:
-        self.output.recover()
+        if not self._is_dry:
+            self.output.recover()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -202,7 +204,8 @@ class OutputStore:
         if entry.is_intact and entry.is_of(*content):
             return ExistingResult(target, entry.record)
         reservation = ReservedPath(path, target, source, *content, entry)
-        self.output.begin(reservation)
+        if not self._is_dry:
+            self.output.begin(reservation)
         return reservation
 
 

@@ -18,11 +18,14 @@ class BatchReport:
     Standard output gets a line for each image: JSON where it is no terminal or `is_json`. Failures
     and the summary go to standard error too. The bar is drawn where there is a terminal for it.
     Where standard output is taken by a picture, standard error alone gets lines, and where that is
-    no terminal only those of failures.
+    no terminal only those of failures. In a dry run (`is_dry`) the lines say what would be done.
     """
 
-    def __init__(self, *, is_json: bool, is_stdout_taken: bool = False) -> None:
+    def __init__(
+        self, *, is_json: bool, is_stdout_taken: bool = False, is_dry: bool = False
+    ) -> None:
         self.summary = Summary()
+        self._is_dry = is_dry
         self._is_stdout_taken = is_stdout_taken
         self._is_json = not is_stdout_taken and (is_json or not _is_terminal(sys.stdout))
         self._parts: dict[str, float] = {}
@@ -63,7 +66,8 @@ class BatchReport:
         self.summary.add(outcome)
         self._parts.pop(outcome.source, None)
         if outcome.is_image and self._is_json:
-            print(json.dumps(outcome.to_json()), flush=True)
+            line = outcome.to_dry_json() if self._is_dry else outcome.to_json()
+            print(json.dumps(line), flush=True)
         if outcome.kind in (Kind.FAILED, Kind.UNSUPPORTED):
             self._print(f"upscaled: {outcome.source}: {outcome.error}")
         elif outcome.is_image and not self._is_json:
@@ -75,9 +79,10 @@ class BatchReport:
         if self._is_stdout_taken and not self.has_bar:
             return
         seconds = time.monotonic() - self._started
+        summary = self.summary.to_dry_json() if self._is_dry else self.summary.to_json(seconds)
         if self._is_json:
-            print(json.dumps({"summary": self.summary.to_json(seconds)}), flush=True)
-        self._print(self.summary.describe(seconds))
+            print(json.dumps({"summary": summary}), flush=True)
+        self._print(self.summary.describe_dry() if self._is_dry else self.summary.describe(seconds))
 
     def _advance(self) -> None:
         completed = self.summary.files + sum(list(self._parts.values()))
@@ -106,6 +111,9 @@ def _describe(outcome: Outcome) -> str:
     text = outcome.result or outcome.source
     if outcome.result_px:
         text += f"  {outcome.result_px[0]} x {outcome.result_px[1]} px"
+    if outcome.expected is not None:
+        models = " or ".join(outcome.expected.models)
+        return f"{text}  by {models} in about {outcome.expected.device_s:.1f} s"
     if outcome.kind is Kind.UPSCALED and outcome.record:
         return f"{text}  by {outcome.record.model} in {outcome.seconds:.1f} s"
     return f"{text}  {'done already' if outcome.kind is Kind.SKIPPED else 'copied'}"

@@ -25,9 +25,8 @@ from upscaled.cli.batch import (
     Model,
     Overwrite,
     Scale,
-    is_same_place,
-    parse_place,
 )
+from upscaled.cli.batch_places import is_same_place, parse_place
 from upscaled.cli.batch_report import BatchReport
 from upscaled.cli.output_options import (
     Format,
@@ -72,6 +71,12 @@ IgnoresUnsupported = Annotated[
         help="exit status 0 also where pictures are in formats that are not enabled",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="report what would be done, by which models, and how long; do nothing"
+    ),
+]
 
 
 def run(
@@ -89,6 +94,7 @@ def run(
     width_px: Width = None,
     height_px: Height = None,
     suffix: Suffix = "",
+    is_dry: DryRun = False,
 ) -> None:
     """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through
     (or has 16 bits a channel, and UPSCALED_DEEP_PNG is set).
@@ -117,6 +123,11 @@ def run(
     delete it, with the results, to begin anew. A run that was killed goes on
     where it was. What this command did not make is never replaced.
 
+    --dry-run opens the models and reads the files, but upscales and writes
+    nothing: outcome is then the one that a run would have, and models and
+    expected_s (seconds of the device) take the place of the timings. The
+    first start on a machine measures, as always.
+
     On a terminal there is a bar. Elsewhere standard output has one JSON
     object a line for each image: source, result, outcome (upscaled, copied,
     skipped, unsupported, failed), error_code and error (null where it went
@@ -132,7 +143,7 @@ def run(
     place = find_place(output_dir)
     _check_call(files, place, ends_in_null=ends_in_null)
     if place.is_for_one:
-        _check_single(files, place, is_json=is_json)
+        _check_single(files, place, is_json=is_json, is_dry=is_dry)
     batch = BatchCommand(
         scale,
         model,
@@ -149,6 +160,7 @@ def run(
         ),
         suffix=suffix,
         target=place.target,
+        is_dry=is_dry,
     )
     batch.run(_list_sources(batch, files, place, b"\0" if ends_in_null else b"\n"))
     _exit_by_outcome(batch, place, ignores_unsupported=ignores_unsupported)
@@ -174,12 +186,12 @@ def _check_call(files: list[str], place: ResultPlace, *, ends_in_null: bool) -> 
             raise typer.BadParameter(f"{source} is the output folder itself")
 
 
-def _check_single(files: list[str], place: ResultPlace, *, is_json: bool) -> None:
+def _check_single(files: list[str], place: ResultPlace, *, is_json: bool, is_dry: bool) -> None:
     """Refuse what cannot be where `-o` takes the result of one picture."""
     what = "one file" if place.target else "standard output"
     if len(files) != 1 or not (files[0] == LIST or Path(files[0]).is_file()):
         raise typer.BadParameter(f"-o {place.text} is {what}: give the name of one picture, or -")
-    if is_json and place.target is None:
+    if is_json and place.target is None and not is_dry:
         raise typer.BadParameter("--json: standard output has the picture")
     if files[0] == LIST:
         return

@@ -10,7 +10,7 @@ import typer
 
 from upscaled.batch.s3_url import S3Url
 from upscaled.batch.standard_streams import STREAM, OutputStream
-from upscaled.cli.batch import parse_place
+from upscaled.cli.batch_places import parse_place
 from upscaled.image.output import MAX_QUALITY, OUTPUT_FORMATS, OutputChoice
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX
 

@@ -15,10 +15,8 @@ from upscaled.cli.batch import (
     Model,
     Overwrite,
     Scale,
-    is_same_place,
-    parse_place,
-    require_readable_bucket,
 )
+from upscaled.cli.batch_places import is_same_place, parse_place, require_readable_bucket
 
 InputDir = Annotated[
     str, typer.Argument(metavar="IN", help="folder that files arrive in, or s3://BUCKET/PREFIX")
