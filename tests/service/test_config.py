@@ -77,6 +77,7 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "rate_per_s": (["0.001", "1000000"], ["0", "0.0009", "-1", "1000000.5", "nan", "inf"]),
     "rate_burst": (["1", "1000000"], ["0", "1000001"]),
     "metering": (["true", "false", "1", "0", "on", "off", "True"], ["2", "maybe"]),
+    "usage_retention_days": (["1", "36500"], ["0", "36501", "1.5"]),
     "max_input_side_x2": (["64", "6000"], ["63", "6001"]),
     "max_input_side_x4": (["64", "6000"], ["63", "6001"]),
     "max_file_bytes": (["1024", str(2**31)], ["1023", str(2**31 + 1)]),

@@ -30,6 +30,7 @@ from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.api.telemetry.tracing import Tracing, open_tracing
+from upscaled.api.telemetry.usage_recorder import UsageRecorder
 from upscaled.api.webhook_sender import WebhookSender
 from upscaled.config import Settings
 from upscaled.fetch.client import FetchClient
@@ -85,11 +86,12 @@ def _build_context(
     settings: Settings, executor: Executor, state: State, tracing: Tracing | None
 ) -> Context:
     """Put together what all requests share."""
-    metrics, progress_tracker = Metrics(), ProgressTracker()
+    metrics, progress_tracker, usage = Metrics(), ProgressTracker(), UsageRecorder(state.usage)
     observers = [
         metrics.observe,
         *([tracing.observe] if tracing else []),  # gives the log its trace's id
         log_request,
+        usage.observe,
     ]
     fetcher, budget = FetchClient(FetchOptions.of(settings)), build_budget(settings)
     relay_url = settings.advertised_url if state.database.is_server else ""
@@ -109,6 +111,7 @@ def _build_context(
         webhook_sender=WebhookSender(settings, state, fetcher=fetcher, metrics=metrics),
         state_probe=StateProbe(state),
         reporter=Reporter(observers),
+        usage=usage,
     )
     metrics.open_requests.set_function(lambda: context.reporter.in_flight)
     metrics.credits_pending.set_function(lambda: len(state.credits.pending))
@@ -135,6 +138,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(context.webhook_sender.run_forever()),
         asyncio.create_task(context.state_probe.run_for_ever()),
         asyncio.create_task(release_pending_credits(context.state, context.metrics)),
+        asyncio.create_task(context.usage.run_forever()),
     ]
     try:
         yield
@@ -145,6 +149,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await context.executor.stop(context.settings.shutdown_grace_s)
         await context.fetcher.close()
         await context.reporter.close()
+        await context.usage.close()
         if app.state.tracing:
             await asyncio.to_thread(app.state.tracing.close)
 

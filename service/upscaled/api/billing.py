@@ -12,6 +12,7 @@ from upscaled.api.cancellation import run_to_end
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.logs import event
 from upscaled.state import DatabaseFailed, Hold, PaidResult, State
+from upscaled.state.ledger import IMAGE_PRICE
 
 CAPTURE_RETRIES_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
 """The work is done: a database server that is being restarted is worth a moment's wait."""
@@ -22,12 +23,16 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class Charge:
-    """The cost of one request; none where `hold` is None, metering being off."""
+    """The cost of one request; none where `hold` is None, metering being off.
+
+    captured: credits taken for good.
+    """
 
     def __init__(self, state: State, hold: Hold | None, metrics: Metrics) -> None:
         self._state = state
         self._hold = hold
         self._metrics = metrics
+        self.captured = 0
 
     async def capture(self, paid: PaidResult | None = None) -> None:
         """Take the held credit for good, and remember the stored result that it pays for.
@@ -49,6 +54,7 @@ class Charge:
                 await asyncio.sleep(wait_s)
         else:
             await run_to_end(step())
+        self.captured = IMAGE_PRICE
         self._metrics.note_credit("captured")
 
     async def release(self) -> None:

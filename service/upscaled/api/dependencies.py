@@ -15,6 +15,7 @@ from upscaled.api.progress_relay import ProgressRelay
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import AccessRecord, Reporter, record_of
 from upscaled.api.telemetry.metrics import Metrics
+from upscaled.api.telemetry.usage_recorder import UsageRecorder
 from upscaled.api.webhook_sender import WebhookSender
 from upscaled.config import Settings
 from upscaled.errors import InvalidAuthToken
@@ -47,6 +48,7 @@ class Context:
     relay: ProgressRelay
     state_probe: StateProbe
     reporter: Reporter
+    usage: UsageRecorder
 
 
 async def _get_context(request: Request) -> Context:
@@ -73,7 +75,7 @@ async def authenticate(
     api_key = await asyncio.to_thread(context.state.keys.verify, secret) if secret else None
     if api_key is None:
         raise InvalidAuthToken
-    record.key_name = api_key.name
+    record.key_id, record.key_name = api_key.id, api_key.name
     return api_key
 
 

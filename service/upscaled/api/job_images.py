@@ -10,9 +10,11 @@ from upscaled.api.source import build_request, fetch_source, read_checked_header
 from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.fetch.client import FetchClient
+from upscaled.image.types import Header
 from upscaled.pool.executor import Executor
 from upscaled.state import State
 from upscaled.state.job_rows import StoredJob
+from upscaled.state.usage import MadeImage
 from upscaled.upscale.result import Result
 
 
@@ -33,11 +35,15 @@ class Tiles:
 
 @dataclass(frozen=True, slots=True)
 class JobImage:
-    """A stored result, the name it is stored under, and the size of its source."""
+    """A stored result, the name it is stored under, and the size of its source.
+
+    made: the result as it is recorded.
+    """
 
     result: Result
     file_name: str
     source_bytes: int
+    made: MadeImage
 
 
 class StoreFailed(InternalError):
@@ -86,14 +92,14 @@ class JobImages:
         results = self._state.job_results
         with self._budget.share(job.key_id) as share:
             source = await self._read_source(job, share)
-            result = await self._compute(job, source, tiles)
+            header = await read_checked_header(source, job.order.scale, self._settings)
+            result = await self._compute(job, source, header, tiles)
         with _reporting_store():
             storing = results.store(result.data, result.media_type)
             file_name = await run_to_end(storing, results.delete)
-        return JobImage(result, file_name, len(source))
+        return JobImage(result, file_name, len(source), _describe(header, result))
 
-    async def _compute(self, job: StoredJob, source: bytes, tiles: Tiles) -> Result:
-        header = await read_checked_header(source, job.order.scale, self._settings)
+    async def _compute(self, job: StoredJob, source: bytes, header: Header, tiles: Tiles) -> Result:
         request = build_request(
             job.id,
             header,
@@ -129,3 +135,13 @@ class JobImages:
             raise InternalError(detail="the source of a job is not there")
         share.take(len(source))
         return source
+
+
+def _describe(header: Header, result: Result) -> MadeImage:
+    return MadeImage(
+        result.model,
+        result.media_type.removeprefix("image/"),
+        header.width_px * header.height_px,
+        result.width_px * result.height_px,
+        result.timings.device_s,
+    )

@@ -242,7 +242,7 @@ class JobRunner:
             self._jobs.finish,
             claimed,
             PaidResult(image.file_name, result.media_type),
-            model=result.model,
+            image=image.made,
             tiles=tiles.total or 0,
         )
         if await self._try_often(finish):

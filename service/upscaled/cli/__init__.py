@@ -19,6 +19,7 @@ COMMANDS: Final = (
     "keys",
     "credits",
     "webhooks",
+    "usage",
     "models",
     "tune",
     "backup",

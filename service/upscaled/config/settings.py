@@ -184,6 +184,12 @@ class Settings(BaseModel):
     metering: bool = Field(
         default=False, description="whether each delivered image takes a credit from its key"
     )
+    usage_retention_days: int = Field(
+        default=400,
+        ge=1,
+        le=36_500,
+        description="how many days `upscaled usage` can look back: older rows are deleted",
+    )
     max_input_side_x2: int = Field(
         default=3000, ge=64, le=6000, description="longest input side at scale 2, in pixels"
     )

@@ -4,15 +4,16 @@
                  ^                  │ ├────fail────> failed      (hold released)
                  └──put back────────┘ └───cancel───> cancelled   (hold released; queued ones too)
 
-A job and its hold are written in one transaction, and so are its end, the hold's and its webhook. A
-front end works on a job under a lease, which it renews. A lease that ran out (the front end died,
-or was cut off from the database) lets another one claim the job, and its first owner can neither
-finish it nor take its credit. Leases are measured by the database's clock, which all front ends
-share.
+A job and its hold are written in one transaction, and so are its end, the hold's, its webhook and
+its usage row. A front end works on a job under a lease, which it renews. A lease that ran out (the
+front end died, or was cut off from the database) lets another one claim the job, and its first
+owner can neither finish it nor take its credit. Leases are measured by the database's clock, which
+all front ends share.
 """
 
 import json
 import uuid
+from http import HTTPStatus
 from typing import Final
 
 import sqlalchemy as sa
@@ -55,6 +56,7 @@ from upscaled.state.job_rows import (
 )
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.schema import API_KEYS, JOBS, WEBHOOK_DELIVERIES
+from upscaled.state.usage import MadeImage, note_job_end
 from upscaled.state.webhooks import queue_delivery
 
 LEASE_S: Final = 30.0
@@ -207,12 +209,17 @@ class Jobs:
             return renewed.rowcount == 1
 
     def finish(
-        self, claimed: ClaimedJob, result: PaidResult, *, model: str = "", tiles: int = 0
+        self,
+        claimed: ClaimedJob,
+        result: PaidResult,
+        *,
+        image: MadeImage | None = None,
+        tiles: int = 0,
     ) -> bool:
         """End the job with its stored result and capture its credit, in one transaction.
 
         Args:
-            model: the one that made the result.
+            image: what the result is.
             tiles: all tiles of the image.
 
         Done again with the same result it changes nothing.
@@ -228,7 +235,7 @@ class Jobs:
                 "succeeded",
                 result_name=result.file_name,
                 result_media_type=result.media_type,
-                result_model=model,
+                result_model=image.model if image else "",
                 tiles_done=tiles,
                 tiles_total=tiles,
             ):
@@ -236,6 +243,7 @@ class Jobs:
             if job.is_metered:
                 hold = Hold(job.key_id, job.id)
                 ledger.capture(connection, hold, None, at_s=self._now_s())
+            self._note_usage(connection, job, HTTPStatus.OK, image=image)
             return True
 
     def fail(self, claimed: ClaimedJob, error: ServiceError) -> bool:
@@ -254,6 +262,7 @@ class Jobs:
             )
             if is_failed:
                 self._release(connection, claimed.job)
+                self._note_usage(connection, claimed.job, error.status, error.error_code)
             return is_failed
 
     def put_back(self, claimed: ClaimedJob, delay_s: float = 0.0) -> bool:
@@ -291,6 +300,7 @@ class Jobs:
             job = find_job(connection, key_id, job_id)
             if job is not None and is_cancelled:
                 self._release(connection, job)
+                self._note_usage(connection, job, None)
             return None if job is None else JobChange(job, is_cancelled)
 
     def end_unwanted(self) -> tuple[StoredJob, ...]:
@@ -400,6 +410,17 @@ class Jobs:
         if job.is_metered:
             ledger.release(connection, Hold(job.key_id, job.id), at_s=self._now_s())
 
+    def _note_usage(
+        self,
+        connection: Connection,
+        job: StoredJob,
+        status: int | None,
+        error_code: str | None = None,
+        image: MadeImage | None = None,
+    ) -> None:
+        at_s = self._now_s()
+        note_job_end(connection, job, status, at_s=at_s, error_code=error_code, image=image)
+
     def _now_s(self) -> int:
         return int(self._clocks.wall())
 
@@ -415,8 +436,11 @@ class Jobs:
         ended = []
         for row in connection.execute(lock_rows(connection, query)).all():
             if self._end(connection, sa.and_(JOBS.c.id == row.id, unwanted), state, **values):
-                self._release(connection, job_from_row(row))
-                ended.append(read_job(connection, row.id))
+                job = read_job(connection, row.id)
+                self._release(connection, job)
+                status = None if state == "cancelled" else InternalError.status
+                self._note_usage(connection, job, status, job.error_code)
+                ended.append(job)
         return ended
 
 

@@ -235,3 +235,25 @@ Index(
     sqlite_where=WEBHOOK_DELIVERIES.c.state == "waiting",
     postgresql_where=WEBHOOK_DELIVERIES.c.state == "waiting",
 )
+
+# What was answered, and the jobs that ended: see `upscaled.state.usage`, whose `UsageRow` has the
+# same columns. The id is random and the writer's, so that a row which is sent again is known. It is
+# not INTEGER, so SQLite keeps the rows in the order in which they were written.
+USAGE_ROWS = Table(
+    "usage_rows",
+    METADATA,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_s", BigInteger, nullable=False, index=True),
+    Column("kind", Text, nullable=False),
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id")),
+    Column("status", Integer),
+    Column("error_code", Text),
+    Column("model", Text),
+    Column("scale", Integer),
+    Column("format", Text),
+    Column("input_px", BigInteger),
+    Column("output_px", BigInteger),
+    Column("credits", BigInteger, nullable=False),
+    Column("device_s", Double),
+    Column("answers", BigInteger, nullable=False),
+)

@@ -31,6 +31,7 @@ from upscaled.state.results import Results, SweptResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.shared_rate import SharedRate
 from upscaled.state.under_way import UnderWay
+from upscaled.state.usage import DAY_S, Usage
 from upscaled.state.webhooks import Webhooks
 
 MIN_FREE_BYTES = 100 * 1024 * 1024
@@ -57,7 +58,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Keys, credits, rates and results of one installation.
+    """Keys, credits, rates, results and usage of one installation.
 
     Every call may block, and any thread may make it.
 
@@ -69,6 +70,7 @@ class State:
     idempotency: IdempotencyKeys
     jobs: Jobs
     webhooks: Webhooks
+    usage: Usage
     job_sources: JobSources
     results: Results
     job_results: Results
@@ -124,6 +126,7 @@ class State:
             _attempt(self.idempotency.remove_old, failures)
             _attempt(self._remove_ended_jobs, failures)
             _attempt(self.under_way.sweep, failures)
+            _attempt(self.usage.remove_old, failures)
         holds_released = _attempt(self.credits.release_stale, failures) or 0
         if failures:
             raise failures[0]
@@ -195,6 +198,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         idempotency=IdempotencyKeys(database, clocks),
         jobs=Jobs(database, clocks),
         webhooks=Webhooks(database),
+        usage=Usage(database, clocks.wall, keep_s=settings.usage_retention_days * DAY_S),
         job_sources=_open_job_sources(settings),
         results=open_results(settings, StampClock(clocks)),
         job_results=_open_job_results(settings, StampClock(clocks)),

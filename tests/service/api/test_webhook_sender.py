@@ -317,7 +317,7 @@ def test_a_webhook_outlives_the_process_that_was_to_send_it(
         "from upscaled.state import PaidResult, open_state\n"
         "state = open_state(load_settings({}, data_dir=Path(sys.argv[1])))\n"
         "claimed = state.jobs.claim()\n"
-        "assert state.jobs.finish(claimed, PaidResult('0.jpg', 'image/jpeg'), model='m')\n"
+        "assert state.jobs.finish(claimed, PaidResult('0.jpg', 'image/jpeg'))\n"
         f"{step}\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -12,6 +12,7 @@ from upscaled.state import PaidResult, State, open_state
 from upscaled.state.errors import UnknownName
 from upscaled.state.job_rows import JobOrder, StoredJob
 from upscaled.state.schema import JOBS, WEBHOOK_DELIVERIES
+from upscaled.state.usage import MadeImage
 from upscaled.state.webhooks import (
     LEASE_S,
     MAX_ATTEMPTS,
@@ -84,7 +85,7 @@ def test_the_end_of_a_job_queues_its_webhook_once(store: State, how: str) -> Non
         assert running is not None
         for _ in range(2):  # as a process that lost the answer would
             if how == "succeeded":
-                store.jobs.finish(running, RESULT, model="m")
+                store.jobs.finish(running, RESULT, image=MadeImage("m", "jpeg", 1, 16, 0.1))
             else:
                 store.jobs.fail(running, MalformedImage())
     claimed = claim(store)

@@ -199,6 +199,7 @@ class _UpscaleCall:
                 await charge.capture()
             else:
                 file_name = await _store(context, self.record, result, client, charge)
+        self.record.credits = charge.captured
         headers = _describe_result(result)
         if reservation is not None and file_name is not None:
             answer = StoredAnswer(file_name, result.media_type, headers)

@@ -67,6 +67,8 @@ class AccessRecord:
         model: the model that made the result.
         tempered_with: the faithful model that the result was mixed with.
         engine: the backend that ran the model, as "torch float32".
+        result_format: as "jpeg". device_s: the seconds of the device for this image.
+        credits: charged for the answer.
         trace_id: the trace that holds the request, where it is traced.
         stages: those that ended, in their order.
     """
@@ -80,6 +82,7 @@ class AccessRecord:
     ended_at_s: float = 0.0
     traceparent: str | None = None
     tracestate: str | None = None
+    key_id: int | None = None
     key_name: str | None = None
     error_code: str | None = None
     error_detail: str | None = None
@@ -98,6 +101,9 @@ class AccessRecord:
     model: str | None = None
     tempered_with: str | None = None
     engine: str | None = None
+    result_format: str | None = None
+    device_s: float | None = None
+    credits: int = 0
     trace_id: str | None = None
     stages: list[StageSpan] = field(default_factory=list)
 
@@ -121,6 +127,8 @@ class AccessRecord:
         """
         self.model, self.engine = result.model, result.label or None
         self.tempered_with = result.tempered_with or None
+        self.result_format = result.media_type.removeprefix("image/")
+        self.device_s = result.timings.device_s
         self.result_bytes = len(result.data)
         self.result_width_px, self.result_height_px = result.width_px, result.height_px
         for stage, seconds in result.timings.stages():
@@ -134,7 +142,16 @@ class AccessRecord:
 
 
 _LOGGED_FIRST: Final = ("method", "route", "status")
-_NOT_LOGGED: Final = ("begun_s", "seconds", "ended_at_s", "traceparent", "tracestate", "stages")
+_OF_USAGE: Final = ("key_id", "result_format", "device_s", "credits")
+_NOT_LOGGED: Final = (
+    *_OF_USAGE,
+    "begun_s",
+    "seconds",
+    "ended_at_s",
+    "traceparent",
+    "tracestate",
+    "stages",
+)
 _LOGGED: Final = tuple(
     each.name for each in fields(AccessRecord) if each.name not in (*_LOGGED_FIRST, *_NOT_LOGGED)
 )

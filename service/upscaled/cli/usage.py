@@ -1,0 +1,88 @@
+"""`upscaled usage`: who has used how much, by day, API key and model."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from upscaled.cli.console import fail, opened_state
+from upscaled.cli.report import (
+    AsCsv,
+    AsJson,
+    Cell,
+    Since,
+    choose_format,
+    parse_time,
+    print_report,
+)
+
+if TYPE_CHECKING:
+    from upscaled.state.usage import UsageTotals
+
+_FIGURES: Final = (
+    "requests",
+    "images",
+    "refused",
+    "failed",
+    "left",
+    "credits",
+    "input_mp",
+    "output_mp",
+    "device_s",
+)
+
+
+def run(
+    since: Since = "30d",
+    until: Annotated[
+        str, typer.Option(metavar="WHEN", help="Before when; not given: until now.")
+    ] = "",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="day (the default), key or model; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Print requests, images, credits, megapixels and device seconds, a line for each group.
+
+    Days are UTC. A key of "-" stands for requests without a valid one, a model of "-" for what no
+    model made.
+    """
+    from upscaled.state.usage import USAGE_GROUPS
+
+    wanted = {} if by is None else dict.fromkeys(by)
+    if unknown := [each for each in wanted if each not in USAGE_GROUPS]:
+        raise fail(f"--by must be one of {', '.join(USAGE_GROUPS)}, not {unknown[0]}", 2)
+    groups = [each for each in USAGE_GROUPS if each in wanted] or USAGE_GROUPS[:1]
+    report_format, now = choose_format(as_json=as_json, as_csv=as_csv), datetime.now(UTC)
+    until_s = parse_time(until, "--until", now).timestamp() if until else None
+    since_s = parse_time(since, "--since", now).timestamp()
+    with opened_state() as state:
+        totals = state.usage.report(groups, since_s=since_s, until_s=until_s)
+    heads = [name for name in ("day", "key", "key_id", "model") if name.split("_")[0] in groups]
+    names = [*heads, *_FIGURES]
+    rows = [{name: row[name] for name in names} for row in map(_describe, totals)]
+    print_report(names, rows, report_format)
+
+
+def _describe(totals: "UsageTotals") -> Mapping[str, Cell]:
+    from upscaled.state.usage import DAY_S
+
+    day = totals.day
+    return {
+        "day": None if day is None else datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat(),
+        "key": totals.key_name,
+        "key_id": totals.key_id,
+        "model": totals.model,
+        "requests": totals.requests,
+        "images": totals.images,
+        "refused": totals.refused,
+        "failed": totals.failed,
+        "left": totals.left,
+        "credits": totals.credits,
+        "input_mp": round(totals.input_px / 1e6, 3),
+        "output_mp": round(totals.output_px / 1e6, 3),
+        "device_s": round(totals.device_s, 3),
+    }
