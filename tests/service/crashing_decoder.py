@@ -5,15 +5,15 @@ import signal
 
 import upscaled.decoder.child as child
 from upscaled.image.decode import decode
-from upscaled.image.types import Header, Image
+from upscaled.image.types import Header, Image, MetadataPlan
 
 DEADLY = "of this a decoder dies"
 
 
-def decode_or_die(source: bytes, header: Header) -> Image:
+def decode_or_die(source: bytes, header: Header, plan: MetadataPlan | None) -> Image:
     if DEADLY.encode() in source:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return decode(source, header)
+    return decode(source, header, plan)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from upscaled.cli.output_options import (
     Format,
     Height,
     MaxSide,
+    Metadata,
     Quality,
     ResultPlace,
     Suffix,
@@ -93,6 +94,7 @@ def run(
     max_side_px: MaxSide = None,
     width_px: Width = None,
     height_px: Height = None,
+    metadata: Metadata = "",
     suffix: Suffix = "",
     is_dry: DryRun = False,
 ) -> None:
@@ -101,7 +103,8 @@ def run(
 
     --format and --quality choose another file, --max-side, --width and
     --height a smaller one: pictures that the scale does not make so wide or
-    high fail. --suffix -large names the result FILE-large.jpg.
+    high fail. --suffix -large names the result FILE-large.jpg. --metadata
+    keep keeps EXIF and XMP.
 
     In a pipe, -o - writes one picture to standard output and nothing else:
     upscaled image - --scale 2 --format png -o - <small.jpg >large.png
@@ -157,6 +160,7 @@ def run(
             max_side_px=max_side_px,
             width_px=width_px,
             height_px=height_px,
+            metadata=metadata,
         ),
         suffix=suffix,
         target=place.target,

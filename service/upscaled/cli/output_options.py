@@ -11,7 +11,7 @@ import typer
 from upscaled.batch.s3_url import S3Url
 from upscaled.batch.standard_streams import STREAM, OutputStream
 from upscaled.cli.batch_places import parse_place
-from upscaled.image.output import MAX_QUALITY, OUTPUT_FORMATS, OutputChoice
+from upscaled.image.output import MAX_QUALITY, METADATA_CHOICES, OUTPUT_FORMATS, OutputChoice
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX
 
 _FORMATS_OF_ENDS: Final = {
@@ -33,6 +33,12 @@ def _check_format(form: str) -> str:
     if form.lower() not in ("", *OUTPUT_FORMATS):
         raise typer.BadParameter(f"must be one of {', '.join(OUTPUT_FORMATS)}")
     return form.lower()
+
+
+def _check_metadata(metadata: str) -> str:
+    if metadata.lower() not in ("", *METADATA_CHOICES):
+        raise typer.BadParameter(f"must be one of {', '.join(METADATA_CHOICES)}")
+    return metadata.lower()
 
 
 def _side(name: str, text: str) -> typer.models.OptionInfo:
@@ -59,6 +65,15 @@ Quality = Annotated[
 MaxSide = Annotated[int | None, _side("--max-side", "longer results are scaled down to it")]
 Width = Annotated[int | None, _side("--width", "results are scaled down to it")]
 Height = Annotated[int | None, _side("--height", "the same; with both as large as both allow")]
+Metadata = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(METADATA_CHOICES),
+        callback=_check_metadata,
+        help="EXIF and XMP of the pictures go into their results; GPS only by keep-all",
+        show_default=False,
+    ),
+]
 Suffix = Annotated[
     str,
     typer.Option(
@@ -120,6 +135,7 @@ def make_choice(
     max_side_px: int | None,
     width_px: int | None,
     height_px: int | None,
+    metadata: str,
 ) -> OutputChoice:
     """Return what the options choose.
 
@@ -132,7 +148,7 @@ def make_choice(
         form = form or named
         if OUTPUT_FORMATS[form] != OUTPUT_FORMATS[named]:
             raise typer.BadParameter(f"-o {target.name} is no name of a file in format {form}")
-    choice = OutputChoice(form, quality, max_side_px, width_px, height_px)
+    choice = OutputChoice(form, quality, max_side_px, width_px, height_px, metadata)
     if quality is not None and not choice.has_quality:
         raise typer.BadParameter(f"--quality: {form} has no quality")
     return choice

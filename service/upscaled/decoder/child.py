@@ -22,9 +22,9 @@ from upscaled.errors import MalformedImage, ServiceError
 from upscaled.image.decode import decode
 from upscaled.image.formats.table import FORMATS
 from upscaled.image.header import read_header
-from upscaled.image.types import Image
+from upscaled.image.types import Image, MetadataPlan
 from upscaled.logs import configure_logging, log_uncaught_exceptions
-from upscaled.process.channel import receive, send
+from upscaled.process.channel import Frame, receive, send
 from upscaled.process.confinement import (
     CapturedStderr,
     OomScore,
@@ -59,11 +59,11 @@ def main() -> None:
     idle_bytes = measure_address_space()
     while True:
         try:
-            source = receive(sock).payload
+            request = receive(sock)
         except EOFError:  # the worker is gone
             return
-        _answer(sock, source, formats, idle_bytes, printed)
-        del source
+        _answer(sock, request, formats, idle_bytes, printed)
+        del request
 
 
 def _capture_stderr(log_format: str) -> CapturedStderr:
@@ -77,18 +77,20 @@ def _capture_stderr(log_format: str) -> CapturedStderr:
 
 def _answer(
     sock: socket.socket,
-    source: bytes,
+    request: Frame,
     formats: Collection[str],
     idle_bytes: int | None,
     printed: CapturedStderr,
 ) -> None:
     printed.take()
+    source = request.payload
+    plan = MetadataPlan(**json.loads(request.header)) if request.header else None
     try:
         constrain(limits_of(len(source)), idle_bytes)
         header = read_header(source, formats)
         pixels = header.decoded_pixels or header.width_px * header.height_px
         constrain(limits_of(len(source), pixels), idle_bytes)
-        image = decode(source, header)
+        image = decode(source, header, plan)
         reports_damage = FORMATS[header.format].reports_damage_on_stderr
         if reports_damage and (text := printed.take()):
             raise MalformedImage(detail=f"{header.format} pixels: {text}")
@@ -117,12 +119,15 @@ def pack_image(image: Image) -> tuple[bytes, list[memoryview]]:
         "dpi": image.dpi,
         "credit": [image.credit.artist, image.credit.copyright] if image.credit else None,
         "jpeg_quality": image.jpeg_quality,
+        "kept_bytes": [len(image.kept.exif), len(image.kept.xmp)] if image.kept else None,
     }
     parts = [np.ascontiguousarray(image.rgb).data]
     if image.alpha is not None:
         parts.append(np.ascontiguousarray(image.alpha).data)
     if image.icc:
         parts.append(memoryview(image.icc))
+    if image.kept:
+        parts += (memoryview(image.kept.exif), memoryview(image.kept.xmp))
     return json.dumps(metadata).encode(), parts
 
 

@@ -1,19 +1,24 @@
 """Answers of a decoder process, checked and unpacked by its worker; one frame each way a file.
 
     worker                          decoder
+    header: what is kept of the
+    file's metadata, if anything;
     payload: the encoded file   ->
                                 <-  header: `{"refused": ..., "detail": ...}`, or the image's
                                     metadata, with the descriptor of memory that holds its pixels
 
-The memory holds colour, then alpha where there is any, then the colour profile. Channels of 16 bits
+The memory holds colour, then alpha where there is any, then the colour profile, then the EXIF and
+XMP that are kept. Channels of 16 bits
 are in the machine's own byte order. Nothing that a decoder says is used before it has been checked:
 a file may have taken the process over. The decoder's own half is `upscaled.decoder.child`, which
 loads no pydantic.
 """
 
 import errno
+import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -21,7 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, ServiceError, UnsupportedImageFormat
 from upscaled.image.header import MAX_PIXELS
-from upscaled.image.types import Credit, Image
+from upscaled.image.kept_exif import MAX_EXIF_BYTES
+from upscaled.image.kept_xmp import MAX_XMP_BYTES
+from upscaled.image.types import Credit, Image, KeptMetadata, MetadataPlan
 from upscaled.process.channel import Frame
 from upscaled.process.shared_memory import Bytes, read_memory
 
@@ -53,6 +60,18 @@ class _Metadata(BaseModel):
     dpi: tuple[FiniteFloat, FiniteFloat] | None
     credit: tuple[str, str] | None
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None
+    kept_bytes: (
+        tuple[
+            Annotated[int, Field(ge=0, le=MAX_EXIF_BYTES)],
+            Annotated[int, Field(ge=0, le=MAX_XMP_BYTES)],
+        ]
+        | None
+    )
+
+
+def pack_plan(plan: MetadataPlan | None) -> bytes:
+    """Return the header of a request to decode."""
+    return b"" if plan is None else json.dumps(asdict(plan)).encode()
 
 
 def unpack(reply: Frame) -> Image:
@@ -91,15 +110,21 @@ def _unpack_image(metadata: _Metadata, fd: int) -> Image:
     dtype: np.dtype[np.uint8 | np.uint16] = np.dtype(np.uint8 if metadata.bits == 8 else np.uint16)
     colour_end = 3 * pixels * dtype.itemsize
     alpha_end = colour_end + pixels * dtype.itemsize * metadata.has_alpha
-    memory = _map(fd, alpha_end + metadata.icc_bytes)
+    exif_bytes, xmp_bytes = metadata.kept_bytes or (0, 0)
+    icc_end = alpha_end + metadata.icc_bytes
+    exif_end = icc_end + exif_bytes
+    memory = _map(fd, exif_end + xmp_bytes)
     alpha = memory[colour_end:alpha_end].view(dtype) if metadata.has_alpha else None
     return Image(
         rgb=memory[:colour_end].view(dtype).reshape(height, width, 3),
         alpha=None if alpha is None else alpha.reshape(height, width),
-        icc=memory[alpha_end:].tobytes() or None,
+        icc=memory[alpha_end:icc_end].tobytes() or None,
         dpi=metadata.dpi,
         credit=Credit(*metadata.credit) if metadata.credit else None,
         jpeg_quality=metadata.jpeg_quality,
+        kept=KeptMetadata(memory[icc_end:exif_end].tobytes(), memory[exif_end:].tobytes())
+        if metadata.kept_bytes
+        else None,
     )
 
 

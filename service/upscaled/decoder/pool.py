@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Final, Self
 
 from upscaled.decoder.limits import NO_MEMORY_STATUS, is_fault_of_file
-from upscaled.decoder.messages import ProtocolError, unpack
+from upscaled.decoder.messages import ProtocolError, pack_plan, unpack
 from upscaled.errors import InternalError, MalformedImage, ServiceError
-from upscaled.image.types import Image
+from upscaled.image.types import Image, MetadataPlan
 from upscaled.logs import event
 from upscaled.process.channel import FrameError, receive, send
 from upscaled.process.child import Child, scrub_environment
@@ -79,7 +79,9 @@ class DecoderProcess:
         environment = {**scrub_environment(os.environ), **_ONE_THREAD}
         self.child = Child([*command, *arguments], environment)
 
-    def decode(self, source: bytes, within_s: float, silence_s: float) -> Image:
+    def decode(
+        self, source: bytes, plan: MetadataPlan | None, within_s: float, silence_s: float
+    ) -> Image:
         """Decode one file; see `Decoder`.
 
         Raises:
@@ -89,7 +91,7 @@ class DecoderProcess:
         self.files += 1
         watchdog = Watchdog(self.child.pid, within_s=within_s, silence_s=silence_s)
         try:
-            send(self.child.sock, b"", source, watchdog=watchdog)
+            send(self.child.sock, pack_plan(plan), source, watchdog=watchdog)
             reply = receive(self.child.sock, takes_fd=True, watchdog=watchdog, max_payload_bytes=0)
             return unpack(reply)
         except ProcessHangs:
@@ -164,8 +166,11 @@ class Decoder:
         for _ in range(processes):
             self._put_back(self._start())
 
-    def decode(self, source: bytes) -> Image:
+    def decode(self, source: bytes, plan: MetadataPlan | None = None) -> Image:
         """Decode a file as `upscaled.image.decode.decode_file` does, in another process.
+
+        Args:
+            plan: what of the file's metadata is kept for the result; None for nothing.
 
         Raises:
             MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
@@ -178,7 +183,7 @@ class Decoder:
             while True:
                 process = (None if deaths else self._take_idle()) or self._start()
                 try:
-                    return self._decode_in(process, source)
+                    return self._decode_in(process, source, plan)
                 except DecoderDied as death:
                     deaths.append(death)
                     self._note_death(death, process.child.pid, len(source))
@@ -203,9 +208,11 @@ class Decoder:
         fields = event("decoder_died", pid=pid, source_bytes=source_bytes, cause=cause)
         _log.warning("a decoder died while it decoded a file: %s", death, extra=fields)
 
-    def _decode_in(self, process: DecoderProcess, source: bytes) -> Image:
+    def _decode_in(
+        self, process: DecoderProcess, source: bytes, plan: MetadataPlan | None
+    ) -> Image:
         try:
-            image = process.decode(source, self._within_s, self._silence_s)
+            image = process.decode(source, plan, self._within_s, self._silence_s)
         except BaseException as error:
             self._put_back(process, is_sound=isinstance(error, ServiceError))
             raise

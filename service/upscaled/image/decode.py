@@ -20,25 +20,32 @@ from upscaled.image.formats.png.pixels import read_deep
 from upscaled.image.formats.table import ALWAYS_DECODED, FORMATS
 from upscaled.image.formats.webp import damage as _webp_damage  # noqa: F401
 from upscaled.image.header import read_header
-from upscaled.image.metadata import read_credit, read_dpi, upright_size
+from upscaled.image.kept_exif import keep_exif
+from upscaled.image.kept_xmp import keep_xmp
+from upscaled.image.metadata import Dpi, read_credit, read_dpi, upright_size
 from upscaled.image.pixels import Pixels, alpha_from_key, round_to_8bit, turn_upright
-from upscaled.image.types import Header, Image
+from upscaled.image.types import Header, Image, KeptMetadata, MetadataPlan
 
 # TIFF 6.0, section 8.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
-def decode_file(source: bytes, formats: Collection[str] = ALWAYS_DECODED) -> Image:
+def decode_file(
+    source: bytes, formats: Collection[str] = ALWAYS_DECODED, plan: MetadataPlan | None = None
+) -> Image:
     """Read a file's header and decode its pixels; see `read_header` and `decode`."""
-    return decode(source, read_header(source, formats))
+    return decode(source, read_header(source, formats), plan)
 
 
-def decode(source: bytes, header: Header) -> Image:
+def decode(source: bytes, header: Header, plan: MetadataPlan | None = None) -> Image:
     """Decode the first image of a file, upright; of an APNG its still image.
 
     A PNG of 16 bits a channel keeps them; whatever else has more than 8 is rounded to 8. Alpha is
     given wherever the format can say transparent, also when every pixel is opaque. An RGB profile
     is kept with its pixels; CMYK and grey pixels are converted to sRGB.
+
+    Args:
+        plan: what of the file's metadata is kept for the result; None for nothing.
 
     Raises:
         MalformedImage: broken or truncated, or not what its header says; a half-decoded image is
@@ -60,13 +67,26 @@ def decode(source: bytes, header: Header) -> Image:
     rgb = _upright(image.rgb, stored)
     if (rgb.shape[1], rgb.shape[0]) != (header.width_px, header.height_px):
         raise MalformedImage(detail=f"{header.format} pixels of another size: {rgb.shape}")
+    dpi = read_dpi(stored.exif, stored.dpi, stored.orientation)
     return Image(
         rgb=rgb,
         alpha=None if image.alpha is None else _upright(image.alpha, stored),
         icc=image.icc,
-        dpi=read_dpi(stored.exif, stored.dpi, stored.orientation),
+        dpi=dpi,
         credit=read_credit(stored.exif),
         jpeg_quality=stored.jpeg_quality,
+        kept=_keep_metadata(header, stored, plan, dpi, image.icc) if plan else None,
+    )
+
+
+def _keep_metadata(
+    header: Header, stored: Stored, plan: MetadataPlan, dpi: Dpi | None, icc: bytes | None
+) -> KeptMetadata:
+    gain = max(plan.width_px, plan.height_px) / max(header.width_px, header.height_px)
+    result_dpi = (dpi[0] * gain, dpi[1] * gain) if dpi else None
+    return KeptMetadata(
+        keep_exif(stored.exif, plan, dpi=result_dpi, is_srgb=icc is None),
+        keep_xmp(stored.xmp, plan, gain),
     )
 
 

@@ -30,8 +30,8 @@ class Encoder:
             encoder.advance(rows_ready)      # as often as rows become final
             file = encoder.finish()
 
-    The profile goes in byte for byte, with the resolution and, where the image has one, the credit;
-    nothing else is written: no other EXIF, no XMP, comment or thumbnail. Leaving the
+    The profile goes in byte for byte, with the resolution and, where the image has one, the credit,
+    or the metadata that are kept; nothing else is written: no comment, no thumbnail. Leaving the
     block without `finish` drops what was not begun.
     """
 

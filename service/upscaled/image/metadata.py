@@ -1,16 +1,18 @@
 """Read metadata of an image file: orientation, resolution, and credit.
 
 EXIF is read by a reader that cannot fail: whatever else is broken in a camera's EXIF block is no
-reason to refuse its image. Of it only the credit and the resolution are written.
+reason to refuse its image. Of it only the credit and the resolution are written, unless the request
+keeps metadata (`upscaled.image.kept_exif`).
 """
 
 import math
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
-from upscaled.image.types import UPRIGHT, Credit
+from upscaled.image.types import UPRIGHT, Credit, Image
 
 ORIENTATION: Final = 0x0112
 X_RESOLUTION: Final = 0x011A
@@ -25,11 +27,19 @@ _TEXT, _RATIO = 2, 5
 # TIFF 6.0, section 2: BYTE, SHORT, LONG and their signed kinds. Programs use any for a number.
 _WHOLE: Final[Mapping[int, str]] = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 _MOST_TEXT_BYTES: Final = 4096
+# Bytes of one value by kind: TIFF 6.0, section 2, and UTF-8 of Exif 3.0, 4.6.2.
+_KIND_BYTES: Final[Mapping[int, int]] = {
+    **dict.fromkeys((1, 2, 6, 7, 129), 1),
+    **dict.fromkeys((3, 8), 2),
+    **dict.fromkeys((4, 9, 11), 4),
+    **dict.fromkeys((5, 10, 12), 8),
+}
+_INLINE_BYTES: Final = 4
 
 # Exif 2.32, 4.6.3 and 4.6.7: the directories beside the first one, and the tags of a colour space.
-_EXIF_DIRECTORY: Final = 0x8769
+EXIF_DIRECTORY: Final = 0x8769
 _INTEROPERABILITY_DIRECTORY: Final = 0xA005
-_COLOUR_SPACE: Final = 0xA001
+COLOUR_SPACE: Final = 0xA001
 _INTEROPERABILITY_INDEX: Final = 0x0001
 _UNCALIBRATED: Final = 0xFFFF
 _DCF_OPTION_FILE: Final = "R03"
@@ -39,6 +49,15 @@ _UNITS_PER_INCH: Final = {_INCH: 1.0, 3: 2.54}
 _MAX_DPI: Final = 1_000_000.0
 
 Dpi = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RawValue:
+    """Value of a tag as its file holds it: kind (TIFF 6.0, 2), count, and bytes."""
+
+    kind: int
+    count: int
+    data: bytes
 
 
 class Exif:
@@ -62,11 +81,16 @@ class Exif:
                 self._entries.setdefault(tag, (entry[0], entry[1], entry[2]))
 
     @property
+    def byte_order(self) -> str:
+        """Return the order of numbers as `struct` says it; "" of a block that is none."""
+        return self._order
+
+    @property
     def is_adobe_rgb(self) -> bool:
         """Return whether a camera states DCF 2.0's optional colour space, by its index "R03"."""
-        details = self._directory(_EXIF_DIRECTORY)
-        index = details._directory(_INTEROPERABILITY_DIRECTORY).text(_INTEROPERABILITY_INDEX)
-        return details.whole(_COLOUR_SPACE) == _UNCALIBRATED and index == _DCF_OPTION_FILE
+        details = self.directory(EXIF_DIRECTORY)
+        index = details.directory(_INTEROPERABILITY_DIRECTORY).text(_INTEROPERABILITY_INDEX)
+        return details.whole(COLOUR_SPACE) == _UNCALIBRATED and index == _DCF_OPTION_FILE
 
     @property
     def orientation(self) -> int:
@@ -97,14 +121,24 @@ class Exif:
         if kind != _TEXT:
             return ""
         count = min(count, _MOST_TEXT_BYTES)
-        raw = self._tiff[at : at + count] if count <= 4 else self._referenced(at, count)
+        raw = self._tiff[at : at + count] if count <= _INLINE_BYTES else self._referenced(at, count)
         raw = raw.partition(b"\x00")[0].strip()
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             return raw.decode("latin-1")
 
-    def _directory(self, tag: int) -> "Exif":
+    def raw(self, tag: int, most_bytes: int) -> RawValue | None:
+        """Read a tag's value; None where it is larger, not all there, or of an unknown kind."""
+        kind, count, at = self._entries.get(tag, (0, 0, 0))
+        length = count * _KIND_BYTES.get(kind, 0)
+        if not 0 < length <= most_bytes:
+            return None
+        is_inline = length <= _INLINE_BYTES
+        data = self._tiff[at : at + length] if is_inline else self._referenced(at, length)
+        return RawValue(kind, count, data) if len(data) == length else None
+
+    def directory(self, tag: int) -> "Exif":
         """Read the directory that a tag refers to; empty where there is none."""
         at = self.whole(tag)
         return Exif(b"" if at is None or at < 0 else self._tiff, at)
@@ -203,3 +237,9 @@ def write_exif(credit: Credit | None, dpi: Dpi | None = None) -> bytes:
         if text:
             exif[tag] = text.encode()
     return exif.tobytes().removeprefix(_PREFIX) if exif else b""
+
+
+def exif_of_result(image: Image, dpi: Dpi | None = None) -> bytes:
+    """Return the EXIF block of a result's file: the one that is kept, else of credit and `dpi`."""
+    kept = image.kept.exif if image.kept else b""
+    return kept or write_exif(image.credit, dpi)

@@ -7,7 +7,7 @@ from typing import Final
 
 from upscaled.errors import InvalidParameter, ResolutionTooHigh
 from upscaled.image.formats.table import AVIF, FORMATS, JPEG, PNG, WEBP
-from upscaled.image.types import Header, Image
+from upscaled.image.types import Header, Image, MetadataPlan
 
 MAX_CANVAS_PX: Final = 2 * 6000**2
 """Limits the canvases of all results that one process computes at once, two of the largest over
@@ -22,6 +22,9 @@ OUTPUT_FORMATS: Final[Mapping[str, str]] = {
     LOSSLESS: PNG.name,
 }
 """The formats that may be asked for, by the names under which they are."""
+KEEP, KEEP_ALL = "keep", "keep-all"
+METADATA_CHOICES: Final = (KEEP, KEEP_ALL)
+"""What may be asked for of the source's metadata: all that is kept has GPS only by the second."""
 MAX_QUALITY: Final = 100
 DEFAULT_QUALITY: Final[Mapping[str, int]] = {WEBP.name: 90, AVIF.name: 85}
 """Of formats that have no setting. A photo of 1280 x 960 takes 48 % of the bytes of a JPEG of
@@ -40,6 +43,7 @@ class OutputChoice:
     quality: the encoder's, 1 to `MAX_QUALITY`; None for the usual one. It does not concern a PNG.
     max_side_px: a longer result is scaled down to it.
     width_px, height_px: the result is scaled down to these, as large as both allow.
+    metadata: one of `METADATA_CHOICES`; "" for none of the source's.
     """
 
     format: str = ""
@@ -47,6 +51,20 @@ class OutputChoice:
     max_side_px: int | None = None
     width_px: int | None = None
     height_px: int | None = None
+    metadata: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            ValueError: there is no such format, or no such choice of metadata.
+        """
+        if self.format not in ("", *OUTPUT_FORMATS):
+            raise ValueError(f"format {self.format!r}: must be one of {', '.join(OUTPUT_FORMATS)}")
+        if self.metadata not in ("", *METADATA_CHOICES):
+            raise ValueError(
+                f"metadata {self.metadata!r}: must be one of {', '.join(METADATA_CHOICES)}"
+            )
 
     @property
     def has_quality(self) -> bool:
@@ -74,6 +92,7 @@ class OutputSpec:
     quality: of the encoder; None for the usual one.
     is_size_chosen: the request or the command asked for this size: it is scaled down in linear
         light.
+    metadata: as of `OutputChoice`.
     """
 
     format: str
@@ -83,6 +102,14 @@ class OutputSpec:
     canvas_px: int
     quality: int | None = None
     is_size_chosen: bool = False
+    metadata: str = ""
+
+    @property
+    def metadata_plan(self) -> MetadataPlan | None:
+        """Return what of the source's metadata goes into the result; None for nothing."""
+        if not self.metadata:
+            return None
+        return MetadataPlan(self.metadata == KEEP_ALL, self.width_px, self.height_px)
 
     @property
     def longest_px(self) -> int:
@@ -135,7 +162,16 @@ def decide_output(
         raise ResolutionTooHigh(
             f"Image resolution too high: WebP holds at most {MAX_WEBP_SIDE_PX} px a side"
         )
-    return OutputSpec(name, width_px, height_px, is_deep, canvas_px, choice.quality, is_size_chosen)
+    return OutputSpec(
+        name,
+        width_px,
+        height_px,
+        is_deep,
+        canvas_px,
+        choice.quality,
+        is_size_chosen,
+        choice.metadata,
+    )
 
 
 def _decide_gain(

@@ -51,6 +51,30 @@ class Credit:
 
 
 @dataclass(frozen=True, slots=True)
+class MetadataPlan:
+    """What of a source's metadata its result keeps.
+
+    has_gps: also the place of the shot.
+    width_px, height_px: the size of the result, which its metadata are to state.
+    """
+
+    has_gps: bool
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMetadata:
+    """Metadata of a source as its result has them; b"" for none.
+
+    exif: a block without its "Exif" prefix. xmp: a packet.
+    """
+
+    exif: bytes = b""
+    xmp: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """Upright pixels, with 8 or 16 bits a channel.
 
@@ -61,6 +85,7 @@ class Image:
     credit: the source's, or None without one.
     jpeg_quality: 1 to 100, the quality of JPEG whose loss is as great as that of the source; None
         for a file that was compressed without loss.
+    kept: what goes into the result's file in place of the credit; None where nothing is kept.
     """
 
     rgb: NDArray[np.uint8 | np.uint16]
@@ -69,6 +94,7 @@ class Image:
     dpi: tuple[float, float] | None = None
     credit: Credit | None = None
     jpeg_quality: int | None = None
+    kept: KeptMetadata | None = None
 
     @property
     def has_alpha(self) -> bool:

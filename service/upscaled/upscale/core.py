@@ -104,7 +104,7 @@ class Core:
         options = _Options(scale, model, key_id, on_tile, cancellation or Cancellation())
         self._check(options)
         started = time.perf_counter()
-        image = self.decoder.decode(source)
+        image = self.decoder.decode(source, output.metadata_plan if output else None)
         decode_s = time.perf_counter() - started
         if output is None:
             output = decide_output(

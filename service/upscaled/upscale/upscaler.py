@@ -23,7 +23,7 @@ from PIL import Image as PillowImage
 from upscaled.config import SCALES, Settings, load_settings
 from upscaled.errors import InvalidParameter
 from upscaled.image.header import read_header
-from upscaled.image.output import OutputSpec
+from upscaled.image.output import NO_CHOICE, OutputChoice, OutputSpec
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.conversion import read_array, read_pillow, write_pillow
 from upscaled.upscale.core import Core
@@ -157,10 +157,14 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
+        choice: OutputChoice = NO_CHOICE,
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
     ) -> Result:
-        """Upscale an encoded image; arguments and errors as of `upscale`.
+        """Upscale an encoded image; other arguments and errors as of `upscale`.
+
+        Args:
+            choice: the format, quality and size of the result, and the metadata it keeps.
 
         Returns:
             the encoded result with its media type, its size, the model and the seconds it took.
@@ -171,7 +175,7 @@ class Upscaler:
             model=model,
             on_tile=on_progress,
             cancellation=cancellation,
-            output=self._decide_output(source, scale),
+            output=self._decide_output(source, scale, choice),
         )
 
     def upscale_file(
@@ -181,14 +185,16 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
+        choice: OutputChoice = NO_CHOICE,
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
     ) -> Path:
-        """Upscale a file into another; arguments and errors as of `upscale`.
+        """Upscale a file into another; other arguments and errors as of `upscale_bytes`.
 
         Args:
             to: the result's file, or an existing folder; None: the source's folder. In a folder it
-                is called NAME-x4.jpg, or NAME-x4.png where it has alpha or 16 bits a channel.
+                is called NAME-x4.jpg, or NAME-x4.png where it has alpha or 16 bits a channel, or
+                as its format is.
 
         Returns:
             the path of the result, which is there whole or not at all.
@@ -199,7 +205,7 @@ class Upscaler:
         """
         path = Path(path)
         source = path.read_bytes()
-        output = self._decide_output(source, scale)
+        output = self._decide_output(source, scale, choice)
         target = Path(to) if to is not None else path.parent
         if target.is_dir():
             target /= f"{path.stem}-x{scale}.{output.suffix}"
@@ -208,7 +214,12 @@ class Upscaler:
                 f"the result of {path.name} is a {output.format}, not {target.name}"
             )
         result = self.upscale_bytes(
-            source, scale, model=model, on_progress=on_progress, cancellation=cancellation
+            source,
+            scale,
+            model=model,
+            choice=choice,
+            on_progress=on_progress,
+            cancellation=cancellation,
         )
         write_atomically(target, result.data)
         return target
@@ -344,9 +355,10 @@ class Upscaler:
         is_array = isinstance(image, np.ndarray)
         return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
 
-    def _decide_output(self, source: bytes, scale: int) -> OutputSpec:
+    def _decide_output(self, source: bytes, scale: int, choice: OutputChoice) -> OutputSpec:
         header = read_header(source, self._settings.formats)
-        return decide_local_output(header, scale, keeps_depth=self._settings.deep_png)
+        keeps_depth = self._settings.deep_png
+        return decide_local_output(header, scale, keeps_depth=keeps_depth, choice=choice)
 
     def _require_core(self, scale: int) -> Core:
         if self._core is None:

@@ -95,6 +95,8 @@ def test_a_choice_of_the_result_changes_the_fingerprint_and_none_does_not() -> N
             OutputChoice(max_side_px=80),
             OutputChoice(width_px=80),
             OutputChoice(height_px=80),
+            OutputChoice(metadata="keep"),
+            OutputChoice(metadata="keep-all"),
         )
     }
-    assert len(chosen | {plain}) == 7
+    assert len(chosen | {plain}) == 9

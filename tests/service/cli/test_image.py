@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
 from tests.buckets import Bucket, FaultyBucket
+from tests.service.image.camera_files import camera_file
 from tests.service.image.samples import RGB, RGBA, deep_samples, png
 from upscaled.batch.journal import FILE_NAME, Journal
 from upscaled.cli import build_app
@@ -365,6 +366,20 @@ def test_a_smaller_size_and_quality_are_made_again_where_they_change(
     assert lines_of(again)[1]["skipped"] == 1
 
 
+def test_metadata_are_kept_by_option_and_made_again_where_that_changes(
+    photo: Path, tmp_path: Path
+) -> None:
+    photo.write_bytes(camera_file("JPEG", 6))
+    for option, details in (("", 0), ("keep", 128), ("KEEP-ALL", 128)):
+        options = ["--metadata", option] if option else []
+        done = run(photo, "--scale", "2", "-o", tmp_path / "out", *options)
+        assert lines_of(done)[1]["upscaled"] == 1, done.output
+        with PillowImage.open(tmp_path / "out" / "photo-x2.jpg") as result:
+            tags = result.getexif()
+        assert tags.get_ifd(0x8769).get(0xA003, 0) == details
+        assert bool(tags.get_ifd(0x8825)) == (option == "KEEP-ALL")
+
+
 def test_a_width_that_the_scale_does_not_reach_fails_that_picture(photo: Path) -> None:
     done = run(photo, "--scale", "2", "--width", str(2 * SIZE[0] + 1))
     (line,), _ = lines_of(done)
@@ -382,6 +397,7 @@ def test_a_width_that_the_scale_does_not_reach_fails_that_picture(photo: Path) -
         ["--max-side", "0"],
         ["--width", "20001"],
         ["--suffix", "../x"],
+        ["--metadata", "all"],
     ],
 )
 def test_options_of_the_result_out_of_range_are_refused_before_anything_runs(

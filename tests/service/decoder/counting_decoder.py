@@ -6,13 +6,13 @@ from dataclasses import replace
 import upscaled.decoder.child as child
 from tests.service.image.steps import count_reading
 from upscaled.image.decode import decode
-from upscaled.image.types import Credit, Header, Image
+from upscaled.image.types import Credit, Header, Image, MetadataPlan
 
 COUNTS = count_reading(setattr)
 
 
-def decode_and_report(source: bytes, header: Header) -> Image:
-    image = replace(decode(source, header), credit=Credit(artist=json.dumps(COUNTS)))
+def decode_and_report(source: bytes, header: Header, plan: MetadataPlan | None) -> Image:
+    image = replace(decode(source, header, plan), credit=Credit(artist=json.dumps(COUNTS)))
     COUNTS.clear()
     return image
 

@@ -14,7 +14,7 @@ from upscaled.image.types import Header, Image
 from upscaled.process.channel import send
 
 
-def decode(source: bytes, formats: object) -> Image:
+def decode(source: bytes, header: object, plan: object) -> Image:
     word = source.decode()
     match word:
         case "crash":

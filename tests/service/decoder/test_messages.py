@@ -9,9 +9,11 @@ import pytest
 
 from upscaled.decoder import messages
 from upscaled.decoder.child import pack_image, pack_refusal
-from upscaled.decoder.messages import ProtocolError, unpack
+from upscaled.decoder.messages import ProtocolError, pack_plan, unpack
 from upscaled.errors import InternalError, MalformedImage
-from upscaled.image.types import Credit, Image
+from upscaled.image.kept_exif import MAX_EXIF_BYTES
+from upscaled.image.kept_xmp import MAX_XMP_BYTES
+from upscaled.image.types import Credit, Image, KeptMetadata, MetadataPlan
 from upscaled.process.channel import Frame
 from upscaled.process.shared_memory import can_seal, write_memory
 
@@ -24,7 +26,9 @@ FULL = Image(
     dpi=(72.0, 300.5),
     credit=Credit("a", "b"),
     jpeg_quality=83,
+    kept=KeptMetadata(b"exif", b"<xmp/>"),
 )
+NOTHING_KEPT = dataclasses.replace(FULL, kept=KeptMetadata())
 
 DEEP = dataclasses.replace(
     FULL, rgb=RGB.astype(np.uint16) * 257 + 1, alpha=ALPHA.astype(np.uint16) * 257 + 2
@@ -38,12 +42,33 @@ def reply(image: Image, **changes: Any) -> Frame:
     return Frame(json.dumps(metadata).encode(), b"", write_memory(parts, is_sealed=can_seal()))
 
 
-@pytest.mark.parametrize("image", [FULL, DEEP, Image(rgb=RGB), Image(rgb=RGB[:, ::-1], icc=b"p")])
+@pytest.mark.parametrize(
+    "image", [FULL, DEEP, NOTHING_KEPT, Image(rgb=RGB), Image(rgb=RGB[:, ::-1], icc=b"p")]
+)
 def test_every_field_of_an_image_arrives(image: Image) -> None:
     arrived = unpack(reply(image))
     for field in dataclasses.fields(Image):
         sent, got = getattr(image, field.name), getattr(arrived, field.name)
         assert np.array_equal(sent, got) if isinstance(sent, np.ndarray) else sent == got, field
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("part", ["exif", "xmp"])
+def test_kept_metadata_have_no_more_bytes_than_a_jpeg_segment(part: str, more: int) -> None:
+    largest = {"exif": MAX_EXIF_BYTES, "xmp": MAX_XMP_BYTES}[part]
+    kept = KeptMetadata(**{part: bytes(largest + more)})
+    sent = reply(dataclasses.replace(FULL, kept=kept))
+    if more:
+        with pytest.raises(ProtocolError):
+            unpack(sent)
+    else:
+        assert unpack(sent).kept == kept
+
+
+def test_what_is_kept_is_asked_for_in_a_header_that_the_decoder_reads() -> None:
+    plan = MetadataPlan(True, 128, 96)
+    assert MetadataPlan(**json.loads(pack_plan(plan))) == plan
+    assert pack_plan(None) == b""
 
 
 def test_the_full_image_has_every_field() -> None:
@@ -92,6 +117,10 @@ def test_a_header_that_makes_no_sense_is_refused(header: bytes) -> None:
         {"jpeg_quality": True},
         {"credit": ["a", 1]},
         {"credit": {"artist": "a"}},
+        {"kept_bytes": [4]},
+        {"kept_bytes": [4, -1]},
+        {"kept_bytes": [3, 6]},
+        {"kept_bytes": None},
     ],
 )
 def test_impossible_metadata_are_refused_and_their_memory_closed(lie: dict[str, Any]) -> None:

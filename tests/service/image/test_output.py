@@ -11,7 +11,7 @@ from upscaled.image.output import (
     OutputSpec,
     decide_output,
 )
-from upscaled.image.types import Header, Image
+from upscaled.image.types import Header, Image, MetadataPlan
 
 
 def decide(
@@ -138,6 +138,29 @@ def test_a_choice_is_made_again_of_its_changes() -> None:
     choice = OutputChoice("webp", 80)
     assert choice.changes() == {"format": "webp", "quality": 80}
     assert OutputChoice(**choice.changes()) == choice  # type: ignore[arg-type]
+    keeping = OutputChoice(metadata="keep")
+    assert keeping.changes() == {"metadata": "keep"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "plan"),
+    [
+        ("", None),
+        ("keep", MetadataPlan(False, 60, 40)),
+        ("keep-all", MetadataPlan(True, 60, 40)),
+    ],
+)
+def test_a_choice_of_metadata_comes_with_the_size_of_the_result(
+    metadata: str, plan: MetadataPlan | None
+) -> None:
+    assert decide(30, 20, 2, choice=OutputChoice(metadata=metadata)).metadata_plan == plan
+
+
+@pytest.mark.parametrize("choice", [{"format": "gif"}, {"format": "JPEG"}, {"metadata": "all"}])
+def test_names_that_cannot_be_chosen_are_refused(choice: dict[str, str]) -> None:
+    (name,) = choice
+    with pytest.raises(ValueError, match=f"{name} .* must be one of"):
+        OutputChoice(**choice)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

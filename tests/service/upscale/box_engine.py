@@ -13,7 +13,7 @@ from upscaled.config import Settings
 from upscaled.decoder.pool import Decoder
 from upscaled.image.decode import decode_file
 from upscaled.image.pixels import Pixels
-from upscaled.image.types import Image
+from upscaled.image.types import Image, MetadataPlan
 from upscaled.upscale.core import Core
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.loop import TilesDone, run_tiles
@@ -134,8 +134,8 @@ class RowsReady:
 class DecoderHere:
     """Decodes in this process."""
 
-    def decode(self, source: bytes) -> Image:
-        return decode_file(source)
+    def decode(self, source: bytes, plan: MetadataPlan | None = None) -> Image:
+        return decode_file(source, plan=plan)
 
 
 @contextmanager

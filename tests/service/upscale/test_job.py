@@ -1,4 +1,5 @@
 import gc
+import struct
 import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from tests.service.image.camera_files import ARTIST, block, camera_file
 from tests.service.image.samples import exif_with_orientation, picture, save
 from tests.service.upscale.box_engine import core_of
 from tests.service.upscale.true_engine import TrueEngine
@@ -253,6 +255,56 @@ def test_the_credit_is_kept_only_where_keep_copyright_is_set() -> None:
         settings = Settings(keep_copyright=is_kept)
         finished = run_job(source, 2, TrueEngine(), settings)
         assert (b"Ann Example" in finished.data) == is_kept
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp", "avif"])
+@pytest.mark.parametrize("metadata", ["", "keep", "keep-all"])
+def test_a_result_of_each_format_has_the_metadata_that_the_choice_keeps(
+    form: str, metadata: str
+) -> None:
+    choice = OutputChoice(form, max_side_px=100, metadata=metadata)
+    for kind in ("JPEG", "PNG", "WEBP"):
+        source = camera_file(kind, orientation=6)
+        output = decide_output(
+            read_header(source), 2, keeps_depth=False, max_side_px=6000, choice=choice
+        )
+        result = decoded(run_job(source, 2, TrueEngine(), output=output).data)
+        assert result.size == (75, 100)
+        tags = result.getexif()
+        assert tags.get(0x0112, 1) == 1
+        if not metadata:
+            assert set(tags) <= {0x011A, 0x011B, 0x0128}  # the resolution
+            assert "xmp" not in result.info
+            continue
+        details = tags.get_ifd(0x8769)
+        assert (details[0xA002], details[0xA003], details[0xA434]) == (75, 100, "Lens 35mm")
+        assert tags[0x011A] == pytest.approx(72 * 100 / 64, abs=0.001)
+        assert ARTIST.encode() in result.info["exif"]
+        assert (b"2026:11:22\x00" in result.info["exif"]) == (metadata == "keep-all")
+        packet = result.info["xmp"].decode()
+        assert 'exif:PixelXDimension="75"' in packet
+        assert ("GPSLatitude" in packet) == (metadata == "keep-all")
+
+
+def test_the_credit_is_written_where_no_block_can_be_kept() -> None:
+    source = save(picture(), "JPEG", exif=b"Exif\0\0" + overfull_block())
+    choice = OutputChoice(metadata="keep")
+    output = decide_output(
+        read_header(source), 2, keeps_depth=False, max_side_px=6000, choice=choice
+    )
+    for is_kept in (False, True):
+        settings = Settings(keep_copyright=is_kept)
+        data = run_job(source, 2, TrueEngine(), settings, output=output).data
+        assert (b"Ann Example" in data) == is_kept
+
+
+def overfull_block() -> bytes:
+    """Make a block of which two values refer to the same bytes, so that both are too many."""
+    values = {0x013B: (2, 12, b"Ann Example\0"), 0x010E: (2, 40_000, b"n" * 40_000)}
+    block_of_one = block("<", values, {}, {})
+    at = block_of_one.index(b"n" * 40_000)
+    values[0x0131] = (2, 40_000, struct.pack("<I", at + 12))
+    return block("<", values, {}, {})
 
 
 def test_an_image_computed_again_in_smaller_windows_is_encoded_again() -> None:

@@ -16,6 +16,7 @@ from PIL import Image as PillowImage
 
 import upscaled
 from tests.running import clean_environment
+from tests.service.image.camera_files import camera_file
 from tests.service.image.samples import picture, save
 from upscaled import (
     Cancellation,
@@ -23,6 +24,7 @@ from upscaled import (
     InvalidParameter,
     MalformedImage,
     ModelError,
+    OutputChoice,
     ResolutionTooHigh,
     SettingsError,
     Upscaler,
@@ -93,6 +95,19 @@ def test_bytes_become_bytes_or_a_result_that_says_how_it_was_made(up: Upscaler, 
     assert result.timings.network_s > 0
     with PillowImage.open(BytesIO(result.data)) as image:
         assert image.size == (32 * scale, 24 * scale) == (result.width_px, result.height_px)
+
+
+def test_bytes_and_files_become_what_is_chosen(up: Upscaler, tmp_path: Path) -> None:
+    source = tmp_path / "shot.jpg"
+    source.write_bytes(camera_file("JPEG"))
+    choice = OutputChoice("webp", 80, max_side_px=100, metadata="keep")
+    result = up.upscale_bytes(source.read_bytes(), 2, choice=choice)
+    assert (result.media_type, result.width_px, result.height_px) == ("image/webp", 100, 75)
+    written = up.upscale_file(source, scale=2, choice=choice)
+    assert written == tmp_path / "shot-x2.webp"
+    assert written.read_bytes() == result.data
+    with PillowImage.open(written) as image:
+        assert image.getexif().get_ifd(0x8769)[0xA002] == 100
 
 
 def test_a_file_is_written_beside_its_source_into_a_folder_or_by_name(

@@ -4,7 +4,7 @@ Each is a header `X-Upscale-Format` or a field `x_upscale_format` of the form or
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,16 +13,24 @@ from starlette.datastructures import Headers
 from upscaled.api.available_models import MODEL_HEADER, MODEL_PARAMETER, parse_model_header
 from upscaled.config import MAX_OUTPUT_SIDE_PX
 from upscaled.errors import InvalidParameter
-from upscaled.image.output import LOSSLESS, MAX_QUALITY, OUTPUT_FORMATS, OutputChoice
+from upscaled.image.output import (
+    KEEP,
+    KEEP_ALL,
+    LOSSLESS,
+    MAX_QUALITY,
+    METADATA_CHOICES,
+    OUTPUT_FORMATS,
+    OutputChoice,
+)
 
 FORMAT_HEADER: Final = "X-Upscale-Format"
 QUALITY_HEADER: Final = "X-Upscale-Quality"
 MAX_SIDE_HEADER: Final = "X-Upscale-Max-Side"
 WIDTH_HEADER: Final = "X-Upscale-Width"
 HEIGHT_HEADER: Final = "X-Upscale-Height"
+METADATA_HEADER: Final = "X-Upscale-Metadata"
 
 _DIGITS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
-_FORMAT_NAMES: Final = ", ".join(OUTPUT_FORMATS)
 
 
 def _describe(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +65,12 @@ CHOICE_PARAMETERS: Final = (
             (WIDTH_HEADER, "The result is scaled down to it; refused where it is narrower."),
             (HEIGHT_HEADER, "As the width; with both the result is as large as both allow."),
         )
+    ),
+    _describe(
+        METADATA_HEADER,
+        f"`{KEEP}`: the result has the image's EXIF and XMP, without its preview, its maker notes "
+        f"and where it was taken; `{KEEP_ALL}`: with the latter.",
+        {"type": "string", "enum": list(METADATA_CHOICES)},
     ),
 )
 """The headers as OpenAPI parameters."""
@@ -95,6 +109,19 @@ class _Options:
             raise InvalidParameter(f"{header} must be sent once")
         return values[0] if values else None
 
+    def name(self, header: str, names: Collection[str]) -> str:
+        """Return an option that is one of these names, in any letter case; "" without it.
+
+        Raises:
+            InvalidParameter: it is none of them, or there twice.
+        """
+        text = self.value(header, str.lower)
+        if text is None:
+            return ""
+        if text not in names:
+            raise InvalidParameter(f"{header} must be one of {', '.join(names)}")
+        return text
+
     def number(self, header: str, most: int) -> int | None:
         """Return the whole number of an option, from 1 to `most`; None where it is not there.
 
@@ -123,21 +150,13 @@ def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, O
     options = _Options(headers, fields)
     model = parse_model_header(options.values(MODEL_HEADER))
     return model, OutputChoice(
-        format=(form := _read_format(options)),
+        format=(form := options.name(FORMAT_HEADER, OUTPUT_FORMATS)),
         quality=_read_quality(options, form),
         max_side_px=options.number(MAX_SIDE_HEADER, MAX_OUTPUT_SIDE_PX),
         width_px=options.number(WIDTH_HEADER, MAX_OUTPUT_SIDE_PX),
         height_px=options.number(HEIGHT_HEADER, MAX_OUTPUT_SIDE_PX),
+        metadata=options.name(METADATA_HEADER, METADATA_CHOICES),
     )
-
-
-def _read_format(options: _Options) -> str:
-    form = options.value(FORMAT_HEADER, str.lower)
-    if form is None:
-        return ""
-    if form not in OUTPUT_FORMATS:
-        raise InvalidParameter(f"{FORMAT_HEADER} must be one of {_FORMAT_NAMES}")
-    return form
 
 
 def _read_quality(options: _Options, form: str) -> int | None:

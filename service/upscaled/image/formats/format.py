@@ -51,6 +51,7 @@ class Stored:
     crop_px: what is kept of decoded pixels before they are turned; None for all.
     jpeg_quality: see `upscaled.image.types.Image`.
     transparent_level: the level of grey, of 0 to 255, that is transparent; None for none.
+    xmp: the file's XMP packet, sound or not; b"" without one.
     """
 
     opened: "ImageFile"
@@ -61,6 +62,7 @@ class Stored:
     crop_px: Rectangle | None = None
     jpeg_quality: int | None = None
     transparent_level: int | None = None
+    xmp: bytes = b""
 
 
 class Reader(Protocol):

@@ -11,11 +11,13 @@ from typing import Any, Final
 
 from upscaled.errors import UnsupportedImageFormat
 from upscaled.image.formats.format import Stored, open_limited
+from upscaled.image.kept_xmp import MAX_XMP_BYTES
 from upscaled.image.metadata import Exif, iterate_directory, upright_size
 from upscaled.image.types import UPRIGHT, Header
 
 _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA = 256, 257, 262, 277, 274, 338
 _WANTED: Final = frozenset({_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA})
+_XMP: Final = 700
 _BIG_VERSION: Final = 43
 _SHORT_BYTES: Final = {1: 1, 3: 2, 4: 4, 16: 8}
 # Pillow makes several objects of every number of a list. 6,000 rows in strips of their own, three
@@ -66,7 +68,9 @@ def open_stored(source: bytes, header: Header) -> Stored:
         raise ValueError("strips or tiles end early")
     icc = opened.info.get("icc_profile") or None
     # An EXIF block is a small TIFF file. Pillow makes up a resolution where there is none.
-    return Stored(opened, Exif(source), icc, dpi=None)
+    exif = Exif(source)
+    xmp = exif.raw(_XMP, MAX_XMP_BYTES)
+    return Stored(opened, exif, icc, dpi=None, xmp=xmp.data if xmp else b"")
 
 
 def _has_alpha(tags: Mapping[int, int]) -> bool:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image as PillowImage
 
-from upscaled.image.metadata import write_exif
+from upscaled.image.metadata import exif_of_result
 from upscaled.image.types import Image
 
 
@@ -37,7 +37,8 @@ class WholeFileWriter:
             self.format_name,
             quality=self._quality,
             icc_profile=image.icc or b"",
-            exif=write_exif(image.credit, image.dpi),
+            exif=exif_of_result(image, image.dpi),
+            xmp=image.kept.xmp if image.kept else b"",
             **self.options,
         )
         return file.getvalue()

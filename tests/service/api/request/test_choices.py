@@ -73,6 +73,14 @@ def test_a_header_and_a_field_may_spell_one_value_differently(
         ({"Format": "png", "Quality": "90"}, {}, "X-Upscale-Quality: png has no quality"),
         ({"Format": "lossless", "Quality": "9"}, {}, "X-Upscale-Quality: lossless has no quality"),
         ({"Format": "png"}, {"x_upscale_format": "webp"}, "X-Upscale-Format must be sent once"),
+        ({"Metadata": "all"}, {}, "X-Upscale-Metadata must be one of keep, keep-all"),
+        ({"Metadata": ""}, {}, "X-Upscale-Metadata must be one of keep, keep-all"),
+        ({}, {"x_upscale_metadata": True}, "X-Upscale-Metadata must be one of keep, keep-all"),
+        (
+            {"Metadata": "keep"},
+            {"x_upscale_metadata": "keep-all"},
+            "X-Upscale-Metadata must be sent",
+        ),
         ({"Quality": "90"}, {"x_upscale_quality": 91}, "X-Upscale-Quality must be sent once"),
         ({"Model": "a"}, {"x_upscale_model": "b"}, "X-Upscale-Model must be sent once"),
         ({}, {"x_upscale_model": 5.5}, "X-Upscale-Model must be auto or"),
@@ -139,6 +147,15 @@ def test_what_was_chosen_reaches_the_executor(service: Service) -> None:
     send(service, "header", picture(), format="webp", quality="71")
     output = service.executor.requests[-1].output
     assert (output.format, output.quality) == ("WEBP", 71)
+
+
+@pytest.mark.parametrize("place", ["header", "form", "json"])
+@pytest.mark.parametrize("metadata", ["keep", "Keep-All"])
+def test_a_choice_of_metadata_reaches_the_executor(
+    service: Service, place: str, metadata: str
+) -> None:
+    send(service, place, picture(), metadata=metadata)
+    assert service.executor.requests[-1].output.metadata == metadata.lower()
 
 
 def test_a_field_names_the_model_as_the_header_does(service: Service) -> None:
@@ -213,7 +230,11 @@ def test_no_choice_leaves_the_fingerprint_of_an_idempotency_key_as_it_was(
     headers = service.headers | {"Idempotency-Key": "choices"}
     plain = service.upload(headers=headers)
     assert service.upload(headers=headers).json() == plain.json()
-    for chosen in ({"X-Upscale-Format": "webp"}, {"X-Upscale-Quality": "90"}):
+    for chosen in (
+        {"X-Upscale-Format": "webp"},
+        {"X-Upscale-Quality": "90"},
+        {"X-Upscale-Metadata": "keep"},
+    ):
         assert_error(service.upload(headers=headers | chosen), 400, "invalid_parameter")
     named = service.headers | {"Idempotency-Key": "webp", "X-Upscale-Format": "webp"}
     first, second = service.upload(headers=named), service.upload(headers=named)

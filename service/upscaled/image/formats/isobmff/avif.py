@@ -42,6 +42,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
         orientation=exif.orientation,
         crop_px=crop.crop_rectangle(still.width_px, still.height_px) if crop else None,
         jpeg_quality=TYPICAL_QUALITY,
+        xmp=opened.info.get("xmp") or b"",
     )
 
 

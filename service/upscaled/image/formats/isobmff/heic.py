@@ -35,4 +35,5 @@ def open_stored(source: bytes, header: Header) -> Stored:
         choose_profile(source, still, opened),
         dpi=opened.info.get("dpi"),
         jpeg_quality=TYPICAL_QUALITY,
+        xmp=opened.info.get("xmp") or b"",
     )

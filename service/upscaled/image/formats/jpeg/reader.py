@@ -49,6 +49,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
         dpi=opened.info.get("dpi"),
         orientation=exif.orientation,
         jpeg_quality=quality,
+        xmp=leading.xmp,
     )
 
 

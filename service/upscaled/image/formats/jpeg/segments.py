@@ -30,6 +30,7 @@ _PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 _ARITHMETIC: Final = frozenset({0xC9, 0xCA})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {DHT, _DAC, 0xC8}
 EXIF_HEAD, ICC_HEAD = b"Exif\x00\x00", b"ICC_PROFILE\x00"
+XMP_HEAD: Final = b"http://ns.adobe.com/xap/1.0/\x00"
 _DNL_HEAD: Final = struct.pack(">BBH", 0xFF, DNL, 4)
 _JFIF_HEAD, _ADOBE_HEAD = b"JFIF\x00", b"Adobe"
 # libjpeg heeds these segments only where they are so long, and warns of other versions than 1.
@@ -100,6 +101,7 @@ class LeadingSegments:
     jfif: bytes | None
     adobe: bytes | None
     exif: bytes | None
+    xmp: bytes
     icc: bytes | None
     tables: tuple[Segment, ...]
     scan_header: bytes
@@ -155,6 +157,7 @@ def read_leading_segments(source: bytes) -> LeadingSegments:
     frame: FrameHeader | None = None
     jfif: bytes | None = None
     adobe: bytes | None = None
+    xmp = b""
     tables, exif, icc = list[Segment](), list[bytes](), list[bytes]()
     for segment in walker.iterate():
         marker, data = segment.marker, segment.data
@@ -172,6 +175,8 @@ def read_leading_segments(source: bytes) -> LeadingSegments:
             adobe = data if len(data) >= _ADOBE_BYTES else adobe
         elif marker == APP1 and data.startswith(EXIF_HEAD):
             exif.append(data if not exif else data[len(EXIF_HEAD) :])
+        elif marker == APP1 and data.startswith(XMP_HEAD):
+            xmp = xmp or data[len(XMP_HEAD) :]
         elif marker == APP2 and data.startswith(ICC_HEAD):
             icc.append(data[len(ICC_HEAD) :])
         elif marker not in METADATA:
@@ -185,6 +190,7 @@ def read_leading_segments(source: bytes) -> LeadingSegments:
         jfif=jfif,
         adobe=_clean_adobe(adobe, len(frame.components)),
         exif=b"".join(exif) or None,
+        xmp=xmp,
         icc=_join_profile(icc),
         tables=tuple(tables),
         scan_header=data,

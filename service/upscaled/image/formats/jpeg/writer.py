@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from upscaled.errors import InternalError
 from upscaled.image.formats.jpeg import segments
 from upscaled.image.formats.jpeg.segments import make_segment, read_leading_segments
-from upscaled.image.metadata import write_exif
+from upscaled.image.metadata import exif_of_result
 from upscaled.image.types import Image
 
 _BLOCK_PX: Final = 8
@@ -59,7 +59,8 @@ class JpegWriter:
     def join(self, strips: Sequence[bytes]) -> bytes:
         """Join all strips to one file; of their own headers only the coding goes in."""
         image = self._image
-        exif = write_exif(image.credit)
+        exif = exif_of_result(image)
+        xmp = image.kept.xmp if image.kept else b""
         leading = read_leading_segments(strips[0])
         frame = leading.frame.with_size(image.width_px, image.height_px)
         tables = {
@@ -71,6 +72,7 @@ class JpegWriter:
             segments.SOI,
             make_segment(segments.APP0, _jfif(image.dpi)),
             make_segment(segments.APP1, segments.EXIF_HEAD + exif) if exif else b"",
+            make_segment(segments.APP1, segments.XMP_HEAD + xmp) if xmp else b"",
             *(make_segment(segments.APP2, piece) for piece in _icc_pieces(image.icc or b"")),
             make_segment(segments.DQT, tables[segments.DQT]),
             make_segment(frame.marker, frame.data),

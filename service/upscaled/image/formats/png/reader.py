@@ -28,6 +28,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
         dpi=png.dpi,
         orientation=exif.orientation,
         transparent_level=_find_transparent_level(png),
+        xmp=png.xmp,
     )
 
 

@@ -37,11 +37,16 @@ _LENGTHS: Final[Mapping[bytes, int | None]] = {
     b"eXIf": None,
     b"gAMA": 4,
     b"iCCP": None,
+    b"iTXt": None,
     b"pHYs": 9,
     b"sRGB": 1,
 }
 # They describe the pixels that follow them (5.6); eXIf and pHYs are heeded anywhere.
 _BEFORE_PIXELS: Final = frozenset({b"cHRM", b"cICP", b"gAMA", b"iCCP", b"sRGB"})
+# International text (11.3.3.4): a keyword, whether it is compressed and how, two empty texts.
+_XMP_KEYWORD: Final = b"XML:com.adobe.xmp\x00"
+XMP_HEAD: Final = _XMP_KEYWORD + bytes(4)
+"""Stands before an XMP packet that is not compressed, as XMP (part 3, 1.1.5) asks for."""
 _PER_METRE: Final = 1
 _METRES_PER_INCH: Final = 0.0254
 
@@ -143,6 +148,18 @@ class PngParts:
         if unit != _PER_METRE:
             return None
         return across * _METRES_PER_INCH, down * _METRES_PER_INCH
+
+    @property
+    def xmp(self) -> bytes:
+        """Return the first XMP packet that is not compressed; b"" without one."""
+        for chunk in self.ancillary:
+            is_xmp = chunk.name == b"iTXt" and self.source.startswith(_XMP_KEYWORD, chunk.start)
+            if is_xmp and chunk.is_sound(self.source):
+                is_compressed, *texts = chunk.data(self.source)[len(_XMP_KEYWORD) :].split(
+                    b"\x00", 4
+                )
+                return texts[-1] if not is_compressed and len(texts) == 4 else b""
+        return b""
 
     def find(self, name: bytes) -> bytes:
         """Return the data of the first sound ancillary chunk of that name; b"" without one."""

@@ -13,8 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.image.formats.png.structure import RGB, RGBA, SIGNATURE, PngHeader, make_chunk
-from upscaled.image.metadata import write_exif
+from upscaled.image.formats.png.structure import (
+    RGB,
+    RGBA,
+    SIGNATURE,
+    XMP_HEAD,
+    PngHeader,
+    make_chunk,
+)
+from upscaled.image.metadata import exif_of_result
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 
@@ -74,8 +81,10 @@ class PngWriter:
         if image.dpi:
             across, down = (max(1, round(side * _INCHES_PER_M)) for side in image.dpi)
             parts.append(make_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
-        if image.credit:
-            parts.append(make_chunk(b"eXIf", write_exif(image.credit)))
+        if exif := exif_of_result(image):
+            parts.append(make_chunk(b"eXIf", exif))
+        if image.kept and image.kept.xmp:
+            parts.append(make_chunk(b"iTXt", XMP_HEAD + image.kept.xmp))
         checksum = 1
         head = _ZLIB_HEAD
         for strip in strips:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Final
 
 from upscaled.image.formats.format import Stored, open_limited
-from upscaled.image.formats.webp.structure import FirstImage, read_first_image
+from upscaled.image.formats.webp.structure import FirstImage, find_xmp, read_first_image
 from upscaled.image.formats.webp.vp8 import read_quantiser
 from upscaled.image.metadata import Exif, upright_size
 from upscaled.image.types import Header
@@ -43,6 +43,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
         dpi=opened.info.get("dpi"),
         orientation=exif.orientation,
         jpeg_quality=find_jpeg_quality(first),
+        xmp=find_xmp(source),
     )
 
 

@@ -10,6 +10,7 @@ reported the size: 2 GB for the largest.
 
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -108,6 +109,15 @@ def read_first_image(source: bytes) -> FirstImage:
         frame_header=frame_header,
         metadata=metadata,
     )
+
+
+def find_xmp(source: bytes) -> bytes:
+    """Find the XMP packet of a file whose image can be read; b"" where nothing leads to it."""
+    with suppress(ValueError):
+        for name, data in _iter_chunks(memoryview(source), _FIRST_CHUNK_AT):
+            if name == b"XMP ":
+                return bytes(data)
+    return b""
 
 
 def _collect(
