@@ -20,6 +20,7 @@ COMMANDS: Final = (
     "credits",
     "webhooks",
     "usage",
+    "audit",
     "models",
     "tune",
     "backup",

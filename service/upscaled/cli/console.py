@@ -1,5 +1,8 @@
-"""Share what commands need at the terminal: columns, an error with its exit status, the state."""
+"""Share what commands need: columns, an error with its exit status, the state, the user's name."""
 
+import os
+import pwd
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,6 +32,18 @@ def fail(reason: object, status: int = 1) -> typer.Exit:
     """Print why the command fails to standard error, and return the exit to raise."""
     typer.echo(f"upscaled: {reason}", err=True)
     return typer.Exit(status)
+
+
+def describe_user() -> str:
+    """Return who runs this command, for the audit log: user and machine, and whom sudo serves."""
+    user_id = os.getuid()
+    try:
+        user = pwd.getpwuid(user_id).pw_name
+    except KeyError:  # a container's user needs no name
+        user = str(user_id)
+    if (asking := os.environ.get("SUDO_USER")) and user_id == 0:
+        user = f"{user} for {asking}"
+    return f"{user}@{socket.gethostname()}"
 
 
 @contextmanager

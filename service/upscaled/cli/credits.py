@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from upscaled.cli.console import opened_state, print_columns
+from upscaled.cli.console import describe_user, opened_state, print_columns
 
 commands = typer.Typer(no_args_is_help=True, help="Add, take, move and show the credits of keys.")
 
@@ -18,7 +18,7 @@ Amount = Annotated[int, typer.Argument(metavar="N", min=1, help="How many.")]
 def add_credits(name: Name, amount: Amount) -> None:
     """Give a key N credits and print its balance, alone on the last line."""
     with opened_state() as state:
-        balance = state.credits.add(name, amount)
+        balance = state.credits.add(name, amount, by=describe_user())
     typer.echo(f"Added {amount} credits to {name}. It now has:")
     typer.echo(balance)
 
@@ -27,7 +27,7 @@ def add_credits(name: Name, amount: Amount) -> None:
 def take_credits(name: Name, amount: Amount) -> None:
     """Take N credits from a key, which must have them, and print its balance on the last line."""
     with opened_state() as state:
-        balance = state.credits.take(name, amount)
+        balance = state.credits.take(name, amount, by=describe_user())
     typer.echo(f"Took {amount} credits from {name}. It now has:")
     typer.echo(balance)
 
@@ -40,7 +40,7 @@ def transfer_credits(
 ) -> None:
     """Move N credits from one key to another and print both balances."""
     with opened_state() as state:
-        balances = state.credits.transfer(name, to_name, amount)
+        balances = state.credits.transfer(name, to_name, amount, by=describe_user())
     typer.echo(f"Moved {amount} credits from {name} to {to_name}. They now have:")
     print_columns([(each, str(left)) for each, left in zip((name, to_name), balances, strict=True)])
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from upscaled.cli.console import fail, opened_state, print_columns
+from upscaled.cli.console import describe_user, fail, opened_state, print_columns
 from upscaled.state import RateLimit
 
 commands = typer.Typer(
@@ -53,7 +53,11 @@ def create_key(
     expires_at_s = None if expires is None else int(expires.replace(tzinfo=UTC).timestamp())
     with opened_state() as state:
         secret = state.keys.create(
-            name, credits=credits, rate=RateLimit(rate, burst), expires_at_s=expires_at_s
+            name,
+            credits=credits,
+            rate=RateLimit(rate, burst),
+            expires_at_s=expires_at_s,
+            by=describe_user(),
         )
     with _revoked_unless_shown(name):
         typer.echo(f"API key {name} with {credits} credits. Keep it now, it cannot be shown again:")
@@ -96,7 +100,7 @@ def set_rate(name: Name, rate: PerSecond = None, burst: Burst = None) -> None:
     """Give an API key a rate of its own; what is not given is that of the settings again."""
     own = RateLimit(rate, burst)
     with opened_state() as state:
-        state.keys.set_rate(name, own)
+        state.keys.set_rate(name, own, by=describe_user())
     shown = f"{_or_dash(own.per_s)} requests a second, {_or_dash(own.burst)} at once"
     typer.echo(f"API key {name}: {shown} (-: as the settings say).")
 
@@ -108,7 +112,7 @@ def rename_key(
 ) -> None:
     """Give an API key another name; its secret, credits and history stay."""
     with opened_state() as state:
-        state.keys.rename(name, new_name)
+        state.keys.rename(name, new_name, by=describe_user())
     typer.echo(f"API key {name} is now named {new_name}.")
 
 
@@ -128,7 +132,7 @@ def rotate_key(
     change over one by one.
     """
     with opened_state() as state:
-        secret = state.keys.rotate(name, keep_s=keep_hours * 3600)
+        secret = state.keys.rotate(name, keep_s=keep_hours * 3600, by=describe_user())
     typer.echo(f"API key {name} has a new secret; the one before is valid for {keep_hours} hours.")
     typer.echo(secret)
 
@@ -154,7 +158,9 @@ def set_webhook(
     except UnusableUrl as error:
         raise fail(f"{url} cannot be called: {error.detail}", 2) from None
     with opened_state() as state:
-        webhook = state.webhooks.configure(name, checked, renews_secret=new_secret)
+        webhook = state.webhooks.configure(
+            name, checked, renews_secret=new_secret, by=describe_user()
+        )
     typer.echo(f"API key {name}: webhooks go to {webhook.url or 'no address'}. Verify them with:")
     typer.echo(webhook.secret)
 
@@ -163,7 +169,7 @@ def set_webhook(
 def revoke_key(name: Name) -> None:
     """End an API key at once. Its name is then free for a new one; its credits do not move."""
     with opened_state() as state:
-        state.keys.revoke(name)
+        state.keys.revoke(name, by=describe_user())
     typer.echo(f"API key {name} is revoked.")
 
 
@@ -176,7 +182,7 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
         yield
     except BaseException:
         with opened_state() as state:
-            state.keys.revoke(name)
+            state.keys.revoke(name, by=describe_user())
         typer.echo(f"upscaled: API key {name} could not be shown and is revoked", err=True)
         raise
 

@@ -56,7 +56,7 @@ def choose_format(*, as_json: bool, as_csv: bool = False) -> Format:
 
 
 def print_report(
-    names: Sequence[str], rows: Sequence[Mapping[str, Cell]], report_format: Format
+    names: Sequence[str], rows: Sequence[Mapping[str, object]], report_format: Format
 ) -> None:
     """Print rows that have a cell for each name; one that is not known is None, "-" in columns."""
     if report_format == "json":
@@ -70,7 +70,7 @@ def print_report(
         print_columns([heads, *([_show(row[name]) for name in names] for row in rows)])
 
 
-def _show(cell: Cell) -> str:
+def _show(cell: object) -> str:
     if cell is None:
         return "-"
     return f"{cell:.15g}" if isinstance(cell, float) else str(cell)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upscaled.cli.console import fail, opened_state, print_columns
+from upscaled.cli.console import describe_user, fail, opened_state, print_columns
 
 if TYPE_CHECKING:
     from upscaled.fetch.messages import PostRequest
@@ -58,7 +58,7 @@ def retry_webhook(
 ) -> None:
     """Send a job's webhook now, also one that was delivered or given up; it has ten attempts."""
     with opened_state() as state:
-        is_there = state.webhooks.retry(job_id)
+        is_there = state.webhooks.retry(job_id, by=describe_user())
     if not is_there:
         raise fail(f"there is no webhook of a job {job_id}")
     typer.echo(f"The webhook of job {job_id} is due now.")

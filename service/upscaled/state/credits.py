@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from upscaled.state import ledger
+from upscaled.state.audit import SERVICE_ITSELF, AuditLog, Detail
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
 from upscaled.state.errors import DatabaseFailed, DuplicateRequest, HoldReleased, StateError
@@ -54,12 +55,14 @@ class CreditLedger:
         database: Database,
         holder: Holder,
         clocks: Clocks,
+        audit: AuditLog,
         *,
         max_hold_age_s: float,
     ) -> None:
         self.pending = PendingReleases()
         self._database = database
         self._holder = holder
+        self._audit = audit
         self._clock: Callable[[], float] = clocks.wall
         self._running_clock = clocks.running
         # Request id to its hold and the time of the hold by the running clock.
@@ -80,8 +83,11 @@ class CreditLedger:
         with self._database.read() as connection:
             return ledger.read_balance(connection, ledger.find_active(connection, name))
 
-    def add(self, name: str, amount: int) -> int:
+    def add(self, name: str, amount: int, *, by: str = SERVICE_ITSELF) -> int:
         """Grant credits to an active key and return its new balance.
+
+        Args:
+            by: the actor for the audit log, as of `take` and `transfer`.
 
         Raises:
             InvalidAmount: the amount is not 1 to `MAX_GRANT`.
@@ -91,9 +97,10 @@ class CreditLedger:
         with self._database.write() as connection:
             key_id = ledger.find_active(connection, name)
             ledger.grant(connection, key_id, amount, at_s=self._now_s())
+            self._audit.note(connection, by, "credits add", name, key_id, credits=amount)
             return ledger.read_balance(connection, key_id)
 
-    def take(self, name: str, amount: int) -> int:
+    def take(self, name: str, amount: int, *, by: str = SERVICE_ITSELF) -> int:
         """Take credits from an active key and return its new balance.
 
         Raises:
@@ -104,9 +111,12 @@ class CreditLedger:
         with self._database.write() as connection:
             key_id = ledger.find_active(connection, name)
             ledger.take(connection, key_id, amount, at_s=self._now_s())
+            self._audit.note(connection, by, "credits take", name, key_id, credits=amount)
             return ledger.read_balance(connection, key_id)
 
-    def transfer(self, from_name: str, to_name: str, amount: int) -> tuple[int, int]:
+    def transfer(
+        self, from_name: str, to_name: str, amount: int, *, by: str = SERVICE_ITSELF
+    ) -> tuple[int, int]:
         """Move credits between two active keys and return the new balances of both, or move none.
 
         Raises:
@@ -118,6 +128,8 @@ class CreditLedger:
             from_id, to_id = (ledger.find_active(connection, each) for each in (from_name, to_name))
             ledger.take(connection, from_id, amount, at_s=self._now_s())
             ledger.grant(connection, to_id, amount, at_s=self._now_s())
+            details: dict[str, Detail] = {"to": to_name, "to_key_id": to_id, "credits": amount}
+            self._audit.note(connection, by, "credits transfer", from_name, from_id, **details)
             return ledger.read_balance(connection, from_id), ledger.read_balance(connection, to_id)
 
     def hold(self, key_id: int, request_id: str) -> Hold:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
+from upscaled.state.audit import SERVICE_ITSELF, AuditAction, AuditLog, Detail
 from upscaled.state.database import Database
 from upscaled.state.errors import (
     InvalidExpiry,
@@ -70,9 +71,10 @@ class Keys:
     that much randomness a slow hash would protect nothing and only be a lever to overload us.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float], audit: AuditLog) -> None:
         self._database = database
         self._clock = clock
+        self._audit = audit
         self._finds = tuple(_build_find(table) for table in (API_KEYS, FORMER_SECRETS))
 
     def create(
@@ -83,6 +85,7 @@ class Keys:
         rate: RateLimit = AS_SET,
         secret: str | None = None,
         expires_at_s: int | None = None,
+        by: str = SERVICE_ITSELF,
     ) -> str:
         """Make a key and return its secret, which cannot be read again.
 
@@ -92,6 +95,7 @@ class Keys:
         Args:
             secret: in the form of our keys; None: a new one.
             expires_at_s: when the key ends, in seconds since 1970; None: never.
+            by: the actor for the audit log, as in all methods that change something.
 
         Raises:
             InvalidName, InvalidAmount, InvalidRate, InvalidSecret, InvalidExpiry: the value is out
@@ -122,6 +126,17 @@ class Keys:
                 key_id = int(connection.execute(insert.returning(API_KEYS.c.id)).scalar_one())
                 if credits:
                     grant(connection, key_id, credits, at_s=int(self._clock()))
+                self._audit.note(
+                    connection,
+                    by,
+                    "keys create",
+                    name,
+                    key_id,
+                    credits=credits,
+                    rate=rate.per_s,
+                    burst=rate.burst,
+                    expires_at_s=expires_at_s,
+                )
         except IntegrityError:
             raise NameTaken(f"an API key named {name} is already active") from None
         return secret
@@ -175,15 +190,15 @@ class Keys:
         with self._database.read() as connection:
             return connection.execute(sa.select(API_KEYS.c.id).limit(1)).first() is None
 
-    def revoke(self, name: str) -> None:
+    def revoke(self, name: str, *, by: str = SERVICE_ITSELF) -> None:
         """End an active key: from now on, in every process, its secrets are unknown.
 
         Raises:
             UnknownName: no active key has that name.
         """
-        self._update(name, {"revoked_at_s": int(self._clock())})
+        self._update(name, {"revoked_at_s": int(self._clock())}, by, "keys revoke")
 
-    def set_rate(self, name: str, rate: RateLimit) -> None:
+    def set_rate(self, name: str, rate: RateLimit, *, by: str = SERVICE_ITSELF) -> None:
         """Give an active key a rate of its own, in every process from its next request on.
 
         Raises:
@@ -191,9 +206,10 @@ class Keys:
             InvalidRate: the rate or burst is out of range.
         """
         rate.check()
-        self._update(name, {"rate_per_s": rate.per_s, "rate_burst": rate.burst})
+        values = {"rate_per_s": rate.per_s, "rate_burst": rate.burst}
+        self._update(name, values, by, "keys rate", rate=rate.per_s, burst=rate.burst)
 
-    def rename(self, name: str, new_name: str) -> None:
+    def rename(self, name: str, new_name: str, *, by: str = SERVICE_ITSELF) -> None:
         """Give an active key another name; its secret, credits and history stay.
 
         Raises:
@@ -203,11 +219,11 @@ class Keys:
         """
         check_name(new_name)
         try:
-            self._update(name, {"name": new_name})
+            self._update(name, {"name": new_name}, by, "keys rename", to=new_name)
         except IntegrityError:
             raise NameTaken(f"an API key named {new_name} is already active") from None
 
-    def rotate(self, name: str, *, keep_s: int) -> str:
+    def rotate(self, name: str, *, keep_s: int, by: str = SERVICE_ITSELF) -> str:
         """Give an active key a new secret and return it, which cannot be read again.
 
         Args:
@@ -222,11 +238,13 @@ class Keys:
             raise InvalidExpiry(f"{keep_s} seconds: must be 0 to {MAX_KEEP_S}")
         secret = _make_secret()
         with self._database.write() as connection:
-            of_key = API_KEYS.c.id == find_active(connection, name)
+            key_id = find_active(connection, name)
+            of_key = API_KEYS.c.id == key_id
             had = connection.execute(sa.select(API_KEYS).where(of_key)).one()
             self._keep_until(connection, had, int(self._clock()) + keep_s)
             changed = {"public_id": _read_id(secret), "secret_sha256": hash_secret(secret)}
             connection.execute(sa.update(API_KEYS).where(of_key).values(changed))
+            self._audit.note(connection, by, "keys rotate", name, key_id, keep_s=keep_s)
         return secret
 
     @staticmethod
@@ -247,16 +265,25 @@ class Keys:
             )
         )
 
-    def _update(self, name: str, values: Mapping[str, str | float | None]) -> None:
+    def _update(
+        self,
+        name: str,
+        values: Mapping[str, str | float | None],
+        by: str,
+        action: AuditAction,
+        **details: Detail,
+    ) -> None:
         """Change columns of an active key; raise UnknownName if there is none of that name."""
         with self._database.write() as connection:
             changed = connection.execute(
                 sa.update(API_KEYS)
                 .where(API_KEYS.c.name == name, API_KEYS.c.revoked_at_s.is_(None))
                 .values(values)
-            )
-            if changed.rowcount == 0:
+                .returning(API_KEYS.c.id)
+            ).scalar_one_or_none()
+            if changed is None:
                 raise UnknownName(f"there is no active API key named {name}")
+            self._audit.note(connection, by, action, name, changed, **details)
 
 
 def _build_find(secrets_table: sa.Table) -> sa.Select[*tuple[Any, ...]]:

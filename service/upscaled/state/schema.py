@@ -257,3 +257,16 @@ USAGE_ROWS = Table(
     Column("device_s", Double),
     Column("answers", BigInteger, nullable=False),
 )
+
+# Append-only; see `upscaled.state.audit`. `details` is JSON.
+AUDIT_ENTRIES = Table(
+    "audit_entries",
+    METADATA,
+    Column("id", _ROW_ID, primary_key=True),
+    Column("at_s", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), nullable=False),
+    Column("details", Text, nullable=False),
+)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.logs import event
+from upscaled.state.audit import AuditLog
 from upscaled.state.clocks import Clocks, StampClock
 from upscaled.state.credits import CreditLedger
 from upscaled.state.database import Database, open_database
@@ -58,7 +59,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Keys, credits, rates, results and usage of one installation.
+    """Keys, credits, rates, results, usage and audit log of one installation.
 
     Every call may block, and any thread may make it.
 
@@ -71,6 +72,7 @@ class State:
     jobs: Jobs
     webhooks: Webhooks
     usage: Usage
+    audit: AuditLog
     job_sources: JobSources
     results: Results
     job_results: Results
@@ -192,13 +194,17 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     database, is_new = _open_migrated(settings)
     holder = _open_holder(database, settings, clocks)
+    audit = AuditLog(database, clocks.wall)
     state = State(
-        keys=Keys(database, clocks.wall),
-        credits=CreditLedger(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
+        keys=Keys(database, clocks.wall, audit),
+        credits=CreditLedger(
+            database, holder, clocks, audit, max_hold_age_s=longest_request_s(settings)
+        ),
         idempotency=IdempotencyKeys(database, clocks),
         jobs=Jobs(database, clocks),
-        webhooks=Webhooks(database),
+        webhooks=Webhooks(database, audit),
         usage=Usage(database, clocks.wall, keep_s=settings.usage_retention_days * DAY_S),
+        audit=audit,
         job_sources=_open_job_sources(settings),
         results=open_results(settings, StampClock(clocks)),
         job_results=_open_job_results(settings, StampClock(clocks)),

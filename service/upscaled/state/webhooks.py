@@ -14,10 +14,12 @@ import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal, cast, get_args
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from upscaled.state.audit import SERVICE_ITSELF, AuditLog
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.job_rows import StoredJob, job_from_row, select_jobs
 from upscaled.state.ledger import find_active
@@ -81,15 +83,24 @@ class ClaimedDelivery:
 class Webhooks:
     """The webhooks of one database, for any thread and any number of processes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit: AuditLog) -> None:
         self._database = database
+        self._audit = audit
 
-    def configure(self, name: str, url: str | None, *, renews_secret: bool = False) -> KeyWebhook:
+    def configure(
+        self,
+        name: str,
+        url: str | None,
+        *,
+        renews_secret: bool = False,
+        by: str = SERVICE_ITSELF,
+    ) -> KeyWebhook:
         """Set an active key's address, and make its secret where there is none.
 
         Args:
             url: None: no address; jobs may still name theirs.
             renews_secret: make a new one all the same.
+            by: the actor for the audit log, as of `retry`.
 
         Raises:
             UnknownName: no active key has that name.
@@ -101,6 +112,16 @@ class Webhooks:
             connection.execute(sa.delete(KEY_WEBHOOKS).where(KEY_WEBHOOKS.c.key_id == key_id))
             connection.execute(
                 sa.insert(KEY_WEBHOOKS).values(key_id=key_id, secret=new.secret, url=url)
+            )
+            is_new = old is None or old.secret != new.secret
+            self._audit.note(
+                connection,
+                by,
+                "keys webhook",
+                name,
+                key_id,
+                site=None if url is None else _site_of(url),
+                secret="new" if is_new else "kept",
             )
             return new
 
@@ -209,7 +230,7 @@ class Webhooks:
                 )
             )
 
-    def retry(self, job_id: str) -> bool:
+    def retry(self, job_id: str, *, by: str = SERVICE_ITSELF) -> bool:
         """Make a delivery due now, with all its attempts; False where there is none of that job."""
         row = WEBHOOK_DELIVERIES.c
         with self._database.write() as connection:
@@ -219,8 +240,12 @@ class Webhooks:
                 .values(
                     state="waiting", attempts=0, lease_id=None, due_at_s=database_time_s(connection)
                 )
-            )
-            return retried.rowcount == 1
+                .returning(row.key_id)
+            ).scalar_one_or_none()
+            if retried is None:
+                return False
+            self._audit.note(connection, by, "webhooks retry", job_id, retried)
+            return True
 
     def list(self, state: DeliveryState | None = None) -> tuple[Delivery, ...]:
         """Return the deliveries of the jobs that are kept, the newest job first."""
@@ -272,6 +297,12 @@ def queue_delivery(
             due_at_s=database_time_s(connection),
         )
     )
+
+
+def _site_of(url: str) -> str:
+    """Return where an address leads, without what may be secret in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _find_webhook(connection: Connection, key_id: int) -> KeyWebhook | None:

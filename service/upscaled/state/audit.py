@@ -1,0 +1,110 @@
+"""The audit log: which change of keys, credits and webhooks was made when, and by whom.
+
+An entry is written in the transaction of its change: neither is there without the other. What
+changes nothing, or fails, leaves none.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from upscaled.state.database import Database
+from upscaled.state.schema import AUDIT_ENTRIES
+
+AuditAction = Literal[
+    "keys create",
+    "keys rate",
+    "keys rename",
+    "keys rotate",
+    "keys webhook",
+    "keys revoke",
+    "credits add",
+    "credits take",
+    "credits transfer",
+    "webhooks retry",
+]
+"""The command that makes such a change, and what HTTP's administration makes alike."""
+
+Detail = str | int | float | None
+SERVICE_ITSELF: Final = "upscaled"
+"""The actor of what no administrator did: the first key, and programs that use the state."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """A change that was made.
+
+    Attributes:
+        at_s: seconds since 1970.
+        actor: who made it: `user@machine` of a command, `admin:NAME` over HTTP.
+        subject: the name that the key had before the change, or the id of a webhook's job.
+        key_id: of the key, or of the job's key.
+        details: what was given; never a secret.
+    """
+
+    at_s: int
+    actor: str
+    action: str
+    subject: str
+    key_id: int
+    details: Mapping[str, Detail]
+
+
+class AuditLog:
+    """The audit log of one database, for any thread."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def note(
+        self,
+        connection: Connection,
+        actor: str,
+        action: AuditAction,
+        subject: str,
+        key_id: int,
+        **details: Detail,
+    ) -> None:
+        """Write the entry of a change, in the transaction that makes it.
+
+        Args:
+            details: no secret; those that are None are left out.
+        """
+        known = {name: value for name, value in details.items() if value is not None}
+        connection.execute(
+            sa.insert(AUDIT_ENTRIES).values(
+                at_s=int(self._clock()),
+                actor=actor,
+                action=action,
+                subject=subject,
+                key_id=key_id,
+                details=json.dumps(known),
+            )
+        )
+
+    def list(
+        self, *, since_s: float = 0, until_s: float | None = None, last: int | None = None
+    ) -> tuple[AuditEntry, ...]:
+        """Return the entries of a time, oldest first.
+
+        Args:
+            since_s, until_s: from and before, in seconds since 1970; None: no end.
+            last: only so many of them, the newest.
+        """
+        row = AUDIT_ENTRIES.c
+        query = sa.select(AUDIT_ENTRIES).where(row.at_s >= since_s).order_by(row.id.desc())
+        if until_s is not None:
+            query = query.where(row.at_s < until_s)
+        with self._database.read() as connection:
+            entries = [_from_row(each) for each in connection.execute(query.limit(last))]
+        return tuple(reversed(entries))
+
+
+def _from_row(row: sa.Row[Any]) -> AuditEntry:
+    details = json.loads(row.details)
+    return AuditEntry(row.at_s, row.actor, row.action, row.subject, row.key_id, details)
