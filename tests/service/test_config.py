@@ -85,6 +85,7 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "deep_png": (["true", "false"], ["2", "maybe"]),
     "colour_lock": (["true", "false"], ["2", "maybe"]),
     "keep_copyright": (["true", "false"], ["2", "maybe"]),
+    "reuse_results": (["true", "false"], ["2", "maybe"]),
     "result_ttl_s": (["1", "31536000"], ["0", "31536001"]),
     "results_url": (
         ["s3://my-bucket", "s3://a.b-c.d/x", "s3://my-bucket/public/result/", "s3://b3d/A_b.c/-"],

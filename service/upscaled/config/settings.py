@@ -223,6 +223,11 @@ class Settings(BaseModel):
     result_ttl_s: int = Field(
         default=3600, ge=1, le=31_536_000, description="how long a result URL stays valid"
     )
+    reuse_results: bool = Field(
+        default=False,
+        description="whether the same picture, sent again by the same key for the same result, is "
+        "answered from the store while its result is there; it is charged as always",
+    )
     results_url: ResultsUrl = Field(
         default="",
         description="bucket of the results, s3://BUCKET/PREFIX; empty: the data folder. AWS's own "

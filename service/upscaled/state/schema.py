@@ -270,3 +270,13 @@ AUDIT_ENTRIES = Table(
     Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), nullable=False),
     Column("details", Text, nullable=False),
 )
+
+# Results by what they were made of: see `upscaled.state.reuse`.
+REUSABLE_RESULTS = Table(
+    "reusable_results",
+    METADATA,
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), primary_key=True, autoincrement=False),
+    Column("fingerprint", Text, primary_key=True),
+    Column("result", Text, nullable=False),
+    Column("stored_at_s", Double, nullable=False, index=True),
+)

@@ -29,6 +29,7 @@ from upscaled.state.lease import LeasedHolder
 from upscaled.state.migrate import migrate, rewrite_revision
 from upscaled.state.rate import Rate, RateLimiter
 from upscaled.state.results import Results, SweptResults
+from upscaled.state.reuse import ReusableResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.shared_rate import SharedRate
 from upscaled.state.under_way import UnderWay
@@ -69,6 +70,7 @@ class State:
     keys: Keys
     credits: CreditLedger
     idempotency: IdempotencyKeys
+    reusable: ReusableResults
     jobs: Jobs
     webhooks: Webhooks
     usage: Usage
@@ -126,6 +128,7 @@ class State:
         if self.holder.lead():
             _attempt(self._forget_expired, failures)
             _attempt(self.idempotency.remove_old, failures)
+            _attempt(self._remove_unusable, failures)
             _attempt(self._remove_ended_jobs, failures)
             _attempt(self.under_way.sweep, failures)
             _attempt(self.usage.remove_old, failures)
@@ -139,6 +142,10 @@ class State:
         """Remove jobs whose results expired, and the sources that no job needs."""
         self.jobs.remove_ended(lifetime_s=self.job_results.ttl_s)
         self.job_sources.sweep(self.jobs.sources_in_use())
+
+    def _remove_unusable(self) -> None:
+        """Remove the records of results that cannot be used again, as they have expired."""
+        self.reusable.remove_expired(self.results.ttl_s)
 
     def _forget_expired(self) -> None:
         """Remove the records of expired results."""
@@ -201,6 +208,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
             database, holder, clocks, audit, max_hold_age_s=longest_request_s(settings)
         ),
         idempotency=IdempotencyKeys(database, clocks),
+        reusable=ReusableResults(database),
         jobs=Jobs(database, clocks),
         webhooks=Webhooks(database, audit),
         usage=Usage(database, clocks.wall, keep_s=settings.usage_retention_days * DAY_S),

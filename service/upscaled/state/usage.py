@@ -19,9 +19,10 @@ from upscaled.state.job_rows import StoredJob
 from upscaled.state.ledger import IMAGE_PRICE
 from upscaled.state.schema import API_KEYS, USAGE_ROWS
 
-UsageKind = Literal["upscale", "dry run", "job", "replay", "job end"]
+UsageKind = Literal["upscale", "dry run", "job", "replay", "reuse", "job end"]
 """What was answered: an upscale, or why it was refused; a dry run; the acceptance of a job; the
-answer of an earlier request once more. "job end": nothing was answered, a job has ended."""
+answer of an earlier request once more; a stored result for the same picture. "job end": nothing was
+answered, a job has ended."""
 
 UsageGroup = Literal["day", "key", "model"]
 USAGE_GROUPS: Final[tuple[UsageGroup, ...]] = get_args(UsageGroup)
@@ -217,7 +218,7 @@ def _select_totals(by: Sequence[UsageGroup]) -> sa.Select[Any]:
 
 def _totals() -> list[sa.ColumnElement[Any]]:
     row = USAGE_ROWS.c
-    is_image = sa.and_(row.status == 200, row.kind.in_(["upscale", "job end"]))
+    is_image = sa.and_(row.status == 200, row.kind.in_(["upscale", "reuse", "job end"]))
     counted = {
         "requests": row.kind != "job end",
         "images": is_image,

@@ -118,6 +118,7 @@ def test_a_time_ends_before_its_end(store: State) -> None:
         ("upscale", None, {"requests", "left"}),
         ("dry run", 200, {"requests"}),
         ("replay", 200, {"requests"}),
+        ("reuse", 200, {"requests", "images"}),
         ("job", 202, {"requests"}),
         ("job end", 200, {"images"}),
         ("job end", None, {"left"}),

@@ -29,6 +29,7 @@ from upscaled.api.progress import Progress
 from upscaled.api.request.accept import wants_image
 from upscaled.api.request.choices import CHOICE_PARAMETERS
 from upscaled.api.request.reader import UpscaleParameters, read_parameters
+from upscaled.api.reuse import REUSED_HEADER, Reuse, prepare_reuse
 from upscaled.api.routes.jobs import (
     PREFER_PARAMETER,
     WEBHOOK_PARAMETER,
@@ -54,6 +55,7 @@ _RESPONSE_HEADERS: Final[dict[str, Any]] = {
             "The faithful model that the result was mixed with; absent where it was not",
             False,
         ),
+        (REUSED_HEADER, "`true` where the same picture's stored result was used again", False),
     )
 } | {REPLAYED_HEADER: REPLAYED_DESCRIPTION}
 # FastAPI would read the body before it solves dependencies, so before the key is checked.
@@ -192,15 +194,17 @@ class _UpscaleCall:
             work = _upscale(
                 context, self.record, self.key, self.parameters, self.share, self.progress
             )
-            result = await client.run(work)
-            file_name = None
-            if is_image and reservation is None:
+            made = await client.run(work)
+            result, file_name = made.result, None
+            if is_image and reservation is None and made.reuse is None:
                 client.raise_if_disconnected()
                 await charge.capture()
             else:
                 file_name = await _store(context, self.record, result, client, charge)
         self.record.credits = charge.captured
-        headers = _describe_result(result)
+        headers = _describe_result(made)
+        if made.reuse is not None and file_name is not None:
+            await made.reuse.remember(file_name, result)
         if reservation is not None and file_name is not None:
             answer = StoredAnswer(file_name, result.media_type, headers)
             await record_answer(context.state, reservation, answer)
@@ -238,11 +242,23 @@ class _UpscaleCall:
         return JSONResponse({"result_url": build_result_url(self.request, base_url, file_name)})
 
 
-def _describe_result(result: Result) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A result; reuse: how it is found again; is_reused: it was made for an earlier request."""
+
+    result: Result
+    reuse: Reuse | None
+    is_reused: bool
+
+
+def _describe_result(made: _Made) -> dict[str, str]:
     """Return the headers that say how a result was made."""
+    result = made.result
     headers = {"Server-Timing": format_server_timing(result.timings), MODEL_HEADER: result.model}
     if result.tempered_with:
         headers[TEMPERED_HEADER] = result.tempered_with
+    if made.is_reused:
+        headers[REUSED_HEADER] = "true"
     return headers
 
 
@@ -293,14 +309,20 @@ async def _upscale(
     parameters: UpscaleParameters,
     share: Share,
     progress: Progress,
-) -> Result:
-    """Read an image, and have the executor upscale it."""
+) -> _Made:
+    """Read an image, and have the executor upscale it, unless the result is stored."""
     source, work = await _read_work(context, record, key, parameters, share, progress)
+    reuse = await prepare_reuse(context.state, context.executor, context.settings, source, work)
+    stored = None if reuse is None else await reuse.find(share)
+    if stored is not None:
+        record.handling = "reuse"
+        record.note_result(time.perf_counter(), stored)
+        return _Made(stored, reuse, is_reused=True)
     progress.note_queued(context.executor.expect(work).seconds)
     queued_s = time.perf_counter()
     result = await context.executor.upscale(source, work)
     record.note_result(queued_s, result)
-    return result
+    return _Made(result, reuse, is_reused=False)
 
 
 async def _store(

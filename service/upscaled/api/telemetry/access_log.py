@@ -87,7 +87,7 @@ class AccessRecord:
     error_code: str | None = None
     error_detail: str | None = None
     refusal: RefusalReason | None = None
-    handling: Literal["dry run", "job", "replay"] | None = None
+    handling: Literal["dry run", "job", "replay", "reuse"] | None = None
     scale: int | None = None
     source: str | None = None
     source_bytes: int | None = None

@@ -1,0 +1,118 @@
+"""Reuse of results: the same picture is not computed again while its result is stored."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass, fields
+from typing import Final
+
+from upscaled import __version__
+from upscaled.api.cancellation import run_to_end
+from upscaled.api.memory import Share
+from upscaled.config import Settings
+from upscaled.logs import event
+from upscaled.pool.executor import Executor, UpscaleRequest
+from upscaled.state import DatabaseFailed, State
+from upscaled.state.reuse import ReusableResult
+from upscaled.upscale.result import Result, Timings
+
+REUSED_HEADER: Final = "X-Upscale-Reused"
+_NO_WORK: Final = Timings(decode_s=0, network_s=0, encode_s=0, device_s=0)
+_SETTINGS: Final = frozenset(
+    {"colour_lock", "denoise", "jpeg_quality", "keep_copyright", "precision", "temper"}
+)
+"""Settings that decide pixels or bytes of a result, beside those that decide its `OutputSpec`."""
+
+_OF_ONE_REQUEST: Final = frozenset({"key_id", "on_tile", "request_id"})
+"""What an `UpscaleRequest` has that does not decide its result."""
+
+_logger: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """The stored results of one API key, for one request.
+
+    fingerprint: of all that decides the result: the file's bytes, what is to be done with it, the
+    models that will do it, the settings and the version.
+    """
+
+    state: State
+    key_id: int
+    fingerprint: str
+
+    async def find(self, share: Share) -> Result | None:
+        """Return the stored result of the same request; None where there is none any more.
+
+        Args:
+            share: of the memory for bodies, which the result's bytes are taken from.
+        """
+        try:
+            known = await asyncio.to_thread(self.state.reusable.find, self.key_id, self.fingerprint)
+        except DatabaseFailed as error:
+            self._warn(error)
+            return None
+        if known is None:
+            return None
+        async with self.state.results.open(known.file_name) as stored:
+            if stored is None:
+                return None
+            share.take(stored.stored.size_bytes)
+            data = b"".join([chunk async for chunk in stored.chunks])
+        return Result(
+            data,
+            known.media_type,
+            known.width_px,
+            known.height_px,
+            known.model,
+            known.label,
+            _NO_WORK,
+            known.tempered_with,
+        )
+
+    async def remember(self, file_name: str, result: Result) -> None:
+        """Note a result that was stored and paid for; where that fails it is computed again."""
+        reusable = ReusableResult(
+            file_name,
+            result.media_type,
+            result.width_px,
+            result.height_px,
+            result.model,
+            result.label,
+            result.tempered_with,
+        )
+        remember = self.state.reusable.remember
+        try:
+            await run_to_end(asyncio.to_thread(remember, self.key_id, self.fingerprint, reusable))
+        except DatabaseFailed as error:
+            self._warn(error)
+
+    def _warn(self, error: DatabaseFailed) -> None:
+        fields = event("reuse_failed")
+        _logger.warning("a stored result could not be looked up: %s", error, extra=fields)
+
+
+async def prepare_reuse(
+    state: State, executor: Executor, settings: Settings, source: bytes, work: UpscaleRequest
+) -> Reuse | None:
+    """Return what finds and keeps the results of such a request; None where they are not reused."""
+    if not settings.reuse_results:
+        return None
+    models = executor.expect(work).models
+    fingerprint = await asyncio.to_thread(_fingerprint, source, work, models, settings)
+    return Reuse(state, work.key_id, fingerprint)
+
+
+def _fingerprint(
+    source: bytes, work: UpscaleRequest, models: tuple[str, ...], settings: Settings
+) -> str:
+    wanted = {each.name: getattr(work, each.name) for each in fields(work)}
+    parts = {
+        "version": __version__,
+        "source": hashlib.sha256(source).hexdigest(),
+        "work": {name: wanted[name] for name in wanted.keys() - _OF_ONE_REQUEST},
+        "models": models,
+        "settings": settings.model_dump(mode="json", include=set(_SETTINGS)),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=asdict).encode()).hexdigest()
