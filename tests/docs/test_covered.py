@@ -10,6 +10,7 @@ from typer.core import TyperGroup, TyperOption
 from tests.docs.blocks import DOCS, PAGES, ROOT
 from upscaled.cli import build_app
 from upscaled.config import ALIASES, PREFIX, Settings
+from upscaled.config.secret_files import FILES
 from upscaled.errors import ServiceError
 
 
@@ -50,7 +51,7 @@ def test_every_setting_is_in_the_table() -> None:
 
 
 def test_every_setting_that_a_page_names_exists() -> None:
-    known = {PREFIX + name.upper() for name in (*Settings.model_fields, *ALIASES)}
+    known = {PREFIX + name.upper() for name in (*Settings.model_fields, *ALIASES, *FILES)}
     unknown = {
         (page.name, name)
         for page in PAGES
