@@ -26,6 +26,8 @@ COMMANDS: Final = (
     "backup",
     "config",
     "doctor",
+    "completion",
+    "man",
 )
 
 
