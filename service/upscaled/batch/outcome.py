@@ -6,8 +6,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from upscaled.batch.journal import Record
-from upscaled.upscale.expectation import Expectation
-from upscaled.upscale.result import Timings
+from upscaled.upscale.result import Expectation, Timings
 
 
 class Kind(StrEnum):

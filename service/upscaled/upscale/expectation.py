@@ -1,25 +1,12 @@
 """Expect what an image takes of the device, from its size alone and before it is decoded."""
 
-from dataclasses import dataclass
-
 from upscaled.image.output import OutputSpec
 from upscaled.image.types import Header
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung, rungs_for
+from upscaled.upscale.result import Expectation
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
 from upscaled.upscale.tiles import Tiling
-
-
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """Expectation of an upscale.
-
-    models: the one that makes it; two where the pixels decide, that of harmed images first.
-    device_s: seconds of the device, alone, with the slower of them and where no area is flat.
-    """
-
-    models: tuple[str, ...]
-    device_s: float
 
 
 def expect_upscale(core: Core, header: Header, scale: int, output: OutputSpec) -> Expectation:

@@ -6,10 +6,10 @@ import pytest
 from upscaled.config import load_settings
 from upscaled.image.types import Header
 from upscaled.upscale.core import Core
-from upscaled.upscale.expectation import Expectation, expect_upscale
+from upscaled.upscale.expectation import expect_upscale
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.opening import open_core
-from upscaled.upscale.result import decide_local_output
+from upscaled.upscale.result import Expectation, decide_local_output
 
 S_PER_PX = {"upscaled-x2": 1e-6, "upscaled-x4": 1e-3}
 
