@@ -7,6 +7,7 @@ from dataclasses import replace
 from PIL import Image, ImageChops
 
 from tests.service.api.executors import TIMINGS, ResizingExecutor, decode, encode
+from upscaled.image.output import OutputSpec
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.upscale.result import Result
 
@@ -31,7 +32,7 @@ class PaintingExecutor(ResizingExecutor):
                     request.on_tile(done, TILES)
                 while self.is_held and not self._may_go_on.acquire(blocking=False):
                     await asyncio.sleep(0.01)
-            painted = await asyncio.to_thread(paint, source, request.scale)
+            painted = await asyncio.to_thread(paint, source, request.output)
             model = request.model or painted.model
             return replace(painted, model=model, tempered_with=self.tempered_with)
         except asyncio.CancelledError:
@@ -42,13 +43,12 @@ class PaintingExecutor(ResizingExecutor):
         self._may_go_on.release()
 
 
-def paint(source: bytes, scale: int) -> Result:
+def paint(source: bytes, output: OutputSpec) -> Result:
     picture = decode(source)
-    size = (picture.width * scale, picture.height * scale)
+    size = (output.width_px, output.height_px)
     large = picture.resize(size, Image.Resampling.NEAREST)
     inverted = ImageChops.invert(large.convert("RGB"))
-    has_alpha = large.mode == "RGBA"
-    if has_alpha:
+    if large.mode == "RGBA" and output.format != "JPEG":
         inverted.putalpha(large.getchannel("A"))
-    format_name, media_type = ("PNG", "image/png") if has_alpha else ("JPEG", "image/jpeg")
-    return Result(encode(inverted, format_name), media_type, *size, "painted", "", TIMINGS)
+    data = encode(inverted, output.format)
+    return Result(data, output.media_type, *size, "painted", "", TIMINGS)

@@ -92,7 +92,7 @@ def test_the_focus_goes_through_the_page_in_its_order(open_page: Open) -> None:
         seen.append(playground.focused())
     named = [each for each in seen if each]
     assert named == [
-        *("image", "sample", "choose-folder", "key", "scale", "models-summary", "send"),
+        *("image", "sample", "choose-folder", "key", "scale", "format", "models-summary", "send"),
         *("split", "zoom", "with-key", "tab-curl", "copy", "snippet"),
     ]
 

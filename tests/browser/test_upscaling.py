@@ -29,7 +29,7 @@ def test_a_first_visit_is_small_quick_and_from_here(open_page: Open, service: Se
     )
     assert len(loaded) >= 8
     transferred = sum(size for name, size in loaded if not name.endswith(".jpg"))
-    assert 20_000 < transferred < 80_000
+    assert 15_000 < transferred < 40_000
     (painted_ms,) = playground.page.evaluate(
         "performance.getEntriesByName('first-contentful-paint').map((each) => each.startTime)"
     )

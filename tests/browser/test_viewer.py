@@ -13,6 +13,7 @@ from tests.browser.conftest import PHONE
 from tests.browser.playground import CYAN, RED, Playground, is_near, red_picture
 from tests.service.api.executors import TIMINGS, ResizingExecutor
 from tests.service.api.serving import serve
+from tests.service.api.waiting import wait_until
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.upscale.result import Result
 
@@ -138,6 +139,75 @@ def test_a_double_click_zooms_in_and_out(compared: Playground) -> None:
     assert box_of(compared, "#after")["width"] == 1280
     compared.page.locator("#stage").dblclick(position=at)
     assert compared.page.is_checked("[name=zoom][value='fit']")
+
+
+def turn_wheel(playground: Playground, by_px: int, x: float = 0.5, y: float = 0.5) -> None:
+    stage = box_of(playground, "#stage")
+    playground.page.mouse.move(stage["x"] + x * stage["width"], stage["y"] + y * stage["height"])
+    playground.page.mouse.wheel(0, by_px)
+
+
+def wait_for_width(playground: Playground, at_least_px: float) -> None:
+    wait_until(lambda: box_of(playground, "#after")["width"] >= at_least_px)
+
+
+def test_the_wheel_zooms_at_the_pointer(compared: Playground) -> None:
+    before = box_of(compared, "#after")
+    turn_wheel(compared, -500, 0.25, 0.75)
+    wait_for_width(compared, 1.5 * before["width"])
+    after = box_of(compared, "#after")
+    assert compared.page.locator("[name=zoom]:checked").count() == 0
+    for start, length, share in (("x", "width", 0.25), ("y", "height", 0.75)):
+        point = before[start] + share * before[length]
+        assert (point - after[start]) / after[length] == pytest.approx(share, abs=0.01)
+    for _ in range(12):
+        turn_wheel(compared, -500)
+    wait_for_width(compared, 8 * 1280)
+    assert box_of(compared, "#after")["width"] == 8 * 1280
+
+
+def test_the_wheel_scrolls_the_page_where_nothing_is_left_to_zoom(compared: Playground) -> None:
+    before = box_of(compared, "#after")
+    turn_wheel(compared, -300)
+    wait_for_width(compared, 1.5 * before["width"])
+    assert compared.page.evaluate("scrollY") == 0
+    turn_wheel(compared, 600)
+    wait_until(lambda: compared.page.is_checked("[name=zoom][value=fit]"))
+    assert box_of(compared, "#after") == before
+    turn_wheel(compared, 300)
+    wait_until(lambda: compared.page.evaluate("scrollY") > 0)
+
+
+def test_two_fingers_zoom_and_one_moves(open_page: Open) -> None:
+    playground = open_page(viewport=PHONE, has_touch=True, is_mobile=True)
+    playground.upscale(red_picture(320, 240), scale=4)
+    playground.page.locator("#stage").scroll_into_view_if_needed()
+    stage, before = box_of(playground, "#stage"), box_of(playground, "#after")
+    fingers = playground.page.context.new_cdp_session(playground.page)
+
+    def touch(kind: str, *at: float) -> None:
+        points = [
+            {"x": stage["x"] + x * stage["width"], "y": stage["y"] + 100, "id": number}
+            for number, x in enumerate(at)
+        ]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 0.4)
+    touch("touchStart", 0.4, 0.6)
+    touch("touchMove", 0.3, 0.7)
+    touch("touchMove", 0.2, 0.8)
+    touch("touchEnd")
+    zoomed = box_of(playground, "#after")
+    assert zoomed["width"] == pytest.approx(3 * before["width"], rel=0.05)
+    assert zoomed["x"] + zoomed["width"] / 2 == pytest.approx(
+        stage["x"] + stage["width"] / 2, abs=4
+    )
+    touch("touchStart", 0.7)
+    touch("touchMove", 0.75)
+    touch("touchMove", 0.8)
+    touch("touchEnd")
+    moved = box_of(playground, "#after")["x"] - zoomed["x"]
+    assert moved == pytest.approx(0.1 * stage["width"], abs=2)
 
 
 def test_transparent_pixels_are_shown_over_a_checkerboard(open_page: Open) -> None:

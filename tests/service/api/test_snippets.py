@@ -29,7 +29,7 @@ def write_programs(url: str, keys: dict[str, str], folder: Path) -> dict[str, Pa
         'import { WRITERS } from "./snippets.mjs";\n'
         f"const [url, fileName, keys] = {json.dumps([url, FILE_NAME, keys])};\n"
         "const asked = (name) => ({ url, fileName, key: keys[name], resultName: name, scale: 2,"
-        " model: 'upscaled-x4' });\n"
+        " choices: { 'X-Upscale-Model': 'upscaled-x4' } });\n"
         "const write = ([name, program]) => [name, program(asked(name))];\n"
         "const programs = Object.fromEntries(Object.entries(WRITERS).map(write));\n"
         "console.log(JSON.stringify(programs));\n"

@@ -4,6 +4,8 @@ All that the pages need is served from here, so they work with the network unplu
 pages are the files that the repository shows.
 """
 
+import gzip
+import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -41,6 +43,7 @@ _MEDIA_TYPES: Final = {
     ".jpg": "image/jpeg",
     ".svg": "image/svg+xml",
 }
+_COMPRESSED: Final = frozenset({"text/html", "text/css", "text/javascript", "image/svg+xml"})
 
 Endpoint = Callable[..., Awaitable[Response]]
 
@@ -88,10 +91,26 @@ def _serve_folder(path: str, folder: Traversable) -> dict[str, Endpoint]:
 
 
 def _serve(content: bytes, media_type: str) -> Endpoint:
-    async def get_file() -> Response:
-        return Response(content, media_type=media_type, headers=HEADERS)
+    """Return an endpoint of a file; a text is compressed once, for clients that take that."""
+    compressed = gzip.compress(content, mtime=0) if media_type in _COMPRESSED else b""
+
+    async def get_file(request: Request) -> Response:
+        headers = {**HEADERS, "Vary": "Accept-Encoding"} if compressed else HEADERS
+        if compressed and _takes_gzip(request.headers.get("Accept-Encoding", "")):
+            headers = {**headers, "Content-Encoding": "gzip"}
+            return Response(compressed, media_type=media_type, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
 
     return get_file
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    """Return whether the header names gzip, and not with a weight of 0 (RFC 9110, 12.5.3)."""
+    for coding in accept_encoding.lower().split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip() == "gzip":
+            return not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
+    return False
 
 
 def _serve_overview(file: Traversable) -> Endpoint:

@@ -13,6 +13,7 @@ export function showFacts({ file, result }, before, after) {
   setText("fact-before", describe(before, file.size));
   setText("fact-after", describe(after, blob.size));
   setText("fact-time", describeSeconds(seconds));
+  element("copy-image").hidden = !navigator.clipboard?.write; // a plain http:// page has none
   setText("fact-model", temperedWith ? `${model}, tempered with ${temperedWith}` : model);
   showTimes(readServerTiming(timing), seconds);
   Object.assign(element("download"), { href: result.url, download: result.name });
@@ -25,7 +26,7 @@ function showTimes(stages, wholeS) {
   element("time-bar").replaceChildren(...all.map(({ name, seconds }) => {
     const part = document.createElement("span");
     part.className = name;
-    part.style.flexGrow = seconds;
+    part.style.flexGrow = 1000 * seconds; // shares below 1 would leave room
     return part;
   }));
   element("time-list").replaceChildren(...all.map(({ name, seconds }) => {
@@ -34,4 +35,17 @@ function showTimes(stages, wholeS) {
     line.textContent = `${STAGES[name] ?? name} ${describeSeconds(seconds)}`;
     return line;
   }));
+}
+
+// Clipboards take PNG alone.
+async function toPng(blob) {
+  if (blob.type === "image/png") return blob;
+  const bitmap = await createImageBitmap(blob);
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  return canvas.convertToBlob();
+}
+
+export async function copyImage({ blob }) {
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": toPng(blob) })]);
 }

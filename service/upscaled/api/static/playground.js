@@ -1,7 +1,7 @@
 // The page at /: choosing, sending, showing. Served from here, loads nothing from elsewhere.
 
 import { explain } from "./errors.js";
-import { showFacts } from "./facts.js";
+import { copyImage, showFacts } from "./facts.js";
 import { readDropped, readInput, readPasted } from "./gather.js";
 import { foresee } from "./limits.js";
 import { Program } from "./program.js";
@@ -10,6 +10,7 @@ import { Picture, Queue } from "./queue.js";
 import { Strip } from "./strip.js";
 import { describeBytes, describeSeconds, describeSize, nameResult } from "./text.js";
 import { Viewer } from "./viewer.js";
+import { makeZip } from "./zip.js";
 
 const NO_KEY = "YOUR_API_KEY";
 
@@ -25,7 +26,9 @@ const viewer = new Viewer({
   layerBefore: element("layer-before"), layerAfter: element("layer-after"),
   tagBefore: element("tag-before"), tagAfter: element("tag-after"),
   divider: element("divider"), split: element("split"),
-}, (zoom) => { document.querySelector(`[name=zoom][value="${zoom}"]`).checked = true; });
+}, (zoom) => {
+  for (const each of document.querySelectorAll("[name=zoom]")) each.checked = each.value === String(zoom);
+});
 const strip = new Strip(element("list"));
 const queue = new Queue(note);
 const program = new Program(readRequest);
@@ -105,7 +108,7 @@ function send(pictures) {
   hide("failure");
   setText("status", "");
   run.push(...pictures);
-  queue.add(pictures, { key: keyGiven(), scale: scaleAsked(), model: modelAsked() });
+  queue.add(pictures, { key: keyGiven(), scale: scaleAsked(), choices: readChoices() });
 }
 
 // The queue's own report: one of its pictures has changed.
@@ -149,6 +152,7 @@ function describeQueue() {
   element("progress").hidden = !isBusy;
   if (isBusy) showProgress();
   setText("summary", describeRun(strip.pictures));
+  element("zip").hidden = strip.pictures.filter(({ result }) => result).length < 2;
 }
 
 function showProgress() {
@@ -233,6 +237,23 @@ async function showResult(picture) {
   }
 }
 
+// --- saving ---
+
+async function downloadAll() {
+  const done = strip.pictures.filter(({ result }) => result);
+  const files = done.map(({ path, result: { name, blob } }) => ({ name: path.replace(/[^/]*$/, name), blob }));
+  setText("summary", "Making the ZIP");
+  try {
+    const url = URL.createObjectURL(await makeZip(files));
+    Object.assign(document.createElement("a"), { href: url, download: "upscaled.zip" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000); // a browser may ask where to save it first
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return setText("summary", "More than 4 GB: download them one by one.");
+  }
+  for (const id of ["summary", "status"]) setText(id, `${files.length} pictures are in upscaled.zip.`);
+}
+
 // --- the request as a program ---
 
 const writeSnippet = () => program.write();
@@ -241,24 +262,27 @@ function readRequest() {
   const fileName = selected?.name ?? "photo.jpg";
   const scale = scaleAsked();
   const { result } = selected ?? {};
-  const mediaType = result?.scale === scale ? result.blob.type : "image/jpeg";
+  const format = element("format").value.replace("lossless", "png");
+  const mediaType = format ? `image/${format}` : result?.scale === scale ? result.blob.type : "image/jpeg";
   return {
     url: new URL("v1/upscale", location.href).href,
     key: element("with-key").checked && keyGiven() ? keyGiven() : NO_KEY,
     fileName,
     resultName: nameResult(fileName, scale, mediaType),
     scale,
-    model: modelAsked(),
+    choices: readChoices(),
   };
 }
 
-// --- the model ---
+// --- the model, and other choices ---
+
+function readChoices() {
+  const choices = { "X-Upscale-Model": picker?.name, "X-Upscale-Format": element("format").value };
+  return Object.fromEntries(Object.entries(choices).filter(([, value]) => value));
+}
 
 // Loaded once it is opened: most visitors let the server choose.
 let picker = null;
-function modelAsked() {
-  return picker?.name ?? "";
-}
 
 async function openModels() {
   if (!element("models").open) return;
@@ -319,6 +343,14 @@ element("scales").addEventListener("change", () => {
   picker?.show();
   writeSnippet();
 });
+element("format").addEventListener("change", writeSnippet);
+element("zip").addEventListener("click", downloadAll);
+element("copy-image").addEventListener("click", async ({ target }) => {
+  await copyImage(selected.result);
+  target.textContent = "Copied";
+  setTimeout(() => { target.textContent = "Copy image"; }, 2000);
+});
+document.addEventListener("keydown", ({ key }) => key === "Escape" && queue.cancel([...run]));
 element("zoom").addEventListener("change", ({ target }) => viewer.zoom(target.value === "fit" ? "fit" : Number(target.value)));
 element("key").addEventListener("input", writeSnippet);
 element("key").addEventListener("change", openModels);

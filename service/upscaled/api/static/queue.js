@@ -34,9 +34,8 @@ export class Picture {
 
   finish(answer, scale) {
     this.forgetResult();
-    const { blob } = answer;
-    const name = nameResult(this.name, scale, blob.type);
-    this.result = { ...answer, scale, name, url: URL.createObjectURL(blob) };
+    const name = nameResult(this.name, scale, answer.blob.type);
+    this.result = { ...answer, scale, name, url: URL.createObjectURL(answer.blob) };
   }
 
   forgetResult() {
@@ -60,7 +59,7 @@ export class Queue {
     this.#note = note;
   }
 
-  // `options`: { key, scale, model } of their requests.
+  // `options`: { key, scale, choices } of their requests.
   add(pictures, options) {
     for (const picture of pictures) {
       picture.stop = new AbortController();

@@ -8,15 +8,15 @@ function makeRequestId() {
 }
 
 /* Upscale `file`. `report` hears { phase, done, total, remainingS } of the phases send, wait, network,
-   encode and receive; `signal` cancels; `model` is a name, or "" for the server's own choice. Gives
+   encode and receive; `signal` cancels; `choices` are headers of the result's format, model ... Gives
    { blob, timing, seconds, model, temperedWith, requestId }, throws a `Refusal`, or an AbortError once
    cancelled. */
-export async function upscale({ file, key, scale, model, signal, report }) {
+export async function upscale({ file, key, scale, choices, signal, report }) {
   const requestId = makeRequestId();
   const watching = new AbortController();
   const began = performance.now();
   try {
-    const xhr = await send({ file, key, scale, model, requestId, signal, report, watching });
+    const xhr = await send({ file, key, scale, choices, requestId, signal, report, watching });
     if (xhr.status !== 200) throw await readRefusal(xhr, requestId, scale);
     return {
       blob: xhr.response,
@@ -32,7 +32,7 @@ export async function upscale({ file, key, scale, model, signal, report }) {
 }
 
 // Not fetch, which does not report how much of a body has been sent.
-function send({ file, key, scale, model, requestId, signal, report, watching }) {
+function send({ file, key, scale, choices, requestId, signal, report, watching }) {
   const form = new FormData();
   form.append("scale", scale);
   form.append("image", file, file.name);
@@ -42,7 +42,7 @@ function send({ file, key, scale, model, requestId, signal, report, watching }) 
     xhr.responseType = "blob";
     xhr.setRequestHeader("Accept", "image/*");
     xhr.setRequestHeader("X-Request-Id", requestId);
-    if (model) xhr.setRequestHeader("X-Upscale-Model", model);
+    for (const [name, value] of Object.entries(choices)) xhr.setRequestHeader(name, value);
     try {
       xhr.setRequestHeader("X-API-KEY", key);
     } catch {

@@ -5,22 +5,22 @@ const inShell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 // Inside the double quotes of curl's -F.
 const inForm = (text) => `"${text.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
 const quote = JSON.stringify; // a JSON string is a string in Python and in JavaScript
-// One header more, where a model is named: in both languages.
-const nameModel = (model) => (model ? `, "X-Upscale-Model": ${quote(model)}` : "");
+// More headers, in both languages.
+const writeChoices = (choices) => Object.entries(choices).map(([name, value]) => `, ${quote(name)}: ${quote(value)}`).join("");
 
-function curl({ url, key, fileName, resultName, scale, model }) {
+function curl({ url, key, fileName, resultName, scale, choices }) {
   return [
     `curl --fail --retry 20 ${inShell(url)}`,
     `-H ${inShell(`X-API-KEY: ${key}`)}`,
     "-H 'Accept: image/*'",
-    ...(model ? [`-H ${inShell(`X-Upscale-Model: ${model}`)}`] : []),
+    ...Object.entries(choices).map(([name, value]) => `-H ${inShell(`${name}: ${value}`)}`),
     `-F ${inShell(`image=@${inForm(fileName)}`)}`,
     `-F scale=${scale}`,
     `-o ${inShell(resultName)}`,
   ].join(" \\\n  ");
 }
 
-function python({ url, key, fileName, resultName, scale, model }) {
+function python({ url, key, fileName, resultName, scale, choices }) {
   return `import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
@@ -32,7 +32,7 @@ session.mount(${quote(url)}, HTTPAdapter(max_retries=retry))
 with open(${quote(fileName)}, "rb") as picture:
     answer = session.post(
         ${quote(url)},
-        headers={"X-API-KEY": ${quote(key)}, "Accept": "image/*"${nameModel(model)}},
+        headers={"X-API-KEY": ${quote(key)}, "Accept": "image/*"${writeChoices(choices)}},
         files={"image": picture},
         data={"scale": ${scale}},
         timeout=180,
@@ -42,7 +42,7 @@ with open(${quote(resultName)}, "wb") as result:
     result.write(answer.content)`;
 }
 
-function javascript({ url, key, fileName, resultName, scale, model }) {
+function javascript({ url, key, fileName, resultName, scale, choices }) {
   return `import { readFile, writeFile } from "node:fs/promises";
 
 const form = new FormData();
@@ -50,7 +50,7 @@ form.append("image", new Blob([await readFile(${quote(fileName)})]), ${quote(fil
 form.append("scale", "${scale}");
 const send = () => fetch(${quote(url)}, {
   method: "POST",
-  headers: { "X-API-KEY": ${quote(key)}, Accept: "image/*"${nameModel(model)} },
+  headers: { "X-API-KEY": ${quote(key)}, Accept: "image/*"${writeChoices(choices)} },
   body: form,
 });
 let answer = await send();

@@ -22,6 +22,6 @@ export function readServerTiming(header) {
 
 // "cat.jpg" and "image/png" make "cat-x4.png".
 export function nameResult(fileName, scale, mediaType) {
-  const extension = mediaType === "image/png" ? "png" : "jpg";
+  const extension = mediaType.replace("image/", "").replace("jpeg", "jpg");
   return `${fileName.replace(/\.[^.]*$/, "") || "picture"}-x${scale}.${extension}`;
 }

@@ -3,6 +3,10 @@
 const STEP = 0.1; // of the stage, by an arrow key
 const NEAR_PX = 28; // from the divider
 const TAGS_PX = 240; // what two tags side by side take
+const MOST_ZOOM = 8; // pixels of the screen for one of the picture
+const BY_WHEEL = 0.002; // for a pixel that is scrolled; a pinch of a touchpad comes as a wheel with Ctrl, and is finer
+const BY_PINCH = 0.01;
+const LINE_PX = 16; // of a wheel that counts lines
 
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
 
@@ -13,7 +17,7 @@ function place(room, length, centre) {
 }
 
 /* `parts`: the elements stage, before, after, layerBefore, layerAfter, tagBefore, tagAfter, divider,
-   split. `onZoom` hears of zooming by double click. */
+   split. `onZoom` hears of zooming by double click, wheel and fingers. */
 export class Viewer {
   #parts;
   #onZoom;
@@ -23,6 +27,8 @@ export class Viewer {
   #size = { width: 1, height: 1 };
   #box = { left: 0, top: 0, width: 1, height: 1 };
   #isPair = false;
+  #fingers = new Map(); // the pointers that are down, by their id, where they were last
+  #isSplitting = false;
   #turn = 0; // of what is to be shown: what was asked for before loads in vain
 
   constructor(parts, onZoom) {
@@ -32,6 +38,11 @@ export class Viewer {
     new ResizeObserver(() => this.#layOut()).observe(stage);
     split.addEventListener("input", () => this.#moveSplit(split.value / 100));
     stage.addEventListener("pointerdown", (event) => this.#grab(event));
+    stage.addEventListener("pointermove", (event) => this.#move(event));
+    for (const name of ["pointerup", "pointercancel"]) {
+      stage.addEventListener(name, ({ pointerId }) => this.#fingers.delete(pointerId));
+    }
+    stage.addEventListener("wheel", (event) => this.#turnWheel(event), { passive: false });
     stage.addEventListener("keydown", (event) => this.#pressKey(event));
     stage.addEventListener("dblclick", (event) => this.#toggleZoom(event));
   }
@@ -92,7 +103,7 @@ export class Viewer {
     const { clientWidth: roomX, clientHeight: roomY } = stage;
     const { width, height } = this.#size;
     const isFit = this.#zoom === "fit";
-    const scale = isFit ? Math.min(roomX / width, roomY / height) : this.#zoom / devicePixelRatio;
+    const scale = (isFit ? this.#zoomToFit() : this.#zoom) / devicePixelRatio;
     const box = { width: width * scale, height: height * scale };
     box.left = place(roomX, box.width, this.#centre.x);
     box.top = place(roomY, box.height, this.#centre.y);
@@ -139,22 +150,69 @@ export class Viewer {
   #grab(event) {
     if (event.button !== 0) return;
     const { stage } = this.#parts;
-    const { left, right } = this.#visible();
-    const { left: edge } = stage.getBoundingClientRect();
-    const isNear = Math.abs(event.clientX - edge - left - this.#split * (right - left)) < NEAR_PX;
-    const isSplitting = this.#isPair && (isNear || this.#zoom === "fit");
-    const move = isSplitting ? (moved) => this.#dragSplit(moved, edge) : (moved) => this.#pan(-moved.movementX, -moved.movementY);
+    this.#fingers.set(event.pointerId, event);
     stage.setPointerCapture(event.pointerId);
-    stage.addEventListener("pointermove", move);
-    const release = () => stage.removeEventListener("pointermove", move);
-    stage.addEventListener("pointerup", release, { once: true });
-    stage.addEventListener("pointercancel", release, { once: true });
-    if (isSplitting) this.#dragSplit(event, edge);
+    if (this.#fingers.size > 1) return;
+    const { left, right } = this.#visible();
+    const at = event.clientX - stage.getBoundingClientRect().left;
+    const isNear = Math.abs(at - left - this.#split * (right - left)) < NEAR_PX;
+    this.#isSplitting = this.#isPair && (isNear || this.#zoom === "fit");
+    if (this.#isSplitting) this.#dragSplit(event);
   }
 
-  #dragSplit({ clientX }, edge) {
+  #move(event) {
+    const last = this.#fingers.get(event.pointerId);
+    if (!last) return;
+    this.#fingers.set(event.pointerId, event);
+    const other = [...this.#fingers.values()].find(({ pointerId }) => pointerId !== event.pointerId);
+    if (other) this.#pinch(last, event, other);
+    else if (this.#isSplitting) this.#dragSplit(event);
+    else this.#pan(last.clientX - event.clientX, last.clientY - event.clientY);
+  }
+
+  #pinch(last, now, other) {
+    const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY) || 1;
+    const middle = { clientX: (last.clientX + other.clientX) / 2, clientY: (last.clientY + other.clientY) / 2 };
+    this.#zoomAt(this.#zoomNow() * apart(now) / apart(last), middle);
+    this.#pan((last.clientX - now.clientX) / 2, (last.clientY - now.clientY) / 2);
+  }
+
+  // What cannot be zoomed further leaves the wheel to the page.
+  #turnWheel(event) {
+    const by = event.deltaY * (event.deltaMode ? LINE_PX : 1) * (event.ctrlKey ? BY_PINCH : BY_WHEEL);
+    if (this.#zoomAt(this.#zoomNow() * Math.exp(-by), event) || event.ctrlKey) event.preventDefault();
+  }
+
+  // As `zoom()` has it, of "fit", too.
+  #zoomNow() {
+    return this.#box.width / this.#size.width * devicePixelRatio;
+  }
+
+  #zoomToFit() {
+    const { stage } = this.#parts;
+    return Math.min(stage.clientWidth / this.#size.width, stage.clientHeight / this.#size.height) * devicePixelRatio;
+  }
+
+  // Keep what is at this point where it is. Gives whether anything has changed.
+  #zoomAt(wanted, { clientX, clientY }) {
+    const { stage } = this.#parts;
+    const [before, fit] = [this.#zoomNow(), this.#zoomToFit()];
+    const zoom = clamp(wanted, fit, Math.max(fit, MOST_ZOOM));
+    if (zoom === before) return false;
+    const edge = stage.getBoundingClientRect();
+    const keep = (at, start, length, room) => (at - start) / length + (room / 2 - at) / (length * zoom / before);
+    this.#centre = {
+      x: keep(clientX - edge.left, this.#box.left, this.#box.width, stage.clientWidth),
+      y: keep(clientY - edge.top, this.#box.top, this.#box.height, stage.clientHeight),
+    };
+    this.zoom(zoom === fit ? "fit" : zoom);
+    this.#onZoom(this.#zoom);
+    return true;
+  }
+
+  #dragSplit({ clientX }) {
     const { left, right } = this.#visible();
-    this.#moveSplit((clientX - edge - left) / (right - left));
+    this.#moveSplit((clientX - this.#parts.stage.getBoundingClientRect().left - left) / (right - left));
   }
 
   #pan(x, y) {
@@ -171,12 +229,10 @@ export class Viewer {
     this.#pan(direction[0] * STEP * stage.clientWidth, direction[1] * STEP * stage.clientHeight);
   }
 
-  #toggleZoom({ clientX, clientY }) {
-    const { left, top } = this.#parts.stage.getBoundingClientRect();
-    const { left: boxLeft, top: boxTop, width, height } = this.#box;
-    this.#centre = { x: (clientX - left - boxLeft) / width, y: (clientY - top - boxTop) / height };
-    this.zoom(this.#zoom === "fit" ? 1 : "fit");
-    this.#onZoom(this.#zoom);
+  // To the picture's own pixels; a picture that is larger already, to twice as large.
+  #toggleZoom(event) {
+    const fit = this.#zoomToFit();
+    this.#zoomAt(this.#zoom !== "fit" ? fit : fit < 1 ? 1 : 2 * fit, event);
   }
 }
 

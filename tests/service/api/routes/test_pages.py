@@ -88,6 +88,33 @@ def test_every_asset_has_its_media_type(service: Service) -> None:
             assert answer.content == file.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("accepted", "is_compressed"),
+    [
+        ("gzip, deflate, br", True),
+        ("br;q=1.0, GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.00, br", False),
+        ("identity", False),
+        ("x-gzip", False),
+    ],
+)
+def test_texts_are_compressed_for_clients_that_take_gzip(
+    service: Service, accepted: str, is_compressed: bool
+) -> None:
+    plain = service.get("/assets/playground.js", headers={"Accept-Encoding": "identity"})
+    answer = service.get("/assets/playground.js", headers={"Accept-Encoding": accepted})
+    assert answer.text == plain.text
+    assert answer.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
+    assert answer.headers.get("Content-Encoding") == ("gzip" if is_compressed else None)
+    lengths = [int(each.headers["Content-Length"]) for each in (answer, plain)]
+    assert (lengths[0] < lengths[1] / 2) == is_compressed
+
+
+def test_photos_are_not_compressed_again(service: Service) -> None:
+    assert "Content-Encoding" not in service.get("/assets/sample.jpg").headers
+
+
 def test_every_example_of_a_model_that_the_page_names_is_there_and_small(service: Service) -> None:
     script = service.get("/assets/models.js").text
     (listed,) = re.findall(r"const EXAMPLES = new Set\(\[(.*?)\]\)", script, re.DOTALL)

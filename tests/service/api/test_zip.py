@@ -1,0 +1,83 @@
+"""The ZIP archives that the page writes, read by Python's own reader and by unzip."""
+
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+SCRIPT = """
+import { writeFileSync, readFileSync } from "node:fs";
+import { makeZip } from "./zip.mjs";
+const entries = JSON.parse(readFileSync("entries.json"));
+const files = entries.map(({ name, file }) => ({ name, blob: new Blob([readFileSync(file)]) }));
+const archive = await makeZip(files, new Date(2024, 1, 29, 23, 59, 58));
+writeFileSync("archive.zip", Buffer.from(await archive.arrayBuffer()));
+"""
+
+
+def make_zip(folder: Path, entries: list[tuple[str, bytes]]) -> Path:
+    source = files("upscaled.api") / "static" / "zip.js"
+    (folder / "zip.mjs").write_text(source.read_text("utf-8"))
+    (folder / "script.mjs").write_text(SCRIPT)
+    listed = []
+    for number, (name, data) in enumerate(entries):
+        (folder / str(number)).write_bytes(data)
+        listed.append({"name": name, "file": str(number)})
+    (folder / "entries.json").write_text(json.dumps(listed))
+    subprocess.run(["node", "script.mjs"], cwd=folder, check=True, timeout=60)
+    return folder / "archive.zip"
+
+
+def test_an_archive_gives_back_every_byte_under_its_name(tmp_path: Path) -> None:
+    entries = [
+        ("one.jpg", os.urandom(100_000)),
+        ("empty.png", b""),
+        ("ferie/été 猫.webp", bytes(range(256)) * 1000),
+    ]
+    with zipfile.ZipFile(make_zip(tmp_path, entries)) as archive:
+        assert archive.testzip() is None
+        assert [(info.filename, archive.read(info)) for info in archive.infolist()] == entries
+        for info in archive.infolist():
+            assert info.compress_type == zipfile.ZIP_STORED
+            assert datetime(*info.date_time) == datetime(2024, 2, 29, 23, 59, 58)
+
+
+def test_equal_names_get_numbers(tmp_path: Path) -> None:
+    names = ["a.jpg", "A.jpg", "a.jpg", "b/a.jpg", "x.y/none", "x.y/none", "a (2).jpg"]
+    with zipfile.ZipFile(make_zip(tmp_path, [(name, b"x") for name in names])) as archive:
+        assert archive.namelist() == [
+            *("a.jpg", "A (2).jpg", "a (3).jpg", "b/a.jpg"),
+            *("x.y/none", "x.y/none (2)", "a (2) (2).jpg"),
+        ]
+
+
+def test_an_archive_of_nothing_is_one(tmp_path: Path) -> None:
+    with zipfile.ZipFile(make_zip(tmp_path, [])) as archive:
+        assert archive.namelist() == []
+
+
+@pytest.mark.parametrize(("count", "fits"), [(65_534, True), (65_535, False)])
+def test_more_files_than_the_format_counts_are_refused(
+    tmp_path: Path, count: int, fits: bool
+) -> None:
+    source = files("upscaled.api") / "static" / "zip.js"
+    (tmp_path / "zip.mjs").write_text(source.read_text("utf-8"))
+    (tmp_path / "script.mjs").write_text(
+        'import { makeZip } from "./zip.mjs";\n'
+        f"const files = Array.from({{ length: {count} }}, (_, at) =>"
+        " ({ name: String(at), blob: { size: 0, stream: () => new Blob().stream() } }));\n"
+        "try { await makeZip(files); console.log('made'); } catch (error) {"
+        " console.log(error.name); }\n"
+    )
+    done = subprocess.run(
+        ["node", "script.mjs"], cwd=tmp_path, check=True, timeout=120, capture_output=True
+    )
+    assert done.stdout.decode().strip() == ("made" if fits else "RangeError")
