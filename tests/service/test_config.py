@@ -27,6 +27,11 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "port": (["0", "8351", "65535"], ["-1", "65536", "http", "tcp:8000"]),
     "tls_cert": (["/etc/upscaled/fullchain.pem", "~/cert.pem"], []),
     "tls_key": (["/etc/upscaled/privkey.pem"], []),
+    "auth": (["key", "none"], ["None", "off", "none\n", "keys"]),
+    "allowed_hosts": (
+        ["upscale.lan", "10.0.0.5,fd00::1", "my_host"],
+        ["https://upscale.lan", "upscale.lan:8000", "*", "*.lan", "a..b", "[::1]"],
+    ),
     "public_base_url": (
         [
             "https://a.example",

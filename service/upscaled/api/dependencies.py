@@ -9,6 +9,7 @@ from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
 from upscaled.api.job_runner import JobRunner
+from upscaled.api.keyless import refuse_foreign_page
 from upscaled.api.memory import MemoryBudget, UnsentResponses
 from upscaled.api.progress import ProgressTracker
 from upscaled.api.progress_relay import ProgressRelay
@@ -21,7 +22,7 @@ from upscaled.config import Settings
 from upscaled.errors import InvalidAuthToken
 from upscaled.fetch.client import FetchClient
 from upscaled.pool.executor import Executor
-from upscaled.state import ApiKey, State
+from upscaled.state import LOCAL_KEY_NAME, ApiKey, State
 
 _HEADER = APIKeyHeader(
     name="X-API-KEY",
@@ -65,14 +66,23 @@ Record = Annotated[AccessRecord, Depends(_get_record)]
 
 
 async def authenticate(
-    context: AppContext, record: Record, secret: Annotated[str | None, Security(_HEADER)]
+    request: Request,
+    context: AppContext,
+    record: Record,
+    secret: Annotated[str | None, Security(_HEADER)],
 ) -> ApiKey:
-    """Return the API key of the request.
+    """Return the API key of the request; where none is needed, `local` for one without a valid key.
 
     Raises:
-        InvalidAuthToken: the key is missing, empty or unknown: the same response for all three.
+        InvalidAuthToken: the key is missing, empty or unknown: the same response for all three; or
+            none is needed, but a foreign web page sent the request.
     """
-    api_key = await asyncio.to_thread(context.state.keys.verify, secret) if secret else None
+    keys = context.state.keys
+    api_key = await asyncio.to_thread(keys.verify, secret) if secret else None
+    if api_key is None and context.settings.auth == "none":
+        address = (request.scope.get("server") or ("",))[0]
+        refuse_foreign_page(request.headers, address, context.settings)
+        api_key = await asyncio.to_thread(keys.find, LOCAL_KEY_NAME)
     if api_key is None:
         raise InvalidAuthToken
     record.key_id, record.key_name = api_key.id, api_key.name

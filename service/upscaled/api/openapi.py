@@ -57,6 +57,10 @@ def add_settings(document: Document, settings: Settings) -> Document:
     document = copy.deepcopy(document)
     document["servers"] = [{"url": settings.public_base_url or "/"}]
     document["paths"][schemas.UPSCALE_PATH]["post"]["description"] = _describe_limits(settings)
+    if settings.auth == "none":
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["security"] = []
     return document
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from upscaled.cli.serve import CannotServe
 from upscaled.config import Settings
+from upscaled.doctor.access import find_exposed
 from upscaled.logs import event
 from upscaled.state import State
 from upscaled.state.errors import InvalidSecret, NameTaken
@@ -22,9 +23,14 @@ def make_first_key(state: State, url: str, settings: Settings) -> str:
     without a file it is a new one on SQLite, to be printed this once. Front ends of a PostgreSQL
     would race for it, and each print another: there no key is made, and a warning logged.
 
+    Where no request needs a key, none is made, and the text says so at every start.
+
     Raises:
         CannotServe: the file cannot be read, or holds no key.
     """
+    if settings.auth == "none":
+        _warn_of_exposure(settings)
+        return _describe_keyless(url)
     if not state.keys.is_empty():
         return ""
     if settings.first_key_file:
@@ -37,6 +43,15 @@ def make_first_key(state: State, url: str, settings: Settings) -> str:
         )
         return ""
     return describe_first_key(state.keys.create(FIRST_KEY_NAME), url, settings)
+
+
+def _warn_of_exposure(settings: Settings) -> None:
+    if open_to := find_exposed(settings, settings.host):
+        _log.warning(
+            "UPSCALED_AUTH is none: whoever reaches %s needs no API key",
+            " or ".join(open_to),
+            extra=event("no_key_needed"),
+        )
 
 
 def _make_from_file(state: State, file: Path) -> str:
@@ -61,9 +76,19 @@ def describe_first_key(secret: str, url: str, settings: Settings) -> str:
             "",
             f"Your API key, shown this once: {secret}",
             *([credits] if settings.metering else []),
-            "Try it:",
-            f"  curl {url}/v1/upscale -H 'X-API-KEY: {secret}' -H 'Accept: image/*' \\",
-            "    -F image=@photo.jpg -F scale=4 -o upscaled.jpg",
-            "",
+            *_describe_request(url, f"-H 'X-API-KEY: {secret}' "),
         ]
     )
+
+
+def _describe_keyless(url: str) -> str:
+    return "\n".join(["", "No API key is needed (UPSCALED_AUTH=none).", *_describe_request(url)])
+
+
+def _describe_request(url: str, header: str = "") -> list[str]:
+    return [
+        "Try it:",
+        f"  curl {url}/v1/upscale {header}-H 'Accept: image/*' \\",
+        "    -F image=@photo.jpg -F scale=4 -o upscaled.jpg",
+        "",
+    ]

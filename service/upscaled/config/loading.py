@@ -16,6 +16,7 @@ from upscaled.config.settings import Settings
 from upscaled.config.values import PREFIX, SettingsError
 
 _PATTERN_MEANINGS: Final = {
+    f"{PREFIX}AUTH": "must be key or none",
     f"{PREFIX}DEVICE": "must be auto, cpu, cuda, cuda:N or mps",
     f"{PREFIX}PRECISION": "must be exact, auto or fast",
     f"{PREFIX}TEMPER": "must be auto, off or a number from 0 to 1",

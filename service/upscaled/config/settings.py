@@ -10,6 +10,7 @@ from upscaled.config.values import (
     Cluster,
     ExtraFormats,
     HomePath,
+    Hosts,
     LogLevel,
     Names,
     Networks,
@@ -74,6 +75,18 @@ class Settings(BaseModel):
     )
     tls_key: str = Field(
         default="", description="file in PEM of that certificate's private key, not encrypted"
+    )
+    auth: str = Field(
+        default="key",
+        pattern="^(key|none)$",
+        description="key: each request needs an API key; none: none does, and all without one "
+        "count as the key `local`; for this computer alone, or a network you trust",
+    )
+    allowed_hosts: Hosts = Field(
+        default=(),
+        description="comma-separated names and addresses by which requests may call the service "
+        "where `UPSCALED_AUTH` is none, beside those of loopback, `UPSCALED_HOST`, the address "
+        "that was reached and `UPSCALED_PUBLIC_BASE_URL`'s",
     )
     public_base_url: BaseUrl = Field(
         default="",

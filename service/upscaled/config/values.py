@@ -20,6 +20,7 @@ _EXTRA_FORMATS: Final = frozenset(name.lower() for name in OPTIONAL)
 _BUCKET_URL: Final = re.compile(
     r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9._-]+)*/?"
 )
+_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 
 
@@ -112,6 +113,16 @@ def _check_results_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _check_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    for host in value:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            if not _NAME.fullmatch(host):
+                raise ValueError(f"{host} is no host name or address without a port") from None
+    return value
+
+
 def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
     for origin in value:
         if origin != "*" and urlsplit(_check_base_url(origin)).path:
@@ -127,6 +138,7 @@ Traces = Annotated[bool, AfterValidator(_check_traces)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_split_networks)]
 TrustedNetworks = Annotated[tuple[Network, ...], BeforeValidator(_split_trusted)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+Hosts = Annotated[tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_hosts)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_origins)]
 LogLevel = Annotated[str, BeforeValidator(_lower)]
 ExtraFormats = Annotated[

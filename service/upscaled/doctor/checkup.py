@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from upscaled.config import Settings
+from upscaled.doctor.access import check_access
 from upscaled.doctor.bucket import check_results
 from upscaled.doctor.certificate import check_certificate
 from upscaled.doctor.clock import check_clock
@@ -60,6 +61,7 @@ def list_checks(
         Check("database", lambda: check_database(settings)),
         Check("results", lambda: check_results(settings)),
         Check("models", lambda: check_models(settings)),
+        Check("access", lambda: check_access(settings, host)),
         Check("certificate", lambda: check_certificate(settings)),
         Check("port", lambda: check_port(host, port, is_expected=is_expected, is_tls=is_tls)),
         Check("public URL", lambda: check_public_url(settings, may_connect=may_connect)),

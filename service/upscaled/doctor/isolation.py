@@ -6,7 +6,6 @@ allowed, only what Python itself connects to is seen.
 """
 
 import ctypes
-import ipaddress
 import os
 import re
 import sys
@@ -14,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from upscaled.process.listener import is_loopback
 
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
@@ -63,14 +64,6 @@ def count_unroutable(snmp: str) -> int:
     if len(rows) != 2:
         return 0
     return int(dict(zip(*rows, strict=True)).get("OutNoRoutes", 0))
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address or a name can only be this machine's."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _leave_network() -> bool:

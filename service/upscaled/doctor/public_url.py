@@ -8,8 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 from upscaled.config import Settings
 from upscaled.doctor.certificate import describe_days
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.doctor.isolation import is_loopback
 from upscaled.doctor.port import NoHttpAnswer, probe, read_days_left
+from upscaled.process.listener import is_loopback
 
 CHECK: Final = "public URL"
 _PORTS: Final = {"http": 80, "https": 443}

@@ -1,5 +1,6 @@
 """Open the socket that a server listens on, or say in words why it cannot be opened."""
 
+import ipaddress
 import os
 import socket
 
@@ -23,3 +24,11 @@ def open_listener(host: str, port: int) -> socket.socket:
         raise CannotListen("the host name is unknown") from None
     except OSError as error:
         raise CannotListen(os.strerror(error.errno or 0)) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address or a name can only be this machine's."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -3,13 +3,14 @@
 from upscaled.state.clocks import Clocks
 from upscaled.state.database_url import hide_password
 from upscaled.state.errors import DatabaseFailed, StateError
-from upscaled.state.keys import ApiKey, ListedKey
+from upscaled.state.keys import LOCAL_KEY_NAME, ApiKey, ListedKey
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.rate import RateLimit
 from upscaled.state.results import OpenedResult, StoredResult
 from upscaled.state.store import State, Swept, open_state
 
 __all__ = [
+    "LOCAL_KEY_NAME",
     "ApiKey",
     "Clocks",
     "DatabaseFailed",

@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Literal
@@ -25,6 +26,8 @@ from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS, FORMER_SECRETS
 
 SECRET_PREFIX = "upk_"  # noqa: S105  a mark by which scanners find a leaked key, not a password
+LOCAL_KEY_NAME: Final = "local"
+"""Key that requests without one count as, where `UPSCALED_AUTH` is none."""
 MAX_KEEP_S: Final = 90 * 86_400
 """Longest that a former secret stays valid; a longer time is a second key."""
 _SECRET = re.compile(r"upk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
@@ -162,7 +165,24 @@ class Keys:
             row = next(filter(None, found), None)
         if row is None:
             return None
-        return ApiKey(row.id, row.name, row.balance, RateLimit(row.rate_per_s, row.rate_burst))
+        return _read_key(row)
+
+    def find(self, name: str) -> ApiKey | None:
+        """Return the active key of a name, or None. The caller vouches for the request."""
+        of_name = sa.select(API_KEYS).where(
+            API_KEYS.c.name == name,
+            API_KEYS.c.revoked_at_s.is_(None),
+            sa.func.coalesce(API_KEYS.c.expires_at_s > self._clock(), sa.true()),
+        )
+        with self._database.read() as connection:
+            row = connection.execute(of_name).one_or_none()
+        return None if row is None else _read_key(row)
+
+    def make_local(self) -> None:
+        """Make the key `local` where no active key has the name; its secret is thrown away."""
+        if self.find(LOCAL_KEY_NAME) is None:
+            with suppress(NameTaken):  # by another front end that starts now, or it has expired
+                self.create(LOCAL_KEY_NAME)
 
     def list(self) -> tuple[ListedKey, ...]:
         """Return every key ever made, including revoked ones, oldest first."""
@@ -186,9 +206,10 @@ class Keys:
         return tuple(key.name for key in self.list() if key.revoked_at_s is None)
 
     def is_empty(self) -> bool:
-        """Return whether no key was ever made; a revoked key counts as made."""
+        """Return whether no key but `local` was ever made; a revoked key counts as made."""
+        others = sa.select(API_KEYS.c.id).where(API_KEYS.c.name != LOCAL_KEY_NAME).limit(1)
         with self._database.read() as connection:
-            return connection.execute(sa.select(API_KEYS.c.id).limit(1)).first() is None
+            return connection.execute(others).first() is None
 
     def revoke(self, name: str, *, by: str = SERVICE_ITSELF) -> None:
         """End an active key: from now on, in every process, its secrets are unknown.
@@ -284,6 +305,10 @@ class Keys:
             if changed is None:
                 raise UnknownName(f"there is no active API key named {name}")
             self._audit.note(connection, by, action, name, changed, **details)
+
+
+def _read_key(row: Row[*tuple[Any, ...]]) -> ApiKey:
+    return ApiKey(row.id, row.name, row.balance, RateLimit(row.rate_per_s, row.rate_burst))
 
 
 def _build_find(secrets_table: sa.Table) -> sa.Select[*tuple[Any, ...]]:

@@ -224,6 +224,8 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         is_new=is_new,
     )
     try:
+        if settings.auth == "none":
+            state.keys.make_local()
         # Not the results: by a clock that was just set, those of a running server would be too old.
         state.credits.release_stale()
     except BaseException:

@@ -118,3 +118,31 @@ def test_a_file_that_cannot_be_read_stops_the_start_of_an_empty_database_only(
             make_first_key(state, URL, settings)
         state.keys.create("web")
         assert make_first_key(state, URL, settings) == ""
+
+
+@pytest.mark.parametrize(("host", "is_warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_without_keys_every_start_says_so_and_warns_where_others_reach_it(
+    database_url: str,
+    make_settings: MakeSettings,
+    caplog: pytest.LogCaptureFixture,
+    host: str,
+    is_warned: bool,
+) -> None:
+    settings = make_settings(database_url=database_url, auth="none", host=host)
+    for _ in range(2):
+        caplog.clear()
+        with open_state(settings) as state:
+            text = make_first_key(state, URL, settings)
+            assert state.keys.names() == ("local",)
+        assert "No API key is needed" in text
+        assert "X-API-KEY" not in text
+        assert ("whoever reaches 0.0.0.0 needs no API key" in caplog.text) is is_warned
+
+
+def test_a_start_with_keys_after_one_without_makes_the_first(make_settings: MakeSettings) -> None:
+    with open_state(make_settings(auth="none")) as state:
+        assert state.keys.is_empty()
+    settings = make_settings()
+    with open_state(settings) as state:
+        assert "Your API key" in make_first_key(state, URL, settings)
+        assert state.keys.names() == ("local", "first")

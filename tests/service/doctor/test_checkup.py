@@ -57,4 +57,4 @@ def test_no_check_is_named_twice() -> None:
         load_settings({}), {}, host="127.0.0.1", port=1, is_expected=False, may_connect=False
     )
     names = [check.name for check in checks]
-    assert len(set(names)) == len(names) == 11
+    assert len(set(names)) == len(names) == 12

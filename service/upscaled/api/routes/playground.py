@@ -14,6 +14,8 @@ from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, SCALES, Setti
 from upscaled.image.formats.table import FORMATS
 
 _MEBIBYTE: Final = 1024 * 1024
+_KEY: Final = {"key": "", "key_state": ""}
+_NO_KEY: Final = {"key": "none", "key_state": " hidden"}
 _SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "TIFF": (".tif", ".tiff"),
@@ -32,6 +34,8 @@ def render_playground(settings: Settings) -> str:
         limits=html.escape(json.dumps(describe_limits(settings))),
         accept=",".join([*(f"image/{name.lower()}" for name in _taken(settings)), *suffixes]),
         formats=", ".join(_NAMES.get(name, name) for name in _taken(settings)),
+        # Any key is taken where none is needed, so the page sends one that says so.
+        **(_NO_KEY if settings.auth == "none" else _KEY),
         max_file=describe_bytes(settings.max_file_bytes),
     )
 

@@ -1,0 +1,197 @@
+"""`UPSCALED_AUTH=none`: requests without a key, and web pages that may not send any."""
+
+import json
+import logging
+
+import pytest
+import requests
+
+from tests.service.api.answers import assert_error
+from tests.service.api.raw import Connection
+from tests.service.api.serving import MakeService, Service
+from upscaled.errors import InvalidAuthToken
+
+REFUSED = "Host or Origin not allowed"
+
+
+def ask(service: Service, **headers: str) -> requests.Response:
+    return service.get("/v1/credits", headers=headers)
+
+
+@pytest.mark.parametrize("key", [{}, {"X-API-KEY": ""}, {"X-API-KEY": "any"}])
+def test_no_key_and_any_key_are_taken(make_service: MakeService, key: dict[str, str]) -> None:
+    service = make_service(auth="none")
+    answer = service.upload(headers=key)
+    assert list(answer.json()) == ["result_url"]
+    assert requests.get(answer.json()["result_url"], timeout=5).status_code == 200
+
+
+def test_with_keys_none_is_taken(make_service: MakeService) -> None:
+    service = make_service()
+    assert_error(service.upload(headers={}), 401, "invalid_auth_token")
+    service.state.keys.make_local()  # of a start without keys before
+    assert_error(service.upload(headers={}), 401, "invalid_auth_token")
+    assert_error(service.upload(headers={"X-API-KEY": "local"}), 401, "invalid_auth_token")
+
+
+def test_a_valid_key_counts_as_itself_and_the_others_as_local(
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "upscaled.api.telemetry.access_log")
+    service = make_service(auth="none")
+    for headers in (service.headers, {}, {"X-API-KEY": "any"}):
+        assert ask(service, **headers).status_code == 200
+    service.app.state.context.reporter.flush()
+    names = [vars(each)["fields"]["key_name"] for each in caplog.records if "fields" in vars(each)]
+    assert names == ["test", "local", "local"]
+
+
+def test_rate_and_credits_are_those_of_local(make_service: MakeService) -> None:
+    service = make_service(auth="none", metering=True, rate_per_s=0.001, rate_burst=3)
+    assert ask(service).json()["credits_remaining"] == 0
+    assert_error(service.upload(headers={}), 403, "insufficient_api_credits")
+    service.state.credits.add("local", 1)
+    assert service.upload(headers={}).status_code == 200
+    assert service.state.credits.show("local") == 0
+    assert_error(ask(service), 429, "rate_limit_exceeded")
+    assert ask(service, **service.headers).status_code == 200
+
+
+def test_jobs_and_idempotency_keys_are_those_of_local(make_service: MakeService) -> None:
+    service = make_service(auth="none")
+    headers = {"Prefer": "respond-async", "Idempotency-Key": "one"}
+    first, again = service.upload(headers=headers), service.upload(headers=headers)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.headers["Location"] == first.headers["Location"]
+    (job,) = service.get("/v1/jobs").json()["jobs"]
+    assert first.headers["Location"].endswith(job["id"])
+    assert service.get("/v1/jobs", headers=service.headers).json()["jobs"] == []
+
+
+def test_a_revoked_local_key_lets_nothing_in_until_the_next_start(
+    make_service: MakeService,
+) -> None:
+    service = make_service(auth="none")
+    service.state.keys.revoke("local")
+    assert_error(ask(service), 401, "invalid_auth_token")
+    assert ask(service, **service.headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8000", True),
+        ("page.localhost:1", True),
+        ("127.0.0.1:8000", True),
+        ("127.9.9.9", True),
+        ("[::1]:8000", True),
+        ("upscale.lan", True),
+        ("UPSCALE.LAN:8000", True),
+        ("[fd00::5]:8000", True),
+        ("upscale.example.com", True),
+        ("evil.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("upscale.lan.evil.example:8000", False),
+        ("10.0.0.5", False),
+        ("[::2]", False),
+        ("xlocalhost", False),
+        ("", False),
+    ],
+)
+def test_a_foreign_host_is_refused(service_of_lan: Service, host: str, is_own: bool) -> None:
+    answer = ask(service_of_lan, Host=host)
+    if is_own:
+        assert answer.status_code == 200
+    else:
+        assert_error(answer, 401, "invalid_auth_token")
+        assert answer.json()["error"] == REFUSED
+
+
+@pytest.fixture
+def service_of_lan(make_service: MakeService) -> Service:
+    return make_service(
+        auth="none",
+        allowed_hosts="upscale.lan,fd00::5",
+        public_base_url="https://upscale.example.com",
+        cors_origins="https://app.example.com,*",
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_own"),
+    [
+        ("localhost:8000", "http://localhost:8000", True),
+        ("localhost:8000", "HTTP://LOCALHOST:8000", True),
+        ("[::1]:8000", "http://[::1]:8000", True),
+        ("upscale.lan", "http://upscale.lan:80", True),
+        ("upscale.lan:443", "https://upscale.lan", True),
+        ("upscale.lan", "https://upscale.lan", True),  # behind a proxy with TLS
+        ("localhost:8000", "https://app.example.com", True),
+        ("localhost:8000", "http://localhost:3000", False),
+        ("localhost:8000", "http://localhost", False),
+        ("localhost:8000", "https://evil.example", False),
+        ("localhost:8000", "null", False),
+        ("localhost:8000", "", False),
+        ("localhost:8000", "http://localhost:8000.evil.example", False),
+        ("localhost", "http://127.0.0.1", False),
+        ("localhost", "http://[", False),
+    ],
+)
+def test_a_foreign_origin_is_refused(
+    service_of_lan: Service, host: str, origin: str, is_own: bool
+) -> None:
+    answer = ask(service_of_lan, Host=host, Origin=origin)
+    assert answer.status_code == (200 if is_own else 401)
+    assert is_own or answer.json()["error"] == REFUSED
+
+
+def test_a_valid_key_passes_from_everywhere(service_of_lan: Service) -> None:
+    headers = {"Host": "evil.example", "Origin": "https://evil.example"}
+    assert ask(service_of_lan, **service_of_lan.headers, **headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/upscale"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/jobs"),
+        ("DELETE", "/v1/jobs/any"),
+        ("GET", "/v1/progress/any"),
+    ],
+)
+def test_a_foreign_page_is_refused_on_every_path_that_needs_a_key(
+    service_of_lan: Service, method: str, path: str
+) -> None:
+    answer = requests.request(
+        method, service_of_lan.url + path, headers={"Host": "evil.example"}, timeout=5
+    )
+    assert_error(answer, 401, "invalid_auth_token")
+
+
+def test_what_needs_no_key_anyway_answers_under_every_name(service_of_lan: Service) -> None:
+    for path in ("/healthz", "/readyz", "/"):
+        assert service_of_lan.get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200
+
+
+def test_a_request_of_http_1_0_without_a_host_is_refused(service_of_lan: Service) -> None:
+    with Connection(service_of_lan) as connection:
+        connection.send(b"GET /v1/credits HTTP/1.0\r\n\r\n")
+        answer = connection.receive()
+    answer.assert_error(401, "invalid_auth_token")
+    assert json.loads(answer.body)["error"] == REFUSED
+
+
+def test_hosts_are_not_looked_at_where_keys_are_needed(make_service: MakeService) -> None:
+    service = make_service(allowed_hosts="upscale.lan")
+    assert ask(service, **service.headers, Host="evil.example").status_code == 200
+    refused = ask(service, Host="evil.example")
+    assert refused.json()["error"] == InvalidAuthToken.default_text
+
+
+def test_the_document_asks_for_no_key(make_service: MakeService) -> None:
+    for auth, count in (("none", 0), ("key", 1)):
+        document = make_service(auth=auth).get("/openapi.json").json()
+        assert len(document["paths"]["/v1/upscale"]["post"]["security"]) == count

@@ -1,0 +1,35 @@
+"""The doctor's check of who may send requests."""
+
+import pytest
+
+from tests.service.doctor.conftest import MakeSettings
+from upscaled.doctor.access import check_access
+from upscaled.doctor.finding import Status
+
+
+def test_a_service_that_needs_keys_has_no_line(make_settings: MakeSettings) -> None:
+    assert check_access(make_settings(), "0.0.0.0") == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_loopback_alone_may_go_without_keys(make_settings: MakeSettings, host: str) -> None:
+    (finding,) = check_access(make_settings(auth="none"), host)
+    assert finding.status is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "found"),
+    [
+        ("0.0.0.0", "", "whoever reaches 0.0.0.0 needs"),
+        ("192.168.1.5", "", "whoever reaches 192.168.1.5 needs"),
+        ("127.0.0.1", "https://upscale.example.com", "reaches upscale.example.com needs"),
+        ("::", "https://a.example", "reaches :: or a.example needs"),
+    ],
+)
+def test_a_service_without_keys_that_others_reach_is_a_warning(
+    make_settings: MakeSettings, host: str, url: str, found: str
+) -> None:
+    (finding,) = check_access(make_settings(auth="none", public_base_url=url), host)
+    assert finding.status is Status.WARNING
+    assert found in finding.found
+    assert "UPSCALED_AUTH" in finding.advice
