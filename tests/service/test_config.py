@@ -139,6 +139,8 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
         ["*", "https://app.example.com", "http://localhost:5173, https://a.example/", ","],
         ["app.example.com", "https://a.example/x", "https://u@a.example", "null"],
     ),
+    "mcp_service_url": (["http://10.0.0.5:8000", "https://a/base"], ["10.0.0.5", "ftp://a"]),
+    "mcp_api_key": (["up_x"], []),
     "log_level": (["debug", "info", "WARNING", "Error"], ["trace", "info\n"]),
 }
 

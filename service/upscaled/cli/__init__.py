@@ -21,6 +21,7 @@ COMMANDS: Final = (
     "webhooks",
     "usage",
     "audit",
+    "mcp",
     "models",
     "tune",
     "backup",

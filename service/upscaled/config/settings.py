@@ -3,7 +3,7 @@
 import ipaddress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from upscaled.config.values import (
     BaseUrl,
@@ -331,6 +331,16 @@ class Settings(BaseModel):
         default=False,
         description="whether each request's spans go to the OTLP receiver that the standard "
         "`OTEL_*` variables name; needs the extra `otel`",
+    )
+    mcp_service_url: BaseUrl = Field(
+        default="",
+        description="`upscaled mcp`: where the service is that it calls; empty: on this machine, "
+        "at `UPSCALED_PORT`",
+    )
+    mcp_api_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="`upscaled mcp`: API key of that service; with `--http`, clients must send it. "
+        "`UPSCALED_MCP_API_KEY_FILE` names a file that holds it",
     )
 
     @property

@@ -46,6 +46,8 @@ FIGURES = PoolStats(
     seconds_per_px={("upscaled-x4", 4): 1.23456e-6, ("upscaled-x2", 2): 1e-6},
 )
 
+IDLE = replace(FIGURES, waiting=0, running=0)
+
 
 class ResizingExecutor:
     """Resizes with Pillow, to the size and format of the output, as the real worker would."""
@@ -76,6 +78,13 @@ class ResizingExecutor:
         upscaled = await asyncio.to_thread(resize, source, request.output)
         model = request.model or upscaled.model
         return replace(upscaled, model=model, tempered_with=self.tempered_with)
+
+
+class IdleExecutor(ResizingExecutor):
+    """Has room for jobs."""
+
+    def stats(self) -> PoolStats:
+        return IDLE
 
 
 class SlowExecutor(ResizingExecutor):

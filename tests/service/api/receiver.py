@@ -41,7 +41,7 @@ def receive(*answers: bytes, host: str = "127.0.0.1") -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
             number = min(len(receiver.calls), len(receiver.answers) - 1)
             receiver.calls.append(Call(self.path, headers, body))

@@ -15,9 +15,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.listening import free_port
 from tests.service.api.answers import assert_error
+from tests.service.api.executors import IdleExecutor
 from tests.service.api.pictures import size_of
 from tests.service.api.receiver import Receiver, receive, status
-from tests.service.api.routes.test_jobs import IdleExecutor
 from tests.service.api.serving import Service, serve
 from tests.service.api.waiting import wait_until
 from upscaled.api import webhook_message, webhook_sender

@@ -15,7 +15,7 @@ import requests
 import sqlalchemy as sa
 
 from tests.service.api.answers import assert_error
-from tests.service.api.executors import FIGURES, FailingExecutor, ResizingExecutor
+from tests.service.api.executors import IDLE, FailingExecutor, IdleExecutor, ResizingExecutor
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import MakeService, Service, run_app, serve
 from tests.service.api.waiting import wait_until
@@ -38,14 +38,6 @@ ODD_POSITIONS = (
     "[1]",
     "{}",
 )
-IDLE = replace(FIGURES, waiting=0, running=0)
-
-
-class IdleExecutor(ResizingExecutor):
-    """Has room for jobs."""
-
-    def stats(self) -> PoolStats:
-        return IDLE
 
 
 class SteppingExecutor(IdleExecutor):

@@ -1,0 +1,1 @@
+"""An MCP server: tools by which language models use a running upscaled service. Loads no torch."""

@@ -1,0 +1,153 @@
+"""Confine the files of tools to one folder: read pictures below it, and write results below it.
+
+A language model names the paths, and what it was asked to do may come from a hostile document. So a
+path is resolved first, and must then lie below the root. It is opened component by component
+without following symbolic links: one that is put there in between leads nowhere.
+"""
+
+import os
+import stat
+import uuid
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from mcp.server.mcpserver.exceptions import ToolError
+
+_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without waiting for a writer, where it is a pipe.
+_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class FileRefused(ToolError):
+    """A path cannot be used; the text says why, for the model that named it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A file to upscale: where it is, without symbolic links, and its bytes."""
+
+    path: Path
+    data: bytes
+
+
+class RootFolder:
+    """The folder that tools may read from and write to."""
+
+    def __init__(self, folder: Path, max_file_bytes: int) -> None:
+        """Take the folder as it is now, where it is a symbolic link too.
+
+        Args:
+            folder: an existing folder.
+            max_file_bytes: largest file that is read.
+
+        Raises:
+            OSError: it is no folder, or cannot be opened.
+        """
+        self.path: Final = folder.resolve(strict=True)
+        self._max_file_bytes = max_file_bytes
+        os.close(os.open(self.path, _OPEN_FOLDER))
+
+    def read(self, path: str) -> Picture:
+        """Read a regular file whole.
+
+        Args:
+            path: absolute, or relative to the root.
+
+        Raises:
+            FileRefused: it leads out of the root, is no regular file, is too large or unreadable.
+        """
+        resolved = self._resolve(path)
+        try:
+            with ExitStack() as stack:
+                folder = self._open_folder(resolved.parent, stack)
+                descriptor = os.open(resolved.name, _OPEN_FILE, dir_fd=folder)
+                stack.callback(os.close, descriptor)
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise FileRefused(f"{path} is no regular file")
+                if status.st_size > self._max_file_bytes:
+                    raise FileRefused(f"{path} is larger than {self._max_file_bytes} bytes")
+                with open(descriptor, "rb", closefd=False) as file:
+                    return Picture(resolved, file.read(self._max_file_bytes))
+        except OSError as error:
+            raise _refuse(path, error) from None
+
+    def find_folder(self, path: str) -> Path:
+        """Return an existing folder, without symbolic links, that results may be written to.
+
+        Raises:
+            FileRefused: it leads out of the root, or is no folder.
+        """
+        resolved = self._resolve(path)
+        if not resolved.is_dir():
+            raise FileRefused(f"{path} is no folder")
+        return resolved
+
+    def write(self, folder: Path, stem: str, ending: str, data: bytes) -> Path:
+        """Write a new file whole or not at all, and return its path.
+
+        A file that is there stays: the name then gets a number, as in `photo-x4-2.jpg`.
+
+        Args:
+            folder: as `find_folder` or `read` has given it.
+            stem: name of the file without its ending.
+            ending: `.jpg` and the like.
+            data: what the file holds.
+
+        Raises:
+            FileRefused: it cannot be written.
+        """
+        part = f".{uuid.uuid4().hex}.part"
+        try:
+            with ExitStack() as stack:
+                descriptor = self._open_folder(folder, stack)
+                stack.callback(_remove, part, descriptor)
+                with open(os.open(part, _CREATE_FILE, 0o666, dir_fd=descriptor), "wb") as file:
+                    file.write(data)
+                name = _reserve_name(stem, ending, descriptor)
+                os.replace(part, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        except OSError as error:
+            raise _refuse(str(folder), error) from None
+        return folder / name
+
+    def _resolve(self, path: str) -> Path:
+        try:
+            resolved = Path(self.path, path).resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):  # it is not there, a loop of links, a NUL
+            resolved = None
+        # One answer for both: whether a file outside is there is none of the caller's business.
+        if resolved is None or not resolved.is_relative_to(self.path):
+            raise FileRefused(f"{path} is not there, or not below {self.path}")
+        return resolved
+
+    def _open_folder(self, folder: Path, stack: ExitStack) -> int:
+        """Open a resolved folder below the root until the stack ends, following no link."""
+        descriptor = os.open(self.path, _OPEN_FOLDER)
+        stack.callback(os.close, descriptor)
+        for part in folder.relative_to(self.path).parts:
+            descriptor = os.open(part, _OPEN_FOLDER, dir_fd=descriptor)
+            stack.callback(os.close, descriptor)
+        return descriptor
+
+
+def _reserve_name(stem: str, ending: str, folder: int) -> str:
+    """Create an empty file under the first name that is free, and return the name."""
+    for number in count(1):
+        name = f"{stem}{ending}" if number == 1 else f"{stem}-{number}{ending}"
+        with suppress(FileExistsError):
+            os.close(os.open(name, _CREATE_FILE, 0o666, dir_fd=folder))
+            return name
+    raise AssertionError("unreachable: names have no end")
+
+
+def _remove(name: str, folder: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def _refuse(path: str, error: OSError) -> FileRefused:
+    return FileRefused(f"{path}: {error.strerror or type(error).__name__}")

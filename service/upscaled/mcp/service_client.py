@@ -1,0 +1,166 @@
+"""Call a running upscaled service over HTTP, and turn its refusals into errors that models read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx2
+from mcp.server.mcpserver.exceptions import ToolError
+
+from upscaled.config import Settings
+from upscaled.mcp.root import Picture
+
+# A large picture by a large model on a small machine, behind others in the queue; a dead service
+# shows at once, when the connection is made.
+_TIMEOUT: Final = httpx2.Timeout(900, connect=10)
+_ENDINGS: Final = {
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/webp": ".webp",
+    "image/avif": ".avif",
+}
+
+Source = Picture | str
+"""What to upscale: a file, or the URL of a picture that the service fetches."""
+
+
+class ServiceRefused(ToolError):
+    """The service refused a request or does not answer; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A result: its bytes, its media type, and the model that made it ("" where unknown)."""
+
+    data: bytes
+    media_type: str
+    model: str
+
+    @property
+    def ending(self) -> str:
+        """Return the ending of a file with this image."""
+        return _ENDINGS.get(self.media_type, ".img")
+
+
+class ServiceClient:
+    """The requests that the tools make of one service, under one API key."""
+
+    def __init__(self, http: httpx2.AsyncClient, base_url: str) -> None:
+        """Use an HTTP client that sends the key; see `open_http`."""
+        self._http = http
+        self._base_url = base_url
+
+    async def upscale(self, source: Source, scale: int, choices: Mapping[str, str]) -> Image:
+        """Upscale a picture now, and return the result itself.
+
+        Args:
+            source: a file or a URL.
+            scale: 2 or 4.
+            choices: headers `X-Upscale-*`.
+
+        Raises:
+            ServiceRefused: the service refused it, or does not answer.
+        """
+        headers = {**choices, "Accept": "image/*"}
+        return _read_image(await self._post(source, scale, headers))
+
+    async def upscale_to_url(self, source: Source, scale: int, choices: Mapping[str, str]) -> str:
+        """Upscale a picture now, and return the URL of the result; see `upscale`."""
+        answer = await self._post(source, scale, choices)
+        return str(answer.json()["result_url"])
+
+    async def start_job(
+        self, source: Source, scale: int, choices: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Submit a job, and return it as the service describes it; see `upscale`."""
+        answer = await self._post(source, scale, {**choices, "Prefer": "respond-async"})
+        return dict(answer.json())
+
+    async def price(self, source: Source, scale: int, choices: Mapping[str, str]) -> dict[str, Any]:
+        """Ask for price, size, model and time of an upscale that is not made; see `upscale`."""
+        answer = await self._post(source, scale, {**choices, "X-Upscale-Dry-Run": "true"})
+        return dict(answer.json())
+
+    async def show_job(self, job_id: UUID) -> dict[str, Any]:
+        """Return a job as the service describes it.
+
+        Raises:
+            ServiceRefused: the key has no such job, or the service does not answer.
+        """
+        return dict((await self._send("GET", f"/v1/jobs/{job_id}")).json())
+
+    async def list_models(self) -> dict[str, Any]:
+        """Return the models of the service, and how `auto` chooses among them."""
+        return dict((await self._send("GET", "/v1/models")).json())
+
+    async def fetch_result(self, result_url: str) -> Image:
+        """Fetch a result by its URL, from where this client reaches the service.
+
+        Its host is left out: it is the public one, which may lead elsewhere from here.
+
+        Raises:
+            ServiceRefused: the result has expired, or the service does not answer.
+        """
+        file_name = urlsplit(result_url).path.rpartition("/")[2]
+        return _read_image(await self._send("GET", f"/public/result/{file_name}"))
+
+    async def _post(
+        self, source: Source, scale: int, headers: Mapping[str, str]
+    ) -> httpx2.Response:
+        if isinstance(source, str):
+            body: dict[str, Any] = {"json": {"image_url": source, "scale": scale}}
+        else:
+            files = {"image": (source.path.name, source.data)}
+            body = {"files": files, "data": {"scale": str(scale)}}
+        return await self._send("POST", "/v1/upscale", headers=headers, body=body)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> httpx2.Response:
+        url = self._base_url + path
+        try:
+            answer = await self._http.request(method, url, headers=headers, **(body or {}))
+        except httpx2.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise ServiceRefused(f"{self._base_url} does not answer: {reason}") from None
+        if not answer.is_success:
+            raise ServiceRefused(_describe_refusal(answer))
+        return answer
+
+
+def open_http(api_key: str) -> httpx2.AsyncClient:
+    """Open the HTTP client of a `ServiceClient`. It follows no redirect: the key goes nowhere else.
+
+    Args:
+        api_key: of the service; "" sends none.
+    """
+    headers = {"X-API-KEY": api_key} if api_key else {}
+    # trust_env: a proxy for the internet is none for a service on the own network.
+    return httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT, trust_env=False)
+
+
+def find_service_url(settings: Settings) -> str:
+    """Return where the service is: as set, or else on this machine."""
+    return settings.mcp_service_url or f"http://127.0.0.1:{settings.port}"
+
+
+def _read_image(answer: httpx2.Response) -> Image:
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0]
+    return Image(answer.content, media_type, answer.headers.get("X-Upscale-Model", ""))
+
+
+def _describe_refusal(answer: httpx2.Response) -> str:
+    """Return the service's own words, and when to try again where it says so."""
+    try:
+        body = answer.json()
+        text = f"{body['error']} ({body['error_code']})"
+    except (ValueError, KeyError, TypeError):  # a proxy's answer
+        text = f"the service answered {answer.status_code}"
+    wait = answer.headers.get("Retry-After")
+    return f"{text}; try again after {wait} s" if wait else text
