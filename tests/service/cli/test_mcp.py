@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
+
+pytest.importorskip("mcp", reason="the SDK of the extra `mcp` is not installed")
+
+import httpx2
 import requests
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("mcp", reason="the SDK of the extra `mcp` is not installed")
+
 from upscaled.mcp.root import FileRefused, RootFolder
 
 LIMIT_BYTES = 1000

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("mcp", reason="the SDK of the extra `mcp` is not installed")
+
 from tests.listening import free_port
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.receiver import receive, status

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("mcp", reason="the SDK of the extra `mcp` is not installed")
+
 from mcp import Client
 
 from tests.service.api.executors import IdleExecutor
@@ -52,7 +55,7 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     """The structured answer of a tool."""
     answer = await client.call_tool(tool, arguments)
     if answer.is_error:
-        raise Refused(answer.content[0].text)  # type: ignore[union-attr]
+        raise Refused(answer.content[0].text)
     assert answer.structured_content is not None
     content: dict[str, Any] = answer.structured_content
     return content
