@@ -31,6 +31,11 @@ COMMANDS: Final = (
     "man",
 )
 
+_SLOW_STARTS: Final = frozenset(
+    {("image",), ("watch",), ("tune",), ("doctor",), ("models", "try"), ("models", "quantise")}
+)
+"""Commands that load torch, and perhaps measure, before they have anything to show."""
+
 
 def build_app(commands: Sequence[str] = COMMANDS) -> typer.Typer:
     """Build the command line, and import only the commands named.
@@ -81,6 +86,7 @@ def main() -> None:
     """
     first = "".join(sys.argv[1:2])
     commands = {"--version": ()} | {name: (name,) for name in COMMANDS}
+    _announce(sys.argv[1:])
     try:
         try:
             gc.disable()  # imports make no garbage
@@ -99,6 +105,14 @@ def main() -> None:
             raise
         print(f"upscaled: standard output: {reason}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _announce(arguments: Sequence[str]) -> None:
+    """Say on a terminal that a command with a slow start is on its way, before its imports."""
+    is_slow = not _SLOW_STARTS.isdisjoint({tuple(arguments[:1]), tuple(arguments[:2])})
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if is_slow and is_terminal and "--help" not in arguments:
+        print("upscaled: loading; the first start may measure for a minute", file=sys.stderr)
 
 
 def _why_output_fails() -> str | None:

@@ -17,6 +17,16 @@ from upscaled.cli.batch import (
     Scale,
 )
 from upscaled.cli.batch_places import is_same_place, parse_place, require_readable_bucket
+from upscaled.cli.output_options import (
+    Format,
+    Height,
+    MaxSide,
+    Metadata,
+    Quality,
+    Suffix,
+    Width,
+    make_choice,
+)
 
 InputDir = Annotated[
     str, typer.Argument(metavar="IN", help="folder that files arrive in, or s3://BUCKET/PREFIX")
@@ -40,10 +50,17 @@ def run(
     settle_s: SettleS = 2,
     is_json: Json = False,
     is_overwriting: Overwrite = False,
+    form: Format = "",
+    quality: Quality = None,
+    max_side_px: MaxSide = None,
+    width_px: Width = None,
+    height_px: Height = None,
+    metadata: Metadata = "",
+    suffix: Suffix = "",
 ) -> None:
     """Upscale what is in a folder and what comes into it, until SIGTERM or Ctrl-C.
 
-    Names, journal, skipping and output are those of `upscaled image IN -o OUT`,
+    Names, journal, skipping, output and its options are those of `upscaled image IN -o OUT`,
     where they are described. A file is taken once it is complete: no process has
     it open for writing, where the system can say, and it has not changed for
     a while. Files that are moved in, also in folders, or changed later are
@@ -61,7 +78,24 @@ def run(
         raise typer.BadParameter(f"{place} is no folder")
     if is_same_place(place, output):
         raise typer.BadParameter(f"{output} is the watched folder itself")
-    batch = BatchCommand(scale, model, output, is_json=is_json, is_overwriting=is_overwriting)
+    choice = make_choice(
+        form,
+        quality,
+        target=None,
+        max_side_px=max_side_px,
+        width_px=width_px,
+        height_px=height_px,
+        metadata=metadata,
+    )
+    batch = BatchCommand(
+        scale,
+        model,
+        output,
+        is_json=is_json,
+        is_overwriting=is_overwriting,
+        choice=choice,
+        suffix=suffix,
+    )
     endpoint = batch.settings.s3_endpoint
     if isinstance(place, S3Url):
         require_readable_bucket(place, endpoint)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,13 @@ from PIL import Image as PillowImage
 from upscaled.config import SCALES, Settings, load_settings
 from upscaled.errors import InvalidParameter
 from upscaled.image.header import read_header
-from upscaled.image.output import NO_CHOICE, OutputChoice, OutputSpec
+from upscaled.image.output import OutputSpec
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.conversion import read_array, read_pillow, write_pillow
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import AUTO
 from upscaled.upscale.opening import open_core
+from upscaled.upscale.output_options import OutputOptions, read_options
 from upscaled.upscale.result import Result, decide_local_output
 from upscaled_models.files import write_atomically
 
@@ -129,6 +130,7 @@ class Upscaler:
         model: str = "",
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
+        **options: Unpack[OutputOptions],
     ) -> AnyImage:
         """Upscale one image; the result is of the same kind.
 
@@ -139,16 +141,18 @@ class Upscaler:
             model: another model than the upscaler's, by its name.
             on_progress: called with (tiles done, all tiles), before the first tile and after each.
             cancellation: cancels the work from another thread.
+            options: `max_side_px`, `width_px` and `height_px` of the result, and of bytes also
+                `format`, `quality` and `metadata`; see `OutputOptions`.
 
         Raises:
-            InvalidParameter: the scale, the model or the array cannot be used.
+            InvalidParameter: the scale, the model, the array or an option cannot be used.
             MalformedImage, UnsupportedImageFormat: the file is damaged, or of another format.
             ResolutionTooHigh: the result would be longer than `MAX_RESULT_SIDE_PX`.
             Cancelled: by `cancellation`.
             InternalError, EngineOutOfMemory: the device failed, or has too little memory.
             TypeError: `image` is of none of these kinds.
         """
-        result: AnyImage = self._upscale(image, scale, model, on_progress, cancellation)
+        result: AnyImage = self._upscale(image, scale, model, on_progress, cancellation, options)
         return result
 
     def upscale_bytes(
@@ -157,14 +161,11 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
-        choice: OutputChoice = NO_CHOICE,
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
+        **options: Unpack[OutputOptions],
     ) -> Result:
-        """Upscale an encoded image; other arguments and errors as of `upscale`.
-
-        Args:
-            choice: the format, quality and size of the result, and the metadata it keeps.
+        """Upscale an encoded image; arguments and errors as of `upscale`.
 
         Returns:
             the encoded result with its media type, its size, the model and the seconds it took.
@@ -175,7 +176,7 @@ class Upscaler:
             model=model,
             on_tile=on_progress,
             cancellation=cancellation,
-            output=self._decide_output(source, scale, choice),
+            output=self._decide_output(source, scale, options),
         )
 
     def upscale_file(
@@ -185,16 +186,16 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
-        choice: OutputChoice = NO_CHOICE,
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
+        **options: Unpack[OutputOptions],
     ) -> Path:
-        """Upscale a file into another; other arguments and errors as of `upscale_bytes`.
+        """Upscale a file into another; arguments and errors as of `upscale`.
 
         Args:
             to: the result's file, or an existing folder; None: the source's folder. In a folder it
-                is called NAME-x4.jpg, or NAME-x4.png where it has alpha or 16 bits a channel, or
-                as its format is.
+                is called NAME-x4.jpg, or NAME-x4.png where it has alpha or 16 bits a channel; or as
+                `format` says.
 
         Returns:
             the path of the result, which is there whole or not at all.
@@ -205,7 +206,7 @@ class Upscaler:
         """
         path = Path(path)
         source = path.read_bytes()
-        output = self._decide_output(source, scale, choice)
+        output = self._decide_output(source, scale, options)
         target = Path(to) if to is not None else path.parent
         if target.is_dir():
             target /= f"{path.stem}-x{scale}.{output.suffix}"
@@ -217,9 +218,9 @@ class Upscaler:
             source,
             scale,
             model=model,
-            choice=choice,
             on_progress=on_progress,
             cancellation=cancellation,
+            **options,
         )
         write_atomically(target, result.data)
         return target
@@ -232,6 +233,7 @@ class Upscaler:
         *,
         model: str = "",
         return_exceptions: Literal[False] = False,
+        **options: Unpack[OutputOptions],
     ) -> Iterator[AnyImage]: ...
 
     @overload
@@ -242,6 +244,7 @@ class Upscaler:
         *,
         model: str = "",
         return_exceptions: Literal[True],
+        **options: Unpack[OutputOptions],
     ) -> Iterator[AnyImage | Exception]: ...
 
     def many(
@@ -251,6 +254,7 @@ class Upscaler:
         *,
         model: str = "",
         return_exceptions: bool = False,
+        **options: Unpack[OutputOptions],
     ) -> Iterator[AnyImage | Exception]:
         """Upscale many images, several at once, and yield their results in order.
 
@@ -273,7 +277,7 @@ class Upscaler:
 
         try:
             for image in images:
-                tasks.append(self._submit(image, scale, model, None, cancellation))
+                tasks.append(self._submit(image, scale, model, None, cancellation, options))
                 if len(tasks) >= self._max_in_flight:
                     yield finish_first()
             while tasks:
@@ -290,6 +294,7 @@ class Upscaler:
         *,
         model: str = "",
         on_progress: OnProgress | None = None,
+        **options: Unpack[OutputOptions],
     ) -> AnyImage:
         """Upscale one image without blocking the event loop; `asyncio.gather` runs several.
 
@@ -304,7 +309,7 @@ class Upscaler:
                 with suppress(RuntimeError):  # the loop was closed meanwhile
                     loop.call_soon_threadsafe(on_progress, done, total)
 
-        task = self._submit(image, scale, model, report, cancellation)
+        task = self._submit(image, scale, model, report, cancellation, options)
         try:
             return await asyncio.wrap_future(task)
         except asyncio.CancelledError:
@@ -318,9 +323,12 @@ class Upscaler:
         model: str,
         on_progress: OnProgress | None,
         cancellation: Cancellation,
+        options: OutputOptions,
     ) -> "Future[AnyImage]":
         self._require_core(scale)
-        return self._threads.submit(self._upscale, image, scale, model, on_progress, cancellation)
+        return self._threads.submit(
+            self._upscale, image, scale, model, on_progress, cancellation, options
+        )
 
     def _upscale(
         self,
@@ -329,6 +337,7 @@ class Upscaler:
         model: str,
         on_progress: OnProgress | None,
         cancellation: Cancellation | None,
+        options: OutputOptions,
     ) -> Any:  # noqa: ANN401
         if isinstance(image, bytes | bytearray | memoryview):
             return self.upscale_bytes(
@@ -337,7 +346,9 @@ class Upscaler:
                 model=model,
                 on_progress=on_progress,
                 cancellation=cancellation,
+                **options,
             ).data
+        choice = read_options(options, is_file=False)
         if isinstance(image, np.ndarray):
             decoded, shape = read_array(image)
         elif isinstance(image, PillowImage.Image):
@@ -347,7 +358,7 @@ class Upscaler:
         upscaled = self._require_core(scale).upscale_image(
             decoded,
             scale,
-            decide_local_output(decoded, scale, keeps_depth=True),
+            decide_local_output(decoded, scale, keeps_depth=True, choice=choice),
             model=model,
             on_tile=on_progress,
             cancellation=cancellation,
@@ -355,7 +366,8 @@ class Upscaler:
         is_array = isinstance(image, np.ndarray)
         return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
 
-    def _decide_output(self, source: bytes, scale: int, choice: OutputChoice) -> OutputSpec:
+    def _decide_output(self, source: bytes, scale: int, options: OutputOptions) -> OutputSpec:
+        choice = read_options(options, is_file=True)
         header = read_header(source, self._settings.formats)
         keeps_depth = self._settings.deep_png
         return decide_local_output(header, scale, keeps_depth=keeps_depth, choice=choice)

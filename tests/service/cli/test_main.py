@@ -1,4 +1,7 @@
+import os
+import pty
 import re
+import select
 import subprocess
 import sys
 
@@ -106,3 +109,43 @@ def test_every_module_of_a_command_is_built_into_the_command_line() -> None:
 def test_an_unknown_command_is_an_error() -> None:
     ended = run_upscaled(clean_environment(), "upscale", is_checked=False)
     assert ended.returncode == 2
+
+
+def run_on_terminal(*arguments: str) -> str:
+    """What stands on the terminal of a command line whose commands would be imported next."""
+    program = (
+        "import sys, upscaled.cli\n"
+        "heavy = {'torch', 'cv2', 'numpy', 'sqlalchemy'}\n"
+        "upscaled.cli.build_app = lambda *_: sys.exit(len(heavy & set(sys.modules)))\n"
+        "upscaled.cli.main()"
+    )
+    controller, terminal = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", program, *arguments], check=True, stderr=terminal)
+        return os.read(controller, 1000).decode() if _is_readable(controller) else ""
+    finally:
+        os.close(terminal)
+        os.close(controller)
+
+
+def _is_readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+@pytest.mark.parametrize(
+    "line", ["image a.png", "watch in out", "tune", "doctor", "models try m p", "models quantise m"]
+)
+def test_a_command_with_a_slow_start_says_so_on_a_terminal_before_it_loads_anything(
+    line: str,
+) -> None:
+    assert run_on_terminal(*line.split()).startswith("upscaled: loading")
+
+
+@pytest.mark.parametrize("line", ["image --help", "models list", "keys list", "config", ""])
+def test_a_command_that_answers_at_once_says_nothing_before(line: str) -> None:
+    assert run_on_terminal(*line.split()) == ""
+
+
+def test_a_slow_start_is_silent_where_there_is_no_terminal() -> None:
+    ended = run_upscaled(clean_environment(), "image", is_checked=False)
+    assert (ended.returncode, "loading" in ended.stderr) == (2, False)

@@ -135,3 +135,26 @@ def test_a_wrong_call_is_a_usage_error(
     app = build_app(("watch", "config"))  # with a single command typer would take no name
     done = CliRunner().invoke(app, ["watch", *arguments, "--scale", "2"])
     assert done.exit_code == 2
+
+
+def test_results_are_of_the_chosen_format_size_and_name(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(save(picture(30, 40), "PNG"))
+    places = str(tmp_path / "in"), str(tmp_path / "out")
+    options = ("--format", "webp", "--quality", "80", "--width", "60", "--suffix", "-web")
+    with watching(tmp_path, *places, *options) as watched:
+        (line,) = watched.wait(1)
+        assert watched.stop(signal.SIGTERM) == 0
+    assert (line["result"], line["result_px"]) == (str(tmp_path / "out" / "a-web.webp"), [60, 45])
+    with PillowImage.open(tmp_path / "out" / "a-web.webp") as result:
+        assert (result.format, result.size) == ("WEBP", (60, 45))
+
+
+def test_an_option_of_the_result_out_of_range_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    app = build_app(("watch", "config"))
+    places = [str(tmp_path / "in"), str(tmp_path / "out")]
+    done = CliRunner().invoke(
+        app, ["watch", *places, "--scale", "2", "--format", "png", "--quality", "9"]
+    )
+    assert (done.exit_code, (tmp_path / "out").exists()) == (2, False)

@@ -24,7 +24,7 @@ from upscaled import (
     InvalidParameter,
     MalformedImage,
     ModelError,
-    OutputChoice,
+    OutputOptions,
     ResolutionTooHigh,
     SettingsError,
     Upscaler,
@@ -100,10 +100,12 @@ def test_bytes_become_bytes_or_a_result_that_says_how_it_was_made(up: Upscaler, 
 def test_bytes_and_files_become_what_is_chosen(up: Upscaler, tmp_path: Path) -> None:
     source = tmp_path / "shot.jpg"
     source.write_bytes(camera_file("JPEG"))
-    choice = OutputChoice("webp", 80, max_side_px=100, metadata="keep")
-    result = up.upscale_bytes(source.read_bytes(), 2, choice=choice)
+    options: OutputOptions = {
+        "format": "webp", "quality": 80, "max_side_px": 100, "metadata": "keep",
+    }  # fmt: skip
+    result = up.upscale_bytes(source.read_bytes(), 2, **options)
     assert (result.media_type, result.width_px, result.height_px) == ("image/webp", 100, 75)
-    written = up.upscale_file(source, scale=2, choice=choice)
+    written = up.upscale_file(source, scale=2, **options)
     assert written == tmp_path / "shot-x2.webp"
     assert written.read_bytes() == result.data
     with PillowImage.open(written) as image:
@@ -285,3 +287,37 @@ def test_every_public_name_is_there_and_no_other() -> None:
     assert set(upscaled.__all__) <= set(dir(upscaled))
     with pytest.raises(AttributeError, match="nonsense"):
         _ = upscaled.nonsense  # type: ignore[attr-defined]
+
+
+def test_a_file_s_format_quality_and_size_are_chosen(up: Upscaler, tmp_path: Path) -> None:
+    source = save(picture(24, 32), "PNG")
+    large, small = (up.upscale(source, 2, format="webp", quality=quality) for quality in (95, 5))
+    assert len(small) < len(large)
+    with PillowImage.open(BytesIO(small)) as result:
+        assert (result.format, result.size) == ("WEBP", (64, 48))
+    encoded = up.upscale_bytes(source, 4, format="avif", max_side_px=100)
+    assert (encoded.media_type, encoded.width_px, encoded.height_px) == ("image/avif", 100, 75)
+    (tmp_path / "a.png").write_bytes(source)
+    target = up.upscale_file(tmp_path / "a.png", tmp_path / "b.png", format="lossless", width_px=50)
+    with PillowImage.open(target) as result:
+        assert (result.format, result.size) == ("PNG", (50, 38))
+    assert up.upscale_file(tmp_path / "a.png", format="webp").name == "a-x4.webp"
+    with pytest.raises(InvalidParameter, match=r"not b\.png"):
+        up.upscale_file(tmp_path / "a.png", tmp_path / "b.png", format="webp")
+
+
+async def test_many_and_asynchronous_calls_take_the_same_options(up: Upscaler) -> None:
+    source = save(picture(24, 32), "PNG")
+    once = up.upscale(source, 2, format="png", height_px=30)
+    assert await up.upscale_async(source, 2, format="png", height_px=30) == once
+    assert list(up.many([source], 2, format="png", height_px=30)) == [once]
+
+
+def test_pixels_in_memory_take_a_size_and_no_format(up: Upscaler) -> None:
+    pixels = picture(24, 32)
+    assert up.upscale(pixels, 2, max_side_px=40).shape == (30, 40, 3)
+    assert up.upscale(PillowImage.fromarray(pixels), 2, width_px=40).size == (40, 30)
+    with pytest.raises(InvalidParameter, match="are those of a file"):
+        up.upscale(pixels, 2, format="webp")
+    with pytest.raises(InvalidParameter, match="are those of a file"):
+        up.upscale(pixels, 2, quality=90)
