@@ -20,6 +20,7 @@ RefusalReason = Literal[
     "stopping",
     "watchers",
     "jobs",
+    "admin_guesses",
 ]
 """Causes of a 429.
 
@@ -28,7 +29,8 @@ unread_answers: the key's clients do not read their images. body_memory, queue: 
 bodies or the queue is full, and the key has its share of it. gave_way: another key came, and this
 one had more than its share. starting: no worker is ready, and several starts have failed.
 stopping: the server ends. watchers: the key watches the progress of too many requests.
-jobs: the key has too many jobs that have not ended.
+jobs: the key has too many jobs that have not ended. admin_guesses: the address has sent too many
+wrong keys of administrators.
 """
 REFUSAL_REASONS: Final[tuple[RefusalReason, ...]] = get_args(RefusalReason)
 

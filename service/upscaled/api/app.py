@@ -11,6 +11,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from upscaled.api.admin.app import AdminDispatchMiddleware, create_admin_app
 from upscaled.api.billing import release_pending_credits
 from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
@@ -57,10 +58,13 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
     tracing = open_tracing(settings)
     context = _build_context(settings, executor, state, tracing)
     context.metrics.front_end_restarts.inc(restarts)
+    admin = create_admin_app(context) if settings.admin_keys else None
+    beside = [Middleware(AdminDispatchMiddleware, admin=admin)] if admin else []
     app = FastAPI(
         lifespan=_lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
+            *([] if settings.admin_port else beside),
             Middleware(LingeringCloseMiddleware),
             *allow_origins(settings.cors_origins),
             Middleware(AccessRecordMiddleware, reporter=context.reporter),
@@ -76,6 +80,7 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
     document = add_settings(_document(), settings)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's own way to extend it
     app.state.context = context
+    app.state.admin = admin
     app.state.routes = [route for router in routers for route in router.routes]
     app.state.tracing = tracing
     app.state.connections = build_connections(settings)

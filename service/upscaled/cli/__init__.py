@@ -22,6 +22,7 @@ COMMANDS: Final = (
     "usage",
     "audit",
     "mcp",
+    "admin",
     "models",
     "tune",
     "backup",

@@ -1,6 +1,5 @@
 """`upscaled audit`: who has changed keys, credits and webhooks, when, and how."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -18,24 +17,15 @@ def run(since: Since = "30d", as_json: AsJson = False) -> None:
 
     SUBJECT is the key's name before the change, or the job whose webhook was sent again.
     """
+    from upscaled.api.admin.schemas import AuditedChange
+
     since_s = parse_time(since, "--since", datetime.now(UTC)).timestamp()
     with opened_state() as state:
         entries = state.audit.list(since_s=since_s)
-    rows = [_describe(entry) for entry in entries]
+    rows = [AuditedChange.of(entry).model_dump(mode="json") for entry in entries]
     if not as_json:
         rows = [{**row, "details": _join(entry)} for row, entry in zip(rows, entries, strict=True)]
     print_report(_NAMES, rows, choose_format(as_json=as_json))
-
-
-def _describe(entry: "AuditEntry") -> Mapping[str, object]:
-    return {
-        "at": datetime.fromtimestamp(entry.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "actor": entry.actor,
-        "action": entry.action,
-        "subject": entry.subject,
-        "key_id": entry.key_id,
-        "details": entry.details,
-    }
 
 
 def _join(entry: "AuditEntry") -> str:

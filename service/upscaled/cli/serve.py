@@ -1,6 +1,9 @@
 """`upscaled serve`: the HTTP service and its workers."""
 
 import gc
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -8,7 +11,7 @@ import typer
 from upscaled.cli.console import fail
 from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
 from upscaled.cli.supervisor import FrontEndSupervisor
-from upscaled.config import load_settings
+from upscaled.config import Settings, load_settings
 from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.listener import CannotListen, open_listener
 
@@ -37,7 +40,7 @@ def run(
     survived = ignore_signals()
     raise_descriptor_limit()
     try:
-        with open_listener(settings.host, settings.port) as listener:
+        with open_listener(settings.host, settings.port) as listener, _admin(settings) as admin:
             link = FrontEndSupervisor(listener, survived).run()
             # A front end from here on; the supervisor has no use for what it imports, nor has that
             # any garbage.
@@ -46,8 +49,23 @@ def run(
 
             gc.freeze()
             gc.enable()
-            run_server(settings, listener, link)
+            run_server(settings, listener, link, admin)
     except CannotListen as error:
         raise fail(f"cannot listen on {settings.host} port {settings.port}: {error}") from None
     except CannotServe as error:
         raise fail(error, error.exit_status) from None
+
+
+@contextmanager
+def _admin(settings: Settings) -> Iterator[socket.socket | None]:
+    """Open the listener of administration; None where it has none of its own."""
+    if not (settings.admin_keys and settings.admin_port):
+        yield None
+        return
+    try:
+        listener = open_listener(settings.admin_host, settings.admin_port)
+    except CannotListen as error:
+        where = f"{settings.admin_host} port {settings.admin_port}"
+        raise CannotServe(f"administration cannot listen on {where}: {error}") from None
+    with listener:
+        yield listener

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from typing import Protocol
+from typing import Literal, Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -55,8 +55,16 @@ class CannotUpscale(CannotServe):
     exit_status = 2
 
 
-def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink) -> None:
+def run_server(
+    settings: Settings,
+    listener: socket.socket,
+    link: SupervisorLink,
+    admin_listener: socket.socket | None = None,
+) -> None:
     """Serve until the supervisor passes SIGTERM or SIGINT on.
+
+    Args:
+        admin_listener: of administration, where it has one of its own.
 
     Raises:
         CannotServe: the data folder or the certificate cannot be used.
@@ -80,7 +88,12 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
             job_runner = app.state.context.job_runner
             grace_s = settings.shutdown_grace_s
             server = _Server(config, pool, job_runner, link, grace_s, certificate)
-            runner.run(server.serve_listener(listener))
+            admin = None
+            if admin_listener is not None:
+                _say(f"administration on {describe_url(admin_listener, is_tls=bool(certificate))}")
+                admin_config = _configure(app.state.admin, settings, certificate, lifespan="off")
+                admin = _AdminServer(admin_config, admin_listener)
+            runner.run(server.serve_listener(listener, admin))
 
 
 class _Pool(Executor, Protocol):
@@ -142,14 +155,17 @@ def _load_certificate(settings: Settings) -> ServerCertificate | None:
 
 
 def _configure(
-    app: FastAPI, settings: Settings, certificate: ServerCertificate | None
+    app: FastAPI,
+    settings: Settings,
+    certificate: ServerCertificate | None,
+    lifespan: Literal["on", "off"] = "on",
 ) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
         http=speak_tls(certificate) if certificate else ContractProtocol,  # type: ignore[arg-type]
         ws="none",
-        lifespan="on",
+        lifespan=lifespan,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -158,6 +174,23 @@ def _configure(
         # The pool keeps the grace; this is for clients that then read their answers slowly.
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s) + SLOW_READERS_S,
     )
+
+
+class _AdminServer(uvicorn.Server):
+    """Server of administration, beside the one of the service and on the same event loop."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._listener = listener
+
+    async def run_beside(self) -> None:
+        """Serve until `should_exit` is set."""
+        await self.serve(sockets=[self._listener])
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave this process's signals alone: the supervisor has them."""
+        yield
 
 
 class _Server(uvicorn.Server):
@@ -183,13 +216,19 @@ class _Server(uvicorn.Server):
         self._grace_s = grace_s
         self._certificate = certificate
         self._failure = ""
+        self._admin: _AdminServer | None = None
         self._is_ending = False
         self._is_hurried = False
         self._is_renewal_due = asyncio.Event()
         self._stops: list[asyncio.Task[None]] = []
 
-    async def serve_listener(self, listener: socket.socket) -> None:
+    async def serve_listener(
+        self, listener: socket.socket, admin: _AdminServer | None = None
+    ) -> None:
         """Serve until a signal ends it.
+
+        Args:
+            admin: the server of administration, which is ended before this one.
 
         Raises:
             CannotUpscale: every worker reported that it cannot work.
@@ -200,7 +239,12 @@ class _Server(uvicorn.Server):
             asyncio.create_task(self._announce_ready()),
             asyncio.create_task(self._renew_certificate()),
         ]
+        administering = asyncio.create_task(admin.run_beside()) if admin else None
+        self._admin = admin
         await self.serve(sockets=[listener])
+        if admin and administering:
+            admin.should_exit = True
+            await administering
         for task in background:
             task.cancel()
         if self._failure:
@@ -262,6 +306,8 @@ class _Server(uvicorn.Server):
 
     def _close(self, grace_s: float) -> None:
         self._stops.append(asyncio.create_task(self._stop(grace_s)))
+        if self._admin is not None:
+            self._admin.should_exit = True
         self.should_exit = True
 
     async def _stop(self, grace_s: float) -> None:

@@ -1,8 +1,7 @@
 """`upscaled usage`: who has used how much, by day, API key and model."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -10,15 +9,11 @@ from upscaled.cli.console import fail, opened_state
 from upscaled.cli.report import (
     AsCsv,
     AsJson,
-    Cell,
     Since,
     choose_format,
     parse_time,
     print_report,
 )
-
-if TYPE_CHECKING:
-    from upscaled.state.usage import UsageTotals
 
 _FIGURES: Final = (
     "requests",
@@ -50,6 +45,7 @@ def run(
     Days are UTC. A key of "-" stands for requests without a valid one, a model of "-" for what no
     model made.
     """
+    from upscaled.api.admin.schemas import UsageFigures
     from upscaled.state.usage import USAGE_GROUPS
 
     wanted = {} if by is None else dict.fromkeys(by)
@@ -63,26 +59,6 @@ def run(
         totals = state.usage.report(groups, since_s=since_s, until_s=until_s)
     heads = [name for name in ("day", "key", "key_id", "model") if name.split("_")[0] in groups]
     names = [*heads, *_FIGURES]
-    rows = [{name: row[name] for name in names} for row in map(_describe, totals)]
+    figures = (UsageFigures.of(each).model_dump(mode="json") for each in totals)
+    rows = [{name: row[name] for name in names} for row in figures]
     print_report(names, rows, report_format)
-
-
-def _describe(totals: "UsageTotals") -> Mapping[str, Cell]:
-    from upscaled.state.usage import DAY_S
-
-    day = totals.day
-    return {
-        "day": None if day is None else datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat(),
-        "key": totals.key_name,
-        "key_id": totals.key_id,
-        "model": totals.model,
-        "requests": totals.requests,
-        "images": totals.images,
-        "refused": totals.refused,
-        "failed": totals.failed,
-        "left": totals.left,
-        "credits": totals.credits,
-        "input_mp": round(totals.input_px / 1e6, 3),
-        "output_mp": round(totals.output_px / 1e6, 3),
-        "device_s": round(totals.device_s, 3),
-    }

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from upscaled.config.values import (
+    AdminKeys,
     BaseUrl,
     Cluster,
     ExtraFormats,
@@ -87,6 +88,21 @@ class Settings(BaseModel):
         description="comma-separated names and addresses by which requests may call the service "
         "where `UPSCALED_AUTH` is none, beside those of loopback, `UPSCALED_HOST`, the address "
         "that was reached and `UPSCALED_PUBLIC_BASE_URL`'s",
+    )
+    admin_keys: AdminKeys = Field(
+        default=(),
+        description="comma-separated NAME:SHA256 of administrators' keys, which `upscaled admin "
+        "key NAME` makes; empty: no administration over HTTP. `UPSCALED_ADMIN_KEYS_FILE` names a "
+        "file that holds it",
+    )
+    admin_host: str = Field(
+        default="127.0.0.1", description="address that administration listens on"
+    )
+    admin_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="its port; 0: none of its own, but `/admin` at the service's",
     )
     public_base_url: BaseUrl = Field(
         default="",

@@ -21,6 +21,7 @@ _BUCKET_URL: Final = re.compile(
     r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9._-]+)*/?"
 )
 _NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_ADMIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}:[0-9a-f]{64}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 
 
@@ -51,6 +52,10 @@ def _split_names(value: object) -> object:
     return tuple(_split(value.lower())) if isinstance(value, str) else value
 
 
+def _split_exactly(value: object) -> object:
+    return tuple(_split(value)) if isinstance(value, str) else value
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -65,6 +70,14 @@ def _check_formats(value: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError(f"{unknown[0]} is none of {', '.join(sorted(_EXTRA_FORMATS))}")
     if "heic" in value:
         require_package("heic needs", "pillow-heif")
+    return value
+
+
+def _check_admin_keys(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any(_ADMIN_KEY.fullmatch(each) is None for each in value):
+        raise ValueError("must be NAME:SHA256 each, as `upscaled admin key NAME` prints them")
+    if len({each.partition(":")[0] for each in value}) < len(value):
+        raise ValueError("two keys have one name")
     return value
 
 
@@ -140,6 +153,9 @@ TrustedNetworks = Annotated[tuple[Network, ...], BeforeValidator(_split_trusted)
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_hosts)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_origins)]
+AdminKeys = Annotated[
+    tuple[str, ...], BeforeValidator(_split_exactly), AfterValidator(_check_admin_keys)
+]
 LogLevel = Annotated[str, BeforeValidator(_lower)]
 ExtraFormats = Annotated[
     tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_formats)

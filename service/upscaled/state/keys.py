@@ -51,6 +51,7 @@ class ApiKey:
 class ListedKey:
     """The fields of a key that may be shown; `shown_secret` is its beginning, `upk_0123..._...`."""
 
+    id: int
     name: str
     shown_secret: str
     created_at_s: int
@@ -190,6 +191,7 @@ class Keys:
             rows = connection.execute(sa.select(API_KEYS).order_by(API_KEYS.c.id)).all()
         return tuple(
             ListedKey(
+                id=row.id,
                 name=row.name,
                 shown_secret=f"{SECRET_PREFIX}{row.public_id}_...",
                 created_at_s=row.created_at_s,

@@ -1,0 +1,140 @@
+"""API keys and their credits, over HTTP: list, make, change, rotate, revoke; add, take, move."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+
+from upscaled.api import schemas
+from upscaled.api.admin.authentication import ADMIN_API, ADMIN_KEY
+from upscaled.api.admin.schemas import (
+    HOUR_S,
+    Balance,
+    CreditChange,
+    CreditTransfer,
+    Key,
+    KeyChange,
+    NewKey,
+    Rotation,
+    Secret,
+)
+from upscaled.api.dependencies import AppContext
+from upscaled.errors import InvalidParameter, NotFound
+from upscaled.state import RateLimit, State
+
+ERRORS = schemas.KEY_ERRORS | schemas.describe_errors(InvalidParameter, NotFound)
+
+router = APIRouter(prefix=ADMIN_API, dependencies=[ADMIN_KEY], responses=ERRORS)
+
+
+async def _get_actor(request: Request) -> str:
+    return f"admin:{request.scope['state']['admin_name']}"
+
+
+async def _get_state(context: AppContext) -> State:
+    return context.state
+
+
+Actor = Annotated[str, Depends(_get_actor)]
+"""The administrator, for the audit log."""
+AppState = Annotated[State, Depends(_get_state)]
+
+
+@router.get("/keys", operation_id="list_keys", summary="Every key ever made, oldest first")
+async def list_keys(state: AppState) -> list[Key]:
+    keys = await asyncio.to_thread(state.keys.list)
+    return [Key.of(key, time.time()) for key in keys]
+
+
+@router.post("/keys", operation_id="create_key", summary="Make a key", status_code=201)
+async def create_key(state: AppState, actor: Actor, new: NewKey) -> Secret:
+    create = partial(
+        state.keys.create,
+        new.name,
+        credits=new.credits,
+        rate=RateLimit(new.rate, new.burst),
+        expires_at_s=None if new.expires_at is None else int(_in_utc(new.expires_at).timestamp()),
+        by=actor,
+    )
+    return Secret(name=new.name, secret=await asyncio.to_thread(create))
+
+
+@router.patch(
+    "/keys/{name}",
+    operation_id="change_key",
+    summary="Give a key another name, or a rate of its own",
+    description="`rate` and `burst` are set together: where only one is given, the other is that "
+    "of the settings again.",
+)
+async def change_key(state: AppState, actor: Actor, name: str, change: KeyChange) -> Key:
+    if change.model_fields_set & {"rate", "burst"}:
+        rate = RateLimit(change.rate, change.burst)
+        await asyncio.to_thread(state.keys.set_rate, name, rate, by=actor)
+    if change.name is not None and change.name != name:
+        await asyncio.to_thread(state.keys.rename, name, change.name, by=actor)
+    return await _find_active(state, change.name or name)
+
+
+@router.post(
+    "/keys/{name}/rotate",
+    operation_id="rotate_key",
+    summary="Give a key a new secret; the one it has stays valid for a while",
+)
+async def rotate_key(state: AppState, actor: Actor, name: str, rotation: Rotation) -> Secret:
+    rotate = partial(state.keys.rotate, name, keep_s=rotation.keep_hours * HOUR_S, by=actor)
+    return Secret(name=name, secret=await asyncio.to_thread(rotate))
+
+
+@router.delete(
+    "/keys/{name}", operation_id="revoke_key", summary="End a key at once", status_code=204
+)
+async def revoke_key(state: AppState, actor: Actor, name: str) -> None:
+    await asyncio.to_thread(state.keys.revoke, name, by=actor)
+
+
+@router.post(
+    "/keys/{name}/credits/add", operation_id="add_credits", summary="Give credits to a key"
+)
+async def add_credits(state: AppState, actor: Actor, name: str, change: CreditChange) -> Balance:
+    balance = await asyncio.to_thread(state.credits.add, name, change.credits, by=actor)
+    return Balance(name=name, credits=balance)
+
+
+@router.post(
+    "/keys/{name}/credits/take",
+    operation_id="take_credits",
+    summary="Take credits from a key, which must have them",
+)
+async def take_credits(state: AppState, actor: Actor, name: str, change: CreditChange) -> Balance:
+    balance = await asyncio.to_thread(state.credits.take, name, change.credits, by=actor)
+    return Balance(name=name, credits=balance)
+
+
+@router.post(
+    "/keys/{name}/credits/transfer",
+    operation_id="transfer_credits",
+    summary="Move credits to another key",
+)
+async def transfer_credits(
+    state: AppState, actor: Actor, name: str, transfer: CreditTransfer
+) -> list[Balance]:
+    move = partial(state.credits.transfer, name, transfer.to, transfer.credits, by=actor)
+    balances = await asyncio.to_thread(move)
+    names = (name, transfer.to)
+    return [Balance(name=each, credits=left) for each, left in zip(names, balances, strict=True)]
+
+
+async def _find_active(state: State, name: str) -> Key:
+    keys = await asyncio.to_thread(state.keys.list)
+    for key in keys:
+        if key.name == name and key.revoked_at_s is None:
+            return Key.of(key, time.time())
+    raise NotFound(f"There is no active API key named {name}")
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,0 +1,175 @@
+"""The bodies of administration over HTTP; its reports are also those of the command line."""
+
+from datetime import UTC, date, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from upscaled.state.audit import AuditEntry, Detail
+from upscaled.state.keys import MAX_KEEP_S, ListedKey
+from upscaled.state.usage import DAY_S, UsageTotals
+
+HOUR_S = 3600
+
+Name = Annotated[str, Field(examples=["newsletter"], description="Letters, digits and . _ @ -")]
+Rate = Annotated[
+    float | None, Field(description="Requests a second; null: as the settings say", examples=[5.0])
+]
+Burst = Annotated[
+    int | None, Field(description="Requests at once; null: as the settings say", examples=[5])
+]
+Amount = Annotated[int, Field(ge=1, strict=True, examples=[100])]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewKey(_Body):
+    """An API key to be made."""
+
+    name: Name
+    credits: Annotated[int, Field(ge=0, strict=True)] = 0
+    rate: Rate = None
+    burst: Burst = None
+    expires_at: datetime | None = Field(
+        default=None, description="When it ends; null: never; without an offset: UTC"
+    )
+
+
+class KeyChange(_Body):
+    """What to change of an API key; what is left out stays as it is."""
+
+    name: Name | None = None
+    rate: Rate = None
+    burst: Burst = None
+
+
+class Rotation(_Body):
+    """How an API key is rotated."""
+
+    keep_hours: int = Field(
+        default=24,
+        ge=0,
+        le=MAX_KEEP_S // HOUR_S,
+        description="How long the secret that it has stays valid beside the new one",
+    )
+
+
+class CreditChange(_Body):
+    """Credits to give to an API key or take from it."""
+
+    credits: Amount
+
+
+class CreditTransfer(_Body):
+    """Credits to move to another API key."""
+
+    to: Name
+    credits: Amount
+
+
+class Secret(_Body):
+    """The secret of an API key, shown this once."""
+
+    name: str
+    secret: str = Field(description="It cannot be read again")
+
+
+class Balance(_Body):
+    """The credits of an API key afterwards, without those on hold."""
+
+    name: str
+    credits: int
+
+
+class Key(_Body):
+    """An API key without its secret."""
+
+    id: int = Field(description="Stays, whatever the name; `key_id` of reports")
+    name: str
+    state: Literal["active", "expired", "revoked"]
+    credits: int = Field(description="Without those on hold")
+    created_at: datetime
+    shown_secret: str = Field(description="Its secret's beginning", examples=["upk_0011..._..."])
+    rate: Rate
+    burst: Burst
+    expires_at: datetime | None
+
+    @classmethod
+    def of(cls, key: ListedKey, now_s: float) -> Self:
+        expires_at_s = key.expires_at_s
+        return cls(
+            id=key.id,
+            name=key.name,
+            state=key.state_at(now_s),
+            credits=key.balance,
+            created_at=_time(key.created_at_s),
+            shown_secret=key.shown_secret,
+            rate=key.rate.per_s,
+            burst=key.rate.burst,
+            expires_at=None if expires_at_s is None else _time(expires_at_s),
+        )
+
+
+class UsageFigures(_Body):
+    """The usage of one group. What the report is not grouped by is null, as what is not known."""
+
+    day: date | None = Field(description="UTC")
+    key: str | None = Field(description="The key's present name")
+    key_id: int | None = Field(description="Null: requests without a valid key")
+    model: str | None = Field(description="Null: no model made an image")
+    requests: int = Field(description="Answers, and requests whose clients left before one")
+    images: int = Field(description="Delivered, those of jobs included")
+    refused: int = Field(description="Errors of the request")
+    failed: int = Field(description="Errors of the service")
+    left: int = Field(description="The client left, or cancelled the job")
+    credits: int
+    input_mp: float
+    output_mp: float
+    device_s: float
+
+    @classmethod
+    def of(cls, totals: UsageTotals) -> Self:
+        day = totals.day
+        return cls(
+            day=None if day is None else _time(day * DAY_S).date(),
+            key=totals.key_name,
+            key_id=totals.key_id,
+            model=totals.model,
+            requests=totals.requests,
+            images=totals.images,
+            refused=totals.refused,
+            failed=totals.failed,
+            left=totals.left,
+            credits=totals.credits,
+            input_mp=round(totals.input_px / 1e6, 3),
+            output_mp=round(totals.output_px / 1e6, 3),
+            device_s=round(totals.device_s, 3),
+        )
+
+
+class AuditedChange(_Body):
+    """A change of keys, credits or webhooks."""
+
+    at: datetime
+    actor: str = Field(examples=["root@upscale1", "admin:alice"])
+    action: str = Field(examples=["keys create"])
+    subject: str = Field(description="The key's name before, or the id of a webhook's job")
+    key_id: int
+    details: dict[str, Detail] = Field(description="What was given; never a secret")
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> Self:
+        return cls(
+            at=_time(entry.at_s),
+            actor=entry.actor,
+            action=entry.action,
+            subject=entry.subject,
+            key_id=entry.key_id,
+            details=dict(entry.details),
+        )
+
+
+def _time(at_s: int) -> datetime:
+    return datetime.fromtimestamp(at_s, UTC)

@@ -1,0 +1,34 @@
+"""`upscaled admin key`: a setting that a server takes, and the key that it lets in."""
+
+import re
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from upscaled.cli import build_app
+from upscaled.config import load_settings
+from upscaled.state.keys import hash_secret
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(build_app(), ["admin", *arguments])
+
+
+def test_the_setting_holds_the_hash_of_the_key_on_the_last_line() -> None:
+    done = run("key", "Alice@example.com")
+    assert done.exit_code == 0
+    *_, setting, _, secret = done.stdout.splitlines()
+    name, value = setting.split("=")
+    assert name == "UPSCALED_ADMIN_KEYS"
+    assert re.fullmatch(r"upa_[A-Za-z0-9_-]{43}", secret)
+    assert secret not in setting
+    settings = load_settings({name: value})
+    assert settings.admin_keys == (f"Alice@example.com:{hash_secret(secret)}",)
+    assert run("key", "Alice@example.com").stdout.splitlines()[-1] != secret
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "a:b", "x" * 65])
+def test_a_name_that_the_audit_log_could_not_show_is_refused(name: str) -> None:
+    done = run("key", "--", name)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "no name for an API key" in done.stderr
