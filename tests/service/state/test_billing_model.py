@@ -31,7 +31,7 @@ from upscaled.state.schema import IDEMPOTENCY_KEYS, JOBS, WEBHOOK_DELIVERIES
 
 GRANTED = 6
 FRONT_ENDS = st.integers(0, 1)
-NAMES = st.sampled_from(["a", "b"])
+NAMES = st.just("a")  # of one name, steps of several requests meet more often
 PICK = st.integers(0, 1_000)
 ORDER = JobOrder(None, "http://a.example/a.jpg", 4, "", webhook_url="https://a.example/hook")
 
