@@ -28,6 +28,7 @@ COMMANDS: Final = (
     "backup",
     "config",
     "doctor",
+    "cluster",
     "completion",
     "man",
 )

@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Final
 
+from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT, RECONNECT_TIMEOUT
+
 # Read as ray is loaded: a front end waits so long for a cluster's head that is away. Ray's default
 # is a minute, after which the process aborts, whatever it has under way.
-os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
+os.environ.setdefault(RECONNECT_TIMEOUT, NODE_ENVIRONMENT[RECONNECT_TIMEOUT])
 
 import ray
 from ray import serve

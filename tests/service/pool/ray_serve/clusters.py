@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT
+
 REPLICAS = 2
 SLOTS = 4
 QUEUE = 10
@@ -28,6 +30,7 @@ class Cluster:
 
     node: psutil.Process
     environment: Mapping[str, str]
+    folder: Path
 
     def replicas(self) -> list[psutil.Process]:
         """The processes of the replicas; each is one that speaks to the cluster."""
@@ -37,23 +40,24 @@ class Cluster:
         """The workers under the replicas."""
         return [each for each in self._processes() if "upscaled.worker.main" in _command_of(each)]
 
-    def deploy(self) -> None:
-        """Deploy the replicas, and wait until they are ready."""
-        self.run("start", "--proxy-location", "Disabled")
-        build = "upscaled.pool.ray_serve.deployment:build"
-        options = ("--non-blocking", "--name", "upscaled", "--route-prefix", "/")
-        self.run("run", *options, build, f"replicas={REPLICAS}", "num_cpus=1")
+    def deploy(self, replicas: int = REPLICAS) -> None:
+        """Deploy the replicas as the page says; they are ready some seconds later."""
+        config = self.run("upscaled", "cluster", "manifest", "--replicas", str(replicas)).stdout
+        file = self.folder / "serve.yaml"
+        file.write_text(config)
+        self.run("serve", "run", "--non-blocking", str(file))
 
-    def run(self, *arguments: str) -> None:
-        """Run Ray's command `serve`."""
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run an installed program that reaches the cluster."""
         finished = subprocess.run(
-            [str(BIN / "serve"), *arguments],
+            [str(BIN / program), *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
             timeout=200,
         )
         assert finished.returncode == 0, finished.stdout + finished.stderr
+        return finished
 
     def _processes(self) -> list[psutil.Process]:
         return self.node.children(recursive=True)
@@ -68,11 +72,9 @@ def running_cluster(data_dir: Path) -> Iterator[Cluster]:
     environment = {
         **kept,
         "RAY_ADDRESS": f"127.0.0.1:{port}",
-        "RAY_AUTH_MODE": "token",
+        **NODE_ENVIRONMENT,
         "RAY_AUTH_TOKEN": "0" * 32,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
-        "PYTHONWARNINGS": "default",
+        "PYTHONWARNINGS": "ignore",
         "UPSCALED_DATA_DIR": str(data_dir),
         "UPSCALED_PRECISION": "exact",
         "UPSCALED_JOBS_PER_WORKER": str(SLOTS),
@@ -90,7 +92,7 @@ def running_cluster(data_dir: Path) -> Iterator[Cluster]:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         ) as starting:
-            cluster = Cluster(psutil.Process(starting.pid), environment)
+            cluster = Cluster(psutil.Process(starting.pid), environment, Path(home))
             try:
                 _wait_listening(port)
                 cluster.deploy()

@@ -1,6 +1,7 @@
 """A real front end upscales on a real Ray cluster and loses nothing where parts are killed."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -112,6 +113,28 @@ def test_an_answer_is_the_one_that_a_single_machine_gives(server: Server, tmp_pa
         assert post(server).content == post(single).content
 
 
+def test_the_cluster_passes_its_check(cluster: Cluster) -> None:
+    report = json.loads(cluster.run("upscaled", "cluster", "check", "--json").stdout)
+    wrong = {each["check"]: each["status"] for each in report["findings"] if each["advice"]}
+    assert wrong == {"head's store": "warning"}  # a test needs none
+    found = {each["check"]: each["found"] for each in report["findings"]}
+    assert found["nodes"] == "1 of 1 answer"
+    assert found["zombies"] == "reaped on all"
+    assert found["deployment"] == "HEALTHY"
+    assert found["replicas"].startswith(f"{REPLICAS} of {REPLICAS} take images")
+
+
+def test_another_number_of_replicas_restarts_no_other(server: Server, cluster: Cluster) -> None:
+    before = {each.pid for each in cluster.replicas()}
+    cluster.deploy(REPLICAS - 1)
+    wait_until(lambda: len(cluster.replicas()) == REPLICAS - 1)
+    kept = {each.pid for each in cluster.replicas()}
+    assert kept < before
+    cluster.deploy()
+    wait_until(lambda: read_metric(server, "workers_ready") == REPLICAS)
+    assert kept < {each.pid for each in cluster.replicas()}
+
+
 def test_the_figures_are_those_of_all_replicas(server: Server) -> None:
     assert read_metric(server, "workers_wanted") == REPLICAS
     assert read_metric(server, "running_limit_images") == REPLICAS * SLOTS
@@ -161,7 +184,7 @@ def test_nothing_is_lost_where_serve_is_shut_down_and_deployed_anew(
     server: Server, cluster: Cluster
 ) -> None:
     def deploy_anew() -> None:
-        cluster.run("shutdown", "--yes")
+        cluster.run("serve", "shutdown", "--yes")
         cluster.deploy()
 
     answers = answers_under_load(server, deploy_anew)

@@ -1,0 +1,87 @@
+"""`upscaled cluster`: check a Ray cluster, and print what deploys replicas on one."""
+
+from typing import Annotated, Final
+
+import typer
+
+from upscaled.cli.console import fail
+from upscaled.cli.findings import print_findings
+from upscaled.config.values import require_package
+
+commands = typer.Typer(
+    no_args_is_help=True, help="Check a Ray cluster, and print what deploys replicas on one."
+)
+
+_ADVICE: Final = "set RAY_ADDRESS and RAY_AUTH_TOKEN as on the nodes, and run it on one of them"
+
+
+@commands.command()
+def check(
+    is_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Look at every node of the cluster and at the replicas; each line is ok or what is wrong.
+
+    Runs a task on each node, and changes nothing. Exit status 1 if there is a failure, or no
+    cluster; 0 without.
+    """
+    _require_ray()
+    from upscaled.doctor.cluster import check_cluster
+    from upscaled.doctor.finding import failure
+    from upscaled.pool.ray_serve.inspection import inspect_cluster
+    from upscaled.pool.ray_serve.node_facts import ClusterUnreachable
+
+    try:
+        findings = check_cluster(inspect_cluster())
+    except ClusterUnreachable as error:
+        findings = [failure("cluster", f"none is reached: {error}", _ADVICE)]
+    print_findings(findings, is_json=is_json)
+
+
+@commands.command()
+def manifest(
+    replicas: Annotated[int, typer.Option(min=1, metavar="N", help="How many.")] = 2,
+    cpus: Annotated[
+        float, typer.Option(min=0.1, metavar="CORES", help="For each, reserved: its threads.")
+    ] = 1,
+    gpus: Annotated[
+        float,
+        typer.Option(min=0, metavar="GPUS", help="For each; 0.5: two replicas share one."),
+    ] = 0,
+    memory: Annotated[
+        float, typer.Option(min=0, metavar="GIB", help="For each, reserved; 0: not counted.")
+    ] = 0,
+    is_kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="A RayService for KubeRay, one pod each.")
+    ] = False,
+    image: Annotated[
+        str, typer.Option(metavar="IMAGE", help="Of the pods; upscaled:cpu-cluster or so.")
+    ] = "",
+) -> None:
+    """Print Ray Serve's config file for `serve run`, or a RayService for `kubectl apply`.
+
+    A changed --replicas scales without a restart; other changes replace replica after replica.
+    """
+    _require_ray()
+    from importlib.metadata import version
+
+    from upscaled.pool.ray_serve.kubernetes import PodOptions, as_yaml, default_image, ray_service
+    from upscaled.pool.ray_serve.options import DeploymentArguments, serve_config
+
+    memory_mib = round(memory * 1024)
+    arguments = DeploymentArguments(
+        replicas=replicas, num_cpus=cpus, num_gpus=gpus, memory_mib=memory_mib
+    )
+    if not is_kubernetes:
+        typer.echo(as_yaml(serve_config(arguments)), nl=False)
+        return
+    if gpus != int(gpus) or not memory_mib:
+        raise fail("--kubernetes needs --memory, and whole --gpus: a pod shares none", 2)
+    pod = PodOptions(image or default_image(int(gpus)), cpus, memory_mib, int(gpus))
+    typer.echo(as_yaml(ray_service(arguments, pod, version("ray"))), nl=False)
+
+
+def _require_ray() -> None:
+    try:
+        require_package("a cluster needs", "ray", "--no-deps -r requirements-cluster.lock")
+    except ValueError as error:
+        raise fail(error, 2) from None

@@ -1,0 +1,205 @@
+"""Check a cluster: versions, Ray's dangerous defaults, the head's store, and the replicas."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.pool.ray_serve.figures import find_difference
+from upscaled.pool.ray_serve.node_facts import (
+    GCS_STORAGE,
+    REDIS_ADDRESS,
+    ClusterReport,
+    NodeFacts,
+    NodeReport,
+)
+from upscaled.pool.ray_serve.options import (
+    HEALTH_CHECK_PERIOD,
+    HEALTH_CHECK_TIMEOUT,
+    NODE_ENVIRONMENT,
+    RECONNECT_TIMEOUT,
+    required_ray,
+)
+
+_LEAST_RECONNECT_S: Final = 600
+"""A head that moves to another machine is there again within ten minutes, or needs a hand."""
+
+_SLOWEST_NOTICE_MS: Final = 15_000
+_CHECKS_FAILED: Final = 5  # as many in a row, and a node counts as lost
+_DEFAULT_PERIOD_MS: Final = 3000
+_DEFAULT_TIMEOUT_MS: Final = 10_000
+_INSTALL: Final = (
+    "install the same on all: pip install --no-deps --require-hashes -r requirements-cluster.lock"
+)
+
+Seen = Mapping[str, NodeFacts]
+"""Facts of the nodes that answered, by address."""
+
+
+def check_cluster(report: ClusterReport) -> list[Finding]:
+    """Return what is found, in the order of the report; `upscaled cluster check` prints it."""
+    seen = {node.address: node.facts for node in report.nodes if node.facts}
+    head = {node.address: node.facts for node in report.nodes if node.facts and node.is_head}
+    return [
+        *_check_nodes(report.nodes),
+        _check_ray(seen),
+        _check_alike("Python", seen, lambda facts: facts.python, "install the same on all"),
+        _check_alike("upscaled", seen, lambda facts: facts.upscaled, "upgrade them all"),
+        _check_token(seen),
+        _check_reconnect(seen),
+        *_check_health(head),
+        *_check_store(head),
+        _check_reaping(seen),
+        _check_usage(seen),
+        *_check_serve(report),
+        *_check_replicas(report),
+    ]
+
+
+def _check_nodes(nodes: Sequence[NodeReport]) -> list[Finding]:
+    silent = [node for node in nodes if not node.facts]
+    advice = "see whether upscaled is installed there, and the logs under /tmp/ray"
+    findings = [failure("nodes", f"{node.address}: {node.trouble}", advice) for node in silent]
+    return [ok("nodes", f"{len(nodes) - len(silent)} of {len(nodes)} answer"), *findings]
+
+
+def _check_ray(seen: Seen) -> Finding:
+    series = required_ray()
+    wrong = {facts.ray for facts in seen.values() if not facts.ray.startswith(f"{series}.")}
+    if wrong:
+        found = f"{_describe(seen, lambda facts: facts.ray)}; {series}.* is what works"
+        return failure("Ray", found, _INSTALL)
+    return _check_alike("Ray", seen, lambda facts: facts.ray, _INSTALL)
+
+
+def _check_alike(check: str, seen: Seen, read: Callable[[NodeFacts], str], advice: str) -> Finding:
+    versions = {read(facts) for facts in seen.values()}
+    if len(versions) > 1 or "" in versions:
+        return failure(check, _describe(seen, read), advice)
+    return ok(check, f"{next(iter(versions), 'unknown')} on all")
+
+
+def _check_token(seen: Seen) -> Finding:
+    bare = [name for name, facts in seen.items() if _read(facts, "RAY_AUTH_MODE") != "token"]
+    if bare:
+        found = f"{', '.join(bare)}: whatever reaches its ports can run code there"
+        return failure(
+            "token", found, "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before ray start"
+        )
+    return ok("token", "asked for on all")
+
+
+def _check_reconnect(seen: Seen) -> Finding:
+    short = [
+        name
+        for name, facts in seen.items()
+        if _read_number(facts, RECONNECT_TIMEOUT, 60) < _LEAST_RECONNECT_S
+    ]
+    if short:
+        found = f"{', '.join(short)}: ends, with its replicas, when the head is away for a minute"
+        return failure("head away", found, _advise(RECONNECT_TIMEOUT))
+    return ok("head away", f"nodes wait at least {_LEAST_RECONNECT_S} s for it")
+
+
+def _check_health(head: Seen) -> list[Finding]:
+    findings = []
+    for facts in head.values():
+        period_ms = _read_number(facts, HEALTH_CHECK_PERIOD, _DEFAULT_PERIOD_MS)
+        timeout_ms = _read_number(facts, HEALTH_CHECK_TIMEOUT, _DEFAULT_TIMEOUT_MS)
+        notice_ms = _CHECKS_FAILED * (period_ms + timeout_ms)
+        found = f"noticed within some {notice_ms / 1000:.0f} s"
+        is_slow = notice_ms > _SLOWEST_NOTICE_MS
+        advice = _advise(HEALTH_CHECK_PERIOD, HEALTH_CHECK_TIMEOUT)
+        findings.append(warning("lost node", found, advice) if is_slow else ok("lost node", found))
+    return findings
+
+
+def _check_store(head: Seen) -> list[Finding]:
+    findings = []
+    for facts in head.values():
+        if facts.environment.get(GCS_STORAGE) == "rocksdb":
+            findings.append(ok("head's store", "RocksDB, on the head's disk"))
+        elif REDIS_ADDRESS in facts.environment:
+            findings.append(ok("head's store", "Redis"))
+        else:
+            found = "in memory: with the head's end all nodes start anew, and so do the replicas"
+            advice = f"{GCS_STORAGE}=rocksdb and {GCS_STORAGE}_path on a disk, before ray start"
+            findings.append(warning("head's store", found, advice))
+    return findings
+
+
+def _check_reaping(seen: Seen) -> Finding:
+    left = {name: facts for name, facts in seen.items() if facts.is_reaped is False}
+    if left:
+        found = f"{_describe(left, lambda facts: facts.adopted_by)} does not reap dead processes: "
+        found += "replicas would outlive a dead raylet, and keep their GPU"
+        advice = "an init that does: `init: true`, tini, or shareProcessNamespace: true"
+        return failure("zombies", found, advice)
+    unknown = [name for name, facts in seen.items() if facts.is_reaped is None]
+    if unknown:
+        found = f"{', '.join(unknown)}: only Linux shows whether they are reaped"
+        return warning("zombies", found, "see that the first process there reaps others")
+    return ok("zombies", "reaped on all")
+
+
+def _check_usage(seen: Seen) -> Finding:
+    name = "RAY_USAGE_STATS_ENABLED"
+    calling = [address for address, facts in seen.items() if _read(facts, name) != "0"]
+    if calling:
+        return warning("usage", f"{', '.join(calling)}: Ray reports to its makers", _advise(name))
+    return ok("usage", "Ray reports nothing outward")
+
+
+def _check_serve(report: ClusterReport) -> list[Finding]:
+    if not report.status:
+        advice = "serve run --non-blocking FILE, which `upscaled cluster manifest` writes"
+        return [failure("deployment", "there is none", advice)]
+    findings = [ok("deployment", report.status)]
+    if report.status != "HEALTHY":
+        advice = "`serve status` says why; UPDATING for long: no node has the CPUs or GPUs free"
+        findings = [warning("deployment", report.status, advice)]
+    if report.has_proxy:
+        found = "Serve's own runs: a way in that knows no API keys"
+        advice = "serve shutdown, then deploy with proxy_location: Disabled"
+        findings.append(failure("proxy", found, advice))
+    return findings
+
+
+def _check_replicas(report: ClusterReport) -> list[Finding]:
+    if not report.status:
+        return []
+    if report.unreadable:
+        found = f"{report.unreadable} of another version of upscaled"
+        return [failure("replicas", found, "upgrade all nodes, then deploy anew")]
+    if not report.replicas:
+        return [failure("replicas", "none answers", "`serve status`, and the logs of the nodes")]
+    if difference := find_difference(report.replicas):
+        advice = "the same models on all nodes, models by name, or UPSCALED_AUTO_BUDGET_S=0"
+        return [failure("replicas", difference, advice)]
+    taking = sum(replica.accepts for replica in report.replicas)
+    found = f"{taking} of {len(report.replicas)} take images, with the same models and sizes"
+    if taking < len(report.replicas):
+        return [warning("replicas", found, "wait until the others have started; see their logs")]
+    return [ok("replicas", found)]
+
+
+def _describe(seen: Seen, read: Callable[[NodeFacts], str]) -> str:
+    """Name each value with the nodes that have it."""
+    nodes = defaultdict(list)
+    for name, facts in seen.items():
+        nodes[read(facts) or "none"].append(name)
+    return "; ".join(f"{value} on {', '.join(names)}" for value, names in nodes.items())
+
+
+def _read(facts: NodeFacts, name: str) -> str:
+    return facts.environment.get(name, "")
+
+
+def _read_number(facts: NodeFacts, name: str, default: int) -> int:
+    value = _read(facts, name)
+    return int(value) if value.isdecimal() else default
+
+
+def _advise(*names: str) -> str:
+    pairs = " ".join(f"{name}={NODE_ENVIRONMENT[name]}" for name in names)
+    return f"set {pairs} before ray start"

@@ -1,0 +1,111 @@
+"""Inspect a running cluster: a task on each node, Serve's status, and the replicas' reports."""
+
+import logging
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import ray
+from pydantic import ValidationError
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from upscaled.pool.ray_serve.messages import APPLICATION, DEPLOYMENT, ReplicaReport
+from upscaled.pool.ray_serve.node_facts import (
+    ClusterReport,
+    ClusterUnreachable,
+    NodeFacts,
+    NodeReport,
+    collect_facts,
+)
+
+_HEAD: Final = "node:__internal_head__"
+_CONNECTED_WITHIN_S: Final = 3.0
+_FACTS_WITHIN_S: Final = 30.0
+"""A node that has no free process starts one, which takes seconds."""
+
+_REPORTS_WITHIN_S: Final = 10.0
+
+
+def inspect_cluster() -> ClusterReport:
+    """Connect as a front end does, and find out what can be; changes nothing.
+
+    Raises:
+        ClusterUnreachable: see there.
+    """
+    _connect()
+    try:
+        nodes = _inspect_nodes([node for node in ray.nodes() if node["Alive"]])
+        status, has_proxy = _read_serve()
+        replicas, unreadable = _read_replicas() if status else ((), 0)
+        return ClusterReport(nodes, status, has_proxy, replicas, unreadable)
+    finally:
+        ray.shutdown()
+
+
+def _connect() -> None:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    # Without it, Ray tries for long where nothing listens.
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), _CONNECTED_WITHIN_S).close()
+        except OSError as error:
+            raise ClusterUnreachable(f"nothing answers at {address}: {error}") from None
+    try:
+        ray.init("auto", namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # noqa: BLE001 (what Ray raises here has no common type)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ClusterUnreachable(" ".join(lines)[:300] or type(error).__name__) from None
+
+
+def _inspect_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[NodeReport]:
+    task = ray.remote(num_cpus=0, max_retries=0)(collect_facts)
+    answers = [
+        task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in nodes
+    ]
+    ray.wait(answers, num_returns=len(answers), timeout=_FACTS_WITHIN_S)
+    reports = [_report_node(node, answer) for node, answer in zip(nodes, answers, strict=True)]
+    return sorted(reports, key=lambda report: (not report.is_head, report.address))
+
+
+def _report_node(node: Mapping[str, Any], answer: ray.ObjectRef) -> NodeReport:
+    facts, trouble = None, ""
+    try:
+        facts = NodeFacts.model_validate_json(ray.get(answer, timeout=0))
+    except (RayError, ValidationError) as error:
+        trouble = str(error).strip().splitlines()[-1][:200]
+    address = node["NodeManagerAddress"]
+    return NodeReport(address, _HEAD in node["Resources"], facts, trouble)
+
+
+def _read_serve() -> tuple[str, bool]:
+    """Return the deployment's status, "" where there is none, and whether a proxy runs."""
+    status = serve.status()
+    application = status.applications.get(APPLICATION)
+    deployment = application and application.deployments.get(DEPLOYMENT)
+    return (str(deployment.status.value) if deployment else ""), bool(status.proxies)
+
+
+def _read_replicas() -> tuple[list[ReplicaReport], int]:
+    answers: Sequence[Any] = ()
+    with suppress(RayError, RayServeException, TimeoutError):
+        handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
+        asked = handle.broadcast("report")
+        answers = asked.results(timeout_s=_REPORTS_WITHIN_S, return_exceptions=True)
+    reports, unreadable = [], 0
+    for answer in answers:
+        if isinstance(answer, bytes):
+            try:
+                reports.append(ReplicaReport.model_validate_json(answer))
+            except ValidationError:
+                unreadable += 1
+    return reports, unreadable

@@ -1,0 +1,71 @@
+"""`upscaled cluster` without a cluster: what it prints, and how it ends."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tests.listening import free_port
+from tests.running import clean_environment, run_upscaled
+from tests.service.pool.ray_serve.clusters import has_ray
+from upscaled.cli import build_app
+from upscaled.pool.ray_serve.options import DeploymentArguments, serve_config
+
+needs_ray = pytest.mark.skipif(
+    not has_ray, reason="ray is not installed (requirements-cluster.lock)"
+)
+
+
+def manifest(*options: str) -> Any:
+    done = run_upscaled(clean_environment(), "cluster", "manifest", *options)
+    return yaml.safe_load(done.stdout)
+
+
+@needs_ray
+def test_the_manifest_is_the_config_file_of_what_was_named() -> None:
+    named = ("--replicas", "3", "--cpus", "4", "--gpus", "0.5", "--memory", "1.5")
+    arguments = DeploymentArguments(replicas=3, num_cpus=4, num_gpus=0.5, memory_mib=1536)
+    assert manifest(*named) == serve_config(arguments)
+
+
+@needs_ray
+def test_the_manifest_for_kubernetes_is_a_ray_service_with_that_config_file() -> None:
+    options = ("--kubernetes", "--replicas", "3", "--cpus", "4", "--gpus", "1", "--memory", "16")
+    service = manifest(*options)
+    assert service["kind"] == "RayService"
+    arguments = DeploymentArguments(replicas=3, num_cpus=4, num_gpus=1)
+    assert yaml.safe_load(service["spec"]["serveConfigV2"]) == serve_config(arguments)
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    "options", [("--replicas", "0"), ("--kubernetes",), ("--kubernetes", "--gpus", "0.5")]
+)
+def test_what_cannot_be_deployed_is_a_wrong_call(options: tuple[str, ...]) -> None:
+    done = run_upscaled(clean_environment(), "cluster", "manifest", *options, is_checked=False)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@needs_ray
+def test_without_a_cluster_the_check_says_so_in_a_line_and_fails() -> None:
+    environment = clean_environment(RAY_ADDRESS=f"127.0.0.1:{free_port()}", PYTHONWARNINGS="ignore")
+    done = run_upscaled(environment, "cluster", "check", is_checked=False)
+    assert done.returncode == 1
+    first, advice, *_ = done.stdout.splitlines()
+    assert first.startswith("failure  cluster        none is reached: nothing answers at 127.0.0.1")
+    assert "RAY_ADDRESS" in advice
+    done = run_upscaled(environment, "cluster", "check", "--json", is_checked=False)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["status"], len(document["findings"])) == (1, "failure", 1)
+
+
+@pytest.mark.parametrize("command", ["check", "manifest"])
+def test_without_ray_the_way_to_install_it_is_named(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
+    done = CliRunner().invoke(build_app(["cluster"]), ["cluster", command])
+    assert done.exit_code == 2
+    assert "requirements-cluster.lock" in done.output
