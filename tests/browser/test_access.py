@@ -81,7 +81,7 @@ def test_the_keyboard_alone_is_enough(open_page: Open) -> None:
     tab_to("tab-curl")
     keyboard.press("ArrowRight")
     assert playground.focused() == "tab-python"
-    assert playground.text("snippet").startswith("import requests")
+    assert playground.text("snippet").startswith("from pathlib import Path")
 
 
 def test_the_focus_goes_through_the_page_in_its_order(open_page: Open) -> None:
@@ -92,7 +92,18 @@ def test_the_focus_goes_through_the_page_in_its_order(open_page: Open) -> None:
         seen.append(playground.focused())
     named = [each for each in seen if each]
     assert named == [
-        *("image", "sample", "choose-folder", "key", "scale", "format", "models-summary", "send"),
+        *(
+            "image",
+            "sample",
+            "choose-folder",
+            "choose-address",
+            "key",
+            "remember",
+            "scale",
+            "format",
+            "models-summary",
+            "send",
+        ),
         *("split", "zoom", "with-key", "tab-curl", "copy", "snippet"),
     ]
 

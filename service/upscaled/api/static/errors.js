@@ -21,6 +21,7 @@ const WORDS = {
   internal_error: ["Something went wrong in the server.", "Your picture is probably not the cause. Try again; if it stays so, give the request's number below to the operator of the server."],
 };
 const NO_MODEL = ["The server cannot take this model.", "Choose another model, or let the server choose."];
+const NO_ADDRESS = ["The server could not fetch the picture.", "Check the address. A server fetches nothing from inside its own network, unless its operator allows it."];
 const UNREACHABLE = ["The server did not answer.", "It may have stopped, or the connection broke. Check the network and send again."];
 const FOREIGN = ["Something between you and the server refused the request.", "A proxy in front of the server may limit the size or the time of a request. Ask its operator."];
 
@@ -36,6 +37,7 @@ export class Refusal extends Error {
 export function explain({ status, code, text, requestId, retryAfterS, scale }) {
   let [title, advice] = WORDS[code] ?? (status ? FOREIGN : UNREACHABLE);
   if (text.startsWith("X-Upscale-Model")) [title, advice] = NO_MODEL;
+  if (text.startsWith("image_url")) [title, advice] = NO_ADDRESS;
   if (code === "resolution_too_high") advice = adviseOnSide(scale);
   if (retryAfterS) advice = `Try again in ${retryAfterS} ${retryAfterS === 1 ? "second" : "seconds"}.`;
   const details = [text && `The server says: ${text}`, code || (status && `status ${status}`), requestId && `request ${requestId}`];

@@ -7,10 +7,10 @@ const element = (id) => document.getElementById(id);
 const setText = (id, text) => { element(id).textContent = text; };
 
 // `before` and `after`: the sizes, null where the browser cannot read the file.
-export function showFacts({ file, result }, before, after) {
+export function showFacts({ bytes, result }, before, after) {
   const { blob, seconds, model, temperedWith, timing } = result;
-  const describe = (size, bytes) => [size && describeSize(size), describeBytes(bytes)].filter(Boolean).join(", ");
-  setText("fact-before", describe(before, file.size));
+  const describe = (size, count) => [size && describeSize(size), count && describeBytes(count)].filter(Boolean).join(", ") || "unknown";
+  setText("fact-before", describe(before, bytes));
   setText("fact-after", describe(after, blob.size));
   setText("fact-time", describeSeconds(seconds));
   element("copy-image").hidden = !navigator.clipboard?.write; // a plain http:// page has none

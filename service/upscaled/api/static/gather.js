@@ -1,4 +1,4 @@
-// Pictures out of what was chosen, dropped or pasted: files, and folders with all that is in them.
+// Pictures out of what was chosen, dropped or pasted: files, folders with all that is in them, addresses.
 
 import { LIMITS } from "./limits.js";
 
@@ -12,11 +12,21 @@ export function readInput(input) {
   return input.webkitdirectory ? found.filter(({ file }) => isPicture(file)).sort(byPath) : found;
 }
 
-export const readPasted = (data) => [...data.files].map((file) => ({ file }));
+// Addresses out of a text that holds nothing else, one a line.
+export function readAddresses(text) {
+  const lines = text.split(/\s*\n\s*/).map((line) => line.trim()).filter((line) => line && !line.startsWith("#"));
+  return lines.every((line) => /^https?:\/\/\S+$/i.test(line) && URL.canParse(line)) ? lines.map((address) => ({ address })) : [];
+}
+
+export function readPasted(data) {
+  const found = [...data.files].map((file) => ({ file }));
+  return found.length ? found : readAddresses(data.getData("text/plain"));
+}
 
 // The entries must be taken in the event's own turn, before anything is waited for.
 export async function readDropped(data) {
   const items = [...data.items].filter(({ kind }) => kind === "file");
+  if (!items.length) return readAddresses(data.getData("text/uri-list"));
   const entries = items.map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile() }));
   const found = await Promise.all(entries.map(({ entry, file }) => (entry?.isDirectory ? readFolder(entry) : [{ file }])));
   return found.flat();

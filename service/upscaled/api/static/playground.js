@@ -2,7 +2,8 @@
 
 import { explain } from "./errors.js";
 import { copyImage, showFacts } from "./facts.js";
-import { readDropped, readInput, readPasted } from "./gather.js";
+import { readAddresses, readDropped, readInput, readPasted } from "./gather.js";
+import { Keyring } from "./keyring.js";
 import { foresee } from "./limits.js";
 import { Program } from "./program.js";
 import { describeProgress, describeRun, measure, shareOf } from "./progress.js";
@@ -19,7 +20,6 @@ const setText = (id, text) => { element(id).textContent = text; };
 const hide = (...ids) => ids.forEach((id) => { element(id).hidden = true; });
 const scaleAsked = () => Number(element("form").elements.scale.value);
 const WELCOME = element("chosen-facts").textContent;
-const keyGiven = () => element("key").value.trim();
 
 const viewer = new Viewer({
   stage: element("stage"), before: element("before"), after: element("after"),
@@ -32,6 +32,7 @@ const viewer = new Viewer({
 const strip = new Strip(element("list"));
 const queue = new Queue(note);
 const program = new Program(readRequest);
+const keyring = new Keyring(element("key"), element("remember"));
 
 let selected = null; // the picture in the viewer
 let run = []; // the pictures sent since the queue was empty last
@@ -64,13 +65,14 @@ function describeAll() {
   const { pictures } = strip;
   const [first] = pictures;
   const isOne = pictures.length === 1;
-  const bytes = describeBytes(pictures.reduce((sum, { file }) => sum + file.size, 0));
+  const bytes = describeBytes(pictures.reduce((sum, each) => sum + each.bytes, 0));
   element("drop").classList.toggle("filled", pictures.length > 0);
   element("strip").hidden = pictures.length < 2;
   setText("chosen", isOne ? first.name : pictures.length ? `${pictures.length} pictures` : "Choose pictures");
-  if (isOne) setText("chosen-facts", first.size ? `${describeSize(first.size)}, ${bytes}` : bytes);
+  if (isOne && first.address) setText("chosen-facts", first.address);
+  else if (isOne) setText("chosen-facts", first.size ? `${describeSize(first.size)}, ${bytes}` : bytes);
   else setText("chosen-facts", pictures.length ? `${bytes} in all. Add more in the same way` : WELCOME);
-  const thumb = pictures.find(({ size }) => size);
+  const thumb = pictures.find(({ size, url }) => size && url);
   element("thumb").hidden = !thumb;
   element("drop-icon").toggleAttribute("hidden", Boolean(thumb));
   if (thumb && element("thumb").src !== thumb.url) element("thumb").src = thumb.url;
@@ -100,15 +102,16 @@ function submit(event) {
   const open = pickOpen();
   if (!open.length && run.length) return;
   if (!open.length) return refuse("image", "Choose a picture first.", "Or try the sample picture.");
-  if (!keyGiven()) return refuse("key", "The API key is missing.", "The server printed one at its first start.");
+  if (!keyring.key) return refuse("key", "The API key is missing.", "The server printed one at its first start.");
   send(open);
 }
 
 function send(pictures) {
   hide("failure");
   setText("status", "");
+  keyring.keep(); // a password manager may have filled it in without a change
   run.push(...pictures);
-  queue.add(pictures, { key: keyGiven(), scale: scaleAsked(), choices: readChoices() });
+  queue.add(pictures, { key: keyring.key, scale: scaleAsked(), choices: readChoices() });
 }
 
 // The queue's own report: one of its pictures has changed.
@@ -200,8 +203,13 @@ async function show(picture) {
   } catch { // the browser cannot read the file
     if (picture !== selected) return;
     if (picture.result) showFacts(picture, picture.size, null);
-    showNothing(`This browser cannot show the ${picture.result ? "result" : "file. The server may still read it"}.`);
+    showNothing(describeUnshown(picture));
   }
+}
+
+function describeUnshown({ address, result }) {
+  if (result) return "This browser cannot show the result.";
+  return address ? "The server fetches this picture once it is sent." : "This browser cannot show the file. The server may still read it.";
 }
 
 function showNothing(text) {
@@ -229,7 +237,7 @@ async function showResult(picture) {
   hide("no-preview");
   setText("tag-after", `After ${result.scale}×`);
   const twice = matchMedia("(pointer: coarse)").matches ? "Double-tap" : "Double-click";
-  setText("caption", `Drag the divider. ${twice} to zoom.`);
+  setText("caption", `${shown.before ? "Drag the divider. " : ""}${twice} to zoom.`);
   showFacts(picture, shown.before, shown.after);
   writeSnippet();
   if (!run.length) {
@@ -266,8 +274,9 @@ function readRequest() {
   const mediaType = format ? `image/${format}` : result?.scale === scale ? result.blob.type : "image/jpeg";
   return {
     url: new URL("v1/upscale", location.href).href,
-    key: element("with-key").checked && keyGiven() ? keyGiven() : NO_KEY,
+    key: element("with-key").checked && keyring.key ? keyring.key : NO_KEY,
     fileName,
+    address: selected?.address ?? "",
     resultName: nameResult(fileName, scale, mediaType),
     scale,
     choices: readChoices(),
@@ -289,7 +298,7 @@ async function openModels() {
   const { ModelPicker } = await import("./models.js");
   picker ??= new ModelPicker({
     list: element("model-list"), hint: element("model-hint"), chosen: element("model-chosen"),
-    readKey: keyGiven,
+    readKey: () => keyring.key,
     readPicture: () => ({ scale: scaleAsked(), px: selected?.size ? selected.size.width * selected.size.height : null }),
   }, writeSnippet);
   await picker.refresh();
@@ -303,7 +312,7 @@ const ACTIONS = {
     element("viewer").scrollIntoView({ block: "nearest" });
   },
   retry(picture) {
-    if (keyGiven()) send([picture]);
+    if (keyring.key) send([picture]);
     else refuse("key", "The API key is missing.", "The server printed one at its first start.");
   },
   cancel: (picture) => (picture.isBusy ? queue.cancel([picture]) : remove(picture)),
@@ -313,7 +322,7 @@ const ACTIONS = {
   },
 };
 
-const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+const hasFiles = ({ dataTransfer }) => ["Files", "text/uri-list"].some((type) => dataTransfer?.types.includes(type));
 
 function listenToDrops() {
   let depth = 0; // enter and leave come for every element on the way
@@ -333,7 +342,10 @@ function listenToDrops() {
 }
 
 listenToDrops();
-document.addEventListener("paste", (event) => choose(readPasted(event.clipboardData)));
+document.addEventListener("paste", ({ target, clipboardData }) => {
+  if (clipboardData.files.length || !target.matches("input, textarea")) choose(readPasted(clipboardData));
+});
+element("choose-address").addEventListener("click", () => choose(readAddresses(prompt("The address of a picture, which the server fetches:") ?? "")));
 for (const id of ["image", "folder"]) element(id).addEventListener("change", ({ target }) => choose(readInput(target)));
 element("choose-folder").addEventListener("click", () => element("folder").click());
 element("sample").addEventListener("click", chooseSample);

@@ -2,7 +2,7 @@
 
 import { Refusal } from "./errors.js";
 import { upscale } from "./request.js";
-import { nameResult } from "./text.js";
+import { nameAddress, nameResult } from "./text.js";
 
 const AT_ONCE = 2;
 const MOST_TRIES = 20; // of a picture that the server answers 429
@@ -19,9 +19,13 @@ export class Picture {
   result = null;
   error = null;
 
-  // `path`: the file's name, behind the folder that was chosen with it.
-  constructor({ file, path = file.name }) {
-    Object.assign(this, { file, path, url: URL.createObjectURL(file) });
+  // A file, its name behind the folder that was chosen with it, or an address that the server fetches.
+  constructor({ file = null, address = "", path = file?.name ?? nameAddress(address) }) {
+    Object.assign(this, { file, address, path, url: file ? URL.createObjectURL(file) : "" });
+  }
+
+  get bytes() {
+    return this.file?.size ?? 0;
   }
 
   get name() {
@@ -88,15 +92,15 @@ export class Queue {
   }
 
   async #run(picture) {
-    const { options, stop: { signal } } = picture;
+    const { file, address, options, stop: { signal } } = picture;
     const report = (progress) => {
       picture.progress = progress;
       this.#note(picture);
     };
-    report({ phase: "send", done: 0, total: picture.file.size });
+    report({ phase: "send", done: 0, total: picture.bytes });
     this.#set(picture, "running");
     try {
-      picture.finish(await this.#ask({ ...options, file: picture.file, signal, report }), options.scale);
+      picture.finish(await this.#ask({ ...options, file, address, signal, report }), options.scale);
       this.#set(picture, "done");
     } catch (error) {
       if (error.name === "AbortError") return this.#putBack(picture);

@@ -7,16 +7,16 @@ function makeRequestId() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/* Upscale `file`. `report` hears { phase, done, total, remainingS } of the phases send, wait, network,
+/* Upscale `file`, or what is at `address` where there is none. `report` hears { phase, done, total, remainingS } of the phases send, wait, network,
    encode and receive; `signal` cancels; `choices` are headers of the result's format, model ... Gives
    { blob, timing, seconds, model, temperedWith, requestId }, throws a `Refusal`, or an AbortError once
    cancelled. */
-export async function upscale({ file, key, scale, choices, signal, report }) {
+export async function upscale({ file, address, key, scale, choices, signal, report }) {
   const requestId = makeRequestId();
   const watching = new AbortController();
   const began = performance.now();
   try {
-    const xhr = await send({ file, key, scale, choices, requestId, signal, report, watching });
+    const xhr = await send({ file, address, key, scale, choices, requestId, signal, report, watching });
     if (xhr.status !== 200) throw await readRefusal(xhr, requestId, scale);
     return {
       blob: xhr.response,
@@ -32,10 +32,11 @@ export async function upscale({ file, key, scale, choices, signal, report }) {
 }
 
 // Not fetch, which does not report how much of a body has been sent.
-function send({ file, key, scale, choices, requestId, signal, report, watching }) {
+function send({ file, address, key, scale, choices, requestId, signal, report, watching }) {
   const form = new FormData();
   form.append("scale", scale);
-  form.append("image", file, file.name);
+  if (file) form.append("image", file, file.name);
+  else form.append("image_url", address);
   const xhr = new XMLHttpRequest();
   return new Promise((resolve, reject) => {
     xhr.open("POST", "v1/upscale");

@@ -8,20 +8,22 @@ const quote = JSON.stringify; // a JSON string is a string in Python and in Java
 // More headers, in both languages.
 const writeChoices = (choices) => Object.entries(choices).map(([name, value]) => `, ${quote(name)}: ${quote(value)}`).join("");
 
-function curl({ url, key, fileName, resultName, scale, choices }) {
+function curl({ url, key, fileName, resultName, scale, choices, address }) {
   return [
     `curl --fail --retry 20 ${inShell(url)}`,
     `-H ${inShell(`X-API-KEY: ${key}`)}`,
     "-H 'Accept: image/*'",
     ...Object.entries(choices).map(([name, value]) => `-H ${inShell(`${name}: ${value}`)}`),
-    `-F ${inShell(`image=@${inForm(fileName)}`)}`,
+    address ? `--form-string ${inShell(`image_url=${address}`)}` : `-F ${inShell(`image=@${inForm(fileName)}`)}`,
     `-F scale=${scale}`,
     `-o ${inShell(resultName)}`,
   ].join(" \\\n  ");
 }
 
-function python({ url, key, fileName, resultName, scale, choices }) {
-  return `import requests
+function python({ url, key, fileName, resultName, scale, choices, address }) {
+  return `from pathlib import Path
+
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
@@ -29,24 +31,22 @@ session = requests.Session()
 # After a 429 it waits for as long as Retry-After says.
 retry = Retry(total=20, read=0, allowed_methods=["POST"])
 session.mount(${quote(url)}, HTTPAdapter(max_retries=retry))
-with open(${quote(fileName)}, "rb") as picture:
-    answer = session.post(
-        ${quote(url)},
-        headers={"X-API-KEY": ${quote(key)}, "Accept": "image/*"${writeChoices(choices)}},
-        files={"image": picture},
-        data={"scale": ${scale}},
-        timeout=180,
-    )
+answer = session.post(
+    ${quote(url)},
+    headers={"X-API-KEY": ${quote(key)}, "Accept": "image/*"${writeChoices(choices)}},
+    files={${address ? `"image_url": (None, ${quote(address)})` : `"image": Path(${quote(fileName)}).open("rb")`}},
+    data={"scale": ${scale}},
+    timeout=180,
+)
 answer.raise_for_status()
-with open(${quote(resultName)}, "wb") as result:
-    result.write(answer.content)`;
+Path(${quote(resultName)}).write_bytes(answer.content)`;
 }
 
-function javascript({ url, key, fileName, resultName, scale, choices }) {
-  return `import { readFile, writeFile } from "node:fs/promises";
+function javascript({ url, key, fileName, resultName, scale, choices, address }) {
+  return `import { ${address ? "" : "readFile, "}writeFile } from "node:fs/promises";
 
 const form = new FormData();
-form.append("image", new Blob([await readFile(${quote(fileName)})]), ${quote(fileName)});
+${address ? `form.append("image_url", ${quote(address)})` : `form.append("image", new Blob([await readFile(${quote(fileName)})]), ${quote(fileName)})`};
 form.append("scale", "${scale}");
 const send = () => fetch(${quote(url)}, {
   method: "POST",

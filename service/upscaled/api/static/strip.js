@@ -72,12 +72,12 @@ export class Strip {
 }
 
 function describeState(picture, scale) {
-  const { state, progress, result, error, size, file } = picture;
+  const { state, progress, result, error, size, file, address } = picture;
   if (state === "waiting") return "In the queue";
   if (state === "running") return describeProgress(progress);
   if (state === "done") return `${result.scale}× in ${describeSeconds(result.seconds)}, ${describeBytes(result.blob.size)}`;
   if (state === "failed") return explain(error).title;
-  return [size && describeSize(size), describeBytes(file.size), refusalOf(size, scale)].filter(Boolean).join(", ");
+  return [size && describeSize(size), file ? describeBytes(file.size) : address, refusalOf(size, scale)].filter(Boolean).join(", ");
 }
 
 function make(tag, properties, ...children) {
@@ -93,7 +93,7 @@ function makeAction(tag, text, label, properties) {
 }
 
 function makeRow({ name, path, url }) {
-  const thumb = make("img", { src: url, alt: "", loading: "lazy", className: "thumb" });
+  const thumb = make("img", { src: url, alt: "", loading: "lazy", className: "thumb", hidden: !url });
   const state = make("span", {});
   const words = make("span", {}, make("strong", { textContent: name, title: path }), state);
   const bar = make("progress", { max: 1, ariaLabel: `Progress of ${name}` });

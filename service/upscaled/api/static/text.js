@@ -25,3 +25,14 @@ export function nameResult(fileName, scale, mediaType) {
   const extension = mediaType.replace("image/", "").replace("jpeg", "jpg");
   return `${fileName.replace(/\.[^.]*$/, "") || "picture"}-x${scale}.${extension}`;
 }
+
+// "https://host/cats/black%20cat.jpg?size=2" makes "black cat.jpg".
+export function nameAddress(address) {
+  const { pathname, hostname } = new URL(address);
+  const name = pathname.split("/").at(-1) || hostname;
+  try {
+    return decodeURIComponent(name).replaceAll("/", "_");
+  } catch { // a stray per cent sign
+    return name;
+  }
+}

@@ -82,12 +82,13 @@ export class Viewer {
     before.src = source?.src ?? "";
     after.src = result?.src ?? "";
     before.hidden = !source;
-    this.#isPair = Boolean(result);
-    for (const each of [layerAfter, tagBefore, tagAfter, divider, split]) each.hidden = !result;
+    this.#isPair = Boolean(source && result);
+    for (const each of [layerAfter, tagAfter]) each.hidden = !result;
+    for (const each of [tagBefore, divider, split]) each.hidden = !this.#isPair;
     this.#size = { width, height };
     this.#centre = { x: 0.5, y: 0.5 };
     this.#parts.stage.style.setProperty("--aspect", width / height);
-    this.#moveSplit(0.5);
+    this.#moveSplit(source ? 0.5 : 0);
   }
 
   #moveSplit(split) {
