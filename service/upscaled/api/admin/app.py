@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import upscaled
 from upscaled.api.admin import keys, reports
 from upscaled.api.admin.authentication import AdminKeyMiddleware, GuessLimiter, is_below
+from upscaled.api.admin.page import build_page_router
 from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS, handle_error
 from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddleware
@@ -65,7 +66,7 @@ def create_admin_app(context: Context) -> FastAPI:
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    routers = (keys.router, reports.router)
+    routers = (keys.router, reports.router, build_page_router())
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes]

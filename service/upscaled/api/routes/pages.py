@@ -55,13 +55,13 @@ def build_router(settings: Settings) -> APIRouter:
         "/openapi.json": get_openapi,
         "/openapi-upload.json": get_upload_openapi,
         "/llms.txt": _serve_overview(static / "llms.txt"),
-        "/": _serve(render_playground(settings).encode(), "text/html"),
-        "/docs": _serve((static / "docs.html").read_bytes(), "text/html"),
-        **_serve_folder("/assets", static),
+        "/": serve_file(render_playground(settings).encode(), "text/html"),
+        "/docs": serve_file((static / "docs.html").read_bytes(), "text/html"),
+        **serve_folder("/assets", static),
     }
     for file in documentation.iterdir():
         if file.is_dir():
-            endpoints |= _serve_folder(f"/docs/{file.name}", file)
+            endpoints |= serve_folder(f"/docs/{file.name}", file)
         elif file.name.endswith(".md"):
             endpoints[f"/docs/{file.name.removesuffix('.md')}"] = _serve_markdown(file)
     router = APIRouter(include_in_schema=False)
@@ -81,16 +81,16 @@ async def get_upload_openapi(request: Request) -> Response:
     return JSONResponse(keep_upload_only(request.app.openapi()), headers=HEADERS)
 
 
-def _serve_folder(path: str, folder: Traversable) -> dict[str, Endpoint]:
+def serve_folder(path: str, folder: Traversable) -> dict[str, Endpoint]:
     """Return endpoints, by path, of the files in a folder that pages load."""
     return {
-        f"{path}/{file.name}": _serve(file.read_bytes(), media_type)
+        f"{path}/{file.name}": serve_file(file.read_bytes(), media_type)
         for file in folder.iterdir()
         if (media_type := _MEDIA_TYPES.get(PurePath(file.name).suffix))
     }
 
 
-def _serve(content: bytes, media_type: str) -> Endpoint:
+def serve_file(content: bytes, media_type: str) -> Endpoint:
     """Return an endpoint of a file; a text is compressed once, for clients that take that."""
     compressed = gzip.compress(content, mtime=0) if media_type in _COMPRESSED else b""
 

@@ -1,6 +1,7 @@
 """Administration over HTTP: who may, what it changes, and that the contract is untouched by it."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,14 @@ from upscaled.state.usage import UsageRow
 
 SECRET = "upa_for-tests-only"
 KEYS = f"ops:{hashlib.sha256(SECRET.encode()).hexdigest()}"
-PATHS = ("/admin/v1/keys", "/admin/v1/usage", "/admin/v1/audit", "/admin/openapi.json")
+PATHS = (
+    "/admin/v1/keys",
+    "/admin/v1/usage",
+    "/admin/v1/audit",
+    "/admin/openapi.json",
+    "/admin",
+    "/admin/assets/admin.js",
+)
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +279,17 @@ def test_the_document_describes_administration_alone(service: Service) -> None:
         assert operation["security"] == [{"AdminKey": []}]
         assert "422" not in operation["responses"]
         assert {"400", "401", "429", "500"} <= set(operation["responses"])
+
+
+@pytest.mark.parametrize("path", ["/admin", "/admin/"])
+def test_the_page_and_what_it_loads_need_no_key(service: Service, path: str) -> None:
+    page = service.get(path)
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    loaded = re.findall(r'(?:src|href)="(/admin/assets/[^"]+)"', page.text)
+    assert len(loaded) >= 4
+    for each in (*loaded, "/admin/assets/chart.js", "/admin/assets/table.js"):
+        assert service.get(each).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/keys", "/usage", "/audit"])

@@ -1,0 +1,160 @@
+"""The page of administration in Chromium: nothing without the key, all of it with the key."""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.browser.conftest import DESKTOP, PHONE
+from tests.service.api.serving import Service, serve
+from upscaled.state.usage import DAY_S, UsageRow
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+
+SECRET = "upa_for-tests-only"
+OpenPage = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with two keys, one of which has made three images today and one yesterday."""
+    keys = f"ops:{hashlib.sha256(SECRET.encode()).hexdigest()}"
+    data_dir: Path = tmp_path_factory.mktemp("admin") / "data"
+    with serve(data_dir, admin_keys=keys) as running:
+        key = running.state.keys.verify(running.key)
+        assert key is not None
+        running.state.keys.create("idle")
+        now_s = int(time.time())
+        image = {"model": "upscaled-x4", "output_px": 2_000_000, "device_s": 0.5, "credits": 1}
+        for at_s in (now_s, now_s, now_s, now_s - DAY_S):
+            running.state.usage.add([UsageRow(at_s, "upscale", key.id, 200, **image)])  # type: ignore[arg-type]
+        yield running
+
+
+@pytest.fixture
+def open_admin(chromium: Any, service: Service) -> Iterator[OpenPage]:
+    """Open the page, with the key unless it is not wanted; its console must stay silent."""
+    contexts, said = [], []
+
+    def open_one(secret: str = SECRET, **options: Any) -> Any:
+        context = chromium.new_context(**{"viewport": DESKTOP, **options})
+        contexts.append(context)
+        context.set_default_timeout(15_000)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(f"{service.url}/admin/")
+        if secret:
+            page.fill("#secret", secret)
+            page.click("#enter button")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    # Chromium itself reports answers that are errors.
+    assert [text for text in said if not re.search(r"status of 40[01]", text)] == []
+
+
+def row_of(page: Any, table: str, name: str) -> list[str]:
+    row = page.locator(f"#{table} tr", has=page.locator("td", has_text=re.compile(f"^{name}$")))
+    texts: list[str] = row.first.locator("td").all_inner_texts()
+    return texts
+
+
+def answer_dialog(page: Any, value: str = "") -> None:
+    if value:
+        page.fill("#ask-value", value)
+    page.click("#ask-yes")
+
+
+def test_a_wrong_key_opens_nothing_and_is_forgotten(open_admin: OpenPage) -> None:
+    page = open_admin("wrong")
+    page.get_by_text("An administrator's key is needed").wait_for()
+    assert not page.locator("#content").is_visible()
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_figures_are_shown_by_day_key_and_model(open_admin: OpenPage) -> None:
+    page = open_admin()
+    page.locator("#plot svg").wait_for()
+    titles = page.locator("#plot title").all_text_contents()
+    assert len(titles) == 30
+    assert [title.split(": ")[1] for title in titles[-2:]] == ["1", "3"]
+    assert row_of(page, "by-key", "test")[1:3] == ["4", "4"]
+    assert row_of(page, "by-model", "upscaled-x4")[8:] == ["8", "2"]
+    page.select_option("#period", "7")
+    expect(page.locator("#plot title")).to_have_count(7)
+    page.select_option("#figure", "output_mp")
+    assert page.locator("#plot title").last.text_content().endswith(": 6")
+    assert "megapixels made by day" in page.locator("#plot svg").get_attribute("aria-label")
+
+
+def test_a_key_that_is_made_here_works(open_admin: OpenPage, service: Service) -> None:
+    page = open_admin()
+    page.fill("#create [name=name]", "new.key")
+    page.fill("#create [name=credits]", "5")
+    page.click("#create button")
+    page.locator("#made").wait_for()
+    headers = {"X-API-KEY": page.inner_text("#made-secret")}
+    answer = requests.get(f"{service.url}/v1/credits", headers=headers, timeout=10)
+    assert answer.status_code == 200
+    assert row_of(page, "keys", "new.key")[1:3] == ["active", "5"]
+    page.locator("#audit td", has_text="admin:ops").first.wait_for()
+
+
+def test_credits_names_and_ends_are_changed_by_dialogs(
+    open_admin: OpenPage, service: Service
+) -> None:
+    service.state.keys.create("changing", credits=1)
+    page = open_admin()
+    page.get_by_role("button", name="Add credits: changing").click()
+    answer_dialog(page, "9")
+    page.locator("#audit td", has_text="credits 9").wait_for()
+    assert service.state.credits.show("changing") == 10
+    page.get_by_role("button", name="Rename: changing").click()
+    answer_dialog(page, "changed")
+    page.get_by_role("button", name="Revoke: changed").click()
+    page.click("#ask button[value=no]")
+    assert "changed" in service.state.keys.names()
+    page.get_by_role("button", name="Revoke: changed").click()
+    answer_dialog(page)
+    page.get_by_role("button", name="Revoke: changed").wait_for(state="detached")
+    assert "changed" not in service.state.keys.names()
+
+
+def test_what_is_refused_is_said(open_admin: OpenPage) -> None:
+    page = open_admin()
+    page.fill("#create [name=name]", "idle")
+    page.click("#create button")
+    page.get_by_text("an API key named idle is already active").wait_for()
+
+
+def test_the_key_ends_with_the_button_and_outlives_a_reload(open_admin: OpenPage) -> None:
+    page = open_admin()
+    page.locator("#plot svg").wait_for()
+    page.reload()
+    page.locator("#plot svg").wait_for()
+    page.click("#leave")
+    page.locator("#enter").wait_for()
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
+    open_admin: OpenPage, axe: str, scheme: str, viewport: dict[str, int]
+) -> None:
+    for secret in ("", SECRET):
+        page = open_admin(secret, color_scheme=scheme, viewport=viewport)
+        if secret:
+            page.locator("#plot svg").wait_for()
+            page.get_by_role("button", name="Revoke: idle").wait_for()
+        page.evaluate(axe)
+        found = page.evaluate("axe.run().then((run) => run.violations)")
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
