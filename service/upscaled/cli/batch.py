@@ -23,6 +23,7 @@ from upscaled.config import SCALES, load_settings
 from upscaled.image.output import NO_CHOICE, OutputChoice
 from upscaled_models.errors import ModelError
 from upscaled_models.packaged import install_missing
+from upscaled_models.registry import official_models
 from upscaled_models.store import ModelStore
 
 if TYPE_CHECKING:
@@ -44,6 +45,15 @@ def check_scale(scale: int | None) -> int | None:
 Scale = Annotated[int, typer.Option(metavar="2|4", callback=check_scale, help="2 or 4")]
 Model = Annotated[
     str | None, typer.Option(metavar="NAME", help="a model's name, see `upscaled models list`")
+]
+Denoise = Annotated[
+    float | None,
+    typer.Option(
+        metavar="0..1",
+        min=0,
+        max=1,
+        help="1 removes noise most, 0 keeps grain; of models that have the choice",
+    ),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="JSON lines on a terminal too; elsewhere they are the rule")
@@ -75,17 +85,25 @@ class BatchCommand:
         suffix: str = "",
         target: Path | None = None,
         is_dry: bool = False,
+        denoise: float | None = None,
     ) -> None:
         """
         Args:
             output: None puts each result beside its source.
             choice, suffix, target: of the results, as of `upscaled.batch.file_job.FileUpscaler`.
             is_dry: report what would be done; nothing is upscaled or written.
+            denoise: strength from 0 to 1, in place of the setting's.
 
         Raises:
             SettingsError: a setting has a wrong value.
+            typer.BadParameter: the model has no choice of `denoise`.
         """
-        self.settings = load_settings(None, **({f"model_x{scale}": model} if model else {}))
+        chosen: dict[str, object] = {f"model_x{scale}": model} if model else {}
+        self.settings = load_settings(
+            None, **chosen, **({} if denoise is None else {"denoise": denoise})
+        )
+        if denoise is not None:
+            _check_denoise(self.settings.model_x2 if scale == 2 else self.settings.model_x4)
         self.stop = Stop()
         is_taken = isinstance(output, OutputStream) and not is_dry
         self.report = BatchReport(is_json=is_json, is_stdout_taken=is_taken, is_dry=is_dry)
@@ -157,6 +175,15 @@ class BatchCommand:
                 self._is_dry,
             )
             run_batch(sources, upscaler, self.stop)
+
+
+def _check_denoise(model: str) -> None:
+    """Refuse a strength of denoising for a model that has none, or for the choice of `auto`."""
+    able = [spec.name for spec in official_models() if spec.wdn is not None]
+    if model not in able:
+        raise typer.BadParameter(
+            f"--denoise: {model} has no such choice; --model {' or '.join(able)} has"
+        )
 
 
 @contextmanager

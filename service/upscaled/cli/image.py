@@ -21,6 +21,7 @@ from upscaled.batch.standard_streams import InputPicture, OutputStream
 from upscaled.batch.stop import Stop
 from upscaled.cli.batch import (
     BatchCommand,
+    Denoise,
     Json,
     Model,
     Overwrite,
@@ -96,6 +97,7 @@ def run(
     height_px: Height = None,
     metadata: Metadata = "",
     suffix: Suffix = "",
+    denoise: Denoise = None,
     is_dry: DryRun = False,
 ) -> None:
     """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through
@@ -163,6 +165,7 @@ def run(
             metadata=metadata,
         ),
         suffix=suffix,
+        denoise=denoise,
         target=place.target,
         is_dry=is_dry,
     )

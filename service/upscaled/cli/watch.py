@@ -11,6 +11,7 @@ from upscaled.batch.s3_url import S3Url
 from upscaled.batch.watcher import Watcher
 from upscaled.cli.batch import (
     BatchCommand,
+    Denoise,
     Json,
     Model,
     Overwrite,
@@ -57,6 +58,7 @@ def run(
     height_px: Height = None,
     metadata: Metadata = "",
     suffix: Suffix = "",
+    denoise: Denoise = None,
 ) -> None:
     """Upscale what is in a folder and what comes into it, until SIGTERM or Ctrl-C.
 
@@ -95,6 +97,7 @@ def run(
         is_overwriting=is_overwriting,
         choice=choice,
         suffix=suffix,
+        denoise=denoise,
     )
     endpoint = batch.settings.s3_endpoint
     if isinstance(place, S3Url):
