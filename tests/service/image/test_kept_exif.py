@@ -16,6 +16,7 @@ from tests.service.image.camera_files import (
     camera_file,
     exif,
 )
+from tests.service.image.iso_samples import Item, build, encode_avif, irot, items_of
 from tests.service.image.samples import picture, save, srgb_profile
 from upscaled.image.decode import decode_file
 from upscaled.image.kept_exif import MAX_EXIF_BYTES, keep_exif
@@ -118,6 +119,29 @@ def test_files_of_each_format_keep_the_same(kind: str, orientation: int) -> None
         assert kept.directory(0x8769).whole(0xA002) == 128
         assert bool(kept.directory(0x8825).text(29)) == plan.has_gps
         assert kept.raw(0x0112, 100) is None
+
+
+def avif_of(exif_item: bytes) -> bytes:
+    """Make a turned AVIF file with these data as its EXIF item."""
+    (image,) = items_of(encode_avif(picture(48, 64)))
+    turned = image.with_properties(irot(1))
+    return build([turned, Item(b"Exif", exif_item, (), {b"cdsc": [1]})])
+
+
+def test_a_turned_avif_keeps_letters_that_are_not_ascii() -> None:
+    for start in (bytes(4), struct.pack(">I", 6) + b"Exif\0\0"):
+        source = avif_of(start + exif(6))
+        image = decode_file(source, ALL, WITHOUT_GPS)
+        assert (image.width_px, image.height_px) == (48, 64)
+        assert image.kept is not None
+        assert Exif(image.kept.exif).text(0x013B) == ARTIST
+
+
+@pytest.mark.parametrize(
+    "item", [bytes(3), b"\xff\xff\xff\xff" + exif(), struct.pack(">I", 5000) + exif()]
+)
+def test_a_broken_exif_item_of_an_avif_gives_none(item: bytes) -> None:
+    assert kept_of(avif_of(item)) == KeptMetadata()
 
 
 def test_nothing_is_kept_where_nothing_is_asked_for() -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from upscaled.image.formats.format import BROKEN_FILE_ERRORS, Stored, open_limited
 from upscaled.image.formats.isobmff.boxes import Still, read_still
-from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, hide_exif, is_damaged
+from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, hide_exif, is_damaged, read_exif
 from upscaled.image.formats.isobmff.transforms import TRANSFORMS
 from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
@@ -24,7 +24,8 @@ def read_header(source: bytes) -> Header:
 def open_stored(source: bytes, header: Header) -> Stored:
     """Open an AVIF file, and refuse one whose coded data are cut short or end in zeros.
 
-    Pillow reports the turn as an EXIF orientation. libavif leaves the crop to its caller.
+    Pillow reports the turn as an EXIF orientation, in a block that it writes anew, with question
+    marks for letters that are not ASCII. libavif leaves the crop to its caller.
     """
     from upscaled.image.formats.isobmff.colour import choose_profile
 
@@ -32,14 +33,14 @@ def open_stored(source: bytes, header: Header) -> Stored:
     opened = _open(source)
     if is_damaged(source, still.meta):
         raise ValueError("coded data end early")
-    exif = Exif(opened.info.get("exif") or b"")
+    exif = Exif(read_exif(source, still.meta))
     crop = next((each for each in still.transforms if each.crop), None)
     return Stored(
         opened,
         exif,
         choose_profile(source, still, opened),
         dpi=opened.info.get("dpi"),
-        orientation=exif.orientation,
+        orientation=Exif(opened.info.get("exif") or b"").orientation,
         crop_px=crop.crop_rectangle(still.width_px, still.height_px) if crop else None,
         jpeg_quality=TYPICAL_QUALITY,
         xmp=opened.info.get("xmp") or b"",

@@ -8,6 +8,7 @@ and as a grid) none passed. Random bytes are another matter, for neither format 
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,6 +110,15 @@ def _reach(meta: Meta) -> list[int]:
                 reached.add(further)
                 items.append(further)
     return items
+
+
+def read_exif(source: bytes, meta: Meta) -> bytes:
+    """Read the first EXIF block (ISO/IEC 23008-12, A.2.1) as it is; b"" without a whole one."""
+    with suppress(ValueError):
+        item = next((item for item, kind in iterate_kinds(meta) if kind == _EXIF), None)
+        data = b"".join(read_extents(source, meta).get(item or 0, []))
+        return data[4 + int.from_bytes(data[:4], "big") :]
+    return b""
 
 
 def hide_exif(source: bytes) -> bytes:
