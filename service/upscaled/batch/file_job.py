@@ -2,10 +2,8 @@
 
 import hashlib
 import logging
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -40,6 +38,7 @@ from upscaled.upscale.core import Core
 from upscaled.upscale.expectation import expect_upscale
 from upscaled.upscale.model_choice import rungs_for
 from upscaled.upscale.result import Result, decide_local_output
+from upscaled.upscale.weighted_semaphore import WeightedSemaphore
 from upscaled_models.errors import EngineOutOfMemory
 
 _log = logging.getLogger(__name__)
@@ -47,30 +46,6 @@ _log = logging.getLogger(__name__)
 
 class EngineBroken(BatchAborted):
     """The device or its network fails, whatever it is given."""
-
-
-class PixelSemaphore:
-    """Semaphore of the pixels that results in flight share; one alone may be of any size."""
-
-    def __init__(self, max_px: int) -> None:
-        self._max_px = max_px
-        self._held_px = 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def hold(self, result_px: int) -> Iterator[None]:
-        """Wait until a result fits beside the others, and hold its pixels for the block."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: not self._held_px or self._held_px + result_px <= self._max_px
-            )
-            self._held_px += result_px
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held_px -= result_px
-                self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +65,7 @@ class FileUpscaler:
     suffix: str = ""
     target: Path | None = None
     is_dry: bool = False
-    pixels: PixelSemaphore = field(default_factory=lambda: PixelSemaphore(MAX_CANVAS_PX))
+    pixels: WeightedSemaphore = field(default_factory=lambda: WeightedSemaphore(MAX_CANVAS_PX))
 
     @property
     def max_in_flight(self) -> int:

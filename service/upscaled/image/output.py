@@ -29,6 +29,12 @@ MAX_QUALITY: Final = 100
 DEFAULT_QUALITY: Final[Mapping[str, int]] = {WEBP.name: 90, AVIF.name: 85}
 """Of formats that have no setting. A photo of 1280 x 960 takes 48 % of the bytes of a JPEG of
 quality 95 as either; it is 42 dB (WebP) and 45 dB (AVIF) from what was encoded."""
+ENCODE_S_PER_PX: Final[Mapping[str, float]] = {WEBP.name: 8.5e-8, AVIF.name: 1.4e-7}
+"""Seconds of a core for a pixel of a result whose encoder begins when all pixels are there."""
+_ENCODER_BYTES_PER_PX: Final[Mapping[str, int]] = {WEBP.name: 9, AVIF.name: 40}
+MAX_ENCODER_BYTES: Final = 40 * 6000**2
+"""Limits the memory of such encoders that run at once in one process, beside canvases: one of the
+largest AVIF over HTTP, 1.4 GB. A single one may be larger."""
 MAX_WEBP_SIDE_PX: Final = 16_383
 """Limit of the format (RFC 9649, 2.6)."""
 
@@ -110,6 +116,11 @@ class OutputSpec:
         if not self.metadata:
             return None
         return MetadataPlan(self.metadata == KEEP_ALL, self.width_px, self.height_px)
+
+    @property
+    def encoder_bytes(self) -> int:
+        """Return the memory of an encoder that begins when all pixels are there; 0 of others."""
+        return self.width_px * self.height_px * _ENCODER_BYTES_PER_PX.get(self.format, 0)
 
     @property
     def longest_px(self) -> int:

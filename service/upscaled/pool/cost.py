@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterator
 from typing import Final, NamedTuple
 
 from upscaled.config import SCALES
+from upscaled.image.output import ENCODE_S_PER_PX
 from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.messages import WorkerReady
 from upscaled.upscale.model_choice import Rung, choose_rung
@@ -111,7 +112,8 @@ class CostModel:
     The seconds are a moving average over finished images, weighted by their pixels: what a small
     image takes beside its pixels says little of a large one. Before the first of a kind they are
     what the same model took at the other scale, what the worker measured at its start, or what
-    another model takes, in proportion to their arithmetic.
+    another model takes, in proportion to their arithmetic. Formats whose encoders begin when all
+    pixels are there have an average of their own, for a pixel of the result.
 
     ladders: by scale, what `auto` chooses from, best first, as the newest worker reported it.
     """
@@ -122,6 +124,7 @@ class CostModel:
         self._specs: dict[str, ModelSpec] = {}
         self._measured: dict[_Kind, _Measured] = {}
         self._at_start: dict[str, float] = {}
+        self._encoded: dict[str, _Measured] = {}
         self._harmed = _Shares()
         self._computed = _Shares()
 
@@ -136,6 +139,8 @@ class CostModel:
         model: str,
         full_s: float | None,
         worked_s: float | None = None,
+        *,
+        encode_s: float = 0.0,
     ) -> None:
         """Update the averages with what one finished image had of its worker.
 
@@ -144,7 +149,14 @@ class CostModel:
             full_s: for decoding and encoding, and its share of the device, had it no flat and no
                 transparent areas; None where it has no other ones.
             worked_s: what it was with them; None: it has none.
+            encode_s: what encoding took of both, once the last pixel was there.
         """
+        form = request.output.format
+        if form in ENCODE_S_PER_PX:  # it depends on the result alone, and not on the model
+            encoded = self._encoded.get(form, _Measured())
+            self._encoded[form] = encoded.then(encode_s, request.encoded_px)
+            full_s = None if full_s is None else max(0.0, full_s - encode_s)
+            worked_s = None if worked_s is None else max(0.0, worked_s - encode_s)
         kind = _Kind(model, request.scale, request.is_deep)
         if full_s is not None:
             before = self._measured.get(kind, _Measured())
@@ -174,12 +186,12 @@ class CostModel:
         if if_clean != if_harmed:
             share = self._harmed.of(request.key_id, None, first=1.0)
             s_per_px = share * s_per_px + (1 - share) * self._s_per_px(request, if_clean)
-        work_s = request.source_px * s_per_px
-        is_quick = work_s <= max(SMALL_WORK_S, self._quick_s(request))
+        work_s, encode_s = request.source_px * s_per_px, self._encode_s(request)
+        is_quick = work_s + encode_s <= max(SMALL_WORK_S, self._quick_s(request))
         is_small = is_quick and request.result_px <= SMALL_RESULT_PX
         names, first = _describe_content(request)
         work_s *= self._computed.of(*names, first=first)
-        return CostEstimate(max(work_s, _LEAST_WORK_S), is_small)
+        return CostEstimate(max(work_s + encode_s, _LEAST_WORK_S), is_small)
 
     def expect(self, request: UpscaleRequest) -> Expectation:
         """Predict an upscale; see `upscaled.pool.executor.Executor.expect`."""
@@ -205,6 +217,13 @@ class CostModel:
         if_harmed = choose_rung(ladder, px, is_harmed=True, is_deep=is_deep)
         if_clean = choose_rung(ladder, px, is_harmed=False, is_deep=is_deep)
         return if_harmed.model, if_clean.model
+
+    def _encode_s(self, request: UpscaleRequest) -> float:
+        """Return what encoding takes once all pixels are there, in formats where that is much."""
+        form = request.output.format
+        measured = self._encoded.get(form)
+        s_per_px = measured.s_per_px if measured else ENCODE_S_PER_PX.get(form, 0.0)
+        return request.encoded_px * s_per_px
 
     def _quick_s(self, request: UpscaleRequest) -> float:
         """Return what the fastest model of a scale takes for the largest of small results."""

@@ -54,6 +54,11 @@ class UpscaleRequest:
         return max(1, self.width_px * self.height_px)
 
     @property
+    def encoded_px(self) -> int:
+        """Return the pixels of its result's file, at least 1."""
+        return max(1, self.output.width_px * self.output.height_px)
+
+    @property
     def result_px(self) -> int:
         """Return the pixels of its canvas in a worker; deep ones count twice, as they weigh."""
         return self.output.canvas_px

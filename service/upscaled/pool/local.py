@@ -224,7 +224,13 @@ class LocalPool:
         if isinstance(answer, Done):
             timings = answer.result.timings
             model = answer.result.model
-            self._cost.learn(slot.request, model, timings.full_work_s, timings.work_s)
+            self._cost.learn(
+                slot.request,
+                model,
+                timings.full_work_s,
+                timings.work_s,
+                encode_s=timings.encode_s,
+            )
         return answer, data
 
     def add_worker(self, worker: WorkerProcess) -> None:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import InvalidParameter
 from upscaled.image.harm import Harm, measure_harm
-from upscaled.image.output import OutputSpec, decide_output
+from upscaled.image.output import MAX_ENCODER_BYTES, OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.job import ImageStreams, OverlappedEncoder, run_image, scale_to_run
@@ -33,6 +33,7 @@ from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.speed import warm_up
 from upscaled.upscale.stream import Stream
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
+from upscaled.upscale.weighted_semaphore import WeightedSemaphore
 from upscaled_models.backends.base import Engine
 from upscaled_models.errors import UnknownModel
 from upscaled_models.store import ModelStore
@@ -60,6 +61,7 @@ class Core:
 
     ladders: by scale, which model is for which image, best first. seconds_per_px: device seconds
     for one input pixel, by model, of those that were measured. threads: post-process windows.
+    encoders: the bytes of encoders that take much memory.
     """
 
     settings: Settings
@@ -69,6 +71,9 @@ class Core:
     ladders: Mapping[int, tuple[Rung, ...]]
     seconds_per_px: Mapping[str, float]
     threads: ThreadPoolExecutor | None = None
+    encoders: WeightedSemaphore = field(
+        default_factory=lambda: WeightedSemaphore(MAX_ENCODER_BYTES)
+    )
 
     def upscale(
         self,
@@ -194,8 +199,9 @@ class Core:
                     share = state.share
                     if state.result is not None:
                         encoder.advance(state.result, state.rows_ready)
-            computed = time.perf_counter()
-            upscaled, data = encoder.finish()
+            with self.encoders.hold(output.encoder_bytes):
+                computed = time.perf_counter()
+                upscaled, data = encoder.finish()
         return Result(
             data=data,
             media_type=output.media_type,

@@ -107,13 +107,14 @@ class OverlappedEncoder:
         self._open.close()
 
     def advance(self, image: Image, rows_ready: int) -> None:
-        """Encode the rows of a result that are final; never waits."""
+        """Encode the rows of a result that are final, where its format allows; never waits."""
         if self._encoder is None or self._image is not image:
             self._open.close()
             self._image = image
             self._encoder = Encoder(image, self._output.format, quality=self._quality)
             self._open.enter_context(self._encoder)
-        self._encoder.advance(rows_ready)
+        if not self._output.encoder_bytes:  # memory that `finish` is to be called with
+            self._encoder.advance(rows_ready)
 
     def finish(self) -> tuple[Image, bytes]:
         """Return the result whose last rows came in, and its file."""

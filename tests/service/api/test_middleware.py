@@ -69,6 +69,7 @@ def test_a_success_is_logged_in_one_line_with_all_figures(service: Service, line
         "width_px": 80,
         "height_px": 64,
         "format": "PNG",
+        "result_format": "jpeg",
         "result_width_px": 160,
         "result_height_px": 128,
         "model": "resize",

@@ -1,7 +1,6 @@
 import errno
 import os
 import shutil
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tests.buckets import Bucket, FaultyBucket
 from tests.service.batch.benches import Batch, true_engine
 from tests.service.image.samples import picture, save
 from tests.service.upscale.true_engine import TrueEngine
-from upscaled.batch.file_job import EngineBroken, PixelSemaphore
+from upscaled.batch.file_job import EngineBroken
 from upscaled.batch.files import OutputFull
 from upscaled.batch.outcome import Kind
 from upscaled.batch.s3_url import S3Url
@@ -343,24 +342,3 @@ def test_transparency_becomes_png(batch: Batch) -> None:
     (batch.source_dir / "a.png").write_bytes(save(picture(channels=4), "PNG"))
     assert batch.run_kinds() == {"a.png": Kind.UPSCALED}
     assert batch.results() == ["a-x2.png"]
-
-
-def test_results_share_their_pixels_and_one_alone_may_be_larger() -> None:
-    pixels, order = PixelSemaphore(10), []
-    entered = threading.Event()
-
-    def second() -> None:
-        entered.set()
-        with pixels.hold(5):
-            order.append("second in")
-
-    with pixels.hold(4), pixels.hold(6):
-        thread = threading.Thread(target=second)
-        thread.start()
-        assert entered.wait(5)
-        thread.join(0.05)
-        order.append("first out")
-    thread.join(5)
-    assert order == ["first out", "second in"]
-    with pixels.hold(1000):
-        pass

@@ -133,6 +133,15 @@ def test_a_webp_longer_than_its_format_holds_is_refused() -> None:
                 assert form == "avif" or not is_refused
 
 
+@pytest.mark.parametrize(
+    ("form", "size_bytes"), [("jpeg", 0), ("png", 0), ("webp", 9 * 2400), ("avif", 40 * 2400)]
+)
+def test_encoders_that_begin_with_the_last_pixel_take_memory_of_their_own(
+    form: str, size_bytes: int
+) -> None:
+    assert decide(30, 20, 2, choice=OutputChoice(form)).encoder_bytes == size_bytes
+
+
 def test_a_choice_is_made_again_of_its_changes() -> None:
     assert NO_CHOICE.changes() == {}
     choice = OutputChoice("webp", 80)

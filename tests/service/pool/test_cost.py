@@ -41,6 +41,51 @@ def make_warm() -> CostModel:
     return make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4=X4_S, upscaled_x2=X2_S)
 
 
+def encoded_as(form: str, work: UpscaleRequest) -> UpscaleRequest:
+    return replace(work, output=replace(work.output, format=form))
+
+
+@pytest.mark.parametrize(("form", "s_per_px"), [("WEBP", 8.5e-8), ("AVIF", 1.4e-7), ("JPEG", 0)])
+def test_encoding_a_whole_file_counts_for_each_pixel_of_the_result(
+    form: str, s_per_px: float
+) -> None:
+    work = encoded_as(form, of(250_000, model=FAST))
+    expected_s = 250_000 * X4_S + 16 * 250_000 * s_per_px
+    assert work_s(make_warm(), work) == pytest.approx(expected_s)
+
+
+def test_measured_encoding_is_learnt_by_format_and_leaves_the_model_as_it_is() -> None:
+    cost = make_warm()
+    avif = encoded_as("AVIF", of(10_000, model=FAST))
+    cost.learn(avif, FAST, 0.01 + 0.32, 0.01 + 0.32, encode_s=0.32)
+    assert work_s(cost, of(10_000, model=FAST)) == pytest.approx(0.01)
+    assert work_s(cost, avif) == pytest.approx(0.33)
+    assert work_s(cost, encoded_as("AVIF", of(10_000, scale=2, model="upscaled-x2"))) == (
+        pytest.approx(10_000 * X2_S + 0.08)
+    )
+    webp = encoded_as("WEBP", of(10_000, model=FAST))
+    assert work_s(cost, webp) == pytest.approx(0.01 + 160_000 * 8.5e-8)
+    jpeg = of(10_000, model=FAST)
+    cost.learn(jpeg, FAST, 0.5, 0.5, encode_s=0.1)  # part of what the model takes, as before
+    assert work_s(cost, jpeg) > 0.1
+
+
+def test_a_flat_image_takes_as_long_to_encode_as_a_full_one() -> None:
+    cost = make_warm()
+    avif = encoded_as("AVIF", of(10_000, model=FAST))
+    cost.learn(avif, FAST, 0.1 + 0.2, 0.0 + 0.2, encode_s=0.2)
+    assert 0.2 < work_s(cost, avif) < 0.3
+    cost.learn(avif, FAST, None, 0.2, encode_s=0.2)
+    assert 0.2 < work_s(cost, avif) < 0.3
+
+
+def test_a_small_avif_that_takes_long_to_encode_is_not_small() -> None:
+    cost = make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4=1e-8)
+    work = of(250_000, model=FAST)
+    assert cost.estimate(work).is_small
+    assert not cost.estimate(encoded_as("AVIF", work)).is_small
+
+
 def of(
     px: int, *, scale: int = 4, model: str = "", is_deep: bool = False, key_id: int = 1
 ) -> UpscaleRequest:

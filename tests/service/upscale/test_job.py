@@ -1,7 +1,10 @@
 import gc
 import struct
+import threading
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -15,12 +18,15 @@ from tests.service.upscale.box_engine import core_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError, MalformedImage
+from upscaled.image.formats.jpeg.writer import JpegWriter
+from upscaled.image.formats.whole_file import WholeFileWriter
 from upscaled.image.header import read_header
 from upscaled.image.output import OUTPUT_FORMATS, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.job import fit, scale_to_run
 from upscaled.upscale.result import Result
+from upscaled.upscale.weighted_semaphore import WeightedSemaphore
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
 
@@ -97,6 +103,45 @@ def test_a_chosen_format_is_encoded_with_its_own_usual_quality(form: str) -> Non
         assert finished.media_type == output.media_type
         sizes.append(len(finished.data))
     assert sizes[0] < sizes[1] or OUTPUT_FORMATS[form] == "PNG"
+
+
+@pytest.mark.parametrize(("form", "together"), [("avif", 1), ("webp", 1), ("jpeg", 3)])
+def test_encoders_that_take_much_memory_share_a_bound(
+    form: str, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = threading.Barrier(3)
+    changed = threading.Condition()
+    running, most = [0], [0]
+
+    def compress(writer: Any, top: int, bottom: int) -> bytes:
+        with changed:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            changed.notify_all()
+            # All three would begin now; where they may not, it takes a moment to be seen.
+            changed.wait_for(lambda: most[0] == 3, timeout=60 if together == 3 else 0.2)
+            running[0] -= 1
+        return original(writer, top, bottom)
+
+    def wait_for_the_others(done: int, total: int) -> None:
+        if done == total:
+            computed.wait(60)
+
+    kind = JpegWriter if form == "jpeg" else WholeFileWriter
+    original = kind.compress
+    monkeypatch.setattr(kind, "compress", compress)
+    source = save(picture(24, 32), "PNG")
+    output = decide_output(
+        read_header(source), 2, keeps_depth=False, max_side_px=6000, choice=OutputChoice(form)
+    )
+    with core_of(TrueEngine()) as core, ThreadPoolExecutor(3) as threads:
+        bound = replace(core, encoders=WeightedSemaphore(2 * output.encoder_bytes - 1))
+        tasks = [
+            threads.submit(bound.upscale, source, 2, output=output, on_tile=wait_for_the_others)
+            for _ in range(3)
+        ]
+        assert {task.result(60).media_type for task in tasks} == {output.media_type}
+    assert most == [together]
 
 
 def test_a_chosen_size_is_averaged_in_linear_light() -> None:

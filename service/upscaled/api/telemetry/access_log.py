@@ -142,7 +142,7 @@ class AccessRecord:
 
 
 _LOGGED_FIRST: Final = ("method", "route", "status")
-_OF_USAGE: Final = ("key_id", "result_format", "device_s", "credits")
+_OF_USAGE: Final = ("key_id", "device_s", "credits")
 _NOT_LOGGED: Final = (
     *_OF_USAGE,
     "begun_s",

@@ -197,9 +197,11 @@ class RayPool:
                 if request.on_tile:
                     request.on_tile(message.done, message.total)
             case Done(result=result):
-                worked_s = result.timings.full_work_s
-                if worked_s is not None:
-                    self._cost.learn(request, result.model, worked_s)
+                timings = result.timings
+                if timings.full_work_s is not None:
+                    self._cost.learn(
+                        request, result.model, timings.full_work_s, encode_s=timings.encode_s
+                    )
                 return replace(result, data=data)
             case Busy() as busy:
                 raise RateLimitExceeded(busy.retry_after_s, reason=busy.reason, detail=busy.detail)
