@@ -8,12 +8,14 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+import upscaled
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
 from upscaled.cli import COMMANDS, build_app
 
 
 def test_the_version_is_printed() -> None:
-    assert run_upscaled(clean_environment(), "--version").stdout == "upscaled 0.1.0\n"
+    printed = run_upscaled(clean_environment(), "--version").stdout
+    assert printed == f"upscaled {upscaled.__version__}\n"
 
 
 def test_the_version_needs_no_module_of_a_command() -> None:
