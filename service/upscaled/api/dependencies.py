@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Final, cast
 
 from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader
@@ -22,8 +22,9 @@ from upscaled.config import Settings
 from upscaled.errors import InvalidAuthToken
 from upscaled.fetch.client import FetchClient
 from upscaled.pool.executor import Executor
-from upscaled.state import LOCAL_KEY_NAME, ApiKey, State
+from upscaled.state import LOCAL_KEY_NAME, ApiKey, Scope, State
 
+_NOT_ALLOWED: Final = "API Token not allowed to do this"
 _HEADER = APIKeyHeader(
     name="X-API-KEY",
     scheme_name="ApiKey",
@@ -92,15 +93,45 @@ async def authenticate(
 AuthenticatedKey = Annotated[ApiKey, Depends(authenticate)]
 
 
-async def admit(context: AppContext, api_key: AuthenticatedKey) -> ApiKey:
-    """Return the API key of the request, which is counted against its rate.
+def require_scope(api_key: ApiKey, scope: Scope) -> None:
+    """Raise InvalidAuthToken, in a text of its own, for a key that may not be used for this."""
+    if not api_key.may(scope):
+        raise InvalidAuthToken(_NOT_ALLOWED, detail=f"the key lacks the scope {scope}")
 
-    Raises:
-        InvalidAuthToken: see `authenticate`.
-        RateLimitExceeded: the key has used up its rate.
+
+@dataclass(frozen=True, slots=True)
+class _Permit:
+    """Dependency that returns the API key of the request, if that has the scope.
+
+    Its call raises InvalidAuthToken (see `authenticate` and `require_scope`).
     """
-    await asyncio.to_thread(context.state.rate.take, api_key.id, api_key.rate)
-    return api_key
+
+    scope: Scope
+
+    async def __call__(self, api_key: AuthenticatedKey) -> ApiKey:
+        require_scope(api_key, self.scope)
+        return api_key
 
 
-AdmittedKey = Annotated[ApiKey, Depends(admit)]
+@dataclass(frozen=True, slots=True)
+class _Admit:
+    """Dependency that returns the API key of the request, which is counted against its rate.
+
+    Its call raises InvalidAuthToken (see `authenticate` and `require_scope`), and RateLimitExceeded
+    where the key has used up its rate. scope: None where every key may.
+    """
+
+    scope: Scope | None = None
+
+    async def __call__(self, context: AppContext, api_key: AuthenticatedKey) -> ApiKey:
+        if self.scope is not None:
+            require_scope(api_key, self.scope)
+        await asyncio.to_thread(context.state.rate.take, api_key.id, api_key.rate)
+        return api_key
+
+
+AdmittedKey = Annotated[ApiKey, Depends(_Admit())]
+UpscalingKey = Annotated[ApiKey, Depends(_Admit("upscale"))]
+CreditsKey = Annotated[ApiKey, Depends(_Admit("credits"))]
+WatchingKey = Annotated[ApiKey, Depends(_Permit("upscale"))]
+JobsKey = Annotated[ApiKey, Depends(_Permit("jobs"))]

@@ -14,17 +14,12 @@ from upscaled.config import Settings
 from upscaled.errors import InvalidAuthToken
 from upscaled.process.listener import is_loopback
 
+_REFUSED: Final = "Host or Origin not allowed"
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-class ForeignPage(InvalidAuthToken):
-    """The request came under a name that is not the service's, or from another one's page."""
-
-    default_text = "Host or Origin not allowed"
-
-
 def refuse_foreign_page(headers: Mapping[str, str], address: str, settings: Settings) -> None:
-    """Raise `ForeignPage` unless `Host` and `Origin` are the service's own.
+    """Raise `InvalidAuthToken` unless `Host` and `Origin` are the service's own.
 
     Args:
         headers: of the request, by names in small letters.
@@ -32,14 +27,16 @@ def refuse_foreign_page(headers: Mapping[str, str], address: str, settings: Sett
     """
     host = headers.get("host", "")
     if not _is_own_name(_split(f"//{host}")[0], address, settings):
-        raise ForeignPage(detail="the Host is not in UPSCALED_ALLOWED_HOSTS")
+        raise InvalidAuthToken(_REFUSED, detail="the Host is not in UPSCALED_ALLOWED_HOSTS")
     origin = headers.get("origin")
     if origin is None or origin.lower() in settings.cors_origins:
         return
     scheme = origin.partition("://")[0].lower()
     # Of a proxy with TLS only the page knows the scheme, so the port stands for it.
     if scheme not in _PORTS or _split(origin) != _split(f"{scheme}://{host}"):
-        raise ForeignPage(detail="the Origin is another than the Host, see UPSCALED_CORS_ORIGINS")
+        raise InvalidAuthToken(
+            _REFUSED, detail="the Origin is another than the Host, see UPSCALED_CORS_ORIGINS"
+        )
 
 
 def _is_own_name(name: str, address: str, settings: Settings) -> bool:

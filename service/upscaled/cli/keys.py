@@ -15,6 +15,7 @@ import typer
 
 from upscaled.cli.console import describe_user, fail, opened_state, print_columns
 from upscaled.state import RateLimit
+from upscaled.state.scopes import SCOPES, order_scopes
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +49,12 @@ def create_key(
             help="When it ends, in UTC: 2027-01-31 or 2027-01-31T12:00:00Z; not given: never.",
         ),
     ] = None,
+    scopes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help=f"What it may be used for: {', '.join(SCOPES)}; not given: all."
+        ),
+    ] = None,
 ) -> None:
     """Make an API key and print it: alone on the last line, and never again."""
     expires_at_s = None if expires is None else int(expires.replace(tzinfo=UTC).timestamp())
@@ -57,6 +64,7 @@ def create_key(
             credits=credits,
             rate=RateLimit(rate, burst),
             expires_at_s=expires_at_s,
+            scopes=None if scopes is None else frozenset(scopes.lower().split(",")),
             by=describe_user(),
         )
     with _revoked_unless_shown(name):
@@ -70,7 +78,7 @@ def list_keys(
 ) -> None:
     """Print every key ever made, oldest first: name, state, credits, its beginning and its rate.
 
-    A rate or burst of "-" is that of the settings.
+    A rate or burst of "-" is that of the settings, scopes of "-" are all.
     """
     with opened_state() as state:
         keys = state.keys.list()
@@ -84,13 +92,14 @@ def list_keys(
             "rate": key.rate.per_s,
             "burst": key.rate.burst,
             "expires": None if key.expires_at_s is None else _as_text(key.expires_at_s),
+            "scopes": None if key.scopes is None else order_scopes(key.scopes),
         }
         for key in keys
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    heads = ("name", "state", "credits", "created", "key", "rate", "burst", "expires")
+    heads = ("name", "state", "credits", "created", "key", "rate", "burst", "expires", "scopes")
     shown = [[_or_dash(row[head]) for head in heads] for row in rows]
     print_columns([[head.upper() for head in heads], *shown])
 
@@ -190,6 +199,8 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
 def _or_dash(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return ",".join(value)
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 

@@ -7,6 +7,7 @@ from upscaled.state.keys import LOCAL_KEY_NAME, ApiKey, ListedKey
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.rate import RateLimit
 from upscaled.state.results import OpenedResult, StoredResult
+from upscaled.state.scopes import Scope
 from upscaled.state.store import State, Swept, open_state
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "OpenedResult",
     "PaidResult",
     "RateLimit",
+    "Scope",
     "State",
     "StateError",
     "StoredResult",

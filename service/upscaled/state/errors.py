@@ -11,6 +11,7 @@
     ├── UnknownName        no active API key has that name
     ├── InvalidAmount      credits out of range
     ├── InvalidRate        a rate or burst out of range
+    ├── InvalidScope       a scope that there is not, or none at all
     ├── InvalidExpiry      an end of a key or secret that is past or too far away
     ├── DuplicateRequest   a request id was used for a hold before
     └── HoldReleased       a hold was given back before it was captured
@@ -75,6 +76,10 @@ class InvalidAmount(StateError):
 
 
 class InvalidRate(StateError):
+    pass
+
+
+class InvalidScope(StateError):
     pass
 
 

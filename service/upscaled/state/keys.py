@@ -24,6 +24,7 @@ from upscaled.state.errors import (
 from upscaled.state.ledger import check_amount, find_active, grant
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS, FORMER_SECRETS
+from upscaled.state.scopes import Scope, Scopes, check_scopes, read_scopes, write_scopes
 
 SECRET_PREFIX = "upk_"  # noqa: S105  a mark by which scanners find a leaked key, not a password
 LOCAL_KEY_NAME: Final = "local"
@@ -38,13 +39,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 class ApiKey:
     """The key of a request whose secret was verified.
 
-    balance: its credits, without those on hold. rate: its own, where it has one.
+    balance: its credits, without those on hold. rate: its own, where it has one. scopes: what it
+    may be used for.
     """
 
     id: int
     name: str
     balance: int = 0
     rate: RateLimit = AS_SET
+    scopes: Scopes = None
+
+    def may(self, scope: Scope) -> bool:
+        """Return whether the key may be used for this."""
+        return self.scopes is None or scope in self.scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class ListedKey:
     expires_at_s: int | None
     balance: int
     rate: RateLimit
+    scopes: Scopes
 
     def state_at(self, now_s: float) -> Literal["active", "expired", "revoked"]:
         """Return whether the key is valid at a time, in seconds since 1970, or why it is not."""
@@ -89,6 +97,7 @@ class Keys:
         rate: RateLimit = AS_SET,
         secret: str | None = None,
         expires_at_s: int | None = None,
+        scopes: Scopes = None,
         by: str = SERVICE_ITSELF,
     ) -> str:
         """Make a key and return its secret, which cannot be read again.
@@ -99,16 +108,18 @@ class Keys:
         Args:
             secret: in the form of our keys; None: a new one.
             expires_at_s: when the key ends, in seconds since 1970; None: never.
+            scopes: what it may be used for; None: everything.
             by: the actor for the audit log, as in all methods that change something.
 
         Raises:
-            InvalidName, InvalidAmount, InvalidRate, InvalidSecret, InvalidExpiry: the value is out
-                of range.
+            InvalidName, InvalidAmount, InvalidRate, InvalidSecret, InvalidExpiry, InvalidScope: the
+                value is out of range.
             NameTaken: an active key has the name.
         """
         check_name(name)
         check_amount(credits, smallest=0)
         rate.check()
+        check_scopes(scopes)
         if expires_at_s is not None and expires_at_s <= self._clock():
             raise InvalidExpiry("the key would have expired already")
         secret = _make_secret() if secret is None else secret
@@ -126,6 +137,7 @@ class Keys:
                     rate_per_s=rate.per_s,
                     rate_burst=rate.burst,
                     expires_at_s=expires_at_s,
+                    scopes=write_scopes(scopes),
                 )
                 key_id = int(connection.execute(insert.returning(API_KEYS.c.id)).scalar_one())
                 if credits:
@@ -140,6 +152,7 @@ class Keys:
                     rate=rate.per_s,
                     burst=rate.burst,
                     expires_at_s=expires_at_s,
+                    scopes=write_scopes(scopes),
                 )
         except IntegrityError:
             raise NameTaken(f"an API key named {name} is already active") from None
@@ -199,6 +212,7 @@ class Keys:
                 expires_at_s=row.expires_at_s,
                 balance=row.balance,
                 rate=RateLimit(row.rate_per_s, row.rate_burst),
+                scopes=read_scopes(row.scopes),
             )
             for row in rows
         )
@@ -310,7 +324,8 @@ class Keys:
 
 
 def _read_key(row: Row[*tuple[Any, ...]]) -> ApiKey:
-    return ApiKey(row.id, row.name, row.balance, RateLimit(row.rate_per_s, row.rate_burst))
+    rate = RateLimit(row.rate_per_s, row.rate_burst)
+    return ApiKey(row.id, row.name, row.balance, rate, read_scopes(row.scopes))
 
 
 def _build_find(secrets_table: sa.Table) -> sa.Select[*tuple[Any, ...]]:

@@ -48,6 +48,8 @@ API_KEYS = Table(
     Column("rate_burst", BigInteger),
     # NULL: never.
     Column("expires_at_s", BigInteger),
+    # NULL: all; see `upscaled.state.scopes`.
+    Column("scopes", Text),
     CheckConstraint("balance >= 0", name="balance_is_never_negative"),
 )
 # A revoked key keeps its row and its history; its name may be given to a new key.

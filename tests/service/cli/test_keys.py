@@ -70,7 +70,7 @@ def test_the_list_shows_every_key_and_no_secret() -> None:
     run("keys", "revoke", "x" * 64)
     head, first, second = run("keys", "list").stdout.splitlines()
     assert head.split() == [
-        *("NAME", "STATE", "CREDITS", "CREATED", "KEY", "RATE", "BURST", "EXPIRES")
+        *("NAME", "STATE", "CREDITS", "CREATED", "KEY", "RATE", "BURST", "EXPIRES", "SCOPES")
     ]
     assert first.split()[:3] == ["web", "active", "1234567"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.split()[3])
@@ -120,7 +120,17 @@ def test_the_list_as_json_shows_ends_and_new_names() -> None:
         "rate": 2.5,
         "burst": None,
         "expires": "2999-01-31T00:00:00Z",
+        "scopes": None,
     }
+
+
+def test_scopes_are_shown_in_one_order() -> None:
+    run("keys", "create", "web", "--scopes", "CREDITS,upscale")
+    run("keys", "create", "all")
+    limited, whole = json.loads(run("keys", "list", "--json").stdout)
+    assert (limited["scopes"], whole["scopes"]) == (["upscale", "credits"], None)
+    lines = run("keys", "list").stdout.splitlines()
+    assert [line.split()[-1] for line in lines] == ["SCOPES", "upscale,credits", "-"]
 
 
 def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
@@ -141,6 +151,8 @@ def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
         (("keys", "rotate", "unknown"), "no active API key named unknown"),
         (("keys", "rotate", "web", "--keep", "2161"), "7779600 seconds: must be 0 to 7776000"),
         (("keys", "create", "x", "--expires", "2020-01-31"), "would have expired already"),
+        (("keys", "create", "x", "--scopes", "upscale,admin"), "'admin' is no scope: name one or"),
+        (("keys", "create", "x", "--scopes", ""), "'' is no scope"),
         (("keys", "revoke", "unknown"), "no active API key named unknown"),
         (("keys", "rate", "unknown", "--rate", "5"), "no active API key named unknown"),
         (("keys", "rate", "web", "--rate", "0"), "a rate of 0 per second: must be 0.001 to"),

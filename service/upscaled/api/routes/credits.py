@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from upscaled.api import schemas
-from upscaled.api.dependencies import AdmittedKey, AppContext
+from upscaled.api.dependencies import AppContext, CreditsKey
 
 UNMETERED_CREDITS: Final = 1_000_000
 """The balance while metering is off: as many as you like, in a number that any client can hold."""
@@ -22,7 +22,7 @@ router = APIRouter()
     response_description=f"The balance; always {UNMETERED_CREDITS} with metering off",
     responses=schemas.KEY_ERRORS,
 )
-async def get_credits(context: AppContext, key: AdmittedKey) -> schemas.Credits:
+async def get_credits(context: AppContext, key: CreditsKey) -> schemas.Credits:
     """Return the balance of the key. Counts against its rate."""
     remaining = UNMETERED_CREDITS
     if context.settings.metering:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from upscaled.api import schemas
 from upscaled.api.cancellation import run_to_end
-from upscaled.api.dependencies import AppContext, AuthenticatedKey, Context
+from upscaled.api.dependencies import AppContext, Context, JobsKey
 from upscaled.api.idempotency import REPLAYED_HEADER, WEBHOOK_HEADER
 from upscaled.api.job_body import describe_job
 from upscaled.api.request.reader import UpscaleParameters
@@ -72,7 +72,7 @@ router = APIRouter()
 async def list_jobs(
     request: Request,
     context: AppContext,
-    key: AuthenticatedKey,
+    key: JobsKey,
     status: Annotated[str, Query(description="Only jobs in this state")] = "",
     cursor: Annotated[str, Query(description="`next_cursor` of the page before")] = "",
     limit: Annotated[str, Query(description=f"Jobs on a page, 1 to {MAX_PAGE_JOBS}")] = "20",
@@ -101,9 +101,7 @@ async def list_jobs(
     response_description="The job",
     responses=_ERRORS,
 )
-async def get_job(
-    request: Request, context: AppContext, key: AuthenticatedKey, job_id: str
-) -> schemas.Job:
+async def get_job(request: Request, context: AppContext, key: JobsKey, job_id: str) -> schemas.Job:
     """Return one job of the key; another key's is not found. Takes no rate.
 
     Raises:
@@ -125,7 +123,7 @@ async def get_job(
     responses=_ERRORS,
 )
 async def cancel_job(
-    request: Request, context: AppContext, key: AuthenticatedKey, job_id: str
+    request: Request, context: AppContext, key: JobsKey, job_id: str
 ) -> schemas.Job:
     """Cancel a job of the key.
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response, StreamingResponse
 
 from upscaled.api import schemas
-from upscaled.api.dependencies import AppContext, AuthenticatedKey
+from upscaled.api.dependencies import AppContext, WatchingKey
 from upscaled.api.progress import ARRIVAL_WAIT_S, MAX_WATCHERS_PER_KEY, Progress
 from upscaled.api.progress_relay import RELAY_PATH, TOKEN_HEADER
 from upscaled.errors import NotFound
@@ -29,9 +29,7 @@ router = APIRouter()
 Events = AsyncIterator[bytes]
 
 
-async def _watch(
-    context: AppContext, key: AuthenticatedKey, request_id: str
-) -> AsyncIterator[Events]:
+async def _watch(context: AppContext, key: WatchingKey, request_id: str) -> AsyncIterator[Events]:
     """Count a watcher of the key until the response is sent; find the events of its request.
 
     A request that is neither here nor at another front end is waited for, then looked for again.

@@ -13,7 +13,7 @@ from upscaled.api import schemas
 from upscaled.api.available_models import MODEL_HEADER, TEMPERED_HEADER
 from upscaled.api.billing import Charge, hold_credit
 from upscaled.api.cancellation import Client, run_to_end, watch_client
-from upscaled.api.dependencies import AdmittedKey, AppContext, Context, Record
+from upscaled.api.dependencies import AppContext, Context, Record, UpscalingKey, require_scope
 from upscaled.api.dry_run import DRY_RUN_HEADER, DRY_RUN_PARAMETER, estimate, parse_dry_run_header
 from upscaled.api.idempotency import (
     IDEMPOTENCY_PARAMETER,
@@ -118,9 +118,11 @@ router = APIRouter()
     openapi_extra=_OPENAPI,
 )
 async def upscale(
-    request: Request, context: AppContext, record: Record, key: AdmittedKey
+    request: Request, context: AppContext, record: Record, key: UpscalingKey
 ) -> Response:
     """Take one image through the contract's checks, each cheaper than the next, to its result."""
+    if prefers_async(request.headers.getlist("prefer")):
+        require_scope(key, "jobs")
     context.unsent.check(key.id)
     is_clients_id = request.headers.get("x-request-id") == record.request_id
     tracked = context.relay.track(key.id, record.request_id, is_clients_id=is_clients_id)
