@@ -152,7 +152,7 @@ async def test_a_job_is_followed_to_its_end_and_its_result_written(
     assert service.balance() == 4
 
 
-async def test_a_job_of_nobody_is_refused(service: Service) -> None:
+async def test_a_job_that_there_is_not_is_refused(service: Service) -> None:
     async with connect(service, None) as client:
         with pytest.raises(Refused, match=r"\(not_found\)"):
             await call(client, "get_job", job_id="6f5ab457-6f35-466d-b309-7a95d5b95a70")
