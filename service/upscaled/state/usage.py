@@ -232,8 +232,8 @@ def _totals() -> list[sa.ColumnElement[Any]]:
     ]
     return [
         *counts,
-        *(_sum(row[name], name) for name in ("credits", "input_px", "output_px")),
-        sa.func.coalesce(sa.func.sum(row.device_s), 0.0).label("device_s"),
+        *(_sum(row[name] * row.answers, name) for name in ("credits", "input_px", "output_px")),
+        sa.func.coalesce(sa.func.sum(row.device_s * row.answers), 0.0).label("device_s"),
     ]
 
 

@@ -99,6 +99,12 @@ def test_usage_is_totalled_by_day_key_and_model(store: State) -> None:
     assert (total.input_px, total.output_px, total.device_s) == (400, 6400, 2.0)
 
 
+def test_a_row_that_stands_for_several_answers_counts_as_often(store: State) -> None:
+    store.usage.add([replace(image_row(key_with(store, 0)), answers=3)])
+    (total,) = store.usage.report()
+    assert (total.images, total.credits, total.input_px, total.device_s) == (3, 3, 300, 1.5)
+
+
 def test_a_time_ends_before_its_end(store: State) -> None:
     store.usage.add([image_row(key_with(store, 0))])
     for since_s, until_s, images in ((AT_S, AT_S + 1, 1), (0, AT_S, 0), (AT_S + 1, None, 0)):
