@@ -94,9 +94,10 @@ def test_a_dry_run_knows_what_is_done_and_gives_each_source_a_name_of_its_own(
     }
     results = {Path(line["result"]).name for line in images}
     assert len(results) == len(images), results
+    assert {"new-x2.jpg", "photo-x2.jpg", "copy-x2.jpg"} < results, "one new picture goes second"
     really = lines_of(run(*arguments))
     assert {Path(line["source"]).name: line["outcome"] for line in really[0]} == outcomes
-    assert {Path(line["result"]).name for line in really[0]} == results
+    assert len({line["result"] for line in really[0]}) == len(results)
     assert summary["skipped"] == really[1]["skipped"] == 1
 
 
