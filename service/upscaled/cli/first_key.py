@@ -75,6 +75,8 @@ def describe_first_key(secret: str, url: str, settings: Settings) -> str:
         [
             "",
             f"Your API key, shown this once: {secret}",
+            # Behind the #, a browser keeps it to itself: no log of a server or proxy gets it.
+            f"The page with it: {url}/#key={secret}",
             *([credits] if settings.metering else []),
             *_describe_request(url, f"-H 'X-API-KEY: {secret}' "),
         ]

@@ -29,6 +29,7 @@ def test_sqlite_gets_a_key_that_is_printed_once(make_settings: MakeSettings) -> 
         found = state.keys.verify(secret)
         assert found is not None
         assert found.name == "first"
+        assert f"\nThe page with it: {URL}/#key={secret}\n" in text
         assert make_first_key(state, URL, settings) == ""
 
 
