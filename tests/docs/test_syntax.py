@@ -2,6 +2,7 @@
 
 import configparser
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -60,6 +61,9 @@ UNITS = {
     "upscaled.service": "upscaled: image upscaling over HTTP",
     "upscaled@.service": "upscaled on port %i",
     "upscaled.target": "upscaled: all front ends of this machine",
+    "upscaled-ray-head.service": "upscaled: head of the Ray cluster",
+    "upscaled-ray-node.service": "upscaled: node of the Ray cluster",
+    "upscaled-front.service": "upscaled: front end of the Ray cluster",
 }
 
 
@@ -75,7 +79,7 @@ def test_systemd_takes_the_unit(name: str, tmp_path: Path) -> None:
         for each, description in UNITS.items():
             if f"Description={description}\n" in block.text:
                 program = shutil.which("true") or "/bin/true"
-                text = block.text.replace("/opt/upscaled/bin/upscaled", program)
+                text = re.sub(r"/opt/upscaled/bin/(upscaled|ray)\b", program, block.text)
                 (tmp_path / each).write_text(text)
     unit = tmp_path / name.replace("@.", "@8001.")
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
