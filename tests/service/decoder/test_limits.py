@@ -83,3 +83,13 @@ def test_a_kill_a_stop_and_a_wait_are_not_the_fault_of_the_file() -> None:
     assert not is_fault_of_file(-signal.SIGHUP)
     assert not is_fault_of_file(run_limited("import time; time.sleep(60)", wall_s=0.1))
     assert not is_fault_of_file(-signal.SIGRTMIN)
+
+
+def test_a_decoder_process_loads_no_http_client() -> None:
+    """Which made its start a tenth longer, and has no use where bytes are untrusted."""
+    program = (
+        "import sys, upscaled.decoder.child; "
+        "sys.exit(' '.join({'http.client', 'urllib.request', 'email'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
