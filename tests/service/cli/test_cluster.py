@@ -19,7 +19,8 @@ needs_ray = pytest.mark.skipif(
 
 
 def manifest(*options: str) -> Any:
-    done = run_upscaled(clean_environment(), "cluster", "manifest", *options)
+    done = CliRunner().invoke(build_app(["cluster"]), ["cluster", "manifest", *options])
+    assert done.exit_code == 0
     return yaml.safe_load(done.stdout)
 
 
@@ -44,8 +45,8 @@ def test_the_manifest_for_kubernetes_is_a_ray_service_with_that_config_file() ->
     "options", [("--replicas", "0"), ("--kubernetes",), ("--kubernetes", "--gpus", "0.5")]
 )
 def test_what_cannot_be_deployed_is_a_wrong_call(options: tuple[str, ...]) -> None:
-    done = run_upscaled(clean_environment(), "cluster", "manifest", *options, is_checked=False)
-    assert (done.returncode, done.stdout) == (2, "")
+    done = CliRunner().invoke(build_app(["cluster"]), ["cluster", "manifest", *options])
+    assert (done.exit_code, done.stdout) == (2, "")
 
 
 @needs_ray

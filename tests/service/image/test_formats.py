@@ -153,20 +153,22 @@ def test_lab_tiff_becomes_the_same_srgb_as_by_littlecms() -> None:
     assert np.abs(image.rgb.astype(int) - picture(64, 64)).mean() < 1.5
 
 
-@pytest.mark.parametrize("kind", ["AVIF", "HEIC", "JPEG", "PNG", "TIFF", "WEBP"])
-def test_the_header_is_read_without_a_decoder(kind: str, tmp_path: Path) -> None:
+def test_headers_of_all_other_formats_are_read_without_a_decoder(tmp_path: Path) -> None:
     """In the front end no library in C sees the file."""
-    file = tmp_path / "picture"
-    file.write_bytes(encode(picture(72, 96), kind))
+    kinds = ["AVIF", "HEIC", "JPEG", "PNG", "TIFF", "WEBP"]
+    for kind in kinds:
+        (tmp_path / kind).write_bytes(encode(picture(72, 96), kind))
     code = (
         "import sys, upscaled.image.header as p\n"
-        f"info = p.read_header(open(sys.argv[1], 'rb').read(), {{'{kind}'}})\n"
-        "assert (info.width_px, info.height_px) == (96, 72)\n"
         "loaded = {'PIL._avif', 'PIL._webp', '_pillow_heif', 'PIL.TiffImagePlugin', 'numpy'}\n"
         "loaded |= {'simplejpeg', 'torch', 'cv2'}\n"
-        "sys.exit(' '.join(loaded & set(sys.modules)) or 0)"
+        "for kind in sys.argv[1:]:\n"
+        "    info = p.read_header(open(kind, 'rb').read(), {kind})\n"
+        "    assert (info.width_px, info.height_px) == (96, 72), kind\n"
+        "    assert not loaded & set(sys.modules), (kind, loaded & set(sys.modules))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, check=False)
+    command = [sys.executable, "-c", code, *kinds]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
