@@ -49,7 +49,7 @@ def press(playground: Playground, action: str, name: str) -> None:
 
 
 def wait_until_idle(playground: Playground) -> None:
-    playground.page.wait_for_selector("#send[aria-disabled=false]")
+    playground.page.wait_for_selector("#progress", state="hidden")
 
 
 def several(count: int) -> dict[str, bytes]:
@@ -214,6 +214,31 @@ def test_a_wrong_key_stops_the_whole_run(open_page: Open) -> None:
     playground.send()
     wait_until_idle(playground)
     assert rows(playground) == ["done"] * 6
+
+
+def test_credits_that_run_out_stop_the_run_and_are_reported(
+    open_page: Open, tmp_path: Path
+) -> None:
+    with serve(tmp_path, PaintingExecutor(), metering=True, credits=2) as service:
+        playground = open_page(url=service.url)
+        playground.expect_console_error("status of 403")
+        choose_several(playground, several(8))
+        playground.send(service.key)
+        assert "This API key has no credits left." in playground.failure()
+        wait_until_idle(playground)
+        states = rows(playground)
+        assert states[:2] == ["done", "done"]
+        assert states[-3:] == ["new"] * 3
+
+
+def test_the_focus_survives_the_last_row(open_page: Open) -> None:
+    playground = open_page()
+    choose_several(playground, several(2))
+    row_of(playground, "picture-1.png").get_by_role("button", name="Remove").focus()
+    playground.page.keyboard.press("Enter")
+    playground.see("chosen", "picture-0.png")
+    assert playground.page.is_hidden("#strip")
+    assert playground.focused() == "image"
 
 
 def test_a_chosen_folder_gives_the_pictures_in_it(open_page: Open, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import { Keyring } from "./keyring.js";
 import { foresee } from "./limits.js";
 import { Program } from "./program.js";
 import { describeProgress, describeRun, measure, shareOf } from "./progress.js";
-import { Picture, Queue } from "./queue.js";
+import { FOR_ALL, Picture, Queue } from "./queue.js";
 import { Strip } from "./strip.js";
 import { describeBytes, describeSeconds, describeSize, nameResult } from "./text.js";
 import { Viewer } from "./viewer.js";
@@ -55,9 +55,9 @@ async function chooseSample() {
 
 function remove(picture) {
   const next = strip.remove(picture);
-  if (!next) element("image").focus();
   if (picture === selected) show(next);
   describeAll();
+  if (element("strip").hidden) element("image").focus(); // the strip had the focus
 }
 
 // What the form says about the pictures that are there.
@@ -136,7 +136,7 @@ function end(picture) {
 
 function fail(picture) {
   const isKey = picture.error.code === "invalid_auth_token";
-  if (run.length === 1 || isKey) show(picture);
+  if (run.length === 1 || FOR_ALL.has(picture.error.code)) show(picture);
   else if (picture === selected) showExplanation(explain(picture.error));
   if (!isKey) return;
   element("key").setAttribute("aria-invalid", "true");

@@ -8,7 +8,7 @@ const AT_ONCE = 2;
 const MOST_TRIES = 20; // of a picture that the server answers 429
 const PAUSE_S = 2; // after a 429 without Retry-After
 // What every other picture would be answered, too.
-const FOR_ALL = new Set(["invalid_auth_token", "insufficient_api_credits"]);
+export const FOR_ALL = new Set(["invalid_auth_token", "insufficient_api_credits"]);
 
 /* `state` is new, waiting, running, done or failed. `result`: { url, name, scale, blob, model ... } of the
    last time that it was done; `error`: the Refusal of the last time that it failed. */
