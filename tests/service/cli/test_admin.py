@@ -1,10 +1,13 @@
 """`upscaled admin key`: a setting that a server takes, and the key that it lets in."""
 
 import re
+import socket
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.running import clean_environment, run_upscaled
 from upscaled.cli import build_app
 from upscaled.config import load_settings
 from upscaled.state.keys import hash_secret
@@ -32,3 +35,17 @@ def test_a_name_that_the_audit_log_could_not_show_is_refused(name: str) -> None:
     done = run("key", "--", name)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "no name for an API key" in done.stderr
+
+
+def test_a_port_that_is_taken_stops_the_start(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = clean_environment(
+            UPSCALED_DATA_DIR=str(tmp_path),
+            UPSCALED_ADMIN_KEYS=f"ops:{'0' * 64}",
+            UPSCALED_ADMIN_PORT=port,
+        )
+        ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
+    assert ended.returncode == 1
+    assert f"administration cannot listen on 127.0.0.1 port {port}: Address already" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,16 +1,19 @@
 """`upscaled serve` with a certificate: its start, its renewal and its end."""
 
+import hashlib
 import re
 import signal
 import socket
 import ssl
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.certificates import Certificate, make_certificate
+from tests.listening import free_port
 from tests.running import Server, clean_environment, run_upscaled, serve
 from tests.service.api.waiting import wait_until
 
@@ -28,13 +31,16 @@ def fingerprint(server: Server) -> bytes:
         return connection.getpeercert(binary_form=True) or b""
 
 
-def serve_https(data_dir: Path, made: Certificate) -> AbstractContextManager[Server]:
+def serve_https(
+    data_dir: Path, made: Certificate, **settings: Any
+) -> AbstractContextManager[Server]:
     return serve(
         data_dir,
         is_waiting=False,
         tls=made.client_context(),
         UPSCALED_TLS_CERT=str(made.certificate),
         UPSCALED_TLS_KEY=str(made.key),
+        **settings,
     )
 
 
@@ -63,6 +69,20 @@ def test_https_from_the_start_over_a_renewal_to_the_end(tmp_path: Path) -> None:
             wait_until(lambda: fingerprint(server) != before)
             # The connection that was open goes on.
             assert client.get("/v1/credits", headers=headers).status_code == 200
+        assert server.stop() == 0
+
+
+def test_administration_on_a_port_of_its_own_has_the_certificate_too(tmp_path: Path) -> None:
+    made, port = make_certificate(tmp_path), free_port()
+    keys = f"ops:{hashlib.sha256(b'secret').hexdigest()}"
+    settings = {"UPSCALED_ADMIN_KEYS": keys, "UPSCALED_ADMIN_PORT": str(port)}
+    with serve_https(tmp_path / "data", made, **settings) as server:
+        server.wait_listening()
+        url = f"https://127.0.0.1:{port}/admin/v1/keys"
+        with httpx.Client(verify=made.client_context()) as client:
+            assert client.get(url).status_code == 401
+            answer = client.get(url, headers={"Authorization": "Bearer secret"})
+            assert [key["name"] for key in answer.json()] == ["first"]
         assert server.stop() == 0
 
 
