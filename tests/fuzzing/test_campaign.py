@@ -1,6 +1,7 @@
 """A short campaign each time, a long one where time is no matter."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -11,10 +12,12 @@ from tests.fuzzing.command import FAST, find_images, still_works
 from tests.fuzzing.mutate import mutate
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
+from tests.service.image.camera_files import camera_file
 from tests.service.test_corpus import add_bilinear_model
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import ServiceError
 from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL
+from upscaled.image.types import MetadataPlan
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 
@@ -38,6 +41,20 @@ def test_every_sound_file_is_decoded_and_no_damaged_one_ends_a_decoder() -> None
             except ServiceError:
                 continue
         assert decoder.deaths == 0
+
+
+def test_no_damaged_metadata_that_are_to_be_kept_end_a_decoder() -> None:
+    plan, decoded = MetadataPlan(True, 128, 96), 0
+    with Decoder(ALWAYS_DECODED | OPTIONAL, processes=1) as decoder:
+        for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF"):
+            source = camera_file(kind, 6)
+            assert decoder.decode(source, plan).kept
+            for number in range(60):
+                with suppress(ServiceError):
+                    decoder.decode(mutate([source], Random(f"1/{number}")), plan)
+                    decoded += 1
+        assert decoder.deaths == 0
+    assert decoded > 30
 
 
 @pytest.mark.slow
