@@ -1,5 +1,6 @@
 """`upscaled mcp`: tools by which language models use a running service."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -53,6 +54,8 @@ def run(
     if not http:
         from upscaled.mcp.server import serve_stdio
 
+        # The thread that waits for the next line would hold Python's own handler up until it comes.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         anyio.run(serve_stdio, settings, folder)
         return
     if not settings.mcp_api_key.get_secret_value():

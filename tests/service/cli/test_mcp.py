@@ -1,6 +1,8 @@
 """`upscaled mcp` as clients run it: over standard input and output, and over HTTP behind a key."""
 
+import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -267,3 +269,22 @@ def test_the_end_of_its_input_ends_it(service: Service) -> None:
         [*UPSCALED, "mcp"], input=b"", capture_output=True, check=False, timeout=60, **arguments
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_it_waits_for_its_input(service: Service, sig: int) -> None:
+    with subprocess.Popen(
+        [*UPSCALED, "mcp"],
+        cwd=REPOSITORY_DIR,
+        env=settings_for(service),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(START) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "upscaled"
+        process.send_signal(sig)
+        assert process.wait(30) == -sig
