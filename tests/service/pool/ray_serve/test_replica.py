@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from tests.service.pool.pools import fake_command, order, request, until
+from tests.service.pool.pools import fake_command, order, until
+from tests.service.pool.pools import request as job_request
 from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerJob, encode
 from upscaled.pool.ray_serve import replica as module
 from upscaled.pool.ray_serve.messages import (
@@ -20,16 +22,23 @@ from upscaled.pool.ray_serve.messages import (
 )
 from upscaled.pool.ray_serve.replica import UpscaleReplica
 
-JOB = encode(WorkerJob(job=0, request=request()))
+REFUSED_WITHIN_S = 15.0
+"""All 26; a quiet machine needs a few hundredths of a second."""
+
+JOB = encode(WorkerJob(job=0, request=job_request()))
 
 
-@pytest.fixture
-async def replica(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[UpscaleReplica]:
+@pytest.fixture(params=[(1, 1)])
+async def replica(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[UpscaleReplica]:
+    """One with as many slots, and as long a queue, as the parameter says."""
+    slots, queue = request.param
     for name in [name for name in os.environ if name.startswith("UPSCALED_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("UPSCALED_JOBS_PER_WORKER", "1")
-    monkeypatch.setenv("UPSCALED_MAX_QUEUE", "1")
+    monkeypatch.setenv("UPSCALED_JOBS_PER_WORKER", str(slots))
+    monkeypatch.setenv("UPSCALED_MAX_QUEUE", str(queue))
     monkeypatch.setattr(module, "hide_memory", lambda: None)  # of the process of all tests
     monkeypatch.setattr(module, "configure_logging", lambda *_: None)
     replica = UpscaleReplica(fake_command())
@@ -91,6 +100,26 @@ async def test_what_does_not_fit_its_queue_is_refused_at_once(replica: UpscaleRe
     for task in working:
         task.cancel()
     await asyncio.gather(*working, return_exceptions=True)
+
+
+@pytest.mark.parametrize("replica", [(4, 10)], indirect=True)
+async def test_of_forty_images_it_takes_what_fits_refuses_the_rest_and_is_free_once_all_leave(
+    replica: UpscaleReplica, tmp_path: Path
+) -> None:
+    slow = order("tiles", count=10_000, tile_s=0.05, trace=str(tmp_path / "trace"))
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    sending = [asyncio.create_task(answers(replica, slow)) for _ in range(40)]
+    refused = [await each for each in islice(asyncio.as_completed(sending), 26)]
+    assert loop.time() - started_s < REFUSED_WITHIN_S
+    assert {type(messages[-1][0]) for messages in refused} == {Busy}
+    stats = replica._pool.stats()
+    assert (stats.running, stats.waiting) == (4, 10)
+    assert sum(each.done() for each in sending) == 26
+    for each in sending:
+        each.cancel()
+    await asyncio.gather(*sending, return_exceptions=True)
+    await until(lambda: (replica._pool.stats().running, replica._pool.stats().waiting) == (0, 0))
 
 
 async def test_a_call_that_is_closed_cancels_the_work(
