@@ -21,6 +21,8 @@ WHY_NOT = {
     "needs docker",
     "needs a file from elsewhere",
     "needs docker and a GPU",
+    "needs a container engine and a release",
+    "needs a Kubernetes cluster",
     "needs two GPUs",
     "serves until it is stopped",
 }
