@@ -1,6 +1,7 @@
 import io
 import json
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,28 @@ from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
 from tests.buckets import Bucket, FaultyBucket
+from tests.service.decoder.lending import lend, start_shared_decoder
 from tests.service.image.camera_files import camera_file
 from tests.service.image.samples import RGB, RGBA, deep_samples, png
 from upscaled.batch.journal import FILE_NAME, Journal
 from upscaled.cli import build_app
 from upscaled.config import SettingsError
+from upscaled.decoder.pool import Decoder
 from upscaled.upscale import opening
 
 SIZE = (70, 66)
+
+
+@pytest.fixture(scope="module")
+def shared_decoder() -> Iterator[Decoder]:
+    with start_shared_decoder() as decoder:
+        yield decoder
+
+
+@pytest.fixture(autouse=True)
+def _lent_decoder(monkeypatch: pytest.MonkeyPatch, shared_decoder: Decoder) -> None:
+    """Those that commands start for themselves are tested in `test_image_ends`."""
+    lend(shared_decoder, monkeypatch)
 
 
 @pytest.fixture(autouse=True)
