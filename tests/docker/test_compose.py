@@ -3,11 +3,18 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
+from moto.server import ThreadedMotoServer
+
+from tests.service.pool.ray_serve.clusters import has_ray
+from upscaled.config import load_settings
+from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT
 
 DOCKER_DIR = Path(__file__).resolve().parents[2] / "docker"
 
@@ -20,12 +27,18 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture
 def services(compose: dict[str, Any]) -> dict[str, Any]:
-    """Ours, without those that watch them."""
+    """Those of one machine, without those that watch them."""
     return {
         name: service
         for name, service in compose["services"].items()
-        if service["profiles"] != ["metrics"]
+        if service["profiles"] not in (["metrics"], ["cluster"])
     }
+
+
+@pytest.fixture
+def cluster(compose: dict[str, Any]) -> dict[str, Any]:
+    services = compose["services"].items()
+    return {name: service for name, service in services if service["profiles"] == ["cluster"]}
 
 
 @pytest.fixture
@@ -84,9 +97,11 @@ def test_monitoring_is_pinned_hardened_and_closed_to_other_computers(
 
 def test_every_mount_is_a_volume_or_a_folder_that_is_there(compose: dict[str, Any]) -> None:
     mounts = [
-        mount.split(":") for service in compose["services"].values() for mount in service["volumes"]
+        mount.split(":")
+        for service in compose["services"].values()
+        for mount in service.get("volumes", [])
     ]
-    assert len(mounts) == 7
+    assert len(mounts) == 8
     for source, _, *mode in mounts:
         if source.startswith("./"):
             assert (DOCKER_DIR / source).is_dir()
@@ -100,7 +115,7 @@ def test_prometheus_scrapes_whichever_service_runs(compose: dict[str, Any]) -> N
     (job,) = config["scrape_configs"]
     (target,) = job["static_configs"][0]["targets"]
     host, port = target.split(":")
-    for name in ("upscaled-cpu", "upscaled-gpu"):
+    for name in ("upscaled-cpu", "upscaled-gpu", "cluster-front"):
         service = compose["services"][name]
         assert host in service["networks"]["default"]["aliases"]
         assert service["ports"] == [f"127.0.0.1:${{UPSCALED_PORT:-8000}}:{port}"]
@@ -153,3 +168,72 @@ def test_grafana_makes_no_outgoing_calls(watchers: dict[str, Any]) -> None:
         "GF_SECURITY_DISABLE_GRAVATAR": "true",
     }
     assert {name: said[name] for name in calls} == calls
+
+
+def test_the_cluster_is_hardened_and_closed_to_other_computers(cluster: dict[str, Any]) -> None:
+    assert sorted(cluster) == [
+        "cluster-bucket",
+        "cluster-database",
+        "cluster-front",
+        "cluster-head",
+        "cluster-node",
+    ]
+    for service in cluster.values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert [port.split(":")[0] for port in service.get("ports", [])] in ([], ["127.0.0.1"])
+        if "build" not in service:
+            assert re.search(r":\d+\.\d+(\.\d+)?@sha256:[0-9a-f]{64}$", service["image"])
+
+
+def test_nodes_and_front_end_have_the_variables_of_every_node_and_an_init_that_reaps(
+    cluster: dict[str, Any],
+) -> None:
+    ours = [service for service in cluster.values() if "build" in service]
+    assert len(ours) == 3
+    for service in ours:
+        assert NODE_ENVIRONMENT.items() <= service["environment"].items()
+        assert service["init"] is True
+        assert service["build"]["args"] == {"EXTRAS": "cluster"}
+    assert cluster["cluster-node"]["deploy"]["replicas"] == 2
+
+
+def test_the_front_end_of_the_cluster_has_settings_that_the_program_takes(
+    cluster: dict[str, Any],
+) -> None:
+    environment = cluster["cluster-front"]["environment"]
+    settings = {name: text for name, text in environment.items() if name.startswith("UPSCALED_")}
+    settings["UPSCALED_PUBLIC_BASE_URL"] = ""  # Compose's own syntax
+    if not has_ray:
+        del settings["UPSCALED_CLUSTER"]
+    read = load_settings(settings)
+    assert read.results_url == "s3://upscaled/public/result"
+    assert (read.s3_endpoint, read.database_url.rpartition("@")[2]) == (
+        "http://cluster-bucket:5000",
+        "cluster-database/upscaled",
+    )
+
+
+def test_the_health_check_of_the_stand_in_makes_the_bucket(cluster: dict[str, Any]) -> None:
+    _, python, _, code = cluster["cluster-bucket"]["healthcheck"]["test"]
+    assert python == "python3"
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for _ in range(2):  # it is asked again and again
+            here = code.replace("127.0.0.1:5000", f"{host}:{port}")
+            subprocess.run([sys.executable, "-c", here], check=True, capture_output=True)
+        assert requests.head(f"http://{host}:{port}/upscaled", timeout=10).status_code == 200
+    finally:
+        server.stop()
+
+
+def test_compose_reads_the_profile() -> None:
+    command = [sys.executable, "-m", "podman_compose", "--file", str(DOCKER_DIR / "compose.yaml")]
+    done = subprocess.run(
+        [*command, "--profile", "cluster", "config"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cluster-front" in done.stdout
