@@ -4,12 +4,13 @@ import io
 import os
 import pty
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image as PillowImage
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from tests.running import UPSCALED, clean_environment
 from tests.service.image.samples import picture, save
@@ -45,11 +46,38 @@ def test_a_picture_goes_through_a_pipe_and_nothing_else_does(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir() if path.name != "data"] == []
 
 
-def test_a_picture_on_standard_input_may_have_a_file_as_its_result(tmp_path: Path) -> None:
-    process = start(tmp_path, "-", "-o", "large.avif")
-    out, _ = process.communicate(PHOTO, timeout=100)
-    assert process.returncode == 0
-    assert b'"source": "-"' in out
+@pytest.fixture
+def run(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Runs the command in this process, where torch is loaded already, behind a pipe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPSCALED_PRECISION", "exact")
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+
+    def invoke(*arguments: str, source: bytes = b"") -> Result:
+        reading, writing = os.pipe()
+        os.write(writing, source)
+        os.close(writing)
+        before = os.dup(0)
+        os.dup2(reading, 0)
+        os.close(reading)
+        try:
+            app = build_app(("image", "config"))
+            return CliRunner().invoke(app, ["image", *arguments, "--scale", "2"])
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+
+    return invoke
+
+
+def test_a_picture_on_standard_input_may_have_a_file_as_its_result(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    done = run("-", "-o", "large.avif", source=PHOTO)
+    assert done.exit_code == 0
+    assert '"source": "-"' in done.stdout
     with PillowImage.open(tmp_path / "large.avif") as result:
         assert (result.format, result.size) == ("AVIF", (80, 60))
 
@@ -62,18 +90,19 @@ def test_a_reader_that_is_gone_ends_it_without_a_word(tmp_path: Path) -> None:
     assert (process.returncode, err) == (141, b"")
 
 
-def test_what_is_no_picture_is_a_failure_and_writes_nothing(tmp_path: Path) -> None:
-    process = start(tmp_path, "-", "-o", "-")
-    out, err = process.communicate(b"photo.png\n", timeout=100)
-    assert (process.returncode, out) == (1, b"")
-    assert err == b"upscaled: -: The image is malformed (no known image format)\n"
+def test_what_is_no_picture_is_a_failure_and_writes_nothing(
+    run: Callable[..., Result], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = run("-", "-o", "-", source=b"photo.png\n")
+    assert (done.exit_code, done.stdout, capfd.readouterr().out) == (1, "", "")
+    assert done.stderr == "upscaled: -: The image is malformed (no known image format)\n"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_for_a_folder_is_refused_for_want_of_a_name(tmp_path: Path) -> None:
-    process = start(tmp_path, "-", "-o", "folder")
-    _, err = process.communicate(PHOTO, timeout=100)
-    assert process.returncode == 2
-    assert b"standard input is a PNG picture: -o FILE says where its result goes" in err
+def test_a_picture_for_a_folder_is_refused_for_want_of_a_name(run: Callable[..., Result]) -> None:
+    done = run("-", "-o", "folder", source=PHOTO)
+    assert done.exit_code == 2
+    assert "standard input is a PNG picture: -o FILE says where its result goes" in done.stderr
 
 
 def test_no_picture_is_written_to_a_terminal(photo: Path) -> None:
@@ -99,10 +128,9 @@ def test_no_picture_is_written_to_a_terminal(photo: Path) -> None:
     ids=["two", "a folder", "lines of JSON as well", "no list"],
 )
 def test_a_wrong_call_with_standard_output_is_a_usage_error(
-    photo: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+    photo: Path, run: Callable[..., Result], arguments: list[str], text: str
 ) -> None:
-    monkeypatch.chdir(photo.parent)
-    app = build_app(("image", "config"))
-    done = CliRunner().invoke(app, ["image", *arguments, "-o", "-", "--scale", "2"])
+    assert photo.is_file()
+    done = run(*arguments, "-o", "-")
     assert (done.exit_code, done.stdout) == (2, "")
     assert text in " ".join(done.stderr.replace("│", "").split())
