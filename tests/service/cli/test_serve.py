@@ -76,13 +76,20 @@ def test_a_server_from_its_first_start_to_its_end(tmp_path: Path) -> None:
         assert len(running.result().content) > 10_000
         assert psutil.wait_procs(workers, timeout=5)[1] == []  # decoders see their worker's end
         assert "Traceback" not in "".join(server.stderr)
-    with small(tmp_path, is_waiting=False) as second:
+    assert_second_start_makes_no_key_and_raises_its_descriptor_limit(tmp_path, server.key)
+
+
+def assert_second_start_makes_no_key_and_raises_its_descriptor_limit(
+    data_dir: Path, key: str
+) -> None:
+    limits = ("sh", "-c", 'ulimit -Sn 100; ulimit -Hn 400; exec "$0" "$@"', *UPSCALED)
+    with serve(data_dir, program=limits, is_waiting=False) as second:
         second.wait_listening()
         assert "API key" not in "".join(second.stdout)
-        answer = requests.get(
-            second.url + "/v1/credits", headers={"X-API-KEY": server.key}, timeout=5
-        )
+        answer = requests.get(second.url + "/v1/credits", headers={"X-API-KEY": key}, timeout=5)
         assert answer.status_code == 200
+        assert psutil.Process(second.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (400, 400)
+        second.wait_said("few_descriptors")
 
 
 def test_a_port_in_use_is_reported_and_no_key_is_made(tmp_path: Path) -> None:
@@ -212,14 +219,6 @@ def test_a_terminal_that_closes_ends_the_server_in_order(tmp_path: Path) -> None
     finally:
         process.kill()
         process.wait()
-
-
-def test_the_server_raises_its_descriptor_limit_to_the_hard_limit(tmp_path: Path) -> None:
-    limits = ("sh", "-c", 'ulimit -Sn 100; ulimit -Hn 400; exec "$0" "$@"', *UPSCALED)
-    with serve(tmp_path, program=limits, is_waiting=False) as server:
-        server.wait_listening()
-        assert psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (400, 400)
-        server.wait_said("few_descriptors")
 
 
 def test_a_third_ctrl_c_ends_the_server_with_a_request_in_flight(tmp_path: Path) -> None:
