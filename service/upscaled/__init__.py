@@ -9,7 +9,7 @@ upscaled` and the front end load neither torch nor numpy. Their types stand in `
 from importlib import import_module
 from typing import Final
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES: Final = {
     "Cancellation": "upscaled.upscale.cancellation",
