@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
@@ -35,7 +35,7 @@ class Connection:
             self.socket = tls.wrap_socket(self.socket, server_hostname=service.host)
         self._received = b""
 
-    def __enter__(self) -> "Connection":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -47,17 +47,22 @@ class TlsTransport(asyncio.Transport):
     def decrypt(self, data: bytes) -> bytes:
         """Return what the client has sent in these bytes, after the handshake; often nothing.
 
+        Bytes that follow the client's end of TLS are dropped.
+
         Raises:
             ssl.SSLError: the bytes are no TLS, or the client refuses the certificate.
         """
+        if self.has_input_ended:  # nothing reads them any more, so they would pile up
+            return b""
         self._incoming.write(data)
         received = bytearray()
         with self._sending_records(), suppress(ssl.SSLWantReadError):  # the rest is on its way
             if not self._is_established:
                 self._tls.do_handshake()
                 self._is_established = True
-            while part := self._tls.read(_RECORD_BYTES):
-                received += part
+            with suppress(ssl.SSLZeroReturnError):  # raised where both sides have ended
+                while part := self._tls.read(_RECORD_BYTES):
+                    received += part
             self.has_input_ended = True
         return bytes(received)
 

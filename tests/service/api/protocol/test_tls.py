@@ -10,6 +10,7 @@ import struct
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,9 @@ from tests.service.api.raw import Connection
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol import http1
+from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.api.protocol.registry import Connections
+from upscaled.api.protocol.tls import TlsTransport
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -241,27 +244,73 @@ def test_a_client_that_leaves_has_its_work_stopped(
     wait_until(lambda: service.balance() == 5)
 
 
+class HandMadeTls(Connection):
+    """TLS by hand: its end is sent apart from that of TCP."""
+
+    def __init__(self, service: Service) -> None:
+        assert service.certificate is not None
+        self.service, self.key = service, service.key
+        self.socket = socket.create_connection((service.host, service.port), timeout=5)
+        self._to_client, self._to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = service.certificate.client_context().wrap_bio(
+            self._to_client, self._to_server, server_hostname=service.host
+        )
+        while not _is_done(self._tls):
+            self.socket.sendall(self._to_server.read())
+            self._to_client.write(self.socket.recv(65536))
+
+    def send(self, data: bytes) -> None:
+        self._tls.write(data)
+        self.socket.sendall(self._to_server.read())
+
+    def end_tls(self) -> None:
+        with suppress(ssl.SSLError):  # the server has mostly not ended its own side
+            self._tls.unwrap()
+        self.socket.sendall(self._to_server.read())
+
+    def receive_all(self) -> bytes:
+        while data := self.socket.recv(65536):
+            self._to_client.write(data)
+        return self._tls.read(65536)
+
+
 def test_a_client_that_ends_its_side_of_tls_is_answered(
     make_service: MakeService, certificate: Certificate
 ) -> None:
     """`openssl s_client` cannot: TLS 1.3 lets each side end by itself (RFC 8446, 6.1)."""
+    with HandMadeTls(make_service(certificate=certificate)) as connection:
+        connection.send(GET)
+        connection.end_tls()
+        assert connection.receive_all().startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_bytes_behind_a_clients_end_of_tls_are_not_kept(
+    make_service: MakeService, certificate: Certificate
+) -> None:
+    executor = HangingExecutor()
+    service = make_service(executor, certificate=certificate)
+    with HandMadeTls(service) as connection:
+        connection.send_upload()
+        connection.end_tls()
+        assert executor.has_begun.wait(5)
+        connection.socket.sendall(bytes(40_000_000))  # more than the kernel keeps
+        (http,) = connections_of(service)._open
+        assert isinstance(http, ContractProtocol)
+        assert isinstance(http._transport, TlsTransport)
+        assert http._transport._incoming.pending < 1_000_000
+
+
+def test_a_client_that_ends_tls_after_a_refusal_is_no_failure(
+    make_service: MakeService, certificate: Certificate, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     service = make_service(certificate=certificate)
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    context = certificate.client_context()
-    client = context.wrap_bio(to_client, to_server, server_hostname=service.host)
-    answer = b""
-    with socket.create_connection((service.host, service.port), 5) as connection:
-        while not _is_done(client):
-            connection.sendall(to_server.read())
-            to_client.write(connection.recv(65536))
-        client.write(GET)
-        with pytest.raises(ssl.SSLWantReadError):
-            client.unwrap()
-        connection.sendall(to_server.read())
-        while data := connection.recv(65536):
-            to_client.write(data)
-        answer = client.read(65536)
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    with HandMadeTls(service) as connection:
+        connection.send(b"nonsense\r\n\r\n")
+        assert connection.receive_all().startswith(b"HTTP/1.1 400 ")
+        connection.end_tls()
+        wait_until(lambda: not len(connections_of(service)))
+    assert "TLS failed" not in caplog.text
 
 
 def _is_done(client: ssl.SSLObject) -> bool:
