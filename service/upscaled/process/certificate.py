@@ -46,6 +46,10 @@ class CertificateFiles:
                 f"{_CERTIFICATE}={self.certificate} and {_KEY}={self.key}: "
                 + _describe(error.reason)
             ) from None
+        except OSError as error:  # gone since it was checked, as in the midst of a renewal
+            raise CertificateUnusable(
+                f"{_CERTIFICATE}={self.certificate} and {_KEY}={self.key}: {error.strerror}"
+            ) from None
         return context
 
     def stamp(self) -> tuple[object, ...]:

@@ -138,6 +138,22 @@ def test_a_file_that_is_gone_for_a_moment_leaves_the_last_certificate(
     assert certificate.context is not context
 
 
+def test_a_file_that_goes_while_it_is_loaded_leaves_the_last_certificate(
+    made: Certificate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate = ServerCertificate(files_of(made))
+    context = certificate.context
+    made.certificate.touch()
+
+    def check(_files: CertificateFiles, _setting: str, file: Path, *_what: object) -> None:
+        file.unlink()  # it was read a moment ago
+
+    monkeypatch.setattr(CertificateFiles, "_check", check)
+    certificate.reload_if_changed()
+    assert certificate.context is context
+    assert "No such file" in caplog.text
+
+
 def test_a_link_that_leads_elsewhere_is_a_renewal(made: Certificate, tmp_path: Path) -> None:
     """certbot and Kubernetes replace links."""
     renewed = make_next(tmp_path / "next")
