@@ -125,7 +125,7 @@ class CreditLedger:
         """
         ledger.check_amount(amount, smallest=1)
         with self._database.write() as connection:
-            from_id, to_id = (ledger.find_active(connection, each) for each in (from_name, to_name))
+            from_id, to_id = ledger.lock_active(connection, from_name, to_name)
             ledger.take(connection, from_id, amount, at_s=self._now_s())
             ledger.grant(connection, to_id, amount, at_s=self._now_s())
             details: dict[str, Detail] = {"to": to_name, "to_key_id": to_id, "credits": amount}

@@ -21,7 +21,7 @@ from upscaled.state.errors import (
     NameTaken,
     UnknownName,
 )
-from upscaled.state.ledger import check_amount, find_active, grant
+from upscaled.state.ledger import check_amount, grant, lock_active
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS, FORMER_SECRETS
 from upscaled.state.scopes import Scope, Scopes, check_scopes, read_scopes, write_scopes
@@ -275,7 +275,7 @@ class Keys:
             raise InvalidExpiry(f"{keep_s} seconds: must be 0 to {MAX_KEEP_S}")
         secret = _make_secret()
         with self._database.write() as connection:
-            key_id = find_active(connection, name)
+            (key_id,) = lock_active(connection, name)
             of_key = API_KEYS.c.id == key_id
             had = connection.execute(sa.select(API_KEYS).where(of_key)).one()
             self._keep_until(connection, had, int(self._clock()) + keep_s)

@@ -66,6 +66,28 @@ def find_active(connection: Connection, name: str) -> int:
     return int(key_id)
 
 
+def lock_active(connection: Connection, *names: str) -> list[int]:
+    """Return the ids of the active keys of these names, whose rows no other transaction changes.
+
+    They are locked in the order of their ids: of two transactions that want the same ones, one
+    waits for the other. SQLite's write transaction has the whole database anyway.
+
+    Raises:
+        UnknownName: no active key has one of the names.
+    """
+    query = (
+        sa.select(API_KEYS.c.name, API_KEYS.c.id)
+        .where(API_KEYS.c.name.in_(names), API_KEYS.c.revoked_at_s.is_(None))
+        .order_by(API_KEYS.c.id)
+        .with_for_update(key_share=True)
+    )
+    ids = {row.name: int(row.id) for row in connection.execute(query)}
+    for name in names:
+        if name not in ids:
+            raise UnknownName(f"there is no active API key named {name}")
+    return [ids[name] for name in names]
+
+
 def read_balance(connection: Connection, key_id: int) -> int:
     """Return a key's credits, without those on hold."""
     query = sa.select(API_KEYS.c.balance).where(API_KEYS.c.id == key_id)

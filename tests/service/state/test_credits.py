@@ -130,6 +130,16 @@ def test_credits_are_taken_and_moved_in_the_ledger_of_both_databases(ledger: Sta
     assert ledger.credits.audit() == ()
 
 
+def test_transfers_both_ways_at_once_all_succeed_on_both_databases(ledger: State) -> None:
+    for name in ("web", "shop"):
+        key_with(ledger, 50, name)
+    ways = (("web", "shop"), ("shop", "web")) * 50
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda way: ledger.credits.transfer(way[0], way[1], 1), ways))
+    assert [ledger.credits.show(name) for name in ("web", "shop")] == [50, 50]
+    assert ledger.credits.audit() == ()
+
+
 @pytest.mark.parametrize("amount", [0, -1, MAX_GRANT + 1])
 def test_credits_out_of_range_are_refused(state: State, amount: int) -> None:
     for name in ("web", "shop"):

@@ -117,6 +117,17 @@ def test_a_rotation_that_is_refused_changes_no_secret(state: State, keep_s: int)
     assert state.keys.verify(secret) is not None
 
 
+def test_rotations_of_one_key_at_once_all_succeed_on_both_databases(
+    database_url: str, make_settings: MakeSettings
+) -> None:
+    with open_state(make_settings(database_url=database_url)) as state:
+        state.keys.create("web")
+        with ThreadPoolExecutor(8) as threads:
+            rotations = [threads.submit(state.keys.rotate, "web", keep_s=100) for _ in range(32)]
+            secrets = [each.result() for each in rotations]
+        assert None not in map(state.keys.verify, secrets)
+
+
 def test_a_key_ends_at_its_time_on_both_databases(
     database_url: str, make_settings: MakeSettings, clock: Clock
 ) -> None:
