@@ -71,12 +71,14 @@ async def create_key(state: AppState, actor: Actor, new: NewKey) -> Secret:
     "of the settings again.",
 )
 async def change_key(state: AppState, actor: Actor, name: str, change: KeyChange) -> Key:
-    if change.model_fields_set & {"rate", "burst"}:
-        rate = RateLimit(change.rate, change.burst)
-        await asyncio.to_thread(state.keys.set_rate, name, rate, by=actor)
+    rate = RateLimit(change.rate, change.burst)
+    rate.check()  # before the name is changed: a change that is refused changes nothing
     if change.name is not None and change.name != name:
         await asyncio.to_thread(state.keys.rename, name, change.name, by=actor)
-    return await _find_active(state, change.name or name)
+        name = change.name
+    if change.model_fields_set & {"rate", "burst"}:
+        await asyncio.to_thread(state.keys.set_rate, name, rate, by=actor)
+    return await _find_active(state, name)
 
 
 @router.post(

@@ -123,6 +123,20 @@ def test_a_key_is_renamed_and_its_rate_set(service: Service) -> None:
     assert last_change(service)["action"] == "keys rate"
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [({"name": "test", "rate": 5.0}, "already active"), ({"name": "d", "rate": 0.0}, "rate of 0")],
+)
+def test_a_change_that_is_refused_changes_neither_name_nor_rate(
+    service: Service, change: dict[str, Any], text: str
+) -> None:
+    name = f"kept-{change['name']}"
+    make_key(service, name, rate=1.0)
+    answer = call(service, "PATCH", f"/keys/{name}", json=change)
+    assert (answer.status_code, text in answer.json()["error"]) == (400, True)
+    assert call(service, "PATCH", f"/keys/{name}", json={}).json()["rate"] == 1.0
+
+
 @pytest.mark.parametrize(("keep_hours", "status"), [(0, 401), (1, 200)])
 def test_a_rotated_key_has_a_new_secret_and_the_old_one_for_a_while(
     service: Service, keep_hours: int, status: int
