@@ -79,6 +79,16 @@ def test_a_wrong_key_opens_nothing_and_is_forgotten(open_admin: OpenPage) -> Non
     assert page.evaluate("sessionStorage.length") == 0
 
 
+def test_a_wrong_key_counts_as_one_guess(open_admin: OpenPage) -> None:
+    page = open_admin("")
+    calls: list[str] = []
+    page.on("request", lambda request: calls.append(request.url))
+    page.fill("#secret", "wrong")
+    page.click("#enter button")
+    page.get_by_text("An administrator's key is needed").wait_for()
+    assert len([url for url in calls if "/admin/v1/" in url]) == 1
+
+
 def test_figures_are_shown_by_day_key_and_model(open_admin: OpenPage) -> None:
     page = open_admin()
     page.locator("#plot svg").wait_for()

@@ -104,13 +104,20 @@ class AdminKeyMiddleware:
         secret = header[len(_SCHEME) :].strip() if header.lower().startswith(_SCHEME) else ""
         name = self._find_name(secret)
         if name is None:
-            self._limiter.note_failure(address)
+            if secret:  # none at all guesses nothing, as of a probe or of a page's first call
+                self._limiter.note_failure(address)
             raise InvalidAuthToken("An administrator's key is needed")
         record_of(scope).key_name = f"admin:{name}"
         return name
 
     def _find_name(self, secret: str) -> str | None:
-        """Return whose key it is, in a time that does not depend on which one is right."""
+        """Return whose key it is, in a time that does not depend on which one is right.
+
+        An empty one is no key, though its hash may be in the settings: of a variable that was not
+        set when it was computed.
+        """
+        if not secret:
+            return None
         sent = hash_secret(secret)
         found = [name for name, kept in self._hashes.items() if hmac.compare_digest(kept, sent)]
         return found[0] if found else None

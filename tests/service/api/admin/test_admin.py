@@ -254,6 +254,19 @@ def test_an_address_that_guesses_is_refused_also_with_the_right_key(
     assert service.upload().status_code == 200
 
 
+def test_requests_without_a_key_are_no_guesses(make_service: MakeService) -> None:
+    service = make_service(admin_keys=KEYS)
+    for headers in [{}, {"Authorization": "Bearer "}] * MAX_FAILURES:
+        assert call(service, "GET", "/keys", headers=headers).status_code == 401
+    assert call(service, "GET", "/keys").status_code == 200
+
+
+def test_an_empty_key_opens_nothing_though_its_hash_is_set(make_service: MakeService) -> None:
+    service = make_service(admin_keys=f"ops:{hashlib.sha256(b'').hexdigest()}")
+    for headers in ({}, {"Authorization": "Bearer "}):
+        assert call(service, "GET", "/keys", headers=headers).status_code == 401
+
+
 def test_guesses_are_counted_by_network_and_forgotten_after_their_time() -> None:
     now = [0.0]
     limiter = GuessLimiter(lambda: now[0])
