@@ -32,6 +32,10 @@ def check_access(settings: Settings, host: str) -> list[Finding]:
 
 
 def find_exposed(settings: Settings, host: str) -> list[str]:
-    """Return where others than this computer reach a service that listens on `host`."""
+    """Return where others than this computer reach a service that listens on `host`.
+
+    An empty one is all addresses, as of the listener.
+    """
+    host = host or "0.0.0.0"  # noqa: S104  (named only)
     public_host = urlsplit(settings.public_base_url).hostname or ""
     return [each for each in (host, public_host) if each and not is_loopback(each)]

@@ -21,6 +21,7 @@ def test_loopback_alone_may_go_without_keys(make_settings: MakeSettings, host: s
     ("host", "url", "found"),
     [
         ("0.0.0.0", "", "whoever reaches 0.0.0.0 needs"),
+        ("", "", "whoever reaches 0.0.0.0 needs"),
         ("192.168.1.5", "", "whoever reaches 192.168.1.5 needs"),
         ("127.0.0.1", "https://upscale.example.com", "reaches upscale.example.com needs"),
         ("::", "https://a.example", "reaches :: or a.example needs"),
