@@ -58,6 +58,7 @@ async def create_key(state: AppState, actor: Actor, new: NewKey) -> Secret:
         credits=new.credits,
         rate=RateLimit(new.rate, new.burst),
         expires_at_s=None if new.expires_at is None else int(_in_utc(new.expires_at).timestamp()),
+        scopes=None if new.scopes is None else frozenset(new.scopes),
         by=actor,
     )
     return Secret(name=new.name, secret=await asyncio.to_thread(create))

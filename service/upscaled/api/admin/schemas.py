@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.state.audit import AuditEntry, Detail
 from upscaled.state.keys import MAX_KEEP_S, ListedKey
+from upscaled.state.scopes import SCOPES, Scope
 from upscaled.state.usage import DAY_S, UsageTotals
 
 HOUR_S = 3600
@@ -34,6 +35,9 @@ class NewKey(_Body):
     burst: Burst = None
     expires_at: datetime | None = Field(
         default=None, description="When it ends; null: never; without an offset: UTC"
+    )
+    scopes: list[Scope] | None = Field(
+        default=None, min_length=1, description="What it may be used for; null: everything"
     )
 
 
@@ -95,6 +99,7 @@ class Key(_Body):
     rate: Rate
     burst: Burst
     expires_at: datetime | None
+    scopes: list[Scope] | None = Field(description="What it may be used for; null: everything")
 
     @classmethod
     def of(cls, key: ListedKey, now_s: float) -> Self:
@@ -109,6 +114,7 @@ class Key(_Body):
             rate=key.rate.per_s,
             burst=key.rate.burst,
             expires_at=None if expires_at_s is None else _time(expires_at_s),
+            scopes=None if key.scopes is None else [each for each in SCOPES if each in key.scopes],
         )
 
 

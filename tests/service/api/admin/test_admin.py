@@ -114,6 +114,15 @@ def test_a_key_that_is_made_works_and_is_in_the_audit_log(service: Service) -> N
     assert secret not in call(service, "GET", "/audit").text
 
 
+def test_a_key_has_the_scopes_that_it_is_made_with(service: Service) -> None:
+    secret = make_key(service, "narrow", scopes=["credits", "upscale"])
+    assert last_change(service)["details"]["scopes"] == "upscale,credits"
+    scopes = {each["name"]: each["scopes"] for each in call(service, "GET", "/keys").json()}
+    assert (scopes["narrow"], scopes["test"]) == (["upscale", "credits"], None)
+    for path, status in (("/v1/credits", 200), ("/v1/jobs", 401)):
+        assert service.get(path, headers={"X-API-KEY": secret}).status_code == status
+
+
 def test_a_key_is_renamed_and_its_rate_set(service: Service) -> None:
     make_key(service, "before", rate=1.0, burst=2)
     renamed = call(service, "PATCH", "/keys/before", json={"name": "after"}).json()
@@ -181,6 +190,8 @@ def test_credits_are_added_taken_and_moved(service: Service) -> None:
         ("POST", "/keys", {"name": "c", "burst": 0}, 400, "burst of 0"),
         ("POST", "/keys", {"name": "c", "expires_at": "2001-01-01"}, 400, "expired already"),
         ("POST", "/keys", {"name": "c", "extra": 1}, 400, "extra: "),
+        ("POST", "/keys", {"name": "c", "scopes": ["all"]}, 400, "scopes.0: "),
+        ("POST", "/keys", {"name": "c", "scopes": []}, 400, "scopes: "),
         ("POST", "/keys", None, 400, ""),
         ("PATCH", "/keys/none", {"name": "d"}, 404, "no active API key named none"),
         ("PATCH", "/keys/none", {}, 404, "no active API key named none"),
