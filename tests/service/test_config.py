@@ -367,6 +367,14 @@ def test_a_password_in_a_wrong_url_is_not_shown() -> None:
         assert f"{name}='https://key:***@host.example'" in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["UPSCALED_ADMIN_KEYS", "UPSCALED_MCP_API_KYE"])
+@pytest.mark.parametrize("key", ["upa_a1-B2_c3", "upk_0123456789abcdef_a1-B2_c3"])
+def test_a_key_in_the_wrong_place_is_not_shown(name: str, key: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({name: f"alice:{key}"})
+    assert f"{name}='alice:{key[:4]}***'" in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [

@@ -26,6 +26,8 @@ _PATTERN_MEANINGS: Final = {
 """Printed for a value that does not match a setting's pattern, instead of the pattern."""
 
 _PASSWORD: Final = re.compile(r"(://[^:/@\s]*):\S*@")
+_KEY: Final = re.compile(r"(up[ak]_)[A-Za-z0-9_-]+")
+"""A key of ours: one that was set instead of its hash, or under a misspelt name."""
 
 _SERVICE_LINK: Final = re.compile(r"service_(host|port(_\w+)?)|port_\d+_(tcp|udp|sctp)(_\w+)?")
 _SERVICE_LINK_PORT: Final = re.compile(r"(tcp|udp|sctp)://\S+")
@@ -126,8 +128,8 @@ def _describe(error: ValidationError, given_names: Mapping[str, str]) -> str:
 
 
 def _show(value: object) -> str:
-    """Return a wrong value as it was given, but for the password of a URL."""
-    return _PASSWORD.sub(r"\1:***@", repr(value))
+    """Return a wrong value as it was given, but for the password of a URL, and for keys."""
+    return _KEY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", repr(value)))
 
 
 def _as_text(value: object) -> str:
