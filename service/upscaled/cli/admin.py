@@ -21,7 +21,9 @@ def _group() -> None:
 
 @commands.command("key")
 def make_admin_key(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the administrator, for the log.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the administrator, for the audit log.")
+    ],
 ) -> None:
     """Make an administrator's key: the setting to add, and the key alone on the last line.
 

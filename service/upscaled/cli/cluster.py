@@ -17,7 +17,7 @@ _ADVICE: Final = "set RAY_ADDRESS and RAY_AUTH_TOKEN as on the nodes, and run it
 
 @commands.command()
 def check(
-    is_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Look at every node of the cluster and at the replicas; each line is ok or what is wrong.
 
@@ -39,22 +39,39 @@ def check(
 
 @commands.command()
 def manifest(
-    replicas: Annotated[int, typer.Option(min=1, metavar="N", help="How many.")] = 2,
+    replicas: Annotated[int, typer.Option(min=1, metavar="N", help="Number of replicas.")] = 2,
     cpus: Annotated[
-        float, typer.Option(min=0.1, metavar="CORES", help="For each, reserved: its threads.")
+        float,
+        typer.Option(
+            min=0.1,
+            metavar="CORES",
+            help="Cores reserved for each replica; it uses as many threads.",
+        ),
     ] = 1,
     gpus: Annotated[
         float,
-        typer.Option(min=0, metavar="GPUS", help="For each; 0.5: two replicas share one."),
+        typer.Option(
+            min=0, metavar="GPUS", help="GPUs for each replica; 0.5: two replicas share one."
+        ),
     ] = 0,
     memory: Annotated[
-        float, typer.Option(min=0, metavar="GIB", help="For each, reserved; 0: not counted.")
+        float,
+        typer.Option(
+            min=0, metavar="GIB", help="Memory reserved for each replica; 0: none is reserved."
+        ),
     ] = 0,
     is_kubernetes: Annotated[
-        bool, typer.Option("--kubernetes", help="A RayService for KubeRay, one pod each.")
+        bool,
+        typer.Option(
+            "--kubernetes", help="Print a RayService for KubeRay, with a pod for each replica."
+        ),
     ] = False,
     image: Annotated[
-        str, typer.Option(metavar="IMAGE", help="Of the pods; upscaled:cpu-cluster or so.")
+        str,
+        typer.Option(
+            metavar="IMAGE",
+            help="With --kubernetes: image of the pods, such as upscaled:cpu-cluster.",
+        ),
     ] = "",
 ) -> None:
     """Print Ray Serve's config file for `serve run`, or a RayService for `kubectl apply`.

@@ -11,7 +11,7 @@ commands = typer.Typer(no_args_is_help=True, help="Add, take, move and show the 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of an active key.")]
 
 
-Amount = Annotated[int, typer.Argument(metavar="N", min=1, help="How many.")]
+Amount = Annotated[int, typer.Argument(metavar="N", min=1, help="Number of credits.")]
 
 
 @commands.command("add")

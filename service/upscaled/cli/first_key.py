@@ -48,7 +48,7 @@ def make_first_key(state: State, url: str, settings: Settings) -> str:
 def _warn_of_exposure(settings: Settings) -> None:
     if open_to := find_exposed(settings, settings.host):
         _log.warning(
-            "UPSCALED_AUTH is none: whoever reaches %s needs no API key",
+            "UPSCALED_AUTH is none: requests that reach %s need no API key",
             " or ".join(open_to),
             extra=event("no_key_needed"),
         )

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 def run(
     root: Annotated[
         Path | None,
-        typer.Option(help="Folder that tools may read from and write to; without it they cannot."),
+        typer.Option(
+            help="Folder that tools may read from and write to; without it they touch no files."
+        ),
     ] = None,
     http: Annotated[
         str,
         typer.Option(
             metavar="HOST:PORT",
-            help="Serve streamable HTTP there, port 0: any free one; else standard input and "
-            "output.",
+            help="Serve streamable HTTP at this address (port 0: any free one) instead of standard "
+            "input and output.",
         ),
     ] = "",
     allowed_host: Annotated[

@@ -18,7 +18,9 @@ Format = Literal["columns", "json", "csv"]
 Since = Annotated[
     str,
     typer.Option(
-        metavar="WHEN", help="From when: 7d or 12h ago, or 2026-11-01 or 2026-11-01T12:00:00Z, UTC."
+        metavar="WHEN",
+        help="Start of the report: an age (7d or 12h), or in UTC a date (2026-11-01) or a time "
+        "(2026-11-01T12:00:00Z).",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON array of objects.")]

@@ -31,7 +31,10 @@ _FIGURES: Final = (
 def run(
     since: Since = "30d",
     until: Annotated[
-        str, typer.Option(metavar="WHEN", help="Before when; not given: until now.")
+        str,
+        typer.Option(
+            metavar="WHEN", help="End of the report, itself not included; not given: now."
+        ),
     ] = "",
     by: Annotated[
         list[str] | None,
@@ -42,8 +45,8 @@ def run(
 ) -> None:
     """Print requests, images, credits, megapixels and device seconds, a line for each group.
 
-    Days are UTC. A key of "-" stands for requests without a valid one, a model of "-" for what no
-    model made.
+    Days are UTC. A key of "-" stands for requests without a valid key, a model of "-" for requests
+    that made no image.
     """
     from upscaled.api.admin.schemas import UsageFigures
     from upscaled.state.usage import USAGE_GROUPS

@@ -1,4 +1,4 @@
-"""Check who may send requests: the holders of an API key, or everybody who reaches the service."""
+"""Check who may send requests: the holders of an API key, or all computers that reach it."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ def check_access(settings: Settings, host: str) -> list[Finding]:
     return [
         warning(
             CHECK,
-            f"whoever reaches {' or '.join(open_to)} needs no API key",
+            f"requests that reach {' or '.join(open_to)} need no API key",
             "unset UPSCALED_AUTH, or serve on --host 127.0.0.1; keep it only in a network whose "
             "every machine you trust",
         )

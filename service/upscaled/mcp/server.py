@@ -88,7 +88,7 @@ class KeyGuard:
         """Guard an application by a key that is not empty.
 
         Raises:
-            ValueError: the key is empty, and would let everyone in.
+            ValueError: the key is empty, so every request would pass.
         """
         if not api_key:
             raise ValueError("an empty key guards nothing")

@@ -31,7 +31,8 @@ AuditAction = Literal[
 
 Detail = str | int | float | None
 SERVICE_ITSELF: Final = "upscaled"
-"""The actor of what no administrator did: the first key, and programs that use the state."""
+"""The actor of changes without an administrator: the keys `first` and `local` that a start makes,
+and changes by programs that use the state."""
 
 
 @dataclass(frozen=True, slots=True)

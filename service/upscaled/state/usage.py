@@ -60,7 +60,7 @@ class UsageRow:
         format: of the result, as "jpeg".
         credits: charged for it.
         device_s: seconds that the device was at work on this image.
-        answers: how many alike ones this row stands for, within a second or so.
+        answers: number of equal answers within about a second that this row stands for.
     """
 
     at_s: int
@@ -86,7 +86,7 @@ class UsageTotals:
     Attributes:
         day: UTC, in days since 1970; None where not grouped by it, as the other two.
         key_id, key_name: None of requests without a valid key; the name is the present one.
-        model: None of what no model made.
+        model: None where no model made an image.
         requests: answers over HTTP, and requests whose clients left before one.
         images: delivered, those of jobs included; `replay`s are none.
         refused, failed, left: not delivered: the request was at fault; the service was; the client

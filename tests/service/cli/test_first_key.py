@@ -137,7 +137,7 @@ def test_without_keys_every_start_says_so_and_warns_where_others_reach_it(
             assert state.keys.names() == ("local",)
         assert "No API key is needed" in text
         assert "X-API-KEY" not in text
-        assert ("whoever reaches 0.0.0.0 needs no API key" in caplog.text) is is_warned
+        assert ("requests that reach 0.0.0.0 need no API key" in caplog.text) is is_warned
 
 
 def test_a_start_with_keys_after_one_without_makes_the_first(make_settings: MakeSettings) -> None:

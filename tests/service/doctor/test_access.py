@@ -20,11 +20,11 @@ def test_loopback_alone_may_go_without_keys(make_settings: MakeSettings, host: s
 @pytest.mark.parametrize(
     ("host", "url", "found"),
     [
-        ("0.0.0.0", "", "whoever reaches 0.0.0.0 needs"),
-        ("", "", "whoever reaches 0.0.0.0 needs"),
-        ("192.168.1.5", "", "whoever reaches 192.168.1.5 needs"),
-        ("127.0.0.1", "https://upscale.example.com", "reaches upscale.example.com needs"),
-        ("::", "https://a.example", "reaches :: or a.example needs"),
+        ("0.0.0.0", "", "requests that reach 0.0.0.0 need"),
+        ("", "", "requests that reach 0.0.0.0 need"),
+        ("192.168.1.5", "", "requests that reach 192.168.1.5 need"),
+        ("127.0.0.1", "https://upscale.example.com", "reach upscale.example.com need"),
+        ("::", "https://a.example", "reach :: or a.example need"),
     ],
 )
 def test_a_service_without_keys_that_others_reach_is_a_warning(

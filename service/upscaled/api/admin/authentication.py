@@ -111,10 +111,10 @@ class AdminKeyMiddleware:
         return name
 
     def _find_name(self, secret: str) -> str | None:
-        """Return whose key it is, in a time that does not depend on which one is right.
+        """Return the name of the key's administrator, in a time that does not show which one.
 
-        An empty one is no key, though its hash may be in the settings: of a variable that was not
-        set when it was computed.
+        An empty secret is no key, though its hash may be in the settings: of a variable that was
+        not set when it was computed.
         """
         if not secret:
             return None

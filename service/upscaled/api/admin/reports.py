@@ -25,13 +25,13 @@ router = APIRouter(
 
 Since = Annotated[
     datetime | None,
-    Query(description="From when: a date or a time, UTC unless it says otherwise; else 30 days"),
+    Query(description="Start: a date or a time, in UTC without an offset; not given: 30 days ago"),
 ]
-Until = Annotated[datetime | None, Query(description="Before when; else until now")]
+Until = Annotated[datetime | None, Query(description="End, itself not included; not given: now")]
 By = Annotated[list[UsageGroup], Query(description="What to group by; may be repeated")]
 
 
-@router.get("/usage", operation_id="get_usage", summary="Who has used how much")
+@router.get("/usage", operation_id="get_usage", summary="Usage by day, key and model")
 async def get_usage(
     state: AppState,
     since: Since = None,

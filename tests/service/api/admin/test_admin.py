@@ -83,7 +83,7 @@ def test_with_a_port_of_its_own_it_is_not_at_the_service(make_service: MakeServi
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/keys"), ("POST", "/keys"), ("GET", "/no-such-path")]
 )
-def test_without_the_key_nothing_is_told(
+def test_without_the_key_nothing_is_disclosed(
     make_service: MakeService, headers: dict[str, str], method: str, path: str
 ) -> None:
     service = make_service(admin_keys=KEYS)
