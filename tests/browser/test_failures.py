@@ -117,3 +117,14 @@ def test_the_contract_s_codes_are_all_known_to_the_page(service: Service) -> Non
     words = service.get("/assets/errors.js").text
     for code in [*BY_CODE, "unknown_foreground"]:
         assert f"  {code}: [" in words
+
+
+@pytest.mark.slow
+def test_a_key_without_the_scope_is_reported_as_such(open_page: Open, service: Service) -> None:
+    key = service.state.keys.create("balance", scopes=frozenset({"credits"}))
+    playground = open_page()
+    playground.expect_console_error("status of 401")
+    playground.choose(red_picture())
+    playground.send(key)
+    assert "--scopes upscale" in playground.failure()
+    assert "does not know" not in playground.text("failure-title")

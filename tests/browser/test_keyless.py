@@ -59,18 +59,36 @@ def test_a_page_of_another_origin_is_refused(chromium: Any, open_service: Servic
     assert f"upscaled_requests_total{{{refused}}} 1.0" in metrics
 
 
-def test_a_name_that_is_made_to_lead_here_is_refused(chromium: Any, open_service: Service) -> None:
-    """DNS rebinding: to the browser the page and the service are of one origin."""
-    port = open_service.port
+@pytest.fixture
+def foreign_page(chromium: Any) -> Any:
+    """A page of a browser whose DNS leads evil.example to this machine."""
     browser = chromium.browser_type.launch(
         executable_path=shutil.which("chromium"),
         args=["--headless", "--host-resolver-rules=MAP evil.example 127.0.0.1"],
     )
-    page = browser.new_page()
-    page.goto(f"http://evil.example:{port}/healthz")
-    answer = page.evaluate("fetch('/v1/credits').then((answer) => answer.json())")
+    yield browser.new_context(reduced_motion="reduce").new_page()
     browser.close()
+
+
+def test_a_name_that_is_made_to_lead_here_is_refused(
+    foreign_page: Any, open_service: Service
+) -> None:
+    """DNS rebinding: to the browser the page and the service are of one origin."""
+    foreign_page.goto(f"http://evil.example:{open_service.port}/healthz")
+    answer = foreign_page.evaluate("fetch('/v1/credits').then((answer) => answer.json())")
     assert answer == {
         "error": "Host or Origin not allowed",
         "error_code": "invalid_auth_token",
     }
+
+
+def test_the_page_under_a_name_that_is_not_allowed_names_the_setting(
+    foreign_page: Any, open_service: Service
+) -> None:
+    playground = Playground(foreign_page, f"http://evil.example:{open_service.port}", "")
+    playground.open()
+    playground.choose(red_picture(96, 64))
+    playground.page.click("#send")
+    shown = playground.failure()
+    assert "UPSCALED_ALLOWED_HOSTS" in shown
+    assert "API key" not in shown

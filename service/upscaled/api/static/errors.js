@@ -22,6 +22,8 @@ const WORDS = {
 };
 const NO_MODEL = ["The server cannot take this model.", "Choose another model, or let the server choose."];
 const NO_ADDRESS = ["The server could not fetch the picture.", "Check the address. A server fetches nothing from inside its own network, unless its operator allows it."];
+const NO_HOST = ["The server takes no requests under this name.", "Open the page by localhost or the server's address. Its operator can allow the name by UPSCALED_ALLOWED_HOSTS."];
+const NO_SCOPE = ["This API key may not be used for this.", "The server's operator can make one with the scope: upscaled keys create NAME --scopes upscale"];
 const UNREACHABLE = ["The server did not answer.", "It may have stopped, or the connection broke. Check the network and send again."];
 const FOREIGN = ["Something between you and the server refused the request.", "A proxy in front of the server may limit the size or the time of a request. Ask its operator."];
 
@@ -38,6 +40,8 @@ export function explain({ status, code, text, requestId, retryAfterS, scale }) {
   let [title, advice] = WORDS[code] ?? (status ? FOREIGN : UNREACHABLE);
   if (text.startsWith("X-Upscale-Model")) [title, advice] = NO_MODEL;
   if (text.startsWith("image_url")) [title, advice] = NO_ADDRESS;
+  if (text.startsWith("Host or Origin")) [title, advice] = NO_HOST;
+  if (text.startsWith("API Token not allowed")) [title, advice] = NO_SCOPE;
   if (code === "resolution_too_high") advice = adviseOnSide(scale);
   if (retryAfterS) advice = `Try again in ${retryAfterS} ${retryAfterS === 1 ? "second" : "seconds"}.`;
   const details = [text && `The server says: ${text}`, code || (status && `status ${status}`), requestId && `request ${requestId}`];
