@@ -5,11 +5,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Final
 
 import typer
 
+from upscaled import __version__
 from upscaled.config import SettingsError
 
 COMMANDS: Final = (
@@ -64,7 +64,7 @@ def build_app(commands: Sequence[str] = COMMANDS) -> typer.Typer:
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        typer.echo(f"upscaled {version('upscaled')}")
+        typer.echo(f"upscaled {__version__}")
         raise typer.Exit
 
 

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Final
 
 import typer
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from upscaled import __version__
 from upscaled.doctor.finding import Finding, Status, worst_of
 
 _COLOURS: Final = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILURE: "bold red"}
@@ -66,12 +66,12 @@ def _summarise(findings: list[Finding], seconds: float) -> str:
     for status in (Status.WARNING, Status.FAILURE):
         if counts[status]:
             words.append(f"{counts[status]} {status}{'s' if counts[status] > 1 else ''}")
-    return f"\nupscaled {version('upscaled')}: {', '.join(words)}, in {seconds:.1f} s"
+    return f"\nupscaled {__version__}: {', '.join(words)}, in {seconds:.1f} s"
 
 
 def _as_json(findings: list[Finding], seconds: float) -> str:
     document = {
-        "version": version("upscaled"),
+        "version": __version__,
         "status": worst_of(findings),
         "seconds": round(seconds, 2),
         "findings": [asdict(finding) for finding in findings],

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Final
 
 import typer
 
+from upscaled import __version__
 from upscaled.cli.command_tree import PROGRAM, Command, Option, describe_commands
 
 _SECTION: Final = 1
@@ -22,7 +22,7 @@ _LITERAL: Final = re.compile(r"^\s", re.MULTILINE)
 def write_page(root: Command) -> str:
     """Return the manual page of the whole command line, in the macros man(7)."""
     leaves = [each for each in root.walk() if not each.commands]
-    title = f'.TH {PROGRAM.upper()} {_SECTION} "" "{PROGRAM} {version(PROGRAM)}" "User Commands"'
+    title = f'.TH {PROGRAM.upper()} {_SECTION} "" "{PROGRAM} {__version__}" "User Commands"'
     lines = [
         title,
         ".SH NAME",

@@ -15,12 +15,12 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from typing import Literal, Protocol
 
 import uvicorn
 from fastapi import FastAPI
 
+from upscaled import __version__
 from upscaled.api.app import create_app
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.protocol.http1 import ContractProtocol
@@ -74,7 +74,7 @@ def run_server(
     certificate = _load_certificate(settings)
     with _open_state(settings) as state:
         url = describe_url(listener, is_tls=certificate is not None)
-        _say(f"upscaled {version('upscaled')} on {url}")
+        _say(f"upscaled {__version__} on {url}")
         if state.is_new:
             _log_new_database(settings)
         if text := make_first_key(state, url, settings):
