@@ -79,7 +79,8 @@ def keep_xmp(packet: bytes, plan: MetadataPlan, gain: float) -> bytes:
     """
     if not packet or len(packet) > MAX_XMP_BYTES:
         return b""
-    with suppress(expat.ExpatError, ValueError):  # a packet that is malformed is no packet
+    # A packet that is malformed, or in an encoding that Python does not know, is no packet.
+    with suppress(expat.ExpatError, ValueError, LookupError):
         kept = _Filter(plan, gain).rewrite(packet.rstrip(b"\x00"))
         return kept if len(kept) <= MAX_XMP_BYTES else b""
     return b""

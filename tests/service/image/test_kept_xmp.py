@@ -203,6 +203,8 @@ OUTSIDE = '<!DOCTYPE r [<!ENTITY a SYSTEM "file:///etc/passwd">]>' + packet_of("
         *("<html/>", '<x:other xmlns:x="adobe:ns:meta/"/>', packet_of("") + "<more/>"),
         packet_of("<undeclared:name/>"),
         packet_of("", 'undeclared:name="1"'),
+        '<?xml version="1.0" encoding="none"?>' + packet_of(""),
+        '<?xml version="1.0" encoding="zlib"?>' + packet_of(""),
         packet_of("").encode("utf-16-le"),
         packet_of("").encode() + b"\xff",
     ],
