@@ -59,6 +59,13 @@ def test_equal_names_get_numbers(tmp_path: Path) -> None:
         ]
 
 
+def test_a_name_with_backslashes_leads_nowhere(tmp_path: Path) -> None:
+    entries = [("..\\..\\a.jpg", b"x"), ("b/.._.._a.jpg", b"y"), (".._.._A.jpg", b"z")]
+    with zipfile.ZipFile(make_zip(tmp_path, entries)) as archive:
+        names = [".._.._a.jpg", "b/.._.._a.jpg", ".._.._A (2).jpg"]
+        assert [info.orig_filename for info in archive.infolist()] == names
+
+
 def test_an_archive_of_nothing_is_one(tmp_path: Path) -> None:
     with zipfile.ZipFile(make_zip(tmp_path, [])) as archive:
         assert archive.namelist() == []

@@ -249,7 +249,7 @@ async function showResult(picture) {
 
 async function downloadAll() {
   const done = strip.pictures.filter(({ result }) => result);
-  const files = done.map(({ path, result: { name, blob } }) => ({ name: path.replace(/[^/]*$/, name), blob }));
+  const files = done.map(({ path, result: { name, blob } }) => ({ name: path.replace(/[^/]*$/, () => name), blob }));
   setText("summary", "Making the ZIP");
   try {
     const url = URL.createObjectURL(await makeZip(files));

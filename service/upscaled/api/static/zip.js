@@ -45,7 +45,8 @@ export async function makeZip(files, now = new Date()) {
   const [parts, directory, taken] = [[], [], new Set()];
   let offset = 0;
   for (const { name, blob } of files) {
-    const bytes = new TextEncoder().encode(nameApart(name, taken));
+    // Some programs take a backslash for a slash, and would unpack "..\" outside of their folder.
+    const bytes = new TextEncoder().encode(nameApart(name.replaceAll("\\", "_"), taken));
     const sizes = [[blob.size, 4], [blob.size, 4], [bytes.length, 2], NONE];
     const common = [VERSION, UTF8_NAMES, NONE, time, date, [await check(blob), 4], ...sizes];
     directory.push(pack(CENTRAL, VERSION, ...common, NONE, NONE, NONE, NONE, NONE, [offset, 4]), bytes);
