@@ -61,6 +61,8 @@ class RootFolder:
             FileRefused: it leads out of the root, is no regular file, is too large or unreadable.
         """
         resolved = self._resolve(path)
+        if resolved == self.path:  # its own parent is outside
+            raise FileRefused(f"{path} is no regular file")
         try:
             with ExitStack() as stack:
                 folder = self._open_folder(resolved.parent, stack)

@@ -126,6 +126,8 @@ class ServiceClient:
         url = self._base_url + path
         try:
             answer = await self._http.request(method, url, headers=headers, **(body or {}))
+        except UnicodeEncodeError:
+            raise ServiceRefused("a name has letters that no request can hold") from None
         except httpx2.TransportError as error:
             reason = str(error) or type(error).__name__
             raise ServiceRefused(f"{self._base_url} does not answer: {reason}") from None

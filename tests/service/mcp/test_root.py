@@ -112,6 +112,12 @@ def test_only_regular_files_are_read(root: RootFolder, folder: Path) -> None:
             root.read(path)
 
 
+@pytest.mark.parametrize("path", [".", "", "in/.."])
+def test_the_folder_itself_is_no_file(root: RootFolder, path: str) -> None:
+    with pytest.raises(FileRefused, match="is no regular file"):
+        root.read(path)
+
+
 @pytest.mark.parametrize(
     ("size_bytes", "is_taken"), [(LIMIT_BYTES, True), (LIMIT_BYTES + 1, False)]
 )

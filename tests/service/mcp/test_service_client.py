@@ -66,6 +66,14 @@ async def test_a_service_that_does_not_answer_is_named() -> None:
             await client.list_models()
 
 
+async def test_a_name_that_no_request_can_hold_is_refused() -> None:
+    async with connect("http://127.0.0.1:1", "") as client:
+        with pytest.raises(ServiceRefused, match="no request can hold"):
+            await client.upscale(PHOTO, 2, {"X-Upscale-Model": "\u00e9"})
+        with pytest.raises(ServiceRefused, match="no request can hold"):
+            await client.upscale(Picture(Path("\udcff.png"), PHOTO.data), 2, {})
+
+
 async def test_the_answer_of_a_proxy_is_its_status() -> None:
     with receive(status(502)) as proxy:
         async with connect(f"http://127.0.0.1:{proxy.port}", "key") as client:
