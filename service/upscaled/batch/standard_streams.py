@@ -143,7 +143,10 @@ class OutputStream:
         left = memoryview(data)
         try:
             while left:
-                left = left[os.write(self._fd, left) :]
+                try:
+                    left = left[os.write(self._fd, left) :]
+                except BlockingIOError:  # another program that has the pipe made it so
+                    select.select([], [self._fd], [])
         except BrokenPipeError as error:
             raise ReaderGone(f"standard output: {error.strerror}") from error
         except OSError as error:

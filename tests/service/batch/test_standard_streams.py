@@ -82,8 +82,12 @@ def test_a_writer_that_does_not_end_is_left_when_the_batch_is_over(pipe: Pipe) -
         InputPicture(pipe[0], is_over).read({"PNG"}, is_any=True)
 
 
-def test_a_result_goes_into_the_stream_whole_and_nothing_else_does(pipe: Pipe) -> None:
+@pytest.mark.parametrize("is_blocking", [True, False])
+def test_a_result_goes_into_the_stream_whole_and_nothing_else_does(
+    pipe: Pipe, is_blocking: bool
+) -> None:
     reading, writing = pipe
+    os.set_blocking(writing, is_blocking)
     data = os.urandom(1 << 20)  # more than a pipe holds
     parts: list[bytes] = []
 
