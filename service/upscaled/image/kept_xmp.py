@@ -9,6 +9,7 @@ XML, nested too deep or too large.
 XMP is specified in ISO 16684-1.
 """
 
+import re
 from contextlib import suppress
 from typing import Final
 from xml.parsers import expat
@@ -38,6 +39,9 @@ _PANORAMA: Final = f"{_GOOGLE}1.0/panorama/"
 _WGS84: Final = "http://www.w3.org/2003/01/geo/wgs84_pos#"
 _REGIONS: Final = "http://www.metadataworkinggroup.com/schemas/regions/"
 _MICROSOFT_PHOTO: Final = "http://ns.microsoft.com/photo/1.2/"
+
+# Coordinates, of whatever program: GPSLatitude, but also Latitude and LRFTargetLat of drones.
+_COORDINATE: Final = re.compile(r"(?i:^gps|latitude|longt?itude|^(lat|lon|lng)$)|[a-z](Lat|Lon)$")
 
 _ROOTS: Final = frozenset({(_META, "xmpmeta"), (_META, "xapmeta"), (_RDF, "RDF")})
 # What else is in the file: gain maps, and packets behind this one.
@@ -152,7 +156,7 @@ class _Filter:
 
     def _is_left_out(self, name: Name) -> bool:
         namespace, local = name
-        if local.lower().startswith("gps") or namespace == _WGS84:
+        if _COORDINATE.search(local) or namespace == _WGS84:
             return not self._plan.has_gps
         if namespace == _TIFF:
             return local not in _KEPT_OF_TIFF

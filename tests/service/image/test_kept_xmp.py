@@ -97,6 +97,11 @@ def test_places_are_kept_only_where_the_plan_has_them() -> None:
     [
         ("http://ns.adobe.com/exif/1.0/", "GPSLatitude"),
         ("http://www.dji.com/drone-dji/1.0/", "GpsLongtitude"),
+        ("http://www.dji.com/drone-dji/1.0/", "Latitude"),
+        ("http://www.dji.com/drone-dji/1.0/", "Longitude"),
+        ("http://www.dji.com/drone-dji/1.0/", "LRFTargetLat"),
+        ("http://www.dji.com/drone-dji/1.0/", "LRFTargetLon"),
+        ("urn:any", "lon"),
         ("urn:any", "gpsAltitude"),
         ("http://www.w3.org/2003/01/geo/wgs84_pos#", "lat"),
     ],
@@ -108,6 +113,12 @@ def test_places_in_any_namespace_and_depth_are_left_out(namespace: str, name: st
     assert kept_body(inside, declared, WITH_GPS).count(f"a:{name}") == 3
     # Under another prefix than the usual one, and as the default namespace.
     assert kept_body(f"<{name} xmlns='{namespace}'>51</{name}>") == ""
+
+
+@pytest.mark.parametrize("name", ["Flat", "Salon", "Latin", "Platform", "Longest"])
+def test_a_name_that_only_sounds_like_a_place_is_kept(name: str) -> None:
+    inside = f"<a:{name}>1</a:{name}>"
+    assert kept_body(inside, 'xmlns:a="urn:any"') == inside
 
 
 @pytest.mark.parametrize(
