@@ -84,6 +84,30 @@ def test_a_link_also_reaches_a_page_that_is_open(open_page: Open) -> None:
     assert stored(playground) == (None, "upk_other")
 
 
+def test_a_link_leaves_the_key_that_the_computer_keeps(open_page: Open) -> None:
+    playground = open_page()
+    playground.page.fill("#key", "upk_mine")
+    playground.page.check("#remember")
+    playground.page.evaluate("location.hash = '#key=upk_other'")
+    playground.page.wait_for_url(playground.url + "/")
+    assert key_shown(playground) == "upk_other"
+    assert not playground.page.is_checked("#remember")
+    assert stored(playground) == ("upk_mine", "upk_other")
+    playground.page.reload()
+    assert key_shown(playground) == "upk_other"
+    assert key_shown(open_another_tab(playground)) == "upk_mine"
+
+
+def test_a_link_with_the_kept_key_changes_nothing(open_page: Open) -> None:
+    playground = open_page()
+    playground.page.fill("#key", "upk_mine")
+    playground.page.check("#remember")
+    playground.page.evaluate("location.hash = '#key=upk_mine'")
+    playground.page.wait_for_url(playground.url + "/")
+    assert playground.page.is_checked("#remember")
+    assert stored(playground) == ("upk_mine", None)
+
+
 def test_other_fragments_stay(open_page: Open) -> None:
     playground = open_page("/#form")
     assert playground.page.url.endswith("/#form")

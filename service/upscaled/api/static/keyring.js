@@ -11,8 +11,8 @@ function takeFromAddress() {
 
 function recall() {
   try {
-    const kept = localStorage.getItem(NAME);
-    return { key: kept ?? sessionStorage.getItem(NAME) ?? "", isKept: kept !== null };
+    const [ofTab, kept] = [sessionStorage, localStorage].map((store) => store.getItem(NAME));
+    return { key: ofTab ?? kept ?? "", isKept: ofTab === null && kept !== null };
   } catch { // a browser that stores nothing
     return { key: "", isKept: false };
   }
@@ -22,6 +22,13 @@ function keep(key, isKept) {
   try {
     for (const store of [localStorage, sessionStorage]) store.removeItem(NAME);
     if (key) (isKept ? localStorage : sessionStorage).setItem(NAME, key);
+  } catch { /* as above */ }
+}
+
+function keepForTab(key) {
+  try {
+    if (key !== localStorage.getItem(NAME)) sessionStorage.setItem(NAME, key);
+    else sessionStorage.removeItem(NAME);
   } catch { /* as above */ }
 }
 
@@ -50,7 +57,8 @@ export class Keyring {
     const given = takeFromAddress();
     if (!given) return;
     this.field.value = given;
-    this.keep();
+    keepForTab(given); // a link must not replace the key that the user keeps on this computer
+    this.box.checked = recall().isKept;
     this.field.dispatchEvent(new Event("input"));
   }
 }

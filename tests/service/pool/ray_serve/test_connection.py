@@ -128,9 +128,12 @@ def test_another_number_of_replicas_restarts_no_other(server: Server, cluster: C
     before = {each.pid for each in cluster.replicas()}
     cluster.deploy(REPLICAS - 1)
     wait_until(lambda: len(cluster.replicas()) == REPLICAS - 1)
+    # Only then does the figure below speak of the replicas that are to come.
+    wait_until(lambda: read_metric(server, "workers_ready") == REPLICAS - 1)
     kept = {each.pid for each in cluster.replicas()}
     assert kept < before
     cluster.deploy()
+    wait_until(lambda: len(cluster.replicas()) == len(cluster.workers()) == REPLICAS)
     wait_until(lambda: read_metric(server, "workers_ready") == REPLICAS)
     assert kept < {each.pid for each in cluster.replicas()}
 
