@@ -8,6 +8,7 @@ _STATUS: Final = re.compile(r"status code: (\d{3} [A-Za-z -]{1,40})")
 _KIND: Final = re.compile(r"kind: (\w+)")
 _ROLE: Final = re.compile(r"/latest/(api/token|meta-data/)")
 """Paths of the address that gives a cloud's machines their role."""
+BROKEN_OFF: Final = "the connection broke off"
 _KINDS: Final = {"Connect": "no connection", "Timeout": "no answer in time"}
 
 
@@ -26,4 +27,4 @@ def describe_bucket_error(text: str) -> str:
     if "incorrectly configured region" in text:
         return "the bucket is in another region than AWS_REGION says"
     kind = _KIND.search(text)
-    return _KINDS.get(kind[1], "the connection broke off") if kind else "the request failed"
+    return _KINDS.get(kind[1], BROKEN_OFF) if kind else "the request failed"

@@ -17,7 +17,7 @@ from obstore.store import S3Store
 
 from upscaled.errors import InternalError
 from upscaled.logs import event
-from upscaled.state.bucket_errors import describe_bucket_error
+from upscaled.state.bucket_errors import BROKEN_OFF, describe_bucket_error
 from upscaled.state.folder_results import FolderResults
 from upscaled.state.results import (
     CHUNK_BYTES,
@@ -115,11 +115,21 @@ class BucketResults:
             await self._earlier.delete(file_name)
             return
         try:
-            with reporting("delete"):
-                await obstore.delete_async(self._quick, [file_name])
+            await self._delete(file_name)
         except InternalError as error:
             fields = event("result_not_deleted")
             _log.warning("a result could not be deleted: %s", error.detail, extra=fields)
+
+    async def _delete(self, file_name: str) -> None:
+        try:
+            with reporting("delete"):
+                await obstore.delete_async(self._quick, [file_name])
+        except InternalError as error:
+            if BROKEN_OFF not in str(error.detail):
+                raise
+            # obstore sends no POST again that broke off half sent; deleting twice is harmless.
+            with reporting("delete"):
+                await obstore.delete_async(self._quick, [file_name])
 
     def sweep(self) -> SweptResults:
         """Remove expired results, the oldest first, up to the first that is valid."""
