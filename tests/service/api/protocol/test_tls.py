@@ -8,7 +8,6 @@ import socket
 import ssl
 import struct
 import subprocess
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -321,13 +320,17 @@ def _is_done(client: ssl.SSLObject) -> bool:
     return True
 
 
-def test_a_refused_request_is_answered_before_its_body_is_read(
+async def test_a_refused_request_is_answered_before_its_body_is_read(
     make_service: MakeService, certificate: Certificate
 ) -> None:
     service = make_service(certificate=certificate)
-    with Connection(service, key="wrong") as connection:
-        connection.send_head("Content-Type: application/json", "Content-Length: 30000000")
-        sender = threading.Thread(target=connection.send, args=(bytes(1_000_000),))
-        sender.start()
-        connection.receive().assert_error(401, "invalid_auth_token")
-        sender.join()
+    context = certificate.client_context()
+    # Streams read and write one TLS connection at once, which threads may not.
+    reader, writer = await asyncio.open_connection(service.host, service.port, ssl=context)
+    head = "POST /v1/upscale HTTP/1.1\r\nHost: x\r\nX-API-KEY: wrong\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 30000000\r\n\r\n"
+    writer.write(head.encode() + bytes(1_000_000))
+    async with asyncio.timeout(30):
+        answer = await reader.readuntil(b'"invalid_auth_token"')
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    writer.transport.abort()
