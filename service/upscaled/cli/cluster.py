@@ -1,5 +1,6 @@
 """`upscaled cluster`: check a Ray cluster, and print what deploys replicas on one."""
 
+from math import isfinite
 from typing import Annotated, Final
 
 import typer
@@ -84,6 +85,8 @@ def manifest(
     from upscaled.pool.ray_serve.kubernetes import PodOptions, as_yaml, default_image, ray_service
     from upscaled.pool.ray_serve.options import DeploymentArguments, serve_config
 
+    if not all(isfinite(each) for each in (cpus, gpus, memory)):
+        raise fail("--cpus, --gpus and --memory must be finite", 2)
     memory_mib = round(memory * 1024)
     arguments = DeploymentArguments(
         replicas=replicas, num_cpus=cpus, num_gpus=gpus, memory_mib=memory_mib

@@ -126,34 +126,31 @@ class Keys:
         public_id = _read_id(secret)
         if public_id is None:
             raise InvalidSecret("the secret does not have the form of an API key")
+        now_s = int(self._clock())
+        insert = sa.insert(API_KEYS).values(
+            name=name,
+            public_id=public_id,
+            secret_sha256=hash_secret(secret),
+            created_at_s=now_s,
+            balance=0,
+            rate_per_s=rate.per_s,
+            rate_burst=rate.burst,
+            expires_at_s=expires_at_s,
+            scopes=write_scopes(scopes),
+        )
+        noted: dict[str, Detail] = {
+            "credits": credits,
+            "rate": rate.per_s,
+            "burst": rate.burst,
+            "expires_at_s": expires_at_s,
+            "scopes": write_scopes(scopes),
+        }
         try:
             with self._database.write() as connection:
-                insert = sa.insert(API_KEYS).values(
-                    name=name,
-                    public_id=public_id,
-                    secret_sha256=hash_secret(secret),
-                    created_at_s=int(self._clock()),
-                    balance=0,
-                    rate_per_s=rate.per_s,
-                    rate_burst=rate.burst,
-                    expires_at_s=expires_at_s,
-                    scopes=write_scopes(scopes),
-                )
                 key_id = int(connection.execute(insert.returning(API_KEYS.c.id)).scalar_one())
                 if credits:
-                    grant(connection, key_id, credits, at_s=int(self._clock()))
-                self._audit.note(
-                    connection,
-                    by,
-                    "keys create",
-                    name,
-                    key_id,
-                    credits=credits,
-                    rate=rate.per_s,
-                    burst=rate.burst,
-                    expires_at_s=expires_at_s,
-                    scopes=write_scopes(scopes),
-                )
+                    grant(connection, key_id, credits, at_s=now_s)
+                self._audit.note(connection, by, "keys create", name, key_id, **noted)
         except IntegrityError:
             raise NameTaken(f"an API key named {name} is already active") from None
         return secret

@@ -42,7 +42,15 @@ def test_the_manifest_for_kubernetes_is_a_ray_service_with_that_config_file() ->
 
 @needs_ray
 @pytest.mark.parametrize(
-    "options", [("--replicas", "0"), ("--kubernetes",), ("--kubernetes", "--gpus", "0.5")]
+    "options",
+    [
+        ("--replicas", "0"),
+        ("--kubernetes",),
+        ("--kubernetes", "--gpus", "0.5"),
+        ("--memory", "inf"),
+        ("--cpus", "inf"),
+        ("--gpus", "nan"),
+    ],
 )
 def test_what_cannot_be_deployed_is_a_wrong_call(options: tuple[str, ...]) -> None:
     done = CliRunner().invoke(build_app(["cluster"]), ["cluster", "manifest", *options])
