@@ -16,7 +16,13 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.databases import make_tables
 from tests.service.state.billing_model import Billing
@@ -27,7 +33,13 @@ from upscaled.state.errors import HoldReleased
 from upscaled.state.idempotency import RequestKey, Reservation, StoredAnswer
 from upscaled.state.job_rows import ClaimedJob, JobOrder
 from upscaled.state.ledger import Hold
-from upscaled.state.schema import IDEMPOTENCY_KEYS, JOBS, WEBHOOK_DELIVERIES
+from upscaled.state.schema import (
+    HOLDERS,
+    IDEMPOTENCY_KEYS,
+    JOBS,
+    METADATA,
+    WEBHOOK_DELIVERIES,
+)
 
 GRANTED = 6
 FRONT_ENDS = st.integers(0, 1)
@@ -55,14 +67,19 @@ class Request:
 
 
 class BillingMachine(RuleBasedStateMachine):
-    """Do the same to the database and to the model, and compare."""
+    """Do the same to the database and to the model, and compare.
 
-    def __init__(self) -> None:
+    server_url: PostgreSQL's, emptied before each run; empty: a SQLite file of each run's own.
+    """
+
+    def __init__(self, server_url: str = "") -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         make_tables(self.folder / "data")
-        self.settings = load_settings({}, data_dir=self.folder / "data")
+        self.settings = load_settings({}, data_dir=self.folder / "data", database_url=server_url)
         self.front_ends = [open_state(self.settings) for _ in range(2)]
+        if server_url:
+            _empty(self.either)
         key = self.either.keys.verify(self.either.keys.create("web", credits=GRANTED))
         assert key is not None
         self.key_id = key.id
@@ -188,12 +205,27 @@ class BillingMachine(RuleBasedStateMachine):
     def crash(self, front_end: int) -> None:
         """End a front end without a word, and start another in its place."""
         state = self.front_ends[front_end]
-        state.holder.close()  # what the kernel does to the lock of a process that is killed
+        # What the kernel does to the lock of a process that is killed, or the leader to its lease.
+        state.holder.close()
         state.database.close()
         self.front_ends[front_end] = open_state(self.settings)
-        lost = [request for request in self.requests if request.front_end == front_end]
+        lost = self._requests_of(front_end)
         self.model.lose_front_end([request.id for request in lost])
         self.requests = [request for request in self.requests if request not in lost]
+
+    @precondition(lambda self: self.settings.database_url)
+    @rule(front_end=FRONT_ENDS)
+    def be_declared_dead_in_error(self, front_end: int) -> None:
+        """End the lease of a front end that goes on, as one whose connection was cut."""
+        holder_id = self.front_ends[front_end].holder.id
+        with self.either.database.write() as connection:
+            own = sa.update(HOLDERS).where(HOLDERS.c.id == holder_id)
+            connection.execute(own.values(seen_at_s=None))
+        self.front_ends[1 - front_end].credits.release_stale()
+        self.model.lose_front_end([request.id for request in self._requests_of(front_end)])
+
+    def _requests_of(self, front_end: int) -> list[Request]:
+        return [request for request in self.requests if request.front_end == front_end]
 
     # Jobs
 
@@ -325,17 +357,35 @@ def _answer(request_id: str) -> StoredAnswer:
     return StoredAnswer(f"{request_id}.jpg", "image/jpeg", {})
 
 
-@pytest.mark.parametrize(
-    "runs", [20, pytest.param(2_000, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])]
-)
+def _empty(state: State) -> None:
+    names = ", ".join(table.name for table in METADATA.sorted_tables)
+    with state.database.write() as connection:
+        connection.execute(sa.text(f"TRUNCATE {names}"))
+
+
+def _many(runs: int) -> object:
+    return pytest.param(runs, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])
+
+
+@pytest.mark.parametrize("runs", [20, _many(2_000)])
 def test_no_order_of_steps_and_crashes_breaks_the_billing(runs: int) -> None:
-    run_state_machine_as_test(
-        BillingMachine,
-        settings=settings(
-            max_examples=runs,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            database=None,
-        ),
+    run_state_machine_as_test(BillingMachine, settings=_settings(runs))
+
+
+@pytest.mark.parametrize("runs", [3, _many(300)])
+def test_none_breaks_it_on_postgresql_either(server_url: str, runs: int) -> None:
+    class OnServer(BillingMachine):
+        def __init__(self) -> None:
+            super().__init__(server_url)
+
+    run_state_machine_as_test(OnServer, settings=_settings(runs))
+
+
+def _settings(runs: int) -> settings:
+    return settings(
+        max_examples=runs,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
     )
