@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from upscaled.api.admin.app import AdminDispatchMiddleware, create_admin_app
+from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.billing import release_pending_credits
 from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
@@ -115,6 +116,9 @@ def _build_context(
         ),
         webhook_sender=WebhookSender(settings, state, fetcher=fetcher, metrics=metrics),
         state_probe=StateProbe(state),
+        auto_choice=AutoChoiceAgreement(
+            executor, state, is_needed=state.database.is_server or bool(settings.cluster)
+        ),
         reporter=Reporter(observers),
         usage=usage,
     )
@@ -142,6 +146,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(context.job_runner.run_forever()),
         asyncio.create_task(context.webhook_sender.run_forever()),
         asyncio.create_task(context.state_probe.run_for_ever()),
+        asyncio.create_task(context.auto_choice.run_forever()),
         asyncio.create_task(release_pending_credits(context.state, context.metrics)),
         asyncio.create_task(context.usage.run_forever()),
     ]

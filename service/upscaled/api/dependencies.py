@@ -8,6 +8,7 @@ from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
+from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.keyless import refuse_foreign_page
 from upscaled.api.memory import MemoryBudget, UnsentResponses
@@ -49,6 +50,7 @@ class Context:
     webhook_sender: WebhookSender
     relay: ProgressRelay
     state_probe: StateProbe
+    auto_choice: AutoChoiceAgreement
     reporter: Reporter
     usage: UsageRecorder
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from upscaled.cli.console import fail
+from upscaled.cli.console import fail, opened_state
 from upscaled.cli.findings import print_findings
 from upscaled.config.values import require_package
 
@@ -98,6 +98,31 @@ def manifest(
         raise fail("--kubernetes needs --memory, and whole --gpus: a pod shares none", 2)
     pod = PodOptions(image or default_image(int(gpus)), cpus, memory_mib, int(gpus))
     typer.echo(as_yaml(ray_service(arguments, pod, version("ray"))), nl=False)
+
+
+@commands.command()
+def thresholds(
+    is_reset: Annotated[
+        bool,
+        typer.Option("--reset", help="Delete them: the next front end that starts writes its own."),
+    ] = False,
+) -> None:
+    """Print up to which size `auto` gives images to which model, on all machines of a database.
+
+    The first front end of a PostgreSQL or of a cluster writes them, and all others adopt them.
+    """
+    with opened_state() as state:
+        stored = state.auto_choice.read()
+        if is_reset:
+            state.auto_choice.reset()
+    if stored is None:
+        typer.echo("none are stored: the next front end that starts writes its own")
+        return
+    for scale, ladder in sorted(stored.ladders.items()):
+        typer.echo(f"x{scale}: {'; '.join(rung.describe() for rung in ladder)}")
+        typer.echo(f"    of {stored.plans.get(scale, '')}")
+    if is_reset:
+        typer.echo("deleted: the next front end that starts writes its own")
 
 
 def _require_ray() -> None:

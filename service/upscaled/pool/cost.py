@@ -7,7 +7,8 @@ kind is finished: models differ by a factor of a hundred for one pixel.
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from upscaled.config import SCALES
@@ -115,11 +116,13 @@ class CostModel:
     another model takes, in proportion to their arithmetic. Formats whose encoders begin when all
     pixels are there have an average of their own, for a pixel of the result.
 
-    ladders: by scale, what `auto` chooses from, best first, as the newest worker reported it.
+    ladders: by scale, what `auto` chooses from, best first: what all machines share, or what the
+    newest worker reported.
     """
 
     def __init__(self, store: ModelStore) -> None:
         self.ladders: dict[int, tuple[Rung, ...]] = {}
+        self._is_shared = False
         self._store = store
         self._specs: dict[str, ModelSpec] = {}
         self._measured: dict[_Kind, _Measured] = {}
@@ -130,8 +133,20 @@ class CostModel:
 
     def assume(self, ready: WorkerReady) -> None:
         """Adopt a worker's ladders, and the seconds that it measured at its start."""
-        self.ladders = {scale: tuple(ladder) for scale, ladder in ready.ladders.items()}
+        if not self._is_shared:
+            self.ladders = ready.choice.ladders
         self._at_start.update(ready.seconds_per_px)
+
+    def share(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
+        """Adopt the ladders of all machines, in place of those of this one's workers."""
+        self.ladders = dict(ladders)
+        self._is_shared = True
+
+    def bind(self, request: UpscaleRequest) -> UpscaleRequest:
+        """Return the request with the ladder that all machines share, if there is one."""
+        if not self._is_shared or request.ladder:
+            return request
+        return replace(request, ladder=self.ladders.get(request.scale, ()))
 
     def learn(
         self,
@@ -210,7 +225,7 @@ class CostModel:
 
     def choices(self, request: UpscaleRequest) -> tuple[str, str]:
         """Return the models that an image would go to if it is harmed, and if it is not."""
-        ladder = self.ladders.get(request.scale)
+        ladder = request.ladder or self.ladders.get(request.scale)
         if request.model or not ladder:
             return request.model, request.model
         px, is_deep = request.source_px, request.is_deep

@@ -5,7 +5,7 @@ interface may block, run out of memory or die. `upscaled.pool.local.LocalPool` i
 worker processes of this machine, tests with fakes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from upscaled.image.output import OutputSpec
 from upscaled.pool.stats import PoolStats
+from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
 
 OnTile = Callable[[int, int], None]
@@ -28,7 +29,8 @@ class UpscaleRequest:
     scale they give its cost. output: what its result is to be. on_tile: called as the work
     advances; it does not cross to a worker. key_id: the API key that sent it; the queue and the
     workers are shared fairly between keys. model: the one that the client names; "" for the
-    worker's own choice. source_bytes: the length of its file; 0: not known.
+    worker's own choice. source_bytes: the length of its file; 0: not known. ladder: what that
+    choice is made from, best first, where all machines share it; empty: the worker's own.
     """
 
     request_id: str
@@ -42,6 +44,7 @@ class UpscaleRequest:
     key_id: int = 0
     model: str = ""
     source_bytes: int = 0
+    ladder: tuple[Rung, ...] = ()
 
     @property
     def is_deep(self) -> bool:
@@ -93,6 +96,16 @@ class Executor(Protocol):
 
     def expect(self, request: UpscaleRequest) -> Expectation:
         """Predict how long an image will take, and which model will make it."""
+
+    async def own_choice(self) -> AutoChoice:
+        """Wait until a worker is ready, and return what `auto` would choose by on its machine.
+
+        Raises:
+            ChildUnusable: no worker can start.
+        """
+
+    def share_choice(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
+        """Have every worker choose by these ladders from now on, whatever its machine's speed."""
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image.

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -32,6 +32,7 @@ from upscaled.pool.supervisor import Supervisor
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess, WorkTookTooLong
 from upscaled.process.child import ChildUnusable
 from upscaled.process.supervision import Limits
+from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
 from upscaled_models.store import ModelStore
 
@@ -151,6 +152,14 @@ class LocalPool:
         """Predict an upscale; see `Executor.expect`."""
         return self._cost.expect(request)
 
+    async def own_choice(self) -> AutoChoice:
+        """See `Executor.own_choice`."""
+        return (await self.wait_ready()).choice
+
+    def share_choice(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
+        """See `Executor.share_choice`."""
+        self._cost.share(ladders)
+
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""
         if self._is_stopping:
@@ -158,7 +167,7 @@ class LocalPool:
             raise RateLimitExceeded(grace_s, reason="stopping", detail="stopping")
         self._admitted += 1
         try:
-            return await self._upscale_retrying(source, request)
+            return await self._upscale_retrying(source, self._cost.bind(request))
         finally:
             self._admitted -= 1
             if not self._admitted:

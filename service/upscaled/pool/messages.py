@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.stats import WorkerStats
-from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
 
 ALIVE_EVERY_S: Final = 1.0
@@ -58,7 +58,8 @@ class WorkerReady(_Message):
     """Reports that the worker has loaded its models and takes jobs. Maps have the scales as keys.
 
     models: the best model of each scale. labels: what runs it and in which precision, as "torch
-    float32". ladders: which models `auto` chooses from and for which images, best first.
+    float32". ladders: which models `auto` chooses from and for which images, best first. plans: the
+    models and settings that these follow from, whatever the machine.
     seconds_per_px: by model name, the device seconds that the worker measured for one input pixel
     of a large image. slots: how many jobs it takes at once.
     """
@@ -68,8 +69,15 @@ class WorkerReady(_Message):
     models: dict[int, str]
     labels: dict[int, str]
     ladders: dict[int, list[Rung]] = {}
+    plans: dict[int, str] = {}
     seconds_per_px: dict[str, float] = {}
     slots: int = Field(ge=1)
+
+    @property
+    def choice(self) -> AutoChoice:
+        """Return what `auto` chooses by on the worker's machine."""
+        ladders = {scale: tuple(ladder) for scale, ladder in self.ladders.items()}
+        return AutoChoice(plans=self.plans, ladders=ladders)
 
 
 class Unusable(_Message):

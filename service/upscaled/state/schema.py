@@ -120,6 +120,18 @@ HOLDERS = Table(
     METADATA,
     Column("id", Text, primary_key=True),
     Column("seen_at_s", BigInteger),
+    # The plans of `auto` that it works by: see `upscaled.state.auto_choice`.
+    Column("auto_plans", Text),
+)
+
+# One row: what `auto` chooses by on all machines, as JSON.
+AUTO_CHOICE = Table(
+    "auto_choice",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("plans", Text, nullable=False),
+    Column("ladders", Text, nullable=False),
+    Column("written_at_s", BigInteger, nullable=False),
 )
 
 # GCRA on PostgreSQL: when the allowance of each key is whole again, in nanoseconds since 1970 by

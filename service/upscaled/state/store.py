@@ -15,6 +15,7 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state.audit import AuditLog
+from upscaled.state.auto_choice import SharedAutoChoice
 from upscaled.state.clocks import Clocks, StampClock
 from upscaled.state.credits import CreditLedger
 from upscaled.state.database import Database, open_database
@@ -80,6 +81,7 @@ class State:
     job_results: Results
     rate: RateLimiter
     under_way: UnderWay
+    auto_choice: SharedAutoChoice
     database: Database
     holder: Holder
     data_dir: Path
@@ -218,6 +220,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         job_results=_open_job_results(settings, StampClock(clocks)),
         rate=_build_rate(database, settings),
         under_way=UnderWay(database, longest_request_s(settings)),
+        auto_choice=SharedAutoChoice(database, holder),
         database=database,
         holder=holder,
         data_dir=settings.data_dir,

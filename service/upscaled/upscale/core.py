@@ -53,6 +53,7 @@ class _Options:
     key_id: int | None
     on_tile: OnTile | None
     cancellation: Cancellation
+    ladder: tuple[Rung, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Core:
         on_tile: OnTile | None = None,
         cancellation: Cancellation | None = None,
         output: OutputSpec | None = None,
+        ladder: tuple[Rung, ...] = (),
     ) -> Result:
         """Decode, upscale and encode one image.
 
@@ -95,6 +97,7 @@ class Core:
             key_id: the API key whose share of the device the image uses; None: one of its own.
             output: what the result is to be, decided from the file's header; None: as the decoded
                 image asks for, and no longer than `MAX_OUTPUT_SIDE_PX`.
+            ladder: which model is for which image, in place of this machine's for the scale.
             on_tile: called with (done, total) before the first tile and after each, see
                 `TilesDone`; what it raises ends the work.
             cancellation: ends the work from another thread.
@@ -106,7 +109,7 @@ class Core:
             InternalError, EngineOutOfMemory: the network failed.
             ModelError: the file of the model cannot be used.
         """
-        options = _Options(scale, model, key_id, on_tile, cancellation or Cancellation())
+        options = _Options(scale, model, key_id, on_tile, cancellation or Cancellation(), ladder)
         self._check(options)
         started = time.perf_counter()
         image = self.decoder.decode(source, output.metadata_plan if output else None)
@@ -136,13 +139,16 @@ class Core:
                 upscaled = state.result or upscaled
         return upscaled
 
-    def choose(self, image: Image, scale: int, model: str = "") -> tuple[Rung, Harm]:
+    def choose(
+        self, image: Image, scale: int, model: str = "", ladder: tuple[Rung, ...] = ()
+    ) -> tuple[Rung, Harm]:
         """Choose what upscales an image; also return its harm, where that counts.
 
         Args:
             model: one by its name; "": the best that the image may have.
+            ladder: see `upscale`.
         """
-        ladder = self.ladders[scale]
+        ladder = ladder or self.ladders[scale]
         if model:
             spec = ModelStore(self.settings.models_dir).find(model)
             ladder = (name_rung(spec, scale, self.settings.temper),)
@@ -233,7 +239,7 @@ class Core:
         self, image: Image, output: OutputSpec, options: _Options
     ) -> Iterator[ImageStreams]:
         """Open the streams of one image: its model, and the faithful one it is tempered with."""
-        rung, harm = self.choose(image, options.scale, options.model)
+        rung, harm = self.choose(image, options.scale, options.model, options.ladder)
         run_scale = scale_to_run(image, options.scale, output)
         with ExitStack() as stack:
             engine = stack.enter_context(self.models.use(rung.model))

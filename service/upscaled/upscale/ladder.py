@@ -29,6 +29,9 @@ _HARMED_ONLY: Final = frozenset({2})
 """Scales at which a vivid network is further from the truth than the faithful one in clean
 images."""
 
+_HASH_CHARACTERS: Final = 12
+"""Enough of a SHA-256 to tell files apart that are different by mistake."""
+
 _FAITHFUL_SHARE: Final = 0.03
 """Share that the faithful network adds to the cost of a vivid one: 0.7 of 36 MFLOP for a pixel."""
 
@@ -50,6 +53,20 @@ class LadderPlan:
     def models(self) -> tuple[str, ...]:
         """Return the models that images may come to, best first, whatever their speed."""
         return (self.last.model,) if self.vivid is None else (self.vivid.name, self.last.model)
+
+    def describe(self) -> str:
+        """Describe the models with their files, and the settings, that the ladder follows from.
+
+        Front ends compare it across machines and versions: it changes only where pictures may.
+        """
+        store = ModelStore(self.settings.models_dir)
+        names = dict.fromkeys(filter(None, (*self.models, self.last.tempered_with)))
+        facts = [_name_files(store.find(name)) for name in names]
+        if self.vivid is not None or self.last.tempered_with:
+            facts.append(f"temper {self.settings.temper}")
+        if self.vivid is not None:
+            facts.append(f"within {self.settings.auto_budget_s:g} s")
+        return ", ".join(facts)
 
     def build(self, speed: Speed | None) -> tuple[Rung, ...]:
         """Return the ladder, best model first.
@@ -118,6 +135,11 @@ def name_rung(spec: ModelSpec, scale: int, temper: str) -> Rung:
     is_tempered = find_strength(temper, is_named=True) != 0 and not spec.keeps_colour
     faithful = find_faithful(find_gain(scale, spec.native_scale)) if is_tempered else ""
     return Rung(model=spec.name, tempered_with=faithful)
+
+
+def _name_files(spec: ModelSpec) -> str:
+    hashes = [spec.sha256, spec.wdn.sha256] if spec.wdn else [spec.sha256]
+    return " ".join((spec.name, *(each[:_HASH_CHARACTERS] for each in hashes)))
 
 
 def find_faithful(gain: int | None) -> str:

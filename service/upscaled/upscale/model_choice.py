@@ -53,6 +53,20 @@ class Rung(BaseModel):
         return f"{self.model}{tempered}: {'harmed, ' if self.harmed_only else ''}{size}"
 
 
+class AutoChoice(BaseModel):
+    """What `auto` chooses by, by scale.
+
+    plans: the models and settings that a ladder follows from (`LadderPlan.describe`): the same on
+    machines that may make each other's pictures. ladders: best model first; their bounds follow
+    from a machine's speed, too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plans: dict[int, str]
+    ladders: dict[int, tuple[Rung, ...]]
+
+
 def choose_rung(ladder: Sequence[Rung], px: int, *, is_harmed: bool, is_deep: bool = False) -> Rung:
     """Choose the first rung that takes an image of `px` input pixels, or the last one.
 

@@ -96,6 +96,7 @@ class JobThreads:
             job.request.scale,
             output=job.request.output,
             model=job.request.model,
+            ladder=job.request.ladder,
             key_id=job.request.key_id,
             on_tile=send_progress,
             cancellation=self.jobs.cancellation(job),

@@ -98,6 +98,7 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
 
 def _describe(core: "Core") -> WorkerReady:
     from upscaled.upscale.engines import choose_device
+    from upscaled.upscale.ladder import plan_ladder
     from upscaled.worker.jobs import count_slots
 
     models = {scale: ladder[0].model for scale, ladder in core.ladders.items()}
@@ -106,6 +107,7 @@ def _describe(core: "Core") -> WorkerReady:
         models=models,
         labels={scale: core.label(model) for scale, model in models.items()},
         ladders={scale: list(ladder) for scale, ladder in core.ladders.items()},
+        plans={scale: plan_ladder(core.settings, scale).describe() for scale in core.ladders},
         seconds_per_px=dict(core.seconds_per_px),
         slots=count_slots(core.settings),
     )

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 
 from PIL import Image
@@ -11,7 +12,7 @@ from upscaled.errors import MalformedImage
 from upscaled.image.output import OutputSpec
 from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerStats
-from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result, Timings
 
 TIMINGS = Timings(decode_s=0.002, network_s=0.25, encode_s=0.003, device_s=0.2, queue_s=0.001)
@@ -46,6 +47,8 @@ FIGURES = PoolStats(
     seconds_per_px={("upscaled-x4", 4): 1.23456e-6, ("upscaled-x2", 2): 1e-6},
 )
 
+CHOICE = AutoChoice(plans={4: "upscaled-x4 0123"}, ladders=dict(FIGURES.ladders))
+
 IDLE = replace(FIGURES, waiting=0, running=0)
 
 
@@ -57,6 +60,8 @@ class ResizingExecutor:
         self.is_started = self.is_stopped = False
         self.is_available = True
         self.tempered_with = ""
+        self.choice = CHOICE
+        self.shared: Mapping[int, tuple[Rung, ...]] = {}
 
     async def start(self) -> None:
         self.is_started = True
@@ -72,6 +77,12 @@ class ResizingExecutor:
 
     def expect(self, request: UpscaleRequest) -> Expectation:
         return Expectation(0.25, (request.model,) if request.model else ("first", "second"))
+
+    async def own_choice(self) -> AutoChoice:
+        return self.choice
+
+    def share_choice(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
+        self.shared = ladders
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         self.requests.append(request)

@@ -41,6 +41,24 @@ def make_warm() -> CostModel:
     return make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4=X4_S, upscaled_x2=X2_S)
 
 
+def test_a_shared_ladder_replaces_the_worker_s_and_goes_with_the_request() -> None:
+    cost = make_warm()
+    work = of(250_000)
+    assert cost.bind(work) == work
+    cost.share({4: (Rung(model=FAST),)})
+    assert cost.bind(work).ladder == (Rung(model=FAST),)
+    assert cost.choices(work) == (FAST, FAST)
+    cost.assume(make_ready({4: LADDER}, {}))
+    assert cost.ladders == {4: (Rung(model=FAST),)}
+
+
+def test_a_request_that_brings_a_ladder_is_estimated_and_sent_on_by_it() -> None:
+    cost, work = make_warm(), replace(of(10_000), ladder=(Rung(model=FAST),))
+    assert cost.choices(work) == (FAST, FAST)
+    cost.share({4: tuple(LADDER)})
+    assert cost.bind(work) == work
+
+
 def encoded_as(form: str, work: UpscaleRequest) -> UpscaleRequest:
     return replace(work, output=replace(work.output, format=form))
 

@@ -11,6 +11,7 @@ from upscaled.errors import InvalidParameter
 from upscaled.upscale import ladder
 from upscaled.upscale.cancellation import Cancellation, Cancelled
 from upscaled.upscale.core import Core
+from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.opening import open_core
 from upscaled_models.errors import UnknownModel
 
@@ -34,6 +35,15 @@ def test_any_model_that_is_here_can_be_named(core: Core) -> None:
     for absent in ("realesrgan-x2plus", "nonsense", "../upscaled-x4"):
         with pytest.raises(InvalidParameter, match="no model"):
             core.upscale(source, 2, model=absent)
+
+
+def test_a_ladder_that_comes_with_an_image_replaces_the_machine_s_own(core: Core) -> None:
+    source = save(picture(24, 32), "PNG")
+    assert core.upscale(source, 2).model == "upscaled-x2"
+    ladder = (Rung(model="upscaled-x4", most_px=24 * 32), Rung(model="upscaled-x2"))
+    assert core.upscale(source, 2, ladder=ladder).model == "upscaled-x4"
+    larger = save(picture(24, 33), "PNG")
+    assert core.upscale(larger, 2, ladder=ladder).model == "upscaled-x2"
 
 
 def test_work_is_cancelled_before_it_begins_and_at_each_tile(core: Core) -> None:

@@ -160,3 +160,15 @@ def test_the_bound_is_the_largest_square_whose_windows_fit_the_budget(
     assert takes_s(side_px) <= budget_s < takes_s(side_px + 1)
     assert largest_px(s_per_px, takes_s(LARGEST_SIDE_PX), tiling) is None
     assert largest_px(1.0, 0.5, tiling) == 0
+
+
+def test_a_plan_names_what_a_picture_depends_on_and_not_the_speed(tmp_path: Path) -> None:
+    """Front ends of several versions compare it: it must not change where pictures do not."""
+    settings = settings_with(tmp_path, X4PLUS)
+    plan, store = plan_ladder(settings, 4).describe(), ModelStore(settings.models_dir)
+    large, small = (store.find(name).sha256[:12] for name in (X4PLUS, "upscaled-x4"))
+    assert plan == f"{X4PLUS} {large}, upscaled-x4 {small}, temper auto, within 10 s"
+    for change in ({"temper": "off"}, {"auto_budget_s": 5}, {"model_x4": X4PLUS}):
+        assert plan_ladder(settings.model_copy(update=change), 4).describe() != plan
+    named = settings.model_copy(update={"model_x4": X4PLUS, "auto_budget_s": 5})
+    assert plan_ladder(named, 4).describe() == f"{X4PLUS} {large}"

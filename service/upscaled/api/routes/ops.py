@@ -94,4 +94,4 @@ def find_trouble(context: Context) -> str:
         return "no worker is ready"
     if not context.budget.has_room_for_new_key(context.settings.max_file_bytes):
         return "no memory is left for a further upload"
-    return context.state_probe.trouble
+    return context.state_probe.trouble or context.auto_choice.trouble

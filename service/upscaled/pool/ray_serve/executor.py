@@ -7,6 +7,7 @@ its images go to another one. An image under which two workers died alone is not
 import asyncio
 import logging
 import math
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from itertools import count
@@ -40,6 +41,7 @@ from upscaled.pool.ray_serve.messages import (
     decode_from_replica,
 )
 from upscaled.pool.stats import PoolStats
+from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
 from upscaled_models.store import ModelStore
 
@@ -132,6 +134,14 @@ class RayPool:
             self._watching.cancel()
         await self._replicas.stop()
 
+    async def own_choice(self) -> AutoChoice:
+        """See `Executor.own_choice`."""
+        return (await self.wait_ready()).choice
+
+    def share_choice(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
+        """See `Executor.share_choice`."""
+        self._cost.share(ladders)
+
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""
         if self._is_stopping:
@@ -142,7 +152,7 @@ class RayPool:
         number = next(self._numbers)
         self._in_flight[number] = request
         try:
-            return await self._upscale_replaying(source, request)
+            return await self._upscale_replaying(source, self._cost.bind(request))
         finally:
             del self._in_flight[number]
             if not self._in_flight:

@@ -52,6 +52,7 @@ def find_difference(reports: Sequence[ReplicaReport]) -> str:
         if one.hashes != other.hashes:
             differing = sorted(dict(one.hashes.items() ^ other.hashes.items()))
             return f"replicas have different files of {', '.join(differing)}"
-        if one.ready.ladders != other.ready.ladders:
-            return "replicas have different models for auto, or take them up to other sizes"
+        for scale, plan in one.ready.plans.items():
+            if plan != (others := other.ready.plans.get(scale, "")):
+                return f"at x{scale} replicas have different choices for auto: {plan}; {others}"
     return ""

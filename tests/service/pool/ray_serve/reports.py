@@ -15,6 +15,7 @@ def report(
     sha256: str = "a" * 64,
     most_px: int | None = None,
     seconds_per_px: float = 1e-6,
+    plan: str = "upscaled-x4 0123",
 ) -> ReplicaReport:
     """The report of a replica with one worker that has upscaled three batches."""
     return ReplicaReport(
@@ -25,6 +26,7 @@ def report(
             models={4: MODEL},
             labels={4: "torch float32"},
             ladders={4: [Rung(model=MODEL, most_px=most_px)]},
+            plans={4: plan},
             seconds_per_px={MODEL: seconds_per_px},
             slots=4,
         ),

@@ -13,7 +13,16 @@ from tests.service.pool.pools import request, until
 from tests.service.pool.ray_serve.reports import report
 from upscaled.config import load_settings
 from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded
-from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused
+from upscaled.pool.messages import (
+    Alive,
+    Done,
+    Failed,
+    JobProgress,
+    JobRefused,
+    ToWorker,
+    WorkerJob,
+    decode_to_worker,
+)
 from upscaled.pool.ray_serve import executor
 from upscaled.pool.ray_serve.executor import MAX_REPLAYS, RayPool
 from upscaled.pool.ray_serve.messages import (
@@ -24,6 +33,7 @@ from upscaled.pool.ray_serve.messages import (
     ReplicaReport,
     frame,
 )
+from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result
 
 Step = ReplicaMessage | Exception | float
@@ -43,6 +53,7 @@ class FakeReplicas:
         self.reporting = reports
         self.calls = 0
         self.cancelled = 0
+        self.jobs: list[ToWorker] = []
         self.is_stopped = False
 
     async def start(self) -> None:
@@ -59,6 +70,7 @@ class FakeReplicas:
     async def upscale(self, job: bytes, source: bytes) -> AsyncGenerator[tuple[bytes, bytes], None]:
         script = self.scripts[min(self.calls, len(self.scripts) - 1)]
         self.calls += 1
+        self.jobs.append(decode_to_worker(job))
         try:
             for step in script:
                 if isinstance(step, Exception):
@@ -215,7 +227,7 @@ async def test_it_is_ready_while_a_replica_takes_images() -> None:
         assert pool.stats().workers_ready == 0
 
 
-@pytest.mark.parametrize("other", [{"sha256": "b" * 64}, {"most_px": 10_000}])
+@pytest.mark.parametrize("other", [{"sha256": "b" * 64}, {"plan": "other ffff"}])
 async def test_it_is_not_ready_while_replicas_would_make_different_pictures(
     other: dict[str, Any],
 ) -> None:
@@ -223,6 +235,20 @@ async def test_it_is_not_ready_while_replicas_would_make_different_pictures(
         assert not pool.is_ready()
         replicas.reporting = [report("a")]
         await until(pool.is_ready)
+
+
+async def test_images_are_sent_with_the_shared_ladder_whatever_a_replica_would_choose() -> None:
+    shared = {4: (Rung(model="upscaled-x4"),)}
+    async with pool_of([DONE], reports=[report("a"), report("b", most_px=1)]) as (pool, replicas):
+        assert pool.is_ready()
+        own = await pool.own_choice()
+        assert own.plans == report().ready.plans
+        pool.share_choice(shared)
+        await pool.upscale(b"", request(scale=4))
+    [job] = replicas.jobs
+    assert isinstance(job, WorkerJob)
+    assert job.request.ladder == shared[4]
+    assert pool.stats().ladders == shared
 
 
 async def test_it_is_not_ready_while_a_replica_is_of_another_version() -> None:

@@ -15,7 +15,11 @@ def test_no_replica_gives_figures_of_nothing() -> None:
     assert add_reports((), (), {}, {}).workers_ready == 0
 
 
-def test_a_difference_of_files_and_of_the_sizes_for_auto_is_found() -> None:
+def test_a_difference_of_files_and_of_the_models_for_auto_is_found() -> None:
     assert find_difference([]) == find_difference([report("a"), report("b")]) == ""
     assert MODEL in find_difference([report("a"), report("b"), report("c", sha256="b" * 64)])
-    assert "auto" in find_difference([report("a"), report("b", most_px=100)])
+    assert "auto" in find_difference([report("a"), report("b", plan="upscaled-x4 ffff")])
+
+
+def test_machines_of_other_speed_are_no_difference() -> None:
+    assert find_difference([report("a"), report("b", most_px=100)]) == ""

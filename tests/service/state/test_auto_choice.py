@@ -1,0 +1,88 @@
+"""What `auto` chooses by is written once, and replaced only where no front end works by it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.service.state.conftest import MakeSettings
+from upscaled.state import State, open_state
+from upscaled.state.lease import DEAD_AFTER_S
+from upscaled.state.schema import HOLDERS
+from upscaled.upscale.model_choice import AutoChoice, Rung
+
+
+def choice(plan: str = "large 0123, small 4567", most_px: int = 1000) -> AutoChoice:
+    ladder = (Rung(model="large", most_px=most_px, most_deep_px=10), Rung(model="small"))
+    return AutoChoice(plans={4: plan, 2: "small 4567"}, ladders={2: ladder[1:], 4: ladder})
+
+
+@pytest.fixture
+def pair(
+    server_url: str, make_settings: MakeSettings, tmp_path: Path
+) -> Iterator[tuple[State, State]]:
+    """Two front ends of one PostgreSQL."""
+    settings = make_settings(database_url=server_url)
+    folders = [settings.model_copy(update={"data_dir": tmp_path / name}) for name in "ab"]
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(open_state(each)) for each in folders)
+        yield first, second
+
+
+def test_the_first_front_end_writes_and_the_second_one_gets_that(
+    pair: tuple[State, State],
+) -> None:
+    first, second = (state.auto_choice for state in pair)
+    assert second.read() is None
+    assert first.settle(choice(most_px=1000)) == choice(most_px=1000)
+    assert second.settle(choice(most_px=7)) == second.read() == choice(most_px=1000)
+
+
+def test_other_models_replace_no_choice_that_a_living_front_end_works_by(
+    pair: tuple[State, State],
+) -> None:
+    first, second = pair
+    first.auto_choice.settle(choice())
+    assert second.auto_choice.settle(choice("other 89ab")) == choice()
+    first.holder.close()
+    assert second.auto_choice.settle(choice("other 89ab")) == choice("other 89ab")
+
+
+def test_a_front_end_whose_lease_has_ended_holds_nothing_up(pair: tuple[State, State]) -> None:
+    first, second = pair
+    first.auto_choice.settle(choice())
+    with second.database.write() as connection:
+        aged = HOLDERS.c.seen_at_s - DEAD_AFTER_S - 1
+        connection.execute(
+            sa.update(HOLDERS).where(HOLDERS.c.id == first.holder.id).values(seen_at_s=aged)
+        )
+    assert second.auto_choice.settle(choice("other 89ab")) == choice("other 89ab")
+
+
+def test_a_front_end_that_confirms_under_a_new_lease_still_counts(
+    pair: tuple[State, State],
+) -> None:
+    first, second = pair
+    first.auto_choice.settle(choice())
+    first.holder.close()  # its id is another one from now on
+    assert first.auto_choice.confirm(choice()) == choice()
+    assert second.auto_choice.settle(choice("other 89ab")) == choice()
+
+
+def test_a_reset_leaves_writing_to_the_next_that_settles(pair: tuple[State, State]) -> None:
+    first, second = (state.auto_choice for state in pair)
+    first.settle(choice(most_px=1000))
+    assert second.reset()
+    assert not second.reset()
+    assert first.confirm(choice(most_px=1000)) is None
+    second.settle(choice(most_px=7))
+    assert first.confirm(choice(most_px=1000)) == choice(most_px=7)
+
+
+def test_on_sqlite_the_one_front_end_writes_its_own(state: State) -> None:
+    state.auto_choice.settle(choice())
+    assert state.auto_choice.settle(choice(most_px=7)) == choice()
+    assert state.auto_choice.settle(choice("other 89ab")) == state.auto_choice.read()
+    assert state.auto_choice.read() == choice("other 89ab")
