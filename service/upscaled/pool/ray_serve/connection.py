@@ -96,7 +96,10 @@ class RayConnection:
             raise ReplicaLost(self._last_trouble or "not connected")
         try:
             asked = self._generation.handle.broadcast("report")
-            answers = await asked.results_async(timeout_s=_REPORTS_WITHIN_S, return_exceptions=True)
+            # `results_async` has no report at all where one replica is silent.
+            answers = await asyncio.to_thread(
+                asked.results, timeout_s=_REPORTS_WITHIN_S, return_exceptions=True
+            )
         except (RayError, RayServeException, TimeoutError) as error:
             raise ReplicaLost(_first_line(error)) from None
         return [answer for answer in answers if isinstance(answer, bytes)]

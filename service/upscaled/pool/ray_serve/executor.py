@@ -53,7 +53,8 @@ _SILENCE_S: Final = 5.0
 
 _FIRST_ANSWER_S: Final = 60.0
 """Longest wait for a replica's first answer: a new controller takes up to 20 s, a node that starts
-a replica longer."""
+a replica longer. Where replicas are there, an image is sent anew meanwhile, first after
+`_SILENCE_S`: the one it went to hangs or is cut off, which the cluster notices much later."""
 
 _REPORTS_EVERY_S: Final = 2.0
 
@@ -67,6 +68,10 @@ _PASSING_REASONS: Final = frozenset({"starting", "stopping"})
 """Refusals of one replica that another one does not share."""
 
 _log = logging.getLogger(__name__)
+
+
+class _NoAnswer(ReplicaLost):
+    """A replica did not even say that it has the image."""
 
 
 class RayPool:
@@ -182,18 +187,35 @@ class RayPool:
         raise InternalError(detail=f"replicas were lost under it {1 + MAX_REPLAYS} times")
 
     async def _upscale_once(self, source: bytes, request: UpscaleRequest) -> Result:
+        """Upscale on the first replica that answers at all; nothing was begun on the others."""
+        clock = asyncio.get_running_loop().time
+        give_up_at, wait_s = clock() + _FIRST_ANSWER_S, _SILENCE_S
+        while True:
+            rest_s = give_up_at - clock()
+            limit_s = min(wait_s, rest_s) if self._reports else rest_s
+            try:
+                return await self._call_replica(source, request, limit_s)
+            except _NoAnswer as error:
+                if clock() >= give_up_at:
+                    raise
+                fields = event("replica_silent", request_id=request.request_id)
+                _log.warning("an image is sent anew: %s", error, extra=fields)
+                wait_s *= 2  # a cluster that is merely slow answers the later ones
+
+    async def _call_replica(self, source: bytes, request: UpscaleRequest, limit_s: float) -> Result:
+        """Have one replica upscale; its first answer is due within `limit_s`."""
         job = encode(WorkerJob(job=ONLY_JOB, request=request))
-        limit_s = _FIRST_ANSWER_S
+        silence: type[ReplicaLost] = _NoAnswer
         async with aclosing(self._replicas.upscale(job, source)) as answers:
             while True:
                 try:
                     async with asyncio.timeout(limit_s):
                         header, data = await anext(answers)
                 except TimeoutError:
-                    raise ReplicaLost(f"silent for {limit_s:g} s") from None
+                    raise silence(f"silent for {limit_s:.3g} s") from None
                 except StopAsyncIteration:
                     raise ReplicaLost("ended without an answer") from None
-                limit_s = _SILENCE_S
+                limit_s, silence = _SILENCE_S, ReplicaLost
                 result = self._handle(header, data, request)
                 if result:
                     return result

@@ -145,6 +145,26 @@ async def test_an_image_is_sent_again_where_nothing_answers_at_all() -> None:
     assert replicas.calls == 2
 
 
+async def test_an_image_is_sent_anew_long_before_a_hanging_replica_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor, "_SILENCE_S", 0.01)
+    monkeypatch.setattr(executor, "_FIRST_ANSWER_S", FOR_EVER_S)
+    hanging: list[list[Step]] = [[FOR_EVER_S]] * (2 + MAX_REPLAYS)
+    async with pool_of(*hanging, [DONE]) as (pool, replicas):
+        await pool.upscale(b"", request())
+    assert replicas.calls == len(hanging) + 1  # it began on none of them: no replay
+
+
+async def test_an_image_is_not_sent_anew_while_no_replica_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor, "_SILENCE_S", 0.01)
+    async with pool_of([0.1, DONE], reports=[]) as (pool, replicas):
+        await pool.upscale(b"", request())
+    assert replicas.calls == 1
+
+
 async def test_an_image_under_which_replicas_die_is_given_up_at_last() -> None:
     async with pool_of([ALIVE, ReplicaLost("it died")]) as (pool, replicas):
         with pytest.raises(InternalError, match="lost under it"):

@@ -1,0 +1,59 @@
+"""Reports of replicas come in although one of them is silent; no cluster is started."""
+
+import asyncio
+import time
+from importlib.util import find_spec
+
+import pytest
+
+from upscaled.pool.ray_serve.options import RECONNECT_TIMEOUT
+
+pytestmark = [
+    pytest.mark.skipif(
+        find_spec("ray") is None, reason="ray is not installed (requirements-cluster.lock)"
+    ),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of ray, as it is loaded
+]
+
+
+class Silent:
+    """What Ray has of a replica that does not answer."""
+
+    def get(self, timeout_s: float) -> bytes:
+        time.sleep(timeout_s)
+        raise TimeoutError
+
+    async def get_async(self) -> bytes:
+        await asyncio.sleep(1000)
+        raise AssertionError
+
+
+class Answering:
+    """What Ray has of a replica that answers at once."""
+
+    def get(self, timeout_s: float) -> bytes:
+        return b"report"
+
+    async def get_async(self) -> bytes:
+        return b"report"
+
+
+async def test_a_silent_replica_keeps_back_no_others_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(RECONNECT_TIMEOUT, "3600")  # the import would set it for all tests
+    from ray.serve.handle import DeploymentBroadcastResponse
+
+    from upscaled.pool.ray_serve import connection
+
+    async def ask() -> list[Silent | Answering]:
+        return [Answering(), Silent(), Answering()]
+
+    class Handle:
+        def broadcast(self, _: str) -> DeploymentBroadcastResponse:
+            return DeploymentBroadcastResponse(ask(), asyncio.get_running_loop())
+
+    monkeypatch.setattr(connection, "_REPORTS_WITHIN_S", 0.2)
+    replicas = connection.RayConnection()
+    replicas._generation = connection._Generation(None, Handle())
+    assert await replicas.reports() == [b"report", b"report"]
