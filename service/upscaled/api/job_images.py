@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from upscaled.api.cancellation import run_to_end
 from upscaled.api.memory import MemoryBudget, Share
+from upscaled.api.result_storing import order_storing, store_result
 from upscaled.api.source import build_request, fetch_source, read_checked_header
 from upscaled.config import Settings
 from upscaled.errors import InternalError
@@ -95,8 +95,7 @@ class JobImages:
             header = await read_checked_header(source, job.order.scale, self._settings)
             result = await self._compute(job, source, header, tiles)
         with _reporting_store():
-            storing = results.store(result.data, result.media_type)
-            file_name = await run_to_end(storing, results.delete)
+            file_name = await store_result(result, results)
         return JobImage(result, file_name, len(source), _describe(header, result))
 
     async def _compute(self, job: StoredJob, source: bytes, header: Header, tiles: Tiles) -> Result:
@@ -111,6 +110,7 @@ class JobImages:
             on_tile=tiles.note,
             source_bytes=len(source),
         )
+        request = order_storing(request, self._state.job_results, self._settings)
         self.at_executor += 1
         try:
             return await self._executor.upscale(source, request)

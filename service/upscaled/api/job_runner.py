@@ -252,7 +252,7 @@ class JobRunner:
                 job,
                 "succeeded",
                 model=result.model,
-                result_bytes=len(result.data),
+                result_bytes=result.size_bytes,
                 seconds=round(time.monotonic() - begun_s, 3),
             )
         else:

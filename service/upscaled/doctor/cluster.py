@@ -53,6 +53,7 @@ def check_cluster(report: ClusterReport) -> list[Finding]:
         _check_usage(seen),
         *_check_serve(report),
         *_check_replicas(report),
+        *_check_results(report),
     ]
 
 
@@ -177,10 +178,26 @@ def _check_replicas(report: ClusterReport) -> list[Finding]:
         advice = "the same models on all nodes, models by name, or UPSCALED_AUTO_BUDGET_S=0"
         return [failure("replicas", difference, advice)]
     taking = sum(replica.accepts for replica in report.replicas)
-    found = f"{taking} of {len(report.replicas)} take images, with the same models and sizes"
+    found = f"{taking} of {len(report.replicas)} take images, with the same models"
     if taking < len(report.replicas):
         return [warning("replicas", found, "wait until the others have started; see their logs")]
     return [ok("replicas", found)]
+
+
+def _check_results(report: ClusterReport) -> list[Finding]:
+    """Say whether replicas store results themselves; where none names a bucket, nothing."""
+    urls = {replica.results_url for replica in report.replicas}
+    if not any(urls):
+        return []
+    if len(urls) > 1:
+        advice = "the same UPSCALED_RESULTS_URL on all nodes and front ends, before ray start"
+        return [warning("results", "replicas name different buckets", advice)]
+    for replica in report.replicas:
+        if replica.results_trouble:
+            found = f"a replica leaves them to the front ends: {replica.results_trouble}"
+            advice = "the bucket's credentials (AWS_ACCESS_KEY_ID ...) in each node's environment"
+            return [warning("results", found, advice)]
+    return [ok("results", "replicas store them in the bucket themselves")]
 
 
 def _describe(seen: Seen, read: Callable[[NodeFacts], str]) -> str:

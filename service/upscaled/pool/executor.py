@@ -22,6 +22,21 @@ where the image is begun anew. It must neither block nor raise."""
 
 
 @dataclass(frozen=True, slots=True)
+class StoreOrder:
+    """Order to store a result where it is made, so that its bytes need not come back.
+
+    url, endpoint: the place of results and the bucket's server, as `BucketResults` has them.
+    file_name: a new name, the same when the image is sent again; only this request knows it.
+    within_s: after so long the result is not stored under it: its lifetime has begun.
+    """
+
+    url: str
+    endpoint: str
+    file_name: str
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class UpscaleRequest:
     """Request to upscale one image, with what the queue needs to know of it.
 
@@ -30,7 +45,8 @@ class UpscaleRequest:
     advances; it does not cross to a worker. key_id: the API key that sent it; the queue and the
     workers are shared fairly between keys. model: the one that the client names; "" for the
     worker's own choice. source_bytes: the length of its file; 0: not known. ladder: what that
-    choice is made from, best first, where all machines share it; empty: the worker's own.
+    choice is made from, best first, where all machines share it; empty: the worker's own. store: a
+    replica that can stores the result itself; it never crosses to a worker.
     """
 
     request_id: str
@@ -45,6 +61,7 @@ class UpscaleRequest:
     model: str = ""
     source_bytes: int = 0
     ladder: tuple[Rung, ...] = ()
+    store: StoreOrder | None = None
 
     @property
     def is_deep(self) -> bool:

@@ -167,7 +167,9 @@ class LocalPool:
             raise RateLimitExceeded(grace_s, reason="stopping", detail="stopping")
         self._admitted += 1
         try:
-            return await self._upscale_retrying(source, self._cost.bind(request))
+            return await self._upscale_retrying(
+                source, replace(self._cost.bind(request), store=None)
+            )
         finally:
             self._admitted -= 1
             if not self._admitted:

@@ -17,13 +17,9 @@ from obstore.exceptions import (
     PreconditionError,
 )
 
-from upscaled.state.bucket_errors import describe_bucket_error
-from upscaled.state.bucket_results import (
-    ANSWER_WITHIN_S,
-    LISTED_AT_ONCE,
-    SLOWEST_BYTES_PER_S,
-    connect,
-)
+from upscaled.bucket.client import ANSWER_WITHIN_S, SLOWEST_BYTES_PER_S, connect
+from upscaled.bucket.failures import describe_bucket_error
+from upscaled.state.bucket_results import LISTED_AT_ONCE
 
 _NOTE: Final = "upscaled"
 """The metadata `x-amz-meta-upscaled` of an object."""

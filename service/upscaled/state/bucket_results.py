@@ -6,18 +6,18 @@ import os
 import re
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import S3Store
+from obstore.exceptions import AlreadyExistsError
 
+from upscaled.bucket.client import ANSWER_WITHIN_S, connect, create_result, reporting
+from upscaled.bucket.failures import BROKEN_OFF
 from upscaled.errors import InternalError
 from upscaled.logs import event
-from upscaled.state.bucket_errors import BROKEN_OFF, describe_bucket_error
 from upscaled.state.folder_results import FolderResults
 from upscaled.state.results import (
     CHUNK_BYTES,
@@ -26,6 +26,7 @@ from upscaled.state.results import (
     MEDIA_TYPES,
     TRIAL_BYTES,
     OpenedResult,
+    ReservedName,
     StoredResult,
     SweptResults,
 )
@@ -33,10 +34,9 @@ from upscaled.state.results import (
 if TYPE_CHECKING:
     from obstore import GetResult
 
-ANSWER_WITHIN_S: Final = 10.0
-"""For a small request with its retries, and for each piece of a result that is read."""
-SLOWEST_BYTES_PER_S: Final = 1_000_000
-"""Storing a result may take so much longer: 100 MB nearly two minutes."""
+_LONGEST_AHEAD_S: Final = 120.0
+_AHEAD_SHARE: Final = 0.05
+"""How much longer than others a result may live whose name was chosen before it was made."""
 LISTED_AT_ONCE: Final = 1000
 """Names that S3 lists and deletes in one request."""
 _UUID7: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -71,12 +71,18 @@ class BucketResults:
         self._bulk = connect(url, endpoint, timedelta(days=1))
         self._quick = connect(url, endpoint, timedelta(seconds=ANSWER_WITHIN_S))
 
+    def reserve(self, media_type: str) -> ReservedName:
+        """Return a new name, under which a replica may put a result into the bucket.
+
+        It is of a moment to come: what is made until then lives no shorter than others.
+        """
+        ahead_s = min(_LONGEST_AHEAD_S, _AHEAD_SHARE * self.ttl_s)
+        return ReservedName(make_name(self.clock.now_s() + ahead_s, media_type), ahead_s / 2)
+
     async def store(self, data: bytes, media_type: str) -> str:
         """Put a result into the bucket by one request, and return its name."""
         file_name = make_name(self.clock.now_s(), media_type)
-        with reporting("store"):
-            async with asyncio.timeout(ANSWER_WITHIN_S + len(data) / SLOWEST_BYTES_PER_S):
-                await self._put(file_name, data)
+        await create_result(self._bulk, file_name, data, media_type)
         return file_name
 
     async def find(self, file_name: str) -> StoredResult | None:
@@ -179,32 +185,6 @@ class BucketResults:
     def _create(self, file_name: str, data: bytes) -> None:
         obstore.put(self._quick, file_name, data, mode="create", use_multipart=False)
 
-    async def _put(self, file_name: str, data: bytes) -> None:
-        """Create an object, by a second request where the answer to the first was lost.
-
-        obstore repeats what the server refused for the moment, and not what it may have done.
-        """
-        attributes = {
-            "Content-Type": MEDIA_TYPES[file_name.rpartition(".")[2]],
-            "Cache-Control": "private, no-store",
-        }
-        for is_last in (False, True):
-            try:
-                await obstore.put_async(
-                    self._bulk,
-                    file_name,
-                    data,
-                    attributes=attributes,
-                    mode="create",
-                    use_multipart=False,
-                )
-                return
-            except AlreadyExistsError:  # by a request of ours whose answer was lost
-                return
-            except BaseError:
-                if is_last:
-                    raise
-
     def _is_valid(self, file_name: str) -> bool:
         return _FILE_NAME.fullmatch(file_name) is not None and self._expires_in_s(file_name) > 0
 
@@ -225,43 +205,6 @@ def make_name(created_at_s: float, media_type: str) -> str:
 def read_creation_s(file_name: str) -> float:
     """Return the time that a file name begins with, in seconds since 1970."""
     return int(file_name[:13].replace("-", ""), 16) / 1000
-
-
-def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
-    """Return a client with the credentials and region of AWS's own variables, or of the machine."""
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    return S3Store(
-        bucket,
-        prefix=prefix.strip("/") or None,
-        client_options={
-            "timeout": timeout,
-            "connect_timeout": timedelta(seconds=3),
-            **({"allow_http": True} if endpoint.startswith("http://") else {}),
-        },
-        retry_config={
-            "max_retries": 4,
-            "retry_timeout": timedelta(seconds=ANSWER_WITHIN_S),
-            "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
-                "max_backoff": timedelta(seconds=2),
-                "base": 2,
-            },
-        },
-        # This key wins over AWS_ENDPOINT_URL_S3, which wins over the plain one.
-        config={"aws_endpoint_url_s3": endpoint} if endpoint else {},
-    )
-
-
-@contextmanager
-def reporting(verb: str, what: str = "a result") -> Iterator[None]:
-    """Turn failures of the bucket into errors that hold neither a result's name nor a key."""
-    try:
-        yield
-    except TimeoutError:
-        raise InternalError(detail=f"cannot {verb} {what}: no answer in time") from None
-    except (BaseError, OSError, ValueError) as error:
-        reason = describe_bucket_error(str(error))
-        raise InternalError(detail=f"cannot {verb} {what}: {reason}") from None
 
 
 async def _read(answer: "GetResult") -> AsyncIterator[bytes]:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import obstore
 
+from upscaled.bucket.client import ANSWER_WITHIN_S, SLOWEST_BYTES_PER_S, connect, reporting
 from upscaled.errors import InternalError
-from upscaled.state.bucket_results import ANSWER_WITHIN_S, SLOWEST_BYTES_PER_S, connect, reporting
 from upscaled.state.job_sources import UNCLAIMED_S, FolderSources
 
 

@@ -46,6 +46,10 @@ class FolderResults:
         self.ttl_s = ttl_s
         self.clock = clock
 
+    def reserve(self, media_type: str) -> None:
+        """Return None: no other process puts results into the folder."""
+        return None
+
     async def store(self, data: bytes, media_type: str) -> str:
         """Write a result as a file, whole or not at all, and return the file's name."""
         file_name = f"{uuid.uuid4()}.{EXTENSIONS[media_type]}"

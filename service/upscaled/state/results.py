@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from upscaled.image.formats.table import ENCODED
 from upscaled.state.clocks import StampClock
@@ -24,6 +24,16 @@ class StoredResult:
     media_type: str
     size_bytes: int
     expires_in_s: float
+
+
+class ReservedName(NamedTuple):
+    """A name for a result that is still to be made, and the seconds in which that has to be.
+
+    Its lifetime begins when they have passed twice: an image may be sent to a second replica.
+    """
+
+    file_name: str
+    within_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,9 @@ class Results(Protocol):
     @property
     def folder(self) -> Path | None:
         """The folder whose disk results fill; None for a bucket."""
+
+    def reserve(self, media_type: str) -> ReservedName | None:
+        """Return a new name under which a replica may store a result itself; None in a folder."""
 
     async def store(self, data: bytes, media_type: str) -> str:
         """Store a result, whole or not at all, and return its unguessable file name.

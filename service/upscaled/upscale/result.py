@@ -69,7 +69,8 @@ class Result:
 
     media_type: that of its `OutputSpec`. model: its name in the registry. label: the backend and
     precision that ran it, as "torch float32". tempered_with: the faithful model that its result was
-    mixed with, or "".
+    mixed with, or "". stored_as: the name under which a replica has stored the file, of
+    `stored_bytes`; `data` is then empty.
     """
 
     data: bytes
@@ -80,6 +81,13 @@ class Result:
     label: str
     timings: Timings
     tempered_with: str = ""
+    stored_as: str = ""
+    stored_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the length of the encoded file, wherever it is."""
+        return self.stored_bytes or len(self.data)
 
 
 def decide_local_output(

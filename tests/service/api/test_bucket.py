@@ -9,11 +9,16 @@ import requests
 
 from tests.buckets import Bucket, Fault, FaultyBucket
 from tests.service.api.answers import assert_error
+from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import MakeService, Service
 from upscaled.api import state_probe
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.state.errors import HoldReleased
+from upscaled.upscale.result import Result
 
 pytest.importorskip("obstore", reason="obstore is not installed")
+from upscaled.bucket import client
 from upscaled.state import bucket_results
 
 
@@ -90,7 +95,8 @@ def test_a_bucket_that_fails_is_500_at_no_cost_until_it_works_again(
     fault: Fault,
 ) -> None:
     if fault == "silent":
-        monkeypatch.setattr(bucket_results, "ANSWER_WITHIN_S", 1.0)
+        for module in (bucket_results, client):
+            monkeypatch.setattr(module, "ANSWER_WITHIN_S", 1.0)
     bucket = faulty_bucket.bucket
     service = make_service(metering=True, credits=3, **bucket.settings)
     url = service.upload().json()["result_url"]
@@ -150,3 +156,60 @@ def test_figures_of_what_is_kept_are_unknown_with_a_bucket(
     text = service.get("/metrics").text
     assert "upscaled_results_kept NaN" in text
     assert "upscaled_results_kept_bytes NaN" in text
+
+
+class Replicas(ResizingExecutor):
+    """Stores results itself where it is asked to, as replicas of a cluster do."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__()
+        self.bucket = bucket
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+        result = await super().upscale(source, request)
+        if request.store is None:
+            return result
+        assert (request.store.url, request.store.endpoint) == (self.bucket.url, self.bucket.server)
+        self.bucket.put(f"results/{request.store.file_name}", result.data)
+        name, size_bytes = request.store.file_name, len(result.data)
+        return replace(result, data=b"", stored_as=name, stored_bytes=size_bytes)
+
+
+def test_what_a_replica_has_stored_is_served_as_what_the_front_end_stores(
+    make_service: MakeService, bucket: Bucket
+) -> None:
+    service = make_service(Replicas(bucket), metering=True, credits=2, **bucket.settings)
+    image = service.upload(headers=service.headers | {"Accept": "image/*"})
+    url = service.upload().json()["result_url"]
+    assert bucket.list_keys() == [f"results/{url.rpartition('/')[2]}"]
+    assert get(url).content == image.content
+    assert get(url).headers["Content-Type"] == image.headers["Content-Type"]
+    assert [each.store is None for each in service.executor.requests] == [True, False]
+    assert service.balance() == 0
+    metrics = service.get("/metrics").text
+    size_bytes = len(image.content)
+    assert f"upscaled_result_bytes_total {float(2 * size_bytes)}" in metrics
+
+
+def test_what_a_replica_has_stored_is_deleted_where_it_cannot_be_paid_for(
+    make_service: MakeService, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(Replicas(bucket), metering=True, credits=1, **bucket.settings)
+
+    def refuse(*_: object) -> None:
+        raise HoldReleased("given back meanwhile")
+
+    monkeypatch.setattr(type(service.state.credits), "capture", refuse)
+    assert_error(service.upload(), 500, "internal_error")
+    assert bucket.list_keys() == []
+    assert service.balance() == 1
+
+
+def test_an_idempotency_key_replays_what_a_replica_has_stored(
+    make_service: MakeService, bucket: Bucket
+) -> None:
+    service = make_service(Replicas(bucket), metering=True, credits=2, **bucket.settings)
+    headers = service.headers | {"Idempotency-Key": "stored-by-a-replica"}
+    first, second = (service.upload(headers=headers).json() for _ in range(2))
+    assert first == second
+    assert service.balance() == 1

@@ -109,7 +109,7 @@ def test_nodes_must_wait_ten_minutes_for_the_head(reconnect_s: str, faults: int)
         ("replicas", Status.FAILURE, {"replicas": []}),
         ("replicas", Status.FAILURE, {"unreadable": 1}),
         ("replicas", Status.FAILURE, {"replicas": [report("a"), report("b", sha256="b" * 64)]}),
-        ("replicas", Status.FAILURE, {"replicas": [report("a"), report("b", most_px=100)]}),
+        ("replicas", Status.FAILURE, {"replicas": [report("a"), report("b", plan="other ffff")]}),
         ("replicas", Status.WARNING, {"replicas": [report("a"), report("b", accepts=False)]}),
     ],
 )
@@ -118,3 +118,16 @@ def test_what_is_wrong_with_the_deployment_is_found(
 ) -> None:
     (finding,) = faults_of(replace(cluster(), **changed))
     assert (finding.check, finding.status) == (check, status)
+
+
+def test_it_says_whether_replicas_store_results_themselves() -> None:
+    storing = report("a").model_copy(update={"results_url": "s3://b"})
+    troubled = storing.model_copy(update={"results_trouble": "no credentials"})
+    for replicas, status, said in (
+        ([storing], Status.OK, "themselves"),
+        ([storing, troubled], Status.WARNING, "no credentials"),
+        ([storing, report("b")], Status.WARNING, "different buckets"),
+    ):
+        findings = check_cluster(replace(cluster(), replicas=replicas))
+        [found] = [each for each in findings if each.check == "results"]
+        assert (found.status, said in found.found) == (status, True)

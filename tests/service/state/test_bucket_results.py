@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from tests.buckets import ACCESS_KEY, Bucket, Fault, FaultyBucket
 from tests.service.state.conftest import Clock, all_of
 from upscaled.api.cancellation import run_to_end
+from upscaled.bucket.failures import describe_bucket_error
 from upscaled.errors import InternalError
-from upscaled.state.bucket_errors import describe_bucket_error
 from upscaled.state.clocks import StampClock
 from upscaled.state.folder_results import FolderResults
 
 obstore = pytest.importorskip("obstore", reason="obstore is not installed")
 
+from upscaled.bucket import client  # noqa: E402
 from upscaled.state import bucket_results  # noqa: E402
 from upscaled.state.bucket_results import (  # noqa: E402
     BucketResults,
@@ -266,7 +267,8 @@ async def test_a_bucket_that_fails_is_an_internal_error_of_every_call(
 ) -> None:
     name = await open_bucket(faulty_bucket.bucket).store(b"x", "image/png")
     if fault == "silent":
-        monkeypatch.setattr(bucket_results, "ANSWER_WITHIN_S", 1.0)
+        for module in (bucket_results, client):
+            monkeypatch.setattr(module, "ANSWER_WITHIN_S", 1.0)
     results = open_bucket(faulty_bucket.bucket)
     faulty_bucket.fail(fault)
     calls: tuple[Callable[[], Awaitable[object]], ...] = (
@@ -361,3 +363,22 @@ def test_no_error_quotes_a_name_or_an_access_key() -> None:
 def test_missing_credentials_are_named() -> None:
     quoted = "Error performing PUT http://169.254.169.254/latest/api/token in 1ms - ..."
     assert describe_bucket_error(quoted).startswith("no credentials: ")
+
+
+@pytest.mark.parametrize(("ttl_s", "ahead_s"), [(TTL_S, 120.0), (100, 5.0)])
+async def test_a_reserved_name_lives_no_shorter_than_what_is_stored_when_it_is_made(
+    bucket: Bucket, tmp_path: Path, clock: Clock, ttl_s: int, ahead_s: float
+) -> None:
+    earlier = FolderResults(tmp_path, ttl_s, StampClock(all_of(clock)))
+    results = BucketResults(bucket.url, bucket.endpoint, earlier)
+    file_name, within_s = results.reserve("image/png")
+    assert within_s == ahead_s / 2
+    assert await results.find(file_name) is None
+    bucket.put(f"results/{file_name}", b"picture")
+    clock.now_s += ttl_s + ahead_s - 0.01
+    found = await results.find(file_name)
+    assert found is not None
+    assert (found.media_type, found.size_bytes) == ("image/png", 7)
+    clock.now_s += 0.02
+    assert await results.find(file_name) is None
+    assert results.sweep().removed == 1

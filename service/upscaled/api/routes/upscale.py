@@ -29,6 +29,7 @@ from upscaled.api.progress import Progress
 from upscaled.api.request.accept import wants_image
 from upscaled.api.request.choices import CHOICE_PARAMETERS
 from upscaled.api.request.reader import UpscaleParameters, read_parameters
+from upscaled.api.result_storing import order_storing, store_result
 from upscaled.api.reuse import REUSED_HEADER, Reuse, prepare_reuse
 from upscaled.api.routes.jobs import (
     PREFER_PARAMETER,
@@ -194,7 +195,13 @@ class _UpscaleCall:
             ) as charge,
         ):
             work = _upscale(
-                context, self.record, self.key, self.parameters, self.share, self.progress
+                context,
+                self.record,
+                self.key,
+                self.parameters,
+                self.share,
+                self.progress,
+                is_stored_only=not is_image,
             )
             made = await client.run(work)
             result, file_name = made.result, None
@@ -311,8 +318,14 @@ async def _upscale(
     parameters: UpscaleParameters,
     share: Share,
     progress: Progress,
+    *,
+    is_stored_only: bool,
 ) -> _Made:
-    """Read an image, and have the executor upscale it, unless the result is stored."""
+    """Read an image, and have the executor upscale it, unless the result is stored.
+
+    Args:
+        is_stored_only: the answer is the URL of the result, so that its bytes are not needed here.
+    """
     source, work = await _read_work(context, record, key, parameters, share, progress)
     reuse = await prepare_reuse(context.state, context.executor, context.settings, source, work)
     stored = None if reuse is None else await reuse.find(share)
@@ -320,6 +333,8 @@ async def _upscale(
         record.handling = "reuse"
         record.note_result(time.perf_counter(), stored)
         return _Made(stored, reuse, is_reused=True)
+    if is_stored_only:
+        work = order_storing(work, context.state.results, context.settings)
     progress.note_queued(context.executor.expect(work).seconds)
     queued_s = time.perf_counter()
     result = await context.executor.upscale(source, work)
@@ -333,14 +348,14 @@ async def _store(
     """Store the result; it stays only if it is paid for and the client is still connected."""
     results = context.state.results
     with record.timing("store"):
-        file_name = await run_to_end(results.store(result.data, result.media_type), results.delete)
+        file_name = await store_result(result, results)
     try:
         client.raise_if_disconnected()
         await charge.capture(PaidResult(file_name, result.media_type))
     except BaseException:
         await run_to_end(results.delete(file_name))
         raise
-    context.metrics.note_stored(len(result.data))
+    context.metrics.note_stored(result.size_bytes)
     return file_name
 
 

@@ -129,7 +129,7 @@ class AccessRecord:
         self.tempered_with = result.tempered_with or None
         self.result_format = result.media_type.removeprefix("image/")
         self.device_s = result.timings.device_s
-        self.result_bytes = len(result.data)
+        self.result_bytes = result.size_bytes
         self.result_width_px, self.result_height_px = result.width_px, result.height_px
         for stage, seconds in result.timings.stages():
             self.stages.append(StageSpan(cast(Stage, stage), queued_s, queued_s + seconds))

@@ -136,10 +136,10 @@ class Metrics:
         for stage, seconds in result.timings.stages():
             self.stage_seconds.labels(stage).observe(seconds)
         self.source_bytes.inc(source_bytes)
-        self.result_bytes.inc(len(result.data))
+        self.result_bytes.inc(result.size_bytes)
         self.output_pixels.inc(result.width_px * result.height_px)
         self.images.labels(result.model, str(scale), result.tempered_with or "").inc()
-        self.note_stored(len(result.data))
+        self.note_stored(result.size_bytes)
 
     def expect(self, ladders: Mapping[int, Sequence[Rung]]) -> None:
         """Start a series at zero for each model that `auto` may choose: see `_begin_at_zero`."""

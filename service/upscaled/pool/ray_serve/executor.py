@@ -30,7 +30,7 @@ from upscaled.pool.messages import (
     WorkerReady,
     encode,
 )
-from upscaled.pool.ray_serve.figures import add_reports, find_difference
+from upscaled.pool.ray_serve.figures import add_reports, find_difference, find_returning
 from upscaled.pool.ray_serve.messages import (
     ONLY_JOB,
     Busy,
@@ -84,6 +84,7 @@ class RayPool:
         self._reports: dict[str, ReplicaReport] = {}
         self._gone: dict[str, ReplicaReport] = {}
         self._difference = ""
+        self._returned = ""
         self._seen_at: dict[str, float] = {}
         self._in_flight: dict[int, UpscaleRequest] = {}
         self._numbers = count()
@@ -165,6 +166,8 @@ class RayPool:
 
     async def _upscale_replaying(self, source: bytes, request: UpscaleRequest) -> Result:
         refusal: RateLimitExceeded | None = None
+        now = asyncio.get_running_loop().time
+        began_at = now()
         for replay in range(1 + MAX_REPLAYS):
             try:
                 return await self._upscale_once(source, request)
@@ -182,6 +185,8 @@ class RayPool:
                 if not self._reports:
                     refusal = self._refusal(str(error))
             await asyncio.sleep(0.1 * 2**replay)
+            if request.store and now() - began_at > request.store.within_s:
+                request = replace(request, store=None)
         if refusal:
             raise refusal
         raise InternalError(detail=f"replicas were lost under it {1 + MAX_REPLAYS} times")
@@ -281,3 +286,12 @@ class RayPool:
         if difference and difference != self._difference:
             _log.error("not ready: %s", difference, extra=event("replicas_differ"))
         self._difference = difference
+        self._note_returned()
+
+    def _note_returned(self) -> None:
+        """Log once why replicas do not store results in this front end's bucket themselves."""
+        trouble = find_returning(tuple(self._reports.values()), self._settings.results_url)
+        if trouble and trouble != self._returned:
+            fields = event("results_returned")
+            _log.warning("results cross this front end: %s", trouble, extra=fields)
+        self._returned = trouble

@@ -56,3 +56,19 @@ def find_difference(reports: Sequence[ReplicaReport]) -> str:
             if plan != (others := other.ready.plans.get(scale, "")):
                 return f"at x{scale} replicas have different choices for auto: {plan}; {others}"
     return ""
+
+
+def find_returning(reports: Sequence[ReplicaReport], results_url: str) -> str:
+    """Describe why results cross the front end on their way to its bucket; "" where they need not.
+
+    Args:
+        results_url: of the front end; "" where it stores them in a folder.
+    """
+    if not results_url:
+        return ""
+    for report in reports:
+        if report.results_trouble:
+            return f"a replica does not store them: {report.results_trouble}"
+        if report.results_url != results_url.rstrip("/"):
+            return "a replica has another UPSCALED_RESULTS_URL"
+    return ""

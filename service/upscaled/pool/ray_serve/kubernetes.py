@@ -16,6 +16,8 @@ TOKEN_SECRET: Final = "upscaled-ray"  # noqa: S105  (a secret's name)
 GROUP: Final = "replicas"
 LABELS: Final = MappingProxyType({"app.kubernetes.io/part-of": NAME})
 """Of every pod, for network policies; KubeRay has a name of its own for its pods."""
+BUCKET_SECRET: Final = "upscaled-bucket"  # noqa: S105  (a secret's name)
+"""Secret with the bucket's credentials as AWS names them: a replica stores results itself."""
 SETTINGS: Final = "upscaled-settings"
 """ConfigMap with the `UPSCALED_*` settings that replicas and front ends share."""
 
@@ -116,7 +118,11 @@ def _replica_group(replicas: int, pod: PodOptions) -> dict[str, Any]:
         requests["nvidia.com/gpu"] = limits["nvidia.com/gpu"] = str(pod.gpus)
     resources = {"requests": requests, "limits": limits}
     container = _container("ray-worker", pod.image, resources, _HEALTH_OF_NODE)
-    container["envFrom"] = [{"configMapRef": {"name": SETTINGS}}]
+    container["envFrom"] = [
+        {"configMapRef": {"name": SETTINGS}},
+        # Without it, results cross the front ends, which store them.
+        {"secretRef": {"name": BUCKET_SECRET, "optional": True}},
+    ]
     start = {
         "num-cpus": str(math.ceil(pod.cpus)),
         "num-gpus": str(pod.gpus),

@@ -5,6 +5,7 @@
                                  <-  Alive at once, and every second in which nothing else is sent
                                  <-  JobProgress ...
                                  <-  Done, result bytes | JobRefused | Failed | Busy
+                                     (no bytes where it has stored them itself)
     (asks each replica for it)   <-  ReplicaReport
 
 Ray pickles what it carries, and an unpickled object of ours could do anything: bytes cannot.
@@ -51,13 +52,16 @@ class ReplicaReport(_Message):
     """Reports a replica: its workers' models, and what `upscaled.pool.stats.PoolStats` says of it.
 
     replica: made up at its start. accepts: an image sent now would be worked on. hashes: the
-    SHA-256 of every model's file that it has, by name.
+    SHA-256 of every model's file that it has, by name. results_url: where it stores results itself;
+    results_trouble: why it does not.
     """
 
     replica: str
     accepts: bool
     ready: WorkerReady
     hashes: dict[str, str]
+    results_url: str = ""
+    results_trouble: str = ""
     done: WorkerStats
     resident_bytes: list[int]
     waiting: int

@@ -31,6 +31,7 @@ from upscaled.pool.messages import (
     decode_to_worker,
 )
 from upscaled.pool.ray_serve.messages import ONLY_JOB, Busy, ReplicaReport, frame
+from upscaled.pool.ray_serve.result_store import ReplicaResults
 from upscaled_models.errors import ModelError
 from upscaled_models.store import ModelStore
 
@@ -61,6 +62,8 @@ class UpscaleReplica:
         self._pool = LocalPool(settings, command=command)
         self._starting = asyncio.create_task(self._pool.start())
         self._watching = asyncio.create_task(end_with_parent())
+        self._results = ReplicaResults(settings)
+        self._trying_out = asyncio.create_task(self._results.run_forever())
         self._ready_at = 0.0
 
     async def check_health(self) -> None:
@@ -114,6 +117,8 @@ class UpscaleReplica:
             working.cancel()
 
     async def _work(self, source: bytes, request: UpscaleRequest) -> tuple[bytes, bytes]:
+        now = asyncio.get_running_loop().time
+        came_at = now()
         try:
             result = await self._pool.upscale(source, request)
         except RateLimitExceeded as error:
@@ -124,7 +129,14 @@ class UpscaleReplica:
         except ServiceError as error:
             code, text = error.error_code, error.public_text
             return frame(JobRefused(job=ONLY_JOB, error_code=code, public_text=text))
-        return frame(Done(job=ONLY_JOB, result=replace(result, data=b"")), result.data)
+        data, result = result.data, replace(result, data=b"")
+        if order := request.store:
+            waited_s = now() - came_at
+            stored = await self._results.put(order, data, result.media_type, waited_s=waited_s)
+            if stored is not None:
+                made = replace(result, stored_as=order.file_name, stored_bytes=stored)
+                return frame(Done(job=ONLY_JOB, result=made))
+        return frame(Done(job=ONLY_JOB, result=result), data)
 
     async def report(self) -> bytes:
         """Return the replica's `ReplicaReport` as JSON."""
@@ -134,6 +146,8 @@ class UpscaleReplica:
             accepts=self._pool.is_ready(),
             ready=await self._pool.wait_ready(),
             hashes=self._hashes,
+            results_url=self._results.url,
+            results_trouble=self._results.trouble,
             done=stats.done,
             resident_bytes=list(stats.resident_bytes.values()),
             waiting=stats.waiting,
@@ -152,6 +166,7 @@ class UpscaleReplica:
     async def stop(self) -> None:
         """End the workers at once; a process that ends takes them along without it."""
         self._watching.cancel()
+        self._trying_out.cancel()
         await self._pool.stop(0)
 
 

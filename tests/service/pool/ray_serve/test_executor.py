@@ -13,6 +13,7 @@ from tests.service.pool.pools import request, until
 from tests.service.pool.ray_serve.reports import report
 from upscaled.config import load_settings
 from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded
+from upscaled.pool.executor import StoreOrder
 from upscaled.pool.messages import (
     Alive,
     Done,
@@ -269,6 +270,29 @@ async def test_images_are_sent_with_the_shared_ladder_whatever_a_replica_would_c
     assert isinstance(job, WorkerJob)
     assert job.request.ladder == shared[4]
     assert pool.stats().ladders == shared
+
+
+async def test_a_replay_keeps_the_result_s_name_until_that_is_too_old() -> None:
+    store = StoreOrder("s3://bucket", "", "name.png", within_s=0.25)
+    lost = [ReplicaLost("it died")]
+    async with pool_of([ALIVE, *lost], [ALIVE, *lost], [DONE]) as (pool, replicas):
+        await pool.upscale(b"", replace(request(), store=store))
+    stores = [job.request.store for job in replicas.jobs if isinstance(job, WorkerJob)]
+    assert stores == [store, store, None]
+
+
+async def test_the_reason_why_results_cross_it_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    troubled = report().model_copy(
+        update={"results_url": "s3://bucket", "results_trouble": "no keys"}
+    )
+    async with pool_of([DONE], reports=[troubled], results_url="s3://bucket") as (pool, replicas):
+        replicas.reporting = [troubled, report("b")]
+        await until(lambda: "b" in pool._reports)
+    messages = [each.getMessage() for each in caplog.records]
+    [warned] = [message for message in messages if "results cross" in message]
+    assert "no keys" in warned
 
 
 async def test_it_is_not_ready_while_a_replica_is_of_another_version() -> None:

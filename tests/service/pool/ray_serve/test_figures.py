@@ -1,5 +1,5 @@
 from tests.service.pool.ray_serve.reports import MODEL, report
-from upscaled.pool.ray_serve.figures import add_reports, find_difference
+from upscaled.pool.ray_serve.figures import add_reports, find_difference, find_returning
 
 
 def test_what_runs_is_added_up_and_what_is_gone_still_counts_as_done() -> None:
@@ -23,3 +23,13 @@ def test_a_difference_of_files_and_of_the_models_for_auto_is_found() -> None:
 
 def test_machines_of_other_speed_are_no_difference() -> None:
     assert find_difference([report("a"), report("b", most_px=100)]) == ""
+
+
+def test_results_cross_the_front_end_unless_every_replica_stores_them_in_its_bucket() -> None:
+    storing = report("a").model_copy(update={"results_url": "s3://b/results"})
+    assert find_returning([report("a")], "") == find_returning([storing], "s3://b/results/") == ""
+    assert "another UPSCALED_RESULTS_URL" in find_returning(
+        [storing, report("b")], "s3://b/results"
+    )
+    troubled = storing.model_copy(update={"results_trouble": "no credentials"})
+    assert "no credentials" in find_returning([storing, troubled], "s3://b/results")

@@ -1,6 +1,7 @@
 """A replica without Ray, over fake workers."""
 
 import asyncio
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from tests.service.pool.pools import fake_command, order, until
 from tests.service.pool.pools import request as job_request
+from upscaled.pool.executor import StoreOrder
 from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerJob, encode
 from upscaled.pool.ray_serve import replica as module
 from upscaled.pool.ray_serve.messages import (
@@ -172,3 +174,28 @@ def test_it_ends_once_its_parent_is_gone() -> None:
     command = f'{sys.executable} -c "{inner}" & sleep 3; kill -9 $$'
     finished = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert finished.stdout.split() == ["watching"]
+
+
+async def test_what_the_replica_has_stored_comes_back_without_its_bytes(
+    replica: UpscaleReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store itself: `test_result_store.py`."""
+    asked: list[tuple[StoreOrder, bytes, str]] = []
+
+    async def put(store: StoreOrder, data: bytes, media_type: str, *, waited_s: float) -> int:
+        asked.append((store, data, media_type))
+        return len(data)
+
+    monkeypatch.setattr(replica._results, "put", put)
+    store = StoreOrder("s3://bucket", "", "name.png", within_s=60)
+    job = encode(WorkerJob(job=0, request=dataclasses.replace(job_request(), store=store)))
+    for sent, is_stored in ((JOB, False), (job, True)):
+        *_, (header, data) = [each async for each in replica.upscale(sent, order("echo") + b"abc")]
+        last = decode_from_replica(header)
+        assert isinstance(last, Done)
+        assert last.result.stored_as == ("name.png" if is_stored else "")
+        assert last.result.stored_bytes == (len(asked[0][1]) if is_stored else 0)
+        assert data.endswith(b"abc") != is_stored
+    [(given, made, _)] = asked
+    assert given == store
+    assert made.endswith(b"abc")

@@ -1,0 +1,33 @@
+"""Store results: the replica that made one does it itself where it can, else this front end."""
+
+from dataclasses import replace
+
+from upscaled.api.cancellation import run_to_end
+from upscaled.config import Settings
+from upscaled.pool.executor import StoreOrder, UpscaleRequest
+from upscaled.state.results import Results
+from upscaled.upscale.result import Result
+
+
+def order_storing(work: UpscaleRequest, results: Results, settings: Settings) -> UpscaleRequest:
+    """Return the request with the order to store its result in the bucket; as it is without one.
+
+    What makes the result may leave it undone, and answer with the bytes.
+    """
+    reserved = results.reserve(work.output.media_type)
+    if reserved is None:
+        return work
+    return replace(work, store=StoreOrder(results.location, settings.s3_endpoint, *reserved))
+
+
+async def store_result(result: Result, results: Results) -> str:
+    """Return the name of a stored result, which is stored now where no replica has done it.
+
+    Cancelled meanwhile, it deletes it again.
+
+    Raises:
+        InternalError: it could not be stored.
+    """
+    if result.stored_as:
+        return result.stored_as
+    return await run_to_end(results.store(result.data, result.media_type), results.delete)

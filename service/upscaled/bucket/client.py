@@ -1,0 +1,90 @@
+"""Connect to an S3-compatible bucket, create objects in it, and report its failures."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import S3Store
+
+from upscaled.bucket.failures import describe_bucket_error
+from upscaled.errors import InternalError
+
+ANSWER_WITHIN_S: Final = 10.0
+"""For a small request with its retries, and for each piece of a result that is read."""
+SLOWEST_BYTES_PER_S: Final = 1_000_000
+"""Storing a result may take so much longer: 100 MB nearly two minutes."""
+
+
+def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
+    """Return a client with the credentials and region of AWS's own variables, or of the machine."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return S3Store(
+        bucket,
+        prefix=prefix.strip("/") or None,
+        client_options={
+            "timeout": timeout,
+            "connect_timeout": timedelta(seconds=3),
+            **({"allow_http": True} if endpoint.startswith("http://") else {}),
+        },
+        retry_config={
+            "max_retries": 4,
+            "retry_timeout": timedelta(seconds=ANSWER_WITHIN_S),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "max_backoff": timedelta(seconds=2),
+                "base": 2,
+            },
+        },
+        # This key wins over AWS_ENDPOINT_URL_S3, which wins over the plain one.
+        config={"aws_endpoint_url_s3": endpoint} if endpoint else {},
+    )
+
+
+async def create_result(store: S3Store, name: str, data: bytes, media_type: str) -> bool:
+    """Create the object of a result by one request, or by a second where its answer was lost.
+
+    obstore repeats what the server refused for the moment, and not what it may have done.
+
+    Returns:
+        False if there is an object of that name, which only this result's own requests know: one
+        of them created it.
+
+    Raises:
+        InternalError: it could not be stored.
+    """
+    attributes = {"Content-Type": media_type, "Cache-Control": "private, no-store"}
+    with reporting("store"):
+        async with asyncio.timeout(ANSWER_WITHIN_S + len(data) / SLOWEST_BYTES_PER_S):
+            for is_last in (False, True):
+                try:
+                    await obstore.put_async(
+                        store,
+                        name,
+                        data,
+                        attributes=attributes,
+                        mode="create",
+                        use_multipart=False,
+                    )
+                    break
+                except AlreadyExistsError:
+                    return False
+                except BaseError:
+                    if is_last:
+                        raise
+    return True
+
+
+@contextmanager
+def reporting(verb: str, what: str = "a result") -> Iterator[None]:
+    """Turn failures of the bucket into errors that hold neither a result's name nor a key."""
+    try:
+        yield
+    except TimeoutError:
+        raise InternalError(detail=f"cannot {verb} {what}: no answer in time") from None
+    except (BaseError, OSError, ValueError) as error:
+        reason = describe_bucket_error(str(error))
+        raise InternalError(detail=f"cannot {verb} {what}: {reason}") from None

@@ -1,0 +1,52 @@
+"""Store results in a bucket under names that others have chosen."""
+
+import secrets
+from datetime import timedelta
+from typing import Final
+
+import obstore
+
+from upscaled.bucket.client import connect, create_result, reporting
+
+_TRIAL: Final = b"upscaled"
+
+
+class ResultUploads:
+    """The bucket of results for a process that only adds to it; needs a running event loop."""
+
+    def __init__(self, url: str, endpoint: str) -> None:
+        """
+        Args:
+            url, endpoint: as of `BucketResults`.
+
+        Raises:
+            InternalError: they cannot be used.
+        """
+        with reporting("store"):
+            # The client's own limit counts until the last byte, whose time depends on the size.
+            self._store = connect(url, endpoint, timedelta(days=1))
+
+    async def create(self, name: str, data: bytes, media_type: str) -> int:
+        """Store a result by one conditional request, and return the length of what is stored.
+
+        An object that is there already was created by an earlier attempt at the same image, whose
+        answer was lost: it is the result.
+
+        Raises:
+            InternalError: it could not be stored.
+        """
+        if await create_result(self._store, name, data, media_type):
+            return len(data)
+        with reporting("look for"):
+            return int((await obstore.head_async(self._store, name))["size"])
+
+    async def try_out(self) -> None:
+        """Store a small object and delete it.
+
+        Raises:
+            InternalError: a result could not be stored now; the text says why.
+        """
+        name = f"trial-{secrets.token_hex(16)}"
+        await create_result(self._store, name, _TRIAL, "application/octet-stream")
+        with reporting("delete"):
+            await obstore.delete_async(self._store, [name])

@@ -1,0 +1,103 @@
+"""A replica stores results itself, where it and the front end mean the same bucket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import pytest
+
+from tests.buckets import SECRET_KEY, Bucket, FaultyBucket
+from tests.service.pool.pools import until
+from upscaled.config import load_settings
+from upscaled.pool.executor import StoreOrder
+from upscaled.pool.ray_serve import result_store
+from upscaled.pool.ray_serve.result_store import ReplicaResults
+
+NAME = "0199c0de-0000-7000-8000-000000000000.png"
+
+
+def order_for(bucket: Bucket) -> StoreOrder:
+    return StoreOrder(bucket.url, bucket.endpoint, NAME, within_s=60)
+
+
+@asynccontextmanager
+async def results_in(bucket: Bucket, *, is_tried: bool = True) -> AsyncIterator[ReplicaResults]:
+    results = ReplicaResults(load_settings({}, **bucket.settings))
+    trying = asyncio.create_task(results.run_forever())
+    try:
+        if is_tried:
+            await until(lambda: results._works)
+        yield results
+    finally:
+        trying.cancel()
+        with suppress(asyncio.CancelledError):
+            await trying
+
+
+async def put(results: ReplicaResults, order: StoreOrder, data: bytes) -> int | None:
+    return await results.put(order, data, "image/png", waited_s=0)
+
+
+async def test_a_result_is_stored_under_the_name_that_the_front_end_chose(bucket: Bucket) -> None:
+    async with results_in(bucket) as results:
+        assert await put(results, order_for(bucket), b"picture") == 7
+    assert bucket.list_keys() == [f"results/{NAME}"]
+    assert bucket.get(f"results/{NAME}") == b"picture"
+    assert bucket.head(f"results/{NAME}").headers["Content-Type"] == "image/png"
+
+
+async def test_results_of_jobs_go_below_the_same_place(bucket: Bucket) -> None:
+    order = replace(order_for(bucket), url=f"{bucket.url}/jobs")
+    async with results_in(bucket) as results:
+        assert await put(results, order, b"picture") == 7
+    assert bucket.list_keys() == [f"results/jobs/{NAME}"]
+
+
+async def test_a_second_attempt_finds_what_the_first_has_stored(bucket: Bucket) -> None:
+    async with results_in(bucket) as first, results_in(bucket) as second:
+        await put(first, order_for(bucket), b"picture")
+        assert await put(second, order_for(bucket), b"picture") == 7
+        # By another kind of device: no less the result of the same image.
+        assert await put(second, order_for(bucket), b"made otherwise") == 7
+    assert bucket.get(f"results/{NAME}") == b"picture"
+
+
+async def test_an_order_for_another_place_or_one_that_is_too_old_is_left(bucket: Bucket) -> None:
+    order = order_for(bucket)
+    async with results_in(bucket) as results:
+        for other in (
+            replace(order, url="s3://another/results"),
+            replace(order, url=f"{bucket.url}2"),
+            replace(order, endpoint="http://127.0.0.1:1"),
+        ):
+            assert await put(results, other, b"picture") is None
+        assert await results.put(order, b"picture", "image/png", waited_s=60.1) is None
+        assert await results.put(order, b"picture", "image/png", waited_s=60.0) == 7
+    assert results.trouble == ""
+
+
+async def test_a_replica_without_a_bucket_says_so_and_leaves_every_order(bucket: Bucket) -> None:
+    results = ReplicaResults(load_settings({}))
+    await results.run_forever()
+    assert await put(results, order_for(bucket), b"picture") is None
+    assert (results.url, results.trouble) == ("", "UPSCALED_RESULTS_URL names no bucket")
+
+
+async def test_after_a_failure_orders_are_left_until_a_trial_succeeds(
+    faulty_bucket: FaultyBucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(result_store, "TRIED_EVERY_S", 0.05)
+    bucket = faulty_bucket.bucket
+    async with results_in(bucket) as results:
+        faulty_bucket.fail("cut")
+        assert await put(results, order_for(bucket), b"picture") is None
+        assert results.trouble.startswith("cannot store a result")
+        [record, *_] = [each for each in caplog.records if hasattr(each, "event")]
+        assert record.event == "result_returned"
+        faulty_bucket.fail(None)
+        await until(lambda: results._works)
+        assert results.trouble == ""
+        assert await put(results, order_for(bucket), b"picture") == 7
+    assert NAME not in caplog.text
+    assert SECRET_KEY not in caplog.text
