@@ -6,13 +6,15 @@ What was measured on one processor holds on another of the same description.
 import hashlib
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+_NODES = Path("/sys/devices/system/node")
 
 
 class InstructionSet(StrEnum):
@@ -60,6 +62,58 @@ def count_physical_cores() -> int:
     return len(siblings)
 
 
+def pin_to(cores: Collection[int]) -> None:
+    """Keep this process, with the threads and processes that it starts, on some cores.
+
+    None: it stays where it may run. Systems without such a tie (macOS) leave it there too.
+
+    Raises:
+        OSError: this process may run on none of them.
+    """
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+def cores_by_node(nodes: Path = _NODES) -> list[set[int]]:
+    """Return the cores this process may run on by NUMA node, each near to memory of its own.
+
+    All in one set where the system names no nodes; a node without such cores is left out.
+    """
+    listed = sorted(nodes.glob("node[0-9]*/cpulist"), key=lambda path: int(path.parent.name[4:]))
+    usable = usable_cores()
+    found = [usable & _parse_list(_read_text(path)) for path in listed]
+    near = [cores for cores in found if cores]
+    return near if set[int]().union(*near) == usable else [usable]
+
+
+def divide_cores(parts: int, nodes: Sequence[set[int]] | None = None) -> list[set[int]]:
+    """Divide the cores this process may run on into parts, none larger by more than one core.
+
+    Neighbours stay together: two that share arithmetic units, then those of a node.
+
+    Args:
+        nodes: the cores by NUMA node; by default this machine's.
+
+    Raises:
+        ValueError: there are fewer cores than parts.
+    """
+    nodes = cores_by_node() if nodes is None else nodes
+    units: list[list[int]] = []
+    for cores in nodes:
+        by_unit: dict[str, list[int]] = {}
+        for core in sorted(cores):
+            by_unit.setdefault(_read_text(Path(_SIBLINGS.format(core))) or str(core), []).append(
+                core
+            )
+        units += by_unit.values()
+    if len(units) < parts:
+        units = [[core] for unit in units for core in unit]
+    if len(units) < parts:
+        raise ValueError(f"{parts} parts of {len(units)} cores")
+    ends = [len(units) * part // parts for part in range(parts + 1)]
+    return [{core for unit in units[a:b] for core in unit} for a, b in pairwise(ends)]
+
+
 def describe_processor() -> str:
     """Return the processor's name and a digest of its flags.
 
@@ -92,6 +146,15 @@ def _read_first_processor() -> dict[str, str]:
         name, _, value = line.partition(":")
         fields[name.strip()] = value.strip()
     return fields
+
+
+def _parse_list(text: str) -> set[int]:
+    """Parse a list of cores as Linux writes it, for example 0-3,8."""
+    cores: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        cores.update(range(int(first), int(last or first) + 1))
+    return cores
 
 
 def _flags_of(fields: dict[str, str]) -> str:

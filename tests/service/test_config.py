@@ -65,9 +65,18 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "idle_unload_s": (["0", "0.5", "31536000"], ["-1", "31536000.5", "nan", "inf"]),
     "denoise": (["0", "1", "0.5"], ["-0.001", "1.001", "nan", "much"]),
     "device": (
-        ["auto", "cpu", "cuda", "cuda:0", "cuda:15", "mps"],
-        ["gpu", "CPU", "cuda:", "cuda:-1", "cuda:0 ", "cpu\n", "mps:0"],
+        [
+            *("auto", "cpu", "cuda", "cuda:0", "cuda:15", "mps", "cuda:0,cuda:1", "cpu,cpu,cpu"),
+            *("cpu:0", "cpu:0-15,cpu:16-31", "cpu:0-1,4-5,cpu:2,3", "cpu:4095"),
+        ],
+        [
+            *("gpu", "CPU", "cuda:", "cuda:-1", "cuda:0 ", "cpu\n", "mps:0", "cuda:0,"),
+            *("cuda:0,cuda:0", "cuda:0,cuda:00", "cuda:0,1", "cuda,cuda", "auto,auto", "cpu,cuda"),
+            *("cpu:", "cpu:3-2", "cpu:0-3,cpu:3-5", "cpu:4096", "cpu:0,cpu", "cpu:0,"),
+            ",".join(["cpu"] * 65),
+        ],
     ),
+    "gpu_memory_mb": (["0", "1048576"], ["-1", "1048577"]),
     "precision": (["exact", "auto", "fast"], ["float32", "Auto", "fast\n"]),
     "tuning": (["true", "false", "on", "off"], ["2", "maybe"]),
     "cluster": (["ray"] if find_spec("ray") else [], ["Ray", "slurm", "ray\n"]),
@@ -210,7 +219,7 @@ def test_a_kubernetes_service_of_our_name_stops_no_start(name: str, value: str) 
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("DEVICE", "tpu", "must be auto, cpu, cuda, cuda:N or mps"),
+        ("DEVICE", "tpu", "must be auto, cpu, cuda or mps; or"),
         ("PRECISION", "best", "must be exact, auto or fast"),
         ("LOG_LEVEL", "loud", "must be debug, info, warning or error"),
         ("SOURCE_PRIVATE_CIDRS", "10.0.0.1/8", "10.0.0.1/8 has host bits set"),
@@ -338,7 +347,7 @@ def test_the_table_has_a_row_with_a_meaning_for_every_setting() -> None:
     rows = describe_settings(load_settings({"UPSCALED_WORKERS": "3"}))
     assert [row[0] for row in rows] == [PREFIX + name.upper() for name in Settings.model_fields]
     assert all(meaning for *_, meaning in rows)
-    assert ("UPSCALED_WORKERS", "3", "1", "worker processes") in rows
+    assert ("UPSCALED_WORKERS", "3", "1", "worker processes of each device, which share it") in rows
 
 
 def test_the_tables_values_can_be_set_again() -> None:

@@ -49,13 +49,15 @@ class TuningOptions:
     """The settings that a choice depends on, beside the model, the device and the machine.
 
     folder: of the choice cache. precision: "auto" or "fast". workers: processes that share the
-    machine. window_px: the side that windows are fixed to; 0: the fastest.
+    machine. window_px: the side that windows are fixed to; 0: the fastest. memory_mb: what a
+    process may take of its GPU; 0: all.
     """
 
     folder: Path
     precision: str
     workers: int = 1
     window_px: int = 0
+    memory_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,9 @@ def make_key(
 ) -> Key:
     """List all that a choice depends on."""
     spec = model.spec
+    limits = {"memory_mb": options.memory_mb} if device.is_cuda and options.memory_mb else {}
     return {
+        **limits,
         "format": FORMAT,
         "model": spec.weights_key,
         "sha256": [spec.sha256, spec.wdn.sha256] if spec.wdn else [spec.sha256],

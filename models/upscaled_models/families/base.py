@@ -103,6 +103,14 @@ class NetworkFamily(ABC):
         """
         return 800 if is_cuda else 512 if is_tuned else self.untuned_window_px
 
+    def cuda_bytes_per_px(self, shape: Shape) -> int:
+        """Estimate what an input pixel of a window takes of a GPU's memory, at most.
+
+        Some layers' features in 16 bits, and the result. Where it is too low, windows are halved
+        when memory ends.
+        """
+        return 1000
+
     def native_scale(self, shape: Shape) -> int:
         return whole(shape, self.scale_argument)
 

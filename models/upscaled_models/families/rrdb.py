@@ -150,6 +150,10 @@ class RrdbFamily(NetworkFamily):
         is_slow = not is_tuned and whole(shape, "num_block") > MAX_QUICK_BLOCKS
         return self.fold(shape) * (816 if is_cuda else 256 if is_slow else 512)
 
+    def cuda_bytes_per_px(self, shape: Shape) -> int:
+        """Estimate by the 4 GB of windows of 816 trunk pixels: the tail's features are largest."""
+        return 6000 // self.fold(shape) ** 2
+
     def halo_px(self, shape: Shape) -> int:
         blocks = whole(shape, "num_block")
         halo_px = next(

@@ -254,7 +254,7 @@ class ImageResponse(Response):
 
 def build_budget(settings: Settings) -> MemoryBudget:
     """Return a budget for every image that may be queued or worked on, and some that arrive."""
-    slots = settings.workers * (settings.jobs_per_worker or SLOTS_ON_CUDA)
+    slots = settings.all_workers * (settings.jobs_per_worker or SLOTS_ON_CUDA)
     return MemoryBudget((settings.max_queue + slots + ARRIVING_IMAGES) * settings.max_file_bytes)
 
 

@@ -29,8 +29,9 @@ from upscaled.cli.first_key import make_first_key
 from upscaled.cli.process_limits import return_memory_early
 from upscaled.cli.serve import CannotServe
 from upscaled.cli.supervisor_link import SupervisorLink
-from upscaled.config import Settings
+from upscaled.config import Settings, SettingsError
 from upscaled.logs import event
+from upscaled.pool.devices import resolve_devices
 from upscaled.pool.executor import Executor
 from upscaled.pool.local import LocalPool
 from upscaled.pool.messages import WorkerReady
@@ -71,6 +72,8 @@ def run_server(
         CannotUpscale: at the first start every worker says why it cannot work.
     """
     return_memory_early()
+    if not settings.cluster:
+        settings = _find_devices(settings)
     certificate = _load_certificate(settings)
     with _open_state(settings) as state:
         url = describe_url(listener, is_tls=certificate is not None)
@@ -104,6 +107,13 @@ class _Pool(Executor, Protocol):
 
     def drain(self) -> None:
         """Report not ready from now on; images are still taken until `stop`."""
+
+
+def _find_devices(settings: Settings) -> Settings:
+    try:
+        return resolve_devices(settings)
+    except SettingsError as error:
+        raise CannotUpscale(str(error)) from None
 
 
 def _make_pool(settings: Settings) -> _Pool:
@@ -271,7 +281,9 @@ class _Server(uvicorn.Server):
             f"x{scale} {model} by {ready.labels[scale]}" for scale, model in ready.models.items()
         )
         self._link.announce_ready()
-        _say(f"ready ({ready.device}; {models})")
+        workers = self._pool.stats().workers_wanted
+        others = f", first of {workers} workers" if workers > 1 else ""
+        _say(f"ready ({ready.device}{others}; {models})")
 
     async def _renew_certificate(self) -> None:
         """Load a certificate that was renewed, within `CERTIFICATE_CHECK_S` or at a SIGHUP."""

@@ -9,6 +9,7 @@ import typer
 
 from upscaled.cli.console import fail, print_columns
 from upscaled.config import SCALES, Settings, load_settings
+from upscaled.pool.devices import plan_workers, resolve_devices
 from upscaled_models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def run(
     running service adopts it in its next idle minute.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a worker; before torch is loaded
-    settings = load_settings()
+    settings = plan_workers(resolve_devices(load_settings()))[0]  # the others' cores are alike
     from upscaled.upscale.engines import is_tuned
 
     if not is_tuned(settings):

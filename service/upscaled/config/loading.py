@@ -17,7 +17,6 @@ from upscaled.config.values import PREFIX, SettingsError
 
 _PATTERN_MEANINGS: Final = {
     f"{PREFIX}AUTH": "must be key or none",
-    f"{PREFIX}DEVICE": "must be auto, cpu, cuda, cuda:N or mps",
     f"{PREFIX}PRECISION": "must be exact, auto or fast",
     f"{PREFIX}TEMPER": "must be auto, off or a number from 0 to 1",
     f"{PREFIX}LOG_LEVEL": "must be debug, info, warning or error",

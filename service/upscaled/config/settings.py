@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from upscaled.config.devices import Devices, cores_of, split_devices
 from upscaled.config.values import (
     AdminKeys,
     BaseUrl,
@@ -21,6 +22,7 @@ from upscaled.config.values import (
     TrustedNetworks,
 )
 from upscaled.image.formats.table import ALWAYS_DECODED
+from upscaled_models.processor import count_cores
 
 SCALES = (2, 4)
 """Scales of the contract."""
@@ -157,10 +159,18 @@ class Settings(BaseModel):
         le=1,
         description="realesr-general-x4v3 only: 1 removes noise most, 0 keeps grain",
     )
-    device: str = Field(
+    device: Devices = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$",
-        description="auto, cpu, cuda, cuda:N or mps",
+        description="auto: every GPU, else the CPU; cuda: every GPU; cuda:0,cuda:1: these; mps; "
+        "cpu: a worker for each NUMA node; cpu,cpu: its cores in two parts; cpu:0-15,cpu:16-31: "
+        "these. Each has workers of its own, pinned to cores so listed",
+    )
+    gpu_memory_mb: int = Field(
+        default=0,
+        ge=0,
+        le=1_048_576,
+        description="memory in MiB that one worker takes of its NVIDIA GPU at most, where others "
+        "use the card too; windows are made to fit. 0: no limit",
     )
     precision: str = Field(
         default="auto",
@@ -179,7 +189,9 @@ class Settings(BaseModel):
         "on the replicas of a Ray cluster, found by `RAY_ADDRESS` or on this machine; needs the "
         "extra `cluster`",
     )
-    workers: int = Field(default=1, ge=1, le=64, description="worker processes")
+    workers: int = Field(
+        default=1, ge=1, le=64, description="worker processes of each device, which share it"
+    )
     jobs_per_worker: int = Field(
         default=0,
         ge=0,
@@ -358,6 +370,23 @@ class Settings(BaseModel):
         description="`upscaled mcp`: API key of that service; with `--http`, clients must send it. "
         "`UPSCALED_MCP_API_KEY_FILE` names a file that holds it",
     )
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Return the entries of `device`, one for each device that has workers of its own."""
+        return split_devices(self.device)
+
+    @property
+    def all_workers(self) -> int:
+        """Return how many workers the service has on all of its devices."""
+        return self.workers * len(self.devices)
+
+    @property
+    def shared_cores(self) -> int:
+        """Return how many cores one worker of the first device may keep busy, at least 1."""
+        listed = len(cores_of(self.devices[0]))
+        share = listed // self.workers if listed else count_cores() // self.all_workers
+        return max(1, share)
 
     @property
     def results_dir(self) -> Path:

@@ -7,7 +7,7 @@ memory that is not there, the doctor lives. It has no network where the system l
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,6 +24,8 @@ from upscaled.doctor.golden import (
     read_source,
 )
 from upscaled.doctor.isolation import ConnectionRecorder
+from upscaled.pool.devices import plan_workers, resolve_devices
+from upscaled_models.backends.gpus import count_gpus
 
 if TYPE_CHECKING:
     from upscaled.upscale.core import Core
@@ -53,6 +55,9 @@ def _run(settings: Settings) -> Iterator[Finding]:
     check = ENGINE
     try:
         yield from describe_devices(settings)
+        workers = plan_workers(resolve_devices(settings, count_gpus))
+        yield describe_workers(workers)
+        settings = workers[0]
         with ExitStack() as stack:
             core, findings = _open(stack, settings)
             yield from findings
@@ -82,6 +87,20 @@ def describe_devices(settings: Settings) -> Iterator[Finding]:
             yield warning("OpenVINO", found, INSTALL)
 
 
+def describe_workers(workers: Sequence[Settings]) -> Finding:
+    """Describe the workers of a start, by their devices; the checks after it use the first one.
+
+    Raises:
+        SettingsError: the settings name a device that this machine does not have.
+    """
+    from upscaled.upscale.engines import choose_device
+
+    each = [
+        f"{settings.device} (threads {choose_device(settings).threads})" for settings in workers
+    ]
+    return ok("workers", f"{len(workers)}: {', '.join(each)}")
+
+
 def describe_gpus(names: list[str], torch: str, cuda: str, device: str) -> Finding:
     """Describe the GPUs that torch sees.
 
@@ -92,7 +111,7 @@ def describe_gpus(names: list[str], torch: str, cuda: str, device: str) -> Findi
     """
     if names:
         found = f"{'; '.join(names)} (CUDA {cuda})"
-        if device == "cpu":
+        if device.startswith("cpu"):
             return warning("GPU", f"{found}, not used", "set UPSCALED_DEVICE=auto to use it")
         return ok("GPU", found)
     if not _NVIDIA.exists():

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,10 +25,11 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from upscaled.logs import event
 from upscaled.pool.cost import CostModel, estimate_wait_s
+from upscaled.pool.devices import plan_workers, share_canvas_px
 from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.messages import Answer, Done, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
-from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
+from upscaled.pool.stats import EngineInUse, PoolStats, WorkerState, WorkerStats
 from upscaled.pool.supervisor import Supervisor
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess, WorkTookTooLong
 from upscaled.process.child import ChildUnusable
@@ -57,8 +59,8 @@ class LocalPool:
     ) -> None:
         """
         Args:
-            settings: `workers`, `threads`, `max_queue`, `work_timeout_s`, and all that a worker
-                reads.
+            settings: `device`, `workers`, `threads`, `max_queue`, `work_timeout_s`, and all that a
+                worker reads. Each entry of `device` has workers of its own.
             command: starts a worker, with further arguments behind it; for tests.
             limits: the waits of the supervision; by default `work_timeout_s` and their own.
         """
@@ -67,8 +69,8 @@ class LocalPool:
         self._cost = CostModel(ModelStore(settings.models_dir))
         self._queue = RequestQueue(settings.max_queue, self._cost)
         self._supervisors = [
-            Supervisor(number, settings, tuple(command), limits, self)
-            for number in range(settings.workers)
+            Supervisor(number, each, tuple(command), limits, self)
+            for number, each in enumerate(plan_workers(settings))
         ]
         self._tasks: set[asyncio.Task[Any]] = set()
         self._supervising: list[asyncio.Task[None]] = []
@@ -105,6 +107,7 @@ class LocalPool:
         """Return how the workers are and what they have done."""
         waiting_by_key = self._queue.waiting_by_key()
         readies = [worker.ready for worker in self._workers]
+        in_flight = Counter(slot.worker for slot in self._queue.in_flight())
         return PoolStats(
             waiting=self._queue.waiting,
             waiting_most=self._settings.max_queue,
@@ -113,7 +116,7 @@ class LocalPool:
             running=len(self._queue.in_flight()),
             running_most=sum(ready.slots for ready in readies),
             workers_ready=len(readies),
-            workers_wanted=self._settings.workers,
+            workers_wanted=len(self._supervisors),
             restarts=sum(each.restarts for each in self._supervisors),
             failed_starts=sum(each.failed_starts for each in self._supervisors),
             engines=frozenset(
@@ -127,6 +130,17 @@ class LocalPool:
                 for each in self._supervisors
                 if each.worker is not None
             },
+            workers=tuple(
+                WorkerState(
+                    number=each.number,
+                    device=each.worker.ready.device if each.worker else each.device,
+                    is_ready=each.worker is not None,
+                    is_out=each.is_out,
+                    in_flight=in_flight[each.worker] if each.worker else 0,
+                    device_s=sum(model.device_s for model in each.done().models.values()),
+                )
+                for each in self._supervisors
+            ),
             ladders=self._cost.ladders,
             seconds_per_px=self._cost.seconds_per_px(),
         )
@@ -180,8 +194,9 @@ class LocalPool:
         admitted_at = now()
         deaths_alone = 0
         is_retry = False
+        avoided = ""
         while deaths_alone < MAX_DEATHS_ALONE:
-            slot = await self._acquire_slot(request, is_retry=is_retry)
+            slot = await self._acquire_slot(request, is_retry=is_retry, avoided=avoided)
             queue_s = now() - admitted_at
             try:
                 answer, data = await self._work_in_slot(slot, source)
@@ -189,7 +204,7 @@ class LocalPool:
                 fields = event("worker_died_under_image", request_id=request.request_id)
                 _log.warning("a worker died while it had this image: %s", death, extra=fields)
                 deaths_alone += death.was_alone
-                is_retry = True
+                is_retry, avoided = True, slot.worker.device
                 continue
             except WorkTookTooLong as error:
                 raise InternalError(detail=str(error)) from None
@@ -197,11 +212,11 @@ class LocalPool:
         detail = f"{MAX_DEATHS_ALONE} workers died while they had this image alone"
         raise InternalError(detail=detail)
 
-    async def _acquire_slot(self, request: UpscaleRequest, *, is_retry: bool) -> Slot:
+    async def _acquire_slot(self, request: UpscaleRequest, *, is_retry: bool, avoided: str) -> Slot:
         if refusal := self._refusal_without_workers():
             raise refusal
         try:
-            return await self._queue.acquire(request, is_retry=is_retry)
+            return await self._queue.acquire(request, is_retry=is_retry, avoided=avoided)
         except QueueFull as error:
             reason: RefusalReason = "gave_way" if error.gave_way else "queue"
             work_s = self._queue.work_before_s(request)
@@ -249,11 +264,18 @@ class LocalPool:
         self._cost.assume(worker.ready)
         self._first_ready = self._first_ready or worker.ready
         self._first_start_over.set()
-        self._queue.add_worker(worker, worker.ready.slots)
+        self._queue.add_worker(worker, worker.ready.slots, share_canvas_px(self._settings))
 
     def remove_worker(self, worker: WorkerProcess) -> None:
         """Give no more jobs to a worker; see `upscaled.pool.supervisor.Pool`."""
         self._queue.remove_worker(worker)
+        if not self._workers:
+            for supervisor in self._supervisors:
+                supervisor.recall()
+
+    def may_do_without(self, supervisor: Supervisor) -> bool:
+        """Return whether workers of other devices are ready; see `upscaled.pool.supervisor`."""
+        return any(worker.device != supervisor.device for worker in self._workers)
 
     def note_failed_start(self) -> None:
         """Refuse what waits if no start can be hoped for; see `upscaled.pool.supervisor.Pool`."""

@@ -56,8 +56,9 @@ class Slot:
 class _WorkerSlots:
     """Slots of one worker."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, canvas_px: int) -> None:
         self._slots = slots
+        self._canvas_px = canvas_px
         self.in_use: set[Slot] = set()
 
     def fits(self, result_px: int, *, is_small: bool, is_exclusive: bool) -> bool:
@@ -71,7 +72,7 @@ class _WorkerSlots:
         large_px = [slot.request.result_px for slot in self.in_use if not slot.is_small]
         if not large_px:
             return True
-        return len(large_px) < self._slots - 1 and sum(large_px) + result_px <= MAX_CANVAS_PX
+        return len(large_px) < self._slots - 1 and sum(large_px) + result_px <= self._canvas_px
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +80,7 @@ class _Waiting:
     request: UpscaleRequest
     estimate: CostEstimate
     is_retry: bool
+    avoided: str = ""
     slot: asyncio.Future[Slot] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -145,9 +147,13 @@ class RequestQueue:
         share_s = mine_s + self._cost.estimate(request).work_s
         return in_flight_s + mine_s + sum(min(left_s, share_s) for left_s in waiting_s.values())
 
-    def add_worker(self, worker: WorkerProcess, slots: int) -> None:
-        """Hand out the slots of a worker, all of which are free."""
-        self._workers[worker] = _WorkerSlots(slots)
+    def add_worker(self, worker: WorkerProcess, slots: int, canvas_px: int = MAX_CANVAS_PX) -> None:
+        """Hand out the slots of a worker, all of which are free.
+
+        Args:
+            canvas_px: the pixels of results that its large images may have together.
+        """
+        self._workers[worker] = _WorkerSlots(slots, canvas_px)
         self._assign()
 
     def remove_worker(self, worker: WorkerProcess) -> None:
@@ -160,13 +166,17 @@ class RequestQueue:
             slots.in_use.discard(slot)
             self._assign()
 
-    async def acquire(self, request: UpscaleRequest, *, is_retry: bool = False) -> Slot:
+    async def acquire(
+        self, request: UpscaleRequest, *, is_retry: bool = False, avoided: str = ""
+    ) -> Slot:
         """Wait for a slot at a worker that is alive; to be given back by `release`.
 
         Args:
             request: the image that is to be upscaled.
             is_retry: a worker died under this image, so it goes before those that never had one,
                 and to a worker that has no other image meanwhile.
+            avoided: the device on which that worker died; another one is taken where there is one,
+                so that a broken device is not taken for a broken image.
 
         Raises:
             QueueFull: at once, or when the request gives way to another key's.
@@ -174,7 +184,7 @@ class RequestQueue:
         """
         is_first = False
         while True:
-            waiting = _Waiting(request, self._cost.estimate(request), is_retry)
+            waiting = _Waiting(request, self._cost.estimate(request), is_retry, avoided)
             slot = await self._wait(waiting, is_first=is_first)
             if slot.worker.is_alive:
                 return slot
@@ -267,10 +277,9 @@ class RequestQueue:
         reserved = None if waiting.is_retry else self._reserved_for_retry()
         fitting = [
             worker
-            for worker, slots in self._workers.items()
-            if worker.is_alive
-            and worker is not reserved
-            and slots.fits(
+            for worker in self._usable_for(waiting)
+            if worker is not reserved
+            and self._workers[worker].fits(
                 waiting.request.result_px,
                 is_small=waiting.estimate.is_small,
                 is_exclusive=waiting.is_retry,
@@ -280,10 +289,15 @@ class RequestQueue:
 
     def _reserved_for_retry(self) -> WorkerProcess | None:
         """Return the worker that takes no other request, so that it gets empty for a retry."""
-        if not any(waiting.is_retry and not waiting.slot.done() for waiting in self._retries):
+        retries = (each for each in self._retries if each.is_retry and not each.slot.done())
+        if (first := next(retries, None)) is None:
             return None
+        return min(self._usable_for(first), key=self._count_in_flight, default=None)
+
+    def _usable_for(self, waiting: _Waiting) -> list[WorkerProcess]:
+        """Return the workers that are alive, without those of the device that is avoided."""
         alive = [worker for worker in self._workers if worker.is_alive]
-        return min(alive, key=self._count_in_flight, default=None)
+        return [each for each in alive if each.device != waiting.avoided] or alive
 
     def _may_take(self, result_px: int, *, is_small: bool) -> bool:
         """Return whether some worker has a slot for such an image."""

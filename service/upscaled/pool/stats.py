@@ -68,6 +68,22 @@ class EngineInUse(NamedTuple):
     device: str
 
 
+class WorkerState(NamedTuple):
+    """State of one worker, or of the place of one that has died.
+
+    device: as the worker names it once it is ready, before that as the settings do. is_out: its
+    device fails again and again, and is left alone for a while. in_flight: images that it has.
+    device_s: seconds that the device was at work, for all workers that had this place.
+    """
+
+    number: int
+    device: str
+    is_ready: bool
+    is_out: bool
+    in_flight: int
+    device_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class PoolStats:
     """Statistics of all workers of a pool, and of the request queue before them.
@@ -77,8 +93,9 @@ class PoolStats:
     running_most: images at workers, and the slots of those that are ready. restarts: workers that
     died and were replaced. failed_starts: starts after which no worker was ready. done: summed over
     all workers there ever were, a second old at most. resident_bytes: by the number of each worker
-    that is ready. ladders: by scale, what `auto` chooses from, best first. seconds_per_px: device
-    seconds for one input pixel, by model and scale, of those that have been measured.
+    that is ready. workers: one by one; empty where they belong to a cluster. ladders: by scale,
+    what `auto` chooses from, best first. seconds_per_px: device seconds for one input pixel, by
+    model and scale, of those that have been measured.
     """
 
     waiting: int = 0
@@ -94,5 +111,6 @@ class PoolStats:
     engines: frozenset[EngineInUse] = frozenset()
     done: WorkerStats = field(default_factory=WorkerStats)
     resident_bytes: Mapping[int, int] = field(default_factory=dict)
+    workers: tuple[WorkerState, ...] = ()
     ladders: Mapping[int, tuple[Rung, ...]] = field(default_factory=dict)
     seconds_per_px: Mapping[tuple[str, int], float] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 from upscaled.config import Settings
@@ -30,6 +31,9 @@ class Pool(Protocol):
     def note_failed_start(self) -> None:
         """Answer requests anew: a start has failed, and each supervisor says what comes of it."""
 
+    def may_do_without(self, supervisor: "Supervisor") -> bool:
+        """Return whether workers of another device are ready."""
+
 
 class Supervisor:
     """Supervisor of one worker, and after its death of the next.
@@ -37,13 +41,16 @@ class Supervisor:
     worker: the one that is ready. restarts: workers that died by themselves and were replaced.
     failed_starts: starts after which no worker was ready. last_error: why the last start failed;
     empty once one succeeded. is_unusable: the worker itself reported that error, and will report it
-    again.
+    again. device: the one of the settings. is_out: the device fails again and again while others
+    work, and is left alone for `Limits.out_s`.
     """
 
     def __init__(
         self, number: int, settings: Settings, command: Sequence[str], limits: Limits, pool: Pool
     ) -> None:
         self.number = number
+        self.device = settings.device
+        self.is_out = False
         self.worker: WorkerProcess | None = None
         self.restarts = 0
         self.failed_starts = 0
@@ -55,6 +62,8 @@ class Supervisor:
         self._pool = pool
         self._done_before = WorkerStats()
         self._failures = 0  # in a row
+        self._deaths = 0  # of workers, since an image was last answered
+        self._recalled = asyncio.Event()
         self._start_at = 0.0  # when the current start began, or the next one will
         self._start_s = 0.0  # how long the last start took, successful or not
 
@@ -85,7 +94,32 @@ class Supervisor:
             else:
                 self._start_s = now() - self._start_at
                 await self._watch(worker)
-            await asyncio.sleep(self._limits.restart_after_s(self._failures))
+            await self._wait_before_start()
+
+    def recall(self) -> None:
+        """Start a worker soon, though its device is out: no other device is left."""
+        self._recalled.set()
+
+    async def _wait_before_start(self) -> None:
+        """Wait for the backoff; take a device that fails again and again out meanwhile.
+
+        Images that such a device breaks are upscaled by the others, so it costs no more than a
+        retry each time that it is tried again.
+        """
+        await asyncio.sleep(self._limits.restart_after_s(self._failures))
+        is_failing = max(self._failures, self._deaths) >= HOPELESS_STARTS
+        if not is_failing or not self._pool.may_do_without(self):
+            return
+        fields = event("device_out", worker=self.number, device=self.device)
+        text = "%s fails again and again: worker %d is left out, and tried again in %.0f s"
+        _log.error(text, self.device, self.number, self._limits.out_s, extra=fields)
+        self.is_out = True
+        self._recalled.clear()
+        self._start_at = asyncio.get_running_loop().time() + self._limits.out_s
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.out_s):
+                await self._recalled.wait()
+        self.is_out = False
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Register the worker with the pool until its process ends."""
@@ -106,6 +140,7 @@ class Supervisor:
             self.worker = None
             self._pool.remove_worker(worker)
             await worker.end()
+        self._deaths = 0 if worker.answered else self._deaths + 1
         is_steady = worker.answered or now() - started_at > self._limits.steady_s
         self._failures = 0 if is_steady else self._failures + 1
 
@@ -113,7 +148,14 @@ class Supervisor:
         ready = worker.ready
         models = {f"model_x{scale}": model for scale, model in ready.models.items()}
         engines = {f"engine_x{scale}": label for scale, label in ready.labels.items()}
-        fields = event("worker_ready", worker=self.number, pid=worker.pid, **models, **engines)
+        fields = event(
+            "worker_ready",
+            worker=self.number,
+            pid=worker.pid,
+            device=ready.device,
+            **models,
+            **engines,
+        )
         _log.info("worker %d is ready on %s", self.number, ready.device, extra=fields)
 
     def _note_failure(self, error: ChildUnusable | WorkerDied | SpawnFailed) -> None:

@@ -35,7 +35,6 @@ from upscaled.pool.stats import WorkerStats
 from upscaled.process.channel import FrameError
 from upscaled.process.child import AsyncChild, ChildLost, ChildUnusable, scrub_environment
 from upscaled.process.supervision import Limits
-from upscaled_models.processor import count_cores
 
 _MAX_QUIET_S: Final = 2.5
 """A worker sends `Alive` every second; one that is quiet for longer at its deadline hangs."""
@@ -83,13 +82,15 @@ class _InFlight:
 class WorkerProcess:
     """A running worker, made by `start`.
 
-    ready: the message that it sent once its models were loaded. gone: set once the process is
+    ready: the message that it sent once its models were loaded. device: the one that its settings
+    name. gone: set once the process is
     reaped. answered: how many jobs it has answered. end_text: how it ended, in words. stats: what
     it reported last of its work.
     """
 
-    def __init__(self, child: AsyncChild, limits: Limits) -> None:
+    def __init__(self, child: AsyncChild, limits: Limits, device: str) -> None:
         loop = asyncio.get_running_loop()
+        self.device = device
         self.ready: WorkerReady
         self.gone = asyncio.Event()
         self.answered = 0
@@ -117,7 +118,7 @@ class WorkerProcess:
         """
         configure = Configure.model_validate({"settings": worker_settings(settings)})
         environment = worker_environment(settings, os.environ)
-        worker = cls(await AsyncChild.start(command, environment), limits)
+        worker = cls(await AsyncChild.start(command, environment), limits, settings.device)
         ready = None
         try:
             async with asyncio.timeout(limits.start_s):
@@ -280,13 +281,13 @@ class WorkerProcess:
 def worker_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of one worker, its share of the cores included.
 
-    `settings.threads` wins over an `OMP_NUM_THREADS` of the operator's; without either the cores
-    are shared out evenly. Threads that wait for one another sleep rather than spin, unless the
-    operator says otherwise: spinning on a core that another process needs made a convolution on two
-    busy cores twice as slow.
+    A worker that is tied to cores has those alone. `settings.threads` wins over an
+    `OMP_NUM_THREADS` of the operator's; without either the cores are shared out evenly. Threads
+    that wait for one another sleep rather than spin, unless the operator says otherwise: spinning
+    on a core that another process needs made a convolution on two busy cores twice as slow.
     """
     inherited = scrub_environment(environment, _INHERITED_NAMES, _INHERITED_PREFIXES)
-    evenly = str(max(1, count_cores() // settings.workers))
+    evenly = str(settings.shared_cores)
     defaults = {"OMP_NUM_THREADS": evenly, "OMP_WAIT_POLICY": "PASSIVE"}
     chosen = {"OMP_NUM_THREADS": str(settings.threads)} if settings.threads else {}
     return {**defaults, **inherited, **chosen}

@@ -26,6 +26,7 @@ class Limits:
     backoff_s, max_backoff_s: the wait after the first failed start; it doubles with each further
         one in a row, up to the maximum.
     steady_s: a process that lived so long was no failed start, even if it did no work.
+    out_s: how long one that fails again and again is left out, where others do its work.
     """
 
     work_s: float
@@ -35,6 +36,7 @@ class Limits:
     backoff_s: float = 0.5
     max_backoff_s: float = 30
     steady_s: float = 10
+    out_s: float = 600
 
     def restart_after_s(self, failures: int) -> float:
         """Seconds to wait before the next start, `failures` starts having failed in a row."""

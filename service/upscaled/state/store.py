@@ -309,5 +309,5 @@ def longest_request_s(settings: Settings) -> float:
     A worker computes the images of a full queue one after another, and each may be tried three
     times: once beside others and twice by itself.
     """
-    images = settings.max_queue // settings.workers + 2
+    images = settings.max_queue // settings.all_workers + 2
     return settings.source_timeout_s + 3 * settings.work_timeout_s * images

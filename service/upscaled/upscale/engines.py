@@ -1,20 +1,24 @@
 """Open the engine that settings ask for: the model, the device and the size of the window."""
 
 from pathlib import Path
+from typing import Final
 
 from upscaled.config import Settings, SettingsError
+from upscaled.config.devices import kind_of
 from upscaled.upscale.model_choice import AUTO
 from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.backends.base import Engine, LoadedModel, least_window_px
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.device import choose_device as find_device
+from upscaled_models.backends.gpus import limit_gpu_memory
 from upscaled_models.backends.torch.engine import open_torch
 from upscaled_models.errors import DeviceUnavailable
-from upscaled_models.processor import count_cores
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore, check_scale
 from upscaled_models.weights import load_network
+
+_MIB: Final = 2**20
 
 
 def choose_device(settings: Settings) -> Device:
@@ -23,11 +27,23 @@ def choose_device(settings: Settings) -> Device:
     Raises:
         SettingsError: the settings name a device that this machine does not have.
     """
-    threads = settings.threads or max(1, count_cores() // settings.workers)
+    threads = settings.threads or settings.shared_cores
+    name = kind_of(settings.devices[0])
     try:
-        return find_device(settings.device, is_exact=settings.precision == "exact", threads=threads)
+        return find_device(name, is_exact=settings.precision == "exact", threads=threads)
     except DeviceUnavailable as error:
         raise SettingsError(f"UPSCALED_DEVICE={settings.device!r}: {error}") from error
+
+
+def limit_memory(settings: Settings) -> None:
+    """Limit what this process takes of its NVIDIA GPU, where the settings do.
+
+    Raises:
+        SettingsError: the settings name a device that this machine does not have.
+    """
+    device = choose_device(settings)
+    if settings.gpu_memory_mb and device.is_cuda:
+        limit_gpu_memory(str(device.torch_device), settings.gpu_memory_mb * _MIB)
 
 
 def is_tuned(settings: Settings) -> bool:
@@ -78,6 +94,7 @@ def open_autotuner(settings: Settings, name: str) -> Autotuner:
         precision=settings.precision,
         workers=settings.workers,
         window_px=settings.tile_window_px,
+        memory_mb=settings.gpu_memory_mb,
     )
     return Autotuner.of(load_model(settings, name), choose_device(settings), options)
 
@@ -151,7 +168,8 @@ def choose_model(
 def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> int:
     """Choose the longest window side for a model: the setting, or what was measured for its kind.
 
-    It is a multiple of the model's own multiple, with room for a core between its halos.
+    It is a multiple of the model's own multiple, with room for a core between its halos. Where a
+    GPU's memory is limited, it is halved until a batch of one fits by the family's estimate.
 
     Raises:
         SettingsError: the setting leaves no such room.
@@ -163,6 +181,10 @@ def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> i
             f"{least_px}"
         )
     usual_px = spec.network.window_px(spec.shape, is_cuda=is_cuda, is_tuned=is_tuned(settings))
+    if is_cuda and settings.gpu_memory_mb:
+        most_px = settings.gpu_memory_mb * _MIB // spec.network.cuda_bytes_per_px(spec.shape)
+        while usual_px**2 > most_px and usual_px > least_px:
+            usual_px //= 2
     wanted_px = max(least_px, settings.tile_window_px or usual_px)
     return wanted_px // spec.multiple_px * spec.multiple_px
 

@@ -12,7 +12,7 @@ from upscaled.config import SCALES, Settings
 from upscaled.decoder.pool import Decoder, count_decoders
 from upscaled.logs import event
 from upscaled.upscale.core import Core
-from upscaled.upscale.engines import choose_device, open_model
+from upscaled.upscale.engines import choose_device, limit_memory, open_model
 from upscaled.upscale.ladder import LadderPlan, plan_ladder
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.model_choice import Rung
@@ -62,6 +62,7 @@ def open_core(
         InternalError: a model's result is not finite in float32.
         OSError: no process that decodes can be started.
     """
+    limit_memory(settings)
     with ExitStack() as stack:
         stack.callback(cv2.setNumThreads, cv2.getNumThreads())
         cv2.setNumThreads(1)

@@ -25,12 +25,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from upscaled.config import Settings
+from upscaled.config.devices import cores_of
 from upscaled.logs import configure_logging, event, log_uncaught_exceptions
 from upscaled.pool.messages import Configure, Unusable, WorkerReady
 from upscaled.process.channel import FrameError
 from upscaled.process.confinement import OomScore, child_parser, confine
 from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue, listen
 from upscaled.worker.stats import Counters
+from upscaled_models.processor import pin_to
 
 if TYPE_CHECKING:
     from upscaled.upscale.core import Core
@@ -54,6 +56,7 @@ def main() -> None:
     front_end = FrontEnd(socket.socket(fileno=arguments.fd))
     try:
         settings = _receive_settings(front_end)
+        pin_to(cores_of(settings.device))  # before threads and decoders start, which inherit it
         configure_logging(settings.log_level, settings.log_format)
         log_uncaught_exceptions()
         jobs, counters = JobQueue(), Counters()
@@ -97,13 +100,12 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
 
 
 def _describe(core: "Core") -> WorkerReady:
-    from upscaled.upscale.engines import choose_device
     from upscaled.upscale.ladder import plan_ladder
     from upscaled.worker.jobs import count_slots
 
     models = {scale: ladder[0].model for scale, ladder in core.ladders.items()}
     return WorkerReady(
-        device=str(choose_device(core.settings).torch_device),
+        device=_name_device(core.settings),
         models=models,
         labels={scale: core.label(model) for scale, model in models.items()},
         ladders={scale: list(ladder) for scale, ladder in core.ladders.items()},
@@ -111,6 +113,14 @@ def _describe(core: "Core") -> WorkerReady:
         seconds_per_px=dict(core.seconds_per_px),
         slots=count_slots(core.settings),
     )
+
+
+def _name_device(settings: Settings) -> str:
+    """Return the device as torch names it, a processor's with the cores that were listed."""
+    from upscaled.upscale.engines import choose_device
+
+    is_listed = bool(cores_of(settings.device))
+    return settings.device if is_listed else str(choose_device(settings).torch_device)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from PIL import Image
 from upscaled.errors import MalformedImage
 from upscaled.image.output import OutputSpec
 from upscaled.pool.executor import Expectation, UpscaleRequest
-from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerStats
+from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerState, WorkerStats
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result, Timings
 
@@ -32,6 +32,10 @@ FIGURES = PoolStats(
         cpu_s=1.5,
     ),
     resident_bytes={0: 1000},
+    workers=(
+        WorkerState(0, "cpu:0", is_ready=True, is_out=False, in_flight=3, device_s=0.5),
+        WorkerState(1, "cpu:1", is_ready=False, is_out=True, in_flight=0, device_s=0),
+    ),
     ladders={
         2: (Rung(model="upscaled-x2"),),
         4: (

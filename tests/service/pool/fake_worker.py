@@ -1,8 +1,9 @@
 """A worker that does what its jobs order: for tests of supervision, where pixels do not matter.
 
 Run as a script: `fake_worker.py START --fd N`; START is how it begins: "ready", "unusable", "die",
-"mute", or "ladder": ready, and `auto` takes the model `slow` for pictures of at most `SMALL_PX`
-input pixels. The source bytes of a job begin with one line of JSON:
+"mute", "without D E": unusable on the devices D and E, or "ladder": ready, and `auto` takes the
+model `slow` for pictures of at most `SMALL_PX` input pixels. The source bytes of a job begin with
+one line of JSON:
 
     {"do": "answer", "after_s": 0.1, "size_bytes": 10}   sleep, then answer so many bytes
     {"do": "answer", "tempered_with": "x", "label": "y"}   say these of the result
@@ -10,6 +11,7 @@ input pixels. The source bytes of a job begin with one line of JSON:
     {"do": "die", "after_s": 0.1}        SIGKILL itself
     {"do": "die", "marker": path}        the same, once: the file says that it was done
     {"do": "die", "marker": path, "times": 2}    the same, twice
+    {"do": "die", "at": "cuda:1"}        the same, where that is its device
     {"do": "hang"}                       stop: nothing is said any more
     {"do": "hang", "marker": path}       the same, once
     {"do": "tiles", "count": 50, "tile_s": 0.1, "trace": path}   a line and a progress frame each
@@ -62,26 +64,28 @@ def main() -> None:
     threading.Thread(target=listen, args=(front_end, jobs, Counters()), daemon=True).start()
     if start == "mute":
         time.sleep(60)
-    if start == "unusable":
+    settings = Settings.model_validate(configure.settings)
+    if start == "unusable" or (start.startswith("without ") and settings.device in start.split()):
         front_end.send(Unusable(reason="the model is on holiday"))
         raise SystemExit(1)
     front_end.send(
         WorkerReady(
-            device="fake",
+            device="fake" if settings.device == "auto" else settings.device,
             models={2: "fake", 4: "fake"},
             labels={2: "fake", 4: "fake"},
             ladders={scale: LADDERS.get(start, [FAKE]) for scale in (2, 4)},
             seconds_per_px={"fake": 1e-4, "slow": 1e-2},
-            slots=Settings.model_validate(configure.settings).jobs_per_worker or 4,
+            slots=settings.jobs_per_worker or 4,
         )
     )
     while True:
-        threading.Thread(target=work, args=(front_end, jobs, *jobs.next()), daemon=True).start()
+        job = (*jobs.next(), settings.device)
+        threading.Thread(target=work, args=(front_end, jobs, *job), daemon=True).start()
 
 
-def work(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes) -> None:
+def work(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes, device: str) -> None:
     try:
-        obey(front_end, jobs, job, source)
+        obey(front_end, jobs, job, source, device)
     except FrontEndGone:
         os._exit(0)
     jobs.settle(job.job)
@@ -96,8 +100,10 @@ def end_by(sig: signal.Signals) -> None:
     time.sleep(60)  # another thread may be the one that is hit first
 
 
-def is_due(order: dict[str, Any]) -> bool:
-    """Return whether an order was met less than its marker allows; always without one."""
+def is_due(order: dict[str, Any], device: str) -> bool:
+    """Return whether an order is for this device and was met less than its marker allows."""
+    if order.get("at", device) != device:
+        return False
     if "marker" not in order:
         return True
     with Path(order["marker"]).open("a") as marker:
@@ -106,14 +112,14 @@ def is_due(order: dict[str, Any]) -> bool:
     return is_due
 
 
-def obey(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes) -> None:
+def obey(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes, device: str) -> None:
     order: dict[str, Any] = json.loads(source.partition(b"\n")[0])
     started = time.perf_counter()
     match order["do"]:
-        case "die" if is_due(order):
+        case "die" if is_due(order, device):
             time.sleep(order.get("after_s", 0))
             die()
-        case "hang" if is_due(order):
+        case "hang" if is_due(order, device):
             end_by(signal.SIGSTOP)
         case "fail":
             front_end.send(Failed(job=job.job, reason="ZeroDivisionError"))

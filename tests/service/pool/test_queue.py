@@ -1,7 +1,7 @@
 import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -18,10 +18,11 @@ class Named:
     """All that a queue knows of a worker."""
 
     is_alive: bool = True
+    device: str = "cpu"
 
 
-def make_worker(*, is_alive: bool = True) -> WorkerProcess:
-    return cast("WorkerProcess", Named(is_alive))
+def make_worker(*, is_alive: bool = True, device: str = "cpu") -> WorkerProcess:
+    return cast("WorkerProcess", Named(is_alive, device))
 
 
 SMALL = request(width_px=64, height_px=64)
@@ -49,7 +50,7 @@ def make_queue(*workers: WorkerProcess, max_waiting: int = 5, slots: int = 1) ->
     return queue
 
 
-async def start(queue: RequestQueue, request: UpscaleRequest, **how: bool) -> "asyncio.Task[Slot]":
+async def start(queue: RequestQueue, request: UpscaleRequest, **how: Any) -> "asyncio.Task[Slot]":
     """A task that has a slot, or waits for one."""
     task = asyncio.create_task(queue.acquire(request, **how))
     await asyncio.sleep(0)
@@ -410,3 +411,30 @@ async def test_waiting_requests_are_counted_by_key() -> None:
         await start(queue, of_key(key_id))
     assert (queue.waiting, queue.waiting_by_key()) == (4, {1: 1, 2: 3})
     queue.dismiss(ValueError())
+
+
+async def test_a_retry_waits_for_another_device_than_the_one_that_failed_it() -> None:
+    one, other = make_worker(device="cuda:0"), make_worker(device="cuda:1")
+    queue = make_queue(one, other)
+    neighbour = await queue.acquire(SMALL)
+    busy = one if neighbour.worker is other else other
+    retry = await start(queue, SMALL, is_retry=True, avoided=busy.device)
+    assert not retry.done()  # the free worker is of the device that failed
+    queue.release(neighbour)
+    assert (await retry).worker is neighbour.worker
+
+
+async def test_a_retry_takes_the_same_device_where_there_is_no_other() -> None:
+    dead, alive = make_worker(is_alive=False, device="cuda:1"), make_worker(device="cuda:0")
+    queue = make_queue(dead, alive)
+    assert (await queue.acquire(SMALL, is_retry=True, avoided="cuda:0")).worker is alive
+
+
+async def test_large_images_share_a_workers_own_part_of_the_memory() -> None:
+    queue = make_queue()
+    queue.add_worker(make_worker(), 9, 2 * MIDDLE.result_px)
+    tasks = [await start(queue, MIDDLE) for _ in range(3)]
+    assert [task.done() for task in tasks] == [True, True, False]
+    queue.dismiss(ValueError())
+    with pytest.raises(ValueError):
+        await tasks[2]

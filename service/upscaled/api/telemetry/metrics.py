@@ -217,6 +217,14 @@ _OF_MODELS: Final = {
 }
 
 
+_OF_EACH_WORKER: Final = {
+    "is_ready": ("worker_up", "1 while the worker is ready, by its device"),
+    "is_out": ("worker_out", "1 while the device is left alone, for it fails again and again"),
+    "in_flight": ("worker_images", "Images at the worker, by its device"),
+    "device_s": ("worker_device_seconds", "Seconds that each worker's device was at work"),
+}
+
+
 class PoolMetrics(Collector):
     """Collector of the workers' statistics at one moment."""
 
@@ -234,6 +242,7 @@ class PoolMetrics(Collector):
         yield self._engines()
         yield self._ladders()
         yield self._memory()
+        yield from self._by_worker()
 
     def _by_model(self) -> Iterator[Metric]:
         # A model that has done nothing yet is there too, at zero.
@@ -263,6 +272,16 @@ class PoolMetrics(Collector):
                 most_px = inf if rung.most_px is None else rung.most_px
                 family.add_metric([str(scale), rung.model], most_px)
         return family
+
+    def _by_worker(self) -> Iterator[Metric]:
+        workers = self._figures.workers
+        labels = ["worker", "device"]
+        for field, (name, meaning) in _OF_EACH_WORKER.items():
+            rows: dict[tuple[object, ...], float]
+            rows = {(each.number, each.device): getattr(each, field) for each in workers}
+            is_sum = name.endswith("seconds")
+            kind = CounterMetricFamily if is_sum else GaugeMetricFamily
+            yield _fill(kind(f"upscaled_{name}", meaning, labels=labels), rows)
 
     def _memory(self) -> Metric:
         family = GaugeMetricFamily(

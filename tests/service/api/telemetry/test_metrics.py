@@ -145,6 +145,11 @@ def test_the_statistics_of_workers_are_exported_unchanged(make_service: MakeServ
     assert figure(figures, "decoder_deaths_total") == 7
     assert figure(figures, "worker_cpu_seconds_total") == 1.5
     assert figure(figures, "worker_resident_bytes", worker="0") == 1000
+    states = {0: ("cpu:0", 1, 0, 3, 0.5), 1: ("cpu:1", 0, 1, 0, 0)}
+    for number, (device, *values) in states.items():
+        place = {"worker": str(number), "device": device}
+        names = ("worker_up", "worker_out", "worker_images", "worker_device_seconds_total")
+        assert [figure(figures, name, **place) for name in names] == values
     model = {"model": "resize"}
     assert figure(figures, "trunk_pixels_total", **model) == 900
     assert figure(figures, "device_seconds_total", **model) == 0.5

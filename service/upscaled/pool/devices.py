@@ -1,0 +1,123 @@
+"""Find the devices of this machine, and give each its workers and each worker its cores.
+
+settings.device          resolve_devices    plan_workers: the settings of each worker
+"auto"                   "cuda:0,cuda:1"    "cuda:0" | "cuda:1"
+"auto", two NUMA nodes   "cpu:0-7,cpu:8-15" "cpu:0-7" | "cpu:8-15"
+"cpu,cpu"                "cpu:0-7,cpu:8-15" "cpu:0-7" | "cpu:8-15"
+"cpu", two workers       "cpu"              "cpu" | "cpu", which share all cores
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from upscaled.config import Settings, SettingsError
+from upscaled.config.devices import cores_of, name_cores
+from upscaled.image.output import MAX_CANVAS_PX
+from upscaled.logs import event
+from upscaled.process.child import scrub_environment
+from upscaled_models.processor import cores_by_node, divide_cores, usable_cores
+
+NVIDIA_DRIVERS: Final = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
+"""One of them is there where an NVIDIA GPU may be: on Linux, and in Windows' subsystem for it."""
+
+_COUNT_COMMAND: Final = (sys.executable, "-m", "upscaled_models.backends.gpus")
+_COUNT_S: Final = 120.0
+"""Longest for loading torch from a slow disk, and waking up every GPU of a machine."""
+
+_GPU_VARIABLES: Final = ("CUDA_", "NVIDIA_", "TORCH", "PYTORCH_")
+
+_log = logging.getLogger(__name__)
+
+
+def count_gpus() -> int:
+    """Return how many NVIDIA GPUs workers could use; 0, with a warning, where it cannot be found.
+
+    The answer comes from a process of its own: the front end loads no torch.
+    """
+    if not any(driver.exists() for driver in NVIDIA_DRIVERS):
+        return 0
+    environment = scrub_environment(os.environ, {"HOME", "LD_PRELOAD"}, _GPU_VARIABLES)
+    try:
+        counted = subprocess.run(  # noqa: S603  (our own program)
+            _COUNT_COMMAND,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_COUNT_S,
+            check=True,
+        )
+        return int(counted.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        _log.warning("cannot count the GPUs: %s", error, extra=event("gpus_unknown"))
+        return 0
+
+
+def resolve_devices(settings: Settings, count: Callable[[], int] = count_gpus) -> Settings:
+    """Return the settings with a device named for each that is to have workers of its own.
+
+    One that is alone keeps its name, and its worker finds it: the settings are then unchanged.
+
+    Args:
+        count: counts the NVIDIA GPUs that workers could use.
+
+    Raises:
+        SettingsError: cores that this process may not run on, or more parts than cores.
+    """
+    name = settings.device
+    gpus = count() if name in ("auto", "cuda") else 0
+    if gpus > 1:
+        return _with_devices(settings, [f"cuda:{number}" for number in range(gpus)])
+    if name == "cpu" or (name == "auto" and not gpus):
+        nodes = cores_by_node()
+        is_shared_by_choice = settings.workers > 1 or settings.threads > 0
+        parts = [] if len(nodes) == 1 or is_shared_by_choice else nodes
+        return _with_devices(settings, [name_cores(cores) for cores in parts])
+    if len(settings.devices) > 1 and settings.devices[0] == "cpu":
+        try:
+            parts = divide_cores(len(settings.devices))
+        except ValueError as error:
+            raise SettingsError(f"UPSCALED_DEVICE={name!r}: {error}") from None
+        return _with_devices(settings, [name_cores(cores) for cores in parts])
+    listed = frozenset[int]().union(*(cores_of(device) for device in settings.devices))
+    if missing := listed - usable_cores():
+        raise SettingsError(
+            f"UPSCALED_DEVICE={name!r}: this process may not run on core {min(missing)}"
+        )
+    return settings
+
+
+def _with_devices(settings: Settings, devices: Sequence[str]) -> Settings:
+    """Return the settings with these devices; unchanged where there are none."""
+    return settings.model_copy(update={"device": ",".join(devices)}) if devices else settings
+
+
+def plan_workers(settings: Settings) -> list[Settings]:
+    """Return the settings of each worker: its one device, and how many share its cores.
+
+    Workers of listed cores share them with those of the same list alone, all others the machine.
+    """
+    return [
+        settings.model_copy(
+            update={
+                "device": device,
+                "workers": settings.workers if cores_of(device) else settings.all_workers,
+            }
+        )
+        for device in settings.devices
+        for _ in range(settings.workers)
+    ]
+
+
+def share_canvas_px(settings: Settings) -> int:
+    """Return the pixels of results that one worker's large images may have together.
+
+    Workers that divide one processor divide its memory too. A result that is alone at its worker
+    may be larger.
+    """
+    parts = sum(bool(cores_of(device)) for device in settings.devices)
+    return MAX_CANVAS_PX // max(1, parts)

@@ -1,0 +1,87 @@
+"""One pool over several devices: they share its queue, and fail each by itself."""
+
+import asyncio
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.service.pool.pools import (
+    QUICK,
+    fake_command,
+    order,
+    picture,
+    pids_of,
+    real_pool,
+    request,
+    running_pool,
+    send,
+    until,
+)
+from upscaled.config import load_settings
+from upscaled.upscale.result import Result
+from upscaled_models.processor import count_cores, divide_cores
+
+TWO_GPUS = "cuda:0,cuda:1"  # their workers are fakes: what is proven is the front end's side
+
+
+async def test_all_devices_work_at_images_of_one_queue() -> None:
+    async with running_pool(device=TWO_GPUS, jobs_per_worker=1) as pool:
+        jobs = [send(pool, order("answer", after_s=0.3)) for _ in range(4)]
+        await until(lambda: pool.stats().running == 2)
+        stats = pool.stats()
+        assert [(each.device, each.in_flight) for each in stats.workers] == [
+            ("cuda:0", 1),
+            ("cuda:1", 1),
+        ]
+        assert (stats.waiting, stats.workers_ready, stats.workers_wanted) == (2, 2, 2)
+        assert len({result.model for result in await asyncio.gather(*jobs)}) == 2
+
+
+async def test_images_that_a_broken_device_fails_are_made_by_the_other_until_it_is_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = order("die", at="cuda:0")  # which kills its worker whenever it has an image
+    async with running_pool(device=TWO_GPUS, jobs_per_worker=1) as pool:
+        async with asyncio.timeout(20):
+            while not pool.stats().workers[0].is_out:
+                results = await asyncio.gather(*(pool.upscale(broken, request()) for _ in "12"))
+                assert all(isinstance(result, Result) for result in results)
+        assert "cuda:0 fails again and again: worker 0 is left out" in caplog.text
+        assert pool.is_ready()
+        await pool.upscale(broken, request())
+        assert pool.stats().workers[0].is_out
+        [last] = [psutil.Process(pid) for pid in pids_of(pool)]
+        last.kill()  # no other device is left
+        await until(lambda: pool.stats().workers[0].is_ready)
+
+
+async def test_a_device_that_cannot_start_stops_no_other() -> None:
+    command = fake_command("without cuda:1")
+    limits = QUICK
+    async with running_pool(
+        device=TWO_GPUS, command=command, limits=limits, is_waiting=False
+    ) as pool:
+        await pool.wait_ready()
+        await until(lambda: pool.stats().workers[1].is_out)
+        assert isinstance(await pool.upscale(order("answer"), request()), Result)
+        assert pool.is_ready()
+        assert (pool.stats().workers_ready, pool.stats().workers_wanted) == (1, 2)
+
+
+@pytest.mark.slow  # two real workers
+@pytest.mark.skipif(count_cores() < 2, reason="one core has no halves")
+async def test_workers_of_parts_of_a_processor_keep_to_their_cores(tmp_path: Path) -> None:
+    one, other = [sorted(cores) for cores in divide_cores(2)]
+    device = ",".join("cpu:" + ",".join(map(str, cores)) for cores in (one, other))
+    settings = load_settings({}, data_dir=tmp_path, device=device, precision="exact")
+    async with real_pool(settings) as pool:
+        source, what = picture(64), request(width_px=64, height_px=64)
+        results = await asyncio.gather(*(pool.upscale(source, what) for _ in range(4)))
+        assert len({result.data for result in results}) == 1
+        for pid, cores in zip(pids_of(pool), (one, other), strict=True):
+            worker = psutil.Process(pid)
+            threads = [psutil.Process(thread.id) for thread in worker.threads()]
+            family = [worker, *threads, *worker.children()]
+            assert {tuple(each.cpu_affinity()) for each in family} == {tuple(cores)}
+        assert all(each.device_s > 0 for each in pool.stats().workers)
