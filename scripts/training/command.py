@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scripts.training import checkpoint
+from scripts.evaluation.upscalers import open_network
+from scripts.training import checkpoint, distil
+from scripts.training.distil import DistilRecipe
 from scripts.training.export import export, read_network
 from scripts.training.loop import begin, resume, train
 from scripts.training.pictures import load_pictures
 from scripts.training.recipe import Recipe, override
+from scripts.training.teacher import make_targets, open_teacher
 from upscaled_models.quantise.drawing import draw_page
 
 
@@ -46,6 +49,24 @@ def _parser() -> argparse.ArgumentParser:
         "--beyond", type=float, default=0.0, help="how much further than the way from --past"
     )
     store.set_defaults(act=_export)
+    teach = commands.add_parser("teach", help="make a student's targets, with x4plus tempered")
+    teach.add_argument("--photos", type=Path, required=True, help="folder of photos")
+    teach.add_argument("--targets", type=Path, required=True, help="folder of the targets")
+    teach.add_argument("--count", type=int, default=1000)
+    teach.add_argument("--seed", type=int, default=1)
+    teach.add_argument("--models-dir", type=Path, default=Path(".upscaled/models"))
+    teach.add_argument("--threads", type=int, default=2)
+    teach.set_defaults(act=_teach)
+    distil = commands.add_parser("distil", help="train a student on targets, or go on with it")
+    distil.add_argument("--targets", type=Path, required=True, help="folder that `teach` writes")
+    distil.add_argument("--out", type=Path, required=True, help="folder of the run's checkpoint")
+    distil.add_argument("--from", dest="start_from", required=True, help="a model, or its file")
+    distil.add_argument("--set", action="append", default=[], help="name=value of the recipe")
+    distil.add_argument("--until", type=int, help="stop, saved, at this step")
+    distil.add_argument("--models-dir", type=Path, default=Path(".upscaled/models"))
+    distil.add_argument("--threads", type=int, default=2)
+    distil.add_argument("--full", action="store_true", help="float32 in place of bfloat16")
+    distil.set_defaults(act=_distil)
     draw = commands.add_parser("draw", help="write pages of text and line art, to measure on")
     draw.add_argument("--out", type=Path, required=True)
     draw.add_argument("--count", type=int, default=8)
@@ -77,6 +98,31 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.out,
         half=not arguments.full,
         until=arguments.until,
+    )
+
+
+def _teach(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    made = make_targets(
+        arguments.photos,
+        arguments.targets,
+        arguments.count,
+        seed=arguments.seed,
+        teacher=open_teacher(arguments.models_dir),
+    )
+    for path in made:
+        print(path)
+
+
+def _distil(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(1)
+    recipe = override(DistilRecipe(), arguments.set)
+    student, _ = open_network(arguments.start_from, arguments.models_dir)
+    run = distil.begin(recipe, student)
+    distil.resume(run, arguments.out)
+    distil.train(
+        run, arguments.targets, arguments.out, half=not arguments.full, until=arguments.until
     )
 
 

@@ -12,10 +12,18 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from upscaled_models.quantise.tracks import blur, decode, encode_jpeg, encode_webp, shrink
+from upscaled_models.quantise.tracks import (
+    blur,
+    decode,
+    encode_jpeg,
+    encode_png,
+    encode_webp,
+    shrink,
+)
 
 Pixels = NDArray[np.uint8]
-Kind = Callable[[Pixels, int, Generator], Pixels]
+Kind = Callable[[Pixels, int, Generator], bytes]
+"""From a truth to the small picture's file."""
 
 
 class Harm(IntEnum):
@@ -31,6 +39,12 @@ def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, Harm]:
 
     Returns the input and the harm that its kind does.
     """
+    file, harm = degrade_to_file(truth, scale, rng)
+    return decode(file), harm
+
+
+def degrade_to_file(truth: Pixels, scale: int, rng: Generator) -> tuple[bytes, Harm]:
+    """Do the same as `degrade`, and return the file: how coarsely it was compressed shows in it."""
     kinds: tuple[tuple[Kind, Harm], ...] = (
         (clean, Harm.NONE),
         (other_kernel, Harm.NONE),
@@ -46,36 +60,36 @@ SHARES = (0.28, 0.06, 0.36, 0.24, 0.06)
 """Shares by which each kind is drawn: clean, other kernel, compressed, camera, thorough."""
 
 
-def clean(truth: Pixels, scale: int, rng: Generator) -> Pixels:
+def clean(truth: Pixels, scale: int, rng: Generator) -> bytes:
     """Shrink by anti-aliased bicubic, as the field's benchmarks shrink."""
-    return shrink(truth, scale, Image.Resampling.BICUBIC)
+    return encode_png(shrink(truth, scale, Image.Resampling.BICUBIC))
 
 
-def other_kernel(truth: Pixels, scale: int, rng: Generator) -> Pixels:
+def other_kernel(truth: Pixels, scale: int, rng: Generator) -> bytes:
     """Shrink as programs do in practice: area, triangle or Lanczos."""
     kernels = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)
-    return shrink(truth, scale, kernels[int(rng.integers(0, len(kernels)))])
+    return encode_png(shrink(truth, scale, kernels[int(rng.integers(0, len(kernels)))]))
 
 
-def compressed(truth: Pixels, scale: int, rng: Generator) -> Pixels:
+def compressed(truth: Pixels, scale: int, rng: Generator) -> bytes:
     """Shrink by bicubic, then compress as JPEG of quality 30 to 95 or, one time in six, WebP."""
     return _compress(shrink(truth, scale, Image.Resampling.BICUBIC), rng, lowest=30)
 
 
-def camera(truth: Pixels, scale: int, rng: Generator) -> Pixels:
+def camera(truth: Pixels, scale: int, rng: Generator) -> bytes:
     """Blur lightly, shrink by bicubic, add sensor noise, compress lightly."""
     small = shrink(_blur(truth, rng, widest=0.5 * scale), scale, Image.Resampling.BICUBIC)
     small = _noise(small, rng, strongest=9.0)
-    return _compress(small, rng, lowest=55) if rng.random() < 0.8 else small
+    return _compress(small, rng, lowest=55) if rng.random() < 0.8 else encode_png(small)
 
 
-def thorough(truth: Pixels, scale: int, rng: Generator) -> Pixels:
+def thorough(truth: Pixels, scale: int, rng: Generator) -> bytes:
     """Blur, resize, add noise and compress, twice."""
     height, width = truth.shape[0] // scale, truth.shape[1] // scale
     pixels = _blur(truth, rng, widest=0.5 * scale)
     between = float(rng.uniform(1.0, 2.0))
     pixels = _resize(pixels, (round(width * between), round(height * between)), rng)
-    pixels = _compress(_noise(pixels, rng, strongest=12.0), rng, lowest=40)
+    pixels = decode(_compress(_noise(pixels, rng, strongest=12.0), rng, lowest=40))
     pixels = _blur(pixels, rng, widest=0.8)
     pixels = _resize(pixels, (width, height), rng)
     return _compress(_noise(pixels, rng, strongest=6.0), rng, lowest=40)
@@ -108,11 +122,11 @@ def _noise(pixels: Pixels, rng: Generator, strongest: float) -> Pixels:
     return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
 
 
-def _compress(pixels: Pixels, rng: Generator, lowest: int) -> Pixels:
+def _compress(pixels: Pixels, rng: Generator, lowest: int) -> bytes:
     quality = int(rng.integers(lowest, 96))
     if rng.random() < 1 / 6:
-        return compress_webp(pixels, quality)
-    return compress_jpeg(pixels, quality)
+        return encode_webp(pixels, quality)
+    return encode_jpeg(pixels, quality)
 
 
 def _resize(pixels: Pixels, size: tuple[int, int], rng: Generator) -> Pixels:

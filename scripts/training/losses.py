@@ -98,3 +98,23 @@ def loss_of(
     contrast_error = (weights * contrast_errors).mean()
     flicker = recipe.flicker_weight * flicker_error(output_luma - target_luma)
     return error + contrast_error + recipe.fidelity_weight * shrunk_error + flicker, figures
+
+
+def texture_distance(output: Tensor, target: Tensor, filters: int = 6) -> Tensor:
+    """Return the sliced Wasserstein distance of responses to random 9x9 filters, at two sizes.
+
+    Sorting the responses leaves out where each lies: texture that is displaced costs nothing.
+    """
+    distances = []
+    for halvings in range(2):
+        if halvings:
+            output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
+        kernels = torch.randn(filters, 3, 9, 9)
+        kernels = kernels - kernels.mean((1, 2, 3), keepdim=True)
+        kernels = kernels / kernels.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        sorted_pair = [
+            F.conv2d(each, kernels, stride=2).flatten(2).sort(dim=2).values
+            for each in (output, target)
+        ]
+        distances.append((sorted_pair[0] - sorted_pair[1]).abs().mean())
+    return torch.stack(distances).mean()

@@ -2,6 +2,10 @@
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,10 @@ class Recipe:
         return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def override(recipe: Recipe, assignments: list[str]) -> Recipe:
+AnyRecipe = TypeVar("AnyRecipe", bound="DataclassInstance")
+
+
+def override(recipe: AnyRecipe, assignments: list[str]) -> AnyRecipe:
     """Apply `name=value` texts; raises `ValueError` for an unknown name."""
     kinds = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
     for assignment in assignments:

@@ -42,19 +42,24 @@ class FeatureNetwork:
 
     @torch.inference_mode()
     def features(self, pixels: Pixels) -> list[Tensor]:
-        """Return the features of an `[h, w, 3]` uint8 RGB picture, each pixel's scaled to length 1.
+        """Return the features of an `[h, w, 3]` uint8 RGB picture: `stages` of it alone."""
+        return self.stages(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float())
 
-        They are `[1, c, h', w']`: the stem's at half the picture's size, then each compared
-        block's.
+    def stages(self, x: Tensor, stages: int = len(COMPARED) + 1) -> list[Tensor]:
+        """Return the features of `[n, 3, h, w]` pictures in 0..255, each pixel scaled to length 1.
+
+        They are `[n, c, h', w']`: the stem's at half the picture's size, then each compared
+        block's, `stages` in all. Gradients go through.
         """
-        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
         x = relu6(self._convolve((x - 127) / 128, "_conv_stem", "_bn0", stride=2))
-        stages = [x]
+        found = [x]
         for number in range(COMPARED[-1] + 1):
+            if len(found) == stages:
+                break
             x = self._block(x, number)
             if number in COMPARED:
-                stages.append(x)
-        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-8) for x in stages]
+                found.append(x)
+        return [x / (x.square().sum(1, keepdim=True) + 1e-12).sqrt() for x in found]
 
     def _block(self, x: Tensor, number: int) -> Tensor:
         """Widen, filter each channel, and narrow: an inverted bottleneck. Add `x` where it fits."""
@@ -78,6 +83,12 @@ class FeatureNetwork:
         mean, variance = (self._weights[f"{norm}.running_{part}"] for part in ("mean", "var"))
         gain, offset = (self._weights[f"{norm}.{part}"] for part in ("weight", "bias"))
         return batch_norm(x, mean, variance, gain, offset, eps=NORM_EPS)
+
+
+def feature_error(some: list[Tensor], others: list[Tensor]) -> Tensor:
+    """Return the feature distance as a tensor, through which gradients go."""
+    parts = [(one - other).square().sum(1).mean() for one, other in zip(some, others, strict=True)]
+    return torch.stack(parts).mean()
 
 
 def feature_distance(some: list[Tensor], others: list[Tensor]) -> float:

@@ -1,0 +1,150 @@
+"""Distilling: a student that follows its targets, and goes on where a run stopped, bit for bit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scripts.training import distil
+from scripts.training.discriminator import Discriminator
+from scripts.training.distil import DistilRecipe, DistilRun
+from scripts.training.losses import texture_distance
+from scripts.training.targets import read_targets
+from scripts.training.teacher import make_targets
+from upscaled_models.networks.compact import SRVGGNetCompact
+from upscaled_models.quantise.features import WEIGHTS, FeatureNetwork, feature_error
+from upscaled_models.quantise.installed import MissingPackage, read_packaged
+from upscaled_models.quantise.tracks import Pixels, decode
+
+TINY = DistilRecipe(
+    steps=4, batch=1, patch_px=12, pages=1, warmup_steps=2, rate=1e-3, page_share=0.3
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _feature_weights() -> None:
+    try:
+        read_packaged(WEIGHTS)
+    except MissingPackage as error:
+        pytest.skip(str(error))
+
+
+def enlarge(file: bytes) -> Pixels:
+    return np.ascontiguousarray(decode(file).repeat(4, 0).repeat(4, 1))
+
+
+@pytest.fixture
+def targets(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    photos, folder = tmp_path / "photos", tmp_path / "targets"
+    photos.mkdir()
+    rng = np.random.default_rng(5)
+    coarse = rng.integers(0, 256, (50, 50, 3), dtype=np.uint8)
+    Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(photos / "photo.png")
+    assert len(list(make_targets(photos, folder, 3, seed=1, teacher=enlarge))) == 3
+    return folder
+
+
+def fresh(recipe: DistilRecipe = TINY) -> DistilRun:
+    torch.manual_seed(2)
+    return distil.begin(recipe, SRVGGNetCompact(num_feat=8, num_conv=1, upscale=4))
+
+
+def test_targets_are_the_teachers_and_are_made_once(tmp_path: Path, targets: Path) -> None:
+    read = read_targets(targets, scale=4, pages=1, seed=1)
+    assert len(read.photos) == 3
+    for target in read.photos:
+        assert np.array_equal(target.large, target.small.repeat(4, 0).repeat(4, 1))
+    again = make_targets(tmp_path / "photos", targets, 4, seed=1, teacher=enlarge)
+    assert [path.name for path in again] == ["00003.npz"]
+
+
+def test_a_patch_and_its_target_show_the_same_place(targets: Path) -> None:
+    read = read_targets(targets, scale=4, pages=1, seed=1)
+    small, large = read.draw_batch(np.random.default_rng(0), count=5, patch_px=16, page_share=0.0)
+    assert torch.equal(small.repeat_interleave(4, 2).repeat_interleave(4, 3), large)
+    assert small.shape == (5, 3, 16, 16)
+
+
+def test_a_folder_without_targets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no target"):
+        read_targets(tmp_path, scale=4, pages=0, seed=1)
+
+
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, targets: Path) -> None:
+    unbroken, broken = fresh(), fresh()
+    distil.train(unbroken, targets, tmp_path / "a", half=False)
+    distil.train(broken, targets, tmp_path / "b", half=False, until=2)
+    assert broken.step == 2
+    resumed = fresh()
+    distil.resume(resumed, tmp_path / "b")
+    distil.train(resumed, targets, tmp_path / "b", half=False)
+    for name in ("network", "average", "discriminator"):
+        pair = zip(
+            unbroken.parts()[name].parameters(), resumed.parts()[name].parameters(), strict=True
+        )
+        assert all(torch.equal(one, other) for one, other in pair), name
+    begins = [json.loads(line) for line in (tmp_path / "b/log.jsonl").read_text().splitlines()]
+    assert [line["begins_at"] for line in begins] == [0, 2]
+
+
+def test_a_student_comes_nearer_to_its_targets(tmp_path: Path, targets: Path) -> None:
+    read = read_targets(targets, scale=4, pages=0, seed=1)
+    small, large = read.draw_batch(np.random.default_rng(1), count=4, patch_px=24, page_share=0)
+    run = fresh(
+        DistilRecipe(**{**vars(TINY), "steps": 12, "rate": 2e-3, "pages": 0, "page_share": 0.0})
+    )
+    with torch.no_grad():
+        before = (run.network(small) - large).abs().mean()
+    distil.train(run, targets, tmp_path / "run", half=True)
+    with torch.no_grad():
+        assert (run.network(small) - large).abs().mean() < before
+
+
+def test_displaced_texture_costs_nothing_and_other_texture_does() -> None:
+    torch.manual_seed(0)
+    noise = torch.rand(1, 3, 64, 64)
+    moved, calm = noise.roll((8, 4), (2, 3)), noise * 0.2 + 0.4
+    distances = []
+    for other in (moved, calm):
+        torch.manual_seed(1)
+        distances.append(float(texture_distance(noise, other)))
+    assert distances[0] < 0.2 * distances[1]
+
+
+def test_the_discriminator_judges_places_of_each_stage_beside_the_source() -> None:
+    torch.manual_seed(0)
+    judge = Discriminator(FeatureNetwork())
+    of_picture, of_source = (
+        judge.stages(torch.rand(1, 3, 66, 66)),
+        judge.stages(torch.rand(1, 3, 66, 66)),
+    )
+    judged = judge(of_picture, of_source)
+    assert [each.shape for each in judged] == [
+        (1, 1, 32, 32),
+        (1, 1, 32, 32),
+        (1, 1, 16, 16),
+        (1, 1, 8, 8),
+    ]
+    assert not torch.allclose(judged[0], judge(of_picture, of_picture)[0])
+
+
+def test_the_discriminator_does_not_see_a_checkerboard() -> None:
+    judge = Discriminator(FeatureNetwork())
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16) * 0.1
+    plain = torch.full((1, 3, 32, 32), 0.5)
+    for one, other in zip(judge.stages(plain), judge.stages(plain + board), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_feature_error_has_finite_gradients_on_flat_and_equal_pictures() -> None:
+    features = FeatureNetwork()
+    for level in (0.0, 127.0):
+        picture = torch.full((1, 3, 64, 64), level, requires_grad=True)
+        wanted = features.stages(torch.full((1, 3, 64, 64), 130.0))
+        feature_error(features.stages(picture), wanted).backward()  # type: ignore[no-untyped-call]
+        assert picture.grad is not None
+        assert torch.isfinite(picture.grad).all()
