@@ -74,6 +74,9 @@ class Playground:
     def zoom(self, zoom: str) -> None:
         self.page.check(f"[name=zoom][value='{zoom}']", force=True)
 
+    def choose_language(self, language: str) -> None:
+        self.page.check(f"[name=language][value='{language}']", force=True)
+
     def text(self, element_id: str) -> str:
         return str(self.page.inner_text(f"#{element_id}"))
 

@@ -78,9 +78,9 @@ def test_the_keyboard_alone_is_enough(open_page: Open) -> None:
     tab_to("split", "Shift+Tab")
     keyboard.press("ArrowLeft")
     assert playground.page.input_value("#split") == "49"
-    tab_to("tab-curl")
+    tab_to("language")
     keyboard.press("ArrowRight")
-    assert playground.focused() == "tab-python"
+    assert playground.page.is_checked("[name=language][value=python]")
     assert playground.text("snippet").startswith("from pathlib import Path")
 
 
@@ -104,7 +104,7 @@ def test_the_focus_goes_through_the_page_in_its_order(open_page: Open) -> None:
             "models-summary",
             "send",
         ),
-        *("split", "zoom", "with-key", "tab-curl", "copy", "snippet"),
+        *("split", "zoom", "with-key", "language", "copy", "snippet"),
     ]
 
 
@@ -115,7 +115,7 @@ def test_a_narrow_screen_shows_all_of_it_without_scrolling_sideways(
     playground = open_page(viewport={**PHONE, "width": width})
     playground.upscale(red_picture(320, 240), name="a-rather-long-name-" * 5 + ".png")
     assert playground.page.evaluate("document.documentElement.scrollWidth") == width
-    for control in ("#image", "#key", "#send", "#download", "#copy", "#tab-javascript"):
+    for control in ("#image", "#key", "#send", "#download", "#copy", "#languages"):
         box = playground.page.locator(control).bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
@@ -125,7 +125,7 @@ def test_a_narrow_screen_shows_all_of_it_without_scrolling_sideways(
 def test_the_copied_text_is_the_shown_one(open_page: Open) -> None:
     playground = open_page()
     playground.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    playground.page.click("#tab-javascript")
+    playground.choose_language("javascript")
     playground.page.click("#copy")
     playground.see("copy", "Copied")
     copied = playground.page.evaluate("navigator.clipboard.readText()")

@@ -88,6 +88,10 @@ def test_addresses_come_by_drop_and_by_the_button_too(open_page: Open) -> None:
     playground.see("chosen", "3 pictures")
     names = playground.page.locator("#list strong").all_inner_texts()
     assert names == ["a.png", "b.png", "host.test"]
+    playground.page.once("dialog", lambda dialog: dialog.accept("host.test/a.png"))
+    playground.page.click("#choose-address")
+    assert "This is no address of a picture." in playground.failure()
+    assert playground.text("chosen") == "3 pictures"
 
 
 @pytest.mark.parametrize(

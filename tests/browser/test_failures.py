@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,31 @@ def test_an_answer_that_is_not_the_apis_is_reported_too(open_page: Open, status:
         assert title == "Something between you and the server refused the request."
     else:
         assert title == "The server did not answer."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", ["null", "[]", '{"error": {"message": "no"}}', "{"])
+def test_an_answer_of_another_form_is_reported_too(open_page: Open, body: str) -> None:
+    playground = open_page()
+    playground.expect_console_error("Failed to load resource")
+    playground.choose(red_picture())
+    playground.page.route("**/v1/upscale", lambda route: route.fulfill(status=403, body=body))
+    playground.send()
+    assert "Something between you and the server" in playground.failure()
+
+
+@pytest.mark.slow
+def test_a_file_that_has_changed_since_is_not_taken_for_a_silent_server(
+    open_page: Open, tmp_path: Path
+) -> None:
+    file = tmp_path / "photo.png"
+    file.write_bytes(red_picture())
+    playground = open_page()
+    playground.expect_console_error("ERR_UPLOAD_FILE_CHANGED|ERR_FILE_NOT_FOUND")
+    playground.page.set_input_files("#image", file)
+    file.unlink()
+    playground.send()
+    assert "The file can no longer be read." in playground.failure()
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_other_fragments_stay(open_page: Open) -> None:
 def test_a_browser_that_stores_nothing_is_enough(open_page: Open) -> None:
     playground = open_page("/docs")
     playground.page.add_init_script(
-        "for (const name of ['localStorage', 'sessionStorage'])"
+        "for (const name of ['localStorage', 'sessionStorage', 'indexedDB'])"
         " Object.defineProperty(window, name, { get() { throw new DOMException('no'); } });"
     )
     playground.open()

@@ -37,7 +37,8 @@ def test_a_picture_is_upscaled_and_models_are_listed_without_a_key(
     playground.wait_for_result()
     playground.page.click("#models-summary")
     playground.page.wait_for_selector("#model-list label")
-    assert playground.page.evaluate("localStorage.length + sessionStorage.length") == 0
+    stored = "[localStorage, sessionStorage].map((each) => each.getItem('upscaled-key'))"
+    assert playground.page.evaluate(stored) == [None, None]
     assert playground.unexpected_console_errors() == []
     playground.page.context.close()
 

@@ -109,7 +109,7 @@ def test_a_picture_goes_through_the_model_that_is_chosen(
 @pytest.mark.parametrize("language", ["curl", "python", "javascript"])
 def test_the_program_names_the_model_too(open_page: Open, language: str) -> None:
     playground = open_page()
-    playground.page.click(f"#tab-{language}")
+    playground.choose_language(language)
     assert "X-Upscale-Model" not in playground.text("snippet")
     open_models(playground)
     choose_model(playground, "upscaled-x4")

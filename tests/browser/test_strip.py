@@ -241,6 +241,15 @@ def test_the_focus_survives_the_last_row(open_page: Open) -> None:
     assert playground.focused() == "image"
 
 
+def test_a_thumbnail_that_loads_after_its_picture_was_removed_is_no_error(open_page: Open) -> None:
+    playground = open_page()
+    choose_several(playground, several(2))
+    late = playground.page.evaluate_handle("document.querySelector('#list .thumb')")
+    press(playground, "Remove", "picture-0.png")
+    late.evaluate("(thumb) => thumb.dispatchEvent(new Event('load'))")
+    playground.see("chosen", "picture-1.png")
+
+
 def test_a_chosen_folder_gives_the_pictures_in_it(open_page: Open, tmp_path: Path) -> None:
     folder = tmp_path / "holiday"
     (folder / "day 2").mkdir(parents=True)
@@ -255,6 +264,12 @@ def test_a_chosen_folder_gives_the_pictures_in_it(open_page: Open, tmp_path: Pat
     playground.see("chosen", "3 pictures")
     names = playground.page.locator("#list strong").all_inner_texts()
     assert names == ["b9.png", "b10.png", "c.PNG"]
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "notes.txt").write_text("no picture")
+    with playground.page.expect_file_chooser() as chooser:
+        playground.page.click("#choose-folder")
+    chooser.value.set_files(tmp_path / "none")
+    assert "There are no pictures in it." in playground.failure()
 
 
 # Chromium gives entries to real drops alone: these are made as the standard describes them.

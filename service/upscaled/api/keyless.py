@@ -31,11 +31,11 @@ def refuse_foreign_page(headers: Mapping[str, str], address: str, settings: Sett
     origin = headers.get("origin")
     if origin is None or origin.lower() in settings.cors_origins:
         return
-    scheme = origin.partition("://")[0].lower()
-    # Of a proxy with TLS only the page knows the scheme, so the port stands for it.
-    if scheme not in _PORTS or _split(origin) != _split(f"{scheme}://{host}"):
+    if not _is_own_origin(origin, host, settings.public_base_url):
         raise InvalidAuthToken(
-            _REFUSED, detail="the Origin is another than the Host, see UPSCALED_CORS_ORIGINS"
+            _REFUSED,
+            detail="the Origin is another than the Host, see UPSCALED_PUBLIC_BASE_URL"
+            " and UPSCALED_CORS_ORIGINS",
         )
 
 
@@ -43,6 +43,20 @@ def _is_own_name(name: str, address: str, settings: Settings) -> bool:
     public_name = urlsplit(settings.public_base_url).hostname
     own = {settings.host.lower(), address, public_name, *settings.allowed_hosts}
     return name != "" and (is_loopback(name) or name in own)
+
+
+def _is_own_origin(origin: str, host: str, public_base_url: str) -> bool:
+    """Return whether a page is the service's own: of the same name and port.
+
+    A proxy may have taken the port out of the Host, and any port could then be meant. A page of
+    another port is another program's, so the port is taken from the setting alone.
+    """
+    scheme = origin.partition("://")[0].lower()
+    # Of a proxy with TLS only the page knows the scheme, so the port stands for it.
+    if scheme in _PORTS and _split(origin) == _split(f"{scheme}://{host}"):
+        return True
+    is_public = scheme == urlsplit(public_base_url).scheme
+    return is_public and scheme in _PORTS and _split(origin) == _split(public_base_url)
 
 
 def _split(origin: str) -> tuple[str, int | None]:

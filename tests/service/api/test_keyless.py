@@ -147,6 +147,34 @@ def test_a_foreign_origin_is_refused(
     assert is_own or answer.json()["error"] == REFUSED
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "is_own"),
+    [
+        ("upscale.lan", "http://upscale.lan:8080", True),
+        ("upscale.lan", "http://UPSCALE.lan:8080", True),
+        ("upscale.lan:8080", "http://upscale.lan:8080", True),
+        ("upscale.lan", "http://upscale.lan:8081", False),
+        ("upscale.lan", "https://upscale.lan:8080", False),
+        ("upscale.lan", "http://evil.example:8080", False),
+        ("evil.example", "http://upscale.lan:8080", False),
+        ("evil.example", "http://evil.example", False),
+        ("upscale.lan", "null", False),
+    ],
+)
+def test_the_public_url_says_which_port_a_proxy_has_taken_out_of_the_host(
+    make_service: MakeService, host: str, origin: str, is_own: bool
+) -> None:
+    service = make_service(auth="none", public_base_url="http://upscale.lan:8080/tools")
+    answer = ask(service, Host=host, Origin=origin)
+    assert answer.status_code == (200 if is_own else 401)
+
+
+@pytest.mark.parametrize("origin", ["http://upscale.lan:8080", "null", ""])
+def test_without_a_public_url_no_port_is_guessed(make_service: MakeService, origin: str) -> None:
+    service = make_service(auth="none", allowed_hosts="upscale.lan")
+    assert ask(service, Host="upscale.lan", Origin=origin).status_code == 401
+
+
 def test_a_valid_key_passes_from_everywhere(service_of_lan: Service) -> None:
     headers = {"Host": "evil.example", "Origin": "https://evil.example"}
     assert ask(service_of_lan, **service_of_lan.headers, **headers).status_code == 200

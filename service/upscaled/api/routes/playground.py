@@ -44,14 +44,17 @@ def describe_limits(settings: Settings) -> dict[str, Any]:
     """Return the limits on pictures as the page's scripts read them: sides in pixels.
 
     Keys: `sides` (the longest side of an input, by scale), `minSide` and `resultSide` (the longest
-    of a result), `file` (the largest file, in words), `suffixes` (of the names of pictures).
+    of a result), `file` (the largest file, in words), `fileBytes`, `suffixes` (of the names of
+    pictures), `keptS` (how long the page keeps results in the browser, as the server does).
     """
     return {
         "sides": {str(scale): settings.max_input_side_px(scale) for scale in SCALES},
         "minSide": MIN_INPUT_SIDE_PX,
         "resultSide": MAX_OUTPUT_SIDE_PX,
         "file": describe_bytes(settings.max_file_bytes),
+        "fileBytes": settings.max_file_bytes,
         "suffixes": [suffix for name in _taken(settings) for suffix in _suffixes(name)],
+        "keptS": settings.result_ttl_s,
     }
 
 

@@ -3,14 +3,21 @@
 import { describeSize } from "./text.js";
 
 const form = document.getElementById("form");
-/* { sides: the longest side of an input in pixels, by scale, minSide, resultSide, file: in words, suffixes }. */
+/* { sides: the longest side of an input in pixels, by scale, minSide, resultSide, file: in words, fileBytes, suffixes,
+   keptS: how long results are kept }. */
 export const LIMITS = JSON.parse(form.dataset.limits);
 
-// Why a picture of this size is refused at a scale; "" where it is not, or its size is not known.
-export function refusalOf(size, scale) {
+// Why a picture is refused at a scale; "" where it is not, or that is not known.
+export function refusalOf({ size, bytes = 0 }, scale) {
+  if (bytes > LIMITS.fileBytes) return "too large a file";
   if (!size) return "";
   if (Math.min(size.width, size.height) < LIMITS.minSide) return "too small";
   return Math.max(size.width, size.height) > LIMITS.sides[scale] ? `too large for ${scale}×` : "";
+}
+
+function adviseOn(why, scale) {
+  if (why === "too large a file") return adviseOnFile();
+  return why === "too small" ? adviseOnSmallSide() : adviseOnSide(scale);
 }
 
 // What to do about a picture that is too large at a scale; 0 where that is not known.
@@ -22,6 +29,7 @@ export function adviseOnSide(scale) {
   return `${scale ? `At ${scale}× a` : "A"} side may have at most ${LIMITS.sides[scale] ?? twofold} px. Choose a smaller picture.`;
 }
 
+export const adviseOnFile = () => `The server takes files of at most ${LIMITS.file}. Save it with a lower quality, or as JPEG.`;
 export const adviseOnSmallSide = () => `Each side must be at least ${LIMITS.minSide} pixels long.`;
 
 // What a size becomes.
@@ -32,12 +40,13 @@ export function grow({ width, height }, scale) {
 
 /* What will become of the pictures at a scale: { text, isRefused }. */
 export function foresee(pictures, scale) {
-  const refused = pictures.filter(({ size }) => refusalOf(size, scale));
-  const [{ size }] = pictures;
+  const refused = pictures.filter((each) => refusalOf(each, scale));
+  const [{ size, name }] = pictures;
   if (refused.length) {
-    const why = refusalOf(refused[0].size, scale);
-    const which = pictures.length === 1 ? `${describeSize(size)} is ${why}` : `${refused.length} of ${pictures.length} pictures: ${why}`;
-    return { text: `${which}. ${why === "too small" ? adviseOnSmallSide() : adviseOnSide(scale)}`, isRefused: true };
+    const why = refusalOf(refused[0], scale);
+    const one = size ? describeSize(size) : name;
+    const which = pictures.length === 1 ? `${one} is ${why}` : `${refused.length} of ${pictures.length} pictures: ${why}`;
+    return { text: `${which}. ${adviseOn(why, scale)}`, isRefused: true };
   }
   if (pictures.length === 1 && size) return { text: `${describeSize(size)} becomes ${describeSize(grow(size, scale))}.` };
   return { text: `Sides of up to ${LIMITS.sides[scale]} px grow ${scale === 2 ? "twofold" : "fourfold"}.` };

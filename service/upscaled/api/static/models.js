@@ -1,5 +1,7 @@
 // The picker of models: those that the server lists, each with an example where there is one.
 
+import { readRefusal } from "./errors.js";
+import { element, make, setText } from "./page.js";
 import { describeSeconds } from "./text.js";
 
 // Written by scripts/sample/examples.py: one part of the sample through each, as assets/model-NAME.jpg.
@@ -10,40 +12,42 @@ const AUTO = "auto";
 const HINTS = {
   key: "Enter the API key to see the models of this server.",
   loading: "Asking the server.",
-  401: "The server does not know this API key.",
-  429: "The server is busy. Close this and open it again in a moment.",
   other: "The server did not list its models. It can still choose one by itself.",
 };
 
 export class ModelPicker {
-  // `elements`: list, hint, chosen, readKey(), readPicture() with { scale, px or null }.
-  constructor(elements, onChange) {
-    this.elements = elements;
+  // `page`: readKey(), readPicture() with { scale, px or null }. `onChange`: another model was chosen.
+  constructor(page, onChange) {
+    this.page = page;
+    this.list = element("model-list");
     this.onChange = onChange;
     this.listed = null; // the answer of GET /v1/models, and the key that it was for
-    elements.list.addEventListener("change", () => this.note());
+    this.list.addEventListener("change", () => this.note());
     this.show();
   }
 
   // The name to send; "" for the server's own choice.
   get name() {
-    const name = this.elements.list.querySelector("input:checked").value;
+    const name = this.list.querySelector("input:checked").value;
     return name === AUTO ? "" : name;
   }
 
   // The key, the picture or the scale may be another now.
   async refresh() {
-    const key = this.elements.readKey();
-    if (key && key !== this.listed?.key) await this.load(key);
-    else if (!key) this.hint(HINTS.key);
+    const key = this.page.readKey();
+    if (key !== this.listed?.key) {
+      this.listed = null; // what one key may use is not shown under another
+      await this.load(key);
+    }
     this.show();
   }
 
   async load(key) {
+    if (!key) return this.hint(HINTS.key);
     this.hint(HINTS.loading);
     try {
       const answer = await fetch("v1/models", { headers: { "X-API-KEY": key } });
-      if (!answer.ok) return this.hint(HINTS[answer.status] ?? HINTS.other);
+      if (!answer.ok) return this.hint(await describeRefusal(answer));
       this.listed = { key, ...await answer.json() };
       this.hint("");
     } catch { // no answer, or a key with characters that no header can hold
@@ -52,13 +56,13 @@ export class ModelPicker {
   }
 
   hint(text) {
-    this.elements.hint.textContent = text;
-    this.elements.hint.hidden = !text;
+    setText("model-hint", text);
+    element("model-hint").hidden = !text;
   }
 
   show() {
-    const { list, readPicture } = this.elements;
-    const picture = readPicture();
+    const { list } = this;
+    const picture = this.page.readPicture();
     const models = this.listed?.models.filter(({ same_as: sameAs, scales }) => !sameAs && scales.includes(picture.scale)) ?? [];
     const chosen = list.querySelector("input:checked")?.value ?? AUTO;
     const hadFocus = list.contains(document.activeElement);
@@ -74,31 +78,25 @@ export class ModelPicker {
   }
 
   note() {
-    this.elements.chosen.textContent = this.name || "automatic";
+    setText("model-chosen", this.name || "automatic");
     this.onChange();
   }
 }
 
+async function describeRefusal(answer) {
+  const { title, advice } = readRefusal({ status: answer.status, body: await answer.text() }).explanation;
+  return `${title} ${advice}`;
+}
+
 function makeCard(value, title, facts, example) {
-  const card = document.createElement("label");
-  const input = document.createElement("input");
-  Object.assign(input, { type: "radio", name: "model", value });
-  const words = document.createElement("span");
-  const name = document.createElement("strong");
-  name.textContent = title;
-  const line = document.createElement("span");
-  line.textContent = facts;
-  words.append(name, line);
-  card.className = "model";
-  card.append(input, ...makeExample(example), words);
-  return card;
+  return make(
+    "label", { className: "model" }, make("input", { type: "radio", name: "model", value }), ...makeExample(example),
+    make("span", {}, make("strong", {}, title), make("span", {}, facts)),
+  );
 }
 
 function makeExample(name) {
-  if (!EXAMPLES.has(name)) return [];
-  const picture = document.createElement("img");
-  Object.assign(picture, { src: `assets/model-${name}.jpg`, alt: "", width: 104, height: 84 });
-  return [picture];
+  return EXAMPLES.has(name) ? [make("img", { src: `assets/model-${name}.jpg`, alt: "", width: 104, height: 84 })] : [];
 }
 
 // The rung of a ladder that takes the picture; of the harmed ones, if harm is what decides.

@@ -1,32 +1,23 @@
 // The page at /: choosing, sending, showing. Served from here, loads nothing from elsewhere.
 
-import { explain } from "./errors.js";
-import { copyImage, showFacts } from "./facts.js";
 import { readAddresses, readDropped, readInput, readPasted } from "./gather.js";
 import { Keyring } from "./keyring.js";
-import { foresee } from "./limits.js";
+import { foresee, LIMITS } from "./limits.js";
+import { element, setText } from "./page.js";
 import { Program } from "./program.js";
-import { describeProgress, describeRun, measure, shareOf } from "./progress.js";
+import { describeProgress, describeRun, shareOf } from "./progress.js";
 import { FOR_ALL, Picture, Queue } from "./queue.js";
 import { Strip } from "./strip.js";
 import { describeBytes, describeSeconds, describeSize, nameResult } from "./text.js";
 import { Viewer } from "./viewer.js";
-import { makeZip } from "./zip.js";
 
 const NO_KEY = "YOUR_API_KEY";
 
-const element = (id) => document.getElementById(id);
-const setText = (id, text) => { element(id).textContent = text; };
 const hide = (...ids) => ids.forEach((id) => { element(id).hidden = true; });
 const scaleAsked = () => Number(element("form").elements.scale.value);
 const WELCOME = element("chosen-facts").textContent;
 
-const viewer = new Viewer({
-  stage: element("stage"), before: element("before"), after: element("after"),
-  layerBefore: element("layer-before"), layerAfter: element("layer-after"),
-  tagBefore: element("tag-before"), tagAfter: element("tag-after"),
-  divider: element("divider"), split: element("split"),
-}, (zoom) => {
+const viewer = new Viewer((zoom) => {
   for (const each of document.querySelectorAll("[name=zoom]")) each.checked = each.value === String(zoom);
 });
 const strip = new Strip(element("list"));
@@ -34,18 +25,33 @@ const queue = new Queue(note);
 const program = new Program(readRequest);
 const keyring = new Keyring(element("key"), element("remember"));
 
+let owner = keyring.key; // of every result that is here
 let selected = null; // the picture in the viewer
 let run = []; // the pictures sent since the queue was empty last
 
 // --- choosing ---
 
-function choose(found) {
-  const added = found.map((each) => new Picture(each));
-  if (!added.length) return;
-  strip.add(added);
-  for (const each of added) strip.update(each, scaleAsked());
-  show(added[0]);
+const choose = (found) => add(found.map((each) => new Picture(each)));
+
+function add(pictures) {
+  if (!pictures.length) return;
+  strip.add(pictures);
+  for (const each of pictures) strip.update(each, scaleAsked());
+  show(pictures[0]);
   describeAll();
+}
+
+// What a user meant to hold pictures, and holds none, is not passed over in silence.
+function chooseFrom(found, title, advice) {
+  if (found.length) choose(found);
+  else showExplanation({ title, advice });
+}
+
+const chooseFromFolder = (found) => chooseFrom(found, "There are no pictures in it.", `Of a folder these are taken: ${LIMITS.suffixes.join(" ")}`);
+
+function chooseAddress() {
+  const text = prompt("The address of a picture, which the server fetches:");
+  if (text) chooseFrom(readAddresses(text), "This is no address of a picture.", "It begins with https:// or http:// and has no spaces.");
 }
 
 async function chooseSample() {
@@ -55,9 +61,19 @@ async function chooseSample() {
 
 function remove(picture) {
   const next = strip.remove(picture);
+  if (shelf) onShelf(() => shelf.remove(picture.id));
   if (picture === selected) show(next);
   describeAll();
   if (element("strip").hidden) element("image").focus(); // the strip had the focus
+}
+
+function removeAll() {
+  queue.cancel([...run]);
+  for (const each of [...strip.pictures]) strip.remove(each);
+  if (shelf) onShelf(() => shelf.clear());
+  show(null);
+  describeAll();
+  element("image").focus();
 }
 
 // What the form says about the pictures that are there.
@@ -68,9 +84,9 @@ function describeAll() {
   const bytes = describeBytes(pictures.reduce((sum, each) => sum + each.bytes, 0));
   element("drop").classList.toggle("filled", pictures.length > 0);
   element("strip").hidden = pictures.length < 2;
+  element("remove-all").hidden = !pictures.length;
   setText("chosen", isOne ? first.name : pictures.length ? `${pictures.length} pictures` : "Choose pictures");
-  if (isOne && first.address) setText("chosen-facts", first.address);
-  else if (isOne) setText("chosen-facts", first.size ? `${describeSize(first.size)}, ${bytes}` : bytes);
+  if (isOne) setText("chosen-facts", [first.address, first.size && describeSize(first.size), first.file && bytes].filter(Boolean).join(", "));
   else setText("chosen-facts", pictures.length ? `${bytes} in all. Add more in the same way` : WELCOME);
   const thumb = pictures.find(({ size, url }) => size && url);
   element("thumb").hidden = !thumb;
@@ -81,7 +97,7 @@ function describeAll() {
 }
 
 function foreseeAll() {
-  const open = strip.pictures.filter(({ state }) => state !== "done");
+  const open = strip.pictures.filter(({ state }) => state !== "done" && state !== "expired");
   const { text, isRefused } = foresee(open.length ? open : [selected ?? {}], scaleAsked());
   setText("size-hint", text);
   element("size-hint").classList.toggle("warning", Boolean(isRefused));
@@ -94,11 +110,12 @@ function pickOpen() {
   const fresh = strip.pictures.filter(({ state }) => state === "new");
   if (run.length) return fresh;
   const open = strip.pictures.filter(({ state }) => state === "new" || state === "failed");
-  return open.length || !selected ? open : [selected];
+  return open.length || !selected?.canBeSent ? open : [selected];
 }
 
 function submit(event) {
   event.preventDefault();
+  followKey(); // a password manager may have filled it in without a change
   const open = pickOpen();
   if (!open.length && run.length) return;
   if (!open.length) return refuse("image", "Choose a picture first.", "Or try the sample picture.");
@@ -109,7 +126,8 @@ function submit(event) {
 function send(pictures) {
   hide("failure");
   setText("status", "");
-  keyring.keep(); // a password manager may have filled it in without a change
+  keyring.keep();
+  loadRest();
   run.push(...pictures);
   queue.add(pictures, { key: keyring.key, scale: scaleAsked(), choices: readChoices() });
 }
@@ -129,6 +147,7 @@ function note(picture) {
 }
 
 function end(picture) {
+  onShelf(() => shelf.put(picture, picture.options.key));
   const others = run.length > 1 ? ` ${describeRun(run)}.` : "";
   setText("status", `${picture.name}: done in ${describeSeconds(picture.result.seconds)}.${others}`);
   if (picture === selected) show(picture);
@@ -137,7 +156,7 @@ function end(picture) {
 function fail(picture) {
   const isKey = picture.error.code === "invalid_auth_token";
   if (run.length === 1 || FOR_ALL.has(picture.error.code)) show(picture);
-  else if (picture === selected) showExplanation(explain(picture.error));
+  else if (picture === selected) showExplanation(picture.error.explanation);
   if (!isKey) return;
   element("key").setAttribute("aria-invalid", "true");
   element("key").focus();
@@ -159,28 +178,20 @@ function describeQueue() {
 }
 
 function showProgress() {
-  const isOne = run.length === 1;
-  const { bars, whole } = measure(run[0].progress);
-  const share = isOne ? whole : run.reduce((sum, each) => sum + shareOf(each), 0) / run.length;
-  const text = isOne ? describeProgress(run[0].progress) : describeRun(run);
-  element("track").classList.toggle("many", !isOne);
-  for (const { phase, done, isNow } of bars) {
-    const bar = element("track").querySelector(`[data-phase=${phase}]`);
-    bar.style.setProperty("--done", isOne ? done : share);
-    bar.classList.toggle("now", isOne && isNow && !done);
-  }
-  element("track").setAttribute("aria-valuenow", Math.round(100 * share));
-  element("track").setAttribute("aria-valuetext", text);
+  const track = element("track");
+  const text = run.length === 1 ? describeProgress(run[0].progress) : describeRun(run);
+  track.value = run.reduce((sum, each) => sum + shareOf(each), 0) / run.length;
+  track.setAttribute("aria-valuetext", text);
   setText("progress-text", text);
 }
 
 function refuse(field, title, advice) {
-  showExplanation({ title, advice, details: "" });
+  showExplanation({ title, advice });
   element(field).setAttribute("aria-invalid", "true");
   element(field).focus();
 }
 
-function showExplanation({ title, advice, details }) {
+function showExplanation({ title, advice, details = "" }) {
   setText("failure-title", title);
   setText("failure-advice", advice);
   setText("failure-details", details);
@@ -192,7 +203,7 @@ function showExplanation({ title, advice, details }) {
 async function show(picture) {
   selected = picture;
   strip.select(picture);
-  if (picture?.error) showExplanation(explain(picture.error));
+  if (picture?.error) showExplanation(picture.error.explanation);
   else hide("failure");
   if (!picture?.result) hide("facts");
   writeSnippet();
@@ -202,12 +213,13 @@ async function show(picture) {
     await (picture.result ? showResult(picture) : showSource(picture));
   } catch { // the browser cannot read the file
     if (picture !== selected) return;
-    if (picture.result) showFacts(picture, picture.size, null);
+    if (picture.result) (await import("./facts.js")).showFacts(picture, picture.size, null);
     showNothing(describeUnshown(picture));
   }
 }
 
-function describeUnshown({ address, result }) {
+function describeUnshown({ address, result, state }) {
+  if (state === "expired") return "This result has expired. Choose the picture again to upscale it anew.";
   if (result) return "This browser cannot show the result.";
   return address ? "The server fetches this picture once it is sent." : "This browser cannot show the file. The server may still read it.";
 }
@@ -232,7 +244,7 @@ async function showSource(picture) {
 
 async function showResult(picture) {
   const { result } = picture;
-  const shown = await viewer.showPair(picture.url, result.url);
+  const [shown, { showFacts }] = await Promise.all([viewer.showPair(picture.url, result.url), import("./facts.js")]);
   if (picture !== selected || result !== picture.result || !shown) return;
   hide("no-preview");
   setText("tag-after", `After ${result.scale}×`);
@@ -245,21 +257,50 @@ async function showResult(picture) {
   }
 }
 
-// --- saving ---
+// --- what outlives a reload ---
 
-async function downloadAll() {
-  const done = strip.pictures.filter(({ result }) => result);
-  const files = done.map(({ path, result: { name, blob } }) => ({ name: path.replace(/[^/]*$/, () => name), blob }));
-  setText("summary", "Making the ZIP");
+let shelf = null;
+
+// A browser that stores nothing, or no more, is enough.
+async function onShelf(step) {
   try {
-    const url = URL.createObjectURL(await makeZip(files));
-    Object.assign(document.createElement("a"), { href: url, download: "upscaled.zip" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60_000); // a browser may ask where to save it first
+    const { Shelf } = await import("./shelf.js");
+    shelf ??= new Shelf(LIMITS.keptS);
+    return await step();
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    return setText("summary", "More than 4 GB: download them one by one.");
+    if (!(error instanceof DOMException)) throw error;
+    return null;
   }
-  for (const id of ["summary", "status"]) setText(id, `${files.length} pictures are in upscaled.zip.`);
+}
+
+async function recall() {
+  const databases = await Promise.resolve().then(() => indexedDB.databases()).catch(() => []);
+  if (!databases.length) return; // nothing has ever been kept
+  const entries = await onShelf(() => shelf.recall(keyring.key)) ?? [];
+  if (entries.length) loadRest();
+  add(entries.map(Picture.recall));
+}
+
+// Loaded while the first picture is on its way: what comes back can be saved even if the server has gone.
+const loadRest = () => Promise.allSettled(["facts", "saving", "shelf"].map((name) => import(`./${name}.js`)));
+
+// No result of one key is shown, or kept, under another.
+function followKey() {
+  if (keyring.key === owner) return;
+  owner = keyring.key;
+  queue.cancel([...run]);
+  if (shelf) onShelf(() => shelf.clear());
+  const others = strip.pictures.filter(({ result, isRecalled }) => result || isRecalled);
+  for (const picture of others) {
+    if (picture.isRecalled) strip.remove(picture);
+    else {
+      picture.forgetResult();
+      strip.update(picture, scaleAsked());
+    }
+  }
+  if (!others.length) return;
+  show(strip.pictures.includes(selected) ? selected : strip.pictures[0] ?? null);
+  describeAll();
 }
 
 // --- the request as a program ---
@@ -297,7 +338,6 @@ async function openModels() {
   if (!element("models").open) return;
   const { ModelPicker } = await import("./models.js");
   picker ??= new ModelPicker({
-    list: element("model-list"), hint: element("model-hint"), chosen: element("model-chosen"),
     readKey: () => keyring.key,
     readPicture: () => ({ scale: scaleAsked(), px: selected?.size ? selected.size.width * selected.size.height : null }),
   }, writeSnippet);
@@ -312,6 +352,7 @@ const ACTIONS = {
     element("viewer").scrollIntoView({ block: "nearest" });
   },
   retry(picture) {
+    followKey();
     if (keyring.key) send([picture]);
     else refuse("key", "The API key is missing.", "The server printed one at its first start.");
   },
@@ -337,7 +378,7 @@ function listenToDrops() {
     if (!hasFiles(event)) return;
     event.preventDefault();
     mark(-depth);
-    choose(await readDropped(event.dataTransfer));
+    chooseFromFolder(await readDropped(event.dataTransfer));
   });
 }
 
@@ -345,10 +386,12 @@ listenToDrops();
 document.addEventListener("paste", ({ target, clipboardData }) => {
   if (clipboardData.files.length || !target.matches("input, textarea")) choose(readPasted(clipboardData));
 });
-element("choose-address").addEventListener("click", () => choose(readAddresses(prompt("The address of a picture, which the server fetches:") ?? "")));
-for (const id of ["image", "folder"]) element(id).addEventListener("change", ({ target }) => choose(readInput(target)));
+element("choose-address").addEventListener("click", chooseAddress);
+element("image").addEventListener("change", ({ target }) => choose(readInput(target)));
+element("folder").addEventListener("change", ({ target }) => chooseFromFolder(readInput(target)));
 element("choose-folder").addEventListener("click", () => element("folder").click());
 element("sample").addEventListener("click", chooseSample);
+element("remove-all").addEventListener("click", removeAll);
 element("scales").addEventListener("change", () => {
   for (const each of strip.pictures) strip.update(each, scaleAsked());
   foreseeAll();
@@ -356,16 +399,14 @@ element("scales").addEventListener("change", () => {
   writeSnippet();
 });
 element("format").addEventListener("change", writeSnippet);
-element("zip").addEventListener("click", downloadAll);
-element("copy-image").addEventListener("click", async ({ target }) => {
-  await copyImage(selected.result);
-  target.textContent = "Copied";
-  setTimeout(() => { target.textContent = "Copy image"; }, 2000);
-});
+element("zip").addEventListener("click", async () => (await import("./saving.js")).downloadAll(strip.pictures));
+element("copy-image").addEventListener("click", async () => (await import("./saving.js")).copyImage(selected.result));
 document.addEventListener("keydown", ({ key }) => key === "Escape" && queue.cancel([...run]));
 element("zoom").addEventListener("change", ({ target }) => viewer.zoom(target.value === "fit" ? "fit" : Number(target.value)));
 element("key").addEventListener("input", writeSnippet);
 element("key").addEventListener("change", openModels);
+element("key").addEventListener("change", followKey);
+addEventListener("hashchange", followKey); // a link has brought another
 element("models").addEventListener("toggle", openModels);
 for (const id of ["key", "image"]) {
   for (const name of ["input", "change"]) element(id).addEventListener(name, () => element(id).removeAttribute("aria-invalid"));
@@ -378,3 +419,4 @@ addEventListener("beforeunload", (event) => run.length && event.preventDefault()
 writeSnippet();
 foreseeAll();
 viewer.showPair("assets/sample.jpg", "assets/sample-x4.jpg");
+recall();

@@ -2,28 +2,15 @@
 
 import { describeBytes, describeSeconds } from "./text.js";
 
-const PHASES = { send: 0.1, wait: 0.05, network: 0.75, receive: 0.1 };
-
-/* The bars of a progress as [{ phase, done, isNow }], and the whole as a share. */
-export function measure({ phase, done, total }) {
-  const now = { encode: "network", pause: "wait" }[phase] ?? phase;
-  const share = total ? Math.min(1, done / total) : 0;
-  let isPast = true;
-  let whole = 0;
-  const bars = Object.entries(PHASES).map(([name, weight]) => {
-    const isNow = name === now;
-    if (isNow) isPast = false;
-    const part = isNow ? share : Number(isPast);
-    whole += part * weight;
-    return { phase: name, done: part, isNow };
-  });
-  return { bars, whole };
-}
+// Where each phase begins, and how much of the whole it takes.
+const SPANS = { send: [0, 0.1], pause: [0.1, 0], wait: [0.1, 0.05], network: [0.15, 0.75], encode: [0.9, 0], receive: [0.9, 0.1] };
 
 // How much of its way a picture has behind it, 0 to 1.
 export function shareOf({ state, progress }) {
-  if (state === "running") return measure(progress).whole;
-  return Number(state === "done" || state === "failed");
+  if (state !== "running") return Number(state === "done" || state === "failed");
+  const { phase, done, total } = progress;
+  const [start, length] = SPANS[phase];
+  return start + length * (total ? Math.min(1, done / total) : 0);
 }
 
 export function describeProgress({ phase, done, total, remainingS }) {

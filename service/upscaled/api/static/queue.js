@@ -1,6 +1,7 @@
 // The pictures that were chosen, and the queue that upscales them: two at once, each until it is done.
 
-import { Refusal } from "./errors.js";
+import { makeId } from "./page.js";
+import { Refusal } from "./refusal.js";
 import { upscale } from "./request.js";
 import { nameAddress, nameResult } from "./text.js";
 
@@ -10,9 +11,11 @@ const PAUSE_S = 2; // after a 429 without Retry-After
 // What every other picture would be answered, too.
 export const FOR_ALL = new Set(["invalid_auth_token", "insufficient_api_credits"]);
 
-/* `state` is new, waiting, running, done or failed. `result`: { url, name, scale, blob, model ... } of the
+/* `state` is new, waiting, running, done, failed or expired. `result`: { url, name, scale, blob, model ... } of the
    last time that it was done; `error`: the Refusal of the last time that it failed. */
 export class Picture {
+  id = makeId();
+  isRecalled = false;
   state = "new";
   size = null;
   progress = null;
@@ -22,6 +25,18 @@ export class Picture {
   // A file, its name behind the folder that was chosen with it, or an address that the server fetches.
   constructor({ file = null, address = "", path = file?.name ?? nameAddress(address) }) {
     Object.assign(this, { file, address, path, url: file ? URL.createObjectURL(file) : "" });
+  }
+
+  // One of the tab's before it was reloaded, as shelf.js kept it.
+  static recall({ id, path, address, size, source, blob, result }) {
+    const picture = new Picture({ file: source, address, path });
+    Object.assign(picture, { id, size, isRecalled: true, state: blob ? "done" : "expired" });
+    if (blob) picture.result = { ...result, blob, url: URL.createObjectURL(blob) };
+    return picture;
+  }
+
+  get canBeSent() {
+    return Boolean(this.file || this.address);
   }
 
   get bytes() {
@@ -44,6 +59,8 @@ export class Picture {
 
   forgetResult() {
     if (this.result) URL.revokeObjectURL(this.result.url);
+    this.result = null;
+    if (this.state === "done") this.state = "new";
   }
 
   forget() {

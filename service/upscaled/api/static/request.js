@@ -1,23 +1,19 @@
 // One request to the API: sent, watched while it runs, and its answer read.
 
-import { Refusal } from "./errors.js";
+import { makeId } from "./page.js";
+import { Refusal } from "./refusal.js";
 
-// Not crypto.randomUUID, which plain http:// pages do not have.
-function makeRequestId() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/* Upscale `file`, or what is at `address` where there is none. `report` hears { phase, done, total, remainingS } of the phases send, wait, network,
-   encode and receive; `signal` cancels; `choices` are headers of the result's format, model ... Gives
-   { blob, timing, seconds, model, temperedWith, requestId }, throws a `Refusal`, or an AbortError once
-   cancelled. */
+/* Upscale `file`, or what is at `address` where there is none. `report` hears { phase, done, total, remainingS } of
+   the phases send, wait, network, encode and receive; `signal` cancels; `choices` are headers of the result's
+   format, model ... Gives { blob, timing, seconds, model, temperedWith, requestId }, throws a `Refusal`, or an
+   AbortError once cancelled. */
 export async function upscale({ file, address, key, scale, choices, signal, report }) {
-  const requestId = makeRequestId();
+  const requestId = makeId();
   const watching = new AbortController();
   const began = performance.now();
   try {
     const xhr = await send({ file, address, key, scale, choices, requestId, signal, report, watching });
-    if (xhr.status !== 200) throw await readRefusal(xhr, requestId, scale);
+    if (xhr.status !== 200) throw await explain(xhr, requestId, scale);
     return {
       blob: xhr.response,
       timing: xhr.getResponseHeader("Server-Timing"),
@@ -46,8 +42,8 @@ function send({ file, address, key, scale, choices, requestId, signal, report, w
     for (const [name, value] of Object.entries(choices)) xhr.setRequestHeader(name, value);
     try {
       xhr.setRequestHeader("X-API-KEY", key);
-    } catch {
-      throw new Refusal({ status: 401, code: "invalid_auth_token" }); // no header can hold such characters
+    } catch { // no header can hold such characters
+      return reject(Refusal.ofKey());
     }
     xhr.upload.onprogress = ({ loaded, total }) => report({ phase: "send", done: loaded, total });
     xhr.upload.onload = () => {
@@ -59,23 +55,27 @@ function send({ file, address, key, scale, choices, requestId, signal, report, w
       if (xhr.status === 200) report({ phase: "receive", done: loaded, total });
     };
     xhr.onload = () => resolve(xhr);
-    xhr.onerror = () => reject(new Refusal());
+    xhr.onerror = async () => reject(await isReadable(file) ? new Refusal() : Refusal.ofFile());
     xhr.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.addEventListener("abort", () => xhr.abort());
     xhr.send(form);
   });
 }
 
-async function readRefusal(xhr, requestId, scale) {
-  const body = await xhr.response.text().then(JSON.parse).catch(() => ({}));
-  return new Refusal({
+async function explain(xhr, requestId, scale) {
+  const { readRefusal } = await import("./errors.js").catch(() => { throw new Refusal(); }); // it has gone since
+  return readRefusal({
     status: xhr.status,
-    code: body.error_code,
-    text: body.error,
+    body: await xhr.response.text(),
     requestId: xhr.getResponseHeader("X-Request-Id") ?? requestId,
     retryAfterS: Number(xhr.getResponseHeader("Retry-After")) || 0,
     scale,
   });
+}
+
+// A file on the disk may have changed since it was chosen; the browser then fails as if the server were away.
+async function isReadable(file) {
+  return file?.slice(0, 1).arrayBuffer().then(() => true, () => false) ?? true;
 }
 
 // Whatever fails here, the request itself goes on: then it merely shows no tiles.

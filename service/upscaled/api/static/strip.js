@@ -1,7 +1,7 @@
 // The strip: a row for each picture, with its state, its progress, and what can be done with it.
 
-import { explain } from "./errors.js";
 import { refusalOf } from "./limits.js";
+import { make } from "./page.js";
 import { describeProgress, shareOf } from "./progress.js";
 import { describeBytes, describeSeconds, describeSize } from "./text.js";
 
@@ -22,6 +22,7 @@ export class Strip {
         button.addEventListener("click", () => this.#act(action, picture));
       }
       row.thumb.addEventListener("load", () => {
+        if (!this.#rows.has(picture)) return; // removed meanwhile
         picture.size = { width: row.thumb.naturalWidth, height: row.thumb.naturalHeight };
         this.#act("measured", picture);
       });
@@ -76,14 +77,9 @@ function describeState(picture, scale) {
   if (state === "waiting") return "In the queue";
   if (state === "running") return describeProgress(progress);
   if (state === "done") return `${result.scale}× in ${describeSeconds(result.seconds)}, ${describeBytes(result.blob.size)}`;
-  if (state === "failed") return explain(error).title;
-  return [size && describeSize(size), file ? describeBytes(file.size) : address, refusalOf(size, scale)].filter(Boolean).join(", ");
-}
-
-function make(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  if (state === "failed") return error.explanation.title;
+  if (state === "expired") return "Expired: no longer kept here";
+  return [size && describeSize(size), file ? describeBytes(file.size) : address, refusalOf(picture, scale)].filter(Boolean).join(", ");
 }
 
 function makeAction(tag, text, label, properties) {

@@ -1,5 +1,7 @@
 // Two pictures over one another, a divider between them, zoom and pan.
 
+import { element } from "./page.js";
+
 const STEP = 0.1; // of the stage, by an arrow key
 const NEAR_PX = 28; // from the divider
 const TAGS_PX = 240; // what two tags side by side take
@@ -16,10 +18,14 @@ function place(room, length, centre) {
   return Math.round(start * devicePixelRatio) / devicePixelRatio;
 }
 
-/* `parts`: the elements stage, before, after, layerBefore, layerAfter, tagBefore, tagAfter, divider,
-   split. `onZoom` hears of zooming by double click, wheel and fingers. */
+// `onZoom` hears of zooming by double click, wheel and fingers.
 export class Viewer {
-  #parts;
+  #parts = {
+    stage: element("stage"), before: element("before"), after: element("after"),
+    layerBefore: element("layer-before"), layerAfter: element("layer-after"),
+    tagBefore: element("tag-before"), tagAfter: element("tag-after"),
+    divider: element("divider"), split: element("split"),
+  };
   #onZoom;
   #zoom = "fit";
   #split = 0.5;
@@ -31,10 +37,9 @@ export class Viewer {
   #isSplitting = false;
   #turn = 0; // of what is to be shown: what was asked for before loads in vain
 
-  constructor(parts, onZoom) {
-    this.#parts = parts;
+  constructor(onZoom) {
     this.#onZoom = onZoom;
-    const { stage, split } = parts;
+    const { stage, split } = this.#parts;
     new ResizeObserver(() => this.#layOut()).observe(stage);
     split.addEventListener("input", () => this.#moveSplit(split.value / 100));
     stage.addEventListener("pointerdown", (event) => this.#grab(event));

@@ -7,6 +7,7 @@ const API = "/admin/v1";
 const STORED = "upscaled-admin-key"; // for this tab, until it is closed
 const FIGURES = ["requests", "images", "refused", "failed", "left", "credits", "input_mp", "output_mp", "device_s"];
 const HEADS = ["requests", "images", "refused", "failed", "left", "credits", "MP in", "MP out", "device s"];
+const REFUSED = [401, 403];
 const DAY_MS = 86_400_000;
 
 const at = (id) => document.getElementById(id);
@@ -15,10 +16,13 @@ const state = { usage: [], since: "" };
 async function call(method, path, body) {
   const headers = { Authorization: `Bearer ${sessionStorage.getItem(STORED)}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await fetch(API + path, { method, headers, body: body && JSON.stringify(body) });
+  const answer = await fetch(API + path, { method, headers, body: body && JSON.stringify(body) }).catch(() => {
+    throw new Error("The server did not answer. Reload the page to try again.");
+  });
   if (answer.status === 204) return null;
-  const content = await answer.json();
-  if (!answer.ok) throw new Error(content.error);
+  if (REFUSED.includes(answer.status)) sessionStorage.removeItem(STORED); // whatever else fails, the key may be right
+  const content = await answer.json().catch(() => ({})); // a proxy's page, say
+  if (!answer.ok) throw new Error(content.error ?? `The server answered with status ${answer.status}.`);
   return content;
 }
 
@@ -143,7 +147,6 @@ async function load() {
 
 async function open() {
   const isOpen = await attempt(load);
-  if (!isOpen) sessionStorage.removeItem(STORED);
   at("content").hidden = at("leave").hidden = !isOpen;
   at("enter").hidden = isOpen;
 }

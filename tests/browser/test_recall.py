@@ -1,0 +1,194 @@
+"""What a tab has made outlives its reload, and nothing else: no other key, no other tab, no end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.painting import PaintingExecutor
+from tests.browser.playground import Playground, red_picture
+from tests.browser.test_key import key_shown, open_another_tab
+from tests.browser.test_strip import choose_several, press, rows, several, wait_until_idle
+from tests.service.api.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+Open = Callable[..., Playground]
+
+# The names of the kept files' pictures, by what sessionStorage and IndexedDB hold together.
+OPEN_STORE = """(change) => new Promise((resolve) => {
+  const request = indexedDB.open("upscaled-results", 1);
+  request.onupgradeneeded = () => request.result.createObjectStore("files", { keyPath: "id" });
+  request.onsuccess = () => {
+    const files = request.result.transaction("files", "readwrite").objectStore("files");
+    files.getAll().onsuccess = ({ target }) => {
+      request.result.close();
+      resolve(target.result.map(({ id }) => id));
+      if (change === "age") files.put({ ...target.result[0], at: 0 });
+    };
+  };
+})"""
+
+
+def kept(playground: Playground, change: str = "") -> list[str]:
+    """Return the ids of the files that IndexedDB holds; "age": make the first as old as can be."""
+    found: list[str] = playground.page.evaluate(OPEN_STORE, change)
+    return found
+
+
+def make(playground: Playground, count: int = 2) -> None:
+    """Upscale some pictures, and wait until all are kept."""
+    choose_several(playground, several(count))
+    playground.send()
+    wait_until_idle(playground)
+    wait_until(lambda: len(kept(playground)) == count)
+
+
+def test_results_outlive_a_reload_with_their_pictures(open_page: Open, tmp_path: Path) -> None:
+    playground = open_page()
+    make(playground)
+    playground.page.wait_for_selector("#facts:not([hidden])")
+    before = playground.result_bytes(tmp_path)
+    playground.page.reload()
+    playground.see("summary", "2 of 2 done")
+    playground.page.wait_for_selector("#facts:not([hidden])")
+    assert rows(playground) == ["done", "done"]
+    assert playground.result_bytes(tmp_path) == before
+    assert "160 × 120 px" in playground.text("fact-before")
+    assert playground.page.is_visible("#zip")
+    assert playground.page.is_visible("#divider")
+    playground.choose(red_picture(), "more.png")
+    playground.page.click("#send")
+    wait_until_idle(playground)
+    assert rows(playground) == ["done"] * 3
+
+
+def test_what_is_removed_stays_away(open_page: Open) -> None:
+    playground = open_page()
+    make(playground)
+    press(playground, "Remove", "picture-0.png")
+    wait_until(lambda: len(kept(playground)) == 1)
+    playground.page.reload()
+    playground.see("chosen", "picture-1.png")
+    playground.page.click("#remove-all")
+    assert playground.text("chosen") == "Choose pictures"
+    assert playground.focused() == "image"
+    wait_until(lambda: kept(playground) == [])
+    playground.page.reload()
+    assert playground.text("chosen") == "Choose pictures"
+    assert playground.page.evaluate("sessionStorage.getItem('upscaled-results')") is None
+
+
+def test_an_expired_result_is_shown_as_expired(open_page: Open) -> None:
+    playground = open_page()
+    make(playground)
+    kept(playground, "age")
+    playground.page.reload()
+    playground.see("list", "Expired")
+    assert sorted(rows(playground)) == ["done", "expired"]
+    row = playground.page.locator("[data-state=expired]")
+    row.locator(".pick").click()
+    playground.see("no-preview", "This result has expired.")
+    assert row.locator("a:visible, img:visible").count() == 0
+    assert playground.page.is_hidden("#facts")
+    assert len(kept(playground)) == 1
+    playground.page.click("#send")
+    assert "Choose a picture first." in playground.failure()
+
+
+@pytest.mark.parametrize("how", ["changed", "removed", "by a link", "in another tab"])
+def test_nothing_of_one_key_is_shown_under_another(open_page: Open, how: str) -> None:
+    playground = open_page()
+    if how == "in another tab":
+        playground.page.check("#remember")
+    make(playground)
+    if how == "in another tab":
+        other = open_another_tab(playground)
+        other.page.fill("#key", "")
+        other.page.press("#key", "Tab")
+    elif how == "by a link":
+        playground.page.evaluate("location.hash = '#key=upk_other'")
+    else:
+        playground.page.fill("#key", "upk_other" if how == "changed" else "")
+        playground.page.press("#key", "Tab")
+    if how != "in another tab":
+        wait_until(lambda: rows(playground) == ["new", "new"])
+        assert playground.page.is_hidden("#facts")
+        assert playground.page.is_hidden("#zip")
+        wait_until(lambda: kept(playground) == [])
+    playground.page.reload()
+    wait_until(lambda: kept(playground) == [])
+    assert key_shown(playground) != playground.key
+    assert playground.text("chosen") == "Choose pictures"
+    assert playground.page.evaluate("sessionStorage.getItem('upscaled-results')") is None
+
+
+def test_pictures_that_were_recalled_go_with_their_key(open_page: Open) -> None:
+    playground = open_page()
+    make(playground)
+    playground.page.reload()
+    playground.see("summary", "2 of 2 done")
+    playground.choose(red_picture(), "mine.png")
+    playground.page.fill("#key", "upk_other")
+    playground.page.press("#key", "Tab")
+    playground.see("chosen", "mine.png")
+    assert rows(playground) == ["new"]
+
+
+def test_a_tab_sees_nothing_of_others_and_ends_what_closed_ones_left(open_page: Open) -> None:
+    playground = open_page()
+    playground.page.check("#remember")
+    make(playground)
+    other = open_another_tab(playground)
+    assert other.text("chosen") == "Choose pictures"
+    playground.page.reload()
+    playground.see("summary", "2 of 2 done")
+    assert len(kept(playground)) == 2
+    playground.page.close()
+    other.page.reload()
+    wait_until(lambda: kept(other) == [])
+
+
+def test_the_oldest_go_where_a_tab_has_made_too_much(open_page: Open) -> None:
+    """The bound is lowered to two results and a half."""
+    playground = open_page()
+    make(playground, 1)
+    entry_bytes = playground.page.evaluate(
+        "JSON.parse(sessionStorage.getItem('upscaled-results')).entries[0].bytes"
+    )
+
+    def lower(route: Any) -> None:
+        script = route.fetch()
+        text = script.text()
+        assert "200e6" in text
+        body = text.replace("200e6", str(int(2.5 * entry_bytes)))
+        route.fulfill(response=script, body=body)
+
+    playground.page.route("**/shelf.js", lower)
+    playground.page.reload()
+    for name in ("second.png", "third.png"):
+        playground.choose(red_picture(), name)
+        playground.send()
+        wait_until_idle(playground)
+    wait_until(lambda: len(kept(playground)) == 2)
+    playground.page.reload()
+    playground.see("list", "Expired")
+    assert rows(playground) == ["expired", "done", "done"]
+
+
+def test_a_key_that_changes_stops_what_runs(open_page: Open, painter: PaintingExecutor) -> None:
+    playground = open_page()
+    choose_several(playground, several(3))
+    painter.is_held = True
+    try:
+        playground.send()
+        playground.see("list", "Tile 1 of 3")
+        playground.page.fill("#key", "")
+        playground.page.press("#key", "Tab")
+        wait_until(lambda: rows(playground) == ["new"] * 3)
+        wait_until(painter.has_been_cancelled.is_set)
+    finally:
+        painter.is_held = False
+    playground.page.click("#send")
+    assert "The API key is missing." in playground.failure()
