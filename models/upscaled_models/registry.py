@@ -56,6 +56,7 @@ class ModelSpec:
         keeps_colour: the network leaves flat colour as it is, by its construction, so that its
             results need no colour correction: the shipped models do.
         wdn: the model to mix with where grain is to be kept (`weights.mix_states`).
+        denoise: the strength that the name gives (`upscaled_models.denoise`); None: the setting's.
         bits: bits of one weight in the file.
         packaged: the same model in 16 bits, whose file is made of `pair`, from a package instead of
             a release.
@@ -81,6 +82,7 @@ class ModelSpec:
     packaged: "ModelSpec | None" = None
     pair: PackagedPair | None = None
     same_as: str = ""
+    denoise: float | None = None
 
     @property
     def network(self) -> NetworkFamily:

@@ -11,8 +11,10 @@ import difflib
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from upscaled_models.denoise import split_strength
 from upscaled_models.errors import ModelError, ModelRefused, UnknownModel
 from upscaled_models.families import Family, Shape
 from upscaled_models.files import (
@@ -60,12 +62,16 @@ class ModelStore:
     def find(self, name: str) -> ModelSpec:
         """Return the model of that name, whether or not its file is here.
 
-        Where only the 16-bit file of an official model is here, that variant is returned.
+        Where only the 16-bit file of an official model is here, that variant is returned. The name
+        may give a strength of denoising (`upscaled_models.denoise`).
 
         Raises:
             UnknownModel: there is no such model; the text lists near names.
             ModelError: the record of a user's own model, or the shipped manifest, is damaged.
         """
+        own_name, strength = split_strength(name)
+        if strength is not None:
+            return self._find_at_strength(name, own_name, strength)
         official = find_official(name)
         if official is not None:
             return self._present_variant(official)
@@ -76,6 +82,12 @@ class ModelStore:
             return self._read_own(name)
         near = difflib.get_close_matches(name, self.names(), n=3) or self.names()
         raise UnknownModel(f"there is no model {name!r}; there is: {', '.join(near)}")
+
+    def _find_at_strength(self, name: str, own_name: str, strength: float) -> ModelSpec:
+        spec = self.find(own_name)
+        if spec.wdn is None:
+            raise UnknownModel(f"there is no model {name!r}: {own_name} has no such strengths")
+        return replace(spec, name=name, same_as=spec.weights_key, denoise=strength)
 
     def _present_variant(self, spec: ModelSpec) -> ModelSpec:
         """Return the 16-bit variant where its file is here and the release's is not."""
@@ -93,6 +105,15 @@ class ModelStore:
         """Return the file of `spec`, or None if it is not here; loading checks its hash."""
         target = self.target(spec)
         return target if target.is_file() else None
+
+    def missing(self, spec: ModelSpec) -> tuple[ModelSpec, ...]:
+        """Return the models that `spec` is made of and whose files are not here.
+
+        Those are itself, and the partner that it is mixed with at a strength below 1.
+        """
+        is_mixed = spec.denoise is not None and spec.denoise < 1.0
+        parts = (spec, spec.wdn if is_mixed else None)
+        return tuple(each for each in parts if each is not None and self.path(each) is None)
 
     def add(self, name: str, *files: Path) -> ModelSpec:
         """Add a model: an official one copied here by hand, or a user's own under a new name.

@@ -158,7 +158,9 @@ class Autotuner:
     def _choose(self) -> tuple[Choice, Tunable]:
         """Choose at a start: by a short race, or where that would take long, by the defaults."""
         reason = ""
-        if self.space.is_slow:
+        if self.model.spec.denoise is not None:
+            reason = "a request waits for this strength of denoising"
+        elif self.space.is_slow:
             reason = "its windows take seconds, so it is measured when the service is idle"
         elif self.device.is_cpu and (load := read_load()).is_busy:
             reason = f"the machine was busy ({load})"

@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from upscaled.config import SCALES
+from upscaled.config import SCALES, Settings
 from upscaled.errors import InvalidParameter
+from upscaled.upscale.denoise import name_denoised
 from upscaled.upscale.model_choice import AUTO
-from upscaled_models.errors import ModelError
+from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.registry import ModelSpec, makes_every_scale
 from upscaled_models.store import MAX_NAME_CHARACTERS, NAME_PATTERN, ModelStore
 
 MODEL_HEADER: Final = "X-Upscale-Model"
 """In a request, the model to use; in an answer, the model that was used."""
+DENOISE_HEADER: Final = "X-Upscale-Denoise"
+"""In a request, the strength of denoising; in an answer, the one that was used."""
 TEMPERED_HEADER: Final = "X-Upscale-Tempered-With"
 """In an answer, the faithful model that the result was mixed with; absent where it was not."""
 
@@ -105,3 +108,18 @@ def require_model(name: str, scale: int, models_dir: Path) -> None:
             f"{MODEL_HEADER}: {name}, a model of scale {spec.native_scale}, cannot make scale "
             f"{scale}"
         )
+
+
+def require_denoise(model: str, strength: float, scale: int, settings: Settings) -> str:
+    """Return the name of the model at a strength of denoising. Reads the disk.
+
+    Args:
+        model: the one that the request names; "" for the server's own choice.
+
+    Raises:
+        InvalidParameter: the model has no such choice, or a file that it needs is not here.
+    """
+    try:
+        return name_denoised(settings, scale, model, strength)
+    except ModelRefused as error:
+        raise InvalidParameter(f"{DENOISE_HEADER}: {error}") from None

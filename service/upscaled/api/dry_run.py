@@ -8,6 +8,7 @@ from upscaled.config import Settings
 from upscaled.errors import InsufficientApiCredits, InvalidParameter
 from upscaled.pool.executor import Executor, UpscaleRequest
 from upscaled.state import ApiKey
+from upscaled_models.denoise import split_strength
 
 DRY_RUN_HEADER: Final = "X-Upscale-Dry-Run"
 DRY_RUN_PARAMETER: Final[dict[str, Any]] = {
@@ -53,11 +54,13 @@ def estimate(
     if key.balance < credits:
         raise InsufficientApiCredits
     expectation = executor.expect(work)
+    _, denoise = split_strength(work.model)
     return schemas.Estimate(
         credits=credits,
         width=work.output.width_px,
         height=work.output.height_px,
         media_type=work.output.media_type,
-        models=list(expectation.models),
+        models=[split_strength(name)[0] for name in expectation.models],
+        denoise=denoise,
         seconds=round(expectation.seconds, 3) if executor.is_ready() else None,
     )

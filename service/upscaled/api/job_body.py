@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from upscaled.api import schemas
 from upscaled.state.job_rows import StoredJob
+from upscaled_models.denoise import split_strength
 
 
 def describe_job(
@@ -24,11 +25,13 @@ def describe_job(
         error = schemas.Error(
             error=job.error_text or "", error_code=schemas.ErrorCode(job.error_code)
         )
+    named, denoise = split_strength(job.order.model)
     return schemas.Job(
         id=job.id,
         status=job.state,
         scale=schemas.Scale(job.order.scale),
-        model=job.result_model or job.order.model or None,
+        model=job.result_model or named or None,
+        denoise=denoise,
         created_at=format_time(job.created_at_s),
         ended_at=None if job.ended_at_s is None else format_time(job.ended_at_s),
         tiles_done=tiles[0],

@@ -16,6 +16,7 @@ from upscaled.pool.executor import Executor, UpscaleRequest
 from upscaled.state import DatabaseFailed, State
 from upscaled.state.reuse import ReusableResult
 from upscaled.upscale.result import Result, Timings
+from upscaled_models.denoise import split_strength
 
 REUSED_HEADER: Final = "X-Upscale-Reused"
 _NO_WORK: Final = Timings(decode_s=0, network_s=0, encode_s=0, device_s=0)
@@ -60,15 +61,17 @@ class Reuse:
                 return None
             share.take(stored.stored.size_bytes)
             data = b"".join([chunk async for chunk in stored.chunks])
+        model, denoise = split_strength(known.model)
         return Result(
             data,
             known.media_type,
             known.width_px,
             known.height_px,
-            known.model,
+            model,
             known.label,
             _NO_WORK,
             known.tempered_with,
+            denoise=denoise,
         )
 
     async def remember(self, file_name: str, result: Result) -> None:
@@ -78,7 +81,7 @@ class Reuse:
             result.media_type,
             result.width_px,
             result.height_px,
-            result.model,
+            result.made_by,
             result.label,
             result.tempered_with,
         )

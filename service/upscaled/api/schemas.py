@@ -76,6 +76,9 @@ class Estimate(_Response):
         description="The model that would make it. Two, where compression artefacts or noise in "
         "the pixels decide: that for a harmed picture first. Empty until a worker has started"
     )
+    denoise: float | None = Field(
+        description="The strength of denoising, where the request asks for one"
+    )
     seconds: float | None = Field(
         description="Expected in a worker, without the wait for one; null until one is ready"
     )
@@ -123,6 +126,7 @@ class Model(_Response):
     same_as: str | None = Field(
         description="The model whose file it is, where the name is a second one"
     )
+    denoise: bool = Field(description="Whether it takes a strength by `X-Upscale-Denoise`")
     auto_scales: list[Scale] = Field(description="Those at which `auto` may choose it")
     seconds_per_megapixel: dict[str, float | None] = Field(
         description="Of input, by scale, on this server; null until measured"
@@ -159,6 +163,9 @@ class Job(_Response):
     scale: Scale
     model: str | None = Field(
         description="The model that made the result; before, the one that the request named"
+    )
+    denoise: float | None = Field(
+        description="The strength of denoising, where the request asked for one"
     )
     created_at: datetime
     ended_at: datetime | None = Field(description="Null until it has ended")

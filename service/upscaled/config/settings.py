@@ -408,6 +408,10 @@ class Settings(BaseModel):
         """Return the names of formats that are decoded, as in `upscaled.image.formats.table`."""
         return ALWAYS_DECODED | {name.upper() for name in self.extra_formats}
 
+    def model_for(self, scale: int) -> str:
+        """Return the model that is named for a scale of 2 or 4, or `auto`."""
+        return self.model_x2 if scale == 2 else self.model_x4
+
     def max_input_side_px(self, scale: int) -> int:
         """Return the longest input side that is accepted at a scale of 2 or 4."""
         return self.max_input_side_x2 if scale == 2 else self.max_input_side_x4

@@ -24,6 +24,15 @@ Folder = Annotated[
     str, Field(description="existing folder for the result, below the server's folder")
 ]
 Model = Annotated[str, Field(description="model by name, see list_models; else the best one")]
+Denoise = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=1,
+        description="how much noise is removed, 1 most, 0 none; beside a model with `denoise` in "
+        "list_models",
+    ),
+]
 Format = Annotated[
     Literal["", "jpeg", "png", "webp", "avif", "lossless"],
     Field(description="format of the result; else JPEG, or PNG for a picture with transparency"),
@@ -66,6 +75,7 @@ class Tools:
         scale: Scale = 4,
         folder: Folder = "",
         model: Model = "",
+        denoise: Denoise = None,
         format: Format = "",
         max_side: MaxSide = 0,
     ) -> Result:
@@ -78,7 +88,9 @@ class Tools:
         root = self._require_root()
         picture = await anyio.to_thread.run_sync(root.read, path)
         target = root.find_folder(folder) if folder else picture.path.parent
-        image = await self._service.upscale(picture, scale, _choices(model, format, max_side))
+        image = await self._service.upscale(
+            picture, scale, _choices(model, denoise, format, max_side)
+        )
         return await self._save(image, target, f"{picture.path.stem}-x{scale}")
 
     async def upscale_url(
@@ -87,6 +99,7 @@ class Tools:
         scale: Scale = 4,
         folder: Folder = "",
         model: Model = "",
+        denoise: Denoise = None,
         format: Format = "",
         max_side: MaxSide = 0,
     ) -> Result:
@@ -95,7 +108,7 @@ class Tools:
         The result's URL needs no key and expires, by default after an hour. Costs one credit where
         the service meters.
         """
-        choices = _choices(model, format, max_side)
+        choices = _choices(model, denoise, format, max_side)
         if not folder:
             return Result(result_url=await self._service.upscale_to_url(url, scale, choices))
         target = self._require_root().find_folder(folder)
@@ -108,6 +121,7 @@ class Tools:
         url: Url = "",
         scale: Scale = 4,
         model: Model = "",
+        denoise: Denoise = None,
         format: Format = "",
         max_side: MaxSide = 0,
     ) -> dict[str, Any]:
@@ -117,7 +131,9 @@ class Tools:
         meters.
         """
         source = await self._read(path, url)
-        return await self._service.start_job(source, scale, _choices(model, format, max_side))
+        return await self._service.start_job(
+            source, scale, _choices(model, denoise, format, max_side)
+        )
 
     async def get_job(
         self,
@@ -152,6 +168,7 @@ class Tools:
         url: Url = "",
         scale: Scale = 4,
         model: Model = "",
+        denoise: Denoise = None,
         format: Format = "",
         max_side: MaxSide = 0,
     ) -> dict[str, Any]:
@@ -160,7 +177,7 @@ class Tools:
         Nothing is upscaled, stored or charged.
         """
         source = await self._read(path, url)
-        return await self._service.price(source, scale, _choices(model, format, max_side))
+        return await self._service.price(source, scale, _choices(model, denoise, format, max_side))
 
     async def _read(self, path: str, url: str) -> Source:
         if bool(path) == bool(url):
@@ -186,10 +203,11 @@ class Tools:
         return self._root
 
 
-def _choices(model: str, format_name: str, max_side: int) -> dict[str, str]:
+def _choices(model: str, denoise: float | None, format_name: str, max_side: int) -> dict[str, str]:
     """Return the headers of what was chosen."""
     chosen = {
         "X-Upscale-Model": model,
+        "X-Upscale-Denoise": "" if denoise is None else f"{denoise:.9f}",
         "X-Upscale-Format": format_name,
         "X-Upscale-Max-Side": str(max_side or ""),
     }

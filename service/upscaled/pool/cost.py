@@ -15,6 +15,7 @@ from upscaled.config import SCALES
 from upscaled.image.output import ENCODE_S_PER_PX
 from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.messages import WorkerReady
+from upscaled.pool.openings import Openings
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled_models.errors import ModelError
 from upscaled_models.registry import ModelSpec
@@ -130,6 +131,7 @@ class CostModel:
         self._encoded: dict[str, _Measured] = {}
         self._harmed = _Shares()
         self._computed = _Shares()
+        self._openings = Openings()
 
     def assume(self, ready: WorkerReady) -> None:
         """Adopt a worker's ladders, and the seconds that it measured at its start."""
@@ -156,6 +158,7 @@ class CostModel:
         worked_s: float | None = None,
         *,
         encode_s: float = 0.0,
+        opening_s: float = 0.0,
     ) -> None:
         """Update the averages with what one finished image had of its worker.
 
@@ -165,7 +168,9 @@ class CostModel:
                 transparent areas; None where it has no other ones.
             worked_s: what it was with them; None: it has none.
             encode_s: what encoding took of both, once the last pixel was there.
+            opening_s: what it waited for the model.
         """
+        self._openings.note(model, opening_s)
         form = request.output.format
         if form in ENCODE_S_PER_PX:  # it depends on the result alone, and not on the model
             encoded = self._encoded.get(form, _Measured())
@@ -201,12 +206,13 @@ class CostModel:
         if if_clean != if_harmed:
             share = self._harmed.of(request.key_id, None, first=1.0)
             s_per_px = share * s_per_px + (1 - share) * self._s_per_px(request, if_clean)
-        work_s, encode_s = request.source_px * s_per_px, self._encode_s(request)
-        is_quick = work_s + encode_s <= max(SMALL_WORK_S, self._quick_s(request))
+        work_s = request.source_px * s_per_px
+        other_s = self._encode_s(request) + self._openings.expect_s(if_harmed)
+        is_quick = work_s + other_s <= max(SMALL_WORK_S, self._quick_s(request))
         is_small = is_quick and request.result_px <= SMALL_RESULT_PX
         names, first = _describe_content(request)
         work_s *= self._computed.of(*names, first=first)
-        return CostEstimate(max(work_s + encode_s, _LEAST_WORK_S), is_small)
+        return CostEstimate(max(work_s + other_s, _LEAST_WORK_S), is_small)
 
     def expect(self, request: UpscaleRequest) -> Expectation:
         """Predict an upscale; see `upscaled.pool.executor.Executor.expect`."""

@@ -249,13 +249,13 @@ class LocalPool:
             self._queue.release(slot)
         if isinstance(answer, Done):
             timings = answer.result.timings
-            model = answer.result.model
             self._cost.learn(
                 slot.request,
-                model,
+                answer.result.made_by,
                 timings.full_work_s,
                 timings.work_s,
                 encode_s=timings.encode_s,
+                opening_s=timings.opening_s,
             )
         return answer, data
 

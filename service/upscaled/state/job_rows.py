@@ -27,7 +27,8 @@ class JobOrder:
         source_name: the stored source; None where it is to be fetched from `image_url`.
         image_url: None where there is a stored source.
         scale: 2 or 4.
-        model: the model that the client named; "" for the server's own choice.
+        model: the model that the client named, with its strength of denoising
+            (`upscaled_models.denoise`); "" for the server's own choice.
         choice: the client's wishes for the result.
         base_url: where the URLs of results began for the client; None of jobs before schema 0009.
         webhook_url: to call at the job's end; None: the address of its key, if there is one.

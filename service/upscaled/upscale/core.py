@@ -35,6 +35,7 @@ from upscaled.upscale.stream import Stream
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
 from upscaled.upscale.weighted_semaphore import WeightedSemaphore
 from upscaled_models.backends.base import Engine
+from upscaled_models.denoise import split_strength
 from upscaled_models.errors import UnknownModel
 from upscaled_models.store import ModelStore
 
@@ -188,7 +189,7 @@ class Core:
             return
         store = ModelStore(self.settings.models_dir)
         try:
-            is_here = store.path(store.find(options.model)) is not None
+            is_here = not store.missing(store.find(options.model))
         except UnknownModel:
             is_here = False
         if not is_here:
@@ -201,6 +202,7 @@ class Core:
         started, share = time.perf_counter(), 1.0
         with OverlappedEncoder(output, self.settings) as encoder:
             with self._open_streams(image, output, options) as streams:
+                opening_s = time.perf_counter() - started
                 for state in self._run(image, output, options, streams):
                     share = state.share
                     if state.result is not None:
@@ -208,12 +210,13 @@ class Core:
             with self.encoders.hold(output.encoder_bytes):
                 computed = time.perf_counter()
                 upscaled, data = encoder.finish()
+        model, denoise = split_strength(streams.stream.engine.info.model)
         return Result(
             data=data,
             media_type=output.media_type,
             width_px=upscaled.width_px,
             height_px=upscaled.height_px,
-            model=streams.stream.engine.info.model,
+            model=model,
             label=streams.stream.engine.info.label,
             timings=Timings(
                 decode_s=decode_s,
@@ -221,8 +224,10 @@ class Core:
                 encode_s=time.perf_counter() - computed,
                 device_s=sum(stream.device_s for stream in streams.all),
                 share=share,
+                opening_s=opening_s,
             ),
             tempered_with="" if not streams.faithful else streams.faithful.engine.info.model,
+            denoise=denoise,
         )
 
     def _run(

@@ -5,6 +5,7 @@ from typing import Final
 
 from upscaled.config import Settings, SettingsError
 from upscaled.config.devices import kind_of
+from upscaled.upscale.denoise import find_strength
 from upscaled.upscale.model_choice import AUTO
 from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
 from upscaled_models.autotune.cache import Choice
@@ -119,7 +120,7 @@ def load_model(settings: Settings, name: str) -> LoadedModel:
     spec = store.find(name)
     check_scale(spec)
     path = _require_file(spec, store, f"model {name!r}")
-    denoise = settings.denoise if spec.wdn else 1.0
+    denoise = find_strength(settings, spec)
     wdn_path = store.path(spec.wdn) if spec.wdn else None
     return LoadedModel(
         spec,
@@ -128,11 +129,6 @@ def load_model(settings: Settings, name: str) -> LoadedModel:
         weights=path if denoise == 1.0 else None,
         denoise=denoise,
     )
-
-
-def named_model(settings: Settings, scale: int) -> str:
-    """Return the model that the settings name for a scale, or `auto`."""
-    return settings.model_x2 if scale == 2 else settings.model_x4
 
 
 def choose_model(
@@ -150,7 +146,7 @@ def choose_model(
         ModelRefused: they name one with which x2 and x4 cannot both be made.
         SettingsError: its file is not here, or the shipped one's is not.
     """
-    name = named_model(settings, scale)
+    name = settings.model_for(scale)
     setting = f"{named_by or f'UPSCALED_MODEL_X{scale}'}={name!r}"
     if name != AUTO:
         spec = store.find(name)

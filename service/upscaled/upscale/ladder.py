@@ -5,7 +5,7 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.image.harm import Harm
-from upscaled.upscale.engines import choose_model, named_model
+from upscaled.upscale.engines import choose_model
 from upscaled.upscale.loop import find_gain
 from upscaled.upscale.model_choice import AUTO, Rung
 from upscaled.upscale.post_process.steps import choose_post_processing
@@ -123,7 +123,7 @@ def plan_ladder(settings: Settings, scale: int, named_by: str | None = None) -> 
     """
     store = ModelStore(settings.models_dir)
     spec = choose_model(settings, scale, store, named_by=named_by)
-    if named_model(settings, scale) != AUTO:
+    if settings.model_for(scale) != AUTO:
         return LadderPlan(settings, scale, name_rung(spec, scale, settings.temper))
     here = (each for each in map(store.find, VIVID[scale]) if store.path(each))
     vivid = next(here, None) if settings.auto_budget_s else None

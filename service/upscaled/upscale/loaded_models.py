@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from upscaled.logs import event
 from upscaled.process.confinement import lower_priority
 from upscaled_models.backends.base import Engine
+from upscaled_models.denoise import MAX_STRENGTHS, split_strength
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +28,10 @@ class _Model:
 class LoadedModels:
     """A context that owns the engines; every method may be called from any thread.
 
-    Engines are opened one after the other, by a thread of their own: threads that libraries start
-    for a network inherit the priority of the thread that uses it first.
+    Of the strengths of denoising that nothing uses, `MAX_STRENGTHS` stay: there are never more than
+    those and one for each image in flight. Engines are opened one after the other, by a thread of
+    their own: threads that libraries start for a network inherit the priority of the thread that
+    uses it first.
     """
 
     def __init__(
@@ -73,12 +76,16 @@ class LoadedModels:
                 model = _Model(self._opener.submit(self._open_model, name))
                 self._models[name] = model
             model.users += 1
+            unloaded = self._drop_strengths()
+        _log_unloaded(unloaded)
         try:
             yield self._wait(name, model)
         finally:
             with self._lock:
                 model.users -= 1
                 model.left_at = time.monotonic()
+                unloaded = self._drop_strengths()
+            _log_unloaded(unloaded)
 
     def preload(self, names: Iterable[str]) -> None:
         """Open models now; raises as `use`."""
@@ -116,8 +123,19 @@ class LoadedModels:
             ]
             for name in idle:
                 del self._models[name]
-        for name in idle:
-            _log.info("an idle model was unloaded", extra=event("model_unloaded", model=name))
+        _log_unloaded(idle)
+
+    def _drop_strengths(self) -> list[str]:
+        """Drop the strengths of denoising that nothing has used for longest; return their names."""
+        strengths = [
+            name for name in self._models.keys() - self._kept if split_strength(name)[1] is not None
+        ]
+        idle = [name for name in strengths if not self._models[name].users]
+        idle.sort(key=lambda name: self._models[name].left_at)
+        dropped = idle[: max(0, len(strengths) - MAX_STRENGTHS)]
+        for name in dropped:
+            del self._models[name]
+        return dropped
 
     def _wait(self, name: str, model: _Model) -> Engine:
         try:
@@ -140,3 +158,8 @@ class LoadedModels:
         self._opener.shutdown(cancel_futures=True)
         if self._sweeper is not None:
             self._sweeper.join()
+
+
+def _log_unloaded(names: Iterable[str]) -> None:
+    for name in names:
+        _log.info("an idle model was unloaded", extra=event("model_unloaded", model=name))

@@ -6,6 +6,7 @@ from typing import Final
 from upscaled.errors import ResolutionTooHigh
 from upscaled.image.output import NO_CHOICE, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Header, Image
+from upscaled_models.denoise import name_strength
 
 MAX_RESULT_SIDE_PX: Final = 20_000
 """Longest side of a result without HTTP. 20,000 x 20,000 pixels take 1.2 GB while they are made;
@@ -19,7 +20,8 @@ class Timings:
     network_s: from the decoded image to the upscaled one, waiting for other images included.
     device_s: the device seconds of this image alone. queue_s: from the request's admission until
     a worker had a slot for it; 0 where there is no request queue. share: of the pixels that an
-    image of that size takes of the device where no part of it is flat or transparent.
+    image of that size takes of the device where no part of it is flat or transparent. opening_s:
+    the part of `network_s` before the first window, much only where a model had to be opened.
     """
 
     decode_s: float
@@ -28,6 +30,7 @@ class Timings:
     device_s: float
     queue_s: float = 0
     share: float = 1
+    opening_s: float = 0
 
     @property
     def work_s(self) -> float:
@@ -70,7 +73,7 @@ class Result:
     media_type: that of its `OutputSpec`. model: its name in the registry. label: the backend and
     precision that ran it, as "torch float32". tempered_with: the faithful model that its result was
     mixed with, or "". stored_as: the name under which a replica has stored the file, of
-    `stored_bytes`; `data` is then empty.
+    `stored_bytes`; `data` is then empty. denoise: the strength that the request asked for, or None.
     """
 
     data: bytes
@@ -83,11 +86,17 @@ class Result:
     tempered_with: str = ""
     stored_as: str = ""
     stored_bytes: int = 0
+    denoise: float | None = None
 
     @property
     def size_bytes(self) -> int:
         """Return the length of the encoded file, wherever it is."""
         return self.stored_bytes or len(self.data)
+
+    @property
+    def made_by(self) -> str:
+        """Return the name of the model at the strength that was asked for."""
+        return self.model if self.denoise is None else name_strength(self.model, self.denoise)
 
 
 def decide_local_output(

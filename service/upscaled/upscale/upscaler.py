@@ -27,10 +27,12 @@ from upscaled.image.output import OutputSpec
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.conversion import read_array, read_pillow, write_pillow
 from upscaled.upscale.core import Core
+from upscaled.upscale.denoise import name_denoised
 from upscaled.upscale.model_choice import AUTO
 from upscaled.upscale.opening import open_core
 from upscaled.upscale.output_options import OutputOptions, read_options
 from upscaled.upscale.result import Result, decide_local_output
+from upscaled_models.errors import ModelRefused
 from upscaled_models.files import write_atomically
 
 AnyImage = TypeVar("AnyImage", bytes, NDArray[np.uint8], NDArray[np.uint16], PillowImage.Image)
@@ -128,6 +130,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
+        denoise: float | None = None,
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
         **options: Unpack[OutputOptions],
@@ -139,19 +142,24 @@ class Upscaler:
                 alpha, 3 RGB, 4 RGB and alpha), a Pillow image, or the bytes of a file.
             scale: 2 or 4.
             model: another model than the upscaler's, by its name.
+            denoise: of `realesr-general-x4v3`, where `model` or the upscaler names it: from 1,
+                which removes noise most, to 0, which keeps it; rounded to a tenth. None: as the
+                upscaler's own `denoise` says. Several strengths may be in memory at once.
             on_progress: called with (tiles done, all tiles), before the first tile and after each.
             cancellation: cancels the work from another thread.
             options: `max_side_px`, `width_px` and `height_px` of the result, and of bytes also
                 `format`, `quality` and `metadata`; see `OutputOptions`.
 
         Raises:
-            InvalidParameter: the scale, the model, the array or an option cannot be used.
+            InvalidParameter: the scale, the model, the array or an option cannot be used, or the
+                model has no strength of denoising.
             MalformedImage, UnsupportedImageFormat: the file is damaged, or of another format.
             ResolutionTooHigh: the result would be longer than `MAX_RESULT_SIDE_PX`.
             Cancelled: by `cancellation`.
             InternalError, EngineOutOfMemory: the device failed, or has too little memory.
             TypeError: `image` is of none of these kinds.
         """
+        model = self._name_model(scale, model, denoise)
         result: AnyImage = self._upscale(image, scale, model, on_progress, cancellation, options)
         return result
 
@@ -161,6 +169,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
+        denoise: float | None = None,
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
         **options: Unpack[OutputOptions],
@@ -173,7 +182,7 @@ class Upscaler:
         return self._require_core(scale).upscale(
             source,
             scale,
-            model=model,
+            model=self._name_model(scale, model, denoise),
             on_tile=on_progress,
             cancellation=cancellation,
             output=self._decide_output(source, scale, options),
@@ -186,6 +195,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
+        denoise: float | None = None,
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
         **options: Unpack[OutputOptions],
@@ -218,6 +228,7 @@ class Upscaler:
             source,
             scale,
             model=model,
+            denoise=denoise,
             on_progress=on_progress,
             cancellation=cancellation,
             **options,
@@ -232,6 +243,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
+        denoise: float | None = None,
         return_exceptions: Literal[False] = False,
         **options: Unpack[OutputOptions],
     ) -> Iterator[AnyImage]: ...
@@ -243,6 +255,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
+        denoise: float | None = None,
         return_exceptions: Literal[True],
         **options: Unpack[OutputOptions],
     ) -> Iterator[AnyImage | Exception]: ...
@@ -253,6 +266,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
+        denoise: float | None = None,
         return_exceptions: bool = False,
         **options: Unpack[OutputOptions],
     ) -> Iterator[AnyImage | Exception]:
@@ -264,6 +278,7 @@ class Upscaler:
         Args:
             return_exceptions: yield an image's error in its place, instead of raising it.
         """
+        model = self._name_model(scale, model, denoise)
         cancellation = Cancellation()
         tasks: deque[Future[AnyImage]] = deque()
 
@@ -293,6 +308,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
+        denoise: float | None = None,
         on_progress: OnProgress | None = None,
         **options: Unpack[OutputOptions],
     ) -> AnyImage:
@@ -302,6 +318,7 @@ class Upscaler:
         and errors are otherwise those of `upscale`.
         """
         loop = asyncio.get_running_loop()
+        model = self._name_model(scale, model, denoise)
         cancellation = Cancellation()
 
         def report(done: int, total: int) -> None:
@@ -365,6 +382,16 @@ class Upscaler:
         )
         is_array = isinstance(image, np.ndarray)
         return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
+
+    def _name_model(self, scale: int, model: str, denoise: float | None) -> str:
+        if denoise is None:
+            return model
+        if not 0 <= denoise <= 1:
+            raise InvalidParameter(f"denoise {denoise}: must be from 0 to 1")
+        try:
+            return name_denoised(self._settings, scale, model, denoise)
+        except ModelRefused as error:
+            raise InvalidParameter(f"denoise: {error}") from None
 
     def _decide_output(self, source: bytes, scale: int, options: OutputOptions) -> OutputSpec:
         choice = read_options(options, is_file=True)

@@ -15,6 +15,7 @@ from upscaled.upscale.engines import is_tuned, open_autotuner
 from upscaled.worker.connection import JobQueue
 from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.retuner import Retuner
+from upscaled_models.denoise import split_strength
 
 IDLE_S: Final = 60.0
 """A worker is idle after so long without a job: the machine's load averages have then forgotten its
@@ -56,6 +57,8 @@ class IdleTuning:
         if not self._is_idle():
             return
         for name in self.core.models.loaded():
+            if split_strength(name)[1] is not None:
+                continue  # of a request: it stays as its start took it, and may be gone soon
             retuner = self._retuner(name)
             if not retuner.is_done and read_load().is_idle:
                 self._measure(name, retuner)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from upscaled.pool.stats import ModelStats, WorkerStats
 from upscaled.process.confinement import measure_resident
+from upscaled_models.denoise import split_strength
 
 if TYPE_CHECKING:  # the scheduler loads numpy, which starts threads
     from upscaled.decoder.pool import Decoder
@@ -26,6 +27,7 @@ class Counters:
     def count_batch(self, done: "BatchDone") -> None:
         """Count one batch on the device, at its cost in trunk pixels."""
         spec = done.engine.info.spec
+        model, _ = split_strength(spec.name)
         batch = ModelStats(
             batches=1,
             windows=done.windows,
@@ -34,7 +36,7 @@ class Counters:
             device_s=done.seconds,
         )
         with self._lock:
-            self._models[spec.name] = self._models.get(spec.name, ModelStats()) + batch
+            self._models[model] = self._models.get(model, ModelStats()) + batch
 
     def read(self) -> WorkerStats:
         """Return what was counted so far, with this process's own processor time and memory."""

@@ -14,6 +14,7 @@ from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerState, WorkerStats
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result, Timings
+from upscaled_models.denoise import split_strength
 
 TIMINGS = Timings(decode_s=0.002, network_s=0.25, encode_s=0.003, device_s=0.2, queue_s=0.001)
 FIGURES = PoolStats(
@@ -91,8 +92,8 @@ class ResizingExecutor:
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         self.requests.append(request)
         upscaled = await asyncio.to_thread(resize, source, request.output)
-        model = request.model or upscaled.model
-        return replace(upscaled, model=model, tempered_with=self.tempered_with)
+        model, denoise = split_strength(request.model or upscaled.model)
+        return replace(upscaled, model=model, denoise=denoise, tempered_with=self.tempered_with)
 
 
 class IdleExecutor(ResizingExecutor):

@@ -48,6 +48,7 @@ def test_the_answer_is_the_price_the_result_and_the_time(
         "height": 128,
         "media_type": "image/jpeg",
         "models": ["first", "second"],
+        "denoise": None,
         "seconds": 0.25,
     }
     assert [answer.json() for answer in answers] == [

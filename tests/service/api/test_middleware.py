@@ -17,6 +17,7 @@ from tests.service.api.pictures import picture
 from tests.service.api.raw import Connection, seconds_since
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
+from tests.service.denoising import NAME, place_file
 from upscaled.api.middleware import SMALL_BODY_BYTES, choose_request_id
 from upscaled.errors import InternalError
 from upscaled.logs import JsonFormatter
@@ -88,7 +89,12 @@ def test_the_log_names_the_requested_model_and_the_model_of_tempering(
     service.executor.tempered_with = "upscaled-x2"
     service.upload(headers=service.headers | {"X-Upscale-Model": "upscaled-x4"})
     service.upload(headers=service.headers | {"X-Upscale-Model": "nonsense"})
-    upscaled, refused = lines(2)
+    place_file(service.settings.models_dir, NAME)
+    strong = {"X-Upscale-Model": NAME, "X-Upscale-Denoise": "1"}
+    service.upload(headers=service.headers | strong)
+    upscaled, refused, denoised = lines(3)
+    assert (denoised["model"], denoised["requested_model"], denoised["denoise"]) == (NAME, NAME, 1)
+    assert "denoise" not in upscaled
     assert (upscaled["model"], upscaled["requested_model"]) == ("upscaled-x4", "upscaled-x4")
     assert upscaled["tempered_with"] == "upscaled-x2"
     assert refused["error_code"] == "invalid_parameter"

@@ -78,7 +78,9 @@ def test_a_model_without_the_choice_is_refused_by_name_with_the_one_that_has_it(
     done = run(grainy, "--scale", "4", "--denoise", "0.5", *named)
     assert done.exit_code == 2
     text = " ".join(done.stderr.replace("│", "").split())
-    assert f"--denoise: {model or 'auto'} has no such choice; --model {NAME} has" in text
+    assert (
+        f"--denoise: {model or 'auto'} has no strength of denoising; {NAME} has (--model)" in text
+    )
     assert list(grainy.parent.iterdir()) == [grainy]
 
 

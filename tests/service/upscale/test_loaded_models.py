@@ -111,3 +111,17 @@ def test_an_engine_of_an_unloaded_model_is_not_adopted() -> None:
     with LoadedModels(counting([])) as models:
         models.adopt("a", box("a"))
         assert models.loaded() == ()
+
+
+def test_few_strengths_of_denoising_stay_and_the_one_used_longest_ago_goes() -> None:
+    opened: list[str] = []
+    with LoadedModels(counting(opened), kept=frozenset({"a@1.0"})) as models:
+        for name in ("a", "a@1.0", "a@0.1", "a@0.2", "a@0.3", "a@0.1", "a@0.4"):
+            with models.use(name):
+                pass
+        assert set(models.loaded()) == {"a", "a@1.0", "a@0.1", "a@0.3", "a@0.4"}
+        with models.use("a@0.5"), models.use("a@0.6"), models.use("a@0.7"), models.use("a@0.8"):
+            in_use = {"a@0.5", "a@0.6", "a@0.7", "a@0.8"}
+            assert set(models.loaded()) == {"a", "a@1.0"} | in_use
+        assert set(models.loaded()) == {"a", "a@1.0", "a@0.5", "a@0.6", "a@0.7"}
+        assert opened.count("a@0.1") == 1

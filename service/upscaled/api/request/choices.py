@@ -6,11 +6,17 @@ Each is a header `X-Upscale-Format` or a field `x_upscale_format` of the form or
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import UnionType
 from typing import Any, Final
 
 from starlette.datastructures import Headers
 
-from upscaled.api.available_models import MODEL_HEADER, MODEL_PARAMETER, parse_model_header
+from upscaled.api.available_models import (
+    DENOISE_HEADER,
+    MODEL_HEADER,
+    MODEL_PARAMETER,
+    parse_model_header,
+)
 from upscaled.config import MAX_OUTPUT_SIDE_PX
 from upscaled.errors import InvalidParameter
 from upscaled.image.output import (
@@ -31,6 +37,7 @@ HEIGHT_HEADER: Final = "X-Upscale-Height"
 METADATA_HEADER: Final = "X-Upscale-Metadata"
 
 _DIGITS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_STRENGTH: Final = re.compile(r"0|1|0?\.[0-9]{1,30}|1\.0{1,30}", re.ASCII)
 
 
 def _describe(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +79,12 @@ CHOICE_PARAMETERS: Final = (
         f"and where it was taken; `{KEEP_ALL}`: with the latter.",
         {"type": "string", "enum": list(METADATA_CHOICES)},
     ),
+    _describe(
+        DENOISE_HEADER,
+        "How much noise a model removes that has this choice (`denoise` in `GET /v1/models`): 1 "
+        "most, 0 keeps it; rounded to a tenth. Any other model is refused, `auto` too.",
+        {"type": "number", "minimum": 0, "maximum": 1},
+    ),
 )
 """The headers as OpenAPI parameters."""
 
@@ -83,28 +96,33 @@ class _Options:
     headers: Headers
     fields: Mapping[str, object]
 
-    def values(self, header: str, spell: Callable[[str], str] = str) -> list[str]:
+    def values(
+        self, header: str, spell: Callable[[str], str] = str, numbers: type | UnionType = int
+    ) -> list[str]:
         """Return the texts of an option: one for each header, and the field's where it differs.
 
         Args:
             spell: gives one spelling to texts that mean the same.
+            numbers: of the field, that mean what their text does.
         """
         values = [spell(text) for text in self.headers.getlist(header)]
         field = self.fields.get(header.lower().replace("-", "_"))
         if field is None:
             return values
-        is_number = isinstance(field, int) and not isinstance(field, bool)
+        is_number = isinstance(field, numbers) and not isinstance(field, bool)
         # No option takes "".
         text = spell(str(field)) if isinstance(field, str) or is_number else ""
         return values if text in values else [*values, text]
 
-    def value(self, header: str, spell: Callable[[str], str]) -> str | None:
-        """Return the text of an option, spelt by `spell`; None where it is not there.
+    def value(
+        self, header: str, spell: Callable[[str], str], numbers: type | UnionType = int
+    ) -> str | None:
+        """Return the text of an option, as one of `values`; None where it is not there.
 
         Raises:
             InvalidParameter: it is there twice, or with two values.
         """
-        values = self.values(header, spell)
+        values = self.values(header, spell, numbers)
         if len(values) > 1:
             raise InvalidParameter(f"{header} must be sent once")
         return values[0] if values else None
@@ -135,6 +153,25 @@ class _Options:
         if not 1 <= number <= most:
             raise InvalidParameter(f"{header} must be a whole number from 1 to {most}")
         return number
+
+
+def read_strength(headers: Headers, fields: Mapping[str, object]) -> float | None:
+    """Return the strength of denoising that a request asks for, from 0 to 1; None for none.
+
+    Raises:
+        InvalidParameter: no decimal number in that range, or two of them.
+    """
+    text = _Options(headers, fields).value(DENOISE_HEADER, _without_places, int | float)
+    if text is None:
+        return None
+    if not _STRENGTH.fullmatch(text):
+        raise InvalidParameter(f"{DENOISE_HEADER} must be a number from 0 to 1, such as 0.5")
+    return float(text)
+
+
+def _without_places(text: str) -> str:
+    """Return one spelling of numbers that are the same: 0.5, .5 and 0.50."""
+    return f"{float(text):.9f}" if _STRENGTH.fullmatch(text) else text
 
 
 def _without_zeros(text: str) -> str:

@@ -11,10 +11,10 @@ from typing import Final
 
 from starlette.requests import Request
 
-from upscaled.api.available_models import require_model
+from upscaled.api.available_models import require_denoise, require_model
 from upscaled.api.cancellation import ClientDisconnected
 from upscaled.api.memory import Share
-from upscaled.api.request.choices import read_choices
+from upscaled.api.request.choices import read_choices, read_strength
 from upscaled.api.request.fields import Fields, fields_of_json, fields_of_parts, parse_json
 from upscaled.api.request.multipart import parse_parts
 from upscaled.config import Settings
@@ -42,7 +42,8 @@ class UpscaleParameters:
 
     Attributes:
         image: the encoded image.
-        model: the model that the request names; "" for the server's own choice.
+        model: the model that the request names, with the strength of denoising that it asks for
+            (`upscaled_models.denoise`); "" for the server's own choice.
         choice: the wishes for the result.
     """
 
@@ -82,6 +83,9 @@ async def read_parameters(request: Request, settings: Settings, share: Share) ->
     model, choice = read_choices(request.headers, fields.options)
     if model:
         await asyncio.to_thread(require_model, model, scale, settings.models_dir)
+    strength = read_strength(request.headers, fields.options)
+    if strength is not None:
+        model = await asyncio.to_thread(require_denoise, model, strength, scale, settings)
     return UpscaleParameters(image, image_url, scale, model, choice)
 
 

@@ -56,6 +56,7 @@ def _describe(spec: ModelSpec, stats: PoolStats) -> schemas.Model:
         bits=spec.bits,
         source=spec.source,
         same_as=spec.same_as or None,
+        denoise=spec.wdn is not None,
         auto_scales=[
             schemas.Scale(scale)
             for scale, ladder in sorted(stats.ladders.items())

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from upscaled import errors
 from upscaled.api import schemas
-from upscaled.api.available_models import MODEL_HEADER, TEMPERED_HEADER
+from upscaled.api.available_models import DENOISE_HEADER, MODEL_HEADER, TEMPERED_HEADER
 from upscaled.api.billing import Charge, hold_credit
 from upscaled.api.cancellation import Client, run_to_end, watch_client
 from upscaled.api.dependencies import AppContext, Context, Record, UpscalingKey, require_scope
@@ -45,12 +45,14 @@ from upscaled.state import ApiKey, PaidResult
 from upscaled.state.idempotency import Reservation, StoredAnswer
 from upscaled.state.results import EXTENSIONS
 from upscaled.upscale.result import Result, Timings
+from upscaled_models.denoise import split_strength
 
 _RESPONSE_HEADERS: Final[dict[str, Any]] = {
     name: {"description": description, "required": is_required, "schema": {"type": "string"}}
     for name, description, is_required in (
         ("Server-Timing", "Milliseconds in queue, decode, network and encode", True),
         (MODEL_HEADER, "The model that made the image", True),
+        (DENOISE_HEADER, "The strength of denoising, where the request asked for one", False),
         (
             TEMPERED_HEADER,
             "The faithful model that the result was mixed with; absent where it was not",
@@ -264,6 +266,8 @@ def _describe_result(made: _Made) -> dict[str, str]:
     """Return the headers that say how a result was made."""
     result = made.result
     headers = {"Server-Timing": format_server_timing(result.timings), MODEL_HEADER: result.model}
+    if result.denoise is not None:
+        headers[DENOISE_HEADER] = str(result.denoise)
     if result.tempered_with:
         headers[TEMPERED_HEADER] = result.tempered_with
     if made.is_reused:
@@ -292,7 +296,8 @@ async def _read_work(
                     context.settings,
                 )
         record.scale = parameters.scale
-        record.requested_model = parameters.model or None
+        model, record.denoise = split_strength(parameters.model)
+        record.requested_model = model or None
         record.source = "upload" if parameters.image is not None else "url"
         record.source_bytes = len(source)
         header = await read_checked_header(source, parameters.scale, context.settings)

@@ -64,6 +64,7 @@ class AccessRecord:
         handling: how an accepted request was handled, where not by an upscale.
         source: "upload" or "url".
         requested_model: the model that the request names, one that is present.
+        denoise: the strength of denoising that the request asks for, as it is taken.
         model: the model that made the result.
         tempered_with: the faithful model that the result was mixed with.
         engine: the backend that ran the model, as "torch float32".
@@ -98,6 +99,7 @@ class AccessRecord:
     result_width_px: int | None = None
     result_height_px: int | None = None
     requested_model: str | None = None
+    denoise: float | None = None
     model: str | None = None
     tempered_with: str | None = None
     engine: str | None = None

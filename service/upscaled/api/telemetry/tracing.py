@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NS: Final = 1_000_000_000
 _OURS: Final = (
     *("request_id", "scale", "source", "source_bytes", "width_px", "height_px", "format"),
-    *("result_bytes", "requested_model", "model", "tempered_with", "engine"),
+    *("result_bytes", "requested_model", "denoise", "model", "tempered_with", "engine"),
 )
 _ATTRIBUTES: Final = {name: f"upscaled.{name}" for name in _OURS} | {"error_code": "error.type"}
 

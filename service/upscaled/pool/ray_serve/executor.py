@@ -237,7 +237,11 @@ class RayPool:
                 timings = result.timings
                 if timings.full_work_s is not None:
                     self._cost.learn(
-                        request, result.model, timings.full_work_s, encode_s=timings.encode_s
+                        request,
+                        result.made_by,
+                        timings.full_work_s,
+                        encode_s=timings.encode_s,
+                        opening_s=timings.opening_s,
                     )
                 return replace(result, data=data)
             case Busy() as busy:

@@ -59,6 +59,7 @@ def test_the_models_present_are_listed_with_their_facts(
         "bits": 16,
         "source": "official",
         "same_as": None,
+        "denoise": False,
         "auto_scales": [4],
         "seconds_per_megapixel": {"2": None, "4": None},
     }

@@ -1,0 +1,53 @@
+"""Choose the strength of denoising: which models have the choice, and what it makes of them.
+
+The one place that decides it, for the command line, requests and Python code: the strength belongs
+to a model that is named, by the request or by the settings; the choice of `auto` has none. Loads
+neither torch nor numpy.
+"""
+
+from upscaled.config import Settings
+from upscaled_models.denoise import name_strength, split_strength
+from upscaled_models.errors import ModelRefused
+from upscaled_models.registry import ModelSpec, official_models
+from upscaled_models.store import ModelStore
+
+
+def require_denoise(model: str) -> None:
+    """Refuse a model that has no strength of denoising, as the choice of `auto` has none.
+
+    Raises:
+        ModelRefused: the text names those that have one.
+    """
+    able = [spec.name for spec in official_models() if spec.wdn is not None]
+    if model not in able:
+        raise ModelRefused(f"{model} has no strength of denoising; {' or '.join(able)} has")
+
+
+def name_denoised(settings: Settings, scale: int, model: str, strength: float) -> str:
+    """Return the name of the model that makes an image at a strength of denoising.
+
+    Reads the disk.
+
+    Args:
+        scale: 2 or 4.
+        model: the model that is asked for by name; "": the one that the settings name.
+        strength: from 0, which keeps noise, to 1, which removes it most; rounded to a tenth.
+
+    Raises:
+        ModelRefused: the model has no such choice, or a file that it needs is not here.
+    """
+    own_name, _ = split_strength(model or settings.model_for(scale))
+    require_denoise(own_name)
+    name = name_strength(own_name, strength)
+    store = ModelStore(settings.models_dir)
+    for each in store.missing(store.find(name)):
+        part = split_strength(each.name)[0]
+        raise ModelRefused(f"the weights of {part}, which it needs, are not here")
+    return name
+
+
+def find_strength(settings: Settings, spec: ModelSpec) -> float:
+    """Return the share of a model's own weights in it: 1 for a model without the choice."""
+    if spec.wdn is None:
+        return 1.0
+    return settings.denoise if spec.denoise is None else spec.denoise
