@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine
@@ -24,6 +25,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from upscaled.state.database_url import hide_password, parse_database_url
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
 from upscaled.state.sqlite_file import BEGIN_OPTION, OpenedFile, make_sqlite_engine, switch_to_wal
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 TIMEOUT_S = 10
 _KEEPALIVE_INTERVAL_S = 5
@@ -139,6 +143,20 @@ def database_time_s(connection: Connection) -> sa.ColumnElement[float]:
     if connection.dialect.name == "postgresql":
         return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
     return (sa.func.julianday("now") - 2_440_587.5) * 86_400.0
+
+
+def insert_into(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":
+    """Return an INSERT that may say what becomes of a row that is there already.
+
+    Only the dialect in use is imported: PostgreSQL's takes a start on SQLite 30 ms.
+    """
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)
 
 
 def open_database(

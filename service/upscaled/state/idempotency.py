@@ -15,12 +15,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
 from upscaled.errors import InvalidParameter, RequestInProgress
 from upscaled.state import ledger
 from upscaled.state.clocks import Clocks
-from upscaled.state.database import Database, database_time_s
+from upscaled.state.database import Database, database_time_s, insert_into
 from upscaled.state.ledger import Hold
 from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
 
@@ -183,9 +182,8 @@ def insert_key(connection: Connection, key: RequestKey, request_id: str, *, is_j
             row.key_id == key.key_id, row.name == key.name, row.created_at_s < now_s - LIFETIME_S
         )
     )
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     inserted = connection.execute(
-        dialect.insert(IDEMPOTENCY_KEYS)
+        insert_into(connection, IDEMPOTENCY_KEYS)
         .values(
             key_id=key.key_id,
             name=key.name,

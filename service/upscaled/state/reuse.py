@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from upscaled.state.database import Database, database_time_s
+from upscaled.state.database import Database, database_time_s, insert_into
 from upscaled.state.schema import REUSABLE_RESULTS
 
 _KEY: Final = (REUSABLE_RESULTS.c.key_id, REUSABLE_RESULTS.c.fingerprint)
@@ -46,12 +45,11 @@ class ReusableResults:
     def remember(self, key_id: int, fingerprint: str, result: ReusableResult) -> None:
         """Add a result that was stored just now; of two for one request the later one is kept."""
         with self._database.write() as connection:
-            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             values = {
                 "result": json.dumps(asdict(result)),
                 "stored_at_s": database_time_s(connection),
             }
-            added = dialect.insert(REUSABLE_RESULTS).values(
+            added = insert_into(connection, REUSABLE_RESULTS).values(
                 key_id=key_id, fingerprint=fingerprint, **values
             )
             connection.execute(added.on_conflict_do_update(index_elements=_KEY, set_=values))

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
-from upscaled.state.database import NOW_S, Database
+from upscaled.state.database import NOW_S, Database, insert_into
 from upscaled.state.schema import UNDER_WAY
 
 
@@ -36,11 +35,11 @@ class UnderWay:
             "token": request.token,
             "begun_at_s": NOW_S,
         }
-        added = insert(UNDER_WAY).values(
-            key_id=request.key_id, request_id=request.request_id, **values
-        )
         names = [UNDER_WAY.c.key_id, UNDER_WAY.c.request_id]
         with self._database.autocommit() as connection:
+            added = insert_into(connection, UNDER_WAY).values(
+                key_id=request.key_id, request_id=request.request_id, **values
+            )
             connection.execute(added.on_conflict_do_update(index_elements=names, set_=values))
 
     def remove(self, request: RequestUnderWay) -> None:

@@ -12,9 +12,8 @@ from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
-from upscaled.state.database import Database
+from upscaled.state.database import Database, insert_into
 from upscaled.state.job_rows import StoredJob
 from upscaled.state.ledger import IMAGE_PRICE
 from upscaled.state.schema import API_KEYS, USAGE_ROWS
@@ -160,8 +159,7 @@ class Usage:
 
 def insert_usage(connection: Connection, rows: Sequence[UsageRow]) -> None:
     """Insert rows in the caller's transaction; those that are there already stay as they are."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    insert = dialect.insert(USAGE_ROWS).on_conflict_do_nothing()
+    insert = insert_into(connection, USAGE_ROWS).on_conflict_do_nothing()
     connection.execute(insert, [asdict(row) for row in rows])
 
 

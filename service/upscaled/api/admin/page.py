@@ -9,7 +9,7 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from upscaled.api.routes.pages import Endpoint, serve_file, serve_folder
+from upscaled.api.routes.pages import Endpoint, route_pages, serve_file, serve_folder
 
 PAGE_PATHS: Final = ("/admin", "/admin/")
 ASSETS_PATH: Final = "/admin/assets"
@@ -29,8 +29,4 @@ def build_page_router() -> APIRouter:
             for name, media_type in _SHARED.items()
         },
     }
-    router = APIRouter(include_in_schema=False)
-    for path, endpoint in sorted(endpoints.items()):
-        for method in ("GET", "HEAD"):
-            router.add_api_route(path, endpoint, methods=[method])
-    return router
+    return route_pages(endpoints)

@@ -8,10 +8,10 @@ from importlib.resources import files
 from itertools import pairwise
 from pathlib import PurePosixPath
 from string import Template
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 _HTML: Final = frozenset({"html_block", "html_inline"})
 
@@ -23,6 +23,9 @@ def render_page(text: str) -> str:
     is served; one to a file of the repository, which is not served, becomes plain text. Comments
     are left out, and other HTML is not let through.
     """
+    # Imported for the first page that is asked for, not at every start.
+    from markdown_it import MarkdownIt
+
     renderer = MarkdownIt("commonmark").enable("table")
     tokens = [token for token in renderer.parse(text) if token.type not in _HTML]
     title = "page"
@@ -48,7 +51,7 @@ def _to_anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def _keep_served(children: Iterable[Token]) -> Iterable[Token]:
+def _keep_served(children: "Iterable[Token]") -> "Iterable[Token]":
     """Yield a paragraph's tokens, with links to pages rewritten and links elsewhere removed."""
     is_dropped = False
     for token in children:

@@ -6,7 +6,7 @@ pages are the files that the repository shows.
 
 import gzip
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePath
@@ -17,7 +17,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from upscaled.api.dependencies import AppContext
 from upscaled.api.openapi import keep_upload_only
 from upscaled.api.routes.documentation import render_page
 from upscaled.api.routes.playground import render_playground
@@ -45,7 +44,7 @@ _MEDIA_TYPES: Final = {
 }
 _COMPRESSED: Final = frozenset({"text/html", "text/css", "text/javascript", "image/svg+xml"})
 
-Endpoint = Callable[..., Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def build_router(settings: Settings) -> APIRouter:
@@ -54,7 +53,7 @@ def build_router(settings: Settings) -> APIRouter:
     endpoints: dict[str, Endpoint] = {
         "/openapi.json": get_openapi,
         "/openapi-upload.json": get_upload_openapi,
-        "/llms.txt": _serve_overview(static / "llms.txt"),
+        "/llms.txt": _serve_overview(static / "llms.txt", settings.public_base_url),
         "/": serve_file(render_playground(settings).encode(), "text/html"),
         "/docs": serve_file((static / "docs.html").read_bytes(), "text/html"),
         **serve_folder("/assets", static),
@@ -64,10 +63,17 @@ def build_router(settings: Settings) -> APIRouter:
             endpoints |= serve_folder(f"/docs/{file.name}", file)
         elif file.name.endswith(".md"):
             endpoints[f"/docs/{file.name.removesuffix('.md')}"] = _serve_markdown(file)
-    router = APIRouter(include_in_schema=False)
+    return route_pages(endpoints)
+
+
+def route_pages(endpoints: Mapping[str, Endpoint]) -> APIRouter:
+    """Return routes for GET and HEAD, by path.
+
+    They are Starlette's: FastAPI would look for parameters in each, which took most of a start.
+    """
+    router = APIRouter()
     for path, endpoint in sorted(endpoints.items()):
-        for method in ("GET", "HEAD"):
-            router.add_api_route(path, endpoint, methods=[method])
+        router.add_route(path, endpoint, methods=["GET"], include_in_schema=False)
     return router
 
 
@@ -113,15 +119,15 @@ def _takes_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def _serve_overview(file: Traversable) -> Endpoint:
+def _serve_overview(file: Traversable, public_base_url: str) -> Endpoint:
     """Return an endpoint of `llms.txt` (llmstxt.org), in which every link is absolute.
 
     A language model is given the text alone, so it cannot resolve a relative link.
     """
     template = Template(file.read_text(encoding="utf-8"))
 
-    async def get_overview(request: Request, context: AppContext) -> Response:
-        base = find_base_url(request, context.settings.public_base_url)
+    async def get_overview(request: Request) -> Response:
+        base = find_base_url(request, public_base_url)
         return PlainTextResponse(template.substitute(base=base), headers=HEADERS)
 
     return get_overview
@@ -131,7 +137,7 @@ def _serve_markdown(file: Traversable) -> Endpoint:
     """Return an endpoint that renders the page when it is first requested, and keeps it."""
     rendered: list[str] = []
 
-    async def get_page() -> Response:
+    async def get_page(_: Request) -> Response:
         if not rendered:
             rendered.append(render_page(file.read_text(encoding="utf-8")))
         return Response(rendered[0], media_type="text/html", headers=HEADERS)
