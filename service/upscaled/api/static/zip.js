@@ -1,6 +1,7 @@
 // A ZIP archive of files as they are: pictures are compressed already. PKWARE's APPNOTE, 4.3 and 4.4.
 
 const MOST_BYTES = 2 ** 32 - 1; // sizes and offsets have 32 bits
+const MOST_FILES = 65_534; // their number has 16 bits, of which all ones mean another format
 const LOCAL = [0x04034b50, 4];
 const CENTRAL = [0x02014b50, 4];
 const END = [0x06054b50, 4];
@@ -38,8 +39,9 @@ function nameApart(name, taken) {
 }
 
 /* The archive of [{ name, blob }], its files dated `now`; equal names get numbers. Throws a RangeError where
-   it would not fit the format: 4 GiB or 65,535 files. */
+   it would not fit the format: 4 GiB, or 65,535 files, of which none is read. */
 export async function makeZip(files, now = new Date()) {
+  if (files.length > MOST_FILES) throw new RangeError("too many files for a ZIP archive");
   const time = [(now.getHours() << 11) | (now.getMinutes() << 5) | (now.getSeconds() >> 1), 2];
   const date = [((now.getFullYear() - 1980) << 9) | ((now.getMonth() + 1) << 5) | now.getDate(), 2];
   const [parts, directory, taken] = [[], [], new Set()];
@@ -55,7 +57,7 @@ export async function makeZip(files, now = new Date()) {
     offset += head.length + bytes.length + blob.size;
   }
   const size = directory.reduce((sum, { length }) => sum + length, 0);
-  if (offset + size > MOST_BYTES || files.length > 65_534) throw new RangeError("too large for a ZIP archive");
+  if (offset + size > MOST_BYTES) throw new RangeError("too large for a ZIP archive");
   const count = [files.length, 2];
   const end = pack(END, NONE, NONE, count, count, [size, 4], [offset, 4], NONE);
   return new Blob([...parts, ...directory, end], { type: "application/zip" });
