@@ -13,6 +13,36 @@ commands = typer.Typer(
     no_args_is_help=True, help="Check a Ray cluster, and print what deploys replicas on one."
 )
 
+Replicas = Annotated[int, typer.Option(min=1, metavar="N", help="Number of replicas.")]
+Cpus = Annotated[
+    float,
+    typer.Option(
+        min=0.1, metavar="CORES", help="Cores reserved for each replica; it uses as many threads."
+    ),
+]
+Gpus = Annotated[
+    float,
+    typer.Option(min=0, metavar="GPUS", help="GPUs for each replica; 0.5: two replicas share one."),
+]
+Memory = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="GIB", help="Memory reserved for each replica; 0: none is reserved."
+    ),
+]
+Kubernetes = Annotated[
+    bool,
+    typer.Option(
+        "--kubernetes", help="Print a RayService for KubeRay, with a pod for each replica."
+    ),
+]
+Image = Annotated[
+    str,
+    typer.Option(
+        metavar="IMAGE", help="With --kubernetes: image of the pods, such as upscaled:cpu-cluster."
+    ),
+]
+
 _ADVICE: Final = "set RAY_ADDRESS and RAY_AUTH_TOKEN as on the nodes, and run it on one of them"
 
 
@@ -40,40 +70,12 @@ def check(
 
 @commands.command()
 def manifest(
-    replicas: Annotated[int, typer.Option(min=1, metavar="N", help="Number of replicas.")] = 2,
-    cpus: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            metavar="CORES",
-            help="Cores reserved for each replica; it uses as many threads.",
-        ),
-    ] = 1,
-    gpus: Annotated[
-        float,
-        typer.Option(
-            min=0, metavar="GPUS", help="GPUs for each replica; 0.5: two replicas share one."
-        ),
-    ] = 0,
-    memory: Annotated[
-        float,
-        typer.Option(
-            min=0, metavar="GIB", help="Memory reserved for each replica; 0: none is reserved."
-        ),
-    ] = 0,
-    is_kubernetes: Annotated[
-        bool,
-        typer.Option(
-            "--kubernetes", help="Print a RayService for KubeRay, with a pod for each replica."
-        ),
-    ] = False,
-    image: Annotated[
-        str,
-        typer.Option(
-            metavar="IMAGE",
-            help="With --kubernetes: image of the pods, such as upscaled:cpu-cluster.",
-        ),
-    ] = "",
+    replicas: Replicas = 2,
+    cpus: Cpus = 1,
+    gpus: Gpus = 0,
+    memory: Memory = 0,
+    is_kubernetes: Kubernetes = False,
+    image: Image = "",
 ) -> None:
     """Print Ray Serve's config file for `serve run`, or a RayService for `kubectl apply`.
 

@@ -15,30 +15,30 @@ from upscaled.process.listener import CannotListen, open_listener
 if TYPE_CHECKING:
     from upscaled.mcp.root import RootFolder
 
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that tools may read from and write to; without it they touch no files."
+    ),
+]
+Http = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Serve streamable HTTP at this address (port 0: any free one) instead of standard "
+        "input and output.",
+    ),
+]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOST",
+        help="With --http: a further Host that clients may name, such as that of a proxy.",
+    ),
+]
 
-def run(
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that tools may read from and write to; without it they touch no files."
-        ),
-    ] = None,
-    http: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Serve streamable HTTP at this address (port 0: any free one) instead of standard "
-            "input and output.",
-        ),
-    ] = "",
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOST",
-            help="With --http: a further Host that clients may name, such as that of a proxy.",
-        ),
-    ] = None,
-) -> None:
+
+def run(root: Root = None, http: Http = "", allowed_host: AllowedHost = None) -> None:
     """Serve the Model Context Protocol: tools that upscale through a running service.
 
     UPSCALED_MCP_SERVICE_URL says where the service is, UPSCALED_MCP_API_KEY is
@@ -50,30 +50,42 @@ def run(
         require_package("the MCP server needs", "mcp")
     except ValueError as error:
         raise fail(error) from None
+    folder = _open_root(root, settings)
+    if http:
+        _serve_http(settings, folder, http, allowed_host or [])
+    else:
+        _serve_stdio(settings, folder)
+
+
+def _serve_stdio(settings: Settings, folder: "RootFolder | None") -> None:
     import anyio
 
-    folder = _open_root(root, settings)
-    if not http:
-        from upscaled.mcp.server import serve_stdio
+    from upscaled.mcp.server import serve_stdio
 
-        # The thread that waits for the next line would hold Python's own handler up until it comes.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        anyio.run(serve_stdio, settings, folder)
-        return
+    # The thread that waits for the next line would hold Python's own handler up until it comes.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    anyio.run(serve_stdio, settings, folder)
+
+
+def _serve_http(
+    settings: Settings, folder: "RootFolder | None", address: str, allowed_hosts: list[str]
+) -> None:
+    import anyio
+
     if not settings.mcp_api_key.get_secret_value():
         raise fail("--http needs UPSCALED_MCP_API_KEY, which clients must send too", 2)
-    host, port = _parse_address(http)
+    host, port = _parse_address(address)
     try:
         listener = open_listener(host, port)
     except CannotListen as error:
-        raise fail(f"cannot listen on {http}: {error}") from None
+        raise fail(f"cannot listen on {address}: {error}") from None
     from upscaled.mcp.server import PATH, serve_http
 
     with listener:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}{PATH}"
         typer.echo(f"upscaled mcp on {url}", err=True)
-        anyio.run(serve_http, settings, folder, listener, allowed_host or [])
+        anyio.run(serve_http, settings, folder, listener, allowed_hosts)
 
 
 def _open_root(root: Path | None, settings: Settings) -> "RootFolder | None":

@@ -146,6 +146,32 @@ class SegmentWalker:
             yield Segment(marker, source[found.end() + 2 : end])
 
 
+class _Metadata:
+    """Metadata before the first scan, taken segment by segment."""
+
+    def __init__(self) -> None:
+        self.jfif: bytes | None = None
+        self.adobe: bytes | None = None
+        self.xmp = b""
+        self.exif: list[bytes] = []
+        self.icc: list[bytes] = []
+
+    def take(self, marker: int, data: bytes) -> None:
+        """Keep what is read of a segment; ValueError where no metadata have such a marker."""
+        if marker == APP0 and data.startswith(_JFIF_HEAD):
+            self.jfif = self.jfif or _clean_jfif(data)
+        elif marker == APP14 and data.startswith(_ADOBE_HEAD):
+            self.adobe = data if len(data) >= _ADOBE_BYTES else self.adobe
+        elif marker == APP1 and data.startswith(EXIF_HEAD):
+            self.exif.append(data[len(EXIF_HEAD) :] if self.exif else data)
+        elif marker == APP1 and data.startswith(XMP_HEAD):
+            self.xmp = self.xmp or data[len(XMP_HEAD) :]
+        elif marker == APP2 and data.startswith(ICC_HEAD):
+            self.icc.append(data[len(ICC_HEAD) :])
+        elif marker not in METADATA:
+            raise ValueError(f"marker {marker:#x} before the first scan")
+
+
 def read_leading_segments(source: bytes) -> LeadingSegments:
     """Read all that comes before the first scan; what cannot stand there is an error.
 
@@ -155,45 +181,31 @@ def read_leading_segments(source: bytes) -> LeadingSegments:
     """
     walker = SegmentWalker(source, len(SOI))
     frame: FrameHeader | None = None
-    jfif: bytes | None = None
-    adobe: bytes | None = None
-    xmp = b""
-    tables, exif, icc = list[Segment](), list[bytes](), list[bytes]()
+    tables, metadata = list[Segment](), _Metadata()
     for segment in walker.iterate():
-        marker, data = segment.marker, segment.data
-        if marker == SOS:
+        if segment.marker == SOS:
             break
-        if marker in TABLES:
+        if segment.marker in TABLES:
             tables.append(segment)
-        elif marker in _FRAMES:
-            if frame is not None:
-                raise ValueError("two frames")
-            frame = _read_frame(marker, data)
-        elif marker == APP0 and data.startswith(_JFIF_HEAD):
-            jfif = jfif or _clean_jfif(data)
-        elif marker == APP14 and data.startswith(_ADOBE_HEAD):
-            adobe = data if len(data) >= _ADOBE_BYTES else adobe
-        elif marker == APP1 and data.startswith(EXIF_HEAD):
-            exif.append(data if not exif else data[len(EXIF_HEAD) :])
-        elif marker == APP1 and data.startswith(XMP_HEAD):
-            xmp = xmp or data[len(XMP_HEAD) :]
-        elif marker == APP2 and data.startswith(ICC_HEAD):
-            icc.append(data[len(ICC_HEAD) :])
-        elif marker not in METADATA:
-            raise ValueError(f"marker {marker:#x} before the first scan")
+        elif segment.marker not in _FRAMES:
+            metadata.take(segment.marker, segment.data)
+        elif frame is None:
+            frame = _read_frame(segment.marker, segment.data)
+        else:
+            raise ValueError("two frames")
     else:
         raise ValueError("no scan")
     if frame is None:
         raise ValueError("a scan without a frame")
     return LeadingSegments(
         frame=frame if frame.height_px else _with_lines_behind(frame, source, walker.at),
-        jfif=jfif,
-        adobe=_clean_adobe(adobe, len(frame.components)),
-        exif=b"".join(exif) or None,
-        xmp=xmp,
-        icc=_join_profile(icc),
+        jfif=metadata.jfif,
+        adobe=_clean_adobe(metadata.adobe, len(frame.components)),
+        exif=b"".join(metadata.exif) or None,
+        xmp=metadata.xmp,
+        icc=_join_profile(metadata.icc),
         tables=tuple(tables),
-        scan_header=data,
+        scan_header=segment.data,
         scans_at=walker.at,
         segments=walker.segments,
     )
