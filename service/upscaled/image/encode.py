@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from upscaled.image.formats.isobmff.avif_writer import AvifWriter
 from upscaled.image.formats.jpeg.writer import JpegWriter
 from upscaled.image.formats.png.writer import PngWriter
 from upscaled.image.formats.table import AVIF, JPEG, PNG, WEBP
-from upscaled.image.formats.webp.writer import WebpWriter
-from upscaled.image.formats.whole_file import WholeFileWriter
+from upscaled.image.formats.whole_file import AvifWriter, WebpWriter, WholeFileWriter
 from upscaled.image.types import Image
 
 _THREADS: Final = 2

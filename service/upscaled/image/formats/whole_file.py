@@ -1,4 +1,4 @@
-"""Write an image in one piece, by one of Pillow's encoders."""
+"""Write WebP and AVIF files, each in one piece by Pillow's encoder."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -46,3 +46,25 @@ class WholeFileWriter:
     def join(self, strips: Sequence[bytes]) -> bytes:
         """Return the only strip."""
         return strips[0]
+
+
+class WebpWriter(WholeFileWriter):
+    """Writes a WebP file, lossy: the chroma at half the width and height, as the format has it.
+
+    Method 2 takes 0.04 s of a core for a megapixel, 4 (the encoder's own choice) 0.09 s and 1 %
+    less space.
+    """
+
+    format_name = "WEBP"
+    options: ClassVar[dict[str, object]] = {"method": 2}
+
+
+class AvifWriter(WholeFileWriter):
+    """Writes an AVIF file by libavif and libaom, without chroma subsampling.
+
+    At speed 9 a photo of 1280 x 960 takes 0.1 s of a core; at 6, the encoder's own choice, 0.7 s
+    and 5 % less space; at 8 0.28 s and no less.
+    """
+
+    format_name = "AVIF"
+    options: ClassVar[dict[str, object]] = {"subsampling": "4:4:4", "speed": 9}
