@@ -7,10 +7,10 @@
 
 Nothing is pickled, so a child that an image has taken over cannot make its parent run anything, and
 every length is checked before memory is taken for it. `send` and `receive` block and are for
-threads; `send_async` and `receive_async` give the event loop back after each chunk.
+threads; `send_async` and `receive_async` give the event loop back after each chunk. Only these
+import asyncio: it would be a quarter of what the start of a decoder takes, which has no event loop.
 """
 
-import asyncio
 import os
 import socket
 import struct
@@ -106,6 +106,8 @@ async def send_async(sock: socket.socket, header: bytes, payload: bytes = b"") -
 
     Cancelled half-way it leaves a torn frame behind, after which the connection is of no use.
     """
+    import asyncio
+
     loop = asyncio.get_running_loop()
     view = memoryview(payload)
     # One send wakes the other process once: a small frame goes as a whole.
@@ -123,6 +125,8 @@ async def receive_async(
 
     Cancelled half-way it has lost part of a frame, after which the connection is of no use.
     """
+    import asyncio
+
     lengths = await _receive_async(sock, _LENGTHS.size)
     header_bytes, payload_bytes = _unpack(lengths, max_payload_bytes)
     header = await _receive_async(sock, header_bytes)
@@ -177,6 +181,8 @@ def _receive(
 async def _receive_async(sock: socket.socket, size_bytes: int) -> bytes:
     # BytesIO grows in place and hands its buffer over, so a result of 100 MB is never copied in
     # one go: that would hold up the event loop for tens of milliseconds.
+    import asyncio
+
     loop = asyncio.get_running_loop()
     received = BytesIO()
     while received.tell() < size_bytes:

@@ -2,6 +2,8 @@ import asyncio
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -174,3 +176,9 @@ def test_the_watchdog_ends_waiting_for_a_silent_child(ends: Pair) -> None:
         channel.receive(ends[0], takes_fd=True, watchdog=watch(0.05))
     with pytest.raises(TimeoutError):
         channel.send(ends[0], b"", bytes(10_000_000), watchdog=watch(0.05))
+
+
+@pytest.mark.parametrize("module", ["upscaled.decoder.child", "upscaled.worker.main"])
+def test_a_child_without_an_event_loop_imports_none(module: str) -> None:
+    program = f"import sys, {module}; sys.exit('asyncio' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
