@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.bilinear_model import BILINEAR, add_bilinear_model
 from tests.conformance.answer_checks import check_result_json
 from tests.conformance.listener import Listener, answers, listening
 from tests.conformance.own_settings import LOOPBACK, OPEN, STRICT
@@ -53,11 +54,20 @@ def base_url(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def own_server(base_url: str | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Our own server without the limits that would slow a kit down, and free to fetch from here."""
+def own_server(
+    request: pytest.FixtureRequest, base_url: str | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Our own server without the limits that would slow a kit down, and free to fetch from here.
+
+    Its models are those that ship, or a cheap one where slow tests are left out.
+    """
     if base_url is not None:
         pytest.skip("needs the server that the kit starts itself: run without --base-url")
-    with serve(tmp_path_factory.mktemp("open"), **OPEN) as server:
+    folder, settings = tmp_path_factory.mktemp("open"), dict(OPEN)
+    if "not slow" in request.config.getoption("markexpr", ""):
+        add_bilinear_model(folder)
+        settings |= BILINEAR
+    with serve(folder, **settings) as server:
         yield server
 
 

@@ -9,10 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.docs.blocks import PAGES, Block, read_all
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 
 # `text` is what is shown, or a command's form with [OPTIONAL] parts: nothing to run.
 LANGUAGES = {"bash", "caddy", "ini", "javascript", "json", "nginx", "python", "text"}
@@ -109,5 +108,5 @@ def _may_precede(word: str) -> bool:
 def test_every_command_line_is_one_that_the_program_takes(block: Block) -> None:
     """Options are parsed before the last one is heeded, and nothing is run."""
     for words in _commands(block):
-        done = CliRunner().invoke(build_app(), [*words, "--help"])
+        done = invoke(*words, "--help")
         assert done.exit_code == 0, done.output

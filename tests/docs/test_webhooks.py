@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 import requests
-from typer.testing import CliRunner
 
 from tests.docs.blocks import DOCS, read_blocks
 from tests.listening import free_port, wait_listening
 from tests.service.api.receiver import Call, receive
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 
 RECEIVER, BY_HAND = (block.text for block in read_blocks(DOCS / "webhooks.md", "python"))
 
 
 def run(*arguments: str) -> str:
-    done = CliRunner().invoke(build_app(), arguments)
+    done = invoke(*arguments)
     assert done.exit_code == 0, done.output
     return str(done.stdout)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import requests
 
+from tests.bilinear_model import add_bilinear_model
 from tests.fuzzing.campaign import Campaign, Statistics, find_faults
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
 from tests.service.image.samples import picture, save
-from tests.service.test_corpus import add_bilinear_model
 
 FAST: dict[str, Any] = {
     "UPSCALED_MODEL_X2": "bilinear",

@@ -7,13 +7,13 @@ from random import Random
 
 import pytest
 
+from tests.bilinear_model import add_bilinear_model
 from tests.fuzzing.campaign import Campaign, Statistics, find_faults
 from tests.fuzzing.command import FAST, find_images, still_works
 from tests.fuzzing.mutate import mutate
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
 from tests.service.image.camera_files import camera_file
-from tests.service.test_corpus import add_bilinear_model
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import ServiceError
 from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.bilinear_model import add_bilinear_model
 from tests.conformance.answer_checks import check_refused
 from tests.conformance.listener import Listener, answers, listening
 from tests.conformance.raw_http import Reply, Target
@@ -27,7 +28,6 @@ from tests.conformance.table import STATUSES, Refused, json_body
 from tests.fuzzing.campaign import Campaign, find_faults
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
-from upscaled.config import Settings
 
 TABLE = Path(__file__).with_name("corpus.tsv")
 EXTRA_TABLE = Path(__file__).with_name("corpus_extra_formats.tsv")
@@ -91,21 +91,6 @@ def serve_bilinear(data_dir: Path, **settings: str) -> Iterator[Server]:
     chosen: dict[str, Any] = {**SETTINGS, **settings}
     with serve(data_dir, **chosen) as server:
         yield server
-
-
-def add_bilinear_model(data_dir: Path, scale: int = 2) -> None:
-    """A network of the shipped kind whose last layer is zero: what remains is its bilinear skip."""
-    from safetensors.torch import save_file
-    from torch import zeros_like
-
-    from upscaled_models.networks.plain import PlainNet
-    from upscaled_models.store import ModelStore
-
-    weights = PlainNet(features=4, layers=1, scale=scale).state_dict()
-    weights["tail.weight"] = zeros_like(weights["tail.weight"])
-    path = data_dir / "bilinear.safetensors"
-    save_file(weights, path)
-    ModelStore(Settings(data_dir=data_dir).models_dir).add("bilinear", path)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ import pytest
 from scripts.simulation.command import EXAMPLE, main
 from tests.scripts.simulation.test_access_log import line
 
+pytestmark = pytest.mark.usefixtures("short_simulations")
+
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS = "[seconds]\n64 = 0.1\n1500 = 4\n"
 

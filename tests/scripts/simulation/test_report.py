@@ -10,6 +10,8 @@ from scripts.simulation.report import to_document, to_table
 from scripts.simulation.sizing import size
 from tests.scripts.simulation.pictures import alike, second_each
 
+pytestmark = pytest.mark.usefixtures("short_simulations")
+
 PLAN = Plan(images_per_hour=3600, p95_s=60)
 
 

@@ -8,6 +8,8 @@ from scripts.simulation.plan import Machines, Plan
 from scripts.simulation.sizing import Unreachable, find_limits, size
 from tests.scripts.simulation.pictures import alike, second_each
 
+pytestmark = pytest.mark.usefixtures("short_simulations")
+
 PLAN = Plan(images_per_hour=3600, p95_s=8, machine=Machines(slots=1))
 
 

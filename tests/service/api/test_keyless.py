@@ -2,13 +2,14 @@
 
 import json
 import logging
+from collections.abc import Iterator
 
 import pytest
 import requests
 
 from tests.service.api.answers import assert_error
 from tests.service.api.raw import Connection
-from tests.service.api.serving import MakeService, Service
+from tests.service.api.serving import MakeService, Service, serve
 from upscaled.errors import InvalidAuthToken
 
 REFUSED = "Host or Origin not allowed"
@@ -109,14 +110,16 @@ def test_a_foreign_host_is_refused(service_of_lan: Service, host: str, is_own: b
         assert answer.json()["error"] == REFUSED
 
 
-@pytest.fixture
-def service_of_lan(make_service: MakeService) -> Service:
-    return make_service(
+@pytest.fixture(scope="module")
+def service_of_lan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serve(
+        tmp_path_factory.mktemp("lan") / "data",
         auth="none",
         allowed_hosts="upscale.lan,fd00::5",
         public_base_url="https://upscale.example.com",
         cors_origins="https://app.example.com,*",
-    )
+    ) as service:
+        yield service
 
 
 @pytest.mark.parametrize(

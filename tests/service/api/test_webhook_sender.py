@@ -31,9 +31,14 @@ Make = Callable[..., Service]
 ENDLESS_HEAD = b"HTTP/1.1 200 OK\r\n" + b"X: " + b"a" * 400_000
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_sender, "POLL_EVERY_S", 0.02)
+SETTINGS: dict[str, Any] = {"metering": True, "credits": 50, "webhook_cidrs": "127.0.0.1/32"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def impatient() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(webhook_sender, "POLL_EVERY_S", 0.02)
+        yield
 
 
 @pytest.fixture
@@ -51,9 +56,17 @@ def inside() -> Iterator[Receiver]:
 
 @pytest.fixture
 def service(make_service: Make) -> Service:
-    running = make_service(IdleExecutor(), metering=True, credits=50, webhook_cidrs="127.0.0.1/32")
+    running = make_service(IdleExecutor(), **SETTINGS)
     running.state.webhooks.configure("test", None)
     return running
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Such a service for tests of one webhook each; those of others must not concern them."""
+    with serve(tmp_path_factory.mktemp("shared") / "data", IdleExecutor(), **SETTINGS) as running:
+        running.state.webhooks.configure("test", None)
+        yield running
 
 
 def submit(service: Service, webhook: str = "", **headers: str) -> requests.Response:
@@ -74,7 +87,11 @@ def delivery_of(service: Service, job_id: str) -> Delivery:
 
 
 def wait_for_outcome(service: Service, job_id: str) -> Delivery:
-    wait_until(lambda: any(each.outcome for each in service.state.webhooks.list()), 40)
+    def has_outcome() -> bool:
+        deliveries = service.state.webhooks.list()
+        return any(each.outcome for each in deliveries if each.job_id == job_id)
+
+    wait_until(has_outcome, 40)
     return delivery_of(service, job_id)
 
 
@@ -128,7 +145,7 @@ def test_a_receiver_gets_the_job_signed(service: Service, receiver: Receiver) ->
     ],
 )
 def test_what_the_receiver_answers_decides(
-    service: Service,
+    shared: Service,
     monkeypatch: pytest.MonkeyPatch,
     answer: bytes,
     state: DeliveryState,
@@ -137,23 +154,23 @@ def test_what_the_receiver_answers_decides(
     if answer == b"":
         monkeypatch.setattr(webhook_message, "ATTEMPT_S", 0.5)
     with receive(answer) as receiver:
-        job_id = run(service, receiver.url)
-        delivery = wait_for_outcome(service, job_id)
+        job_id = run(shared, receiver.url)
+        delivery = wait_for_outcome(shared, job_id)
         assert (delivery.state, delivery.attempts) == (state, 1)
         assert outcome in delivery.outcome
         assert len(receiver.calls) == 1
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_no_redirect_is_followed(service: Service, inside: Receiver, code: int) -> None:
+def test_no_redirect_is_followed(shared: Service, inside: Receiver, code: int) -> None:
     with receive(status(code, f"Location: {inside.url}")) as redirecting:
-        delivery = wait_for_outcome(service, run(service, redirecting.url))
+        delivery = wait_for_outcome(shared, run(shared, redirecting.url))
         assert (delivery.state, delivery.outcome) == ("waiting", f"status {code}")
         assert inside.calls == []
 
 
-def test_a_receiver_that_is_not_there_is_tried_again(service: Service) -> None:
-    delivery = wait_for_outcome(service, run(service, f"http://127.0.0.1:{free_port()}/"))
+def test_a_receiver_that_is_not_there_is_tried_again(shared: Service) -> None:
+    delivery = wait_for_outcome(shared, run(shared, f"http://127.0.0.1:{free_port()}/"))
     assert (delivery.state, delivery.attempts) == ("waiting", 1)
     assert delivery.due_at_s > 0
 
@@ -163,10 +180,10 @@ def test_a_receiver_that_is_not_there_is_tried_again(service: Service) -> None:
     ["127.0.0.2", "2130706434", "0x7f000002", "127.2", "[::ffff:127.0.0.2]", "[::1]", "0.0.0.0"],
 )
 def test_the_address_of_a_job_reaches_nothing_inside(
-    service: Service, inside: Receiver, address: str
+    shared: Service, inside: Receiver, address: str
 ) -> None:
-    job_id = run(service, f"http://{address}:{inside.port}/hook")
-    delivery = wait_for_outcome(service, job_id)
+    job_id = run(shared, f"http://{address}:{inside.port}/hook")
+    delivery = wait_for_outcome(shared, job_id)
     assert delivery.state == "waiting"
     assert delivery.outcome != ""
     assert "status" not in delivery.outcome
@@ -174,8 +191,8 @@ def test_the_address_of_a_job_reaches_nothing_inside(
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "192.168.0.1", "[fd00::1]"])
-def test_private_networks_are_refused_before_a_connection(service: Service, address: str) -> None:
-    delivery = wait_for_outcome(service, run(service, f"http://{address}/"))
+def test_private_networks_are_refused_before_a_connection(shared: Service, address: str) -> None:
+    delivery = wait_for_outcome(shared, run(shared, f"http://{address}/"))
     assert delivery.outcome.endswith("is a private address, see UPSCALED_WEBHOOK_CIDRS")
 
 
@@ -229,16 +246,15 @@ def test_receivers_of_one_key_that_hang_delay_no_other_key(
 
 
 def test_a_stop_during_a_call_leaves_it_to_the_next_front_end_at_once(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"metering": True, "credits": 1, "webhook_cidrs": "127.0.0.1/32"}
     with receive(b"", status(200)) as receiver:
-        with serve(tmp_path / "data", IdleExecutor(), **settings) as stopped:
+        with serve(tmp_path / "data", IdleExecutor(), **SETTINGS) as stopped:
             stopped.state.webhooks.configure("test", receiver.url)
             job_id = run(stopped)
             wait_until(lambda: len(receiver.calls) == 1, 20)
         with open_state(stopped.settings) as state:
             (delivery,) = state.webhooks.list("waiting")
             assert (delivery.job_id, delivery.attempts) == (job_id, 0)
-        with serve(tmp_path / "data", IdleExecutor(), key=stopped.key, **settings) as later:
+        with serve(tmp_path / "data", IdleExecutor(), key=stopped.key, **SETTINGS) as later:
             wait_until(lambda: delivery_of(later, job_id).state == "delivered", 20)
             assert len(receiver.calls) == 2
 
@@ -283,18 +299,18 @@ def test_a_key_without_a_secret_cannot_name_an_address(make_service: Make) -> No
     assert "secret" in refused.json()["error"]
 
 
-def test_without_a_job_the_header_means_nothing(service: Service) -> None:
-    headers = service.headers | {"X-Upscale-Webhook": "x"}
-    assert service.upload(headers=headers).status_code == 200
+def test_without_a_job_the_header_means_nothing(shared: Service) -> None:
+    headers = shared.headers | {"X-Upscale-Webhook": "x"}
+    assert shared.upload(headers=headers).status_code == 200
 
 
 def test_the_address_is_part_of_what_a_request_sent_again_repeats(
-    service: Service, receiver: Receiver
+    shared: Service, receiver: Receiver
 ) -> None:
-    first = submit(service, receiver.url, **{"Idempotency-Key": "order-17"})
-    again = submit(service, receiver.url, **{"Idempotency-Key": "order-17"})
+    first = submit(shared, receiver.url, **{"Idempotency-Key": "order-17"})
+    again = submit(shared, receiver.url, **{"Idempotency-Key": "order-17"})
     assert again.json()["id"] == first.json()["id"]
-    other = submit(service, receiver.url + "2", **{"Idempotency-Key": "order-17"})
+    other = submit(shared, receiver.url + "2", **{"Idempotency-Key": "order-17"})
     assert_error(other, 400, "invalid_parameter")
 
 

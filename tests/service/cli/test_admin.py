@@ -5,16 +5,16 @@ import socket
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.running import clean_environment, run_upscaled
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled.config import load_settings
 from upscaled.state.keys import hash_secret
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(build_app(), ["admin", *arguments])
+    return invoke("admin", *arguments)
 
 
 def test_the_setting_holds_the_hash_of_the_key_on_the_last_line() -> None:

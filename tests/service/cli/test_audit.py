@@ -7,9 +7,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled.cli.console import describe_user
 
 USER = f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
@@ -22,7 +22,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    done = CliRunner().invoke(build_app(), arguments)
+    done = invoke(*arguments)
     assert done.exit_code == 0, done.output
     return done
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +14,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(build_app(), arguments)
+    return invoke(*arguments)
 
 
 def test_the_command_names_the_file_and_its_size(tmp_path: Path) -> None:

@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.running import clean_environment, run_on_terminal, run_upscaled
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled.config import PREFIX, Settings
 
 
 def run(**settings: str) -> Result:
-    return CliRunner().invoke(build_app(), ["config"], env=settings)
+    return invoke("config", env=settings)
 
 
 def test_each_setting_is_a_line_of_four_columns() -> None:

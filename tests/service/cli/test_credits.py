@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled.config import load_settings
 from upscaled.state import open_state
 
@@ -17,7 +17,7 @@ def web_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(build_app(), arguments)
+    return invoke(*arguments)
 
 
 def test_the_balance_is_alone_on_the_last_line() -> None:

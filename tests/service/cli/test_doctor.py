@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.listening import free_port
 from tests.running import clean_environment, run_on_terminal, run_upscaled, serve
+from tests.service.cli.invoking import invoke
 from tests.service.state.disks import small_disk
-from upscaled.cli import build_app
 from upscaled_models.registry import official_models
 
 WITHIN_S = 15.0
@@ -163,4 +162,4 @@ def test_a_terminal_gets_colours_and_folded_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [["--port", "0"], ["--port", "70000"], ["--what"]])
 def test_wrong_options_are_usage_errors(options: list[str]) -> None:
-    assert CliRunner().invoke(build_app(), ["doctor", *options]).exit_code == 2
+    assert invoke("doctor", *options).exit_code == 2

@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
+from tests.service.cli.invoking import invoke
 from tests.service.state.disks import small_disk
-from upscaled.cli import build_app
 from upscaled.config import load_settings
 from upscaled.state import open_state
 
@@ -26,7 +26,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(build_app(), arguments)
+    return invoke(*arguments)
 
 
 def test_the_new_key_is_alone_on_the_last_line_and_works(data_dir: Path) -> None:

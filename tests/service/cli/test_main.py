@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
 import upscaled
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
-from upscaled.cli import COMMANDS, build_app
+from tests.service.cli.invoking import invoke
+from upscaled.cli import COMMANDS
 
 
 def test_the_version_is_printed() -> None:
@@ -52,7 +52,7 @@ def test_every_command_is_in_the_help() -> None:
 def test_the_help_names_arguments_as_the_readme_does(line: str) -> None:
     words = line.split()
     command = [word for word in words if word.islower()]
-    done = CliRunner().invoke(build_app(), [*command, "--help"], prog_name="upscaled")
+    done = invoke(*command, "--help")
     usage = next(text for text in done.stdout.splitlines() if "Usage:" in text)
     shown = usage.replace("[OPTIONS] ", "").translate(str.maketrans("", "", "{}"))
     assert shown.strip() == f"Usage: upscaled {line}"

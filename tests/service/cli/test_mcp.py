@@ -20,12 +20,12 @@ import httpx2
 import requests
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import Service, serve
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled.config import load_settings
 
 START = {
@@ -204,7 +204,7 @@ def with_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_mcp(*arguments: str) -> Result:
-    return CliRunner().invoke(build_app(), ["mcp", *arguments])
+    return invoke("mcp", *arguments)
 
 
 def test_http_needs_a_key() -> None:

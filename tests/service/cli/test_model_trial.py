@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Pillow
-from typer.testing import CliRunner
 
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled.cli.model_trial import MOST_SIDE_PX, cut_middle
 from upscaled.image.types import Image
 from upscaled_models.store import ModelStore
@@ -21,7 +20,7 @@ def try_model(data_dir: Path, *words: str) -> tuple[int, str, str]:
         "UPSCALED_DEVICE": "cpu",
         "UPSCALED_PACKAGED_MODELS": "false",
     }
-    result = CliRunner().invoke(build_app(), ["models", "try", *words], env=settings)
+    result = invoke("models", "try", *words, env=settings)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -89,9 +88,13 @@ def test_a_trial_that_is_not_possible_is_refused_in_a_sentence(
 def test_a_file_that_is_not_here_is_named_with_the_way_to_get_it(
     photo: Path, tmp_path: Path
 ) -> None:
-    result = CliRunner().invoke(
-        build_app(),
-        ["models", "try", "realesrgan-x2plus", str(photo), "-o", str(tmp_path / "sheet.png")],
+    result = invoke(
+        "models",
+        "try",
+        "realesrgan-x2plus",
+        str(photo),
+        "-o",
+        str(tmp_path / "sheet.png"),
         env={"UPSCALED_DATA_DIR": str(tmp_path), "UPSCALED_DEVICE": "cpu"},
     )
     assert "upscaled models fetch realesrgan-x2plus" in result.stderr + str(result.exception)

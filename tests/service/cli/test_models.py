@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 from tests.listening import free_port
 from tests.models.file_server import CONTENT, LENGTH, serving
 from tests.models.ncnn.pairs import random_state, write_pair
 from tests.models.specs import set_official
 from tests.running import serve
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.span import span_shape
 from upscaled_models.packaged import find_packaged_file
@@ -41,7 +40,7 @@ class Done:
 def upscaled(data_dir: Path, *words: str) -> Done:
     """Run `upscaled models ...` in this process."""
     settings = {"UPSCALED_DATA_DIR": str(data_dir)}
-    result = CliRunner().invoke(build_app(), ["models", *words], env=settings)
+    result = invoke("models", *words, env=settings)
     return Done(result.exit_code, result.stdout, result.stderr)
 
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.models.autotune.fakes import FakeEngine, FakeMeter, candidate
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled.config import Settings
 from upscaled.upscale.engines import find_choice, open_known_model
 from upscaled_models.autotune import autotuner
@@ -39,7 +39,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def upscaled(data_dir: Path, *words: str, **settings: str) -> Result:
     settings["UPSCALED_DATA_DIR"] = str(data_dir)
-    return CliRunner().invoke(build_app(), ["tune", *words], env=settings)
+    return invoke("tune", *words, env=settings)
 
 
 def test_the_table_is_printed_and_the_choice_is_stored(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled.cli.report import parse_time
 from upscaled.config import load_settings
 from upscaled.state import open_state
@@ -35,7 +35,7 @@ def used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(build_app(), ["usage", *arguments])
+    return invoke("usage", *arguments)
 
 
 def test_a_line_for_each_day_is_printed_in_columns() -> None:

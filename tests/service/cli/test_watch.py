@@ -1,5 +1,6 @@
 """`upscaled watch`, in a process of its own."""
 
+import io
 import json
 import signal
 import subprocess
@@ -97,17 +98,24 @@ def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) 
     assert names == {"a-x2.jpg", "moved-x2.jpg", "slow-x2.jpg", ".upscaled-journal.sqlite3"}
 
 
-def test_objects_are_upscaled_as_they_come_into_a_bucket(tmp_path: Path, bucket: Bucket) -> None:
+def test_objects_become_results_of_the_chosen_format_size_and_name_as_they_come_into_a_bucket(
+    tmp_path: Path, bucket: Bucket
+) -> None:
     places = f"s3://{bucket.name}/in", f"s3://{bucket.name}/in/out"
-    with watching(tmp_path, *places, UPSCALED_S3_ENDPOINT=bucket.endpoint, **VARIABLES) as watched:
-        bucket.put("in/a.png", save(picture(), "PNG"))
-        assert watched.wait(1)[0]["result"] == f"{places[1]}/a-x2.jpg"
+    options = ("--format", "webp", "--quality", "80", "--width", "60", "--suffix", "-web")
+    settings = {"UPSCALED_S3_ENDPOINT": bucket.endpoint, **VARIABLES}
+    with watching(tmp_path, *places, *options, **settings) as watched:
+        bucket.put("in/a.png", save(picture(30, 40), "PNG"))
+        first = watched.wait(1)[0]
+        assert (first["result"], first["result_px"]) == (f"{places[1]}/a-web.webp", [60, 45])
         bucket.put("in/sub/b.png", save(picture(40, 40), "PNG"))
-        assert watched.wait(2)[1]["result"] == f"{places[1]}/sub/b-x2.jpg"
+        assert watched.wait(2)[1]["result"] == f"{places[1]}/sub/b-web.webp"
         assert watched.stop(signal.SIGTERM) == 0
     assert watched.lines[2]["summary"]["upscaled"] == 2
     results = [key for key in bucket.list_keys() if "/out/" in key]
-    assert results == ["in/out/a-x2.jpg", "in/out/sub/b-x2.jpg"]
+    assert results == ["in/out/a-web.webp", "in/out/sub/b-web.webp"]
+    with PillowImage.open(io.BytesIO(bucket.get(results[0]))) as result:
+        assert (result.format, result.size) == ("WEBP", (60, 45))
 
 
 def test_a_bucket_that_cannot_be_listed_ends_it_at_once(
@@ -135,19 +143,6 @@ def test_a_wrong_call_is_a_usage_error(
     app = build_app(("watch", "config"))  # with a single command typer would take no name
     done = CliRunner().invoke(app, ["watch", *arguments, "--scale", "2"])
     assert done.exit_code == 2
-
-
-def test_results_are_of_the_chosen_format_size_and_name(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.png").write_bytes(save(picture(30, 40), "PNG"))
-    places = str(tmp_path / "in"), str(tmp_path / "out")
-    options = ("--format", "webp", "--quality", "80", "--width", "60", "--suffix", "-web")
-    with watching(tmp_path, *places, *options) as watched:
-        (line,) = watched.wait(1)
-        assert watched.stop(signal.SIGTERM) == 0
-    assert (line["result"], line["result_px"]) == (str(tmp_path / "out" / "a-web.webp"), [60, 45])
-    with PillowImage.open(tmp_path / "out" / "a-web.webp") as result:
-        assert (result.format, result.size) == ("WEBP", (60, 45))
 
 
 def test_an_option_of_the_result_out_of_range_is_a_usage_error(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from standardwebhooks import Webhook
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.listening import free_port
 from tests.service.api.receiver import Receiver, receive, status
-from upscaled.cli import build_app
+from tests.service.cli.invoking import invoke
 from upscaled.config import load_settings
 from upscaled.state import State, open_state
 from upscaled.state.job_rows import JobOrder
@@ -34,7 +34,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(build_app(), arguments)
+    return invoke(*arguments)
 
 
 def test_the_secret_is_alone_on_the_last_line_and_stays(state: State) -> None:

@@ -151,19 +151,20 @@ def paid_files(state: State) -> list[str]:
 
 
 def test_the_record_of_a_paid_result_goes_with_the_file(
-    database_url: str, make_settings: MakeSettings, clock: Clock
+    database_url: str, make_settings: MakeSettings, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = make_settings(database_url=database_url)
+    monkeypatch.setattr("upscaled.state.store._FORGOTTEN_AT_ONCE", 5)
     with open_state(settings, all_of(clock)) as state:
-        key_id = key_with(state, 700)
-        for number in range(600):  # more than one statement takes
+        key_id = key_with(state, 20)
+        for number in range(12):  # more than one statement takes
             hold = state.credits.hold(key_id, f"r{number}")
             state.credits.capture(hold, PaidResult(f"{number}.png", "image/png"))
         state.credits.capture(hold, PaidResult("again.png", "image/png"))
-        assert len(paid_files(state)) == 600
+        assert len(paid_files(state)) == 12
         clock.now_s += settings.result_ttl_s - 1
         state.sweep()
-        assert len(paid_files(state)) == 600
+        assert len(paid_files(state)) == 12
         clock.now_s += 2
         state.sweep()
         assert paid_files(state) == []
