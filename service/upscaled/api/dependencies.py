@@ -1,6 +1,8 @@
 """The parts of the service that all requests share, and the API key that each is sent with."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Final, cast
 
@@ -63,9 +65,16 @@ async def _get_record(request: Request) -> AccessRecord:
     return record_of(request.scope)
 
 
+async def _open_stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
 AppContext = Annotated[Context, Depends(_get_context)]
 Record = Annotated[AccessRecord, Depends(_get_record)]
 """The access record of the request, opened by the middleware."""
+UntilSent = Annotated[AsyncExitStack, Depends(_open_stack)]
+"""What it holds open stays so until the response is sent."""
 
 
 async def authenticate(

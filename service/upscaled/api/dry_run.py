@@ -42,6 +42,14 @@ def parse_dry_run_header(values: Sequence[str]) -> bool:
     return is_dry_run
 
 
+def may_be_dry_run(values: Sequence[str]) -> bool:
+    """Return whether a request is a dry run, or will be refused for its header's value."""
+    try:
+        return parse_dry_run_header(values)
+    except InvalidParameter:
+        return True
+
+
 def estimate(
     work: UpscaleRequest, key: ApiKey, executor: Executor, settings: Settings
 ) -> schemas.Estimate:

@@ -177,6 +177,10 @@ class Share:
         self._budget._take(self._account, size_bytes)
         self.size_bytes += size_bytes
 
+    def may_hold(self, size_bytes: int) -> bool:
+        """Return whether so many bytes more fit the budget where no other request holds any."""
+        return self.size_bytes + size_bytes <= self._budget.limit_bytes
+
     def preempt(self) -> None:
         """Return the bytes now and interrupt the block that `arriving` guards.
 

@@ -46,6 +46,9 @@ class Reuse:
     async def find(self, share: Share) -> Result | None:
         """Return the stored result of the same request; None where there is none any more.
 
+        One that is larger than the memory for all bodies is computed again: a result that a worker
+        sends does not count there.
+
         Args:
             share: of the memory for bodies, which the result's bytes are taken from.
         """
@@ -57,7 +60,7 @@ class Reuse:
         if known is None:
             return None
         async with self.state.results.open(known.file_name) as stored:
-            if stored is None:
+            if stored is None or not share.may_hold(stored.stored.size_bytes):
                 return None
             share.take(stored.stored.size_bytes)
             data = b"".join([chunk async for chunk in stored.chunks])

@@ -46,13 +46,16 @@ def run(root: Root = None, http: Http = "", allowed_host: AllowedHost = None) ->
     as X-API-KEY. Needs the extra `mcp`.
     """
     settings = load_settings()
+    address = _parse_address(http) if http else None
+    if address and not settings.mcp_api_key.get_secret_value():
+        raise fail("--http needs UPSCALED_MCP_API_KEY, which clients must send too", 2)
     try:
         require_package("the MCP server needs", "mcp")
     except ValueError as error:
         raise fail(error) from None
     folder = _open_root(root, settings)
-    if http:
-        _serve_http(settings, folder, http, allowed_host or [])
+    if address is not None:
+        _serve_http(settings, folder, address, allowed_host or [])
     else:
         _serve_stdio(settings, folder)
 
@@ -68,21 +71,22 @@ def _serve_stdio(settings: Settings, folder: "RootFolder | None") -> None:
 
 
 def _serve_http(
-    settings: Settings, folder: "RootFolder | None", address: str, allowed_hosts: list[str]
+    settings: Settings,
+    folder: "RootFolder | None",
+    address: tuple[str, int],
+    allowed_hosts: list[str],
 ) -> None:
     import anyio
 
-    if not settings.mcp_api_key.get_secret_value():
-        raise fail("--http needs UPSCALED_MCP_API_KEY, which clients must send too", 2)
-    host, port = _parse_address(address)
+    host, port = address
+    shown = f"[{host}]" if ":" in host else host
     try:
         listener = open_listener(host, port)
     except CannotListen as error:
-        raise fail(f"cannot listen on {address}: {error}") from None
+        raise fail(f"cannot listen on {shown}:{port}: {error}") from None
     from upscaled.mcp.server import PATH, serve_http
 
     with listener:
-        shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}{PATH}"
         typer.echo(f"upscaled mcp on {url}", err=True)
         anyio.run(serve_http, settings, folder, listener, allowed_hosts)

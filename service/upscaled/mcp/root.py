@@ -111,7 +111,11 @@ class RootFolder:
                 with open(os.open(part, _CREATE_FILE, 0o666, dir_fd=descriptor), "wb") as file:
                     file.write(data)
                 name = _reserve_name(stem, ending, descriptor)
-                os.replace(part, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+                try:
+                    os.replace(part, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+                except OSError:
+                    _remove(name, descriptor)
+                    raise
         except OSError as error:
             raise _refuse(str(folder), error) from None
         return folder / name

@@ -11,9 +11,10 @@ import requests
 import sqlalchemy as sa
 
 from tests.service.api.answers import assert_error
-from tests.service.api.executors import FIGURES, FailingExecutor, ResizingExecutor
+from tests.service.api.executors import FIGURES, FailingExecutor, LargeExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import MakeService, Service
+from upscaled.api.memory import build_budget
 from upscaled.errors import InternalError
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state.schema import IDEMPOTENCY_KEYS
@@ -52,6 +53,18 @@ def test_an_image_is_answered_again_byte_for_byte(service: Service) -> None:
     assert first.headers["Content-Type"] == second.headers["Content-Type"] == "image/png"
     assert second.headers["Idempotent-Replayed"] == "true"
     assert (service.balance(), made(service)) == (4, 1)
+
+
+def test_a_result_larger_than_the_memory_for_images_is_answered_again(
+    make_service: MakeService,
+) -> None:
+    service = make_service(LargeExecutor(), max_file_bytes=1_000_000, max_queue=1)
+    assert build_budget(service.settings).limit_bytes < LargeExecutor.size_bytes
+    first, second = (send(service, headers={"Accept": "image/*"}) for _ in range(2))
+    assert first.content == second.content == bytes(LargeExecutor.size_bytes)
+    assert second.headers["Content-Length"] == str(LargeExecutor.size_bytes)
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert made(service) == 1
 
 
 def test_without_the_header_each_request_is_made_and_charged(service: Service) -> None:

@@ -6,9 +6,10 @@ import pytest
 import sqlalchemy as sa
 
 from tests.service.api.answers import assert_error
-from tests.service.api.executors import ResizingExecutor
+from tests.service.api.executors import LargeExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import MakeService, Service
+from upscaled.api.memory import build_budget
 from upscaled.state.schema import REUSABLE_RESULTS
 
 IMAGE = {"Accept": "image/*"}
@@ -74,6 +75,17 @@ def test_what_differs_in_its_result_is_computed(service: Service, changes: dict[
     answer = service.upload(**changes)
     assert answer.status_code == 200, answer.text
     assert "X-Upscale-Reused" not in answer.headers
+    assert made(service) == 2
+
+
+def test_a_result_larger_than_the_memory_for_images_is_computed_again(
+    make_service: MakeService,
+) -> None:
+    service = make_service(
+        LargeExecutor(), reuse_results=True, max_file_bytes=1_000_000, max_queue=1
+    )
+    assert build_budget(service.settings).limit_bytes < LargeExecutor.size_bytes
+    assert [service.upload().status_code for _ in range(2)] == [200, 200]
     assert made(service) == 2
 
 

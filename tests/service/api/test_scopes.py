@@ -56,6 +56,15 @@ def test_what_becomes_a_job_needs_both_scopes(make_service: MakeService) -> None
     assert service.state.jobs.list_page(only.id, limit=1).jobs == ()
 
 
+def test_a_dry_run_makes_no_job_and_needs_no_scope_for_one(make_service: MakeService) -> None:
+    service = make_service()
+    key = service.state.keys.create("dry", scopes=frozenset({"upscale"}))
+    headers = {"X-API-KEY": key, "Prefer": "respond-async"}
+    for value, status in (("true", 200), ("false", 401), ("nonsense", 400)):
+        answer = service.upload(headers=headers | {"X-Upscale-Dry-Run": value})
+        assert answer.status_code == status, value
+
+
 def test_a_refused_request_takes_nothing_from_the_rate(make_service: MakeService) -> None:
     service = make_service(rate_per_s=0.001, rate_burst=1)
     key = service.state.keys.create("web", scopes=frozenset({"upscale"}))

@@ -225,6 +225,19 @@ def test_a_wrong_address_is_named(address: str) -> None:
     )
 
 
+@pytest.mark.parametrize("key", ["", "key"])
+def test_wrong_usage_is_named_before_what_is_missing_here(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    def fail(*_: str) -> None:
+        raise ValueError("the package mcp is not installed")
+
+    monkeypatch.setattr("upscaled.cli.mcp.require_package", fail)
+    monkeypatch.setenv("UPSCALED_MCP_API_KEY", key)
+    assert run_mcp("--http", "x").exit_code == 2
+    assert run_mcp("--http", "127.0.0.1:0").exit_code == (1 if key else 2)
+
+
 @pytest.mark.usefixtures("with_key")
 def test_a_port_that_is_taken_is_named(service: Service) -> None:
     address = f"127.0.0.1:{service.port}"

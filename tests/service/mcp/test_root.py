@@ -1,5 +1,6 @@
 """What a model names is read and written below one folder, and nowhere else."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -151,6 +152,18 @@ def test_a_link_at_the_name_of_a_result_is_not_written_through(
 def test_what_cannot_be_written_leaves_nothing(root: RootFolder, folder: Path) -> None:
     with pytest.raises(FileRefused, match="File name too long"):
         root.write(folder / "in", "a" * 300, ".jpg", b"1")
+    assert list((folder / "in").iterdir()) == []
+
+
+def test_a_name_that_was_reserved_is_given_up_where_the_file_cannot_get_it(
+    root: RootFolder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(FileRefused, match="Input/output error"):
+        root.write(folder / "in", "photo", ".jpg", b"1")
     assert list((folder / "in").iterdir()) == []
 
 

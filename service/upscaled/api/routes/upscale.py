@@ -1,20 +1,34 @@
 """POST /v1/upscale: read one image, have it upscaled by a worker, and deliver the result."""
 
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from upscaled import errors
 from upscaled.api import schemas
 from upscaled.api.available_models import DENOISE_HEADER, MODEL_HEADER, TEMPERED_HEADER
 from upscaled.api.billing import Charge, hold_credit
 from upscaled.api.cancellation import Client, run_to_end, watch_client
-from upscaled.api.dependencies import AppContext, Context, Record, UpscalingKey, require_scope
-from upscaled.api.dry_run import DRY_RUN_HEADER, DRY_RUN_PARAMETER, estimate, parse_dry_run_header
+from upscaled.api.dependencies import (
+    AppContext,
+    Context,
+    Record,
+    UntilSent,
+    UpscalingKey,
+    require_scope,
+)
+from upscaled.api.dry_run import (
+    DRY_RUN_HEADER,
+    DRY_RUN_PARAMETER,
+    estimate,
+    may_be_dry_run,
+    parse_dry_run_header,
+)
 from upscaled.api.idempotency import (
     IDEMPOTENCY_PARAMETER,
     REPLAYED_DESCRIPTION,
@@ -121,10 +135,15 @@ router = APIRouter()
     openapi_extra=_OPENAPI,
 )
 async def upscale(
-    request: Request, context: AppContext, record: Record, key: UpscalingKey
+    request: Request,
+    context: AppContext,
+    record: Record,
+    key: UpscalingKey,
+    until_sent: UntilSent,
 ) -> Response:
     """Take one image through the contract's checks, each cheaper than the next, to its result."""
-    if prefers_async(request.headers.getlist("prefer")):
+    is_dry = may_be_dry_run(request.headers.getlist(DRY_RUN_HEADER))
+    if prefers_async(request.headers.getlist("prefer")) and not is_dry:  # which makes no job
         require_scope(key, "jobs")
     context.unsent.check(key.id)
     is_clients_id = request.headers.get("x-request-id") == record.request_id
@@ -135,7 +154,9 @@ async def upscale(
             with record.timing("receive"):
                 async with share.arriving():
                     parameters = await read_parameters(request, context.settings, share)
-            call = _UpscaleCall(request, context, record, key, parameters, share, progress)
+            call = _UpscaleCall(
+                request, context, record, key, parameters, share, progress, until_sent
+            )
             return await call.answer()
 
 
@@ -150,6 +171,7 @@ class _UpscaleCall:
     parameters: UpscaleParameters
     share: Share
     progress: Progress
+    until_sent: AsyncExitStack
 
     async def answer(self) -> Response:
         """Estimate the request, accept it as a job, answer it as before, or answer it."""
@@ -227,7 +249,7 @@ class _UpscaleCall:
         return response
 
     async def _replay(self, answer: StoredAnswer, *, is_image: bool) -> Response:
-        """Return the answer that the request got first.
+        """Return the answer that the request got first; an image is streamed from the store.
 
         Raises:
             RequestInProgress: its result expired just now; a retry makes it again.
@@ -235,12 +257,15 @@ class _UpscaleCall:
         self.record.handling = "replay"
         response = self._send_url(answer.file_name)
         if is_image:
-            async with self.context.state.results.open(answer.file_name) as stored:
-                if stored is None:
-                    raise errors.RequestInProgress
-                self.share.take(stored.stored.size_bytes)
-                data = b"".join([chunk async for chunk in stored.chunks])
-            response = self._send_image(data, answer.media_type)
+            opening = self.context.state.results.open(answer.file_name)
+            opened = await self.until_sent.enter_async_context(opening)
+            if opened is None:
+                raise errors.RequestInProgress
+            response = StreamingResponse(
+                opened.chunks,
+                headers={"Content-Length": str(opened.stored.size_bytes)},
+                media_type=answer.media_type,
+            )
         response.headers.update(answer.headers)
         response.headers[REPLAYED_HEADER] = "true"
         return response
