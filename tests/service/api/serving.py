@@ -1,5 +1,6 @@
 """The real application behind a real uvicorn on loopback, in a thread of the test's process."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +78,26 @@ class Service:
 MakeService = Callable[..., Service]
 
 
+class PromptServer(uvicorn.Server):
+    """Begins to end when it is asked to: uvicorn looks for that ten times a second only."""
+
+    _is_ending: asyncio.Event | None = None
+
+    async def main_loop(self) -> None:
+        self._loop, self._is_ending = asyncio.get_running_loop(), asyncio.Event()
+        ticking = asyncio.create_task(super().main_loop())
+        ending = asyncio.create_task(self._is_ending.wait())
+        await asyncio.wait({ticking, ending}, return_when=asyncio.FIRST_COMPLETED)
+        ticking.cancel()
+        ending.cancel()
+
+    def end(self) -> None:
+        """Ask from another thread."""
+        self.should_exit = True
+        if self._is_ending is not None:
+            self._loop.call_soon_threadsafe(self._is_ending.set)
+
+
 @contextmanager
 def serve(
     data_dir: Path,
@@ -128,7 +149,7 @@ def run_app(
         server_header=False,
         timeout_graceful_shutdown=stop_after_s,
     )
-    server = uvicorn.Server(config)
+    server = PromptServer(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -139,5 +160,5 @@ def run_app(
             time.sleep(0.01)
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
-        server.should_exit = True
+        server.end()
         thread.join(20)

@@ -29,7 +29,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from upscaled.config import Settings
 from upscaled.pool.messages import (
     Configure,
     Done,
@@ -64,22 +63,25 @@ def main() -> None:
     threading.Thread(target=listen, args=(front_end, jobs, Counters()), daemon=True).start()
     if start == "mute":
         time.sleep(60)
-    settings = Settings.model_validate(configure.settings)
-    if start == "unusable" or (start.startswith("without ") and settings.device in start.split()):
+    # Read out of the message: to import and build `Settings` would take half of a start.
+    device, slots = (configure.settings[name] for name in ("device", "jobs_per_worker"))
+    assert isinstance(device, str)
+    assert isinstance(slots, int)
+    if start == "unusable" or (start.startswith("without ") and device in start.split()):
         front_end.send(Unusable(reason="the model is on holiday"))
         raise SystemExit(1)
     front_end.send(
         WorkerReady(
-            device="fake" if settings.device == "auto" else settings.device,
+            device="fake" if device == "auto" else device,
             models={2: "fake", 4: "fake"},
             labels={2: "fake", 4: "fake"},
             ladders={scale: LADDERS.get(start, [FAKE]) for scale in (2, 4)},
             seconds_per_px={"fake": 1e-4, "slow": 1e-2},
-            slots=settings.jobs_per_worker or 4,
+            slots=slots or 4,
         )
     )
     while True:
-        job = (*jobs.next(), settings.device)
+        job = (*jobs.next(), device)
         threading.Thread(target=work, args=(front_end, jobs, *job), daemon=True).start()
 
 
