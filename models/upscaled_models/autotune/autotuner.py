@@ -41,6 +41,9 @@ SLOW_WEIGHTS: Final = 2_000_000
 operations for a pixel, most being used once for each: x4plus has 16.7 million and takes
 125 us of two cores for a pixel in float32, general-x4v3 has 1.2 million and takes 8 us."""
 
+UNMEASURED_ON_GPUS: Final = ("torch float16", "torch bfloat16")
+"""Labels of what may be taken unmeasured on a GPU: our kernel would have to be compiled first."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -165,8 +168,9 @@ class Autotuner:
         elif self.device.is_cpu and (load := read_load()).is_busy:
             reason = f"the machine was busy ({load})"
         if reason:
-            reason = f"{find_instruction_set()}; {reason}"
-            return take_likeliest(self.space, self.order, reason, self._meter, self.attempts)
+            reason = f"{find_instruction_set() if self.device.is_cpu else 'a GPU'}; {reason}"
+            order = self.order or UNMEASURED_ON_GPUS
+            return take_likeliest(self.space, order, reason, self._meter, self.attempts)
         effort = CUDA_START if self.device.is_cuda else START
         return drive(Search(self.space, self._meter, effort, self.attempts).run())
 

@@ -11,7 +11,7 @@ import torch
 from tests.models.specs import TINY, spec_of
 from tests.running import serve
 from upscaled_models.autotune import autotuner
-from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
+from upscaled_models.autotune.autotuner import UNMEASURED_ON_GPUS, Autotuner, TuningOptions
 from upscaled_models.autotune.candidates import Candidate, float32_candidate, list_candidates
 from upscaled_models.autotune.load import NO_LOAD, Load
 from upscaled_models.autotune.race import drive
@@ -103,6 +103,26 @@ def test_a_slow_model_is_not_raced_at_a_start(
     choice = tuner_of(tmp_path).find_choice()
     assert choice is not None
     assert "measured when the service is idle" in choice.unsettled
+
+
+def test_a_strength_of_denoising_is_checked_and_not_raced_as_a_request_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("tiny@0.4", same_as="tiny")
+    model = replace(model, spec=replace(model.spec, denoise=0.4), denoise=0.4)
+    monkeypatch.setattr(autotuner, "Search", None)
+    tuner_of(tmp_path, model=model).open()
+    choice = tuner_of(tmp_path, model=model).find_choice()
+    assert choice is not None
+    assert choice.is_from_table
+    assert "a request waits for this strength" in choice.unsettled
+    assert tuner_of(tmp_path).find_choice() is None, "of the model itself"
+
+
+def test_what_a_gpu_takes_unmeasured_are_candidates_there() -> None:
+    gpu = replace(CPU, torch_device=torch.device("cuda"))
+    labels = [each.label for each in list_candidates(tiny_model(), gpu, "auto")]
+    assert set(UNMEASURED_ON_GPUS) <= set(labels)
 
 
 def test_a_choice_that_is_measured_without_hurry_is_settled_or_says_what_is_not(
