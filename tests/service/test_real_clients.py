@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.bilinear_model import BILINEAR, add_bilinear_model
 from tests.conformance.answer_checks import distance_from
 from tests.conformance.pictures import PICTURES
 from tests.running import Server, serve
@@ -24,12 +25,11 @@ EVERY_CLIENT = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: cli
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(
-        tmp_path_factory.mktemp("clients"),
-        UPSCALED_RATE_PER_S="10000",
-        UPSCALED_RATE_BURST="10000",
-        UPSCALED_THREADS="1",
-    ) as server:
+    folder = tmp_path_factory.mktemp("clients")
+    add_bilinear_model(folder)
+    rates = {"UPSCALED_RATE_PER_S": "10000", "UPSCALED_RATE_BURST": "10000"}
+    settings: dict[str, Any] = {"UPSCALED_THREADS": "1", **rates, **BILINEAR}
+    with serve(folder, **settings) as server:
         yield server
 
 

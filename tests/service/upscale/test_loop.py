@@ -87,7 +87,7 @@ def test_tiled_equals_untiled_one_pixel_off_every_boundary(window: int, multiple
 def test_a_halo_one_pixel_short_of_the_radius_always_changes_the_result() -> None:
     """The proof that the tests above can fail."""
     chance = random.Random(3)
-    for case in range(100):
+    for case in range(30):
         radius = chance.randint(1, 9)
         engine = BoxEngine(radius_px=radius, halo_px=radius - 1, window_px=2 * radius + 12)
         rgb = noise(chance.randint(50, 130), chance.randint(50, 130), seed=case)
