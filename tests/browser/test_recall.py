@@ -74,6 +74,7 @@ def test_what_is_removed_stays_away(open_page: Open) -> None:
     playground.page.click("#remove-all")
     assert playground.text("chosen") == "Choose pictures"
     assert playground.focused() == "image"
+    assert playground.text("caption").startswith("A sample")
     wait_until(lambda: kept(playground) == [])
     playground.page.reload()
     assert playground.text("chosen") == "Choose pictures"

@@ -14,7 +14,11 @@ from upscaled.api.routes.pages import Endpoint, route_pages, serve_file, serve_f
 PAGE_PATHS: Final = ("/admin", "/admin/")
 ASSETS_PATH: Final = "/admin/assets"
 # Of the service's own pages.
-_SHARED: Final = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+_SHARED: Final = {
+    "style.css": "text/css",
+    "document.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
 
 
 def build_page_router() -> APIRouter:

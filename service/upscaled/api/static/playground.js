@@ -16,6 +16,7 @@ const NO_KEY = "YOUR_API_KEY";
 const hide = (...ids) => ids.forEach((id) => { element(id).hidden = true; });
 const scaleAsked = () => Number(element("form").elements.scale.value);
 const WELCOME = element("chosen-facts").textContent;
+const SAMPLE = element("caption").textContent;
 
 const viewer = new Viewer((zoom) => {
   for (const each of document.querySelectorAll("[name=zoom]")) each.checked = each.value === String(zoom);
@@ -208,7 +209,7 @@ async function show(picture) {
   if (!picture?.result) hide("facts");
   writeSnippet();
   picker?.show();
-  if (!picture) return showNothing("");
+  if (!picture) return showSample();
   try {
     await (picture.result ? showResult(picture) : showSource(picture));
   } catch { // the browser cannot read the file
@@ -216,6 +217,13 @@ async function show(picture) {
     if (picture.result) (await import("./facts.js")).showFacts(picture, picture.size, null);
     showNothing(describeUnshown(picture));
   }
+}
+
+function showSample() {
+  hide("no-preview");
+  setText("caption", SAMPLE);
+  setText("tag-after", "After");
+  viewer.showPair("assets/sample.jpg", "assets/sample-x4.jpg").catch(() => viewer.clear()); // out of reach
 }
 
 function describeUnshown({ address, result, state }) {
@@ -228,7 +236,7 @@ function showNothing(text) {
   viewer.clear();
   setText("caption", "");
   setText("no-preview", text);
-  element("no-preview").hidden = !text;
+  element("no-preview").hidden = false;
 }
 
 async function showSource(picture) {
@@ -418,5 +426,5 @@ element("list").addEventListener("act", ({ detail: { action, picture } }) => ACT
 addEventListener("beforeunload", (event) => run.length && event.preventDefault());
 writeSnippet();
 foreseeAll();
-viewer.showPair("assets/sample.jpg", "assets/sample-x4.jpg");
+showSample();
 recall();

@@ -18,7 +18,7 @@ MOST_FIRST_BYTES = 80_000
 MOST_BYTES = 100_000
 TEXTS = (".html", ".js", ".css", ".svg")
 STATIC = files("upscaled.api") / "static"
-DOCUMENTATION = ("docs.html", "docs.js", "document.html")
+DOCUMENTATION = ("docs.html", "docs.js", "document.css", "document.html")
 
 
 def read_limits(page: str) -> object:
