@@ -1,7 +1,8 @@
 """Engines of the models that settings name, opened without a core around them."""
 
 from upscaled.config import Settings
-from upscaled.upscale.engines import choose_model, open_model
+from upscaled.upscale.engines import open_model
+from upscaled.upscale.named_models import choose_model
 from upscaled_models.backends.base import Engine
 from upscaled_models.store import ModelStore
 

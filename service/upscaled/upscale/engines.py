@@ -1,12 +1,11 @@
 """Open the engine that settings ask for: the model, the device and the size of the window."""
 
-from pathlib import Path
 from typing import Final
 
 from upscaled.config import Settings, SettingsError
 from upscaled.config.devices import kind_of
 from upscaled.upscale.denoise import find_strength
-from upscaled.upscale.model_choice import AUTO
+from upscaled.upscale.named_models import require_file
 from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.backends.base import Engine, LoadedModel, least_window_px
@@ -119,7 +118,7 @@ def load_model(settings: Settings, name: str) -> LoadedModel:
     store = ModelStore(settings.models_dir)
     spec = store.find(name)
     check_scale(spec)
-    path = _require_file(spec, store, f"model {name!r}")
+    path = require_file(spec, store, f"model {name!r}")
     denoise = find_strength(settings, spec)
     wdn_path = store.path(spec.wdn) if spec.wdn else None
     return LoadedModel(
@@ -129,36 +128,6 @@ def load_model(settings: Settings, name: str) -> LoadedModel:
         weights=path if denoise == 1.0 else None,
         denoise=denoise,
     )
-
-
-def choose_model(
-    settings: Settings, scale: int, store: ModelStore, *, named_by: str | None = None
-) -> ModelSpec:
-    """Choose the model that the settings name for a scale, or the shipped one.
-
-    Args:
-        scale: 2 or 4.
-        named_by: what named the model for this scale, where it was not its variable; error texts
-            name it.
-
-    Raises:
-        UnknownModel: the settings name a model that does not exist.
-        ModelRefused: they name one with which x2 and x4 cannot both be made.
-        SettingsError: its file is not here, or the shipped one's is not.
-    """
-    name = settings.model_for(scale)
-    setting = f"{named_by or f'UPSCALED_MODEL_X{scale}'}={name!r}"
-    if name != AUTO:
-        spec = store.find(name)
-        check_scale(spec)
-        _require_file(spec, store, setting)
-        return spec
-    spec = store.find(f"upscaled-x{scale}")
-    if store.path(spec) is None:
-        raise SettingsError(
-            f"{setting}: {store.target(spec)} is not here; the installation is damaged"
-        )
-    return spec
 
 
 def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> int:
@@ -183,13 +152,3 @@ def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> i
             usual_px //= 2
     wanted_px = max(least_px, settings.tile_window_px or usual_px)
     return wanted_px // spec.multiple_px * spec.multiple_px
-
-
-def _require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:
-    path = store.path(spec)
-    if path is None:
-        raise SettingsError(
-            f"{setting}: {store.target(spec)} is not there; get it with "
-            f"`upscaled models fetch {spec.name}`"
-        )
-    return path

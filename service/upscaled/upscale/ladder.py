@@ -5,9 +5,9 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.image.harm import Harm
-from upscaled.upscale.engines import choose_model
 from upscaled.upscale.loop import find_gain
 from upscaled.upscale.model_choice import AUTO, Rung
+from upscaled.upscale.named_models import choose_model
 from upscaled.upscale.post_process.steps import choose_post_processing
 from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering
 from upscaled.upscale.speed import Speed

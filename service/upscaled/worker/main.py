@@ -78,6 +78,9 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
     with ExitStack() as stack:
         gc.disable()  # imports make a million objects for it to visit again and again, and to keep
         try:
+            from upscaled.upscale.named_models import require_models
+
+            require_models(settings)
             from upscaled.upscale.opening import open_core
 
             core = stack.enter_context(

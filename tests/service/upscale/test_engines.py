@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -7,15 +6,13 @@ import torch
 from upscaled.config import Settings, SettingsError
 from upscaled.upscale.engines import (
     choose_device,
-    choose_model,
     choose_window_px,
     open_known_model,
     open_model,
 )
 from upscaled.upscale.tiles import Tiling
 from upscaled_models.backends.base import least_window_px
-from upscaled_models.errors import ModelError, ModelRefused
-from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.errors import ModelError
 from upscaled_models.processor import count_cores
 from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.store import ModelStore
@@ -31,40 +28,6 @@ def store_with(folder: Path, *names: str) -> ModelStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return store
-
-
-def test_a_model_in_16_bits_stands_for_its_release_until_that_is_here(tmp_path: Path) -> None:
-    release = BY_NAME["realesrgan-x4plus"]
-    half = release.packaged
-    assert half is not None
-    store = ModelStore(tmp_path)
-    store.target(half).touch()
-    named = Settings(model_x4=release.name)
-
-    assert choose_model(named, 4, store) == half
-
-    store.target(release).touch()
-
-    assert choose_model(named, 4, store) == release
-
-
-def test_a_model_named_for_one_scale_is_not_taken_for_the_other(tmp_path: Path) -> None:
-    store = store_with(tmp_path, "realesr-animevideov3")
-    settings = Settings(model_x2="realesr-animevideov3")
-
-    assert choose_model(settings, 2, store).name == "realesr-animevideov3"
-    assert choose_model(settings, 4, store).name == "upscaled-x4"
-
-
-def test_the_error_for_an_absent_model_says_where_its_file_belongs(tmp_path: Path) -> None:
-    settings = Settings(model_x4="realesrgan-x4plus")
-
-    with pytest.raises(SettingsError) as error:
-        choose_model(settings, 4, ModelStore(tmp_path))
-
-    assert "UPSCALED_MODEL_X4" in str(error.value)
-    assert str(tmp_path / "RealESRGAN_x4plus.pth") in str(error.value)
-    assert "upscaled models fetch realesrgan-x4plus" in str(error.value)
 
 
 def test_an_unknown_model_and_a_file_that_is_not_the_models_are_refused(tmp_path: Path) -> None:
@@ -139,26 +102,6 @@ def test_the_shipped_models_open_without_any_download(tmp_path: Path) -> None:
         info = open_model(settings, f"upscaled-x{scale}").info
         assert (info.model, info.spec.native_scale) == (f"upscaled-x{scale}", scale)
         assert info.window_px % info.spec.multiple_px == 0
-
-
-def test_a_model_of_the_users_that_does_not_make_both_scales_is_refused_by_name(
-    tmp_path: Path,
-) -> None:
-    """As 0.1.0 took them: it is in the folder already, and would fail at every request."""
-    own = tmp_path / "models" / "own"
-    own.mkdir(parents=True)
-    record = {
-        "file": "mine.pth",
-        "sha256": "0" * 64,
-        "size_bytes": 1,
-        "family": "srvgg",
-        "shape": dict(srvgg_shape(upscale=3, num_conv=1, num_feat=4)),
-    }
-    (own / "mine.json").write_text(json.dumps(record))
-    for scale in (2, 4):
-        settings = Settings(data_dir=tmp_path, model_x2="mine", model_x4="mine")
-        with pytest.raises(ModelRefused, match="mine: a model of x3; x2 and x4 cannot both"):
-            choose_model(settings, scale, ModelStore(settings.models_dir))
 
 
 @pytest.mark.parametrize("values", [{"precision": "exact"}, {"tuning": False}])
