@@ -12,6 +12,7 @@ import requests
 
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.service.api.serving import Service, serve
+from upscaled.state.job_rows import JobOrder
 from upscaled.state.usage import DAY_S, UsageRow
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
@@ -135,6 +136,27 @@ def test_credits_names_and_ends_are_changed_by_dialogs(
     answer_dialog(page)
     page.get_by_role("button", name="Revoke: changed").wait_for(state="detached")
     assert "changed" not in service.state.keys.names()
+
+
+def test_webhooks_are_addressed_and_sent_again(open_admin: OpenPage, service: Service) -> None:
+    state = service.state
+    state.keys.create("hooked")
+    page = open_admin()
+    page.get_by_role("button", name="Webhook: hooked").click()
+    answer_dialog(page, "http://127.0.0.1:9/hook")
+    page.get_by_text("Webhooks are verified with the secret of hooked").wait_for()
+    webhook, key = state.webhooks.show("hooked"), state.keys.find("hooked")
+    assert webhook is not None
+    assert key is not None
+    assert page.inner_text("#made-secret") == webhook.secret
+    expect(page.locator("#webhooks-section")).to_be_hidden()
+    order = JobOrder("source", None, 4, "")
+    job = state.jobs.submit(key.id, order, is_metered=False, max_unfinished=9).job
+    state.jobs.cancel(key.id, job.id)
+    page.reload()
+    page.get_by_role("button", name=f"Send again: {job.id}").click()
+    page.locator("#audit td", has_text="webhooks retry").wait_for()
+    assert row_of(page, "webhooks", job.id)[1:3] == ["hooked", "waiting"]
 
 
 def test_what_is_refused_is_said(open_admin: OpenPage) -> None:

@@ -1,11 +1,14 @@
-"""Build and sign a webhook by Standard Webhooks, and judge what its receiver answers."""
+"""Build and sign a webhook by Standard Webhooks, judge its receiver's answer, and try one out."""
 
 import json
+import uuid
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from standardwebhooks import Webhook
 
+from upscaled.errors import ServiceError
+from upscaled.fetch.client import FetchClient
 from upscaled.fetch.messages import PostRequest
 from upscaled.state.webhooks import DeliveryState
 
@@ -51,3 +54,14 @@ def judge(status: int) -> tuple[str, DeliveryState]:
     if 200 <= status < 300:
         return f"status {status}", "delivered"
     return f"status {status}", "gone" if status == _GONE else "waiting"
+
+
+async def send_test(fetcher: FetchClient, url: str, secret: str) -> tuple[str, DeliveryState]:
+    """Send a signed `webhook.test` to the address of a key, once, and return what came of it."""
+    body = build_body("webhook.test", datetime.now(UTC), {})
+    message_id = f"test-{uuid.uuid4()}"
+    request = sign_request(url, secret, message_id, body, key_id=0, private_cidrs=ANYWHERE)
+    try:
+        return judge(await fetcher.post(request))
+    except ServiceError as error:
+        return error.detail, "failed"

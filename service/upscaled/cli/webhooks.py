@@ -4,7 +4,6 @@ A running server sends what is due within a second.
 """
 
 import asyncio
-import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ import typer
 from upscaled.cli.console import describe_user, fail, opened_state, print_columns
 
 if TYPE_CHECKING:
-    from upscaled.fetch.messages import PostRequest
+    from upscaled.state.webhooks import DeliveryState
 
 commands = typer.Typer(
     no_args_is_help=True, help="List webhooks, send them again, and try an address out."
@@ -69,35 +68,25 @@ def try_webhook(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the API key.")],
 ) -> None:
     """Send a signed `webhook.test` to the address of an API key, once, and print the outcome."""
-    from upscaled.api.webhook_message import ANYWHERE, build_body, judge, sign_request
-    from upscaled.errors import ServiceError
-
     with opened_state() as state:
         webhook = state.webhooks.show(name)
     if webhook is None or webhook.url is None:
         raise fail(f"API key {name} has no webhook: upscaled keys webhook {name} URL")
-    body = build_body("webhook.test", datetime.now(UTC), {})
-    message_id = f"test-{uuid.uuid4()}"
-    request = sign_request(
-        webhook.url, webhook.secret, message_id, body, key_id=0, private_cidrs=ANYWHERE
-    )
-    try:
-        outcome, reached = judge(asyncio.run(_post(request)))
-    except ServiceError as error:
-        outcome, reached = error.detail, "failed"
+    outcome, reached = asyncio.run(_send_test(webhook.url, webhook.secret))
     if reached != "delivered":
         raise fail(f"{webhook.url}: {outcome}")
     typer.echo(f"{webhook.url}: {outcome}")
 
 
-async def _post(request: "PostRequest") -> int:
+async def _send_test(url: str, secret: str) -> tuple[str, "DeliveryState"]:
+    from upscaled.api.webhook_message import send_test
     from upscaled.config import load_settings
     from upscaled.fetch.client import FetchClient
     from upscaled.fetch.messages import FetchOptions
 
     client = FetchClient(FetchOptions.of(load_settings()))
     try:
-        return await client.post(request)
+        return await send_test(client, url, secret)
     finally:
         await client.close()
 

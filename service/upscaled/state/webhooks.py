@@ -247,8 +247,15 @@ class Webhooks:
             self._audit.note(connection, by, "webhooks retry", job_id, retried)
             return True
 
-    def list(self, state: DeliveryState | None = None) -> tuple[Delivery, ...]:
-        """Return the deliveries of the jobs that are kept, the newest job first."""
+    def list(
+        self, state: DeliveryState | None = None, *, last: int | None = None
+    ) -> tuple[Delivery, ...]:
+        """Return the deliveries of the jobs that are kept, the newest job first.
+
+        Args:
+            state: only those in this state.
+            last: only so many of them, of the newest jobs.
+        """
         row = WEBHOOK_DELIVERIES.c
         query = (
             sa.select(WEBHOOK_DELIVERIES, API_KEYS.c.name)
@@ -269,7 +276,7 @@ class Webhooks:
                     each.due_at_s,
                     each.outcome,
                 )
-                for each in connection.execute(query)
+                for each in connection.execute(query.limit(last))
             )
 
 

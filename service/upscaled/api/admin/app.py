@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import upscaled
-from upscaled.api.admin import keys, reports
+from upscaled.api.admin import keys, reports, webhooks
 from upscaled.api.admin.authentication import AdminKeyMiddleware, GuessLimiter, is_below
 from upscaled.api.admin.page import build_page_router
 from upscaled.api.dependencies import Context
@@ -66,7 +66,7 @@ def create_admin_app(context: Context) -> FastAPI:
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    routers = (keys.router, reports.router, build_page_router())
+    routers = (keys.router, webhooks.router, reports.router, build_page_router())
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes]
@@ -82,7 +82,8 @@ def describe_administration(routes: list[BaseRoute]) -> dict[str, Any]:
     document = get_openapi(
         title="upscaled administration",
         version=upscaled.__version__,
-        description="Keys, credits, usage and the audit log. Errors have the contract's form.",
+        description="Keys, credits, webhooks, usage and the audit log. Errors have the contract's "
+        "form.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         routes=routes,
     )

@@ -5,10 +5,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from upscaled.fetch.url import MAX_URL_CHARACTERS
 from upscaled.state.audit import AuditEntry, Detail
 from upscaled.state.keys import MAX_KEEP_S, ListedKey
 from upscaled.state.scopes import SCOPES, Scope
 from upscaled.state.usage import DAY_S, UsageTotals
+from upscaled.state.webhooks import Delivery, DeliveryState, KeyWebhook
 
 HOUR_S = 3600
 
@@ -118,6 +120,79 @@ class Key(_Body):
         )
 
 
+class WebhookChange(_Body):
+    """Where the webhooks of an API key are to be sent."""
+
+    url: str | None = Field(
+        max_length=MAX_URL_CHARACTERS,
+        description="Called when a job of the key has ended; null: no address",
+        examples=["https://shop.example/hook"],
+    )
+    new_secret: bool = Field(default=False, description="Make a new secret")
+
+
+class Webhook(_Body):
+    """Where the webhooks of an API key are sent."""
+
+    name: str
+    url: str | None = Field(description="Null: nowhere, unless a job names an address")
+    has_secret: bool = Field(description="Jobs may name an address")
+    is_disabled: bool = Field(description="The address answered 410, and is called no more")
+
+    @classmethod
+    def of(cls, name: str, webhook: KeyWebhook | None) -> Self:
+        return cls(
+            name=name,
+            url=webhook.url if webhook else None,
+            has_secret=webhook is not None,
+            is_disabled=webhook.is_disabled if webhook else False,
+        )
+
+
+class ConfiguredWebhook(_Body):
+    """The address of a key's webhooks, and the secret that signs them."""
+
+    name: str
+    url: str | None
+    secret: str = Field(description="Of Standard Webhooks, for the receiver")
+
+    @classmethod
+    def of(cls, name: str, webhook: KeyWebhook) -> Self:
+        return cls(name=name, url=webhook.url, secret=webhook.secret)
+
+
+class WebhookTrial(_Body):
+    """What came of a trial of a key's address."""
+
+    url: str
+    outcome: str = Field(examples=["status 200"])
+    is_delivered: bool = Field(description="The answer's status was 2xx")
+
+
+class WebhookDelivery(_Body):
+    """The webhook of a job that has ended."""
+
+    job_id: str
+    key: str = Field(description="The key's present name")
+    state: DeliveryState
+    attempts: int = Field(description="Those begun")
+    next_at: datetime | None = Field(description="The next attempt; null: there is none")
+    url: str
+    outcome: str | None = Field(description="Of the last attempt", examples=["status 503"])
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Self:
+        return cls(
+            job_id=delivery.job_id,
+            key=delivery.key_name,
+            state=delivery.state,
+            attempts=delivery.attempts,
+            next_at=_time(delivery.due_at_s) if delivery.state == "waiting" else None,
+            url=delivery.url,
+            outcome=delivery.outcome or None,
+        )
+
+
 class UsageFigures(_Body):
     """The usage of one group. What the report is not grouped by is null, as what is not known."""
 
@@ -177,5 +252,5 @@ class AuditedChange(_Body):
         )
 
 
-def _time(at_s: int) -> datetime:
+def _time(at_s: float) -> datetime:
     return datetime.fromtimestamp(at_s, UTC)

@@ -2,15 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
-import requests
 
+from tests.service.api.admin.calls import KEYS, SECRET, call, last_change, make_key
 from tests.service.api.serving import MakeService, Service, serve
 from tests.service.api.waiting import wait_until
 from upscaled.api.admin.authentication import (
@@ -22,8 +21,6 @@ from upscaled.api.admin.authentication import (
 from upscaled.errors import RateLimitExceeded
 from upscaled.state.usage import UsageRow
 
-SECRET = "upa_for-tests-only"
-KEYS = f"ops:{hashlib.sha256(SECRET.encode()).hexdigest()}"
 PATHS = (
     "/admin/v1/keys",
     "/admin/v1/usage",
@@ -32,29 +29,6 @@ PATHS = (
     "/admin",
     "/admin/assets/admin.js",
 )
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    data_dir = tmp_path_factory.mktemp("admin") / "data"
-    with serve(data_dir, admin_keys=KEYS, cors_origins="*") as running:
-        yield running
-
-
-def call(service: Service, method: str, path: str, **changes: Any) -> requests.Response:
-    options = {"headers": {"Authorization": f"Bearer {SECRET}"}, "timeout": 30, **changes}
-    return requests.request(method, f"{service.url}/admin/v1{path}", **options)
-
-
-def make_key(service: Service, name: str, **values: Any) -> str:
-    answer = call(service, "POST", "/keys", json={"name": name, **values})
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["secret"])
-
-
-def last_change(service: Service) -> dict[str, Any]:
-    change: dict[str, Any] = call(service, "GET", "/audit").json()[-1]
-    return change
 
 
 def test_without_the_setting_there_is_nothing(make_service: MakeService) -> None:
@@ -313,7 +287,7 @@ def test_the_document_describes_administration_alone(service: Service) -> None:
     assert all(path.startswith("/admin/v1/") for path in document["paths"])
     assert not [path for path in service.get("/openapi.json").json()["paths"] if "admin" in path]
     operations = [each for path in document["paths"].values() for each in path.values()]
-    assert len(operations) == 10
+    assert len(operations) == 16
     for operation in operations:
         assert operation["security"] == [{"AdminKey": []}]
         assert "422" not in operation["responses"]

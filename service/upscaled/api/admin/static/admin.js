@@ -1,4 +1,4 @@
-// The page of administration: figures, keys and changes, by the API under /admin/v1.
+// The page of administration: figures, keys, webhooks and changes, by the API under /admin/v1.
 
 import { drawBars } from "./chart.js";
 import { button, fill } from "./table.js";
@@ -101,6 +101,8 @@ function actions(key) {
     change("Add credits", `Add credits to ${key.name}`, "number", (value) =>
       call("POST", `${path}/credits/add`, { credits: Number(value) })),
     change("Rename", `Rename ${key.name}`, "text", (value) => call("PATCH", path, { name: value })),
+    change("Webhook", `Send the webhooks of ${key.name} to this address; empty: to none`, "url", async (url) =>
+      showSecret(await call("PUT", `${path}/webhook`, { url: url || null }), "Webhooks are verified with the secret of")),
     change("Rotate", `Give ${key.name} a new secret? The one it has stays valid for a day.`, "", async () =>
       showSecret(await call("POST", `${path}/rotate`, {}))),
     change("Revoke", `End ${key.name} at once?`, "", () => call("DELETE", path)),
@@ -114,9 +116,9 @@ function ask(question, field) {
   const dialog = at("ask"), input = at("ask-value");
   at("ask-heading").textContent = question;
   at("ask-label").hidden = !field;
-  at("ask-name").textContent = field === "number" ? "How many" : "New name";
+  at("ask-name").textContent = { number: "How many", url: "Address" }[field] ?? "New name";
   input.type = field || "text";
-  input.required = Boolean(field);
+  input.required = Boolean(field) && field !== "url";
   input.value = "";
   dialog.returnValue = "";
   dialog.showModal();
@@ -125,16 +127,38 @@ function ask(question, field) {
   });
 }
 
-function showSecret(made) {
-  at("made-of").textContent = `The secret of ${made.name}, which cannot be shown again:`;
+function showSecret(made, text = "This secret cannot be shown again, of") {
+  at("made-of").textContent = `${text} ${made.name}:`;
   at("made-secret").textContent = made.secret;
   at("made").hidden = false;
+}
+
+async function loadWebhooks() {
+  const sent = await call("GET", "/webhooks?limit=50");
+  const rows = sent.map((each) => [
+    each.job_id, each.key, each.state, each.attempts, each.next_at && timeOf(each.next_at),
+    each.url, each.outcome, retryOf(each.job_id),
+  ]);
+  fill(at("webhooks"), ["job", "key", "state", "attempts", "next (UTC)", "to", "outcome", "change"], rows);
+  at("webhooks-section").hidden = !rows.length;
+}
+
+function retryOf(job) {
+  const made = button("Send again", async () => {
+    if (await attempt(() => call("POST", `/webhooks/${job}/retry`))) await attempt(load);
+  });
+  made.setAttribute("aria-label", `Send again: ${job}`);
+  return made;
+}
+
+function timeOf(text) {
+  return text.slice(0, 19).replace("T", " ");
 }
 
 async function loadAudit() {
   const changes = (await call("GET", "/audit")).reverse().slice(0, 100);
   const rows = changes.map((each) => [
-    each.at.replace("T", " ").replace("Z", ""), each.actor, each.action, each.subject,
+    timeOf(each.at), each.actor, each.action, each.subject,
     Object.entries(each.details).map(([name, value]) => `${name} ${value}`).join(", "),
   ]);
   fill(at("audit"), ["when (UTC)", "who", "what", "of", "details"], rows);
@@ -142,7 +166,7 @@ async function loadAudit() {
 
 async function load() {
   await loadKeys(); // by itself: a wrong key counts as one guess, not as three
-  await Promise.all([loadUsage(), loadAudit()]);
+  await Promise.all([loadUsage(), loadWebhooks(), loadAudit()]);
 }
 
 async function open() {

@@ -1,0 +1,120 @@
+"""Webhooks over HTTP: the address of a key, what was or will be sent, and a trial of an address."""
+
+import asyncio
+from functools import partial
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query
+
+from upscaled.api.admin.authentication import ADMIN_API, ADMIN_KEY
+from upscaled.api.admin.keys import ERRORS, Actor, AppState
+from upscaled.api.admin.schemas import (
+    ConfiguredWebhook,
+    Webhook,
+    WebhookChange,
+    WebhookDelivery,
+    WebhookTrial,
+)
+from upscaled.api.dependencies import AppContext
+from upscaled.api.webhook_message import send_test
+from upscaled.errors import InvalidParameter, NotFound
+from upscaled.fetch.url import UnusableUrl, check_source_url
+from upscaled.state.webhooks import DeliveryState
+
+MAX_DELIVERIES: Final = 1_000
+_DEFAULT_DELIVERIES: Final = 100
+_WEBHOOK: Final = "/keys/{name}/webhook"
+
+router = APIRouter(prefix=ADMIN_API, dependencies=[ADMIN_KEY], responses=ERRORS)
+
+Wanted = Annotated[
+    DeliveryState | None, Query(alias="state", description="Only those in this state")
+]
+Limit = Annotated[int, Query(ge=1, le=MAX_DELIVERIES, description="Most of them")]
+
+
+@router.get(_WEBHOOK, operation_id="get_webhook", summary="Where the webhooks of a key are sent")
+async def get_webhook(state: AppState, name: str) -> Webhook:
+    return Webhook.of(name, await asyncio.to_thread(state.webhooks.show, name))
+
+
+@router.put(
+    _WEBHOOK,
+    operation_id="set_webhook",
+    summary="Set the address of a key's webhooks, and read the secret that signs them",
+    description="The address is trusted: it may be in the service's own network.",
+)
+async def set_webhook(
+    state: AppState, actor: Actor, name: str, change: WebhookChange
+) -> ConfiguredWebhook:
+    """Set the address of an active key.
+
+    Raises:
+        InvalidParameter: the address is no http or https URL.
+    """
+    try:
+        url = None if change.url is None else check_source_url(change.url)
+    except UnusableUrl as error:
+        raise InvalidParameter(f"url: {error.detail}") from None
+    configure = partial(
+        state.webhooks.configure, name, url, renews_secret=change.new_secret, by=actor
+    )
+    return ConfiguredWebhook.of(name, await asyncio.to_thread(configure))
+
+
+@router.delete(
+    _WEBHOOK,
+    operation_id="remove_webhook",
+    summary="Remove the address of a key's webhooks; its jobs may still name theirs",
+    status_code=204,
+)
+async def remove_webhook(state: AppState, actor: Actor, name: str) -> None:
+    webhook = await asyncio.to_thread(state.webhooks.show, name)
+    if webhook is not None and webhook.url is not None:
+        await asyncio.to_thread(state.webhooks.configure, name, None, by=actor)
+
+
+@router.post(
+    f"{_WEBHOOK}/test",
+    operation_id="test_webhook",
+    summary="Send a signed `webhook.test` to the address of a key, once",
+)
+async def test_webhook(context: AppContext, state: AppState, name: str) -> WebhookTrial:
+    """Send a trial, and return what came of it.
+
+    Raises:
+        NotFound: the key has no address.
+    """
+    webhook = await asyncio.to_thread(state.webhooks.show, name)
+    if webhook is None or webhook.url is None:
+        raise NotFound(f"API key {name} has no webhook")
+    outcome, reached = await send_test(context.fetcher, webhook.url, webhook.secret)
+    return WebhookTrial(url=webhook.url, outcome=outcome, is_delivered=reached == "delivered")
+
+
+@router.get(
+    "/webhooks",
+    operation_id="list_webhooks",
+    summary="The webhooks of the jobs that are kept, the newest job first",
+)
+async def list_webhooks(
+    state: AppState, wanted: Wanted = None, limit: Limit = _DEFAULT_DELIVERIES
+) -> list[WebhookDelivery]:
+    deliveries = await asyncio.to_thread(partial(state.webhooks.list, wanted, last=limit))
+    return [WebhookDelivery.of(each) for each in deliveries]
+
+
+@router.post(
+    "/webhooks/{job_id}/retry",
+    operation_id="retry_webhook",
+    summary="Send a job's webhook now, also one that was delivered or given up",
+    status_code=204,
+)
+async def retry_webhook(state: AppState, actor: Actor, job_id: str) -> None:
+    """Make a webhook due now, with all its attempts.
+
+    Raises:
+        NotFound: no job that is kept has one.
+    """
+    if not await asyncio.to_thread(partial(state.webhooks.retry, job_id, by=actor)):
+        raise NotFound(f"there is no webhook of a job {job_id}")
