@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 from upscaled.errors import ServiceError
 from upscaled.fetch.client import FetchClient
 from upscaled.fetch.messages import PostRequest
-from upscaled.state.webhooks import DeliveryState
+from upscaled.state.webhook_rows import DeliveryState
 
 ATTEMPT_S: Final = 15.0
 """Until the head of the receiver's answer has come; Standard Webhooks asks for 15 to 30."""

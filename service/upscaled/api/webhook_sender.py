@@ -18,7 +18,7 @@ from upscaled.errors import ServiceError
 from upscaled.fetch.client import FetchClient
 from upscaled.logs import event
 from upscaled.state import DatabaseFailed, State
-from upscaled.state.webhooks import ClaimedDelivery, DeliveryState
+from upscaled.state.webhook_rows import ClaimedDelivery, DeliveryState
 
 POLL_EVERY_S: Final = 1.0
 """Interval at which the database is searched for webhooks that are due."""

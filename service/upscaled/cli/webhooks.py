@@ -12,7 +12,7 @@ import typer
 from upscaled.cli.console import describe_user, fail, opened_state, print_columns
 
 if TYPE_CHECKING:
-    from upscaled.state.webhooks import DeliveryState
+    from upscaled.state.webhook_rows import DeliveryState
 
 commands = typer.Typer(
     no_args_is_help=True, help="List webhooks, send them again, and try an address out."
@@ -29,7 +29,7 @@ def list_webhooks(
 
     OUTCOME is of the last attempt; NEXT is when a waiting one is tried again.
     """
-    from upscaled.state.webhooks import DELIVERY_STATES
+    from upscaled.state.webhook_rows import DELIVERY_STATES
 
     wanted = {each: each for each in DELIVERY_STATES}.get(state)  # type: ignore[call-overload]
     if state and wanted is None:

@@ -3,7 +3,8 @@
 from upscaled.state.clocks import Clocks
 from upscaled.state.database_url import hide_password
 from upscaled.state.errors import DatabaseFailed, StateError
-from upscaled.state.keys import LOCAL_KEY_NAME, ApiKey, ListedKey
+from upscaled.state.key_rows import ApiKey, ListedKey
+from upscaled.state.keys import LOCAL_KEY_NAME
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.rate import RateLimit
 from upscaled.state.results import OpenedResult, StoredResult

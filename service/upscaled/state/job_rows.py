@@ -176,6 +176,23 @@ def select_jobs() -> sa.Select[Any]:
     return sa.select(JOBS, key_name).join(API_KEYS, API_KEYS.c.id == JOBS.c.key_id)
 
 
+def read_page(
+    connection: Connection,
+    condition: sa.ColumnElement[bool],
+    after: tuple[float, str] | None,
+    limit: int,
+) -> StoredJobPage:
+    """Return at most `limit` jobs that meet a condition, the newest first, from a position on."""
+    query = select_jobs().where(condition)
+    if after is not None:
+        query = query.where(sa.tuple_(JOBS.c.created_at_s, JOBS.c.id) < sa.tuple_(*after))
+    query = query.order_by(JOBS.c.created_at_s.desc(), JOBS.c.id.desc()).limit(limit + 1)
+    jobs = [job_from_row(row) for row in connection.execute(query)]
+    page = tuple(jobs[:limit])
+    last = page[-1] if len(jobs) > limit else None
+    return StoredJobPage(page, None if last is None else (last.created_at_s, last.id))
+
+
 def read_job(connection: Connection, job_id: str) -> StoredJob:
     """Return a job that is there."""
     return job_from_row(connection.execute(select_jobs().where(JOBS.c.id == job_id)).one())

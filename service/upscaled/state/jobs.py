@@ -11,30 +11,19 @@ owner can neither finish it nor take its credit. Leases are measured by the data
 all front ends share.
 """
 
-import json
 import uuid
 from http import HTTPStatus
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
 
-from upscaled.errors import (
-    InsufficientApiCredits,
-    InternalError,
-    RateLimitExceeded,
-    ServiceError,
-)
+from upscaled.errors import InsufficientApiCredits, ServiceError
 from upscaled.state import ledger
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database, database_time_s
-from upscaled.state.idempotency import (
-    RequestKey,
-    insert_key,
-    is_known,
-    read_key,
-    rename_request,
-)
+from upscaled.state.idempotency import RequestKey, is_known
+from upscaled.state.job_admission import check_room, find_first, insert_job
+from upscaled.state.job_ends import end_job, end_left, end_revoked, settle_unpaid
 from upscaled.state.job_rows import (
     UNFINISHED_STATES,
     ClaimedJob,
@@ -45,19 +34,15 @@ from upscaled.state.job_rows import (
     StoredJobPage,
     count_unfinished,
     find_job,
-    is_left,
     is_ours,
     is_unfinished,
-    job_from_row,
-    lock_rows,
     read_job,
+    read_page,
     select_claimable,
-    select_jobs,
 )
 from upscaled.state.ledger import Hold, PaidResult
-from upscaled.state.schema import API_KEYS, JOBS, WEBHOOK_DELIVERIES
+from upscaled.state.schema import JOBS, WEBHOOK_DELIVERIES
 from upscaled.state.usage import MadeImage, note_job_end
-from upscaled.state.webhooks import queue_delivery
 
 LEASE_S: Final = 30.0
 """Time for which a job stays with a front end that says nothing; renewed every `RENEW_EVERY_S`."""
@@ -65,12 +50,6 @@ RENEW_EVERY_S: Final = 2.0
 """Far more often than the lease needs: a renewal also carries progress, and learns of a cancel."""
 MAX_ATTEMPTS: Final = 5
 """Front ends that may die, or be cut off, while they work on a job, before it is given up."""
-
-ENDED_AT_ONCE: Final = 100
-"""Bounds a transaction that ends jobs which are not run any more; the next claim goes on."""
-RETRY_AFTER_S: Final = 10
-"""Time after which a key with too many jobs may try again: the time that a job takes is not known
-before it runs."""
 
 
 class Jobs:
@@ -110,32 +89,14 @@ class Jobs:
         """
         job_id = str(uuid.uuid4())
         with self._database.write() as connection:
-            if request_key and not insert_key(connection, request_key, job_id, is_job=True):
-                first_id = read_key(connection, request_key).request_id
-                first = find_job(connection, key_id, first_id)
-                if first is not None and first.state != "failed":
-                    return JobChange(first, is_changed=False)
-                rename_request(connection, request_key, first_id, job_id)
-            _check_room(connection, key_id, max_unfinished)
+            first = find_first(connection, request_key, job_id)
+            if first is not None:
+                return JobChange(first, is_changed=False)
+            check_room(connection, key_id, max_unfinished)
             if is_metered:
                 hold = Hold(key_id, job_id)
                 ledger.insert_hold(connection, hold, ledger.JOB_HOLDER, at_s=self._now_s())
-            connection.execute(
-                sa.insert(JOBS).values(
-                    id=job_id,
-                    key_id=key_id,
-                    state="queued",
-                    source_name=order.source_name,
-                    image_url=order.image_url,
-                    scale=order.scale,
-                    model=order.model,
-                    choice=json.dumps(order.choice.changes()),
-                    base_url=order.base_url,
-                    webhook_url=order.webhook_url,
-                    is_metered=is_metered,
-                    created_at_s=database_time_s(connection),
-                )
-            )
+            insert_job(connection, job_id, key_id, order, is_metered=is_metered)
             return JobChange(read_job(connection, job_id), is_changed=True)
 
     def check_room(
@@ -157,7 +118,7 @@ class Jobs:
         with self._database.read() as connection:
             if request_key is not None and is_known(connection, request_key):
                 return
-            _check_room(connection, key_id, max_unfinished)
+            check_room(connection, key_id, max_unfinished)
             if is_metered and ledger.read_balance(connection, key_id) < ledger.IMAGE_PRICE:
                 raise InsufficientApiCredits(detail=f"key {key_id}")
 
@@ -229,7 +190,7 @@ class Jobs:
         """
         job = claimed.job
         with self._database.write() as connection:
-            if not self._end(
+            if not end_job(
                 connection,
                 is_ours(claimed),
                 "succeeded",
@@ -240,10 +201,10 @@ class Jobs:
                 tiles_total=tiles,
             ):
                 return read_job(connection, job.id).result == result
+            at_s = self._now_s()
             if job.is_metered:
-                hold = Hold(job.key_id, job.id)
-                ledger.capture(connection, hold, None, at_s=self._now_s())
-            self._note_usage(connection, job, HTTPStatus.OK, image=image)
+                ledger.capture(connection, Hold(job.key_id, job.id), None, at_s=at_s)
+            note_job_end(connection, job, HTTPStatus.OK, at_s=at_s, image=image)
             return True
 
     def fail(self, claimed: ClaimedJob, error: ServiceError) -> bool:
@@ -253,7 +214,7 @@ class Jobs:
             False where the job is no longer this process's; nothing is changed then.
         """
         with self._database.write() as connection:
-            is_failed = self._end(
+            is_failed = end_job(
                 connection,
                 is_ours(claimed),
                 "failed",
@@ -261,8 +222,9 @@ class Jobs:
                 error_text=error.public_text,
             )
             if is_failed:
-                self._release(connection, claimed.job)
-                self._note_usage(connection, claimed.job, error.status, error.error_code)
+                settle_unpaid(
+                    connection, claimed.job, error.status, error.error_code, at_s=self._now_s()
+                )
             return is_failed
 
     def put_back(self, claimed: ClaimedJob, delay_s: float = 0.0) -> bool:
@@ -296,11 +258,10 @@ class Jobs:
             JOBS.c.id == job_id, JOBS.c.key_id == key_id, JOBS.c.state.in_(UNFINISHED_STATES)
         )
         with self._database.write() as connection:
-            is_cancelled = self._end(connection, is_open, "cancelled")
+            is_cancelled = end_job(connection, is_open, "cancelled")
             job = find_job(connection, key_id, job_id)
             if job is not None and is_cancelled:
-                self._release(connection, job)
-                self._note_usage(connection, job, None)
+                settle_unpaid(connection, job, None, at_s=self._now_s())
             return None if job is None else JobChange(job, is_cancelled)
 
     def end_unwanted(self) -> tuple[StoredJob, ...]:
@@ -309,17 +270,11 @@ class Jobs:
         Returns:
             Those that this call ended; there may be more.
         """
-        error = InternalError()
-        revoked = sa.select(API_KEYS.c.id).where(API_KEYS.c.revoked_at_s.is_not(None))
+        at_s = self._now_s()
         with self._database.write() as connection:
-            waiting = sa.and_(
-                is_unfinished(JOBS), JOBS.c.state == "queued", JOBS.c.key_id.in_(revoked)
-            )
-            left = sa.and_(is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
-            codes = {"error_code": error.error_code, "error_text": error.public_text}
             return (
-                *self._end_unwanted(connection, waiting, "cancelled"),
-                *self._end_unwanted(connection, left, "failed", **codes),
+                *end_revoked(connection, at_s=at_s),
+                *end_left(connection, max_attempts=MAX_ATTEMPTS, at_s=at_s),
             )
 
     def find(self, key_id: int, job_id: str) -> StoredJob | None:
@@ -342,18 +297,11 @@ class Jobs:
             after: `next_position` of the page before.
             limit: most jobs on the page, from 1.
         """
-        position = sa.tuple_(JOBS.c.created_at_s, JOBS.c.id)
-        query = select_jobs().where(JOBS.c.key_id == key_id)
+        is_wanted = JOBS.c.key_id == key_id
         if state is not None:
-            query = query.where(JOBS.c.state == state)
-        if after is not None:
-            query = query.where(position < sa.tuple_(*after))
-        query = query.order_by(JOBS.c.created_at_s.desc(), JOBS.c.id.desc()).limit(limit + 1)
+            is_wanted = sa.and_(is_wanted, JOBS.c.state == state)
         with self._database.read() as connection:
-            jobs = [job_from_row(row) for row in connection.execute(query)]
-        page = tuple(jobs[:limit])
-        last = page[-1] if len(jobs) > limit else None
-        return StoredJobPage(page, None if last is None else (last.created_at_s, last.id))
+            return read_page(connection, is_wanted, after, limit)
 
     def count_unfinished(self) -> int:
         """Return how many jobs are queued or running."""
@@ -382,69 +330,5 @@ class Jobs:
         with self._database.read() as connection:
             return frozenset(connection.execute(query).scalars())
 
-    def _end(
-        self,
-        connection: Connection,
-        condition: sa.ColumnElement[bool],
-        state: JobState,
-        **values: object,
-    ) -> bool:
-        """End the job that meets the condition and queue its webhook; False where there is none."""
-        ended = connection.execute(
-            sa.update(JOBS)
-            .where(condition)
-            .values(
-                state=state,
-                lease_id=None,
-                lease_until_s=None,
-                ended_at_s=database_time_s(connection),
-                **values,
-            )
-            .returning(JOBS.c.id, JOBS.c.key_id, JOBS.c.webhook_url)
-        ).one_or_none()
-        if ended is not None:
-            queue_delivery(connection, *ended)
-        return ended is not None
-
-    def _release(self, connection: Connection, job: StoredJob) -> None:
-        if job.is_metered:
-            ledger.release(connection, Hold(job.key_id, job.id), at_s=self._now_s())
-
-    def _note_usage(
-        self,
-        connection: Connection,
-        job: StoredJob,
-        status: int | None,
-        error_code: str | None = None,
-        image: MadeImage | None = None,
-    ) -> None:
-        at_s = self._now_s()
-        note_job_end(connection, job, status, at_s=at_s, error_code=error_code, image=image)
-
     def _now_s(self) -> int:
         return int(self._clocks.wall())
-
-    def _end_unwanted(
-        self,
-        connection: Connection,
-        unwanted: sa.ColumnElement[bool],
-        state: JobState,
-        **values: object,
-    ) -> list[StoredJob]:
-        """End jobs that meet a condition and are no process's; return them as they are then."""
-        query = select_jobs().where(unwanted).order_by(JOBS.c.id).limit(ENDED_AT_ONCE)
-        ended = []
-        for row in connection.execute(lock_rows(connection, query)).all():
-            if self._end(connection, sa.and_(JOBS.c.id == row.id, unwanted), state, **values):
-                job = read_job(connection, row.id)
-                self._release(connection, job)
-                status = None if state == "cancelled" else InternalError.status
-                self._note_usage(connection, job, status, job.error_code)
-                ended.append(job)
-        return ended
-
-
-def _check_room(connection: Connection, key_id: int, max_unfinished: int) -> None:
-    if count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
-        detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
-        raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)

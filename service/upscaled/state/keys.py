@@ -1,12 +1,8 @@
 """Create, verify, list and revoke API keys, which are stored only as a hash."""
 
-import re
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
@@ -14,66 +10,24 @@ from sqlalchemy.exc import IntegrityError
 
 from upscaled.state.audit import SERVICE_ITSELF, AuditAction, AuditLog, Detail
 from upscaled.state.database import Database
-from upscaled.state.errors import (
-    InvalidExpiry,
-    InvalidName,
-    InvalidSecret,
-    NameTaken,
-    UnknownName,
+from upscaled.state.errors import InvalidExpiry, NameTaken, UnknownName
+from upscaled.state.key_rows import ApiKey, ListedKey, check_name, read_key, read_listed
+from upscaled.state.key_secrets import (
+    build_find,
+    hash_secret,
+    make_secret,
+    read_id,
+    secret_columns,
 )
 from upscaled.state.ledger import check_amount, grant, lock_active
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS, FORMER_SECRETS
-from upscaled.state.scopes import Scope, Scopes, check_scopes, read_scopes, write_scopes
+from upscaled.state.scopes import Scopes, check_scopes, write_scopes
 
-SECRET_PREFIX = "upk_"  # noqa: S105  a mark by which scanners find a leaked key, not a password
 LOCAL_KEY_NAME: Final = "local"
 """Key that requests without one count as, where `UPSCALED_AUTH` is none."""
 MAX_KEEP_S: Final = 90 * 86_400
 """Longest that a former secret stays valid; a longer time is a second key."""
-_SECRET = re.compile(r"upk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """The key of a request whose secret was verified.
-
-    balance: its credits, without those on hold. rate: its own, where it has one. scopes: what it
-    may be used for.
-    """
-
-    id: int
-    name: str
-    balance: int = 0
-    rate: RateLimit = AS_SET
-    scopes: Scopes = None
-
-    def may(self, scope: Scope) -> bool:
-        """Return whether the key may be used for this."""
-        return self.scopes is None or scope in self.scopes
-
-
-@dataclass(frozen=True, slots=True)
-class ListedKey:
-    """The fields of a key that may be shown; `shown_secret` is its beginning, `upk_0123..._...`."""
-
-    id: int
-    name: str
-    shown_secret: str
-    created_at_s: int
-    revoked_at_s: int | None
-    expires_at_s: int | None
-    balance: int
-    rate: RateLimit
-    scopes: Scopes
-
-    def state_at(self, now_s: float) -> Literal["active", "expired", "revoked"]:
-        """Return whether the key is valid at a time, in seconds since 1970, or why it is not."""
-        if self.revoked_at_s is not None:
-            return "revoked"
-        is_expired = self.expires_at_s is not None and self.expires_at_s <= now_s
-        return "expired" if is_expired else "active"
 
 
 class Keys:
@@ -87,7 +41,7 @@ class Keys:
         self._database = database
         self._clock = clock
         self._audit = audit
-        self._finds = tuple(_build_find(table) for table in (API_KEYS, FORMER_SECRETS))
+        self._finds = tuple(build_find(table) for table in (API_KEYS, FORMER_SECRETS))
 
     def create(
         self,
@@ -122,38 +76,41 @@ class Keys:
         check_scopes(scopes)
         if expires_at_s is not None and expires_at_s <= self._clock():
             raise InvalidExpiry("the key would have expired already")
-        secret = _make_secret() if secret is None else secret
-        public_id = _read_id(secret)
-        if public_id is None:
-            raise InvalidSecret("the secret does not have the form of an API key")
-        now_s = int(self._clock())
-        insert = sa.insert(API_KEYS).values(
-            name=name,
-            public_id=public_id,
-            secret_sha256=hash_secret(secret),
-            created_at_s=now_s,
-            balance=0,
-            rate_per_s=rate.per_s,
-            rate_burst=rate.burst,
-            expires_at_s=expires_at_s,
-            scopes=write_scopes(scopes),
-        )
-        noted: dict[str, Detail] = {
-            "credits": credits,
-            "rate": rate.per_s,
-            "burst": rate.burst,
+        secret = make_secret() if secret is None else secret
+        columns = {
+            "name": name,
+            **secret_columns(secret),
+            "rate_per_s": rate.per_s,
+            "rate_burst": rate.burst,
             "expires_at_s": expires_at_s,
             "scopes": write_scopes(scopes),
         }
         try:
-            with self._database.write() as connection:
-                key_id = int(connection.execute(insert.returning(API_KEYS.c.id)).scalar_one())
-                if credits:
-                    grant(connection, key_id, credits, at_s=now_s)
-                self._audit.note(connection, by, "keys create", name, key_id, **noted)
+            self._insert(columns, credits, by)
         except IntegrityError:
             raise NameTaken(f"an API key named {name} is already active") from None
         return secret
+
+    def _insert(self, columns: Mapping[str, Any], credits: int, by: str) -> None:
+        """Insert the row of a new key, with its credits and the entry of the audit log."""
+        now_s = int(self._clock())
+        insert = sa.insert(API_KEYS).values(created_at_s=now_s, balance=0, **columns)
+        with self._database.write() as connection:
+            key_id = int(connection.execute(insert.returning(API_KEYS.c.id)).scalar_one())
+            if credits:
+                grant(connection, key_id, credits, at_s=now_s)
+            self._audit.note(
+                connection,
+                by,
+                "keys create",
+                columns["name"],
+                key_id,
+                credits=credits,
+                rate=columns["rate_per_s"],
+                burst=columns["rate_burst"],
+                expires_at_s=columns["expires_at_s"],
+                scopes=columns["scopes"],
+            )
 
     def verify(self, secret: str) -> ApiKey | None:
         """Return the active key that `secret` belongs to, or None.
@@ -163,7 +120,7 @@ class Keys:
         is read and its hash compared, so its duration does not show which ids exist. The
         database may compare hashes byte by byte: no client can choose the bytes of a SHA-256.
         """
-        public_id = _read_id(secret)
+        public_id = read_id(secret)
         if public_id is None:
             return None
         parameters = {
@@ -176,7 +133,7 @@ class Keys:
             row = next(filter(None, found), None)
         if row is None:
             return None
-        return _read_key(row)
+        return read_key(row)
 
     def find(self, name: str) -> ApiKey | None:
         """Return the active key of a name, or None. The caller vouches for the request."""
@@ -187,7 +144,7 @@ class Keys:
         )
         with self._database.read() as connection:
             row = connection.execute(of_name).one_or_none()
-        return None if row is None else _read_key(row)
+        return None if row is None else read_key(row)
 
     def make_local(self) -> None:
         """Make the key `local` where no active key has the name; its secret is thrown away."""
@@ -199,20 +156,7 @@ class Keys:
         """Return every key ever made, including revoked ones, oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(sa.select(API_KEYS).order_by(API_KEYS.c.id)).all()
-        return tuple(
-            ListedKey(
-                id=row.id,
-                name=row.name,
-                shown_secret=f"{SECRET_PREFIX}{row.public_id}_...",
-                created_at_s=row.created_at_s,
-                revoked_at_s=row.revoked_at_s,
-                expires_at_s=row.expires_at_s,
-                balance=row.balance,
-                rate=RateLimit(row.rate_per_s, row.rate_burst),
-                scopes=read_scopes(row.scopes),
-            )
-            for row in rows
-        )
+        return tuple(map(read_listed, rows))
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the active keys."""
@@ -270,14 +214,13 @@ class Keys:
         """
         if not 0 <= keep_s <= MAX_KEEP_S:
             raise InvalidExpiry(f"{keep_s} seconds: must be 0 to {MAX_KEEP_S}")
-        secret = _make_secret()
+        secret = make_secret()
         with self._database.write() as connection:
             (key_id,) = lock_active(connection, name)
             of_key = API_KEYS.c.id == key_id
             had = connection.execute(sa.select(API_KEYS).where(of_key)).one()
             self._keep_until(connection, had, int(self._clock()) + keep_s)
-            changed = {"public_id": _read_id(secret), "secret_sha256": hash_secret(secret)}
-            connection.execute(sa.update(API_KEYS).where(of_key).values(changed))
+            connection.execute(sa.update(API_KEYS).where(of_key).values(**secret_columns(secret)))
             self._audit.note(connection, by, "keys rotate", name, key_id, keep_s=keep_s)
         return secret
 
@@ -318,60 +261,3 @@ class Keys:
             if changed is None:
                 raise UnknownName(f"there is no active API key named {name}")
             self._audit.note(connection, by, action, name, changed, **details)
-
-
-def _read_key(row: Row[*tuple[Any, ...]]) -> ApiKey:
-    rate = RateLimit(row.rate_per_s, row.rate_burst)
-    return ApiKey(row.id, row.name, row.balance, rate, read_scopes(row.scopes))
-
-
-def _build_find(secrets_table: sa.Table) -> sa.Select[*tuple[Any, ...]]:
-    """Build a query of `verify`, with the parameters `public_id`, `secret_sha256` and `now_s`.
-
-    Args:
-        secrets_table: API_KEYS, or FORMER_SECRETS, whose secrets are valid only for a time.
-    """
-    columns, near = secrets_table.c, secrets_table.alias()
-    (row_id,), (near_id,) = secrets_table.primary_key, near.primary_key
-    now_s: sa.BindParameter[float] = sa.bindparam("now_s")
-    public_id: sa.BindParameter[str] = sa.bindparam("public_id")
-    nearest = (
-        sa.select(near_id)
-        .where(near.c.public_id <= public_id)
-        .order_by(near.c.public_id.desc())
-        .limit(1)
-    )
-    query = sa.select(API_KEYS).where(
-        row_id == nearest.scalar_subquery(),
-        columns.secret_sha256 == sa.bindparam("secret_sha256"),  # first: it fails alike for both
-        columns.public_id == public_id,
-        API_KEYS.c.revoked_at_s.is_(None),
-        sa.func.coalesce(API_KEYS.c.expires_at_s > now_s, sa.true()),
-    )
-    if secrets_table is API_KEYS:
-        return query
-    return query.where(columns.key_id == API_KEYS.c.id, columns.valid_until_s > now_s)
-
-
-def _read_id(secret: str) -> str | None:
-    """Return the public id in a secret, or None for what has not the form of our secrets."""
-    match = _SECRET.fullmatch(secret)
-    return None if match is None else match[1]
-
-
-def _make_secret() -> str:
-    return f"{SECRET_PREFIX}{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
-
-
-def hash_secret(secret: str) -> str:
-    """Return the stored form of a secret: 64 hexadecimal digits."""
-    return sha256(secret.encode()).hexdigest()
-
-
-def check_name(name: str) -> None:
-    """Raise InvalidName for a name that no key may have."""
-    if _NAME.fullmatch(name) is None:
-        raise InvalidName(
-            f"{name!r} is no name for an API key: 1 to 64 letters, digits and . _ @ -, "
-            "beginning with a letter or digit"
-        )

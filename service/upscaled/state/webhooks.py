@@ -8,76 +8,35 @@ A delivery is written in the transaction that ends its job. A front end that die
 leaves a lease, which runs out: the receiver may then be called twice, with the same `webhook-id`.
 """
 
-import base64
-import secrets
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final, Literal, cast, get_args
-from urllib.parse import urlsplit
+from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
 
 from upscaled.state.audit import SERVICE_ITSELF, AuditLog
 from upscaled.state.database import Database, database_time_s
-from upscaled.state.job_rows import StoredJob, job_from_row, select_jobs
+from upscaled.state.job_rows import job_from_row, select_jobs
 from upscaled.state.ledger import find_active
 from upscaled.state.schema import API_KEYS, JOBS, KEY_WEBHOOKS, WEBHOOK_DELIVERIES
+from upscaled.state.webhook_rows import (
+    ClaimedDelivery,
+    Delivery,
+    DeliveryState,
+    KeyWebhook,
+    find_webhook,
+    give_up_address,
+    make_secret,
+    read_delivery,
+    select_due,
+    site_of,
+)
 
-DeliveryState = Literal["waiting", "delivered", "failed", "gone"]
-DELIVERY_STATES: Final[tuple[DeliveryState, ...]] = get_args(DeliveryState)
-
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105  (of Standard Webhooks, so that scanners know it)
-SECRET_BYTES: Final = 32
 WAITS_S: Final = (5, 30, 120, 600, 1_800, 3_600, 10_800, 25_200, 43_200)
 """Between one attempt and the next: ten attempts within 24 hours."""
 MAX_ATTEMPTS: Final = len(WAITS_S) + 1
 LEASE_S: Final = 60.0
 """Longer than an attempt may take: no front end calls what another one is calling."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyWebhook:
-    """The webhook of an API key.
-
-    Attributes:
-        url: None where each job has to name its own.
-        is_disabled: the address answered 410.
-    """
-
-    secret: str
-    url: str | None = None
-    is_disabled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A webhook as it is in the database; `outcome` is the last attempt's, `attempts` are begun."""
-
-    job_id: str
-    key_name: str
-    url: str
-    state: DeliveryState
-    attempts: int
-    due_at_s: float
-    outcome: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedDelivery:
-    """A webhook to be sent by this process, until its lease is over.
-
-    Attributes:
-        is_trusted: the operator named the address, which may then be private.
-    """
-
-    job: StoredJob
-    url: str
-    is_trusted: bool
-    secret: str
-    attempts: int
-    lease_id: str
 
 
 class Webhooks:
@@ -107,8 +66,8 @@ class Webhooks:
         """
         with self._database.write() as connection:
             key_id = find_active(connection, name)
-            old = _find_webhook(connection, key_id)
-            new = KeyWebhook(old.secret if old and not renews_secret else _make_secret(), url)
+            old = find_webhook(connection, key_id)
+            new = KeyWebhook(old.secret if old and not renews_secret else make_secret(), url)
             connection.execute(sa.delete(KEY_WEBHOOKS).where(KEY_WEBHOOKS.c.key_id == key_id))
             connection.execute(
                 sa.insert(KEY_WEBHOOKS).values(key_id=key_id, secret=new.secret, url=url)
@@ -120,7 +79,7 @@ class Webhooks:
                 "keys webhook",
                 name,
                 key_id,
-                site=None if url is None else _site_of(url),
+                site=None if url is None else site_of(url),
                 secret="new" if is_new else "kept",
             )
             return new
@@ -132,12 +91,12 @@ class Webhooks:
             UnknownName: no active key has that name.
         """
         with self._database.read() as connection:
-            return _find_webhook(connection, find_active(connection, name))
+            return find_webhook(connection, find_active(connection, name))
 
     def has_secret(self, key_id: int) -> bool:
         """Return whether a key's jobs can name an address."""
         with self._database.read() as connection:
-            return _find_webhook(connection, key_id) is not None
+            return find_webhook(connection, key_id) is not None
 
     def claim(self, busy_key_ids: Collection[int] = ()) -> ClaimedDelivery | None:
         """Take a delivery that is due under a lease; None if there is none.
@@ -213,7 +172,7 @@ class Webhooks:
             if not recorded.rowcount:
                 return None
             if state == "gone":
-                _give_up_address(connection, key_id, claimed.url, outcome)
+                give_up_address(connection, key_id, claimed.url, outcome)
             return state
 
     def put_back(self, claimed: ClaimedDelivery) -> None:
@@ -266,83 +225,4 @@ class Webhooks:
         if state is not None:
             query = query.where(row.state == state)
         with self._database.read() as connection:
-            return tuple(
-                Delivery(
-                    each.job_id,
-                    each.name,
-                    each.url,
-                    cast(DeliveryState, each.state),
-                    each.attempts,
-                    each.due_at_s,
-                    each.outcome,
-                )
-                for each in connection.execute(query.limit(last))
-            )
-
-
-def queue_delivery(
-    connection: Connection, job_id: str, key_id: int, webhook_url: str | None
-) -> None:
-    """Queue the webhook of a job that ends, in the transaction that ends it.
-
-    Args:
-        webhook_url: of the job; None: the key's own address, if it has one.
-    """
-    webhook = _find_webhook(connection, key_id)
-    url = webhook_url
-    if url is None and webhook is not None and not webhook.is_disabled:
-        url = webhook.url
-    if webhook is None or url is None:
-        return
-    connection.execute(
-        sa.insert(WEBHOOK_DELIVERIES).values(
-            job_id=job_id,
-            key_id=key_id,
-            url=url,
-            is_trusted=webhook_url is None,
-            state="waiting",
-            due_at_s=database_time_s(connection),
-        )
-    )
-
-
-def _site_of(url: str) -> str:
-    """Return where an address leads, without what may be secret in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def _find_webhook(connection: Connection, key_id: int) -> KeyWebhook | None:
-    query = sa.select(KEY_WEBHOOKS).where(KEY_WEBHOOKS.c.key_id == key_id)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else KeyWebhook(row.secret, row.url, row.is_disabled)
-
-
-def select_due(connection: Connection, busy_key_ids: Collection[int]) -> sa.Select[str]:
-    """Select the job of the delivery that is due next, of none of the keys given."""
-    row = WEBHOOK_DELIVERIES.c
-    return (
-        sa.select(row.job_id)
-        .where(
-            row.state == sa.literal_column("'waiting'"),  # of the index, as of unfinished jobs
-            row.due_at_s <= database_time_s(connection),
-            row.key_id.not_in(busy_key_ids),
-        )
-        .order_by(sa.case((row.attempts == 0, 0), else_=1), row.due_at_s, row.job_id)
-        .limit(1)
-    )
-
-
-def _give_up_address(connection: Connection, key_id: int, url: str, outcome: str) -> None:
-    """End what waits for an address that is gone, and disable it where it is the key's own."""
-    row, own = WEBHOOK_DELIVERIES.c, KEY_WEBHOOKS.c
-    is_same = sa.and_(row.key_id == key_id, row.url == url, row.state == "waiting")
-    connection.execute(
-        sa.update(WEBHOOK_DELIVERIES).where(is_same).values(state="gone", outcome=outcome)
-    )
-    is_own = sa.and_(own.key_id == key_id, own.url == url)
-    connection.execute(sa.update(KEY_WEBHOOKS).where(is_own).values(is_disabled=True))
-
-
-def _make_secret() -> str:
-    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+            return tuple(map(read_delivery, connection.execute(query.limit(last))))

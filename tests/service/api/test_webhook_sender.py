@@ -25,7 +25,7 @@ from upscaled.state import open_state
 from upscaled.state import webhooks as state_webhooks
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.schema import WEBHOOK_DELIVERIES
-from upscaled.state.webhooks import Delivery, DeliveryState
+from upscaled.state.webhook_rows import Delivery, DeliveryState
 
 Make = Callable[..., Service]
 ENDLESS_HEAD = b"HTTP/1.1 200 OK\r\n" + b"X: " + b"a" * 400_000

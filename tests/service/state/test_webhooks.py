@@ -13,15 +13,8 @@ from upscaled.state.errors import UnknownName
 from upscaled.state.job_rows import JobOrder, StoredJob
 from upscaled.state.schema import JOBS, WEBHOOK_DELIVERIES
 from upscaled.state.usage import MadeImage
-from upscaled.state.webhooks import (
-    LEASE_S,
-    MAX_ATTEMPTS,
-    WAITS_S,
-    ClaimedDelivery,
-    Delivery,
-    KeyWebhook,
-    select_due,
-)
+from upscaled.state.webhook_rows import ClaimedDelivery, Delivery, KeyWebhook, select_due
+from upscaled.state.webhooks import LEASE_S, MAX_ATTEMPTS, WAITS_S
 
 RESULT = PaidResult("0.jpg", "image/jpeg")
 URL = "http://10.0.0.1/hook"

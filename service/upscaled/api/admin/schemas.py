@@ -7,10 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.fetch.url import MAX_URL_CHARACTERS
 from upscaled.state.audit import AuditEntry, Detail
-from upscaled.state.keys import MAX_KEEP_S, ListedKey
+from upscaled.state.key_rows import ListedKey
+from upscaled.state.keys import MAX_KEEP_S
 from upscaled.state.scopes import SCOPES, Scope
 from upscaled.state.usage import DAY_S, UsageTotals
-from upscaled.state.webhooks import Delivery, DeliveryState, KeyWebhook
+from upscaled.state.webhook_rows import Delivery, DeliveryState, KeyWebhook
 
 HOUR_S = 3600
 

@@ -19,7 +19,7 @@ from upscaled.api.dependencies import AppContext
 from upscaled.api.webhook_message import send_test
 from upscaled.errors import InvalidParameter, NotFound
 from upscaled.fetch.url import UnusableUrl, check_source_url
-from upscaled.state.webhooks import DeliveryState
+from upscaled.state.webhook_rows import DeliveryState
 
 MAX_DELIVERIES: Final = 1_000
 _DEFAULT_DELIVERIES: Final = 100

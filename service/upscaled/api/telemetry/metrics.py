@@ -28,7 +28,7 @@ from upscaled.errors import REFUSAL_REASONS, ServiceError
 from upscaled.pool.stats import ModelStats, PoolStats
 from upscaled.state import Swept
 from upscaled.state.job_rows import ENDED_STATES, JobState
-from upscaled.state.webhooks import DELIVERY_STATES
+from upscaled.state.webhook_rows import DELIVERY_STATES
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result
 

@@ -1,0 +1,66 @@
+"""Admission of jobs in a caller's transaction: the room of a key, its request's name, the row."""
+
+import json
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from upscaled.errors import RateLimitExceeded
+from upscaled.state.database import database_time_s
+from upscaled.state.idempotency import RequestKey, insert_key, read_key, rename_request
+from upscaled.state.job_rows import JobOrder, StoredJob, count_unfinished, find_job
+from upscaled.state.schema import JOBS
+
+RETRY_AFTER_S: Final = 10
+"""Time after which a key with too many jobs may try again: the time that a job takes is not known
+before it runs."""
+
+
+def check_room(connection: Connection, key_id: int, max_unfinished: int) -> None:
+    """Raise RateLimitExceeded where a key has so many jobs that have not ended."""
+    if count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
+        detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
+        raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)
+
+
+def find_first(
+    connection: Connection, request_key: RequestKey | None, job_id: str
+) -> StoredJob | None:
+    """Return the job of an earlier request under a key; None where it becomes that of `job_id`.
+
+    A job that failed, or whose lifetime is over, is none.
+
+    Raises:
+        InvalidParameter, RequestInProgress: as of `IdempotencyKeys.reserve`.
+    """
+    if request_key is None or insert_key(connection, request_key, job_id, is_job=True):
+        return None
+    first_id = read_key(connection, request_key).request_id
+    first = find_job(connection, request_key.key_id, first_id)
+    if first is not None and first.state != "failed":
+        return first
+    rename_request(connection, request_key, first_id, job_id)
+    return None
+
+
+def insert_job(
+    connection: Connection, job_id: str, key_id: int, order: JobOrder, *, is_metered: bool
+) -> None:
+    """Insert the row of a job that waits."""
+    connection.execute(
+        sa.insert(JOBS).values(
+            id=job_id,
+            key_id=key_id,
+            state="queued",
+            source_name=order.source_name,
+            image_url=order.image_url,
+            scale=order.scale,
+            model=order.model,
+            choice=json.dumps(order.choice.changes()),
+            base_url=order.base_url,
+            webhook_url=order.webhook_url,
+            is_metered=is_metered,
+            created_at_s=database_time_s(connection),
+        )
+    )

@@ -1,0 +1,85 @@
+"""Rows of the table of API keys: what they hold as values, and the names that keys may have."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Row
+
+from upscaled.state.errors import InvalidName
+from upscaled.state.key_secrets import SECRET_PREFIX
+from upscaled.state.rate import AS_SET, RateLimit
+from upscaled.state.scopes import Scope, Scopes, read_scopes
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """The key of a request whose secret was verified.
+
+    balance: its credits, without those on hold. rate: its own, where it has one. scopes: what it
+    may be used for.
+    """
+
+    id: int
+    name: str
+    balance: int = 0
+    rate: RateLimit = AS_SET
+    scopes: Scopes = None
+
+    def may(self, scope: Scope) -> bool:
+        """Return whether the key may be used for this."""
+        return self.scopes is None or scope in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class ListedKey:
+    """The fields of a key that may be shown; `shown_secret` is its beginning, `upk_0123..._...`."""
+
+    id: int
+    name: str
+    shown_secret: str
+    created_at_s: int
+    revoked_at_s: int | None
+    expires_at_s: int | None
+    balance: int
+    rate: RateLimit
+    scopes: Scopes
+
+    def state_at(self, now_s: float) -> Literal["active", "expired", "revoked"]:
+        """Return whether the key is valid at a time, in seconds since 1970, or why it is not."""
+        if self.revoked_at_s is not None:
+            return "revoked"
+        is_expired = self.expires_at_s is not None and self.expires_at_s <= now_s
+        return "expired" if is_expired else "active"
+
+
+def read_key(row: Row[*tuple[Any, ...]]) -> ApiKey:
+    """Return the key of a row."""
+    rate = RateLimit(row.rate_per_s, row.rate_burst)
+    return ApiKey(row.id, row.name, row.balance, rate, read_scopes(row.scopes))
+
+
+def read_listed(row: Row[*tuple[Any, ...]]) -> ListedKey:
+    """Return what may be shown of the key of a row."""
+    return ListedKey(
+        id=row.id,
+        name=row.name,
+        shown_secret=f"{SECRET_PREFIX}{row.public_id}_...",
+        created_at_s=row.created_at_s,
+        revoked_at_s=row.revoked_at_s,
+        expires_at_s=row.expires_at_s,
+        balance=row.balance,
+        rate=RateLimit(row.rate_per_s, row.rate_burst),
+        scopes=read_scopes(row.scopes),
+    )
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidName for a name that no key may have."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidName(
+            f"{name!r} is no name for an API key: 1 to 64 letters, digits and . _ @ -, "
+            "beginning with a letter or digit"
+        )
