@@ -1,4 +1,4 @@
-"""`upscaled keys`: make, list, rename, rotate and revoke API keys, and set their rates.
+"""`upscaled keys`: make, list, change, rename, rotate and revoke API keys.
 
 A running server applies each change from the next request on.
 """
@@ -6,10 +6,10 @@ A running server applies each change from the next request on.
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -21,6 +21,12 @@ commands = typer.Typer(
     no_args_is_help=True,
     help="Make, list, change, rotate and revoke API keys.",
 )
+
+if TYPE_CHECKING:
+    from upscaled.state.key_rows import KeyChanges
+
+_TIMES: Final = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ")
+T = TypeVar("T")
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the key: letters, digits and . _ @ -")
@@ -45,7 +51,7 @@ def create_key(
         datetime | None,
         typer.Option(
             metavar="DATE",
-            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"],
+            formats=list(_TIMES),
             help="When it ends, in UTC: 2027-01-31 or 2027-01-31T12:00:00Z; not given: never.",
         ),
     ] = None,
@@ -57,14 +63,14 @@ def create_key(
     ] = None,
 ) -> None:
     """Make an API key and print it: alone on the last line, and never again."""
-    expires_at_s = None if expires is None else int(expires.replace(tzinfo=UTC).timestamp())
+    expires_at_s = None if expires is None else _seconds(expires)
     with opened_state() as state:
         secret = state.keys.create(
             name,
             credits=credits,
             rate=RateLimit(rate, burst),
             expires_at_s=expires_at_s,
-            scopes=None if scopes is None else frozenset(scopes.lower().split(",")),
+            scopes=None if scopes is None else _split(scopes.lower()),
             by=describe_user(),
         )
     with _revoked_unless_shown(name):
@@ -112,6 +118,41 @@ def set_rate(name: Name, rate: PerSecond = None, burst: Burst = None) -> None:
         state.keys.set_rate(name, own, by=describe_user())
     shown = f"{_or_dash(own.per_s)} requests a second, {_or_dash(own.burst)} at once"
     typer.echo(f"API key {name}: {shown} (-: as the settings say).")
+
+
+@commands.command("set")
+def change_key(
+    name: Name,
+    rate: Annotated[str, typer.Option(metavar="R", help='Requests a second, or "settings".')] = "",
+    burst: Annotated[str, typer.Option(metavar="B", help='Requests at once, or "settings".')] = "",
+    expires: Annotated[
+        str,
+        typer.Option(metavar="DATE", help='When it ends, in UTC, as at its making, or "never".'),
+    ] = "",
+    scopes: Annotated[
+        str, typer.Option(metavar="A,B", help=f'{", ".join(SCOPES)}; or "all".')
+    ] = "",
+) -> None:
+    """Change the rate, burst, end or scopes of an API key; what is not given stays as it is.
+
+    A key that has expired is active again with a later end.
+    """
+    changes: KeyChanges = {}
+    if rate:
+        changes["rate_per_s"] = _parse("--rate", rate, "settings", float)
+    if burst:
+        changes["rate_burst"] = _parse("--burst", burst, "settings", int)
+    if expires:
+        changes["expires_at_s"] = _parse("--expires", expires, "never", _parse_end)
+    if scopes:
+        changes["scopes"] = _parse("--scopes", scopes.lower(), "all", _split)
+    if not changes:
+        raise fail("name what to change: --rate, --burst, --expires or --scopes", 2)
+    with opened_state() as state:
+        state.keys.change(name, changes, by=describe_user())
+    given = [("rate", rate), ("burst", burst), ("expires", expires), ("scopes", scopes)]
+    shown = ", ".join(f"{what} {value}" for what, value in given if value)
+    typer.echo(f"API key {name}: {shown}.")
 
 
 @commands.command("rename")
@@ -194,6 +235,29 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
             state.keys.revoke(name, by=describe_user())
         typer.echo(f"upscaled: API key {name} could not be shown and is revoked", err=True)
         raise
+
+
+def _parse(option: str, text: str, word: str, parse: Callable[[str], T]) -> T | None:
+    """Return the value of an option; None for the word by which a key's own value is given up."""
+    try:
+        return None if text == word else parse(text)
+    except ValueError:
+        raise fail(f'{option}: {text!r} is no value; see --help, or write "{word}"', 2) from None
+
+
+def _parse_end(text: str) -> int:
+    for form in _TIMES:
+        with suppress(ValueError):
+            return _seconds(datetime.strptime(text, form))
+    raise ValueError(text)
+
+
+def _seconds(time: datetime) -> int:
+    return int(time.replace(tzinfo=UTC).timestamp())
+
+
+def _split(scopes: str) -> frozenset[str]:
+    return frozenset(scopes.split(","))
 
 
 def _or_dash(value: object) -> str:

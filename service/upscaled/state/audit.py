@@ -20,6 +20,7 @@ AuditAction = Literal[
     "keys rate",
     "keys rename",
     "keys rotate",
+    "keys set",
     "keys webhook",
     "keys revoke",
     "credits add",

@@ -1,15 +1,16 @@
-"""Rows of the table of API keys: what they hold as values, and the names that keys may have."""
+"""Rows of the table of API keys: what they hold as values, and which values they may be given."""
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from sqlalchemy import Row
 
-from upscaled.state.errors import InvalidName
+from upscaled.state.audit import Detail
+from upscaled.state.errors import InvalidExpiry, InvalidName
 from upscaled.state.key_secrets import SECRET_PREFIX
 from upscaled.state.rate import AS_SET, RateLimit
-from upscaled.state.scopes import Scope, Scopes, read_scopes
+from upscaled.state.scopes import Scope, Scopes, check_scopes, read_scopes, write_scopes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
@@ -53,6 +54,48 @@ class ListedKey:
             return "revoked"
         is_expired = self.expires_at_s is not None and self.expires_at_s <= now_s
         return "expired" if is_expired else "active"
+
+
+class KeyChanges(TypedDict, total=False):
+    """What to change of a key; what is left out stays as it is. Values are as of `Keys.create`."""
+
+    name: str
+    rate_per_s: float | None
+    rate_burst: int | None
+    expires_at_s: int | None
+    scopes: Scopes
+
+
+def check_changes(changes: KeyChanges, now_s: float) -> None:
+    """Check the values of a change.
+
+    Raises:
+        InvalidName, InvalidRate, InvalidExpiry, InvalidScope: one is out of range.
+    """
+    if "name" in changes:
+        check_name(changes["name"])
+    RateLimit(changes.get("rate_per_s"), changes.get("rate_burst")).check()
+    expires_at_s = changes.get("expires_at_s")
+    if expires_at_s is not None and expires_at_s <= now_s:
+        raise InvalidExpiry("the key would have expired already")
+    check_scopes(changes.get("scopes"))
+
+
+def describe_changes(changes: KeyChanges) -> dict[str, Detail]:
+    """Return what an entry of the audit log says of a change, but for the name.
+
+    A value that is given up is written as what counts instead: an entry leaves out None.
+    """
+    shown: dict[str, Detail] = {}
+    if "rate_per_s" in changes:
+        shown["rate"] = changes["rate_per_s"] or "settings"
+    if "rate_burst" in changes:
+        shown["burst"] = changes["rate_burst"] or "settings"
+    if "expires_at_s" in changes:
+        shown["expires_at_s"] = changes["expires_at_s"] or "never"
+    if "scopes" in changes:
+        shown["scopes"] = write_scopes(changes["scopes"]) or "all"
+    return shown
 
 
 def read_key(row: Row[*tuple[Any, ...]]) -> ApiKey:

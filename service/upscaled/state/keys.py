@@ -11,7 +11,16 @@ from sqlalchemy.exc import IntegrityError
 from upscaled.state.audit import SERVICE_ITSELF, AuditAction, AuditLog, Detail
 from upscaled.state.database import Database
 from upscaled.state.errors import InvalidExpiry, NameTaken, UnknownName
-from upscaled.state.key_rows import ApiKey, ListedKey, check_name, read_key, read_listed
+from upscaled.state.key_rows import (
+    ApiKey,
+    KeyChanges,
+    ListedKey,
+    check_changes,
+    check_name,
+    describe_changes,
+    read_key,
+    read_listed,
+)
 from upscaled.state.key_secrets import (
     build_find,
     hash_secret,
@@ -195,9 +204,33 @@ class Keys:
             InvalidName: the new name is none that a key may have.
             NameTaken: an active key has the new name.
         """
-        check_name(new_name)
+        self.change(name, {"name": new_name}, by=by)
+
+    def change(self, name: str, changes: KeyChanges, *, by: str = SERVICE_ITSELF) -> None:
+        """Change a key that was not revoked, all or nothing, in every process from now on.
+
+        One that has expired is active again with a later end, or with none.
+
+        Raises:
+            UnknownName: no such key has that name.
+            InvalidName, InvalidRate, InvalidExpiry, InvalidScope: a value is out of range.
+            NameTaken: an active key has the new name.
+        """
+        check_changes(changes, self._clock())
+        columns: dict[str, Any] = {**changes}
+        if "scopes" in changes:
+            columns["scopes"] = write_scopes(changes["scopes"])
+        new_name, shown = changes.get("name", name), describe_changes(changes)
         try:
-            self._update(name, {"name": new_name}, by, "keys rename", to=new_name)
+            with self._database.write() as connection:
+                (key_id,) = lock_active(connection, name)
+                if columns:
+                    of_key = API_KEYS.c.id == key_id
+                    connection.execute(sa.update(API_KEYS).where(of_key).values(columns))
+                if new_name != name:
+                    self._audit.note(connection, by, "keys rename", name, key_id, to=new_name)
+                if shown:
+                    self._audit.note(connection, by, "keys set", new_name, key_id, **shown)
         except IntegrityError:
             raise NameTaken(f"an API key named {new_name} is already active") from None
 

@@ -96,6 +96,43 @@ def test_a_key_has_a_rate_of_its_own_that_can_be_changed_and_taken_back() -> Non
     assert rates() == [["-", "-"], ["-", "-"], ["20", "-"]]
 
 
+def test_what_is_given_of_a_key_is_changed_and_taken_back() -> None:
+    def shown() -> list[str]:
+        return run("keys", "list").stdout.splitlines()[1].split()[5:]
+
+    run("keys", "create", "web", "--rate", "2", "--burst", "3", "--scopes", "jobs")
+    done = run("keys", "set", "web", "--rate", "0.5", "--expires", "2999-01-31")
+    assert done.stdout == "API key web: rate 0.5, expires 2999-01-31.\n"
+    assert shown() == ["0.5", "3", "2999-01-31T00:00:00Z", "jobs"]
+    run("keys", "set", "web", "--scopes", "Credits,upscale", "--expires", "2999-01-31T12:00:00Z")
+    assert shown() == ["0.5", "3", "2999-01-31T12:00:00Z", "upscale,credits"]
+    back = ("--rate", "settings", "--burst", "settings", "--expires", "never", "--scopes", "all")
+    run("keys", "set", "web", *back)
+    assert shown() == ["-", "-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        ((), 2, "name what to change"),
+        (("--rate", "fast"), 2, "--rate: 'fast' is no value"),
+        (("--burst", "1.5"), 2, "--burst: '1.5' is no value"),
+        (("--expires", "tomorrow"), 2, "--expires: 'tomorrow' is no value"),
+        (("--expires", "2001-01-31"), 1, "expired already"),
+        (("--scopes", "upscale,all"), 1, "'all' is no scope"),
+        (("--rate", "nan"), 1, "a rate of nan"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_one_line(
+    options: tuple[str, ...], code: int, text: str
+) -> None:
+    run("keys", "create", "web")
+    done = run("keys", "set", "web", *options)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_rotated_key_works_by_both_secrets_or_by_the_new_one_alone() -> None:
     first = run("keys", "create", "web").stdout.splitlines()[-1]
     second = run("keys", "rotate", "web").stdout.splitlines()[-1]

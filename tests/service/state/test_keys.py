@@ -18,9 +18,11 @@ from upscaled.state.errors import (
     InvalidExpiry,
     InvalidName,
     InvalidRate,
+    InvalidScope,
     NameTaken,
     UnknownName,
 )
+from upscaled.state.key_rows import KeyChanges
 from upscaled.state.keys import MAX_KEEP_S
 
 
@@ -161,6 +163,53 @@ def test_a_renamed_key_keeps_its_secret_and_credits(state: State) -> None:
     with pytest.raises(UnknownName, match="web"):
         state.keys.rename("web", "new")
     assert state.keys.names() == ("shop", "taken")
+
+
+def test_a_key_is_changed_in_what_is_given_on_both_databases(
+    database_url: str, make_settings: MakeSettings, clock: Clock
+) -> None:
+    settings = make_settings(database_url=database_url)
+    end_s = int(clock.now_s) + 100
+    with open_state(settings, all_of(clock)) as state, open_state(settings, all_of(clock)) as other:
+        secret = state.keys.create("web", rate=RateLimit(2, 4), scopes=frozenset({"jobs"}))
+        state.keys.change("web", {"rate_per_s": 5.0, "expires_at_s": end_s})
+        found = other.keys.verify(secret)
+        assert found is not None
+        assert (found.rate, found.scopes) == (RateLimit(5, 4), frozenset({"jobs"}))
+        state.keys.change("web", {"rate_burst": None, "scopes": frozenset({"credits", "upscale"})})
+        found = other.keys.verify(secret)
+        assert found is not None
+        assert (found.rate, found.may("jobs")) == (RateLimit(5, None), False)
+        clock.now_s = end_s
+        assert other.keys.verify(secret) is None
+        state.keys.change("web", {"expires_at_s": end_s + 1, "name": "shop", "scopes": None})
+        found = other.keys.verify(secret)
+        assert found is not None
+        assert (found.name, found.scopes) == ("shop", None)
+        state.keys.change("shop", {"expires_at_s": None})
+        assert [key.expires_at_s for key in other.keys.list()] == [None]
+        with pytest.raises(InvalidExpiry):
+            state.keys.change("shop", {"expires_at_s": end_s})
+
+
+def test_a_change_is_made_whole_or_not_at_all(state: State) -> None:
+    state.keys.create("web", rate=RateLimit(2, 2))
+    state.keys.create("taken")
+    before, entries = state.keys.list(), state.audit.list()
+    refused: list[tuple[type[Exception], KeyChanges]] = [
+        (NameTaken, {"name": "taken", "rate_per_s": 5.0}),
+        (InvalidRate, {"name": "shop", "rate_per_s": 0.0}),
+        (InvalidScope, {"name": "shop", "scopes": frozenset({"all"})}),
+        (InvalidName, {"name": "a b", "rate_per_s": 5.0}),
+    ]
+    for error, changes in refused:
+        with pytest.raises(error):
+            state.keys.change("web", changes)
+    state.keys.change("web", {})
+    state.keys.change("web", {"name": "web"})
+    with pytest.raises(UnknownName):
+        state.keys.change("shop", {})
+    assert (state.keys.list(), state.audit.list()) == (before, entries)
 
 
 def test_a_wrong_rate_or_name_changes_nothing(state: State) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from upscaled.api.admin.schemas import (
     NewKey,
     Rotation,
     Secret,
+    to_seconds,
 )
 from upscaled.api.dependencies import AppContext
 from upscaled.errors import InvalidParameter, NotFound
@@ -57,7 +57,7 @@ async def create_key(state: AppState, actor: Actor, new: NewKey) -> Secret:
         new.name,
         credits=new.credits,
         rate=RateLimit(new.rate, new.burst),
-        expires_at_s=None if new.expires_at is None else int(_in_utc(new.expires_at).timestamp()),
+        expires_at_s=to_seconds(new.expires_at),
         scopes=None if new.scopes is None else frozenset(new.scopes),
         by=actor,
     )
@@ -67,19 +67,12 @@ async def create_key(state: AppState, actor: Actor, new: NewKey) -> Secret:
 @router.patch(
     "/keys/{name}",
     operation_id="change_key",
-    summary="Give a key another name, or a rate of its own",
-    description="`rate` and `burst` are set together: where only one is given, the other is that "
-    "of the settings again.",
+    summary="Change the name, rate, burst, end or scopes of a key, all or nothing",
+    description="A key that has expired is active again with a later end, or with none.",
 )
 async def change_key(state: AppState, actor: Actor, name: str, change: KeyChange) -> Key:
-    rate = RateLimit(change.rate, change.burst)
-    rate.check()  # before the name is changed: a change that is refused changes nothing
-    if change.name is not None and change.name != name:
-        await asyncio.to_thread(state.keys.rename, name, change.name, by=actor)
-        name = change.name
-    if change.model_fields_set & {"rate", "burst"}:
-        await asyncio.to_thread(state.keys.set_rate, name, rate, by=actor)
-    return await _find_active(state, name)
+    await asyncio.to_thread(state.keys.change, name, change.changes(), by=actor)
+    return await _find_active(state, change.name or name)
 
 
 @router.post(
@@ -137,7 +130,3 @@ async def _find_active(state: State, name: str) -> Key:
         if key.name == name and key.revoked_at_s is None:
             return Key.of(key, time.time())
     raise NotFound(f"There is no active API key named {name}")
-
-
-def _in_utc(at: datetime) -> datetime:
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

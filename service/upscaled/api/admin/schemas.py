@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.fetch.url import MAX_URL_CHARACTERS
 from upscaled.state.audit import AuditEntry, Detail
-from upscaled.state.key_rows import ListedKey
+from upscaled.state.key_rows import KeyChanges, ListedKey
 from upscaled.state.keys import MAX_KEEP_S
 from upscaled.state.scopes import SCOPES, Scope
 from upscaled.state.usage import DAY_S, UsageTotals
@@ -21,6 +21,12 @@ Rate = Annotated[
 ]
 Burst = Annotated[
     int | None, Field(description="Requests at once; null: as the settings say", examples=[5])
+]
+Expiry = Annotated[
+    datetime | None, Field(description="When it ends; null: never; without an offset: UTC")
+]
+SomeScopes = Annotated[
+    list[Scope] | None, Field(min_length=1, description="What it may be used for; null: everything")
 ]
 Amount = Annotated[int, Field(ge=1, strict=True, examples=[100])]
 
@@ -36,12 +42,8 @@ class NewKey(_Body):
     credits: Annotated[int, Field(ge=0, strict=True)] = 0
     rate: Rate = None
     burst: Burst = None
-    expires_at: datetime | None = Field(
-        default=None, description="When it ends; null: never; without an offset: UTC"
-    )
-    scopes: list[Scope] | None = Field(
-        default=None, min_length=1, description="What it may be used for; null: everything"
-    )
+    expires_at: Expiry = None
+    scopes: SomeScopes = None
 
 
 class KeyChange(_Body):
@@ -50,6 +52,23 @@ class KeyChange(_Body):
     name: Name | None = None
     rate: Rate = None
     burst: Burst = None
+    expires_at: Expiry = None
+    scopes: SomeScopes = None
+
+    def changes(self) -> KeyChanges:
+        """Return what was given, null included; a null `name` is none."""
+        given: KeyChanges = {}
+        if self.name is not None:
+            given["name"] = self.name
+        if "rate" in self.model_fields_set:
+            given["rate_per_s"] = self.rate
+        if "burst" in self.model_fields_set:
+            given["rate_burst"] = self.burst
+        if "expires_at" in self.model_fields_set:
+            given["expires_at_s"] = to_seconds(self.expires_at)
+        if "scopes" in self.model_fields_set:
+            given["scopes"] = None if self.scopes is None else frozenset(self.scopes)
+        return given
 
 
 class Rotation(_Body):
@@ -251,6 +270,13 @@ class AuditedChange(_Body):
             key_id=entry.key_id,
             details=dict(entry.details),
         )
+
+
+def to_seconds(at: datetime | None) -> int | None:
+    """Return a time in seconds since 1970; one without an offset is in UTC."""
+    if at is None:
+        return None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
 
 
 def _time(at_s: float) -> datetime:

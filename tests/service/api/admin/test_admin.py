@@ -103,8 +103,30 @@ def test_a_key_is_renamed_and_its_rate_set(service: Service) -> None:
     renamed = call(service, "PATCH", "/keys/before", json={"name": "after"}).json()
     assert (renamed["name"], renamed["rate"], renamed["burst"]) == ("after", 1.0, 2)
     slower = call(service, "PATCH", "/keys/after", json={"rate": 0.5}).json()
-    assert (slower["name"], slower["rate"], slower["burst"]) == ("after", 0.5, None)
-    assert last_change(service)["action"] == "keys rate"
+    assert (slower["name"], slower["rate"], slower["burst"]) == ("after", 0.5, 2)
+    change = last_change(service)
+    assert (change["action"], change["details"]) == ("keys set", {"rate": 0.5})
+
+
+def test_scopes_and_end_of_a_key_are_changed_and_obeyed_at_once(service: Service) -> None:
+    headers = {"X-API-KEY": make_key(service, "altered", rate=3.0)}
+    change = {"scopes": ["credits"], "expires_at": "2099-01-31"}
+    altered = call(service, "PATCH", "/keys/altered", json=change).json()
+    assert (altered["scopes"], altered["expires_at"]) == (["credits"], "2099-01-31T00:00:00Z")
+    assert service.get("/v1/jobs", headers=headers).status_code == 401
+    assert last_change(service)["details"] == {
+        "expires_at_s": int(datetime(2099, 1, 31, tzinfo=UTC).timestamp()),
+        "scopes": "credits",
+    }
+    given_up = {"scopes": None, "expires_at": None, "rate": None}
+    altered = call(service, "PATCH", "/keys/altered", json=given_up).json()
+    assert (altered["scopes"], altered["expires_at"], altered["rate"]) == (None, None, None)
+    assert service.get("/v1/jobs", headers=headers).status_code == 200
+    assert last_change(service)["details"] == {
+        "rate": "settings",
+        "expires_at_s": "never",
+        "scopes": "all",
+    }
 
 
 @pytest.mark.parametrize(
@@ -170,6 +192,8 @@ def test_credits_are_added_taken_and_moved(service: Service) -> None:
         ("POST", "/keys", None, 400, ""),
         ("PATCH", "/keys/none", {"name": "d"}, 404, "no active API key named none"),
         ("PATCH", "/keys/none", {}, 404, "no active API key named none"),
+        ("PATCH", "/keys/test", {"expires_at": "2001-01-01"}, 400, "expired already"),
+        ("PATCH", "/keys/test", {"scopes": []}, 400, "scopes: "),
         ("POST", "/keys/test/rotate", {"keep_hours": 2161}, 400, "keep_hours: "),
         ("POST", "/keys/test/credits/add", {"credits": 0}, 400, "credits: "),
         ("POST", "/keys/test/credits/add", {"credits": "5"}, 400, "credits: "),
