@@ -92,6 +92,7 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "rate_burst": (["1", "1000000"], ["0", "1000001"]),
     "metering": (["true", "false", "1", "0", "on", "off", "True"], ["2", "maybe"]),
     "usage_retention_days": (["1", "36500"], ["0", "36501", "1.5"]),
+    "audit_retention_days": (["0", "36500"], ["-1", "36501", "1.5"]),
     "admin_keys": (
         [f"a:{'0' * 64}", f"A@b.c:{'f' * 64}, b:{'0' * 64}"],
         ["a", f"a:{'0' * 63}", f"a:{'F' * 64}", f":{'0' * 64}", f"a:{'0' * 64},a:{'1' * 64}"],

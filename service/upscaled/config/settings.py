@@ -231,6 +231,13 @@ class Settings(BaseModel):
         le=36_500,
         description="how many days `upscaled usage` can look back: older rows are deleted",
     )
+    audit_retention_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="how many days `upscaled audit` can look back: older entries are deleted; 0: "
+        "none ever is",
+    )
     max_input_side_x2: int = Field(
         default=3000, ge=64, le=6000, description="longest input side at scale 2, in pixels"
     )

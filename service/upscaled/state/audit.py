@@ -5,6 +5,7 @@ changes nothing, or fails, leaves none.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -35,6 +36,9 @@ SERVICE_ITSELF: Final = "upscaled"
 """The actor of changes without an administrator: the keys `first` and `local` that a start makes,
 and changes by programs that use the state."""
 
+REMOVED_AT_ONCE: Final = 1000
+"""In one transaction: the holds of requests wait for SQLite's one writer no longer than that."""
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
@@ -59,9 +63,14 @@ class AuditEntry:
 class AuditLog:
     """The audit log of one database, for any thread."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float], *, keep_s: float) -> None:
+        """
+        Args:
+            keep_s: how long entries are kept; infinity: for ever.
+        """
         self._database = database
         self._clock = clock
+        self._keep_s = keep_s
 
     def note(
         self,
@@ -105,6 +114,24 @@ class AuditLog:
         with self._database.read() as connection:
             entries = [_from_row(each) for each in connection.execute(query.limit(last))]
         return tuple(reversed(entries))
+
+    def remove_old(self) -> int:
+        """Remove entries older than they are kept, and return how many; a part at a time.
+
+        The first one shows whether there are any, for entries are written in the order of time. Of
+        a clock that was set back, a later entry goes once all before it are old.
+        """
+        row, before_s, removed = AUDIT_ENTRIES.c, self._clock() - self._keep_s, 0
+        first = sa.select(row.at_s).order_by(row.id).limit(1)
+        old = sa.select(row.id).where(row.at_s < before_s).order_by(row.id).limit(REMOVED_AT_ONCE)
+        while math.isfinite(before_s):
+            with self._database.write() as connection:
+                oldest_s = connection.execute(first).scalar_one_or_none()
+                if oldest_s is None or oldest_s >= before_s:
+                    break
+                delete = sa.delete(AUDIT_ENTRIES).where(row.id.in_(old))
+                removed += connection.execute(delete).rowcount
+        return removed
 
 
 def _from_row(row: sa.Row[Any]) -> AuditEntry:

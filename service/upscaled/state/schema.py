@@ -270,7 +270,7 @@ USAGE_ROWS = Table(
     Column("answers", BigInteger, nullable=False),
 )
 
-# Append-only; see `upscaled.state.audit`. `details` is JSON.
+# Append-only, but for old ones: see `upscaled.state.audit`. `details` is JSON.
 AUDIT_ENTRIES = Table(
     "audit_entries",
     METADATA,

@@ -1,6 +1,7 @@
 """Open keys, credits, rates and results together, check that they work, and sweep them."""
 
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ class State:
             _attempt(self._remove_ended_jobs, failures)
             _attempt(self.under_way.sweep, failures)
             _attempt(self.usage.remove_old, failures)
+            _attempt(self.audit.remove_old, failures)
         holds_released = _attempt(self.credits.release_stale, failures) or 0
         if failures:
             raise failures[0]
@@ -203,7 +205,9 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     database, is_new = _open_migrated(settings)
     holder = _open_holder(database, settings, clocks)
-    audit = AuditLog(database, clocks.wall)
+    audit = AuditLog(
+        database, clocks.wall, keep_s=settings.audit_retention_days * DAY_S or math.inf
+    )
     state = State(
         keys=Keys(database, clocks.wall, audit),
         credits=CreditLedger(

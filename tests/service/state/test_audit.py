@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 
+from tests.databases import make_tables
 from tests.service.state.conftest import Clock, MakeSettings, all_of
 from upscaled.state import RateLimit, State, open_state
-from upscaled.state.audit import AuditEntry, Detail
+from upscaled.state.audit import REMOVED_AT_ONCE, AuditEntry, Detail
 from upscaled.state.errors import InvalidAmount, NameTaken, StateError, UnknownName
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.schema import AUDIT_ENTRIES
+from upscaled.state.usage import DAY_S
 
 Change = Callable[[State], object]
 
@@ -24,6 +26,10 @@ def store(database_url: str, make_settings: MakeSettings, clock: Clock) -> Itera
 
 
 CHANGES: list[tuple[Change, tuple[str, str, dict[str, Detail]]]] = [
+    (
+        lambda state: state.keys.change("web", {"rate_per_s": 2.5, "scopes": None}, by="bob"),
+        ("keys set", "web", {"rate": 2.5, "scopes": "all"}),
+    ),
     (lambda state: state.keys.create("new", by="bob"), ("keys create", "new", {"credits": 0})),
     (
         lambda state: state.keys.create(
@@ -122,6 +128,39 @@ def test_the_service_itself_is_the_actor_of_what_nothing_else_did(store: State) 
         ("upscaled", "web"),
         ("alice@host", "shop"),
     ]
+
+
+def test_entries_are_removed_once_they_are_old_enough(
+    database_url: str, make_settings: MakeSettings, clock: Clock
+) -> None:
+    settings = make_settings(database_url=database_url, audit_retention_days=1)
+    with open_state(settings, all_of(clock)) as state:
+        state.keys.create("web")
+        old = [{"name": f"old-{number}"} for number in range(REMOVED_AT_ONCE + 1)]
+        entry = {"at_s": int(clock()), "actor": "a", "action": "keys rate", "key_id": 1}
+        with state.database.write() as connection:
+            rows = [{**entry, "subject": each["name"], "details": "{}"} for each in old]
+            connection.execute(sa.insert(AUDIT_ENTRIES), rows)
+        clock.now_s += 1
+        state.keys.create("shop")
+        clock.now_s += DAY_S - 1
+        assert state.audit.remove_old() == 0
+        clock.now_s += 1
+        assert state.audit.remove_old() == REMOVED_AT_ONCE + 2
+        assert [each.subject for each in state.audit.list()] == ["shop"]
+
+
+@pytest.mark.parametrize(("days", "kept"), [(0, ["web"]), (36_500, [])])
+def test_the_sweep_removes_old_entries_where_the_settings_say_so(
+    make_settings: MakeSettings, clock: Clock, days: int, kept: list[str]
+) -> None:
+    settings = make_settings(audit_retention_days=days)
+    make_tables(settings.data_dir)
+    with open_state(settings, all_of(clock)) as state:
+        state.keys.create("web")
+        clock.now_s += 36_501 * DAY_S
+        state.sweep()
+        assert [each.subject for each in state.audit.list()] == kept
 
 
 def test_entries_are_listed_by_time_and_number(store: State, clock: Clock) -> None:
