@@ -35,7 +35,7 @@ def make_admin_key(
     from upscaled.state.key_secrets import hash_secret
 
     try:
-        check_name(name)
+        check_name(name, "an administrator")
     except InvalidName as error:
         raise fail(error, 2) from None
     secret = f"{ADMIN_PREFIX}{secrets.token_urlsafe(32)}"

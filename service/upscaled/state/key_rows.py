@@ -119,10 +119,15 @@ def read_listed(row: Row[*tuple[Any, ...]]) -> ListedKey:
     )
 
 
-def check_name(name: str) -> None:
-    """Raise InvalidName for a name that no key may have."""
-    if _NAME.fullmatch(name) is None:
+def is_name(name: str) -> bool:
+    """Return whether a key may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def check_name(name: str, owner: str = "an API key") -> None:
+    """Raise InvalidName for a name that no API key may have, nor an administrator."""
+    if not is_name(name):
         raise InvalidName(
-            f"{name!r} is no name for an API key: 1 to 64 letters, digits and . _ @ -, "
+            f"{name!r} is no name for {owner}: 1 to 64 letters, digits and . _ @ -, "
             "beginning with a letter or digit"
         )
