@@ -59,7 +59,7 @@ def run(
 @contextmanager
 def _admin(settings: Settings) -> Iterator[socket.socket | None]:
     """Open the listener of administration; None where it has none of its own."""
-    if not (settings.admin_keys and settings.admin_port):
+    if not settings.has_admin_listener:
         yield None
         return
     try:

@@ -21,7 +21,7 @@ from upscaled.api.admin.page import build_page_router
 from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS, handle_error
 from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddleware
-from upscaled.api.protocol.registry import build_connections
+from upscaled.api.protocol.registry import build_admin_connections
 from upscaled.errors import InvalidParameter, NotFound
 from upscaled.state.errors import (
     InvalidAmount,
@@ -73,7 +73,7 @@ def create_admin_app(context: Context) -> FastAPI:
     app.openapi = lambda: describe_administration(routes)  # type: ignore[method-assign]
     app.state.context = context
     app.state.routes = routes
-    app.state.connections = build_connections(settings)
+    app.state.connections = build_admin_connections(settings)
     return app
 
 

@@ -20,6 +20,8 @@ CHECK_EVERY_S: Final = 0.25
 # Of the process's descriptors these are for all but clients: workers, database, results, sources.
 RESERVED_DESCRIPTORS: Final = 128
 LEAST_CONNECTIONS: Final = 16
+ADMIN_CONNECTIONS: Final = 32
+"""Those of a listener that is administration's alone, which a few people use."""
 _LOG_EVERY_S: Final = 10.0
 # One customer of an access provider has at least such a network (RFC 6177).
 _IPV6_PREFIX: Final = 64
@@ -156,14 +158,29 @@ class Connections:
 
 
 def build_connections(settings: Settings) -> Connections:
-    """Return the registry for these settings, within the process's limit on descriptors."""
+    """Return the registry for these settings, within the process's limit on descriptors.
+
+    What a listener of administration may have beside is left to it.
+    """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     total = settings.max_connections
     if descriptors != resource.RLIM_INFINITY:
-        total = min(total, max(LEAST_CONNECTIONS, descriptors - RESERVED_DESCRIPTORS))
+        reserved = RESERVED_DESCRIPTORS
+        if settings.has_admin_listener:
+            reserved += ADMIN_CONNECTIONS
+        total = min(total, max(LEAST_CONNECTIONS, descriptors - reserved))
     if total < settings.max_connections:
         fields = event("few_descriptors", descriptors=descriptors, connections=total)
         _logger.warning("fewer connections than set: too few descriptors", extra=fields)
+    return _build(settings, total)
+
+
+def build_admin_connections(settings: Settings) -> Connections:
+    """Return the registry of a listener that is administration's alone."""
+    return _build(settings, min(settings.max_connections, ADMIN_CONNECTIONS))
+
+
+def _build(settings: Settings, total: int) -> Connections:
     return Connections(
         ConnectionLimits(
             total=total,

@@ -12,6 +12,7 @@ from upscaled.api.protocol.registry import (
     RESERVED_DESCRIPTORS,
     ConnectionLimits,
     Connections,
+    build_admin_connections,
     build_connections,
 )
 from upscaled.config import load_settings
@@ -186,6 +187,26 @@ def test_descriptors_are_reserved_for_other_uses(
     assert RESERVED_DESCRIPTORS == 128
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
     assert build_connections(load_settings({}, data_dir=tmp_path)).limits.total == total
+
+
+@pytest.mark.parametrize(("set_to", "descriptors"), [(1000, 1160), (1000, 400), (10, 1160)])
+def test_a_listener_of_administration_and_the_services_fit_into_the_descriptors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, set_to: int, descriptors: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    settings = load_settings(
+        {"UPSCALED_ADMIN_KEYS": f"a:{'0' * 64}", "UPSCALED_ADMIN_PORT": "8001"},
+        data_dir=tmp_path,
+        max_connections=set_to,
+    )
+    total = build_connections(settings).limits.total
+    administration = build_admin_connections(settings).limits.total
+    assert total + administration + RESERVED_DESCRIPTORS <= descriptors
+    assert (total, administration) == {
+        (1000, 1160): (1000, 32),
+        (1000, 400): (240, 32),
+        (10, 1160): (10, 10),
+    }[set_to, descriptors]
 
 
 def test_the_settings_are_the_limits(tmp_path: Path) -> None:
