@@ -15,6 +15,7 @@ from moto.server import ThreadedMotoServer
 from tests.service.pool.ray_serve.clusters import has_ray
 from upscaled.config import load_settings
 from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT
+from upscaled.state.database_url import parse_database_url
 
 DOCKER_DIR = Path(__file__).resolve().parents[2] / "docker"
 
@@ -209,10 +210,19 @@ def test_the_front_end_of_the_cluster_has_settings_that_the_program_takes(
         del settings["UPSCALED_CLUSTER"]
     read = load_settings(settings)
     assert read.results_url == "s3://upscaled/public/result"
-    assert (read.s3_endpoint, read.database_url.rpartition("@")[2]) == (
-        "http://cluster-bucket:5000",
-        "cluster-database/upscaled",
+    assert read.s3_endpoint == "http://cluster-bucket:5000"
+    url = parse_database_url(read.database_url, Path(), "p@ss/w:rd%$ #?")
+    assert (url.username, url.password) == ("upscaled", "p@ss/w:rd%$ #?")
+    assert (url.host, url.database) == ("cluster-database", "upscaled")
+
+
+def test_front_end_and_database_of_the_cluster_are_given_one_password(
+    cluster: dict[str, Any],
+) -> None:
+    front, database = (
+        cluster[name]["environment"] for name in ("cluster-front", "cluster-database")
     )
+    assert front["UPSCALED_DATABASE_PASSWORD"] == database["POSTGRES_PASSWORD"]
 
 
 def test_the_health_check_of_the_stand_in_makes_the_bucket(cluster: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from upscaled.config import (
 LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "data_dir": (["/data", "relative"], []),
     "database_url": (["postgresql://u:p@h/d"], []),
+    "database_password": (["p@ss/w:rd"], []),
     "database_timeout_s": (["1", "25"], ["0", "26", "1.5"]),
     "first_key_file": (["/run/secrets/first", "~/first.key"], []),
     "host": (["127.0.0.1", "::", "localhost"], []),

@@ -6,7 +6,7 @@ from typing import Final
 
 from upscaled.config.values import PREFIX, SettingsError
 
-SECRETS: Final = ("database_url", "mcp_api_key", "admin_keys")
+SECRETS: Final = ("database_url", "database_password", "mcp_api_key", "admin_keys")
 """Settings that hold a secret: each may be given by a file instead, under its name and `_FILE`."""
 FILES: Final = {f"{name}_file": name for name in SECRETS}
 """The names of those files, each with the setting that is in it."""

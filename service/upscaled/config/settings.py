@@ -57,6 +57,11 @@ class Settings(BaseModel):
         description="SQLAlchemy URL; empty: SQLite in the data folder. "
         "`UPSCALED_DATABASE_URL_FILE` names a file that holds it",
     )
+    database_password: SecretStr = Field(
+        default=SecretStr(""),
+        description="PostgreSQL: the password, as it is, for a URL without one; "
+        "`UPSCALED_DATABASE_PASSWORD_FILE` names a file that holds it",
+    )
     database_timeout_s: int = Field(
         default=10,
         ge=1,
@@ -312,7 +317,8 @@ class Settings(BaseModel):
         ge=1,
         le=1_000_000,
         description="open connections in all; at most 128 fewer than the process may have "
-        "descriptors. Beyond it the one that has been idle longest is closed",
+        "descriptors, and 32 fewer still beside `UPSCALED_ADMIN_PORT`, which has those. Beyond it "
+        "the one that has been idle longest is closed",
     )
     max_connections_per_address: int = Field(
         default=100,
@@ -394,6 +400,11 @@ class Settings(BaseModel):
         listed = len(cores_of(self.devices[0]))
         share = listed // self.workers if listed else count_cores() // self.all_workers
         return max(1, share)
+
+    @property
+    def has_admin_listener(self) -> bool:
+        """Return whether administration has a listener of its own."""
+        return bool(self.admin_keys and self.admin_port)
 
     @property
     def results_dir(self) -> Path:

@@ -35,6 +35,7 @@ def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts"))
         database = open_database(
             settings.database_url,
             settings.data_dir,
+            password=settings.database_password.get_secret_value(),
             timeout_s=CONNECT_TIMEOUT_S,
             is_read_only=True,
         )

@@ -46,6 +46,7 @@ _INHERITED_PREFIXES: Final = (
 )
 _FRONT_END_ONLY: Final = {
     "database_url",
+    "database_password",
     "public_base_url",
     "source_private_cidrs",
     "source_only_hosts",

@@ -160,10 +160,16 @@ def insert_into(connection: Connection, table: sa.Table) -> "postgresql.Insert |
 
 
 def open_database(
-    database_url: str, data_dir: Path, *, timeout_s: int = TIMEOUT_S, is_read_only: bool = False
+    database_url: str,
+    data_dir: Path,
+    *,
+    password: str = "",
+    timeout_s: int = TIMEOUT_S,
+    is_read_only: bool = False,
 ) -> Database:
     """Connect to `database_url`, or where it is empty to SQLite in `data_dir` (which exists).
 
+    password: of a PostgreSQL whose URL has none.
     timeout_s: longest a server may be silent: while it connects, in a statement, or where it does
     not acknowledge what was sent. A transaction may be idle for as long.
     is_read_only: SQLite's file, which must be there, is not written, not even by opening it.
@@ -171,7 +177,7 @@ def open_database(
     Raises:
         DatabaseRefused: a URL of another kind, a missing driver, or a server that is not there.
     """
-    url = parse_database_url(database_url, data_dir)
+    url = parse_database_url(database_url, data_dir, password)
     try:
         is_file = url.get_backend_name() == "sqlite"
         engine = (

@@ -13,12 +13,27 @@ from upscaled.state.errors import DatabaseRefused
 _STARS: Final = "***"
 
 
-def parse_database_url(database_url: str, data_dir: Path) -> URL:
+def parse_database_url(database_url: str, data_dir: Path, password: str = "") -> URL:
     """Return the URL with the driver we use; an empty one is SQLite's file in `data_dir`.
 
+    Args:
+        password: of a PostgreSQL whose URL has none, as it is; in a URL it would be escaped.
+
     Raises:
-        DatabaseRefused: a URL of another kind.
+        DatabaseRefused: a URL of another kind, or none that the password is for.
     """
+    url = _parse(database_url, data_dir)
+    if not password:
+        return url
+    if url.get_backend_name() != "postgresql" or url.username is None or url.password is not None:
+        raise DatabaseRefused(
+            "UPSCALED_DATABASE_PASSWORD is set, so UPSCALED_DATABASE_URL must be "
+            "postgresql://USER@HOST/NAME, without a password"
+        )
+    return url.set(password=password)
+
+
+def _parse(database_url: str, data_dir: Path) -> URL:
     if not database_url:
         return URL.create("sqlite", database=str(data_dir / "upscaled.sqlite3"))
     try:
@@ -27,7 +42,10 @@ def parse_database_url(database_url: str, data_dir: Path) -> URL:
     except (ArgumentError, NoSuchModuleError):
         raise DatabaseRefused("UPSCALED_DATABASE_URL is not a database URL") from None
     if _has_raw_at_sign(url):
-        raise DatabaseRefused("UPSCALED_DATABASE_URL: an @ in the password is written %40")
+        raise DatabaseRefused(
+            "UPSCALED_DATABASE_URL: an @ in the password is written %40; or give the password as "
+            "it is by UPSCALED_DATABASE_PASSWORD"
+        )
     if backend == "sqlite" and url.database and url.database != ":memory:":
         return url.set(drivername="sqlite")
     if backend == "postgresql":

@@ -294,7 +294,10 @@ def _attempt(step: Callable[[], T], failures: list[Exception]) -> T | None:
 def _open_migrated(settings: Settings) -> tuple[Database, bool]:
     """Return the migrated database, and whether it was empty until now."""
     database = open_database(
-        settings.database_url, settings.data_dir, timeout_s=settings.database_timeout_s
+        settings.database_url,
+        settings.data_dir,
+        password=settings.database_password.get_secret_value(),
+        timeout_s=settings.database_timeout_s,
     )
     try:
         with database.write() as connection:

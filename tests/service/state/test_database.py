@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from tests.databases import PostgreSQL
 from tests.service.state.conftest import MakeSettings
 from upscaled.state import State, StateError, hide_password, open_state
 from upscaled.state.database import open_database
@@ -167,6 +168,38 @@ def test_a_database_server_that_is_away_is_named_without_its_password(
     with pytest.raises(DatabaseRefused, match="cannot open the database") as refused:
         open_database(f"{scheme}://u:geheim@127.0.0.1:1/d?passfile=geheim", tmp_path)
     assert "127.0.0.1" in str(refused.value)
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_server_takes_a_password_of_any_characters_as_it_is(
+    postgresql: PostgreSQL, server_url: str, make_settings: MakeSettings
+) -> None:
+    password = "p@ss/w:rd%40 #?$'"
+    hba = postgresql.folder / "data" / "pg_hba.conf"
+    hba.write_text("local all with_password scram-sha-256\n" + hba.read_text())
+    literal = password.replace("'", "''")
+    postgresql.run(f"CREATE ROLE with_password SUPERUSER LOGIN PASSWORD '{literal}'")
+    postgresql.run("SELECT pg_reload_conf()")
+    url = server_url.replace("tester@", "with_password@")
+    try:
+        with open_state(make_settings(database_url=url, database_password=password)) as state:
+            assert state.find_trouble() == ""
+        with pytest.raises(DatabaseRefused, match="password authentication failed") as refused:
+            open_state(make_settings(database_url=url, database_password=password + "x"))
+        assert "ss/w" not in str(refused.value)
+    finally:
+        postgresql.run("DROP ROLE with_password")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "sqlite:////tmp/a", "postgresql://u:p@h/d", "postgresql://h/d", "postgresql://u:@h/d"],
+)
+def test_a_password_that_no_url_needs_is_refused_and_not_shown(
+    make_settings: MakeSettings, url: str
+) -> None:
+    with pytest.raises(DatabaseRefused, match="UPSCALED_DATABASE_PASSWORD is set") as refused:
+        open_state(make_settings(database_url=url, database_password="geheim"))
     assert "geheim" not in str(refused.value)
 
 
