@@ -13,7 +13,8 @@ import requests
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.service.api.serving import Service, serve
 from upscaled.state.job_rows import JobOrder
-from upscaled.state.usage import DAY_S, UsageRow
+from upscaled.state.usage import UsageRow
+from upscaled.state.usage_report import DAY_S
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 

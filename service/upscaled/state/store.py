@@ -35,7 +35,8 @@ from upscaled.state.reuse import ReusableResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.shared_rate import SharedRate
 from upscaled.state.under_way import UnderWay
-from upscaled.state.usage import DAY_S, Usage
+from upscaled.state.usage import Usage
+from upscaled.state.usage_report import DAY_S
 from upscaled.state.webhooks import Webhooks
 
 MIN_FREE_BYTES = 100 * 1024 * 1024

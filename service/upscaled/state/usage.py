@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -16,17 +16,14 @@ from sqlalchemy import Connection
 from upscaled.state.database import Database, insert_into
 from upscaled.state.job_rows import StoredJob
 from upscaled.state.ledger import IMAGE_PRICE
-from upscaled.state.schema import API_KEYS, USAGE_ROWS
+from upscaled.state.schema import USAGE_ROWS
+from upscaled.state.usage_report import UsageGroup, UsageTotals, report_usage
 
 UsageKind = Literal["upscale", "dry run", "job", "replay", "reuse", "job end"]
 """What was answered: an upscale, or why it was refused; a dry run; the acceptance of a job; the
 answer of an earlier request once more; a stored result for the same picture. "job end": nothing was
 answered, a job has ended."""
 
-UsageGroup = Literal["day", "key", "model"]
-USAGE_GROUPS: Final[tuple[UsageGroup, ...]] = get_args(UsageGroup)
-
-DAY_S: Final = 86_400
 ROWS_AT_ONCE: Final = 1000
 """In one transaction: the holds of requests wait for SQLite's one writer no longer than that."""
 
@@ -78,35 +75,6 @@ class UsageRow:
     id: int = field(default_factory=_make_id)
 
 
-@dataclass(frozen=True, slots=True)
-class UsageTotals:
-    """The usage of one group: of a day, a key, a model, or what they have in common.
-
-    Attributes:
-        day: UTC, in days since 1970; None where not grouped by it, as the other two.
-        key_id, key_name: None of requests without a valid key; the name is the present one.
-        model: None where no model made an image.
-        requests: answers over HTTP, and requests whose clients left before one.
-        images: delivered, those of jobs included; `replay`s are none.
-        refused, failed, left: not delivered: the request was at fault; the service was; the client
-            left, or cancelled the job.
-    """
-
-    day: int | None
-    key_id: int | None
-    key_name: str | None
-    model: str | None
-    requests: int
-    images: int
-    refused: int
-    failed: int
-    left: int
-    credits: int
-    input_px: int
-    output_px: int
-    device_s: float
-
-
 class Usage:
     """The usage rows of one database, for any thread and any number of processes."""
 
@@ -138,11 +106,7 @@ class Usage:
             by: what to group by; nothing: all in one, which may be all zeros.
             since_s, until_s: from and before, in seconds since 1970; None: no end.
         """
-        query = _select_totals(by).where(USAGE_ROWS.c.at_s >= since_s)
-        if until_s is not None:
-            query = query.where(USAGE_ROWS.c.at_s < until_s)
-        with self._database.read() as connection:
-            return tuple(UsageTotals(**row._mapping) for row in connection.execute(query))
+        return report_usage(self._database, by, since_s=since_s, until_s=until_s)
 
     def remove_old(self) -> int:
         """Remove rows older than they are kept, and return how many; a part at a time."""
@@ -190,51 +154,3 @@ def note_job_end(
         **made,
     )
     insert_usage(connection, [row])
-
-
-def _select_totals(by: Sequence[UsageGroup]) -> sa.Select[Any]:
-    """Select the columns of `UsageTotals`, with NULL for what is not grouped by."""
-    row = USAGE_ROWS.c
-    groups: dict[UsageGroup, list[sa.ColumnElement[Any]]] = {
-        "day": [(row.at_s // DAY_S).label("day")],
-        "key": [row.key_id, API_KEYS.c.name.label("key_name")],
-        "model": [row.model],
-    }
-    chosen = [column for name in by for column in groups[name]]
-    absent = [
-        sa.null().label(column.name)
-        for name, columns in groups.items()
-        for column in columns
-        if name not in by
-    ]
-    source: sa.FromClause = USAGE_ROWS
-    if "key" in by:
-        source = USAGE_ROWS.outerjoin(API_KEYS, API_KEYS.c.id == row.key_id)
-    query = sa.select(*chosen, *absent, *_totals()).select_from(source).group_by(*chosen)
-    return query.order_by(*(column.nulls_first() for column in chosen))
-
-
-def _totals() -> list[sa.ColumnElement[Any]]:
-    row = USAGE_ROWS.c
-    is_image = sa.and_(row.status == 200, row.kind.in_(["upscale", "reuse", "job end"]))
-    counted = {
-        "requests": row.kind != "job end",
-        "images": is_image,
-        "refused": row.status.between(400, 499),
-        "failed": row.status >= 500,
-        "left": row.status.is_(None),
-    }
-    counts = [
-        _sum(sa.case((condition, row.answers), else_=0), name)
-        for name, condition in counted.items()
-    ]
-    return [
-        *counts,
-        *(_sum(row[name] * row.answers, name) for name in ("credits", "input_px", "output_px")),
-        sa.func.coalesce(sa.func.sum(row.device_s * row.answers), 0.0).label("device_s"),
-    ]
-
-
-def _sum(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[int]:
-    # PostgreSQL adds big integers up as NUMERIC.
-    return sa.cast(sa.func.coalesce(sa.func.sum(column), 0), sa.BigInteger).label(name)

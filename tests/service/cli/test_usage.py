@@ -14,7 +14,8 @@ from tests.service.cli.invoking import invoke
 from upscaled.cli.report import parse_time
 from upscaled.config import load_settings
 from upscaled.state import open_state
-from upscaled.state.usage import DAY_S, UsageRow
+from upscaled.state.usage import UsageRow
+from upscaled.state.usage_report import DAY_S
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

@@ -12,7 +12,8 @@ from upscaled.state import PaidResult, State, open_state
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.jobs import MAX_ATTEMPTS
 from upscaled.state.schema import JOBS, USAGE_ROWS
-from upscaled.state.usage import DAY_S, ROWS_AT_ONCE, MadeImage, UsageRow
+from upscaled.state.usage import ROWS_AT_ONCE, MadeImage, UsageRow
+from upscaled.state.usage_report import DAY_S
 
 DAY = 20_000
 AT_S = DAY * DAY_S
