@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from tests.browser.conftest import DESKTOP, PHONE
+from tests.listening import free_port
 from tests.service.api.serving import Service, serve
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.usage import UsageRow
@@ -144,7 +145,7 @@ def test_webhooks_are_addressed_and_sent_again(open_admin: OpenPage, service: Se
     state.keys.create("hooked")
     page = open_admin()
     page.get_by_role("button", name="Webhook: hooked").click()
-    answer_dialog(page, "http://127.0.0.1:9/hook")
+    answer_dialog(page, f"http://127.0.0.1:{free_port()}/hook")
     page.get_by_text("Webhooks are verified with the secret of hooked").wait_for()
     webhook, key = state.webhooks.show("hooked"), state.keys.find("hooked")
     assert webhook is not None

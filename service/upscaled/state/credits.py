@@ -95,7 +95,7 @@ class CreditLedger:
         """
         ledger.check_amount(amount, smallest=1)
         with self._database.write() as connection:
-            key_id = ledger.find_active(connection, name)
+            (key_id,) = ledger.lock_active(connection, name)
             ledger.grant(connection, key_id, amount, at_s=self._now_s())
             self._audit.note(connection, by, "credits add", name, key_id, credits=amount)
             return ledger.read_balance(connection, key_id)
@@ -109,7 +109,7 @@ class CreditLedger:
         """
         ledger.check_amount(amount, smallest=1)
         with self._database.write() as connection:
-            key_id = ledger.find_active(connection, name)
+            (key_id,) = ledger.lock_active(connection, name)
             ledger.take(connection, key_id, amount, at_s=self._now_s())
             self._audit.note(connection, by, "credits take", name, key_id, credits=amount)
             return ledger.read_balance(connection, key_id)

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from sqlalchemy import Row
 
@@ -12,6 +12,8 @@ from upscaled.state.key_secrets import SECRET_PREFIX
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.scopes import Scope, Scopes, check_scopes, read_scopes, write_scopes
 
+LATEST_END_S: Final = 253_402_300_799
+"""The last second of the year 9999, UTC, in seconds since 1970."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
@@ -66,6 +68,16 @@ class KeyChanges(TypedDict, total=False):
     scopes: Scopes
 
 
+def check_expiry(expires_at_s: int | None, now_s: float) -> None:
+    """Raise InvalidExpiry for an end that is over, or after the year 9999, which has no text."""
+    if expires_at_s is None:
+        return
+    if expires_at_s <= now_s:
+        raise InvalidExpiry("the key would have expired already")
+    if expires_at_s > LATEST_END_S:
+        raise InvalidExpiry("the key would expire after the year 9999: let it never expire")
+
+
 def check_changes(changes: KeyChanges, now_s: float) -> None:
     """Check the values of a change.
 
@@ -75,9 +87,7 @@ def check_changes(changes: KeyChanges, now_s: float) -> None:
     if "name" in changes:
         check_name(changes["name"])
     RateLimit(changes.get("rate_per_s"), changes.get("rate_burst")).check()
-    expires_at_s = changes.get("expires_at_s")
-    if expires_at_s is not None and expires_at_s <= now_s:
-        raise InvalidExpiry("the key would have expired already")
+    check_expiry(changes.get("expires_at_s"), now_s)
     check_scopes(changes.get("scopes"))
 
 

@@ -16,6 +16,7 @@ from upscaled.state.key_rows import (
     KeyChanges,
     ListedKey,
     check_changes,
+    check_expiry,
     check_name,
     describe_changes,
     read_key,
@@ -28,7 +29,7 @@ from upscaled.state.key_secrets import (
     read_id,
     secret_columns,
 )
-from upscaled.state.ledger import check_amount, grant, lock_active
+from upscaled.state.ledger import check_amount, grant, lock_active, refuse_impossible
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS, FORMER_SECRETS
 from upscaled.state.scopes import Scopes, check_scopes, write_scopes
@@ -83,8 +84,7 @@ class Keys:
         check_amount(credits, smallest=0)
         rate.check()
         check_scopes(scopes)
-        if expires_at_s is not None and expires_at_s <= self._clock():
-            raise InvalidExpiry("the key would have expired already")
+        check_expiry(expires_at_s, self._clock())
         secret = make_secret() if secret is None else secret
         columns = {
             "name": name,
@@ -284,6 +284,7 @@ class Keys:
         **details: Detail,
     ) -> None:
         """Change columns of an active key; raise UnknownName if there is none of that name."""
+        refuse_impossible(name)
         with self._database.write() as connection:
             changed = connection.execute(
                 sa.update(API_KEYS)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from upscaled.errors import InsufficientApiCredits
 from upscaled.state.errors import InvalidAmount, UnknownName
+from upscaled.state.key_rows import is_name
 from upscaled.state.schema import API_KEYS, CREDIT_ENTRIES, OPEN_HOLDS, STORED_RESULTS
 
 MAX_GRANT: Final = 1_000_000_000
@@ -55,8 +56,15 @@ def check_amount(amount: int, *, smallest: int) -> None:
         raise InvalidAmount(f"{amount} credits: must be {smallest} to {MAX_GRANT}")
 
 
+def refuse_impossible(name: str) -> None:
+    """Raise UnknownName for a name that no key may have: PostgreSQL takes no NUL in a text."""
+    if not is_name(name):
+        raise UnknownName(f"there is no active API key named {name!r}")
+
+
 def find_active(connection: Connection, name: str) -> int:
     """Return the id of the active key of that name, or raise UnknownName."""
+    refuse_impossible(name)
     query = sa.select(API_KEYS.c.id).where(
         API_KEYS.c.name == name, API_KEYS.c.revoked_at_s.is_(None)
     )
@@ -75,6 +83,8 @@ def lock_active(connection: Connection, *names: str) -> list[int]:
     Raises:
         UnknownName: no active key has one of the names.
     """
+    for name in names:
+        refuse_impossible(name)
     query = (
         sa.select(API_KEYS.c.name, API_KEYS.c.id)
         .where(API_KEYS.c.name.in_(names), API_KEYS.c.revoked_at_s.is_(None))

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from upscaled.state.audit import SERVICE_ITSELF, AuditLog
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.job_rows import job_from_row, select_jobs
-from upscaled.state.ledger import find_active
+from upscaled.state.ledger import find_active, lock_active
 from upscaled.state.schema import API_KEYS, JOBS, KEY_WEBHOOKS, WEBHOOK_DELIVERIES
 from upscaled.state.webhook_rows import (
     ClaimedDelivery,
@@ -65,7 +65,7 @@ class Webhooks:
             UnknownName: no active key has that name.
         """
         with self._database.write() as connection:
-            key_id = find_active(connection, name)
+            (key_id,) = lock_active(connection, name)
             old = find_webhook(connection, key_id)
             new = KeyWebhook(old.secret if old and not renews_secret else make_secret(), url)
             connection.execute(sa.delete(KEY_WEBHOOKS).where(KEY_WEBHOOKS.c.key_id == key_id))

@@ -1,8 +1,10 @@
 """Webhooks over HTTP: the address of a key, what was or will be sent, and a trial of an address."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Query
 
@@ -116,5 +118,8 @@ async def retry_webhook(state: AppState, actor: Actor, job_id: str) -> None:
     Raises:
         NotFound: no job that is kept has one.
     """
-    if not await asyncio.to_thread(partial(state.webhooks.retry, job_id, by=actor)):
-        raise NotFound(f"there is no webhook of a job {job_id}")
+    with suppress(ValueError):  # an id that no job can have
+        retry = partial(state.webhooks.retry, str(UUID(job_id)), by=actor)
+        if await asyncio.to_thread(retry):
+            return
+    raise NotFound(f"there is no webhook of a job {job_id}")
