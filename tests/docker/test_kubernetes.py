@@ -1,10 +1,14 @@
 """The manifests for Kubernetes are valid to the last field, and agree with the program.
 
-No cluster runs here: KubeRay's and KEDA's fields are checked against a list of those that KubeRay
-1.7 and KEDA 2 have, of which these manifests use few.
+No cluster runs here. Core objects are checked by Kubernetes' own schemas, and KEDA's by the types
+that KEDA generates its own from, where npm has installed them; these say nothing of unknown fields.
+So KubeRay's and KEDA's fields are also held against a list of those that KubeRay 1.7 and KEDA 2
+have, of which these manifests use few.
 """
 
 import copy
+import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -16,7 +20,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.running import clean_environment, run_upscaled
+from tests.running import REPOSITORY_DIR, clean_environment, run_upscaled
 from tests.service.pool.ray_serve.clusters import has_ray
 from upscaled.config import load_settings
 from upscaled.pool.ray_serve import kubernetes
@@ -158,6 +162,42 @@ def test_every_field_is_known_and_of_its_type(folder: str) -> None:
     assert manifests
     for manifest in manifests:
         validate(manifest)
+
+
+VALIDATE_BY_KEDA = """
+const [path, manifest] = process.argv.slice(1);
+const { ScaledObject } = await import(path);
+new ScaledObject(JSON.parse(manifest)).validate();
+"""
+
+
+def validate_by_keda(manifest: Manifest) -> subprocess.CompletedProcess[str]:
+    """What the package of KEDA's types says of a manifest; skips without it."""
+    folders = [Path(each) for each in os.environ.get("NODE_PATH", "").split(":") if each]
+    folders.append(REPOSITORY_DIR / ".venv" / "node" / "node_modules")
+    types = "@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject.js"
+    for path in (folder / types for folder in folders):
+        if path.exists():
+            program = ["node", "--input-type=module", "--eval", VALIDATE_BY_KEDA]
+            command = [*program, str(path), json.dumps(manifest)]
+            return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    pytest.skip("KEDA's types are not installed: npm install @kubernetes-models/keda")
+
+
+def test_keda_s_own_types_take_what_scales_the_front_ends() -> None:
+    (manifest,) = (
+        each for each in read(FOLDER / "components/keda") if each["kind"] == "ScaledObject"
+    )
+    taken = validate_by_keda(manifest)
+    assert taken.returncode == 0, taken.stderr
+    for path, wrong in ((("minReplicaCount",), "2"), (("scaleTargetRef", "name"), 4)):
+        harmed = copy.deepcopy(manifest)
+        inner = harmed["spec"]
+        for name in path[:-1]:
+            inner = inner[name]
+        inner[path[-1]] = wrong
+        refused = validate_by_keda(harmed)
+        assert (refused.returncode, path[-1] in refused.stderr) == (1, True)
 
 
 def test_a_misspelt_field_is_refused_wherever_it_stands(manifests: list[Manifest]) -> None:
