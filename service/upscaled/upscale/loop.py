@@ -1,6 +1,7 @@
 """Upscale one image in a plain loop over its tiles."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
@@ -70,16 +71,29 @@ def run_tiles(
         InternalError: the network's result is not finite, or fails its check twice.
     """
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
-    alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
     loop = _TileLoop(
-        image=replace(image, alpha=alpha),
+        image=replace(image, alpha=None),
         stream=stream,
         passes=plan_passes(scale, stream.engine.info.spec.native_scale),
         steps=steps,
         faithful=faithful,
         is_neutral=is_neutral(rgb),
     )
-    return loop.run(rgb, image.alpha)
+    states = loop.run(rgb, image.alpha)
+    return states if image.alpha is None else _with_alpha(states, image.alpha, scale)
+
+
+def _with_alpha(states: Iterator[TilesDone], alpha: Pixels, scale: int) -> Iterator[TilesDone]:
+    """Give results their alpha, which is enlarged while the device has the first windows.
+
+    Done before them it took as long as 4 % of the network's time in 8 bits.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="alpha") as pool:
+        enlarging = pool.submit(upscale_alpha, alpha, scale)
+        for state in states:
+            if state.result is not None:
+                state = replace(state, result=replace(state.result, alpha=enlarging.result()))
+            yield state
 
 
 def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:

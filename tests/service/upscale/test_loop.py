@@ -1,4 +1,5 @@
 import random
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.service.upscale.box_engine import (
 )
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
+from upscaled.upscale import loop
 from upscaled.upscale.loop import Pass, plan_passes, run_tiles
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.stream import BATCHES_AHEAD
@@ -292,3 +294,25 @@ def test_a_scale_is_accepted_exactly_where_passes_through_the_network_make_x2_an
         return True
 
     assert makes_every_scale(native_scale) == (can_make(2) and can_make(4))
+
+
+def test_alpha_is_enlarged_while_the_network_has_the_first_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, windows_before = BoxEngine(window_px=64), []
+
+    def note_windows(alpha: Pixels, scale: int) -> Pixels:
+        deadline_s = time.monotonic() + 20
+        while not engine.seen and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        windows_before.append(len(engine.seen))
+        return np.repeat(np.repeat(alpha, scale, 0), scale, 1)
+
+    monkeypatch.setattr(loop, "upscale_alpha", note_windows)
+    alpha = np.full((40, 40), 200, np.uint8)
+
+    result = upscale_through(Image(noise(40, 40), alpha), engine.native_scale, engine)
+
+    assert windows_before == [1]
+    assert result.alpha is not None
+    assert result.alpha.shape == result.rgb.shape[:2]
