@@ -1,6 +1,8 @@
 """Call a running upscaled service over HTTP, and turn its refusals into errors that models read."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from upscaled.mcp.root import Picture
 # A large picture by a large model on a small machine, behind others in the queue; a dead service
 # shows at once, when the connection is made.
 _TIMEOUT: Final = httpx2.Timeout(900, connect=10)
+_DATA: Final = "data: "
 _ENDINGS: Final = {
     "image/jpeg": ".jpg",
     "image/png": ".png",
@@ -52,24 +55,45 @@ class ServiceClient:
         self._http = http
         self._base_url = base_url
 
-    async def upscale(self, source: Source, scale: int, choices: Mapping[str, str]) -> Image:
+    async def upscale(
+        self, source: Source, scale: int, choices: Mapping[str, str], request_id: str = ""
+    ) -> Image:
         """Upscale a picture now, and return the result itself.
 
         Args:
             source: a file or a URL.
             scale: 2 or 4.
             choices: headers `X-Upscale-*`.
+            request_id: by which `watch` follows it, unlike that of any other request; "": none.
 
         Raises:
             ServiceRefused: the service refused it, or does not answer.
         """
-        headers = {**choices, "Accept": "image/*"}
+        headers = {**choices, "Accept": "image/*", **_name_request(request_id)}
         return _read_image(await self._post(source, scale, headers))
 
-    async def upscale_to_url(self, source: Source, scale: int, choices: Mapping[str, str]) -> str:
+    async def upscale_to_url(
+        self, source: Source, scale: int, choices: Mapping[str, str], request_id: str = ""
+    ) -> str:
         """Upscale a picture now, and return the URL of the result; see `upscale`."""
-        answer = await self._post(source, scale, choices)
+        answer = await self._post(source, scale, {**choices, **_name_request(request_id)})
         return str(answer.json()["result_url"])
+
+    async def watch(self, request_id: str) -> AsyncGenerator[tuple[int, int]]:
+        """Yield the tiles that are done and all tiles of an upscale, until it is over.
+
+        Ends early, without an error, where the service does not answer or refuses.
+        """
+        url = f"{self._base_url}/v1/progress/{request_id}"
+        with suppress(httpx2.TransportError, ValueError, KeyError):
+            async with self._http.stream("GET", url) as answer:
+                if not answer.is_success:
+                    return
+                async for line in answer.aiter_lines():
+                    if line.startswith(_DATA) and "tiles_total" in line:
+                        step = json.loads(line.removeprefix(_DATA))
+                        if step["tiles_total"]:
+                            yield step["tiles_done"], step["tiles_total"]
 
     async def start_job(
         self, source: Source, scale: int, choices: Mapping[str, str]
@@ -134,6 +158,10 @@ class ServiceClient:
         if not answer.is_success:
             raise ServiceRefused(_describe_refusal(answer))
         return answer
+
+
+def _name_request(request_id: str) -> dict[str, str]:
+    return {"X-Request-Id": request_id} if request_id else {}
 
 
 def open_http(api_key: str) -> httpx2.AsyncClient:

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import anyio
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
+from upscaled.mcp.progress import reporting
 from upscaled.mcp.root import FileRefused, Picture, RootFolder
 from upscaled.mcp.service_client import Image, ServiceClient, Source
 
@@ -78,6 +79,8 @@ class Tools:
         denoise: Denoise = None,
         format: Format = "",
         max_side: MaxSide = 0,
+        *,
+        context: Context[Any, Any],
     ) -> Result:
         """Upscale an image file and write the result beside it, or into `folder`.
 
@@ -88,9 +91,9 @@ class Tools:
         root = self._require_root()
         picture = await anyio.to_thread.run_sync(root.read, path)
         target = root.find_folder(folder) if folder else picture.path.parent
-        image = await self._service.upscale(
-            picture, scale, _choices(model, denoise, format, max_side)
-        )
+        choices = _choices(model, denoise, format, max_side)
+        async with reporting(self._service, context) as request_id:
+            image = await self._service.upscale(picture, scale, choices, request_id)
         return await self._save(image, target, f"{picture.path.stem}-x{scale}")
 
     async def upscale_url(
@@ -102,6 +105,8 @@ class Tools:
         denoise: Denoise = None,
         format: Format = "",
         max_side: MaxSide = 0,
+        *,
+        context: Context[Any, Any],
     ) -> Result:
         """Upscale the picture at a URL; answers the URL of the result, or writes it to `folder`.
 
@@ -109,10 +114,12 @@ class Tools:
         the service meters.
         """
         choices = _choices(model, denoise, format, max_side)
-        if not folder:
-            return Result(result_url=await self._service.upscale_to_url(url, scale, choices))
-        target = self._require_root().find_folder(folder)
-        image = await self._service.upscale(url, scale, choices)
+        target = self._require_root().find_folder(folder) if folder else None
+        async with reporting(self._service, context) as request_id:
+            if target is None:
+                result_url = await self._service.upscale_to_url(url, scale, choices, request_id)
+                return Result(result_url=result_url)
+            image = await self._service.upscale(url, scale, choices, request_id)
         return await self._save(image, target, f"upscaled-x{scale}")
 
     async def start_job(

@@ -1,5 +1,7 @@
 """The tools, called by the SDK's own client, against a real service."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,14 +11,18 @@ import pytest
 
 pytest.importorskip("mcp", reason="the SDK of the extra `mcp` is not installed")
 
+import anyio
 from mcp import Client
 
-from tests.service.api.executors import IdleExecutor
+from tests.service.api.executors import HangingExecutor, IdleExecutor
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import MakeService, Service
+from tests.service.api.waiting import wait_until
 from upscaled.mcp.root import RootFolder
 from upscaled.mcp.server import build_server
 from upscaled.mcp.service_client import ServiceClient, open_http
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.upscale.result import Result
 
 TOOLS = {"upscale_file", "upscale_url", "start_job", "get_job", "list_models", "price"}
 
@@ -129,6 +135,59 @@ async def test_a_url_is_answered_with_one(service: Service) -> None:
     path = result["result_url"].removeprefix(service.url)
     assert size_of(service.get(path).content) == (1280, 960)
     assert result["path"] is None
+
+
+class TilesExecutor(IdleExecutor):
+    """Does four tiles, each when the test has seen the one before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = threading.Semaphore(1)
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+        assert request.on_tile is not None
+        for done in range(1, 5):
+            assert await asyncio.to_thread(self.seen.acquire, timeout=30)
+            request.on_tile(done, 4)
+        assert await asyncio.to_thread(self.seen.acquire, timeout=30)
+        return await super().upscale(source, request)
+
+
+@pytest.mark.parametrize("tool", ["upscale_file", "upscale_url"])
+async def test_the_tiles_that_are_done_are_notified(
+    make_service: MakeService, folder: Path, tool: str
+) -> None:
+    executor = TilesExecutor()
+    service = make_service(executor, source_private_cidrs="127.0.0.1/32")
+    notified: list[tuple[float, float | None, str | None]] = []
+
+    async def note(done: float, total: float | None, message: str | None) -> None:
+        notified.append((done, total, message))
+        executor.seen.release()
+
+    url = f"{service.url}/assets/sample.jpg"
+    source = {"path": "photo.png"} if tool == "upscale_file" else {"url": url}
+    async with connect(service, folder) as client:
+        answer = await client.call_tool(tool, source, progress_callback=note)
+    assert not answer.is_error, answer
+    assert notified == [(done, 4, f"{done} of 4 tiles") for done in range(1, 5)]
+
+
+async def test_a_call_that_its_client_cancels_ends_the_work_and_costs_nothing(
+    make_service: MakeService, folder: Path
+) -> None:
+    executor = HangingExecutor()
+    service = make_service(executor, metering=True, credits=1)
+    async with connect(service, folder) as client:
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, "upscale_file", {"path": "photo.png"})
+            assert await asyncio.to_thread(executor.has_begun.wait, 30)
+            assert service.balance() == 0
+            group.cancel_scope.cancel()
+        assert await asyncio.to_thread(executor.is_cancelled.wait, 30)
+        await asyncio.to_thread(wait_until, lambda: service.balance() == 1)
+        assert (await call(client, "list_models"))["models"], "it still answers"
+    assert sorted(each.name for each in folder.iterdir()) == ["out", "photo.png"]
 
 
 async def test_the_result_of_a_url_is_written_where_asked(service: Service, folder: Path) -> None:
