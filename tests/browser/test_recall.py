@@ -8,6 +8,7 @@ import pytest
 
 from tests.browser.painting import PaintingExecutor
 from tests.browser.playground import Playground, red_picture
+from tests.browser.test_access import SCHEMES, violations
 from tests.browser.test_key import key_shown, open_another_tab
 from tests.browser.test_strip import choose_several, press, rows, several, wait_until_idle
 from tests.service.api.waiting import wait_until
@@ -81,8 +82,9 @@ def test_what_is_removed_stays_away(open_page: Open) -> None:
     assert playground.page.evaluate("sessionStorage.getItem('upscaled-results')") is None
 
 
-def test_an_expired_result_is_shown_as_expired(open_page: Open) -> None:
-    playground = open_page()
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_an_expired_result_is_shown_as_expired(open_page: Open, axe: str, scheme: str) -> None:
+    playground = open_page(color_scheme=scheme)
     make(playground)
     kept(playground, "age")
     playground.page.reload()
@@ -93,6 +95,7 @@ def test_an_expired_result_is_shown_as_expired(open_page: Open) -> None:
     playground.see("no-preview", "This result has expired.")
     assert row.locator("a:visible, img:visible").count() == 0
     assert playground.page.is_hidden("#facts")
+    assert violations(playground, axe) == []
     assert len(kept(playground)) == 1
     playground.page.click("#send")
     assert "Choose a picture first." in playground.failure()

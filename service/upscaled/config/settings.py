@@ -274,7 +274,11 @@ class Settings(BaseModel):
         default=False, description="whether EXIF's artist and copyright go on to the result"
     )
     result_ttl_s: int = Field(
-        default=3600, ge=1, le=31_536_000, description="how long a result URL stays valid"
+        default=3600,
+        ge=1,
+        le=31_536_000,
+        description="how long a result URL stays valid, and how long a browser keeps what the page "
+        "at `/` has made in a tab",
     )
     reuse_results: bool = Field(
         default=False,

@@ -37,6 +37,7 @@ def render_playground(settings: Settings) -> str:
         # Any key is taken where none is needed, so the page sends one that says so.
         **(_NO_KEY if settings.auth == "none" else _KEY),
         max_file=describe_bytes(settings.max_file_bytes),
+        kept=describe_duration(settings.result_ttl_s),
     )
 
 
@@ -64,6 +65,14 @@ def describe_bytes(size_bytes: int) -> str:
         return f"{size_bytes // 1024} KiB"
     tenths = size_bytes * 10 // _MEBIBYTE
     return f"{tenths / 10:g} MiB"
+
+
+def describe_duration(seconds: int) -> str:
+    """Return a time in words, never more than it is."""
+    units = {"day": 86_400, "hour": 3600, "minute": 60, "second": 1}
+    unit = next(name for name, length in units.items() if seconds >= length)
+    count = seconds // units[unit]
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
 
 def _taken(settings: Settings) -> list[str]:

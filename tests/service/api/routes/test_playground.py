@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from tests.service.api.serving import MakeService, Service
-from upscaled.api.routes.playground import describe_bytes, describe_limits
+from upscaled.api.routes.playground import describe_bytes, describe_duration, describe_limits
 from upscaled.config import load_settings
 
 MOST_COMPRESSED_BYTES = 40_000
@@ -40,6 +40,7 @@ def test_the_page_holds_the_limits_of_a_server_without_settings(service: Service
         "keptS": 3600,
     }
     assert "JPEG, PNG, WebP, up to 25 MiB" in page
+    assert "over a reload too, for 1 hour." in page
     assert 'accept="image/jpeg,image/png,image/webp,.jpg,.jpeg,.jpe,.jfif,.png,.webp"' in page
     assert "$" not in page
 
@@ -69,6 +70,22 @@ def test_a_limit_in_words_is_never_more_than_it_is(size_bytes: int, words: str) 
     assert describe_bytes(size_bytes) == words
     settings = load_settings({}, max_file_bytes=size_bytes)
     assert describe_limits(settings)["file"] == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "1 minute"),
+        (3599, "59 minutes"),
+        (3600, "1 hour"),
+        (86_399, "23 hours"),
+        (172_800, "2 days"),
+    ],
+)
+def test_a_time_in_words_is_never_more_than_it_is(seconds: int, words: str) -> None:
+    assert describe_duration(seconds) == words
 
 
 def imports_of(module: str) -> set[str]:
