@@ -110,6 +110,8 @@ def test_each_row_has_its_progress_and_its_download(
     finally:
         painter.is_held = False
     wait_until_idle(playground)
+    row_of(playground, "two.png").locator(".pick").click()
+    assert playground.text("size-hint") == "100 × 90 px becomes 400 × 360 px."
     for name in ("one.png", "two.png"):
         with playground.page.expect_download() as download:
             row_of(playground, name).get_by_role("link", name="Download").click()

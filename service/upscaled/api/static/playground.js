@@ -99,7 +99,7 @@ function describeAll() {
 
 function foreseeAll() {
   const open = strip.pictures.filter(({ state }) => state !== "done" && state !== "expired");
-  const { text, isRefused } = foresee(open.length ? open : [selected ?? {}], scaleAsked());
+  const { text, isRefused } = foresee(open.length ? open : [selected?.canBeSent ? selected : {}], scaleAsked());
   setText("size-hint", text);
   element("size-hint").classList.toggle("warning", Boolean(isRefused));
 }
@@ -207,6 +207,7 @@ async function show(picture) {
   if (picture?.error) showExplanation(picture.error.explanation);
   else hide("failure");
   if (!picture?.result) hide("facts");
+  foreseeAll();
   writeSnippet();
   picker?.show();
   if (!picture) return showSample();
