@@ -197,9 +197,10 @@ def _int8_candidates(model: LoadedModel, device: Device, precision: str) -> list
         _log.warning("%s: not in 8 bits here: %s", name, error)
         return []
     if not forms:
-        _log.info(
-            "%s: not in 8 bits here; `upscaled models quantise %s` may make the file", name, name
-        )
+        if model.weights is not None:  # a mix of two files has none of its own
+            own_name = model.spec.weights_key
+            text = "%s: not in 8 bits here; `upscaled models quantise %s` may make the file"
+            _log.info(text, name, own_name)
         return []
     form = next((each for each in forms if allowed_in(each.record, precision)), None)
     if form is None:

@@ -104,6 +104,19 @@ def test_8_bits_of_texture_are_not_tried_where_sums_may_saturate(
     assert ("openvino int8" in labels(vivid, "auto")) == (instructions in EXACT_8_BITS)
 
 
+def test_how_to_make_8_bits_is_said_by_the_file_s_own_name_and_never_of_a_mix(
+    model: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    strong = replace(model, spec=replace(model.spec, name="mine@1.0", same_as="mine", denoise=1.0))
+    list_candidates(strong, CPU, "fast")
+    list_candidates(replace(strong, weights=None, denoise=0.4), CPU, "fast")
+    said = [line for line in caplog.messages if "quantise" in line]
+    assert said == [
+        "mine@1.0: not in 8 bits here; `upscaled models quantise mine` may make the file"
+    ]
+
+
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_shipped_models_are_allowed_in_8_bits_for_auto(scale: int) -> None:
     (spec,) = [each for each in read_default_models() if each.name == f"upscaled-x{scale}"]
