@@ -100,6 +100,27 @@ def test_usage_is_totalled_by_day_key_and_model(store: State) -> None:
     assert (total.input_px, total.output_px, total.device_s) == (400, 6400, 2.0)
 
 
+def test_each_day_with_rows_is_added_up_by_a_statement_of_its_own(store: State) -> None:
+    key_id, last_s = key_with(store, 0), AT_S + 9_000 * DAY_S
+    store.usage.add([image_row(key_id, at_s) for at_s in (AT_S, AT_S + DAY_S, last_s)])
+    read: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        read.append(statement)
+
+    with store.database.read() as connection:
+        engine = connection.engine
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        (web,) = store.usage.report(["key"])
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    assert (web.key_name, web.images, web.device_s) == ("web", 3, 1.5)
+    sums = [statement for statement in read if "device_s" in statement]
+    assert len(sums) == 3
+    assert all("at_s >=" in each and "at_s <" in each for each in sums)
+
+
 def test_a_row_that_stands_for_several_answers_counts_as_often(store: State) -> None:
     store.usage.add([replace(image_row(key_with(store, 0)), answers=3)])
     (total,) = store.usage.report()
