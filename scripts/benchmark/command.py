@@ -6,14 +6,16 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
 from scripts.benchmark.machine import Figures, describe_machine
 from scripts.benchmark.report import DOCS, to_table, write_into_page
+from upscaled_models.processor import count_cores
 
-ON_THE_NETWORK = ("kernel", "peak", "seams", "batch")
-ON_THE_SERVICE = ("memory", "http", "cold")
+ON_THE_NETWORK = ("kernel", "peak", "seams", "batch", "avatars")
+ON_THE_SERVICE = ("memory", "http", "cold", "divided")
 PARTS = (*ON_THE_NETWORK, *ON_THE_SERVICE)
 SERVED_MODEL = "upscaled-x4"
 
@@ -41,7 +43,7 @@ def measure(
     general: a file of realesr-general-x4v3.
     """
     # torch is imported after the environment is set.
-    from scripts.benchmark import batch, kernel, seams
+    from scripts.benchmark import batch, kernel, seams, together
 
     report: Figures = {
         "machine": describe_machine(),
@@ -56,8 +58,10 @@ def measure(
             report[part] = kernel.measure_peak(effort, device)
         elif part == "seams":
             report[part] = seams.measure_seams(data_dir, effort, device, general)
-        else:
+        elif part == "batch":
             report[part] = batch.measure_batch(data_dir, effort, device)
+        else:
+            report[part] = together.measure_avatars(data_dir, effort, device)
     if any(part in parts for part in ON_THE_SERVICE):
         report |= _measure_service(parts, data_dir, effort, device)
     return report
@@ -69,22 +73,33 @@ def _measure_service(
     """Start a service with the model that ships, else as it is out of the box.
 
     Memory comes first: what it is of a service that has not worked yet can be measured only then.
-    Another service, which finds what the first has measured, is for the first request.
+    Another service, which finds what the first has measured, is for the first request. Parts of a
+    processor are measured where it has two cores.
     """
-    from scripts.benchmark.server import serving
+    from scripts.benchmark import together
+    from scripts.benchmark.server import Server, serving
     from scripts.benchmark.service import measure_cold, measure_http, measure_memory
 
     settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": SERVED_MODEL}
     if effort.is_tiny:
         settings["UPSCALED_TUNING"] = "false"
     report: Figures = {"served_model": SERVED_MODEL}
-    with serving(data_dir, settings) as server:
-        if "memory" in parts:
-            _say("memory")
-            report["memory"] = measure_memory(server, effort, device)
-        if "http" in parts:
-            _say("http")
-            report["http"] = measure_http(server, effort)
+    if {"memory", "http", "cold"} & set(parts):
+        with serving(data_dir, settings) as server:
+            if "memory" in parts:
+                _say("memory")
+                report["memory"] = measure_memory(server, effort, device)
+            if "http" in parts:
+                _say("http")
+                report["http"] = measure_http(server, effort)
+    if "divided" in parts and device == "cpu" and count_cores() > 1:
+        _say("divided")
+
+        def serve(divided: str) -> AbstractContextManager[Server]:
+            own_dir = data_dir / f"divided-{divided}"
+            return serving(own_dir, settings | {"UPSCALED_DEVICE": divided})
+
+        report["divided"] = together.measure_divided(serve, effort)
     if "cold" in parts:
         _say("cold")
         cold_dir = data_dir / "cold"

@@ -13,7 +13,8 @@ class Effort:
     per_client: requests of each of them. poster_px: the large image of the interference and memory
     parts. avatars: 64x64 requests meanwhile. product_rounds: product photos, cut-outs and full
     pictures of poster_px each. cold_px: the first picture of a service that has just started.
-    batch_images: files of batch_px, batch_rounds times.
+    batch_images: files of batch_px, batch_rounds times. avatar_batch: pictures of avatar_px in one
+    batch, avatar_rounds times. divided_posters: large pictures of a mixed load.
     """
 
     is_tiny: bool = False
@@ -40,6 +41,10 @@ class Effort:
     batch_images: int = 100
     batch_px: int = 256
     batch_rounds: int = 3
+    avatar_px: int = 96
+    avatar_batch: int = 16
+    avatar_rounds: int = 2
+    divided_posters: int = 6
 
 
 FULL: Final = Effort()
@@ -75,4 +80,7 @@ QUICK: Final = Effort(
     batch_images=4,
     batch_px=64,
     batch_rounds=2,
+    avatar_px=64,
+    avatar_batch=2,
+    divided_posters=2,
 )

@@ -158,6 +158,26 @@ def _batch_rows(batch: Mapping[str, Any]) -> Rows:
     )
 
 
+def _avatar_rows(avatars: Mapping[str, Any]) -> Rows:
+    side, model = avatars["side_px"], avatars["model"]
+    for label, figures in avatars["by_engine"].items():
+        yield (
+            f"{figures['images']} pictures of {side}x{side} as one batch, {model} ({label})",
+            f"{figures['ratio']:.2f} of the time of one after the other",
+        )
+
+
+def _divided_rows(divided: Mapping[str, Any]) -> Rows:
+    small, large = divided["small_px"], divided["large_px"]
+    whole, halves, ratios = divided["whole"], divided["divided"], divided["ratios"]
+    yield (
+        f"{large}x{large} from two clients beside {small}x{small}, two workers on half the cores",
+        f"{ratios['large_s']:.2f} of one worker's time ({ratios['cpu_s']:.2f} by processor time)",
+    )
+    one_ms, two_ms = (figures["small_p95_s"] * 1000 for figures in (whole, halves))
+    yield f"{small}x{small} meanwhile, p95", f"{two_ms:.0f} ms, with one worker {one_ms:.0f} ms"
+
+
 _PARTS: Mapping[str, Any] = {
     "kernel": _kernel_rows,
     "peak": _peak_rows,
@@ -166,4 +186,6 @@ _PARTS: Mapping[str, Any] = {
     "seams": _seam_rows,
     "memory": _memory_rows,
     "batch": _batch_rows,
+    "avatars": _avatar_rows,
+    "divided": _divided_rows,
 }

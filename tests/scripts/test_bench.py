@@ -45,12 +45,17 @@ def assert_is_whole(report: dict[str, Any], parts: tuple[str, ...]) -> None:
         assert report["batch"]["images"] == 4
         assert report["batch"]["ratio"] > 0
         assert report["batch"]["cpu_ratio"] > 0
+    if "avatars" in parts:
+        assert min(row["ratio"] for row in report["avatars"]["by_engine"].values()) > 0
+    if "divided" in parts and report["machine"]["cores"] > 1:
+        assert min(report["divided"]["ratios"].values()) > 0
+        assert report["divided"]["divided"]["small_images"] > 0
     assert to_table(report).count("\n| ") > len(parts)
 
 
 @pytest.mark.slow
 def test_the_parts_without_a_server_are_measured_whole(tmp_path: Path) -> None:
-    parts = ("kernel", "peak", "seams", "batch")
+    parts = ("kernel", "peak", "seams", "batch", "avatars")
     report: dict[str, Any] = measure(tmp_path, parts, QUICK, "cpu", None)
     assert_is_whole(json.loads(json.dumps(report)), parts)
     for figures in report["seams"].values():
