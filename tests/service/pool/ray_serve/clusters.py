@@ -64,8 +64,12 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(data_dir: Path) -> Iterator[Cluster]:
-    """Run a cluster of one node until the block ends; its workers are those of the product."""
+def running_cluster(data_dir: Path, **settings: str) -> Iterator[Cluster]:
+    """Run a cluster of one node until the block ends; its workers are those of the product.
+
+    Args:
+        settings: further variables of the node.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UPSCALED_")}
@@ -79,6 +83,7 @@ def running_cluster(data_dir: Path) -> Iterator[Cluster]:
         "UPSCALED_PRECISION": "exact",
         "UPSCALED_JOBS_PER_WORKER": str(SLOTS),
         "UPSCALED_MAX_QUEUE": str(QUEUE),
+        **settings,
     }
     # A short path: it holds sockets, whose names may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as home:

