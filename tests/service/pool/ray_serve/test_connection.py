@@ -35,7 +35,7 @@ pytestmark = [
 ]
 
 CLIENTS = 8
-RESULTS_KIT = "tests/conformance/test_results.py"
+RESULTS_KIT = "test_results.py"
 
 
 @pytest.fixture(scope="module")
