@@ -349,7 +349,7 @@ def test_the_table_has_a_row_with_a_meaning_for_every_setting() -> None:
     rows = describe_settings(load_settings({"UPSCALED_WORKERS": "3"}))
     assert [row[0] for row in rows] == [PREFIX + name.upper() for name in Settings.model_fields]
     assert all(meaning for *_, meaning in rows)
-    assert ("UPSCALED_WORKERS", "3", "1", "worker processes of each device, which share it") in rows
+    assert ("UPSCALED_WORKERS", "3", "1", "worker processes for each device") in rows
 
 
 def test_the_tables_values_can_be_set_again() -> None:

@@ -59,7 +59,7 @@ class Settings(BaseModel):
     )
     database_password: SecretStr = Field(
         default=SecretStr(""),
-        description="PostgreSQL: the password, as it is, for a URL without one; "
+        description="PostgreSQL: the password, unescaped, for a URL without one; "
         "`UPSCALED_DATABASE_PASSWORD_FILE` names a file that holds it",
     )
     database_timeout_s: int = Field(
@@ -166,16 +166,17 @@ class Settings(BaseModel):
     )
     device: Devices = Field(
         default="auto",
-        description="auto: every GPU, else the CPU; cuda: every GPU; cuda:0,cuda:1: these; mps; "
-        "cpu: a worker for each NUMA node; cpu,cpu: its cores in two parts; cpu:0-15,cpu:16-31: "
-        "these. Each has workers of its own, pinned to cores so listed",
+        description="auto: every GPU, else the CPU; cuda: every GPU; cuda:0,cuda:1: these two; "
+        "mps; cpu: the CPU, by NUMA nodes; cpu,cpu: its cores in two halves; cpu:0-15,cpu:16-31: "
+        "these cores. Each has `UPSCALED_WORKERS` workers of its own; a part of a CPU has them "
+        "pinned to its cores",
     )
     gpu_memory_mb: int = Field(
         default=0,
         ge=0,
         le=1_048_576,
-        description="memory in MiB that one worker takes of its NVIDIA GPU at most, where others "
-        "use the card too; windows are made to fit. 0: no limit",
+        description="most memory in MiB that one worker takes of its NVIDIA GPU, for a GPU that "
+        "other programs use too; windows are chosen to fit. 0: no limit",
     )
     precision: str = Field(
         default="auto",
@@ -194,9 +195,7 @@ class Settings(BaseModel):
         "on the replicas of a Ray cluster, found by `RAY_ADDRESS` or on this machine; needs the "
         "extra `cluster`",
     )
-    workers: int = Field(
-        default=1, ge=1, le=64, description="worker processes of each device, which share it"
-    )
+    workers: int = Field(default=1, ge=1, le=64, description="worker processes for each device")
     jobs_per_worker: int = Field(
         default=0,
         ge=0,
@@ -241,7 +240,7 @@ class Settings(BaseModel):
         ge=0,
         le=36_500,
         description="how many days `upscaled audit` can look back: older entries are deleted; 0: "
-        "none ever is",
+        "they are kept for ever",
     )
     max_input_side_x2: int = Field(
         default=3000, ge=64, le=6000, description="longest input side at scale 2, in pixels"
@@ -277,8 +276,8 @@ class Settings(BaseModel):
         default=3600,
         ge=1,
         le=31_536_000,
-        description="how long a result URL stays valid, and how long a browser keeps what the page "
-        "at `/` has made in a tab",
+        description="how long a result URL stays valid, and how long the page at `/` keeps its "
+        "results in the browser",
     )
     reuse_results: bool = Field(
         default=False,
@@ -321,8 +320,8 @@ class Settings(BaseModel):
         ge=1,
         le=1_000_000,
         description="open connections in all; at most 128 fewer than the process may have "
-        "descriptors, and 32 fewer still beside `UPSCALED_ADMIN_PORT`, which has those. Beyond it "
-        "the one that has been idle longest is closed",
+        "descriptors, and with `UPSCALED_ADMIN_PORT` 32 fewer again, which are kept for "
+        "administration. Beyond it the one that has been idle longest is closed",
     )
     max_connections_per_address: int = Field(
         default=100,

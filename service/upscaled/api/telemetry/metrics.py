@@ -218,10 +218,10 @@ _OF_MODELS: Final = {
 
 
 _OF_EACH_WORKER: Final = {
-    "is_ready": ("worker_up", "1 while the worker is ready, by its device"),
-    "is_out": ("worker_out", "1 while the device is left alone, for it fails again and again"),
-    "in_flight": ("worker_images", "Images at the worker, by its device"),
-    "device_s": ("worker_device_seconds", "Seconds that each worker's device was at work"),
+    "is_ready": ("worker_up", "1 while the worker is ready, else 0"),
+    "is_out": ("worker_out", "1 while the device is not used, because it failed repeatedly"),
+    "in_flight": ("worker_images", "Images in flight at the worker"),
+    "device_s": ("worker_device_seconds", "Seconds that the worker's device computed"),
 }
 
 
