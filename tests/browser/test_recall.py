@@ -1,4 +1,4 @@
-"""What a tab has made outlives its reload, and nothing else: no other key, no other tab, no end."""
+"""Results of a tab survive its reload, but no other key, other tab or end of the tab."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -169,7 +169,7 @@ def test_the_oldest_go_where_a_tab_has_made_too_much(open_page: Open) -> None:
         body = text.replace("200e6", str(int(2.5 * entry_bytes)))
         route.fulfill(response=script, body=body)
 
-    playground.page.route("**/shelf.js", lower)
+    playground.page.route("**/kept.js", lower)
     playground.page.reload()
     for name in ("second.png", "third.png"):
         playground.choose(red_picture(), name)

@@ -62,7 +62,7 @@ async function chooseSample() {
 
 function remove(picture) {
   const next = strip.remove(picture);
-  if (shelf) onShelf(() => shelf.remove(picture.id));
+  if (kept) withKept(() => kept.remove(picture.id));
   if (picture === selected) show(next);
   describeAll();
   if (element("strip").hidden) element("image").focus(); // the strip had the focus
@@ -71,7 +71,7 @@ function remove(picture) {
 function removeAll() {
   queue.cancel([...run]);
   for (const each of [...strip.pictures]) strip.remove(each);
-  if (shelf) onShelf(() => shelf.clear());
+  if (kept) withKept(() => kept.clear());
   show(null);
   describeAll();
   element("image").focus();
@@ -148,7 +148,7 @@ function note(picture) {
 }
 
 function end(picture) {
-  onShelf(() => shelf.put(picture, picture.options.key));
+  withKept(() => kept.put(picture, picture.options.key));
   const others = run.length > 1 ? ` ${describeRun(run)}.` : "";
   setText("status", `${picture.name}: done in ${describeSeconds(picture.result.seconds)}.${others}`);
   if (picture === selected) show(picture);
@@ -268,13 +268,13 @@ async function showResult(picture) {
 
 // --- what outlives a reload ---
 
-let shelf = null;
+let kept = null;
 
 // A browser that stores nothing, or no more, is enough.
-async function onShelf(step) {
+async function withKept(step) {
   try {
-    const { Shelf } = await import("./shelf.js");
-    shelf ??= new Shelf(LIMITS.keptS);
+    const { KeptResults } = await import("./kept.js");
+    kept ??= new KeptResults(LIMITS.keptS);
     return await step();
   } catch (error) {
     if (!(error instanceof DOMException)) throw error;
@@ -285,20 +285,20 @@ async function onShelf(step) {
 async function recall() {
   const databases = await Promise.resolve().then(() => indexedDB.databases()).catch(() => []);
   if (!databases.length) return; // nothing has ever been kept
-  const entries = await onShelf(() => shelf.recall(keyring.key)) ?? [];
+  const entries = await withKept(() => kept.recall(keyring.key)) ?? [];
   if (entries.length) loadRest();
   add(entries.map(Picture.recall));
 }
 
 // Loaded while the first picture is on its way: what comes back can be saved even if the server has gone.
-const loadRest = () => Promise.allSettled(["facts", "saving", "shelf"].map((name) => import(`./${name}.js`)));
+const loadRest = () => Promise.allSettled(["facts", "saving", "kept"].map((name) => import(`./${name}.js`)));
 
 // No result of one key is shown, or kept, under another.
 function followKey() {
   if (keyring.key === owner) return;
   owner = keyring.key;
   queue.cancel([...run]);
-  if (shelf) onShelf(() => shelf.clear());
+  if (kept) withKept(() => kept.clear());
   const others = strip.pictures.filter(({ result, isRecalled }) => result || isRecalled);
   for (const picture of others) {
     if (picture.isRecalled) strip.remove(picture);

@@ -27,7 +27,7 @@ export class Picture {
     Object.assign(this, { file, address, path, url: file ? URL.createObjectURL(file) : "" });
   }
 
-  // One of the tab's before it was reloaded, as shelf.js kept it.
+  // One of the tab's before it was reloaded, as kept.js stored it.
   static recall({ id, path, address, size, source, blob, result }) {
     const picture = new Picture({ file: source, address, path });
     Object.assign(picture, { id, size, isRecalled: true, state: blob ? "done" : "expired" });

@@ -1,4 +1,4 @@
-// The results of this tab, which outlive a reload: what they are in sessionStorage, which ends with the tab;
+// Keeps the results of this tab over a reload: their descriptions in sessionStorage, which ends with the tab, and
 // their files in IndexedDB, which holds more but does not end by itself.
 
 import { makeId } from "./page.js";
@@ -22,7 +22,7 @@ async function openDatabase() {
 
 /* Entries are { id, bytes, path, address, size, result } of a picture, the newest last, with
    { source, blob } in the database for as long as that is. All belong to one API key, `owner`. */
-export class Shelf {
+export class KeptResults {
   #lifetimeMs;
   #database = openDatabase();
   #held = { tab: makeId(), owner: "", entries: [] };
@@ -35,8 +35,8 @@ export class Shelf {
     navigator.locks?.request(nameLock(this.#held.tab), () => new Promise(() => {}));
   }
 
-  /* What is on the shelf for the key, the oldest first: entries with { source, blob }, without them where they
-     have expired. What was there for another key is thrown away. */
+  /* What is kept for the key, the oldest first: entries with { source, blob }, without them where they
+     have expired. What is kept for another key is deleted. */
   async recall(owner) {
     await this.#sweep();
     if (owner !== this.#held.owner) await this.clear();
