@@ -1,8 +1,8 @@
-"""Strengths of denoising: one model with other shares of its partner's weights, as a name.
+"""Name a model at a strength of denoising, which mixes its weights with its partner's.
 
 `realesr-general-x4v3@0.4` is realesr-general-x4v3 with 0.4 of its own weights, which remove noise,
-and 0.6 of those of its partner (`ModelSpec.wdn`), which keeps it (`weights.mix_states`). Each such
-name is a model of its own for all that opens, counts and times models; no file has such a name.
+and 0.6 of those of its partner (`ModelSpec.wdn`), which keeps it (`weights.mix_states`). Code that
+opens, counts and times models treats each such name as a model of its own; no file has one.
 Loads neither torch nor numpy.
 """
 
@@ -22,7 +22,7 @@ _STRENGTH: Final = re.compile(r"([^@]+)@(0\.[0-9]|1\.0)", re.ASCII)
 
 
 def round_strength(strength: float) -> float:
-    """Return the strength that has a name and is nearest, the stronger of two that are as near.
+    """Round a strength to the nearest multiple of 1 / `STEPS`, ties to the stronger.
 
     Args:
         strength: from 0 to 1.
@@ -46,6 +46,6 @@ def name_strength(model: str, strength: float) -> str:
 
 
 def split_strength(name: str) -> tuple[str, float | None]:
-    """Return a model's own name, and the strength in the name; None where there is none."""
+    """Split a name into the model's own name and its strength, None if the name gives none."""
     match = _STRENGTH.fullmatch(name)
     return (name, None) if match is None else (match[1], float(match[2]))

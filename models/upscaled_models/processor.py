@@ -63,9 +63,9 @@ def count_physical_cores() -> int:
 
 
 def pin_to(cores: Collection[int]) -> None:
-    """Keep this process, with the threads and processes that it starts, on some cores.
+    """Pin this process, and the threads and processes that it starts, to some cores.
 
-    None: it stays where it may run. Systems without such a tie (macOS) leave it there too.
+    Does nothing without cores, or on systems without CPU affinity (macOS).
 
     Raises:
         OSError: this process may run on none of them.
@@ -75,9 +75,9 @@ def pin_to(cores: Collection[int]) -> None:
 
 
 def cores_by_node(nodes: Path = _NODES) -> list[set[int]]:
-    """Return the cores this process may run on by NUMA node, each near to memory of its own.
+    """Return the cores this process may run on, grouped by NUMA node.
 
-    All in one set where the system names no nodes; a node without such cores is left out.
+    One group where the system lists no nodes; a node without such cores is left out.
     """
     listed = sorted(nodes.glob("node[0-9]*/cpulist"), key=lambda path: int(path.parent.name[4:]))
     usable = usable_cores()

@@ -1,4 +1,4 @@
-"""Parts `avatars` and `divided`: small pictures in one batch, and beside large ones, divided."""
+"""Measure the parts `avatars` and `divided`: pictures in a batch, and a divided processor."""
 
 import statistics
 import time
@@ -73,9 +73,9 @@ def measure_divided(
 ) -> Figures:
     """Measure a mixed load on one worker on all cores, then on two on halves of them.
 
-    Two clients send large pictures, a third small ones as long as those are under way. Processor
-    seconds are those of the whole service for a large picture: where other programs share the
-    cores, they say what the clock does not.
+    Two clients send large pictures, and a third one small pictures meanwhile. Processor seconds
+    are those of the whole service for each large picture: unlike wall time they hardly depend on
+    other programs on the same cores.
 
     Args:
         serve: runs a service with this `UPSCALED_DEVICE`.

@@ -44,7 +44,7 @@ def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, Harm]:
 
 
 def degrade_to_file(truth: Pixels, scale: int, rng: Generator) -> tuple[bytes, Harm]:
-    """Do the same as `degrade`, and return the file: how coarsely it was compressed shows in it."""
+    """Degrade as `degrade` does, but return the encoded file, which shows its compression."""
     kinds: tuple[tuple[Kind, Harm], ...] = (
         (clean, Harm.NONE),
         (other_kernel, Harm.NONE),

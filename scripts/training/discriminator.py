@@ -1,9 +1,9 @@
-"""The network that learns to distinguish a student's pictures from its teacher's.
+"""Discriminate a student's pictures from its teacher's, by the features of a trained network.
 
-It judges by the first stages of a trained network, which stay as they are (projected GAN, Sauer et
-al., arXiv:2111.01007). One that saw pixels found what no eye sees within a hundred steps, such as
-the 2x2 pixels in which tempering works, and the student answered with checkerboards (0.5 of the
-truth's where 0.3 is usual) and a feature distance of 0.75 where it had been 0.67.
+Its input are the first stages of that network, which are not trained (projected GAN, Sauer et al.,
+arXiv:2111.01007). A discriminator of pixels learnt within a hundred steps to detect invisible
+patterns, such as the 2x2 pixels in which tempering works. The student responded with checkerboards
+(0.5 of the truth's, where 0.3 is usual), and its feature distance rose from 0.67 to 0.75.
 """
 
 import torch
@@ -22,9 +22,9 @@ GAIN = 1.4
 
 
 class Discriminator(nn.Module):
-    """Judge each place of each stage of a picture, beside the same stage of its enlarged source.
+    """Judge each position of each stage of a picture, given the same stage of its enlarged source.
 
-    The source is there so that texture must fit what was there. Every convolution has spectral
+    Given the source, the texture must also fit the content. Every convolution has spectral
     norm 1 (Miyato et al., arXiv:1802.05957).
     """
 
@@ -34,9 +34,9 @@ class Discriminator(nn.Module):
         self.heads = nn.ModuleList(_Head(2 * channels) for channels in CHANNELS)
 
     def stages(self, pictures: Tensor) -> list[Tensor]:
-        """Return what is judged of `[n, 3, h, w]` pictures in 0..1, slightly blurred first.
+        """Return the stages of `[n, 3, h, w]` pictures in 0..1, which are slightly blurred first.
 
-        The blur takes patterns of two pixels out, which alone would decide otherwise.
+        The blur removes patterns of two pixels, which would decide the judgement by themselves.
         """
         taps = torch.tensor([0.25, 0.5, 0.25]).expand(3, 1, 1, 3)
         smooth = F.conv2d(F.conv2d(pictures, taps, groups=3), taps.transpose(2, 3), groups=3)

@@ -102,7 +102,7 @@ def save(run: DistilRun, folder: Path) -> None:
 
 
 def resume(run: DistilRun, folder: Path) -> None:
-    """Put a fresh run where the folder's checkpoint left it; nothing where there is none."""
+    """Restore a fresh run from the folder's checkpoint, if there is one."""
     path = folder / FILE_NAME
     if not path.exists():
         return
@@ -152,8 +152,8 @@ def take_step(
 ) -> dict[str, float]:
     """Do one step of the student and of the discriminator, and return the figures to log.
 
-    The student's losses end at its output: their gradients there are added up, the
-    discriminator's at a fixed share of the others' size, before the one way back through it.
+    The gradients of all losses are added up at the student's output, the discriminator's scaled to
+    a fixed share of the others' norm, so that one backward pass goes through the student.
     """
     recipe = run.recipe
     rng = np.random.default_rng([recipe.seed, run.step])
@@ -219,7 +219,7 @@ def _loss_of(
 def _train_discriminator(
     run: DistilRun, made: list[Tensor], wanted: list[Tensor], source: list[Tensor]
 ) -> float:
-    """Do one step of the discriminator; returns its hinge loss: 2 is blind, 0 sees everything."""
+    """Do one step of the discriminator, and return its hinge loss: 2 by chance, 0 if perfect."""
     of_made, of_wanted = run.discriminator(made, source), run.discriminator(wanted, source)
     losses = [
         F.relu(1 + fake).mean() + F.relu(1 - real).mean()

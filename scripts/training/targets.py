@@ -1,4 +1,4 @@
-"""What a student learns from: small pictures, and what the teacher made of them."""
+"""Read and draw the training targets of a student: small pictures with the teacher's results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Targets:
-    """The teacher's pictures, and drawn pages, whose target is their truth."""
+    """The teacher's results for photos, and drawn pages, whose target is the original."""
 
     photos: tuple[Target, ...]
     pages: tuple[Pixels, ...]

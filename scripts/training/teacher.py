@@ -1,4 +1,4 @@
-"""Make a student's targets: small pictures, and what the teacher makes of them.
+"""Make the training targets of a student: small pictures, and the teacher's results for them.
 
 The teacher is Real-ESRGAN's x4plus in 8 bits, tempered by the faithful model as the service does
 it: nearer to the truth than x4plus by more than a decibel, without its broken eyes and letters, and

@@ -1,7 +1,8 @@
-"""Count the NVIDIA GPUs that torch can use: `python -m upscaled_models.backends.gpus` prints it.
+"""Count the NVIDIA GPUs that torch can use, and limit how much memory this process takes of one.
 
-A front end loads no torch, and starts this program to know how many workers it wants. Loading torch
-takes seconds, so it does that only where there is an NVIDIA driver.
+`python -m upscaled_models.backends.gpus` prints the number: a front end loads no torch, and runs
+this program to know how many workers it needs. As loading torch takes seconds, it does so only
+where there is an NVIDIA driver.
 """
 
 import sys
@@ -15,7 +16,7 @@ def count_gpus() -> int:
 
 
 def find_gpu_memory(device: str) -> int:
-    """Return the bytes of memory that a GPU has in all.
+    """Return the total memory of a GPU in bytes.
 
     Args:
         device: "cuda", which is the first one, or "cuda:N".
@@ -26,7 +27,7 @@ def find_gpu_memory(device: str) -> int:
 
 
 def limit_gpu_memory(device: str, limit_bytes: int) -> None:
-    """Limit what this process takes of a GPU's memory; beyond it torch raises its memory error.
+    """Limit the GPU memory of this process; beyond the limit torch raises its out-of-memory error.
 
     The CUDA context itself, some hundred megabytes, is not counted.
 

@@ -1,8 +1,8 @@
-"""Agree with the other front ends of the database on what `auto` chooses by.
+"""Adopt the thresholds of `auto` that all front ends of a database share, and detect differences.
 
-Needed where pictures of one client may be made on several machines: with PostgreSQL, and on a
-cluster. Until it is settled, and where this front end's workers have other models or settings,
-readiness says no; the reason names both sides.
+Needed where several machines may upscale the pictures of one client: with PostgreSQL, and on a
+cluster. A front end is not ready until it has adopted them, nor while its workers have other
+models or settings than the stored ones; the reason gives both.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ _log: Final = logging.getLogger(__name__)
 
 
 class AutoChoiceAgreement:
-    """The agreement of one front end with the others.
+    """Keeps one front end to the stored thresholds of `auto`, and reports why it cannot.
 
     Attributes:
-        trouble: why its pictures could differ from the others', for an operator; empty where they
-            cannot.
+        trouble: why its results could differ from other front ends', for an operator; empty if
+            they cannot.
     """
 
     def __init__(self, executor: Executor, state: State, *, is_needed: bool) -> None:
@@ -40,12 +40,12 @@ class AutoChoiceAgreement:
         self._adopted: AutoChoice | None = None
 
     async def run_forever(self) -> None:
-        """Settle it once a worker is ready, and look for changes until cancelled."""
+        """Adopt the thresholds once a worker is ready, and each change of them, until cancelled."""
         while self._is_needed:
             try:
                 await self.check()
             except (ChildUnusable, SQLAlchemyError, StateError) as error:
-                # Readiness says so already: no worker is ready, or the state does not work.
+                # Readiness reports it already: no worker is ready, or the database does not work.
                 _log.debug("auto is not settled: %s", error)
             await asyncio.sleep(CHECKED_EVERY_S)
 
@@ -72,7 +72,7 @@ class AutoChoiceAgreement:
         self._executor.share_choice(stored.ladders)
         self._adopted, self.trouble = stored, ""
         rungs = {f"x{scale}": _describe(stored, scale) for scale in sorted(stored.ladders)}
-        _log.info("auto chooses by the database", extra=event("auto_settled", **rungs))
+        _log.info("auto uses the thresholds in the database", extra=event("auto_settled", **rungs))
 
     def _note_difference(self, own: AutoChoice, stored: AutoChoice) -> None:
         scale = next(

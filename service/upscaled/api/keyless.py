@@ -34,7 +34,7 @@ def refuse_foreign_page(headers: Mapping[str, str], address: str, settings: Sett
     if not _is_own_origin(origin, host, settings.public_base_url):
         raise InvalidAuthToken(
             _REFUSED,
-            detail="the Origin is another than the Host, see UPSCALED_PUBLIC_BASE_URL"
+            detail="the Origin differs from the Host, see UPSCALED_PUBLIC_BASE_URL"
             " and UPSCALED_CORS_ORIGINS",
         )
 

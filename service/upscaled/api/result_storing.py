@@ -10,9 +10,9 @@ from upscaled.upscale.result import Result
 
 
 def order_storing(work: UpscaleRequest, results: Results, settings: Settings) -> UpscaleRequest:
-    """Return the request with the order to store its result in the bucket; as it is without one.
+    """Return the request with an order to store its result in the bucket, if there is a bucket.
 
-    What makes the result may leave it undone, and answer with the bytes.
+    A replica that cannot carry the order out returns the bytes instead.
     """
     reserved = results.reserve(work.output.media_type)
     if reserved is None:
@@ -21,9 +21,9 @@ def order_storing(work: UpscaleRequest, results: Results, settings: Settings) ->
 
 
 async def store_result(result: Result, results: Results) -> str:
-    """Return the name of a stored result, which is stored now where no replica has done it.
+    """Store a result unless a replica has done so, and return its name.
 
-    Cancelled meanwhile, it deletes it again.
+    If it is cancelled while storing, it deletes the result again.
 
     Raises:
         InternalError: it could not be stored.

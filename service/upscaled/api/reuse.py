@@ -44,10 +44,10 @@ class Reuse:
     fingerprint: str
 
     async def find(self, share: Share) -> Result | None:
-        """Return the stored result of the same request; None where there is none any more.
+        """Return the stored result of the same request; None if it is no longer stored.
 
-        One that is larger than the memory for all bodies is computed again: a result that a worker
-        sends does not count there.
+        None also for a result larger than the memory for all bodies: it is computed again, since
+        results that workers send do not count towards that memory.
 
         Args:
             share: of the memory for bodies, which the result's bytes are taken from.

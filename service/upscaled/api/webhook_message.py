@@ -1,4 +1,4 @@
-"""Build and sign a webhook by Standard Webhooks, judge its receiver's answer, and try one out."""
+"""Build and sign a webhook by Standard Webhooks, judge the receiver's answer, and send a test."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""Store results in a bucket under names that others have chosen."""
+"""Store results in a bucket under names that a front end has reserved."""
 
 import secrets
 from datetime import timedelta
@@ -29,8 +29,8 @@ class ResultUploads:
     async def create(self, name: str, data: bytes, media_type: str) -> int:
         """Store a result by one conditional request, and return the length of what is stored.
 
-        An object that is there already was created by an earlier attempt at the same image, whose
-        answer was lost: it is the result.
+        If the object exists already, an earlier attempt at the same image created it and its
+        answer was lost: that object is the result.
 
         Raises:
             InternalError: it could not be stored.

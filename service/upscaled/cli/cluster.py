@@ -106,25 +106,27 @@ def manifest(
 def thresholds(
     is_reset: Annotated[
         bool,
-        typer.Option("--reset", help="Delete them: the next front end that starts writes its own."),
+        typer.Option(
+            "--reset", help="Delete the thresholds: the next front end that starts stores its own."
+        ),
     ] = False,
 ) -> None:
-    """Print up to which size `auto` gives images to which model, on all machines of a database.
+    """Print which model `auto` uses up to which size, on all machines of a database.
 
-    The first front end of a PostgreSQL or of a cluster writes them, and all others adopt them.
+    The first front end of a PostgreSQL or of a cluster stores that, and all others adopt it.
     """
     with opened_state() as state:
         stored = state.auto_choice.read()
         if is_reset:
             state.auto_choice.reset()
     if stored is None:
-        typer.echo("none are stored: the next front end that starts writes its own")
+        typer.echo("none are stored: the next front end that starts stores its own")
         return
     for scale, ladder in sorted(stored.ladders.items()):
         typer.echo(f"x{scale}: {'; '.join(rung.describe() for rung in ladder)}")
-        typer.echo(f"    of {stored.plans.get(scale, '')}")
+        typer.echo(f"    models and settings: {stored.plans.get(scale, '')}")
     if is_reset:
-        typer.echo("deleted: the next front end that starts writes its own")
+        typer.echo("deleted: the next front end that starts stores its own")
 
 
 def _require_ray() -> None:

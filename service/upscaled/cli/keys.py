@@ -127,7 +127,7 @@ def change_key(
     burst: Annotated[str, typer.Option(metavar="B", help='Requests at once, or "settings".')] = "",
     expires: Annotated[
         str,
-        typer.Option(metavar="DATE", help='When it ends, in UTC, as at its making, or "never".'),
+        typer.Option(metavar="DATE", help='When it ends, in UTC: 2027-01-31, or "never".'),
     ] = "",
     scopes: Annotated[
         str, typer.Option(metavar="A,B", help=f'{", ".join(SCOPES)}; or "all".')
@@ -238,11 +238,13 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
 
 
 def _parse(option: str, text: str, word: str, parse: Callable[[str], T]) -> T | None:
-    """Return the value of an option; None for the word by which a key's own value is given up."""
+    """Return the value of an option; None for the word that removes the key's own value."""
     try:
         return None if text == word else parse(text)
     except ValueError:
-        raise fail(f'{option}: {text!r} is no value; see --help, or write "{word}"', 2) from None
+        raise fail(
+            f'{option}: {text!r} is not a valid value; see --help, or write "{word}"', 2
+        ) from None
 
 
 def _parse_end(text: str) -> int:

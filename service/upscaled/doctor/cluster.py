@@ -185,7 +185,7 @@ def _check_replicas(report: ClusterReport) -> list[Finding]:
 
 
 def _check_results(report: ClusterReport) -> list[Finding]:
-    """Say whether replicas store results themselves; where none names a bucket, nothing."""
+    """Check whether replicas store results themselves; no finding if none names a bucket."""
     urls = {replica.results_url for replica in report.replicas}
     if not any(urls):
         return []
@@ -194,7 +194,7 @@ def _check_results(report: ClusterReport) -> list[Finding]:
         return [warning("results", "replicas name different buckets", advice)]
     for replica in report.replicas:
         if replica.results_trouble:
-            found = f"a replica leaves them to the front ends: {replica.results_trouble}"
+            found = f"a replica returns them to the front ends: {replica.results_trouble}"
             advice = "the bucket's credentials (AWS_ACCESS_KEY_ID ...) in each node's environment"
             return [warning("results", found, advice)]
     return [ok("results", "replicas store them in the bucket themselves")]

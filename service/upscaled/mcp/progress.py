@@ -1,7 +1,7 @@
-"""Pass the progress of an upscale on to the client that waits for it, as notifications.
+"""Notify the MCP client that waits for an upscale of its progress.
 
-A client that sends a progress token with its call gets how many tiles are done. The service streams
-that for a request with an id of its own (`GET /v1/progress/{id}`).
+A client that sends a progress token with its call is notified of how many tiles are done. The
+service streams that by the id of the request (`GET /v1/progress/{id}`).
 """
 
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from upscaled.mcp.service_client import ServiceClient
 
 
 class Listener(Protocol):
-    """What takes progress: the SDK's `Context`, which drops it where no client asked for it."""
+    """Receiver of progress: the SDK's `Context`, which drops it unless the client asked for it."""
 
     async def report_progress(
         self, progress: float, total: float | None = None, message: str | None = None
@@ -27,7 +27,7 @@ class Listener(Protocol):
 async def reporting(service: ServiceClient, listener: Listener) -> AsyncIterator[str]:
     """Report the progress of one upscale, which the block awaits.
 
-    Progress is an addition: where it cannot be had, none is reported.
+    Where the service gives no progress, none is reported, and the upscale goes on.
 
     Yields:
         The id to send the upscale with.

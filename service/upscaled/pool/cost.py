@@ -140,7 +140,7 @@ class CostModel:
         self._at_start.update(ready.seconds_per_px)
 
     def share(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
-        """Adopt the ladders of all machines, in place of those of this one's workers."""
+        """Adopt the ladders that all machines share, instead of those of this machine's workers."""
         self.ladders = dict(ladders)
         self._is_shared = True
 

@@ -1,4 +1,4 @@
-"""Find the devices of this machine, and give each its workers and each worker its cores.
+"""Find the devices of this machine, and plan the workers of each and the cores of each worker.
 
 settings.device          resolve_devices    plan_workers: the settings of each worker
 "auto"                   "cuda:0,cuda:1"    "cuda:0" | "cuda:1"
@@ -23,11 +23,11 @@ from upscaled.process.child import scrub_environment
 from upscaled_models.processor import cores_by_node, divide_cores, usable_cores
 
 NVIDIA_DRIVERS: Final = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
-"""One of them is there where an NVIDIA GPU may be: on Linux, and in Windows' subsystem for it."""
+"""Files of which one exists where there may be an NVIDIA GPU: on Linux, and in WSL."""
 
 _COUNT_COMMAND: Final = (sys.executable, "-m", "upscaled_models.backends.gpus")
 _COUNT_S: Final = 120.0
-"""Longest for loading torch from a slow disk, and waking up every GPU of a machine."""
+"""Longest time to load torch from a slow disk and to initialise every GPU of a machine."""
 
 _GPU_VARIABLES: Final = ("CUDA_", "NVIDIA_", "TORCH", "PYTORCH_")
 
@@ -35,9 +35,9 @@ _log = logging.getLogger(__name__)
 
 
 def count_gpus() -> int:
-    """Return how many NVIDIA GPUs workers could use; 0, with a warning, where it cannot be found.
+    """Return how many NVIDIA GPUs workers could use; 0, with a warning, if they cannot be counted.
 
-    The answer comes from a process of its own: the front end loads no torch.
+    A child process counts them, since the front end loads no torch.
     """
     if not any(driver.exists() for driver in NVIDIA_DRIVERS):
         return 0
@@ -58,9 +58,9 @@ def count_gpus() -> int:
 
 
 def resolve_devices(settings: Settings, count: Callable[[], int] = count_gpus) -> Settings:
-    """Return the settings with a device named for each that is to have workers of its own.
+    """Return the settings with every device listed that is to have workers of its own.
 
-    One that is alone keeps its name, and its worker finds it: the settings are then unchanged.
+    Where there is only one device the settings are unchanged, and its worker finds it.
 
     Args:
         count: counts the NVIDIA GPUs that workers could use.
@@ -97,9 +97,9 @@ def _with_devices(settings: Settings, devices: Sequence[str]) -> Settings:
 
 
 def plan_workers(settings: Settings) -> list[Settings]:
-    """Return the settings of each worker: its one device, and how many share its cores.
+    """Return the settings of each worker: its one device, and how many workers share its cores.
 
-    Workers of listed cores share them with those of the same list alone, all others the machine.
+    Workers with a list of cores share those; all other workers share all cores of the machine.
     """
     return [
         settings.model_copy(
@@ -114,10 +114,10 @@ def plan_workers(settings: Settings) -> list[Settings]:
 
 
 def share_canvas_px(settings: Settings) -> int:
-    """Return the pixels of results that one worker's large images may have together.
+    """Return the limit on the result pixels of all large images in flight at one worker.
 
-    Workers that divide one processor divide its memory too. A result that is alone at its worker
-    may be larger.
+    Workers on parts of one processor share its memory, so the limit is divided among them. A
+    single image may exceed it while it is the only one at its worker.
     """
     parts = sum(bool(cores_of(device)) for device in settings.devices)
     return MAX_CANVAS_PX // max(1, parts)

@@ -23,11 +23,11 @@ where the image is begun anew. It must neither block nor raise."""
 
 @dataclass(frozen=True, slots=True)
 class StoreOrder:
-    """Order to store a result where it is made, so that its bytes need not come back.
+    """Order to store a result on the machine that makes it, so that its bytes need not come back.
 
-    url, endpoint: the place of results and the bucket's server, as `BucketResults` has them.
-    file_name: a new name, the same when the image is sent again; only this request knows it.
-    within_s: after so long the result is not stored under it: its lifetime has begun.
+    url, endpoint: of the bucket and its server, as `BucketResults` has them. file_name: a new name,
+    which only this request knows; it stays the same when the image is sent again. within_s: seconds
+    after the image's arrival in which the result may be stored; then its lifetime begins.
     """
 
     url: str
@@ -45,9 +45,9 @@ class UpscaleRequest:
     advances; it does not cross to a worker. key_id: the API key that sent it; the queue and the
     workers are shared fairly between keys. model: the one that the client names, with its
     strength of denoising (`upscaled_models.denoise`); "" for the worker's own choice. source_bytes:
-    the length of its file; 0: not known. ladder: what that choice is made from, best first, where
-    all machines share it; empty: the worker's own. store: a replica that can stores the result
-    itself; it never crosses to a worker.
+    the length of its file; 0: not known. ladder: the rungs of that choice, best first, if
+    all machines share them; empty: the worker's own. store: where a replica stores the result if
+    it can; it is not sent to a worker.
     """
 
     request_id: str
@@ -116,14 +116,14 @@ class Executor(Protocol):
         """Predict how long an image will take, and which model will make it."""
 
     async def own_choice(self) -> AutoChoice:
-        """Wait until a worker is ready, and return what `auto` would choose by on its machine.
+        """Wait until a worker is ready, and return the ladders of `auto` that its machine measured.
 
         Raises:
             ChildUnusable: no worker can start.
         """
 
     def share_choice(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
-        """Have every worker choose by these ladders from now on, whatever its machine's speed."""
+        """Let `auto` choose by these ladders from now on, instead of those of the workers."""
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image.

@@ -59,7 +59,7 @@ class WorkerReady(_Message):
 
     models: the best model of each scale. labels: what runs it and in which precision, as "torch
     float32". ladders: which models `auto` chooses from and for which images, best first. plans: the
-    models and settings that these follow from, whatever the machine.
+    models and settings that the ladders follow from, the same on machines of any speed.
     seconds_per_px: by model name, the device seconds that the worker measured for one input pixel
     of a large image. slots: how many jobs it takes at once.
     """
@@ -75,7 +75,7 @@ class WorkerReady(_Message):
 
     @property
     def choice(self) -> AutoChoice:
-        """Return what `auto` chooses by on the worker's machine."""
+        """Return the ladders and plans of `auto` on the worker's machine."""
         ladders = {scale: tuple(ladder) for scale, ladder in self.ladders.items()}
         return AutoChoice(plans=self.plans, ladders=ladders)
 

@@ -10,18 +10,17 @@ from typing import Final
 from upscaled_models.denoise import MAX_STRENGTHS, split_strength
 
 _FIRST_S: Final = 2.0
-"""The guess before the first: two cores read and start what was chosen before in 0.5 s, and check
-in 4 s what a strength is to run in that is new on the machine."""
+"""The estimate before the first opening. On two cores an opening took 0.5 s, and 4 s for a strength
+that was new on the machine, whose precision is checked first."""
 
 _NEWEST_WEIGHT: Final = 0.3
 """The weight of the newest opening in the moving average."""
 
 
 class Openings:
-    """The strengths of denoising that workers have in memory, and what opening one takes.
+    """Strengths of denoising that workers have in memory, and the mean time to open one.
 
-    It supposes one memory for all workers: where there are several, an estimate may lack one
-    opening for each.
+    Treats all workers as one: with several, an estimate may miss an opening at each of the others.
     """
 
     def __init__(self) -> None:
@@ -29,7 +28,7 @@ class Openings:
         self._mean_s = _FIRST_S
 
     def note(self, model: str, opening_s: float) -> None:
-        """Note an image that a worker has made.
+        """Record an image that a worker has upscaled.
 
         Args:
             model: the one that made it.

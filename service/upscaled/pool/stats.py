@@ -69,11 +69,11 @@ class EngineInUse(NamedTuple):
 
 
 class WorkerState(NamedTuple):
-    """State of one worker, or of the place of one that has died.
+    """State of one worker, and of its successors after it dies.
 
     device: as the worker names it once it is ready, before that as the settings do. is_out: its
-    device fails again and again, and is left alone for a while. in_flight: images that it has.
-    device_s: seconds that the device was at work, for all workers that had this place.
+    device failed repeatedly, and is not used for a while. in_flight: images that it has.
+    device_s: seconds that the device computed, for this worker and its predecessors.
     """
 
     number: int

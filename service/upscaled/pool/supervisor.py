@@ -41,8 +41,8 @@ class Supervisor:
     worker: the one that is ready. restarts: workers that died by themselves and were replaced.
     failed_starts: starts after which no worker was ready. last_error: why the last start failed;
     empty once one succeeded. is_unusable: the worker itself reported that error, and will report it
-    again. device: the one of the settings. is_out: the device fails again and again while others
-    work, and is left alone for `Limits.out_s`.
+    again. device: the one of the settings. is_out: the device failed repeatedly while others
+    work, and is not used for `Limits.out_s`.
     """
 
     def __init__(
@@ -97,21 +97,21 @@ class Supervisor:
             await self._wait_before_start()
 
     def recall(self) -> None:
-        """Start a worker soon, though its device is out: no other device is left."""
+        """Start a worker at once although its device is out, because no other device is left."""
         self._recalled.set()
 
     async def _wait_before_start(self) -> None:
-        """Wait for the backoff; take a device that fails again and again out meanwhile.
+        """Wait for the backoff, and longer for a device that fails repeatedly while others work.
 
-        Images that such a device breaks are upscaled by the others, so it costs no more than a
-        retry each time that it is tried again.
+        The other devices upscale the images that such a device failed, so each further attempt to
+        use it costs them one retry at most.
         """
         await asyncio.sleep(self._limits.restart_after_s(self._failures))
         is_failing = max(self._failures, self._deaths) >= HOPELESS_STARTS
         if not is_failing or not self._pool.may_do_without(self):
             return
         fields = event("device_out", worker=self.number, device=self.device)
-        text = "%s fails again and again: worker %d is left out, and tried again in %.0f s"
+        text = "%s failed repeatedly: worker %d is not used, and is started again in %.0f s"
         _log.error(text, self.device, self.number, self._limits.out_s, extra=fields)
         self.is_out = True
         self._recalled.clear()

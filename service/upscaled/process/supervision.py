@@ -26,7 +26,7 @@ class Limits:
     backoff_s, max_backoff_s: the wait after the first failed start; it doubles with each further
         one in a row, up to the maximum.
     steady_s: a process that lived so long was no failed start, even if it did no work.
-    out_s: how long one that fails again and again is left out, where others do its work.
+    out_s: how long a child that fails repeatedly is not started, while others do its work.
     """
 
     work_s: float

@@ -116,10 +116,10 @@ class AuditLog:
         return tuple(reversed(entries))
 
     def remove_old(self) -> int:
-        """Remove entries older than they are kept, and return how many; a part at a time.
+        """Remove entries older than the retention time in batches, and return how many.
 
-        The first one shows whether there are any, for entries are written in the order of time. Of
-        a clock that was set back, a later entry goes once all before it are old.
+        Entries are in order of time, so the first one shows whether any is due. If the clock was
+        set back, an old entry is removed only once all entries before it are old too.
         """
         row, before_s, removed = AUDIT_ENTRIES.c, self._clock() - self._keep_s, 0
         first = sa.select(row.at_s).order_by(row.id).limit(1)

@@ -1,11 +1,12 @@
-"""What `auto` chooses by, once for all front ends of a database.
+"""Store the thresholds by which `auto` chooses models, once for all front ends of a database.
 
-    auto_choice         the choice that holds
-    holders.auto_plans  the plans that a front end works by, beside its lease
+    auto_choice         the choice in force: thresholds, and the models and settings behind them
+    holders.auto_plans  the models and settings that a front end uses, beside its lease
 
-The first front end writes what its workers measured, and the others adopt it, so that unlike
-machines make the same picture by the same model. One whose models or settings differ must not
-answer, unless no living front end works by what is stored: then it is the first one again.
+The first front end stores what its workers measured, and the others adopt it, so that machines of
+different speed use the same model for the same picture. A front end whose models or settings
+differ must not answer requests, unless no living front end uses the stored ones: then it replaces
+them, as the first one would.
 """
 
 import json
@@ -26,7 +27,7 @@ _LADDERS: Final[TypeAdapter[dict[int, tuple[Rung, ...]]]] = TypeAdapter(dict[int
 
 
 class SharedAutoChoice:
-    """The choice of one database, for any thread and any front end."""
+    """The stored choice of one database; every method may be called from any thread."""
 
     def __init__(self, database: Database, holder: Holder) -> None:
         self._database = database
@@ -42,10 +43,10 @@ class SharedAutoChoice:
             return _read(connection)
 
     def settle(self, own: AutoChoice) -> AutoChoice:
-        """Return the choice that holds: the stored one, else this front end's own, stored now.
+        """Return the stored choice; if there is none, store this front end's own and return that.
 
-        A stored choice of other plans is replaced where no other living front end works by it.
-        From then on this front end counts as one that works by its plans.
+        A stored choice of other plans is replaced if no other living front end uses it. From then
+        on this front end counts as one that uses its plans.
 
         Raises:
             DatabaseFailed, FolderUnusable: the database does not work.
@@ -64,7 +65,7 @@ class SharedAutoChoice:
             return stored
 
     def confirm(self, own: AutoChoice) -> AutoChoice | None:
-        """Return the stored choice as `read`, and go on to count as one that works by its plans.
+        """Return the stored choice as `read` does, and still count as a user of these plans.
 
         Raises:
             DatabaseFailed, FolderUnusable: the database does not work.
@@ -89,12 +90,12 @@ class SharedAutoChoice:
             return bool(connection.execute(sa.delete(AUTO_CHOICE)).rowcount)
 
     def _lock(self, connection: Connection) -> None:
-        """Let one front end after the other decide, also while there is no row to be locked."""
+        """Lock the table, so that front ends decide one after the other, even without a row."""
         if self._database.is_server:
             connection.execute(sa.text("LOCK TABLE auto_choice IN SHARE ROW EXCLUSIVE MODE"))
 
     def _is_used(self, connection: Connection, stored: AutoChoice, holder_id: str) -> bool:
-        """Return whether another front end works by the stored plans; on SQLite there is none."""
+        """Return whether another front end uses the stored plans; on SQLite there is none."""
         if not self._database.is_server:
             return False
         users = sa.select(sa.func.count()).where(
@@ -115,7 +116,7 @@ def _read(connection: Connection) -> AutoChoice | None:
 
 
 def _mark(connection: Connection, holder_id: str, own: AutoChoice) -> None:
-    """Note beside its lease what a front end works by, where that is not noted yet."""
+    """Note the plans that a front end uses beside its lease, unless they stand there already."""
     plans = _dump_plans(own)
     is_new = sa.or_(HOLDERS.c.auto_plans.is_(None), HOLDERS.c.auto_plans != plans)
     mark = sa.update(HOLDERS).where(HOLDERS.c.id == holder_id, is_new)

@@ -72,9 +72,10 @@ class BucketResults:
         self._quick = connect(url, endpoint, timedelta(seconds=ANSWER_WITHIN_S))
 
     def reserve(self, media_type: str) -> ReservedName:
-        """Return a new name, under which a replica may put a result into the bucket.
+        """Return a new name, under which a replica may store a result in the bucket.
 
-        It is of a moment to come: what is made until then lives no shorter than others.
+        The name holds a time shortly ahead, so that a result stored until then is kept no shorter
+        than others.
         """
         ahead_s = min(_LONGEST_AHEAD_S, _AHEAD_SHARE * self.ttl_s)
         return ReservedName(make_name(self.clock.now_s() + ahead_s, media_type), ahead_s / 2)

@@ -1,4 +1,4 @@
-"""Admission of jobs in a caller's transaction: the room of a key, its request's name, the row."""
+"""Admit a job in a caller's transaction: check its key's limit and `Idempotency-Key`, add a row."""
 
 import json
 from typing import Final
@@ -17,8 +17,8 @@ RETRY_AFTER_S: Final = 10
 before it runs."""
 
 
-def check_room(connection: Connection, key_id: int, max_unfinished: int) -> None:
-    """Raise RateLimitExceeded where a key has so many jobs that have not ended."""
+def check_job_limit(connection: Connection, key_id: int, max_unfinished: int) -> None:
+    """Raise RateLimitExceeded if a key has `max_unfinished` or more jobs that have not ended."""
     if count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
         detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
         raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)
@@ -27,9 +27,10 @@ def check_room(connection: Connection, key_id: int, max_unfinished: int) -> None
 def find_first(
     connection: Connection, request_key: RequestKey | None, job_id: str
 ) -> StoredJob | None:
-    """Return the job of an earlier request under a key; None where it becomes that of `job_id`.
+    """Return the job that an earlier request with the same `Idempotency-Key` made.
 
-    A job that failed, or whose lifetime is over, is none.
+    None if there was no such request, or its job failed or is no longer kept: the key then stands
+    for `job_id`.
 
     Raises:
         InvalidParameter, RequestInProgress: as of `IdempotencyKeys.reserve`.

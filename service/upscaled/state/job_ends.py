@@ -1,4 +1,4 @@
-"""Ends of jobs in a caller's transaction: the row, its webhook, its hold and its usage row."""
+"""End a job in a caller's transaction: update its row, queue its webhook, settle hold and usage."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -59,11 +59,11 @@ def settle_unpaid(
     *,
     at_s: int,
 ) -> None:
-    """Release the hold of a job that ended without a result, and note its usage.
+    """Release the credit held for a job that ended without a result, and record its usage.
 
     Args:
         status: see `UsageRow`.
-        at_s: the time of both, in seconds since 1970.
+        at_s: the time of both entries, in seconds since 1970.
     """
     if job.is_metered:
         ledger.release(connection, Hold(job.key_id, job.id), at_s=at_s)
@@ -71,14 +71,14 @@ def settle_unpaid(
 
 
 def end_revoked(connection: Connection, *, at_s: int) -> Sequence[StoredJob]:
-    """Cancel jobs that wait under a revoked key; return those that were."""
+    """Cancel the waiting jobs of revoked keys, and return them."""
     revoked = sa.select(API_KEYS.c.id).where(API_KEYS.c.revoked_at_s.is_not(None))
     waiting = sa.and_(is_unfinished(JOBS), JOBS.c.state == "queued", JOBS.c.key_id.in_(revoked))
     return _end_all(connection, waiting, "cancelled", at_s=at_s)
 
 
 def end_left(connection: Connection, *, max_attempts: int, at_s: int) -> Sequence[StoredJob]:
-    """Fail jobs whose last allowed attempt was left; return those that were."""
+    """Fail the jobs whose last allowed attempt was abandoned by its process, and return them."""
     error = InternalError()
     left = sa.and_(is_left(connection), JOBS.c.attempts >= max_attempts)
     codes = {"error_code": error.error_code, "error_text": error.public_text}
@@ -93,7 +93,7 @@ def _end_all(
     at_s: int,
     **values: object,
 ) -> Sequence[StoredJob]:
-    """End jobs that meet a condition and are no process's; return them as they are then."""
+    """End the jobs that meet a condition and that no process runs; return them as they are then."""
     query = select_jobs().where(unwanted).order_by(JOBS.c.id).limit(ENDED_AT_ONCE)
     ended = []
     for row in connection.execute(lock_rows(connection, query)).all():

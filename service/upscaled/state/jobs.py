@@ -22,7 +22,7 @@ from upscaled.state import ledger
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.idempotency import RequestKey, is_known
-from upscaled.state.job_admission import check_room, find_first, insert_job
+from upscaled.state.job_admission import check_job_limit, find_first, insert_job
 from upscaled.state.job_ends import end_job, end_left, end_revoked, settle_unpaid
 from upscaled.state.job_rows import (
     UNFINISHED_STATES,
@@ -92,14 +92,14 @@ class Jobs:
             first = find_first(connection, request_key, job_id)
             if first is not None:
                 return JobChange(first, is_changed=False)
-            check_room(connection, key_id, max_unfinished)
+            check_job_limit(connection, key_id, max_unfinished)
             if is_metered:
                 hold = Hold(key_id, job_id)
                 ledger.insert_hold(connection, hold, ledger.JOB_HOLDER, at_s=self._now_s())
             insert_job(connection, job_id, key_id, order, is_metered=is_metered)
             return JobChange(read_job(connection, job_id), is_changed=True)
 
-    def check_room(
+    def check_job_limit(
         self,
         key_id: int,
         *,
@@ -110,7 +110,7 @@ class Jobs:
         """Check whether a job could be submitted now, before its source is stored.
 
         Args:
-            request_key: one that is known needs no room, as its job is there; `submit` decides.
+            request_key: one that is known passes, as its job exists already; `submit` decides.
 
         Raises:
             RateLimitExceeded, InsufficientApiCredits: as of `submit`.
@@ -118,7 +118,7 @@ class Jobs:
         with self._database.read() as connection:
             if request_key is not None and is_known(connection, request_key):
                 return
-            check_room(connection, key_id, max_unfinished)
+            check_job_limit(connection, key_id, max_unfinished)
             if is_metered and ledger.read_balance(connection, key_id) < ledger.IMAGE_PRICE:
                 raise InsufficientApiCredits(detail=f"key {key_id}")
 

@@ -1,4 +1,4 @@
-"""Rows of the table of API keys: what they hold as values, and which values they may be given."""
+"""Read the rows of API keys, and check the values that a key may be given."""
 
 import re
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class ListedKey:
 
 
 class KeyChanges(TypedDict, total=False):
-    """What to change of a key; what is left out stays as it is. Values are as of `Keys.create`."""
+    """Changes of a key, with values as of `Keys.create`; fields left out stay as they are."""
 
     name: str
     rate_per_s: float | None
@@ -69,7 +69,7 @@ class KeyChanges(TypedDict, total=False):
 
 
 def check_expiry(expires_at_s: int | None, now_s: float) -> None:
-    """Raise InvalidExpiry for an end that is over, or after the year 9999, which has no text."""
+    """Raise InvalidExpiry for an end in the past, or after 9999, the last year of `datetime`."""
     if expires_at_s is None:
         return
     if expires_at_s <= now_s:
@@ -92,9 +92,9 @@ def check_changes(changes: KeyChanges, now_s: float) -> None:
 
 
 def describe_changes(changes: KeyChanges) -> dict[str, Detail]:
-    """Return what an entry of the audit log says of a change, but for the name.
+    """Return the details of a change for the audit log, without the name.
 
-    A value that is given up is written as what counts instead: an entry leaves out None.
+    A value that is removed is written as the one that applies instead, since entries omit None.
     """
     shown: dict[str, Detail] = {}
     if "rate_per_s" in changes:

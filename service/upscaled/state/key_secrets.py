@@ -1,4 +1,4 @@
-"""Secrets of API keys: their form, their hash, and the query that finds the key of one."""
+"""Make, parse and hash the secrets of API keys, and build the query that finds a key by one."""
 
 import re
 import secrets
@@ -20,13 +20,13 @@ def make_secret() -> str:
 
 
 def read_id(secret: str) -> str | None:
-    """Return the public id in a secret, or None for what has not the form of our secrets."""
+    """Return the public id in a secret; None if it does not have the form of a secret."""
     match = _SECRET.fullmatch(secret)
     return None if match is None else match[1]
 
 
 def secret_columns(secret: str) -> dict[str, str]:
-    """Return the columns of a key that has this secret.
+    """Return the values of the columns that store a secret.
 
     Raises:
         InvalidSecret: it does not have the form of an API key.

@@ -27,9 +27,9 @@ class StoredResult:
 
 
 class ReservedName(NamedTuple):
-    """A name for a result that is still to be made, and the seconds in which that has to be.
+    """A name reserved for a result, and the seconds in which a replica may store it.
 
-    Its lifetime begins when they have passed twice: an image may be sent to a second replica.
+    The lifetime begins after twice that time, since an image may be sent to a second replica.
     """
 
     file_name: str

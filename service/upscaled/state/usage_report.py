@@ -1,7 +1,7 @@
-"""Add usage rows up: by day, API key and model.
+"""Add up usage rows by day, API key and model.
 
-A day is a statement: one over all rows of a busy year would take longer than a PostgreSQL lets a
-statement take (`UPSCALED_DATABASE_TIMEOUT_S`).
+Each day is read by a statement of its own: one over all rows of a busy year would exceed
+`UPSCALED_DATABASE_TIMEOUT_S` on PostgreSQL.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ _Group = tuple[int | None, int | None, str | None]
 def report_usage(
     database: Database, by: Sequence[UsageGroup], *, since_s: float, until_s: float | None
 ) -> tuple[UsageTotals, ...]:
-    """Return the usage of a time; see `Usage.report`."""
+    """Return the usage of a period; see `Usage.report`."""
     query, sums = _select_totals(by), dict[_Group, UsageTotals]()
     if not by:
         sums[None, None, None] = UsageTotals(None, None, None, None, 0, 0, 0, 0, 0, 0, 0, 0, 0.0)
@@ -75,7 +75,7 @@ def report_usage(
 def _days(
     connection: Connection, since_s: float, until_s: float | None
 ) -> Iterator[sa.ColumnElement[bool]]:
-    """Give, for each UTC day that has rows of a time, the condition that these rows meet."""
+    """Yield, for each UTC day with rows in a period, the condition that selects these rows."""
     at_s = USAGE_ROWS.c.at_s
     is_wanted = sa.true() if until_s is None else at_s < until_s
     begin_s = since_s
@@ -95,7 +95,7 @@ def _add(one: UsageTotals, other: UsageTotals) -> UsageTotals:
 
 
 def _order(group: _Group) -> list[tuple[bool, int | str]]:
-    """Return what groups are sorted by: days, keys and models ascend, after what has none."""
+    """Return the sort key of a group: days, keys and models ascending, those without one first."""
     return [(part is not None, 0 if part is None else part) for part in group]
 
 
@@ -125,7 +125,7 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 
 
 def _figures() -> dict[str, sa.ColumnElement[int]]:
-    """Return what is added up to the figures that are whole numbers, by their names."""
+    """Return the integer columns of `UsageTotals` as expressions of one row, by name."""
     row = USAGE_ROWS.c
     is_image = sa.and_(row.status == 200, row.kind.in_(["upscale", "reuse", "job end"]))
     return {

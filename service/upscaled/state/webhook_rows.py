@@ -1,4 +1,4 @@
-"""Rows of webhooks: what they hold as values, and the steps on them in a caller's transaction."""
+"""Read and change the rows of webhooks, each step in the caller's transaction."""
 
 import base64
 import secrets
@@ -37,7 +37,7 @@ class KeyWebhook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A webhook as it is in the database; `outcome` is the last attempt's, `attempts` are begun."""
+    """A webhook as stored: `attempts` counts those begun, `outcome` is that of the last one."""
 
     job_id: str
     key_name: str
@@ -50,7 +50,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedDelivery:
-    """A webhook to be sent by this process, until its lease is over.
+    """A webhook that this process is to send before its lease ends.
 
     Attributes:
         is_trusted: the operator named the address, which may then be private.
@@ -70,7 +70,7 @@ def make_secret() -> str:
 
 
 def site_of(url: str) -> str:
-    """Return where an address leads, without what may be secret in it."""
+    """Return scheme, host and port of an address, without the parts that may hold a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -137,7 +137,7 @@ def select_due(connection: Connection, busy_key_ids: Collection[int]) -> sa.Sele
 
 
 def give_up_address(connection: Connection, key_id: int, url: str, outcome: str) -> None:
-    """End what waits for an address that is gone, and disable it where it is the key's own."""
+    """Give up the webhooks that wait for an address that is gone, and disable it at its key."""
     row, own = WEBHOOK_DELIVERIES.c, KEY_WEBHOOKS.c
     is_same = sa.and_(row.key_id == key_id, row.url == url, row.state == "waiting")
     connection.execute(

@@ -1,8 +1,7 @@
-"""Choose the strength of denoising: which models have the choice, and what it makes of them.
+"""Decide which models take a strength of denoising, and name a model at a strength.
 
-The one place that decides it, for the command line, requests and Python code: the strength belongs
-to a model that is named, by the request or by the settings; the choice of `auto` has none. Loads
-neither torch nor numpy.
+The command line, requests and Python code all decide it here: a strength belongs to a model that
+the request or the settings name, and the choice of `auto` has none. Loads neither torch nor numpy.
 """
 
 from upscaled.config import Settings
@@ -13,7 +12,7 @@ from upscaled_models.store import ModelStore
 
 
 def require_denoise(model: str) -> None:
-    """Refuse a model that has no strength of denoising, as the choice of `auto` has none.
+    """Refuse a model that has no strength of denoising; "auto" has none.
 
     Raises:
         ModelRefused: the text names those that have one.
@@ -47,7 +46,7 @@ def name_denoised(settings: Settings, scale: int, model: str, strength: float) -
 
 
 def find_strength(settings: Settings, spec: ModelSpec) -> float:
-    """Return the share of a model's own weights in it: 1 for a model without the choice."""
+    """Return the share of a model's own weights in the mix; 1 for a model without a partner."""
     if spec.wdn is None:
         return 1.0
     return settings.denoise if spec.denoise is None else spec.denoise

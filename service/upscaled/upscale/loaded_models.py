@@ -28,8 +28,8 @@ class _Model:
 class LoadedModels:
     """A context that owns the engines; every method may be called from any thread.
 
-    Of the strengths of denoising that nothing uses, `MAX_STRENGTHS` stay: there are never more than
-    those and one for each image in flight. Engines are opened one after the other, by a thread of
+    At most `MAX_STRENGTHS` idle strengths of denoising stay in memory, beside those of images in
+    flight. Engines are opened one after the other, by a thread of
     their own: threads that libraries start for a network inherit the priority of the thread that
     uses it first.
     """

@@ -54,11 +54,11 @@ class Rung(BaseModel):
 
 
 class AutoChoice(BaseModel):
-    """What `auto` chooses by, by scale.
+    """Ladders by which `auto` chooses models, and the plans behind them, for each scale.
 
-    plans: the models and settings that a ladder follows from (`LadderPlan.describe`): the same on
-    machines that may make each other's pictures. ladders: best model first; their bounds follow
-    from a machine's speed, too.
+    plans: the models and settings that a ladder follows from (`LadderPlan.describe`), which must be
+    the same on machines that share their requests. ladders: best model first, with bounds that
+    follow from the speed of a machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

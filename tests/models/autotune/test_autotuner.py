@@ -105,7 +105,7 @@ def test_a_slow_model_is_not_raced_at_a_start(
     assert "measured when the service is idle" in choice.unsettled
 
 
-def test_a_strength_of_denoising_is_checked_and_not_raced_as_a_request_waits_for_it(
+def test_a_strength_of_denoising_is_checked_without_measuring_its_candidates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("tiny@0.4", same_as="tiny")
@@ -119,7 +119,7 @@ def test_a_strength_of_denoising_is_checked_and_not_raced_as_a_request_waits_for
     assert tuner_of(tmp_path).find_choice() is None, "of the model itself"
 
 
-def test_what_a_gpu_takes_unmeasured_are_candidates_there() -> None:
+def test_types_that_a_gpu_uses_unmeasured_are_among_its_candidates() -> None:
     gpu = replace(CPU, torch_device=torch.device("cuda"))
     labels = [each.label for each in list_candidates(tiny_model(), gpu, "auto")]
     assert set(UNMEASURED_ON_GPUS) <= set(labels)

@@ -104,7 +104,7 @@ def test_8_bits_of_texture_are_not_tried_where_sums_may_saturate(
     assert ("openvino int8" in labels(vivid, "auto")) == (instructions in EXACT_8_BITS)
 
 
-def test_how_to_make_8_bits_is_said_by_the_file_s_own_name_and_never_of_a_mix(
+def test_advice_to_quantise_names_the_model_of_the_file_and_is_not_given_for_a_mix(
     model: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -115,9 +115,9 @@ def test_what_is_given_of_a_key_is_changed_and_taken_back() -> None:
     ("options", "code", "text"),
     [
         ((), 2, "name what to change"),
-        (("--rate", "fast"), 2, "--rate: 'fast' is no value"),
-        (("--burst", "1.5"), 2, "--burst: '1.5' is no value"),
-        (("--expires", "tomorrow"), 2, "--expires: 'tomorrow' is no value"),
+        (("--rate", "fast"), 2, "--rate: 'fast' is not a valid value"),
+        (("--burst", "1.5"), 2, "--burst: '1.5' is not a valid value"),
+        (("--expires", "tomorrow"), 2, "--expires: 'tomorrow' is not a valid value"),
         (("--expires", "2001-01-31"), 1, "expired already"),
         (("--scopes", "upscale,all"), 1, "'all' is no scope"),
         (("--rate", "nan"), 1, "a rate of nan"),

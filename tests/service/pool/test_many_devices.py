@@ -49,7 +49,7 @@ async def test_images_that_a_broken_device_fails_are_made_by_the_other_until_it_
             while not pool.stats().workers[0].is_out:
                 results = await asyncio.gather(*(pool.upscale(broken, request()) for _ in "12"))
                 assert all(isinstance(result, Result) for result in results)
-        assert "cuda:0 fails again and again: worker 0 is left out" in caplog.text
+        assert "cuda:0 failed repeatedly: worker 0 is not used" in caplog.text
         assert pool.is_ready()
         await pool.upscale(broken, request())
         assert pool.stats().workers[0].is_out

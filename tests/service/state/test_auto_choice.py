@@ -1,4 +1,4 @@
-"""What `auto` chooses by is written once, and replaced only where no front end works by it."""
+"""The thresholds of `auto` are stored once, and replaced only while no front end uses them."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -373,7 +373,9 @@ def test_no_order_of_steps_and_crashes_breaks_the_billing(runs: int) -> None:
 
 
 @pytest.mark.parametrize("runs", [3, _many(300)])
-def test_none_breaks_it_on_postgresql_either(server_url: str, runs: int) -> None:
+def test_no_order_of_steps_and_crashes_breaks_the_billing_on_postgresql(
+    server_url: str, runs: int
+) -> None:
     class OnServer(BillingMachine):
         def __init__(self) -> None:
             super().__init__(server_url)

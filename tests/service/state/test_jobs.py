@@ -163,7 +163,7 @@ def test_room_for_a_job_is_checked_before_its_source_is_stored(
     store: State, is_metered: bool
 ) -> None:
     key_id = key_with(store, 1)
-    check = partial(store.jobs.check_room, key_id, is_metered=is_metered)
+    check = partial(store.jobs.check_job_limit, key_id, is_metered=is_metered)
     check(max_unfinished=1)
     submit(store, key_id)
     with pytest.raises(RateLimitExceeded):

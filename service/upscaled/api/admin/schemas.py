@@ -56,7 +56,7 @@ class KeyChange(_Body):
     scopes: SomeScopes = None
 
     def changes(self) -> KeyChanges:
-        """Return what was given, null included; a null `name` is none."""
+        """Return the fields that were given, null ones too; a null `name` counts as not given."""
         given: KeyChanges = {}
         if self.name is not None:
             given["name"] = self.name
@@ -174,7 +174,9 @@ class ConfiguredWebhook(_Body):
 
     name: str
     url: str | None
-    secret: str = Field(description="Of Standard Webhooks, for the receiver")
+    secret: str = Field(
+        description="Secret of Standard Webhooks, which the receiver verifies webhooks with"
+    )
 
     @classmethod
     def of(cls, name: str, webhook: KeyWebhook) -> Self:
@@ -182,7 +184,7 @@ class ConfiguredWebhook(_Body):
 
 
 class WebhookTrial(_Body):
-    """What came of a trial of a key's address."""
+    """The outcome of a test of a key's webhook address."""
 
     url: str
     outcome: str = Field(examples=["status 200"])
@@ -195,10 +197,10 @@ class WebhookDelivery(_Body):
     job_id: str
     key: str = Field(description="The key's present name")
     state: DeliveryState
-    attempts: int = Field(description="Those begun")
+    attempts: int = Field(description="Attempts that were begun")
     next_at: datetime | None = Field(description="The next attempt; null: there is none")
     url: str
-    outcome: str | None = Field(description="Of the last attempt", examples=["status 503"])
+    outcome: str | None = Field(description="Outcome of the last attempt", examples=["status 503"])
 
     @classmethod
     def of(cls, delivery: Delivery) -> Self:

@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: the address of a key, what was or will be sent, and a trial of an address."""
+"""Webhooks over HTTP: set and test the address of a key, list webhooks, and send one again."""
 
 import asyncio
 from contextlib import suppress

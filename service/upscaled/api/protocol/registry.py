@@ -21,7 +21,7 @@ CHECK_EVERY_S: Final = 0.25
 RESERVED_DESCRIPTORS: Final = 128
 LEAST_CONNECTIONS: Final = 16
 ADMIN_CONNECTIONS: Final = 32
-"""Those of a listener that is administration's alone, which a few people use."""
+"""Connections of the administration listener, which few administrators use at once."""
 _LOG_EVERY_S: Final = 10.0
 # One customer of an access provider has at least such a network (RFC 6177).
 _IPV6_PREFIX: Final = 64
@@ -160,7 +160,7 @@ class Connections:
 def build_connections(settings: Settings) -> Connections:
     """Return the registry for these settings, within the process's limit on descriptors.
 
-    What a listener of administration may have beside is left to it.
+    The connections of an administration listener are left out of it.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     total = settings.max_connections
@@ -176,7 +176,7 @@ def build_connections(settings: Settings) -> Connections:
 
 
 def build_admin_connections(settings: Settings) -> Connections:
-    """Return the registry of a listener that is administration's alone."""
+    """Return the registry of the administration listener."""
     return _build(settings, min(settings.max_connections, ADMIN_CONNECTIONS))
 
 

@@ -194,7 +194,7 @@ async def _store_source(
 ) -> str:
     """Store an image that waits, if its job has room; return its name."""
     settings, state = context.settings, context.state
-    check = partial(state.jobs.check_room, key.id, is_metered=settings.metering)
+    check = partial(state.jobs.check_job_limit, key.id, is_metered=settings.metering)
     await asyncio.to_thread(
         check, max_unfinished=settings.max_jobs_per_key, request_key=request_key
     )

@@ -71,7 +71,7 @@ _log = logging.getLogger(__name__)
 
 
 class _NoAnswer(ReplicaLost):
-    """A replica did not even say that it has the image."""
+    """A replica did not confirm receipt of an image."""
 
 
 class RayPool:
@@ -192,7 +192,7 @@ class RayPool:
         raise InternalError(detail=f"replicas were lost under it {1 + MAX_REPLAYS} times")
 
     async def _upscale_once(self, source: bytes, request: UpscaleRequest) -> Result:
-        """Upscale on the first replica that answers at all; nothing was begun on the others."""
+        """Upscale on the first replica that confirms receipt; the others have begun no work."""
         clock = asyncio.get_running_loop().time
         give_up_at, wait_s = clock() + _FIRST_ANSWER_S, _SILENCE_S
         while True:
@@ -204,7 +204,7 @@ class RayPool:
                 if clock() >= give_up_at:
                     raise
                 fields = event("replica_silent", request_id=request.request_id)
-                _log.warning("an image is sent anew: %s", error, extra=fields)
+                _log.warning("an image is sent again: %s", error, extra=fields)
                 wait_s *= 2  # a cluster that is merely slow answers the later ones
 
     async def _call_replica(self, source: bytes, request: UpscaleRequest, limit_s: float) -> Result:
@@ -293,9 +293,9 @@ class RayPool:
         self._note_returned()
 
     def _note_returned(self) -> None:
-        """Log once why replicas do not store results in this front end's bucket themselves."""
+        """Log each new reason why replicas do not store results in this front end's bucket."""
         trouble = find_returning(tuple(self._reports.values()), self._settings.results_url)
         if trouble and trouble != self._returned:
             fields = event("results_returned")
-            _log.warning("results cross this front end: %s", trouble, extra=fields)
+            _log.warning("results pass through this front end: %s", trouble, extra=fields)
         self._returned = trouble

@@ -59,7 +59,7 @@ def find_difference(reports: Sequence[ReplicaReport]) -> str:
 
 
 def find_returning(reports: Sequence[ReplicaReport], results_url: str) -> str:
-    """Describe why results cross the front end on their way to its bucket; "" where they need not.
+    """Describe why replicas do not store results in the front end's bucket; "" if they do.
 
     Args:
         results_url: of the front end; "" where it stores them in a folder.

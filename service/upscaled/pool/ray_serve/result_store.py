@@ -1,7 +1,7 @@
-"""Store results from the replica that made them, so that their bytes cross no front end.
+"""Store results at the replica that made them, so that their bytes pass through no front end.
 
-The place and its credentials are those of the replica's own environment. A replica without them,
-or of another place than the front end's, answers with the bytes, and the front end stores them.
+The bucket and its credentials are those of the replica's environment. A replica without them, or
+with another bucket than the front end's, returns the bytes, and the front end stores them.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from upscaled.bucket.uploads import ResultUploads
 
 TRIED_EVERY_S: Final = 30.0
-"""Time between two trials, while the bucket cannot be used."""
+"""Time between two trials while the bucket cannot be used."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class ReplicaResults:
 
     Attributes:
         url: where it stores; "" where its settings name no bucket.
-        trouble: why it does not for now; "" where it does, or is not tried out yet.
+        trouble: why it cannot store now; "" if it can, or has not been tried yet.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,7 +38,7 @@ class ReplicaResults:
         self._uploads: ResultUploads | None = None
 
     async def run_forever(self) -> None:
-        """Try the bucket out until it works, and again after a failure, until cancelled."""
+        """Try to use the bucket until it works, and again after each failure, until cancelled."""
         while self.url:
             if not self._works:
                 await self._try_out()
@@ -47,10 +47,10 @@ class ReplicaResults:
     async def put(
         self, order: StoreOrder, data: bytes, media_type: str, *, waited_s: float
     ) -> int | None:
-        """Store a result; return the length of what is stored, None where the order is not for it.
+        """Store a result and return its length; None if this replica cannot, or it is too late.
 
         Args:
-            waited_s: since the order came.
+            waited_s: seconds since the order came.
         """
         path = self._path(order)
         if not self._works or path is None or waited_s > order.within_s:
@@ -62,14 +62,14 @@ class ReplicaResults:
             return None
 
     def _path(self, order: StoreOrder) -> str | None:
-        """Return the name below this replica's place; None where the front end has another one."""
+        """Return the object's name below this replica's URL; None if the bucket is another one."""
         base, wanted = f"{self.url}/", f"{order.url.rstrip('/')}/{order.file_name}"
         if not self.url or order.endpoint != self._endpoint or not wanted.startswith(base):
             return None
         return wanted.removeprefix(base)
 
     async def _try_out(self) -> None:
-        """Store a small object, as a result; a role that is asked for may never answer."""
+        """Try to store a small object, in bounded time: a credential server may never answer."""
         try:
             await asyncio.wait_for(self._connect().try_out(), TRIED_EVERY_S)
         except TimeoutError:
@@ -91,5 +91,9 @@ class ReplicaResults:
         trouble = str(getattr(error, "detail", "") or error)
         if trouble != self.trouble:
             fields = event("result_returned")
-            _log.warning("results go to the front ends to be stored: %s", trouble, extra=fields)
+            _log.warning(
+                "cannot store results in the bucket, so front ends store them: %s",
+                trouble,
+                extra=fields,
+            )
         self.trouble, self._works = trouble, False

@@ -1,4 +1,4 @@
-"""What `auto` chooses by, once for all front ends of a database."""
+"""Store the thresholds of `auto`, and which of them each front end uses."""
 
 import sqlalchemy as sa
 from alembic import op
