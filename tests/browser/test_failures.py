@@ -69,7 +69,7 @@ def test_an_answer_that_is_not_the_apis_is_reported_too(open_page: Open, status:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("body", ["null", "[]", '{"error": {"message": "no"}}', "{"])
-def test_an_answer_of_another_form_is_reported_too(open_page: Open, body: str) -> None:
+def test_a_response_that_is_not_the_apis_own_is_reported(open_page: Open, body: str) -> None:
     playground = open_page()
     playground.expect_console_error("Failed to load resource")
     playground.choose(red_picture())
@@ -79,7 +79,7 @@ def test_an_answer_of_another_form_is_reported_too(open_page: Open, body: str) -
 
 
 @pytest.mark.slow
-def test_a_file_that_has_changed_since_is_not_taken_for_a_silent_server(
+def test_a_changed_file_is_reported_and_not_taken_for_a_silent_server(
     open_page: Open, tmp_path: Path
 ) -> None:
     file = tmp_path / "photo.png"

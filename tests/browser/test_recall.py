@@ -65,7 +65,7 @@ def test_results_outlive_a_reload_with_their_pictures(open_page: Open, tmp_path:
     assert rows(playground) == ["done"] * 3
 
 
-def test_what_is_removed_stays_away(open_page: Open) -> None:
+def test_a_removed_picture_does_not_come_back_on_a_reload(open_page: Open) -> None:
     playground = open_page()
     make(playground)
     press(playground, "Remove", "picture-0.png")
@@ -128,7 +128,7 @@ def test_nothing_of_one_key_is_shown_under_another(open_page: Open, how: str) ->
     assert playground.page.evaluate("sessionStorage.getItem('upscaled-results')") is None
 
 
-def test_pictures_that_were_recalled_go_with_their_key(open_page: Open) -> None:
+def test_restored_pictures_are_removed_with_their_key(open_page: Open) -> None:
     playground = open_page()
     make(playground)
     playground.page.reload()
@@ -140,7 +140,7 @@ def test_pictures_that_were_recalled_go_with_their_key(open_page: Open) -> None:
     assert rows(playground) == ["new"]
 
 
-def test_a_tab_sees_nothing_of_others_and_ends_what_closed_ones_left(open_page: Open) -> None:
+def test_a_tab_shows_no_results_of_others_and_deletes_those_of_closed_tabs(open_page: Open) -> None:
     playground = open_page()
     playground.page.check("#remember")
     make(playground)
@@ -154,7 +154,7 @@ def test_a_tab_sees_nothing_of_others_and_ends_what_closed_ones_left(open_page: 
     wait_until(lambda: kept(other) == [])
 
 
-def test_the_oldest_go_where_a_tab_has_made_too_much(open_page: Open) -> None:
+def test_the_oldest_results_are_deleted_above_the_limit(open_page: Open) -> None:
     """The bound is lowered to two results and a half."""
     playground = open_page()
     make(playground, 1)
@@ -181,7 +181,9 @@ def test_the_oldest_go_where_a_tab_has_made_too_much(open_page: Open) -> None:
     assert rows(playground) == ["expired", "done", "done"]
 
 
-def test_a_key_that_changes_stops_what_runs(open_page: Open, painter: PaintingExecutor) -> None:
+def test_a_change_of_the_key_cancels_running_requests(
+    open_page: Open, painter: PaintingExecutor
+) -> None:
     playground = open_page()
     choose_several(playground, several(3))
     painter.is_held = True

@@ -184,7 +184,7 @@ def validate_by_keda(manifest: Manifest) -> subprocess.CompletedProcess[str]:
     pytest.skip("KEDA's types are not installed: npm install @kubernetes-models/keda")
 
 
-def test_keda_s_own_types_take_what_scales_the_front_ends() -> None:
+def test_kedas_own_types_accept_what_scales_the_front_ends() -> None:
     (manifest,) = (
         each for each in read(FOLDER / "components/keda") if each["kind"] == "ScaledObject"
     )

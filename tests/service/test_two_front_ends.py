@@ -69,7 +69,7 @@ def test_key_credits_and_rate_are_shared(pair: tuple[Server, Server]) -> None:
 
 
 @pytest.mark.slow
-def test_one_with_other_models_is_not_ready_until_the_first_has_stopped(
+def test_a_front_end_with_other_models_is_not_ready_until_the_first_has_stopped(
     start: Start, tmp_path: Path
 ) -> None:
     with start(tmp_path / "a") as first:

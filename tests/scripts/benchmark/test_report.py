@@ -38,7 +38,7 @@ def test_a_table_says_on_what_and_when_it_was_measured(report: dict[str, Any]) -
     ]
 
 
-def test_batches_and_divided_processors_stand_beside_what_they_replace(
+def test_batches_and_divided_processors_are_compared_with_what_they_replace(
     report: dict[str, Any],
 ) -> None:
     report["avatars"] = {

@@ -70,7 +70,9 @@ def is_ready(service: Service) -> bool:
     return requests.get(f"{service.url}/readyz", timeout=10).status_code == 200
 
 
-def test_unlike_machines_choose_by_what_the_first_one_wrote(front_ends: FrontEnds) -> None:
+def test_machines_of_different_speed_adopt_the_thresholds_of_the_first(
+    front_ends: FrontEnds,
+) -> None:
     slow = front_ends.start(Machine(SLOW))
     wait_until(lambda: is_ready(slow))
     fast = front_ends.start(Machine(FAST))
@@ -78,7 +80,7 @@ def test_unlike_machines_choose_by_what_the_first_one_wrote(front_ends: FrontEnd
     assert fast.executor.shared == slow.executor.shared == SLOW.ladders
 
 
-def test_other_models_are_not_ready_and_the_log_names_both_sides(
+def test_a_front_end_with_other_models_is_not_ready_and_logs_both(
     front_ends: FrontEnds, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = front_ends.start(Machine(SLOW))
@@ -91,7 +93,7 @@ def test_other_models_are_not_ready_and_the_log_names_both_sides(
         assert part in error.getMessage()
 
 
-def test_after_a_reset_the_next_one_writes_and_those_that_run_follow(
+def test_after_a_reset_the_next_front_end_stores_its_own_and_the_others_follow(
     front_ends: FrontEnds,
 ) -> None:
     running = front_ends.start(Machine(SLOW))
@@ -103,7 +105,9 @@ def test_after_a_reset_the_next_one_writes_and_those_that_run_follow(
     assert is_ready(running)
 
 
-def test_it_is_settled_once_workers_start_that_could_not_at_first(front_ends: FrontEnds) -> None:
+def test_thresholds_are_adopted_once_workers_start_that_could_not_at_first(
+    front_ends: FrontEnds,
+) -> None:
     service = front_ends.start(Starting(SLOW))
     wait_until(lambda: is_ready(service))
     assert service.executor.shared == SLOW.ladders

@@ -96,7 +96,7 @@ def test_a_key_has_a_rate_of_its_own_that_can_be_changed_and_taken_back() -> Non
     assert rates() == [["-", "-"], ["-", "-"], ["20", "-"]]
 
 
-def test_what_is_given_of_a_key_is_changed_and_taken_back() -> None:
+def test_each_value_of_a_key_is_changed_and_removed() -> None:
     def shown() -> list[str]:
         return run("keys", "list").stdout.splitlines()[1].split()[5:]
 
@@ -123,7 +123,7 @@ def test_what_is_given_of_a_key_is_changed_and_taken_back() -> None:
         (("--rate", "nan"), 1, "a rate of nan"),
     ],
 )
-def test_a_change_that_cannot_be_made_is_one_line(
+def test_an_impossible_change_is_reported_in_one_line(
     options: tuple[str, ...], code: int, text: str
 ) -> None:
     run("keys", "create", "web")

@@ -226,7 +226,7 @@ def test_a_wrong_address_is_named(address: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "key"])
-def test_wrong_usage_is_named_before_what_is_missing_here(
+def test_wrong_usage_is_reported_before_a_missing_package(
     monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     def fail(*_: str) -> None:

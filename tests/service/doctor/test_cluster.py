@@ -120,7 +120,7 @@ def test_what_is_wrong_with_the_deployment_is_found(
     assert (finding.check, finding.status) == (check, status)
 
 
-def test_it_says_whether_replicas_store_results_themselves() -> None:
+def test_the_check_reports_whether_replicas_store_results_themselves() -> None:
     storing = report("a").model_copy(update={"results_url": "s3://b"})
     troubled = storing.model_copy(update={"results_trouble": "no credentials"})
     for replicas, status, said in (

@@ -50,7 +50,9 @@ def test_other_models_replace_no_choice_that_a_living_front_end_works_by(
     assert second.auto_choice.settle(choice("other 89ab")) == choice("other 89ab")
 
 
-def test_a_front_end_whose_lease_has_ended_holds_nothing_up(pair: tuple[State, State]) -> None:
+def test_a_front_end_whose_lease_has_ended_prevents_no_replacement(
+    pair: tuple[State, State],
+) -> None:
     first, second = pair
     first.auto_choice.settle(choice())
     with second.database.write() as connection:

@@ -205,7 +205,7 @@ def test_credits_are_added_taken_and_moved(service: Service) -> None:
         ("GET", "/none", None, 404, ""),
     ],
 )
-def test_what_cannot_be_done_is_said_in_the_contracts_form(
+def test_refusals_have_the_contracts_form(
     service: Service, method: str, path: str, body: Any, status: int, text: str
 ) -> None:
     answer = call(service, method, path, json=body)

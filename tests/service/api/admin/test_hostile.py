@@ -40,9 +40,7 @@ ODD_CALLS: list[tuple[str, str, Any]] = [
 ]
 
 
-def test_no_odd_value_is_an_error_of_the_service(
-    make_service: MakeService, server_url: str
-) -> None:
+def test_no_odd_value_is_answered_500(make_service: MakeService, server_url: str) -> None:
     service = make_service(admin_keys=KEYS, database_url=server_url)
     make_key(service, "test-other")
     headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/json"}
@@ -58,7 +56,7 @@ def test_no_odd_value_is_an_error_of_the_service(
     assert (one["rate"], one["expires_at"]) == (None, None)
 
 
-def test_changes_of_one_key_at_one_moment_follow_each_other(
+def test_simultaneous_changes_of_one_key_are_made_in_turn(
     make_service: MakeService, server_url: str
 ) -> None:
     service = make_service(admin_keys=KEYS, database_url=server_url)

@@ -111,7 +111,7 @@ def test_webhooks_are_listed_by_state_and_sent_again(service: Service) -> None:
         ("GET", "/webhooks?limit=1001", None, 400, "limit: "),
     ],
 )
-def test_what_cannot_be_done_is_said_in_the_contracts_form(
+def test_refusals_have_the_contracts_form(
     service: Service, method: str, path: str, body: Any, status: int, text: str
 ) -> None:
     answer = call(service, method, path, json=body)

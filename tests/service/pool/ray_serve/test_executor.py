@@ -146,7 +146,7 @@ async def test_an_image_is_sent_again_where_nothing_answers_at_all() -> None:
     assert replicas.calls == 2
 
 
-async def test_an_image_is_sent_anew_long_before_a_hanging_replica_is_given_up(
+async def test_an_image_is_sent_again_long_before_a_hanging_replica_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(executor, "_SILENCE_S", 0.01)
@@ -157,7 +157,7 @@ async def test_an_image_is_sent_anew_long_before_a_hanging_replica_is_given_up(
     assert replicas.calls == len(hanging) + 1  # it began on none of them: no replay
 
 
-async def test_an_image_is_not_sent_anew_while_no_replica_is_there(
+async def test_an_image_is_not_sent_again_while_no_replica_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(executor, "_SILENCE_S", 0.01)
@@ -281,7 +281,7 @@ async def test_a_replay_keeps_the_result_s_name_until_that_is_too_old() -> None:
     assert stores == [store, store, None]
 
 
-async def test_the_reason_why_results_cross_it_is_logged_once(
+async def test_the_reason_why_results_pass_through_the_front_end_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     troubled = report().model_copy(

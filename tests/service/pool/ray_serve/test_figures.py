@@ -25,7 +25,7 @@ def test_machines_of_other_speed_are_no_difference() -> None:
     assert find_difference([report("a"), report("b", most_px=100)]) == ""
 
 
-def test_results_cross_the_front_end_unless_every_replica_stores_them_in_its_bucket() -> None:
+def test_results_pass_through_the_front_end_unless_every_replica_stores_them() -> None:
     storing = report("a").model_copy(update={"results_url": "s3://b/results"})
     assert find_returning([report("a")], "") == find_returning([storing], "s3://b/results/") == ""
     assert "another UPSCALED_RESULTS_URL" in find_returning(

@@ -38,7 +38,7 @@ class Answering:
         return b"report"
 
 
-async def test_a_silent_replica_keeps_back_no_others_report(
+async def test_a_silent_replica_delays_no_other_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(RECONNECT_TIMEOUT, "3600")  # the import would set it for all tests

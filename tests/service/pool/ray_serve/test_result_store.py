@@ -47,7 +47,7 @@ async def test_a_result_is_stored_under_the_name_that_the_front_end_chose(bucket
     assert bucket.head(f"results/{NAME}").headers["Content-Type"] == "image/png"
 
 
-async def test_results_of_jobs_go_below_the_same_place(bucket: Bucket) -> None:
+async def test_results_of_jobs_are_stored_below_the_same_prefix(bucket: Bucket) -> None:
     order = replace(order_for(bucket), url=f"{bucket.url}/jobs")
     async with results_in(bucket) as results:
         assert await put(results, order, b"picture") == 7
@@ -63,7 +63,7 @@ async def test_a_second_attempt_finds_what_the_first_has_stored(bucket: Bucket) 
     assert bucket.get(f"results/{NAME}") == b"picture"
 
 
-async def test_an_order_for_another_place_or_one_that_is_too_old_is_left(bucket: Bucket) -> None:
+async def test_an_order_for_another_bucket_or_an_old_one_is_not_carried_out(bucket: Bucket) -> None:
     order = order_for(bucket)
     async with results_in(bucket) as results:
         for other in (
@@ -77,14 +77,16 @@ async def test_an_order_for_another_place_or_one_that_is_too_old_is_left(bucket:
     assert results.trouble == ""
 
 
-async def test_a_replica_without_a_bucket_says_so_and_leaves_every_order(bucket: Bucket) -> None:
+async def test_a_replica_without_a_bucket_reports_it_and_carries_no_order_out(
+    bucket: Bucket,
+) -> None:
     results = ReplicaResults(load_settings({}))
     await results.run_forever()
     assert await put(results, order_for(bucket), b"picture") is None
     assert (results.url, results.trouble) == ("", "UPSCALED_RESULTS_URL names no bucket")
 
 
-async def test_after_a_failure_orders_are_left_until_a_trial_succeeds(
+async def test_after_a_failure_no_order_is_carried_out_until_a_trial_succeeds(
     faulty_bucket: FaultyBucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(result_store, "TRIED_EVERY_S", 0.05)
