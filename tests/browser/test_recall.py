@@ -10,7 +10,14 @@ from tests.browser.painting import PaintingExecutor
 from tests.browser.playground import Playground, red_picture
 from tests.browser.test_access import SCHEMES, violations
 from tests.browser.test_key import key_shown, open_another_tab
-from tests.browser.test_strip import choose_several, press, rows, several, wait_until_idle
+from tests.browser.test_strip import (
+    choose_several,
+    press,
+    row_of,
+    rows,
+    several,
+    wait_until_idle,
+)
 from tests.service.api.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -53,7 +60,9 @@ def test_results_outlive_a_reload_with_their_pictures(open_page: Open, tmp_path:
     before = playground.result_bytes(tmp_path)
     playground.page.reload()
     playground.see("summary", "2 of 2 done")
-    playground.page.wait_for_selector("#facts:not([hidden])")
+    # They come back in the order in which they were done, and the first one is selected.
+    row_of(playground, "picture-0.png").locator(".pick").click()
+    playground.page.wait_for_selector("#facts:not([hidden]) #download[download='picture-0-x4.jpg']")
     assert rows(playground) == ["done", "done"]
     assert playground.result_bytes(tmp_path) == before
     assert "160 × 120 px" in playground.text("fact-before")
