@@ -1,8 +1,8 @@
-"""Parse the setting of the devices: "cuda:0,cuda:1", "cpu,cpu" or "cpu:0-15,cpu:16-31".
+"""Parse the setting of devices: "cuda:0,cuda:1", "cpu,cpu" or "cpu:0-15,cpu:16-31".
 
-An entry stands for one device with workers of its own. Cores are listed as taskset(1) lists them,
-with commas too: in "cpu:0-15,32-47,cpu:16-31,48-63" what begins with a digit goes on with the list
-before it.
+An entry stands for one device with workers of its own. Cores are listed as by taskset(1), which may
+contain commas: in "cpu:0-15,32-47,cpu:16-31,48-63" a part that begins with a digit continues the
+list before it.
 """
 
 import re

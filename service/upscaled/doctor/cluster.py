@@ -175,7 +175,7 @@ def _check_replicas(report: ClusterReport) -> list[Finding]:
     if not report.replicas:
         return [failure("replicas", "none answers", "`serve status`, and the logs of the nodes")]
     if difference := find_difference(report.replicas):
-        advice = "the same models on all nodes, models by name, or UPSCALED_AUTO_BUDGET_S=0"
+        advice = "the same model files and settings of `auto` (UPSCALED_MODEL_X4 ...) on all nodes"
         return [failure("replicas", difference, advice)]
     taking = sum(replica.accepts for replica in report.replicas)
     found = f"{taking} of {len(report.replicas)} take images, with the same models"

@@ -30,8 +30,8 @@ Denoise = Annotated[
     Field(
         ge=0,
         le=1,
-        description="how much noise is removed, 1 most, 0 none; beside a model with `denoise` in "
-        "list_models",
+        description="how much noise is removed: 1 most, 0 none; only with a model that has "
+        "`denoise` in list_models",
     ),
 ]
 Format = Annotated[

@@ -146,9 +146,9 @@ def database_time_s(connection: Connection) -> sa.ColumnElement[float]:
 
 
 def insert_into(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":
-    """Return an INSERT that may say what becomes of a row that is there already.
+    """Return an INSERT of the dialect in use, which can handle conflicts with existing rows.
 
-    Only the dialect in use is imported: PostgreSQL's takes a start on SQLite 30 ms.
+    Only that dialect is imported: PostgreSQL's would delay a start with SQLite by 30 ms.
     """
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql

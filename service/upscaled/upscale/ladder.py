@@ -55,9 +55,10 @@ class LadderPlan:
         return (self.last.model,) if self.vivid is None else (self.vivid.name, self.last.model)
 
     def describe(self) -> str:
-        """Describe the models with their files, and the settings, that the ladder follows from.
+        """Describe the model files and the settings that the ladder follows from.
 
-        Front ends compare it across machines and versions: it changes only where pictures may.
+        Front ends compare this text across machines and versions, so it must change only if
+        results can.
         """
         store = ModelStore(self.settings.models_dir)
         names = dict.fromkeys(filter(None, (*self.models, self.last.tempered_with)))

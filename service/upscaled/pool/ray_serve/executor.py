@@ -53,8 +53,8 @@ _SILENCE_S: Final = 5.0
 
 _FIRST_ANSWER_S: Final = 60.0
 """Longest wait for a replica's first answer: a new controller takes up to 20 s, a node that starts
-a replica longer. Where replicas are there, an image is sent anew meanwhile, first after
-`_SILENCE_S`: the one it went to hangs or is cut off, which the cluster notices much later."""
+a replica longer. While there are replicas, an image is sent again sooner, first after `_SILENCE_S`:
+its replica hangs or is cut off, which the cluster notices much later."""
 
 _REPORTS_EVERY_S: Final = 2.0
 

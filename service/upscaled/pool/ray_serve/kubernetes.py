@@ -120,7 +120,7 @@ def _replica_group(replicas: int, pod: PodOptions) -> dict[str, Any]:
     container = _container("ray-worker", pod.image, resources, _HEALTH_OF_NODE)
     container["envFrom"] = [
         {"configMapRef": {"name": SETTINGS}},
-        # Without it, results cross the front ends, which store them.
+        # Without it, results go to the front ends, which store them.
         {"secretRef": {"name": BUCKET_SECRET, "optional": True}},
     ]
     start = {
