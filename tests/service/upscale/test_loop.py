@@ -199,6 +199,8 @@ def test_rows_are_reported_as_soon_as_they_are_final() -> None:
     assert len(rows.counts) > 3
     assert {canvas.icc for canvas in rows.canvases} == {b"profile"}
     assert all(canvas.alpha is rows.canvases[-1].alpha is not None for canvas in rows.canvases)
+    # Another object would be another result, which is encoded again from its first row.
+    assert all(canvas is rows.canvases[-1] for canvas in rows.canvases)
 
 
 def test_rows_begin_again_on_another_canvas_when_the_image_is_computed_again() -> None:
