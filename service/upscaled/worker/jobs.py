@@ -107,10 +107,11 @@ class JobThreads:
         self.front_end.send(answer, data)
 
     def _answer_error(self, job: WorkerJob, error: Exception) -> None:
-        """Answer whose fault it is; where it may be the device's, test that it still works.
+        """Answer whose fault it is; where it may be the device's, first test that it still works.
 
-        After some errors of a device every further call fails. The test then raises, the process
-        ends, and the next one starts clean.
+        After some errors of a device every further call fails. The test then raises and the process
+        ends without an answer: the front end sends the image to another device, if there is one,
+        and the next process starts clean.
         """
         if isinstance(error, ServiceError) and not isinstance(error, InternalError):
             fields = event(
@@ -125,5 +126,5 @@ class JobThreads:
             )
             return
         trace = "".join(traceback.format_exception(error, limit=-8))
-        self._answer(Failed(job=job.job, reason=trace[-_MAX_REASON_CHARACTERS:]))
         self.core.check_engines()
+        self._answer(Failed(job=job.job, reason=trace[-_MAX_REASON_CHARACTERS:]))
