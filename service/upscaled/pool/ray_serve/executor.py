@@ -166,11 +166,12 @@ class RayPool:
 
     async def _upscale_replaying(self, source: bytes, request: UpscaleRequest) -> Result:
         refusal: RateLimitExceeded | None = None
-        now = asyncio.get_running_loop().time
-        began_at = now()
+        store_until = asyncio.get_running_loop().time()
+        if request.store:
+            store_until += request.store.within_s
         for replay in range(1 + MAX_REPLAYS):
             try:
-                return await self._upscale_once(source, request)
+                return await self._upscale_once(source, request, store_until)
             except NoReplicaFree as error:
                 raise self._refusal(str(error)) from None
             except RateLimitExceeded as error:
@@ -185,17 +186,23 @@ class RayPool:
                 if not self._reports:
                     refusal = self._refusal(str(error))
             await asyncio.sleep(0.1 * 2**replay)
-            if request.store and now() - began_at > request.store.within_s:
-                request = replace(request, store=None)
         if refusal:
             raise refusal
         raise InternalError(detail=f"replicas were lost under it {1 + MAX_REPLAYS} times")
 
-    async def _upscale_once(self, source: bytes, request: UpscaleRequest) -> Result:
-        """Upscale on the first replica that confirms receipt; the others have begun no work."""
+    async def _upscale_once(
+        self, source: bytes, request: UpscaleRequest, store_until: float
+    ) -> Result:
+        """Upscale on the first replica that confirms receipt; the others have begun no work.
+
+        Args:
+            store_until: when the order to store the result is too old, by the clock of the loop.
+        """
         clock = asyncio.get_running_loop().time
         give_up_at, wait_s = clock() + _FIRST_ANSWER_S, _SILENCE_S
         while True:
+            if request.store and clock() > store_until:
+                request = replace(request, store=None)
             rest_s = give_up_at - clock()
             limit_s = min(wait_s, rest_s) if self._reports else rest_s
             try:

@@ -281,6 +281,14 @@ async def test_a_replay_keeps_the_result_s_name_until_that_is_too_old() -> None:
     assert stores == [store, store, None]
 
 
+async def test_a_results_name_gets_too_old_while_replicas_are_silent_too() -> None:
+    store = StoreOrder("s3://bucket", "", "name.png", within_s=0.1)
+    async with pool_of([FOR_EVER_S], [DONE]) as (pool, replicas):
+        await pool.upscale(b"", replace(request(), store=store))
+    stores = [job.request.store for job in replicas.jobs if isinstance(job, WorkerJob)]
+    assert stores == [store, None]
+
+
 async def test_the_reason_why_results_pass_through_the_front_end_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
