@@ -1,6 +1,8 @@
 """Connect to an S3-compatible bucket, create objects in it, and report its failures."""
 
 import asyncio
+import secrets
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -42,6 +44,15 @@ def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
         # This key wins over AWS_ENDPOINT_URL_S3, which wins over the plain one.
         config={"aws_endpoint_url_s3": endpoint} if endpoint else {},
     )
+
+
+def name_by_time(created_at_s: float, extension: str) -> str:
+    """Return an unguessable file name that begins with its time: a UUID of version 7.
+
+    The sweep of results removes an object of such a name once it is as old as they get.
+    """
+    number = int(created_at_s * 1000) << 80 | 7 << 76 | secrets.randbits(12) << 64
+    return f"{uuid.UUID(int=number | 2 << 62 | secrets.randbits(62))}.{extension}"
 
 
 async def create_result(store: S3Store, name: str, data: bytes, media_type: str) -> bool:

@@ -1,12 +1,12 @@
 """Store results in a bucket under names that a front end has reserved."""
 
-import secrets
+import time
 from datetime import timedelta
 from typing import Final
 
 import obstore
 
-from upscaled.bucket.client import connect, create_result, reporting
+from upscaled.bucket.client import connect, create_result, name_by_time, reporting
 
 _TRIAL: Final = b"upscaled"
 
@@ -43,10 +43,12 @@ class ResultUploads:
     async def try_out(self) -> None:
         """Store a small object and delete it.
 
+        It is named as a result: one that cannot be deleted is left to the front ends' sweep.
+
         Raises:
             InternalError: a result could not be stored now; the text says why.
         """
-        name = f"trial-{secrets.token_hex(16)}"
+        name = name_by_time(time.time(), "jpg")
         await create_result(self._store, name, _TRIAL, "application/octet-stream")
         with reporting("delete"):
             await obstore.delete_async(self._store, [name])

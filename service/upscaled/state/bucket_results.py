@@ -4,8 +4,6 @@ import asyncio
 import logging
 import os
 import re
-import secrets
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,7 +12,13 @@ from typing import TYPE_CHECKING, Final
 import obstore
 from obstore.exceptions import AlreadyExistsError
 
-from upscaled.bucket.client import ANSWER_WITHIN_S, connect, create_result, reporting
+from upscaled.bucket.client import (
+    ANSWER_WITHIN_S,
+    connect,
+    create_result,
+    name_by_time,
+    reporting,
+)
 from upscaled.bucket.failures import BROKEN_OFF
 from upscaled.errors import InternalError
 from upscaled.logs import event
@@ -198,9 +202,8 @@ class BucketResults:
 
 
 def make_name(created_at_s: float, media_type: str) -> str:
-    """Return an unguessable file name that begins with its time: a UUID of version 7."""
-    number = int(created_at_s * 1000) << 80 | 7 << 76 | secrets.randbits(12) << 64
-    return f"{uuid.UUID(int=number | 2 << 62 | secrets.randbits(62))}.{EXTENSIONS[media_type]}"
+    """Return a new name for a result, of that time."""
+    return name_by_time(created_at_s, EXTENSIONS[media_type])
 
 
 def read_creation_s(file_name: str) -> float:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TRIED_EVERY_S: Final = 30.0
 """Time between two trials while the bucket cannot be used."""
 
+_TRIAL_WITHIN_S: Final = 30.0
+"""Longest trial: a cloud's machine may wait that long for its role, or for ever."""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -71,7 +74,7 @@ class ReplicaResults:
     async def _try_out(self) -> None:
         """Try to store a small object, in bounded time: a credential server may never answer."""
         try:
-            await asyncio.wait_for(self._connect().try_out(), TRIED_EVERY_S)
+            await asyncio.wait_for(self._connect().try_out(), _TRIAL_WITHIN_S)
         except TimeoutError:
             self._note(InternalError(detail="cannot store a result: no answer in time"))
         except (InternalError, ImportError) as error:

@@ -1,18 +1,27 @@
 """A replica stores results itself, where it and the front end mean the same bucket."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
 
+import obstore
 import pytest
 
 from tests.buckets import SECRET_KEY, Bucket, FaultyBucket
 from tests.service.pool.pools import until
+from upscaled.bucket.uploads import ResultUploads
 from upscaled.config import load_settings
+from upscaled.errors import InternalError
 from upscaled.pool.executor import StoreOrder
 from upscaled.pool.ray_serve import result_store
 from upscaled.pool.ray_serve.result_store import ReplicaResults
+from upscaled.state.bucket_results import BucketResults
+from upscaled.state.clocks import Clocks, StampClock
+from upscaled.state.folder_results import FolderResults
 
 NAME = "0199c0de-0000-7000-8000-000000000000.png"
 
@@ -103,3 +112,21 @@ async def test_after_a_failure_no_order_is_carried_out_until_a_trial_succeeds(
         assert await put(results, order_for(bucket), b"picture") == 7
     assert NAME not in caplog.text
     assert SECRET_KEY not in caplog.text
+
+
+async def test_what_a_trial_cannot_delete_is_left_to_the_sweep(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> NoReturn:
+        raise PermissionError("403 Forbidden")
+
+    uploads = ResultUploads(bucket.url, bucket.endpoint)
+    monkeypatch.setattr(obstore, "delete_async", refuse)
+    with pytest.raises(InternalError, match="cannot delete"):
+        await uploads.try_out()
+    assert len(bucket.list_keys()) == 1
+
+    later = StampClock(Clocks(wall=lambda: time.time() + 60))
+    results = BucketResults(bucket.url, bucket.endpoint, FolderResults(tmp_path, 30, later))
+    assert results.sweep().removed == 1
+    assert bucket.list_keys() == []
