@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Final
 
@@ -17,7 +18,11 @@ import ray
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from ray.serve.handle import (
+    DeploymentBroadcastResponse,
+    DeploymentHandle,
+    DeploymentResponseGenerator,
+)
 
 from upscaled.errors import InternalError
 from upscaled.logs import event
@@ -96,11 +101,8 @@ class RayConnection:
             raise ReplicaLost(self._last_trouble or "not connected")
         try:
             asked = self._generation.handle.broadcast("report")
-            # `results_async` has no report at all where one replica is silent.
-            answers = await asyncio.to_thread(
-                asked.results, timeout_s=_REPORTS_WITHIN_S, return_exceptions=True
-            )
-        except (RayError, RayServeException, TimeoutError) as error:
+            answers = await asyncio.to_thread(_collect, asked)
+        except Exception as error:  # noqa: BLE001 (what Ray raises here has no common type)
             raise ReplicaLost(_first_line(error)) from None
         return [answer for answer in answers if isinstance(answer, bytes)]
 
@@ -152,6 +154,19 @@ def _find_deployment() -> tuple[object, DeploymentHandle]:
 def _find_controller() -> object:
     """Return what no two controllers have in common; raises ValueError where there is none."""
     return ray.get_actor(_CONTROLLER, namespace=_NAMESPACE)._actor_id
+
+
+def _collect(asked: DeploymentBroadcastResponse) -> list[object]:
+    """Wait for answers, in a thread: `results_async` has none at all where a replica is silent.
+
+    Raises:
+        ReplicaLost: no answer can come; a future that Ray cancels would here cancel the caller.
+    """
+    try:
+        answers: list[object] = asked.results(timeout_s=_REPORTS_WITHIN_S, return_exceptions=True)
+    except CancelledError:
+        raise ReplicaLost("Ray gave the reports up") from None
+    return answers
 
 
 async def _next(

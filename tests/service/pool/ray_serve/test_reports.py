@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
 
 import pytest
 
+from upscaled.pool.ray_serve.messages import ReplicaLost
 from upscaled.pool.ray_serve.options import RECONNECT_TIMEOUT
 
 pytestmark = [
@@ -57,3 +59,30 @@ async def test_a_silent_replica_delays_no_other_report(
     replicas = connection.RayConnection()
     replicas._generation = connection._Generation(None, Handle())
     assert await replicas.reports() == [b"report", b"report"]
+
+
+async def cancel() -> list[Answering]:
+    raise asyncio.CancelledError
+
+
+async def fail() -> list[Answering]:
+    raise RuntimeError("Event loop is closed")
+
+
+@pytest.mark.parametrize("ask", [cancel, fail])
+async def test_reports_that_ray_gives_up_are_only_missing(
+    ask: Callable[[], Coroutine[None, None, list[Answering]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RECONNECT_TIMEOUT, "3600")
+    from ray.serve.handle import DeploymentBroadcastResponse
+
+    from upscaled.pool.ray_serve import connection
+
+    class Handle:
+        def broadcast(self, _: str) -> DeploymentBroadcastResponse:
+            return DeploymentBroadcastResponse(ask(), asyncio.get_running_loop())
+
+    replicas = connection.RayConnection()
+    replicas._generation = connection._Generation(None, Handle())
+    with pytest.raises(ReplicaLost):
+        await replicas.reports()
