@@ -133,7 +133,7 @@ class LocalPool:
             workers=tuple(
                 WorkerState(
                     number=each.number,
-                    device=each.worker.ready.device if each.worker else each.device,
+                    device=each.shown_device,
                     is_ready=each.worker is not None,
                     is_out=each.is_out,
                     in_flight=in_flight[each.worker] if each.worker else 0,

@@ -41,8 +41,8 @@ class Supervisor:
     worker: the one that is ready. restarts: workers that died by themselves and were replaced.
     failed_starts: starts after which no worker was ready. last_error: why the last start failed;
     empty once one succeeded. is_unusable: the worker itself reported that error, and will report it
-    again. device: the one of the settings. is_out: the device failed repeatedly while others
-    work, and is not used for `Limits.out_s`.
+    again. device: the one of the settings. shown_device: its name as the last ready worker gave it.
+    is_out: the device failed repeatedly while others work, and is not used for `Limits.out_s`.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Supervisor:
     ) -> None:
         self.number = number
         self.device = settings.device
+        self.shown_device = settings.device
         self.is_out = False
         self.worker: WorkerProcess | None = None
         self.restarts = 0
@@ -130,6 +131,7 @@ class Supervisor:
         self._log_ready(worker)
         try:
             self.worker = worker
+            self.shown_device = worker.ready.device
             self._pool.add_worker(worker)
             await worker.gone.wait()
             fields = event("worker_died", worker=self.number, pid=worker.pid)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -69,6 +70,15 @@ async def test_a_device_that_cannot_start_stops_no_other() -> None:
         assert isinstance(await pool.upscale(order("answer"), request()), Result)
         assert pool.is_ready()
         assert (pool.stats().workers_ready, pool.stats().workers_wanted) == (1, 2)
+
+
+async def test_figures_keep_the_name_of_a_device_whose_worker_died() -> None:
+    limits = replace(QUICK, backoff_s=5, max_backoff_s=5)
+    async with running_pool(limits=limits) as pool:
+        assert [each.device for each in pool.stats().workers] == ["fake"]
+        psutil.Process(*pids_of(pool)).kill()
+        await until(lambda: not pool.stats().workers[0].is_ready)
+        assert [each.device for each in pool.stats().workers] == ["fake"]
 
 
 @pytest.mark.slow  # two real workers
