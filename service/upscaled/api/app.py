@@ -100,6 +100,8 @@ def _build_context(
         usage.observe,
     ]
     fetcher, budget = FetchClient(FetchOptions.of(settings)), build_budget(settings)
+    is_shared = state.database.is_server or bool(settings.cluster)
+    agreement = AutoChoiceAgreement(executor, state, is_needed=is_shared)
     relay_url = settings.advertised_url if state.database.is_server else ""
     context = Context(
         settings,
@@ -112,13 +114,17 @@ def _build_context(
         progress=progress_tracker,
         relay=ProgressRelay(relay_url, state.under_way, progress_tracker),
         job_runner=JobRunner(
-            settings, executor, state, metrics=metrics, fetcher=fetcher, budget=budget
+            settings,
+            executor,
+            state,
+            metrics=metrics,
+            fetcher=fetcher,
+            budget=budget,
+            agreement=agreement,
         ),
         webhook_sender=WebhookSender(settings, state, fetcher=fetcher, metrics=metrics),
         state_probe=StateProbe(state),
-        auto_choice=AutoChoiceAgreement(
-            executor, state, is_needed=state.database.is_server or bool(settings.cluster)
-        ),
+        auto_choice=agreement,
         reporter=Reporter(observers),
         usage=usage,
     )

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.billing import CAPTURE_RETRIES_AFTER_S
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.job_images import JobImages, StoreFailed, Tiles
@@ -57,7 +58,9 @@ class JobRunner:
         metrics: Metrics,
         fetcher: FetchClient,
         budget: MemoryBudget,
+        agreement: AutoChoiceAgreement,
     ) -> None:
+        self._agreement = agreement
         self._settings = settings
         self._executor = executor
         self._state = state
@@ -110,13 +113,17 @@ class JobRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _has_room(self) -> bool:
-        """Return whether a job could have a slot now that no request waits for."""
+        """Return whether a job could have a slot now that no request waits for.
+
+        Not while the others' pictures would be different: no balancer keeps jobs from this machine.
+        """
         stats = self._executor.stats()
         not_in_slots = len(self._running) - self._images.at_executor
         return (
             not self._is_closed
             and time.monotonic() >= self._paused_until_s
             and self._executor.is_ready()
+            and not self._agreement.trouble
             and stats.waiting == 0
             and stats.running + not_in_slots < stats.running_most
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.service.api.executors import ResizingExecutor
+from tests.service.api.executors import IdleExecutor, ResizingExecutor
 from tests.service.api.serving import Service, serve
 from tests.service.api.waiting import wait_until
 from upscaled.api import auto_choice
@@ -21,7 +21,7 @@ SLOW = AutoChoice(plans={4: PLAN}, ladders={4: (Rung(model="upscaled-x4"),)})
 OTHER = AutoChoice(plans={4: "upscaled-x4 ffff"}, ladders=SLOW.ladders)
 
 
-class Machine(ResizingExecutor):
+class Machine(IdleExecutor):
     """Has workers whose machine would choose so."""
 
     def __init__(self, choice: AutoChoice) -> None:
@@ -88,6 +88,8 @@ def test_a_front_end_with_other_models_is_not_ready_and_logs_both(
     other = front_ends.start(Machine(OTHER))
     wait_until(lambda: "auto_differs" in [getattr(each, "event", "") for each in caplog.records])
     assert (is_ready(first), is_ready(other), other.executor.shared) == (True, False, {})
+    runners = [each.app.state.context.job_runner for each in (first, other)]
+    assert [runner._has_room() for runner in runners] == [True, False]
     [error] = [each for each in caplog.records if each.levelno == logging.ERROR]
     for part in (PLAN, "upscaled-x4 ffff", "upscaled cluster thresholds --reset"):
         assert part in error.getMessage()
