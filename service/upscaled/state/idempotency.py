@@ -68,7 +68,8 @@ class StoredAnswer:
 
 
 _GONE: Final = StoredAnswer("", "", {})
-"""Marks a result that was paid for under a front end that died, and has expired since."""
+"""Marks a request that was paid for and whose result is not there any more: one that expired after
+its front end had died, or one of a job whose lifetime is over."""
 
 
 class IdempotencyKeys:
@@ -232,11 +233,21 @@ def is_known(connection: Connection, key: RequestKey) -> bool:
     return connection.execute(query).first() is not None
 
 
-def rename_request(connection: Connection, key: RequestKey, request_id: str, new_id: str) -> None:
-    """Give the request of a key another id, in the caller's transaction: it is made anew."""
+def make_anew(connection: Connection, key: RequestKey, row: sa.Row[Any], new_id: str) -> bool:
+    """Give the request of a key another id, in the caller's transaction, and return if it is paid.
+
+    What was paid for once stays so, however often the result expires within the key's lifetime.
+
+    Args:
+        row: of `read_key`.
+    """
+    is_paid = row.answer is not None or _is_paid(connection, Hold(key.key_id, row.request_id))
     connection.execute(
-        sa.update(IDEMPOTENCY_KEYS).where(_is_row(key, request_id)).values(request_id=new_id)
+        sa.update(IDEMPOTENCY_KEYS)
+        .where(_is_row(key, row.request_id))
+        .values(request_id=new_id, answer=_format(_GONE) if is_paid else None)
     )
+    return is_paid
 
 
 def is_answered(connection: Connection, hold: Hold) -> bool:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from upscaled.errors import RateLimitExceeded
 from upscaled.state.database import database_time_s
-from upscaled.state.idempotency import RequestKey, insert_key, read_key, rename_request
+from upscaled.state.idempotency import RequestKey, insert_key, make_anew, read_key
 from upscaled.state.job_rows import JobOrder, StoredJob, count_unfinished, find_job
 from upscaled.state.schema import JOBS
 
@@ -26,23 +26,23 @@ def check_job_limit(connection: Connection, key_id: int, max_unfinished: int) ->
 
 def find_first(
     connection: Connection, request_key: RequestKey | None, job_id: str
-) -> StoredJob | None:
+) -> tuple[StoredJob | None, bool]:
     """Return the job that an earlier request with the same `Idempotency-Key` made.
 
     None if there was no such request, or its job failed or is no longer kept: the key then stands
-    for `job_id`.
+    for `job_id`. The second value says whether a job that is no longer kept was charged, so that
+    `job_id` must not be.
 
     Raises:
         InvalidParameter, RequestInProgress: as of `IdempotencyKeys.reserve`.
     """
     if request_key is None or insert_key(connection, request_key, job_id, is_job=True):
-        return None
-    first_id = read_key(connection, request_key).request_id
-    first = find_job(connection, request_key.key_id, first_id)
+        return None, False
+    row = read_key(connection, request_key)
+    first = find_job(connection, request_key.key_id, row.request_id)
     if first is not None and first.state != "failed":
-        return first
-    rename_request(connection, request_key, first_id, job_id)
-    return None
+        return first, False
+    return None, make_anew(connection, request_key, row, job_id)
 
 
 def insert_job(

@@ -48,7 +48,8 @@ class StoredJob:
     """A job as it is in the database; times are seconds since 1970 by the database's clock.
 
     Attributes:
-        is_metered: whether it holds a credit, as the settings said when it was submitted.
+        is_metered: whether it holds a credit, as the settings said when it was submitted; one that
+            is made again after its lifetime, under its idempotency key, does not.
         tiles_done, tiles_total: of the attempt under way, as of its last renewal; total is None
             until known.
         result, result_model: the stored result of a job that succeeded, and what made it.

@@ -79,7 +79,8 @@ class Jobs:
                 several added at the same moment on PostgreSQL a few may be more.
 
             request_key: of a request that may be sent again: the same job is returned then,
-                unless it failed or its lifetime is over.
+                unless it failed or its lifetime is over. One that was charged, and whose lifetime
+                is over, is made again uncharged.
 
         Raises:
             InvalidParameter, RequestInProgress: as of `IdempotencyKeys.reserve`.
@@ -89,14 +90,15 @@ class Jobs:
         """
         job_id = str(uuid.uuid4())
         with self._database.write() as connection:
-            first = find_first(connection, request_key, job_id)
+            first, is_paid = find_first(connection, request_key, job_id)
             if first is not None:
                 return JobChange(first, is_changed=False)
             check_job_limit(connection, key_id, max_unfinished)
-            if is_metered:
+            is_charged = is_metered and not is_paid
+            if is_charged:
                 hold = Hold(key_id, job_id)
                 ledger.insert_hold(connection, hold, ledger.JOB_HOLDER, at_s=self._now_s())
-            insert_job(connection, job_id, key_id, order, is_metered=is_metered)
+            insert_job(connection, job_id, key_id, order, is_metered=is_charged)
             return JobChange(read_job(connection, job_id), is_changed=True)
 
     def check_job_limit(

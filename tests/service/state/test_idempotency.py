@@ -246,3 +246,29 @@ def test_a_job_that_is_submitted_again_is_the_same_job_and_held_once(
     other = RequestKey(key.key_id, key.name, "another fingerprint")
     with pytest.raises(InvalidParameter):
         store.jobs.submit(key.key_id, order, is_metered=True, max_unfinished=9, request_key=other)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_job_that_was_paid_and_whose_lifetime_is_over_is_made_again_uncharged(
+    store: State, key: RequestKey, times: int
+) -> None:
+    order = JobOrder("source", None, 4, "")
+
+    def run(name: RequestKey) -> str:
+        change = store.jobs.submit(
+            key.key_id, order, is_metered=True, max_unfinished=9, request_key=name
+        )
+        claimed = store.jobs.claim()
+        assert change.is_changed
+        assert claimed is not None
+        assert store.jobs.finish(claimed, PaidResult("result.jpg", "image/jpeg"))
+        assert store.jobs.remove_ended(lifetime_s=-1) == 1
+        return change.job.id
+
+    first = run(key)
+    balance = store.credits.balance(key.key_id)
+    assert first not in {run(key) for _ in range(times)}
+    assert store.credits.balance(key.key_id) == balance
+    run(RequestKey(key.key_id, "another name", key.fingerprint))
+    assert store.credits.balance(key.key_id) == balance - 1
+    assert store.credits.audit() == ()
