@@ -8,7 +8,12 @@ from upscaled_models.denoise import split_strength
 
 
 def describe_job(
-    job: StoredJob, tiles: tuple[int, int | None], *, base_url: str, lifetime_s: int
+    job: StoredJob,
+    tiles: tuple[int, int | None],
+    *,
+    base_url: str,
+    lifetime_s: int,
+    remaining_s: float | None = None,
 ) -> schemas.Job:
     """Return the body that says how a job is.
 
@@ -16,6 +21,7 @@ def describe_job(
         tiles: done, and in all.
         base_url: where the URL of a result begins.
         lifetime_s: of a job and its result, from its end on.
+        remaining_s: expected of the network; None where it is not known, or the job has ended.
     """
     result_url = expires_at = error = None
     if job.result is not None and job.ended_at_s is not None:
@@ -36,6 +42,7 @@ def describe_job(
         ended_at=None if job.ended_at_s is None else format_time(job.ended_at_s),
         tiles_done=tiles[0],
         tiles_total=tiles[1],
+        remaining_s=None if remaining_s is None else round(remaining_s, 2),
         result_url=result_url,
         expires_at=expires_at,
         error=error,

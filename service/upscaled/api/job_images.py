@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from upscaled.api.memory import MemoryBudget, Share
+from upscaled.api.progress import Progress
 from upscaled.api.result_storing import order_storing, store_result
 from upscaled.api.source import build_request, fetch_source, read_checked_header
 from upscaled.config import Settings
@@ -18,19 +19,37 @@ from upscaled.state.usage import MadeImage
 from upscaled.upscale.result import Result
 
 
-@dataclass(slots=True)
 class Tiles:
-    """The progress of one job here; `total` is None until known.
+    """The progress of one job here.
 
-    is_ending: its end is being recorded, so that its lease needs no renewal.
+    Attributes:
+        is_ending: its end is being recorded, so that its lease needs no renewal.
     """
 
-    done: int = 0
-    total: int | None = None
-    is_ending: bool = False
+    def __init__(self) -> None:
+        self.is_ending = False
+        self._progress = Progress()
+
+    @property
+    def done(self) -> int:
+        return self._progress.step.tiles_done
+
+    @property
+    def total(self) -> int | None:
+        """Return all tiles of the image; None until known."""
+        return self._progress.step.tiles_total
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Return the expected seconds of the network, as of the last tile; None until it begins."""
+        return self._progress.step.remaining_s
+
+    def expect(self, seconds: float) -> None:
+        """Note how long the network is expected to take."""
+        self._progress.note_queued(seconds)
 
     def note(self, done: int, total: int) -> None:
-        self.done, self.total = done, total
+        self._progress.note_tile(done, total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +130,7 @@ class JobImages:
             source_bytes=len(source),
         )
         request = order_storing(request, self._state.job_results, self._settings)
+        tiles.expect(self._executor.expect(request).seconds)
         self.at_executor += 1
         try:
             return await self._executor.upscale(source, request)

@@ -89,6 +89,11 @@ class JobRunner:
         tiles = None if job.is_ended else self._tiles.get(job.id)
         return (job.tiles_done, job.tiles_total) if tiles is None else (tiles.done, tiles.total)
 
+    def remaining_s_of(self, job: StoredJob) -> float | None:
+        """Return the seconds that a job's network is expected to take yet; None if not known."""
+        tiles = None if job.is_ended else self._tiles.get(job.id)
+        return None if tiles is None else tiles.remaining_s
+
     async def run_forever(self) -> None:
         """Claim and run jobs until `close` is called, or the call is cancelled."""
         try:

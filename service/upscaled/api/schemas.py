@@ -171,6 +171,10 @@ class Job(_Response):
     ended_at: datetime | None = Field(description="Null until it has ended")
     tiles_done: int = Field(description="Of the attempt under way")
     tiles_total: int | None = Field(description="Null until known")
+    remaining_s: float | None = Field(
+        description="Estimate for the network, from its begin on; null before, after the end, and "
+        "where another front end runs the job"
+    )
     result_url: str | None = Field(description="Where the result of a job is that succeeded")
     expires_at: datetime | None = Field(description="Until when the result is there")
     error: Error | None = Field(description="Why a job failed")

@@ -233,6 +233,7 @@ def _describe(request: Request, context: Context, job: StoredJob) -> schemas.Job
         context.job_runner.tiles_of(job),
         base_url=find_base_url(request, context.settings.public_base_url),
         lifetime_s=context.settings.job_result_lifetime_s,
+        remaining_s=context.job_runner.remaining_s_of(job),
     )
 
 

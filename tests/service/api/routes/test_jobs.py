@@ -50,6 +50,7 @@ class SteppingExecutor(IdleExecutor):
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         assert request.on_tile is not None
+        request.on_tile(0, 2)
         request.on_tile(1, 2)
         try:
             while not self.may_go_on.is_set():
@@ -207,6 +208,18 @@ def test_tiles_are_counted_while_a_job_runs(stepping: Service) -> None:
     wait_until(lambda: job_of(stepping, location)["tiles_total"] == 2)
     assert job_of(stepping, location)["tiles_done"] == 1
     assert job["ended_at"] is None
+
+
+def test_the_time_that_a_job_takes_yet_is_estimated_while_it_runs(stepping: Service) -> None:
+    answer = submit(stepping)
+    location = answer.headers["Location"]
+    assert answer.json()["remaining_s"] is None
+    wait_until(lambda: job_of(stepping, location)["tiles_done"] == 1)
+    assert job_of(stepping, location)["remaining_s"] >= 0
+    listed = stepping.get("/v1/jobs", headers=stepping.headers).json()["jobs"]
+    assert [job["remaining_s"] for job in listed] == [job_of(stepping, location)["remaining_s"]]
+    requests.delete(stepping.url + location, headers=stepping.headers, timeout=5)
+    assert job_of(stepping, location)["remaining_s"] is None
 
 
 def test_a_cancelled_job_stops_and_costs_nothing(stepping: Service) -> None:
