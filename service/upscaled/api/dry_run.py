@@ -50,10 +50,8 @@ def may_be_dry_run(values: Sequence[str]) -> bool:
         return True
 
 
-def estimate(
-    work: UpscaleRequest, key: ApiKey, executor: Executor, settings: Settings
-) -> schemas.Estimate:
-    """Return what an accepted request would cost and give.
+def price(key: ApiKey, settings: Settings) -> int:
+    """Return the credits that an upscale of the key would cost.
 
     Raises:
         InsufficientApiCredits: the balance is too low.
@@ -61,6 +59,11 @@ def estimate(
     credits = 1 if settings.metering else 0
     if key.balance < credits:
         raise InsufficientApiCredits
+    return credits
+
+
+def estimate(work: UpscaleRequest, credits: int, executor: Executor) -> schemas.Estimate:
+    """Return what an accepted request would give, and its price."""
     expectation = executor.expect(work)
     _, denoise = split_strength(work.model)
     return schemas.Estimate(

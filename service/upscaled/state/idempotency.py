@@ -217,20 +217,31 @@ def read_key(connection: Connection, key: RequestKey) -> sa.Row[Any]:
     found = connection.execute(query).one_or_none()
     if found is None:
         raise RequestInProgress
-    if found.fingerprint != key.fingerprint:
-        raise InvalidParameter("Idempotency-Key was used for another request")
+    _require_same(found.fingerprint, key)
     return found
 
 
 def is_known(connection: Connection, key: RequestKey) -> bool:
-    """Return whether a request was sent under this key, of any fingerprint, within its lifetime."""
+    """Return whether the request was sent under this key before, within its lifetime.
+
+    Raises:
+        InvalidParameter: another one was.
+    """
     row = IDEMPOTENCY_KEYS.c
-    query = sa.select(row.request_id).where(
+    query = sa.select(row.fingerprint).where(
         row.key_id == key.key_id,
         row.name == key.name,
         row.created_at_s >= database_time_s(connection) - LIFETIME_S,
     )
-    return connection.execute(query).first() is not None
+    found = connection.execute(query).scalar_one_or_none()
+    if found is not None:
+        _require_same(found, key)
+    return found is not None
+
+
+def _require_same(fingerprint: str, key: RequestKey) -> None:
+    if fingerprint != key.fingerprint:
+        raise InvalidParameter("Idempotency-Key was used for another request")
 
 
 def make_anew(connection: Connection, key: RequestKey, row: sa.Row[Any], new_id: str) -> bool:

@@ -115,7 +115,7 @@ class Jobs:
             request_key: one that is known passes, as its job exists already; `submit` decides.
 
         Raises:
-            RateLimitExceeded, InsufficientApiCredits: as of `submit`.
+            InvalidParameter, RateLimitExceeded, InsufficientApiCredits: as of `submit`.
         """
         with self._database.read() as connection:
             if request_key is not None and is_known(connection, request_key):

@@ -167,8 +167,10 @@ async def accept_job(
     if parameters.image is None:
         image_url = str(parse_url(parameters.image_url or ""))
     else:
+        await _check_job_limit(context, key, request_key)
         await read_checked_header(parameters.image, parameters.scale, context.settings)
-        source_name = await _store_source(context, key, parameters.image, request_key)
+        store = context.state.job_sources
+        source_name = await run_to_end(store.store(parameters.image), store.delete)
     order = JobOrder(
         source_name,
         image_url,
@@ -189,16 +191,13 @@ async def accept_job(
     return JSONResponse(body.model_dump(mode="json"), 202, headers)
 
 
-async def _store_source(
-    context: Context, key: ApiKey, source: bytes, request_key: RequestKey | None
-) -> str:
-    """Store an image that waits, if its job has room; return its name."""
-    settings, state = context.settings, context.state
-    check = partial(state.jobs.check_job_limit, key.id, is_metered=settings.metering)
+async def _check_job_limit(context: Context, key: ApiKey, request_key: RequestKey | None) -> None:
+    """Check name, job limit and credit before an upload is read, as without a job, and stored."""
+    settings, jobs = context.settings, context.state.jobs
+    check = partial(jobs.check_job_limit, key.id, is_metered=settings.metering)
     await asyncio.to_thread(
         check, max_unfinished=settings.max_jobs_per_key, request_key=request_key
     )
-    return await run_to_end(state.job_sources.store(source), state.job_sources.delete)
 
 
 async def _submit(

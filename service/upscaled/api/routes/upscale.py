@@ -28,6 +28,7 @@ from upscaled.api.dry_run import (
     estimate,
     may_be_dry_run,
     parse_dry_run_header,
+    price,
 )
 from upscaled.api.idempotency import (
     IDEMPOTENCY_PARAMETER,
@@ -197,13 +198,12 @@ class _UpscaleCall:
     async def _estimate(self) -> Response:
         """Check the image as for an upscale, and predict what that would cost and give."""
         context = self.context
+        credits = price(self.key, context.settings)
         _, work = await _read_work(
             context, self.record, self.key, self.parameters, self.share, self.progress
         )
         self.record.handling = "dry run"
-        return JSONResponse(
-            estimate(work, self.key, context.executor, context.settings).model_dump()
-        )
+        return JSONResponse(estimate(work, credits, context.executor).model_dump())
 
     async def _answer(self, reservation: Reservation | None, *, is_image: bool) -> Response:
         """Upscale the image and deliver it; with a reservation so that it can be replayed."""

@@ -194,6 +194,27 @@ def test_without_credits_no_job_is_accepted_and_no_source_written(
     assert_error(submit(service, headers=headers), 403, "insufficient_api_credits")
 
 
+def test_the_credit_is_checked_before_the_picture_as_without_a_job(
+    make_service: MakeService,
+) -> None:
+    service = make_service(IdleExecutor(), metering=True, credits=0)
+    for headers in ({}, ASYNC, {"X-Upscale-Dry-Run": "true"}):
+        answer = service.upload(b"no picture", headers=service.headers | headers)
+        assert_error(answer, 403, "insufficient_api_credits")
+
+
+def test_a_name_of_another_request_comes_before_room_credit_and_picture(
+    make_service: MakeService,
+) -> None:
+    named = {"Idempotency-Key": "order-17"}
+    service = make_service(ResizingExecutor(), metering=True, credits=1, max_jobs_per_key=1)
+    assert submit(service, headers=named).status_code == 202
+    refused = submit(service, image=b"no picture", headers=named)
+    assert_error(refused, 400, "invalid_parameter")
+    assert refused.json()["error"].startswith("Idempotency-Key was used")
+    assert_error(submit(service, image=b"no picture"), 429, "rate_limit_exceeded")
+
+
 def test_a_job_sent_again_needs_no_further_credit(make_service: MakeService) -> None:
     service = make_service(IdleExecutor(), metering=True, credits=1)
     first, second = (submit(service, headers={"Idempotency-Key": "order-17"}) for _ in range(2))
