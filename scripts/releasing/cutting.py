@@ -10,6 +10,7 @@ from packaging.version import InvalidVersion, Version
 VERSION_LINES = {
     "pyproject.toml": re.compile(r'^version = "([^"]+)"$', re.MULTILINE),
     "service/upscaled/__init__.py": re.compile(r'^__version__ = "([^"]+)"$', re.MULTILINE),
+    "docker/Dockerfile": re.compile(r"^ARG UPSCALED_VERSION=(\S+)$", re.MULTILINE),
 }
 """Every file that holds the version, and the line it stands in."""
 

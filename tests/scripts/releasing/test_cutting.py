@@ -35,6 +35,7 @@ def clone(tmp_path: Path) -> Path:
     for name, text in {
         "pyproject.toml": '[project]\nname = "upscaled"\nversion = "1.2.3"\n',
         "service/upscaled/__init__.py": '"""Doc."""\n\n__version__ = "1.2.3"\n',
+        "docker/Dockerfile": "FROM scratch\nARG UPSCALED_VERSION=1.2.3\n",
         "CHANGELOG.md": CHANGELOG,
     }.items():
         path = tmp_path / name
@@ -108,9 +109,10 @@ def test_a_tag_that_exists_stops_a_cut_before_anything_is_written(clone: Path) -
     assert run_git(clone, "status", "--porcelain") == ""
 
 
-def test_files_with_different_versions_are_named(clone: Path) -> None:
-    init = clone / "service/upscaled/__init__.py"
-    init.write_text(init.read_text().replace("1.2.3", "1.2.4"))
+@pytest.mark.parametrize("name", ["service/upscaled/__init__.py", "docker/Dockerfile"])
+def test_files_with_different_versions_are_named(clone: Path, name: str) -> None:
+    file = clone / name
+    file.write_text(file.read_text().replace("1.2.3", "1.2.4"))
     with pytest.raises(CannotRelease, match=r"the versions differ: .*1\.2\.3.*1\.2\.4"):
         read_version(clone)
 
