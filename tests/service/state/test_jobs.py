@@ -357,7 +357,7 @@ def check_ledger_under_kills(settings: Settings, *, jobs: int, workers: int, kil
         assert state.credits.audit() == ()
 
 
-def test_the_ledger_is_exact_after_workers_are_killed(
+def test_the_ledger_is_exact_after_front_end_and_workers_are_killed(
     database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
@@ -366,7 +366,7 @@ def test_the_ledger_is_exact_after_workers_are_killed(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_ledger_is_exact_after_400_jobs_and_25_kills(
+def test_the_ledger_is_exact_after_400_jobs_that_were_sent_twice_and_25_kills(
     database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)
