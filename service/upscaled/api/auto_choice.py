@@ -15,7 +15,7 @@ from upscaled.logs import event
 from upscaled.pool.executor import Executor
 from upscaled.process.child import ChildUnusable
 from upscaled.state import State
-from upscaled.state.errors import StateError
+from upscaled.state.errors import StateError, UnreadableChoice
 from upscaled.upscale.model_choice import AutoChoice
 
 CHECKED_EVERY_S: Final = 5.0
@@ -44,6 +44,8 @@ class AutoChoiceAgreement:
         while self._is_needed:
             try:
                 await self.check()
+            except UnreadableChoice as error:
+                self._note_unreadable(error)
             except (ChildUnusable, SQLAlchemyError, StateError) as error:
                 # Readiness reports it already: no worker is ready, or the database does not work.
                 _log.debug("auto is not settled: %s", error)
@@ -54,6 +56,7 @@ class AutoChoiceAgreement:
 
         Raises:
             ChildUnusable: no worker can start.
+            UnreadableChoice: the stored one is damaged, or another version's.
             StateError, SQLAlchemyError: the database does not work.
         """
         own = await self._executor.own_choice()
@@ -73,6 +76,13 @@ class AutoChoiceAgreement:
         self._adopted, self.trouble = stored, ""
         rungs = {f"x{scale}": _describe(stored, scale) for scale in sorted(stored.ladders)}
         _log.info("auto uses the thresholds in the database", extra=event("auto_settled", **rungs))
+
+    def _note_unreadable(self, error: UnreadableChoice) -> None:
+        """Report not ready until the stored choice is reset; then this front end may write it."""
+        self._adopted = None
+        if self.trouble != str(error):
+            _log.error("not ready: %s (%s)", error, RESET_COMMAND, extra=event("auto_unreadable"))
+        self.trouble = str(error)
 
     def _note_difference(self, own: AutoChoice, stored: AutoChoice) -> None:
         scale = next(

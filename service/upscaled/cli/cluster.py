@@ -1,13 +1,16 @@
 """`upscaled cluster`: check a Ray cluster, and print what deploys replicas on one."""
 
 from math import isfinite
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from upscaled.cli.console import fail, opened_state
 from upscaled.cli.findings import print_findings
 from upscaled.config.values import require_package
+
+if TYPE_CHECKING:
+    from upscaled.upscale.model_choice import AutoChoice
 
 commands = typer.Typer(
     no_args_is_help=True, help="Check a Ray cluster, and print what deploys replicas on one."
@@ -115,18 +118,33 @@ def thresholds(
 
     The first front end of a PostgreSQL or of a cluster stores that, and all others adopt it.
     """
+    from upscaled.state.errors import UnreadableChoice
+
     with opened_state() as state:
-        stored = state.auto_choice.read()
+        try:
+            stored = state.auto_choice.read()
+        except UnreadableChoice as error:
+            if not is_reset:
+                raise
+            lines = [str(error)]
+        else:
+            lines = [] if stored is None else _describe_thresholds(stored)
         if is_reset:
             state.auto_choice.reset()
-    if stored is None:
+    if not lines:
         typer.echo("none are stored: the next front end that starts stores its own")
         return
-    for scale, ladder in sorted(stored.ladders.items()):
-        typer.echo(f"x{scale}: {'; '.join(rung.describe() for rung in ladder)}")
-        typer.echo(f"    models and settings: {stored.plans.get(scale, '')}")
+    typer.echo("\n".join(lines))
     if is_reset:
         typer.echo("deleted: the next front end that starts stores its own")
+
+
+def _describe_thresholds(choice: "AutoChoice") -> list[str]:
+    lines = []
+    for scale, ladder in sorted(choice.ladders.items()):
+        lines.append(f"x{scale}: {'; '.join(rung.describe() for rung in ladder)}")
+        lines.append(f"    models and settings: {choice.plans.get(scale, '')}")
+    return lines
 
 
 def _require_ray() -> None:

@@ -13,16 +13,18 @@ import json
 from typing import Final
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection
 
 from upscaled.state.database import NOW_S, Database, database_time_s
+from upscaled.state.errors import UnreadableChoice
 from upscaled.state.holder import Holder
 from upscaled.state.lease import DEAD_AFTER_S
 from upscaled.state.schema import AUTO_CHOICE, HOLDERS
 from upscaled.upscale.model_choice import AutoChoice, Rung
 
 _ONLY_ROW: Final = 1
+_PLANS: Final[TypeAdapter[dict[int, str]]] = TypeAdapter(dict[int, str])
 _LADDERS: Final[TypeAdapter[dict[int, tuple[Rung, ...]]]] = TypeAdapter(dict[int, tuple[Rung, ...]])
 
 
@@ -38,6 +40,7 @@ class SharedAutoChoice:
 
         Raises:
             DatabaseFailed: the database does not work.
+            UnreadableChoice: it is damaged, or another version's: only `reset` helps.
         """
         with self._database.read() as connection:
             return _read(connection)
@@ -50,6 +53,7 @@ class SharedAutoChoice:
 
         Raises:
             DatabaseFailed, FolderUnusable: the database does not work.
+            UnreadableChoice: as `read`.
         """
         holder_id = self._holder.id
         with self._database.write() as connection:
@@ -69,6 +73,7 @@ class SharedAutoChoice:
 
         Raises:
             DatabaseFailed, FolderUnusable: the database does not work.
+            UnreadableChoice: as `read`.
         """
         holder_id = self._holder.id  # another one after an outage
         with self._database.write() as connection:
@@ -111,8 +116,12 @@ def _read(connection: Connection) -> AutoChoice | None:
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    plans = {int(scale): str(plan) for scale, plan in json.loads(row.plans).items()}
-    return AutoChoice(plans=plans, ladders=_LADDERS.validate_json(row.ladders))
+    try:
+        plans = _PLANS.validate_json(row.plans)
+        return AutoChoice(plans=plans, ladders=_LADDERS.validate_json(row.ladders))
+    except ValidationError as error:
+        reason = error.errors(include_url=False, include_context=False)[0]["msg"]
+        raise UnreadableChoice(f"the stored thresholds of auto cannot be read: {reason}") from None
 
 
 def _mark(connection: Connection, holder_id: str, own: AutoChoice) -> None:

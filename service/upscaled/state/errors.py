@@ -5,6 +5,7 @@
     ├── DatabaseFailed     it fails at work: full disk, lost connection, lock, damage
     │   └── DatabaseLost   its file was deleted or replaced while it was in use
     ├── FolderUnusable     a folder of the data folder takes no file
+    ├── UnreadableChoice   what is stored for `auto` is damaged, or another version's
     ├── InvalidName        an API key's name breaks the rules
     ├── InvalidSecret      a secret is not of the form of our keys
     ├── NameTaken          an active API key has that name
@@ -52,6 +53,10 @@ class DatabaseLost(DatabaseFailed):
 
 
 class FolderUnusable(StateError):
+    pass
+
+
+class UnreadableChoice(StateError):
     pass
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import requests
+import sqlalchemy as sa
 
 from tests.service.api.executors import IdleExecutor, ResizingExecutor
 from tests.service.api.serving import Service, serve
 from tests.service.api.waiting import wait_until
 from upscaled.api import auto_choice
 from upscaled.process.child import ChildUnusable
+from upscaled.state.schema import AUTO_CHOICE
 from upscaled.upscale.model_choice import AutoChoice, Rung
 
 PLAN = "upscaled-x4 0123"
@@ -105,6 +107,22 @@ def test_after_a_reset_the_next_front_end_stores_its_own_and_the_others_follow(
     wait_until(lambda: is_ready(started))
     wait_until(lambda: running.executor.shared == FAST.ladders)
     assert is_ready(running)
+
+
+def test_a_choice_that_cannot_be_read_is_named_and_a_reset_brings_readiness_back(
+    front_ends: FrontEnds, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = front_ends.start(Machine(SLOW))
+    wait_until(lambda: is_ready(service))
+    with service.state.database.write() as connection:
+        connection.execute(sa.update(AUTO_CHOICE).values(ladders="of another version"))
+    wait_until(lambda: not is_ready(service))
+    [error] = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert getattr(error, "event", "") == "auto_unreadable"
+    assert "upscaled cluster thresholds --reset" in error.getMessage()
+    service.state.auto_choice.reset()
+    wait_until(lambda: is_ready(service))
+    assert service.state.auto_choice.read() == SLOW
 
 
 def test_thresholds_are_adopted_once_workers_start_that_could_not_at_first(

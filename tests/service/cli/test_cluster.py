@@ -1,17 +1,25 @@
 """`upscaled cluster` without a cluster: what it prints, and how it ends."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import yaml
 from typer.testing import CliRunner
 
+from tests.databases import make_tables
 from tests.listening import free_port
 from tests.running import clean_environment, run_upscaled
+from tests.service.cli.invoking import invoke
 from tests.service.pool.ray_serve.clusters import has_ray
 from upscaled.cli import build_app
+from upscaled.config import load_settings
 from upscaled.pool.ray_serve.options import DeploymentArguments, serve_config
+from upscaled.state import open_state
+from upscaled.state.schema import AUTO_CHOICE
+from upscaled.upscale.model_choice import AutoChoice, Rung
 
 needs_ray = pytest.mark.skipif(
     not has_ray, reason="ray is not installed (requirements-cluster.lock)"
@@ -78,3 +86,22 @@ def test_without_ray_the_way_to_install_it_is_named(
     done = CliRunner().invoke(build_app(["cluster"]), ["cluster", command])
     assert done.exit_code == 2
     assert "requirements-cluster.lock" in done.output
+
+
+def test_thresholds_are_printed_and_deleted_also_those_that_cannot_be_read(tmp_path: Path) -> None:
+    make_tables(tmp_path / "data")
+    env = {"UPSCALED_DATA_DIR": str(tmp_path / "data")}
+    choice = AutoChoice(plans={4: "large 0123"}, ladders={4: (Rung(model="large", most_px=7),)})
+    with open_state(load_settings(env)) as state:
+        state.auto_choice.settle(choice)
+    shown = ["x4: large: up to 7 input pixels", "    of large 0123"]
+    assert invoke("cluster", "thresholds", env=env).stdout.splitlines() == shown
+    with open_state(load_settings(env)) as state, state.database.write() as connection:
+        connection.execute(sa.update(AUTO_CHOICE).values(plans="{"))
+    refused = invoke("cluster", "thresholds", env=env)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "cannot be read" in refused.stderr
+    named, deleted = invoke("cluster", "thresholds", "--reset", env=env).stdout.splitlines()
+    assert "cannot be read" in named
+    assert deleted.startswith("deleted: ")
+    assert invoke("cluster", "thresholds", env=env).stdout.startswith("none are stored: ")

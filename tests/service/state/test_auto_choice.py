@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from tests.service.state.conftest import MakeSettings
 from upscaled.state import State, open_state
+from upscaled.state.errors import UnreadableChoice
 from upscaled.state.lease import DEAD_AFTER_S
-from upscaled.state.schema import HOLDERS
+from upscaled.state.schema import AUTO_CHOICE, HOLDERS
 from upscaled.upscale.model_choice import AutoChoice, Rung
 
 
@@ -81,6 +82,24 @@ def test_a_reset_leaves_writing_to_the_next_that_settles(pair: tuple[State, Stat
     assert first.confirm(choice(most_px=1000)) is None
     second.settle(choice(most_px=7))
     assert first.confirm(choice(most_px=1000)) == choice(most_px=7)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"plans": "[]"}, {"plans": "{"}, {"ladders": '{"4": [{"model": "large", "newer": 1}]}'}],
+)
+def test_a_choice_that_this_version_cannot_read_is_named_until_it_is_reset(
+    state: State, damage: dict[str, str]
+) -> None:
+    shared = state.auto_choice
+    shared.settle(choice())
+    with state.database.write() as connection:
+        connection.execute(sa.update(AUTO_CHOICE).values(damage))
+    for use in (shared.read, lambda: shared.settle(choice()), lambda: shared.confirm(choice())):
+        with pytest.raises(UnreadableChoice, match=r"cannot be read: [A-Z]"):
+            use()
+    assert shared.reset()
+    assert shared.settle(choice(most_px=7)) == shared.read() == choice(most_px=7)
 
 
 def test_on_sqlite_the_one_front_end_writes_its_own(state: State) -> None:
