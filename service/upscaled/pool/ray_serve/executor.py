@@ -241,6 +241,8 @@ class RayPool:
                 if request.on_tile:
                     request.on_tile(message.done, message.total)
             case Done(result=result):
+                if result.stored_as not in ("", request.store.file_name if request.store else ""):
+                    raise InternalError(detail="a replica named a result that is not this image's")
                 timings = result.timings
                 if timings.full_work_s is not None:
                     self._cost.learn(

@@ -281,6 +281,18 @@ async def test_a_replay_keeps_the_result_s_name_until_that_is_too_old() -> None:
     assert stores == [store, store, None]
 
 
+async def test_a_result_is_never_another_one_that_a_replica_names() -> None:
+    store = StoreOrder("s3://bucket", "", "name.png", within_s=60)
+    own = Done(job=0, result=replace(RESULT, stored_as="name.png", stored_bytes=7))
+    others = Done(job=0, result=replace(RESULT, stored_as="other.png", stored_bytes=7))
+    async with pool_of([own], [others], [own]) as (pool, _):
+        stored = await pool.upscale(b"", replace(request(), store=store))
+        assert (stored.stored_as, stored.size_bytes) == ("name.png", 7)
+        for order in (store, None):  # without one there is nothing to be stored
+            with pytest.raises(InternalError, match="not this image's"):
+                await pool.upscale(b"", replace(request(), store=order))
+
+
 async def test_a_results_name_gets_too_old_while_replicas_are_silent_too() -> None:
     store = StoreOrder("s3://bucket", "", "name.png", within_s=0.1)
     async with pool_of([FOR_EVER_S], [DONE]) as (pool, replicas):
