@@ -23,7 +23,10 @@ def read(*headers: str, **fields: object) -> float | None:
 
 @pytest.mark.parametrize(
     ("text", "number", "strength"),
-    [("0", 0, 0), ("1", 1, 1), ("1.0", 1.0, 1), ("0.5", 0.5, 0.5), (".25", 0.25, 0.25)],
+    [
+        *(("0", 0, 0), ("1", 1, 1), ("1.0", 1.0, 1), ("0.5", 0.5, 0.5), (".25", 0.25, 0.25)),
+        ("0.00001", 1e-5, 1e-5),
+    ],
 )
 def test_headers_and_fields_say_the_same(text: str, number: object, strength: float) -> None:
     assert read(text) == strength
@@ -40,6 +43,12 @@ def test_a_strength_out_of_range_is_refused(text: str) -> None:
         read(text)
     with pytest.raises(InvalidParameter, match="X-Upscale-Denoise must be a number from 0 to 1"):
         read(x_upscale_denoise=text or True)
+
+
+@pytest.mark.parametrize("number", [-0.5, 1.5, 2, 1e300, float("nan"), float("inf"), True])
+def test_a_number_out_of_range_is_refused(number: object) -> None:
+    with pytest.raises(InvalidParameter, match="X-Upscale-Denoise must be a number from 0 to 1"):
+        read(x_upscale_denoise=number)
 
 
 def test_two_values_are_refused() -> None:

@@ -110,8 +110,9 @@ class _Options:
         if field is None:
             return values
         is_number = isinstance(field, numbers) and not isinstance(field, bool)
-        # No option takes "".
-        text = spell(str(field)) if isinstance(field, str) or is_number else ""
+        # No option takes "", nor the exponent of a small number's own text.
+        shown = f"{field:.9f}" if is_number and isinstance(field, float) else str(field)
+        text = spell(shown) if isinstance(field, str) or is_number else ""
         return values if text in values else [*values, text]
 
     def value(
