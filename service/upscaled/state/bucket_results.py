@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _LONGEST_AHEAD_S: Final = 120.0
 _AHEAD_SHARE: Final = 0.05
 """How much longer than others a result may live whose name was chosen before it was made."""
+_CLOCKS_DIFFER_S: Final = 5.0
+"""What the clocks of two front ends may differ by: a name of another's may be of a later moment."""
 LISTED_AT_ONCE: Final = 1000
 """Names that S3 lists and deletes in one request."""
 _UUID7: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -81,8 +83,12 @@ class BucketResults:
         The name holds a time shortly ahead, so that a result stored until then is kept no shorter
         than others.
         """
-        ahead_s = min(_LONGEST_AHEAD_S, _AHEAD_SHARE * self.ttl_s)
+        ahead_s = self._ahead_s
         return ReservedName(make_name(self.clock.now_s() + ahead_s, media_type), ahead_s / 2)
+
+    @property
+    def _ahead_s(self) -> float:
+        return min(_LONGEST_AHEAD_S, _AHEAD_SHARE * self.ttl_s)
 
     async def store(self, data: bytes, media_type: str) -> str:
         """Put a result into the bucket by one request, and return its name."""
@@ -198,7 +204,8 @@ class BucketResults:
         return StoredResult(media_type, size_bytes, self._expires_in_s(file_name))
 
     def _expires_in_s(self, file_name: str) -> float:
-        return self.ttl_s - self.clock.age_s(read_creation_s(file_name))
+        ahead_s = self._ahead_s + _CLOCKS_DIFFER_S
+        return self.ttl_s - self.clock.age_s(read_creation_s(file_name), ahead_s=ahead_s)
 
 
 def make_name(created_at_s: float, media_type: str) -> str:

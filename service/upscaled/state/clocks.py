@@ -61,16 +61,22 @@ class StampClock:
         """Return a timestamp: seconds since 1970 by the wall clock."""
         return self._observe()[0]
 
-    def age_s(self, stamp_s: float) -> float:
-        """Return the age of a timestamp in seconds; below 0 if another clock must have made it."""
+    def age_s(self, stamp_s: float, *, ahead_s: float = 0.0) -> float:
+        """Return the age of a timestamp in seconds; below 0 if another clock must have made it.
+
+        Args:
+            ahead_s: stamps may be of a moment that much later than the one they were made at: up to
+                so far ahead one is of a moment to come, and not of one before the clock was set
+                back.
+        """
         now_s, jumps = self._observe()
         end_s, elapsed_s = now_s, 0.0
         for jump in reversed(jumps):
-            if jump.after_s <= stamp_s <= end_s:
+            if jump.after_s <= stamp_s <= end_s + ahead_s:
                 return elapsed_s + end_s - stamp_s
             elapsed_s += end_s - jump.after_s
             end_s = jump.before_s
-        return elapsed_s + end_s - stamp_s if stamp_s <= end_s else now_s - stamp_s
+        return elapsed_s + end_s - stamp_s if stamp_s <= end_s + ahead_s else now_s - stamp_s
 
     def _observe(self) -> tuple[float, list[_Jump]]:
         with self._lock:

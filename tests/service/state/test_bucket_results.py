@@ -19,7 +19,7 @@ from tests.service.state.conftest import Clock, all_of
 from upscaled.api.cancellation import run_to_end
 from upscaled.bucket.failures import describe_bucket_error
 from upscaled.errors import InternalError
-from upscaled.state.clocks import StampClock
+from upscaled.state.clocks import Clocks, StampClock
 from upscaled.state.folder_results import FolderResults
 
 obstore = pytest.importorskip("obstore", reason="obstore is not installed")
@@ -382,3 +382,17 @@ async def test_a_reserved_name_lives_no_shorter_than_what_is_stored_when_it_is_m
     clock.now_s += 0.02
     assert await results.find(file_name) is None
     assert results.sweep().removed == 1
+
+
+async def test_a_reserved_name_is_valid_although_the_clock_was_set_back_by_more_than_a_lifetime(
+    bucket: Bucket, tmp_path: Path, clock: Clock
+) -> None:
+    clocks = Clocks(wall=clock, boot=lambda: 0.0, running=lambda: 0.0)
+    results = BucketResults(
+        bucket.url, bucket.endpoint, FolderResults(tmp_path, TTL_S, StampClock(clocks))
+    )
+    clock.now_s -= 2 * TTL_S
+    file_name, _ = results.reserve("image/png")
+    bucket.put(f"results/{file_name}", b"picture")
+    assert results.sweep().removed == 0
+    assert await read(results, file_name) == b"picture"

@@ -74,6 +74,22 @@ def test_the_later_of_two_moments_with_equal_stamps_is_assumed(machine: Machine)
     assert clock.age_s(stamp_s) == 1
 
 
+@pytest.mark.parametrize("set_by_s", [100_800.0, 600.0, -600.0, -100_800.0])
+def test_a_stamp_of_a_moment_to_come_is_one_after_the_clock_was_set(
+    machine: Machine, set_by_s: float
+) -> None:
+    clock = machine.stamp_clock()
+    before_s = clock.now_s() + 120
+    machine.boot_s += 10
+    machine.offset_s += set_by_s
+    assert clock.age_s(before_s, ahead_s=120) == -110
+    after_s = clock.now_s() + 120
+    for passed_s in (0, 60, 60, 60):
+        machine.boot_s += passed_s
+        assert clock.age_s(after_s, ahead_s=120) == machine.boot_s - 230
+        assert clock.age_s(before_s, ahead_s=120) == machine.boot_s - 220
+
+
 def test_a_slewed_clock_is_followed(machine: Machine) -> None:
     """NTP corrects half a second by making seconds longer."""
     clock = machine.stamp_clock()
