@@ -2,80 +2,58 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.bundling.gathering import ROOT
-from scripts.bundling.models import ModelFile
-from scripts.bundling.sbom import write_sbom
-from scripts.bundling.target import Glibc, Target
-from scripts.bundling.wheels import Wheel
+from scripts.bundling.gathering import ROOT, Needs
+from scripts.bundling.parts import ModelFile, Wheel
+from scripts.bundling.sbom import OWN_PACKAGE, write_sbom
+from scripts.bundling.target import Target
 
 INSTALLER = Path(__file__).parent / "install"
+NOTICES = ROOT / "models" / "upscaled_models" / "THIRD_PARTY_NOTICES.md"
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """All that goes into one bundle."""
+def assemble(
+    wheels: Sequence[Wheel],
+    needs: Needs,
+    models: Sequence[ModelFile],
+    target: Target,
+    place: Path,
+) -> Path:
+    """Make the bundle's folder in `place`, and return it. Wheels are moved, models are copied.
 
-    wheels: Sequence[Wheel]
-    extras: Sequence[str]
-    models: Sequence[ModelFile]
-    target: Target
-
-    @property
-    def upscaled(self) -> Wheel:
-        return next(wheel for wheel in self.wheels if wheel.name == "upscaled")
-
-    @property
-    def glibc(self) -> Glibc:
-        """The oldest C library that all the wheels run on: what the target must have at least."""
-        needed = [glibc for wheel in self.wheels if (glibc := wheel.needed_glibc())]
-        return max(needed, default=self.target.glibc)
-
-
-def name_bundle(parts: Parts) -> str:
-    """Name a bundle, for example `upscaled-0.1.0-cp311-manylinux_2_28_x86_64-cpu`."""
-    target = parts.target
-    needed = f"manylinux_{parts.glibc[0]}_{parts.glibc[1]}_{target.machine}"
-    return f"upscaled-{parts.upscaled.version}-{target.python_tag}-{needed}-{target.accelerator}"
-
-
-def assemble(parts: Parts, folder: Path) -> None:
-    """Fill `folder`, which must not be there yet. The wheels are moved, models are copied."""
-    (folder / "wheels").mkdir(parents=True)
-    sbom = write_sbom(parts.wheels, parts.extras, parts.models, parts.target)
-    (folder / "sbom.cdx.json").write_text(sbom)
-    (folder / "requirements.txt").write_text(_write_requirements(parts.wheels))
-    (folder / "facts").write_text(_write_facts(parts))
-    for notice in ("LICENSE", "models/upscaled_models/THIRD_PARTY_NOTICES.md"):
-        shutil.copy(ROOT / notice, folder)
-    shutil.copy(INSTALLER, folder)
-    (folder / "install").chmod(0o755)
-    for file in parts.models:
-        placed = folder / "models" / file.relative
-        placed.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file.path, placed)
-    for wheel in parts.wheels:
-        shutil.move(wheel.path, folder / "wheels")
-
-
-def _write_requirements(wheels: Sequence[Wheel]) -> str:
-    """List what pip is to install, by hash: nothing that was slipped in is a candidate."""
-    return "".join(
-        f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
-        for wheel in wheels
-        if wheel.name != "pip"
-    )
-
-
-def _write_facts(parts: Parts) -> str:
+    It is named `upscaled-0.1.0-cp311-manylinux_2_28_x86_64-cpu`, say: the C library is the oldest
+    that all the wheels run on, so what the target must have at least.
+    """
+    (version,) = [wheel.version for wheel in wheels if wheel.name == OWN_PACKAGE]
+    needed = [glibc for wheel in wheels if (glibc := wheel.needed_glibc())]
+    major, minor = max(needed, default=target.glibc)
+    python = "cp" + target.python.replace(".", "")
+    system = f"manylinux_{major}_{minor}_{target.machine}"
+    folder = place / f"{OWN_PACKAGE}-{version}-{python}-{system}-{target.accelerator}"
     facts = {
-        "name": name_bundle(parts),
-        "version": parts.upscaled.version,
-        "python": parts.target.python,
-        "machine": parts.target.machine,
-        "glibc": ".".join(map(str, parts.glibc)),
-        "accelerator": parts.target.accelerator,
+        "name": folder.name,
+        "version": version,
+        "python": target.python,
+        "machine": target.machine,
+        "glibc": f"{major}.{minor}",
+        "accelerator": target.accelerator,
     }
-    return "".join(f"{name}={value}\n" for name, value in facts.items())
+    (folder / "wheels").mkdir(parents=True)
+    (folder / "facts").write_text("".join(f"{name}={fact}\n" for name, fact in facts.items()))
+    sbom = write_sbom(wheels, needs, models, target)
+    (folder / "sbom.cdx.json").write_text(sbom)
+    # By hash: nothing that was slipped in is a candidate.
+    wanted = [
+        f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in wheels if w.name != "pip"
+    ]
+    (folder / "requirements.txt").write_text("".join(wanted))
+    for file in (ROOT / "LICENSE", NOTICES, INSTALLER):
+        shutil.copy(file, folder)
+    for model in models:
+        placed = folder / "models" / model.relative
+        placed.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model.path, placed)
+    for wheel in wheels:
+        shutil.move(wheel.path, folder / "wheels")
+    return folder

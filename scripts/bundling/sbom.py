@@ -1,95 +1,73 @@
 """The bill of materials of a bundle: every package and model in it, as CycloneDX has it."""
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentScope, ComponentType
-from cyclonedx.model.license import License
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
-from packaging.utils import NormalizedName, canonicalize_name
 
-from scripts.bundling.models import ModelFile
+from scripts.bundling.gathering import Needs
+from scripts.bundling.parts import ModelFile, Wheel
 from scripts.bundling.target import Target
-from scripts.bundling.wheels import Wheel
 from upscaled_models.files import hash_file
 
-ROOT_NAME = "upscaled"
+OWN_PACKAGE = "upscaled"
 
 
 def write_sbom(
-    wheels: Sequence[Wheel], extras: Sequence[str], models: Sequence[ModelFile], target: Target
+    wheels: Sequence[Wheel], needs: Needs, models: Sequence[ModelFile], target: Target
 ) -> str:
     """CycloneDX 1.6 in JSON: the same text for the same parts, so without a date."""
-    components = {wheel.name: _describe_wheel(wheel) for wheel in wheels}
-    bom = Bom(serial_number=_identify(wheels, models))
+    parts = {wheel.name: _describe_wheel(wheel) for wheel in wheels}
+    model_parts = [_describe_model(file) for file in models]
+    hashes = [hash_.content for part in [*parts.values(), *model_parts] for hash_ in part.hashes]
+    # The number is another for each set of parts.
+    bom = Bom(serial_number=uuid.uuid5(uuid.NAMESPACE_OID, " ".join(sorted(hashes))))
     bom.metadata.timestamp = None  # type: ignore[assignment]
-    root = components[canonicalize_name(ROOT_NAME)]
-    bom.metadata.component = root
-    bom.metadata.properties = [
-        Property(name="upscaled:python", value=target.python),
-        Property(name="upscaled:machine", value=target.machine),
-        Property(name="upscaled:accelerator", value=target.accelerator),
-    ]
-    others = [part for part in components.values() if part is not root]
-    bom.components = [*others, *map(_describe_model, models)]
-    for wheel in wheels:
-        wanted = extras if wheel.name == ROOT_NAME else ()
-        bom.register_dependency(
-            components[wheel.name], _parts_needed(wheel, wanted, components, target)
-        )
+    bom.metadata.component = parts[OWN_PACKAGE]
+    facts = {name: getattr(target, name) for name in ("python", "machine", "accelerator")}
+    bom.metadata.properties = _write_properties(facts)
+    bom.components = [part for name, part in parts.items() if name != OWN_PACKAGE] + model_parts
+    for name, part in parts.items():
+        needed = [parts[other] for other, need in needs.items() if name in need.by]
+        bom.register_dependency(part, needed)
     return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
 
 
-def _parts_needed(
-    wheel: Wheel,
-    extras: Iterable[str],
-    components: Mapping[NormalizedName, Component],
-    target: Target,
-) -> list[Component]:
-    names = {canonicalize_name(need.name) for need in wheel.needs(target, extras)}
-    return [components[name] for name in sorted(names) if name in components]
-
-
 def _describe_wheel(wheel: Wheel) -> Component:
-    version = str(wheel.version)
-    is_root = wheel.name == ROOT_NAME
-    return Component(
-        type=ComponentType.APPLICATION if is_root else ComponentType.LIBRARY,
-        name=wheel.name,
-        version=version,
-        bom_ref=f"{wheel.name}=={version}",
-        # What is built here is in no registry: a package URL would name another project's.
-        purl=None if is_root else PackageURL("pypi", name=wheel.name, version=version),
-        scope=ComponentScope.EXCLUDED if wheel.name == "pip" else ComponentScope.REQUIRED,
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=wheel.sha256)],
-        licenses=_describe_licence(wheel.licence),
-        properties=[Property(name="upscaled:file", value=f"wheels/{wheel.path.name}")],
-    )
+    is_own = wheel.name == OWN_PACKAGE
+    place = f"wheels/{wheel.path.name}"
+    part = _describe(wheel.name, wheel.sha256, wheel.licence, {"file": place})
+    part.bom_ref.value = f"{wheel.name}=={wheel.version}"
+    part.type = ComponentType.APPLICATION if is_own else ComponentType.LIBRARY
+    part.version = wheel.version
+    if not is_own:  # Built here, it is in no registry: a URL would name another project's.
+        part.purl = PackageURL("pypi", name=wheel.name, version=wheel.version)
+    part.scope = ComponentScope.EXCLUDED if wheel.name == "pip" else ComponentScope.REQUIRED
+    return part
 
 
 def _describe_model(file: ModelFile) -> Component:
+    name, place = str(file.relative), f"models/{file.relative}"
+    properties = {"model": file.spec.name, "file": place}
+    part = _describe(name, hash_file(file.path), file.spec.licence, properties)
+    part.bom_ref.value = place
+    part.type = ComponentType.MACHINE_LEARNING_MODEL
+    return part
+
+
+def _describe(name: str, sha256: str, licence: str, properties: dict[str, str]) -> Component:
     return Component(
-        type=ComponentType.MACHINE_LEARNING_MODEL,
-        name=str(file.relative),
-        bom_ref=f"models/{file.relative}",
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=hash_file(file.path))],
-        licenses=_describe_licence(file.spec.licence),
-        properties=[
-            Property(name="upscaled:model", value=file.spec.name),
-            Property(name="upscaled:file", value=f"models/{file.relative}"),
-        ],
+        name=name,
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256)],
+        licenses=[LicenseFactory().make_from_string(licence)] if licence else [],
+        properties=_write_properties(properties),
     )
 
 
-def _describe_licence(text: str) -> list[License]:
-    return [LicenseFactory().make_from_string(text)] if text else []
-
-
-def _identify(wheels: Sequence[Wheel], models: Sequence[ModelFile]) -> uuid.UUID:
-    """Return a serial number that is another for each set of parts."""
-    parts = [wheel.sha256 for wheel in wheels] + [hash_file(file.path) for file in models]
-    return uuid.uuid5(uuid.NAMESPACE_OID, " ".join(sorted(parts)))
+def _write_properties(values: dict[str, str]) -> list[Property]:
+    return [Property(name=f"upscaled:{name}", value=value) for name, value in values.items()]

@@ -8,13 +8,12 @@ from typing import Literal
 Accelerator = Literal["cpu", "cuda"]
 Glibc = tuple[int, int]
 
-_MANYLINUX = re.compile(r"manylinux(?:(1|2010|2014)|_(\d+)_(\d+))_([a-z0-9_]+)")
-_OLD_NAMES: dict[str, Glibc] = {"1": (2, 5), "2010": (2, 12), "2014": (2, 17)}
-_OLDEST_MINOR = 5
+_OLD_NAMES = {5: "1", 12: "2010", 17: "2014"}
+"""What wheels for glibc 2.5, 2.12 and 2.17 may say instead of it."""
 
 
-class UnfitTarget(ValueError):
-    """No bundle can be made for that machine; the text says why."""
+class CannotBundle(RuntimeError):
+    """A bundle cannot be made; the text says why, and names what is at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,52 +28,25 @@ class Target:
     machine: str
     accelerator: Accelerator
 
-    @property
-    def python_tag(self) -> str:
-        return "cp" + self.python.replace(".", "")
-
     def platform_tags(self) -> list[str]:
         """List every tag that a wheel for this machine may carry, newest first.
 
         pip takes the tags it is given to the letter: not even an older C library counts as one.
         """
-        major, minor = self.glibc
-        tags = []
-        for older in range(minor, _OLDEST_MINOR - 1, -1):
-            tags.append(f"manylinux_{major}_{older}_{self.machine}")
-            tags += [
-                f"manylinux{name}_{self.machine}"
-                for name, glibc in _OLD_NAMES.items()
-                if glibc == (major, older)
-            ]
-        return [*tags, f"linux_{self.machine}"]
-
-    def marker_environment(self) -> dict[str, str]:
-        """Return the values that requirements' markers are evaluated with: the target's alone."""
-        return {
-            "implementation_name": "cpython",
-            "implementation_version": f"{self.python}.0",
-            "os_name": "posix",
-            "platform_machine": self.machine,
-            "platform_python_implementation": "CPython",
-            "platform_release": "",
-            "platform_system": "Linux",
-            "platform_version": "",
-            "python_full_version": f"{self.python}.0",
-            "python_version": self.python,
-            "sys_platform": "linux",
-        }
+        minors = range(self.glibc[1], min(_OLD_NAMES) - 1, -1)
+        names = [name for each in minors for name in (f"_2_{each}", _OLD_NAMES.get(each)) if name]
+        return [f"manylinux{name}_{self.machine}" for name in names] + [f"linux_{self.machine}"]
 
 
 def this_platform() -> str:
     """Return the platform tag of the machine this runs on.
 
     Raises:
-        UnfitTarget: it is no Linux with glibc, so the target's platform must be named.
+        CannotBundle: it is no Linux with glibc, so the target's platform must be named.
     """
     library, release = platform.libc_ver()
     if platform.system() != "Linux" or library != "glibc":
-        raise UnfitTarget("this machine has no glibc: name the target by --platform")
+        raise CannotBundle("this machine has no glibc: name the target by --platform")
     return f"manylinux_{release.replace('.', '_')}_{platform.machine()}"
 
 
@@ -82,23 +54,21 @@ def read_target(platform_tag: str, python: str, accelerator: Accelerator) -> Tar
     """Read a tag such as `manylinux_2_28_x86_64` and a version such as `3.11`.
 
     Raises:
-        UnfitTarget: torch has no builds for it, or it is none at all.
+        CannotBundle: torch has no builds for it, or it is none at all.
     """
     if not re.fullmatch(r"3\.\d+", python) or int(python[2:]) < 11:
-        raise UnfitTarget(f"--python {python}: must be 3.11 or newer, as in 3.11")
-    found = parse_manylinux(platform_tag)
-    if found is None:
-        raise UnfitTarget(
-            f"--platform {platform_tag}: must name a C library, as in manylinux_2_28_x86_64; "
-            "torch has no builds for musl, and the bundle's installer is for Linux"
-        )
-    return Target(python, *found, accelerator)
+        raise CannotBundle(f"--python {python}: must be 3.11 or newer, as in 3.11")
+    if found := parse_manylinux(platform_tag):
+        return Target(python, *found, accelerator)
+    raise CannotBundle(
+        f"--platform {platform_tag}: must name a C library, as in manylinux_2_28_x86_64; "
+        "torch has no builds for musl, and the bundle's installer is for Linux"
+    )
 
 
 def parse_manylinux(platform_tag: str) -> tuple[Glibc, str] | None:
     """Return the oldest C library and the machine that a tag names; None where it names none."""
-    found = _MANYLINUX.fullmatch(platform_tag)
-    if found is None:
-        return None
-    old_name, major, minor, machine = found.groups()
-    return _OLD_NAMES[old_name] if old_name else (int(major), int(minor)), machine
+    for minor, name in _OLD_NAMES.items():
+        platform_tag = platform_tag.replace(f"manylinux{name}_", f"manylinux_2_{minor}_")
+    found = re.fullmatch(r"manylinux_(\d+)_(\d+)_([a-z0-9_]+)", platform_tag)
+    return ((int(found[1]), int(found[2])), found[3]) if found else None

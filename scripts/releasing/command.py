@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scripts.bundling.command import FAILURES
 from scripts.bundling.gathering import ROOT
-from scripts.bundling.target import Target, UnfitTarget, read_target, this_platform
+from scripts.bundling.target import CannotBundle, Target, read_target, this_platform
 from scripts.releasing.artifacts import Plan, make_release
 from scripts.releasing.cutting import CannotRelease, cut
 from scripts.releasing.image import find_builder
@@ -73,7 +73,7 @@ def _read_bundle(text: str) -> Target:
         case [platform, python, ("cpu" | "cuda") as accelerator]:
             try:
                 return read_target(platform, python, accelerator)
-            except UnfitTarget as error:
+            except CannotBundle as error:
                 raise argparse.ArgumentTypeError(str(error)) from error
     raise argparse.ArgumentTypeError(f"{text}: must be as in manylinux_2_28_x86_64,3.12,cuda")
 

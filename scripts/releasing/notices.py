@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from packaging.metadata import parse_email
 
-from scripts.bundling.wheels import read_licence
+from scripts.bundling.parts import find_metadata, read_licence
+from scripts.bundling.sbom import OWN_PACKAGE
 
 _LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice|authors)", re.IGNORECASE)
-OWN_PACKAGE = "upscaled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +75,13 @@ def write_notices(notices: list[Notice]) -> str:
 def _read_wheel_notice(wheel: io.BytesIO) -> Notice:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        (metadata_name,) = [name for name in names if _is_metadata(name)]
+        metadata_name = find_metadata(archive)
         raw, _ = parse_email(archive.read(metadata_name))
         texts = tuple(
             archive.read(name).decode("utf-8", "replace")
             for name in sorted(_licence_files(names, PurePosixPath(metadata_name).parent))
         )
     return Notice(raw["name"], raw["version"], read_licence(raw), texts)
-
-
-def _is_metadata(name: str) -> bool:
-    return name.count("/") == 1 and name.endswith(".dist-info/METADATA")
 
 
 def _licence_files(names: list[str], info: PurePosixPath) -> Iterator[str]:

@@ -4,8 +4,7 @@ import pytest
 
 from scripts.bundling import command
 from scripts.bundling.command import main
-from scripts.bundling.target import Target
-from scripts.bundling.wheels import UnfitWheel
+from scripts.bundling.target import CannotBundle, Target
 from upscaled_models.registry import official_models
 
 
@@ -54,9 +53,9 @@ def test_the_official_weights_go_along_unless_they_are_declined(
 ) -> None:
     asked: list[list[str]] = []
 
-    def gather(_target: Target, given: list[str], *_: object) -> None:
+    def gather(_target: Target, given: list[str], _folder: Path) -> None:
         asked.append(given)
-        raise UnfitWheel("enough seen")
+        raise CannotBundle("enough seen")
 
     monkeypatch.setattr(command, "gather", gather)
     with pytest.raises(SystemExit, match="enough seen"):

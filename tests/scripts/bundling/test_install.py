@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.bundling.archive import sign, write_manifest
 from scripts.bundling.assembling import INSTALLER
-from scripts.bundling.manifest import sign, write_manifest
 from tests.scripts.bundling.making import make_signing_key
 
 pytestmark = [

@@ -6,14 +6,20 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from scripts.bundling.models import find_model_files
+from scripts.bundling.gathering import Need
+from scripts.bundling.parts import Wheel, find_model_files, read_wheel
 from scripts.bundling.sbom import write_sbom
 from scripts.bundling.target import Target
-from scripts.bundling.wheels import Wheel, read_wheel
 from tests.scripts.bundling.making import make_own_model, make_wheel
 from upscaled_models.store import ModelStore
 
 TARGET = Target("3.11", (2, 28), "x86_64", "cpu")
+NEEDS = {
+    "pip": Need("pip==1.0", ()),
+    "part": Need("part==1.0", ("driver", "upscaled")),
+    "driver": Need("driver==1.0", ("upscaled",)),
+    "upscaled": Need("upscaled @ file:///upscaled.whl", ()),
+}
 
 
 @pytest.fixture
@@ -22,13 +28,7 @@ def wheels(tmp_path: Path) -> list[Wheel]:
         make_wheel(tmp_path, "pip", "License-Expression: MIT"),
         make_wheel(tmp_path, "part", "License: a word of their own"),
         make_wheel(tmp_path, "driver", "License-Expression: MIT OR Apache-2.0"),
-        make_wheel(
-            tmp_path,
-            "upscaled",
-            "License-Expression: Apache-2.0",
-            "Requires-Dist: part>=1",
-            "Requires-Dist: driver; extra == 'db'",
-        ),
+        make_wheel(tmp_path, "upscaled", "License-Expression: Apache-2.0"),
     ]
     return [read_wheel(path) for path in paths]
 
@@ -50,7 +50,7 @@ def test_the_document_is_what_cyclonedx_asks_for(
 ) -> None:
     make_own_model("our-own", tmp_path / "models")
     models = find_model_files(ModelStore(tmp_path / "models"))
-    document = json.loads(write_sbom(wheels, ["db"], models, TARGET))
+    document = json.loads(write_sbom(wheels, NEEDS, models, TARGET))
     assert [error.message for error in validator.iter_errors(document)] == []
     document["components"][0]["type"] = "none such"
     assert list(validator.iter_errors(document))
@@ -59,7 +59,7 @@ def test_the_document_is_what_cyclonedx_asks_for(
 def test_every_part_is_there_with_its_hash_and_licence(wheels: list[Wheel], tmp_path: Path) -> None:
     make_own_model("our-own", tmp_path / "models")
     models = find_model_files(ModelStore(tmp_path / "models"))
-    document = json.loads(write_sbom(wheels, [], models, TARGET))
+    document = json.loads(write_sbom(wheels, NEEDS, models, TARGET))
     parts = [document["metadata"]["component"], *document["components"]]
     hashes = {part["name"]: part["hashes"][0]["content"] for part in parts}
     assert hashes.items() >= {wheel.name: wheel.sha256 for wheel in wheels}.items()
@@ -70,15 +70,16 @@ def test_every_part_is_there_with_its_hash_and_licence(wheels: list[Wheel], tmp_
 
 
 def test_dependencies_are_listed_as_installed(wheels: list[Wheel]) -> None:
-    def needs(extras: list[str]) -> Any:
-        document = json.loads(write_sbom(wheels, extras, [], TARGET))
-        found = {entry["ref"]: entry.get("dependsOn", []) for entry in document["dependencies"]}
-        return found["upscaled==1.0"]
-
-    assert needs([]) == ["part==1.0"]
-    assert needs(["db"]) == ["driver==1.0", "part==1.0"]
+    document = json.loads(write_sbom(wheels, NEEDS, [], TARGET))
+    found = {entry["ref"]: entry.get("dependsOn", []) for entry in document["dependencies"]}
+    assert found == {
+        "upscaled==1.0": ["driver==1.0", "part==1.0"],
+        "driver==1.0": ["part==1.0"],
+        "part==1.0": [],
+        "pip==1.0": [],
+    }
 
 
 def test_the_same_parts_give_the_same_document(wheels: list[Wheel]) -> None:
-    assert write_sbom(wheels, [], [], TARGET) == write_sbom(wheels, [], [], TARGET)
-    assert write_sbom(wheels, [], [], TARGET) != write_sbom(wheels[1:], [], [], TARGET)
+    assert write_sbom(wheels, NEEDS, [], TARGET) == write_sbom(wheels, NEEDS, [], TARGET)
+    assert write_sbom(wheels, NEEDS, [], TARGET) != write_sbom(wheels[1:], NEEDS, [], TARGET)

@@ -3,9 +3,9 @@ import platform
 import pytest
 
 from scripts.bundling.target import (
+    CannotBundle,
     Glibc,
     Target,
-    UnfitTarget,
     parse_manylinux,
     read_target,
     this_platform,
@@ -15,7 +15,6 @@ from scripts.bundling.target import (
 def test_a_target_is_read_from_its_tag() -> None:
     target = read_target("manylinux_2_28_aarch64", "3.12", "cuda")
     assert target == Target("3.12", (2, 28), "aarch64", "cuda")
-    assert target.python_tag == "cp312"
 
 
 @pytest.mark.parametrize(
@@ -48,20 +47,14 @@ def test_an_old_target_takes_nothing_newer() -> None:
 
 @pytest.mark.parametrize("tag", ["musllinux_1_2_x86_64", "macosx_14_0_arm64", "win_amd64", "x"])
 def test_what_the_installer_cannot_serve_is_refused(tag: str) -> None:
-    with pytest.raises(UnfitTarget, match=f"--platform {tag}: must name a C library"):
+    with pytest.raises(CannotBundle, match=f"--platform {tag}: must name a C library"):
         read_target(tag, "3.11", "cpu")
 
 
 @pytest.mark.parametrize("python", ["3.10", "3", "2.7", "3.11.2", "cp311"])
 def test_a_python_that_upscaled_does_not_run_on_is_refused(python: str) -> None:
-    with pytest.raises(UnfitTarget, match=f"--python {python}: must be 3.11 or newer"):
+    with pytest.raises(CannotBundle, match=f"--python {python}: must be 3.11 or newer"):
         read_target("manylinux_2_28_x86_64", python, "cpu")
-
-
-def test_markers_are_judged_by_the_target() -> None:
-    environment = Target("3.13", (2, 28), "riscv64", "cpu").marker_environment()
-    assert environment["platform_machine"] == "riscv64"
-    assert environment["python_version"] == "3.13"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this machine has no glibc")

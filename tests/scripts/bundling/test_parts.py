@@ -2,11 +2,51 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundling.models import UnfitModel, find_model_files
-from tests.scripts.bundling.making import make_own_model
+from scripts.bundling.parts import Wheel, find_model_files, read_wheel
+from scripts.bundling.target import CannotBundle
+from tests.scripts.bundling.making import make_own_model, make_wheel
 from upscaled_models.packaged import is_packaged_here, obtain
 from upscaled_models.registry import official_models
 from upscaled_models.store import ModelStore
+
+
+def _make(folder: Path, name: str, *lines: str, **more: str) -> Wheel:
+    return read_wheel(make_wheel(folder, name, *lines, **more))
+
+
+def test_a_wheel_says_what_it_is(tmp_path: Path) -> None:
+    wheel = _make(tmp_path, "Some-Part", "License-Expression: MIT")
+    assert (wheel.name, wheel.version, wheel.licence) == ("some-part", "1.0", "MIT")
+    assert len(wheel.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("lines", "licence"),
+    [
+        (["License-Expression: MIT AND BSD-3-Clause", "License: ignored"], "MIT AND BSD-3-Clause"),
+        (["License: BSD"], "BSD"),
+        (["License: UNKNOWN", "Classifier: License :: OSI Approved :: MIT License"], "MIT License"),
+        (["License: a whole text,\n        of two lines"], ""),
+        ([], ""),
+    ],
+)
+def test_its_licence_is_found_wherever_it_is_written(
+    tmp_path: Path, lines: list[str], licence: str
+) -> None:
+    assert _make(tmp_path, "part", *lines).licence == licence
+
+
+def test_the_oldest_c_library_is_the_oldest_of_its_tags(tmp_path: Path) -> None:
+    tags = "cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64"
+    assert _make(tmp_path, "part", tags=tags).needed_glibc() == (2, 27)
+    assert _make(tmp_path, "pure").needed_glibc() is None
+
+
+def test_a_damaged_wheel_is_refused_by_name(tmp_path: Path) -> None:
+    path = make_wheel(tmp_path, "part")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CannotBundle, match=r"part-1\.0-py3-none-any\.whl: not a readable wheel"):
+        read_wheel(path)
 
 
 def _relative(models_dir: Path) -> set[str]:
@@ -50,5 +90,5 @@ def test_an_official_model_in_16_bits_goes_along_as_that(tmp_path: Path) -> None
 
 def test_a_damaged_model_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / official_models()[0].file_name).write_bytes(b"half")
-    with pytest.raises(UnfitModel, match=f"model {official_models()[0].name}: wrong size"):
+    with pytest.raises(CannotBundle, match=f"model {official_models()[0].name}: wrong size"):
         find_model_files(ModelStore(tmp_path))
