@@ -206,8 +206,10 @@ class Keys:
         """
         self.change(name, {"name": new_name}, by=by)
 
-    def change(self, name: str, changes: KeyChanges, *, by: str = SERVICE_ITSELF) -> None:
-        """Change a key that was not revoked, all or nothing, in every process from now on.
+    def change(self, name: str, changes: KeyChanges, *, by: str = SERVICE_ITSELF) -> ListedKey:
+        """Change a key that was not revoked, all or nothing, and return it as it then is.
+
+        The change holds in every process from now on.
 
         One that has expired is active again with a later end, or with none.
 
@@ -224,13 +226,14 @@ class Keys:
         try:
             with self._database.write() as connection:
                 (key_id,) = lock_active(connection, name)
+                of_key = API_KEYS.c.id == key_id
                 if columns:
-                    of_key = API_KEYS.c.id == key_id
                     connection.execute(sa.update(API_KEYS).where(of_key).values(columns))
                 if new_name != name:
                     self._audit.note(connection, by, "keys rename", name, key_id, to=new_name)
                 if shown:
                     self._audit.note(connection, by, "keys set", new_name, key_id, **shown)
+                return read_listed(connection.execute(sa.select(API_KEYS).where(of_key)).one())
         except IntegrityError:
             raise NameTaken(f"an API key named {new_name} is already active") from None
 

@@ -94,7 +94,7 @@ def test_thresholds_are_printed_and_deleted_also_those_that_cannot_be_read(tmp_p
     choice = AutoChoice(plans={4: "large 0123"}, ladders={4: (Rung(model="large", most_px=7),)})
     with open_state(load_settings(env)) as state:
         state.auto_choice.settle(choice)
-    shown = ["x4: large: up to 7 input pixels", "    of large 0123"]
+    shown = ["x4: large: up to 7 input pixels", "    models and settings: large 0123"]
     assert invoke("cluster", "thresholds", env=env).stdout.splitlines() == shown
     with open_state(load_settings(env)) as state, state.database.write() as connection:
         connection.execute(sa.update(AUTO_CHOICE).values(plans="{"))

@@ -71,8 +71,8 @@ async def create_key(state: AppState, actor: Actor, new: NewKey) -> Secret:
     description="A key that has expired is active again with a later end, or with none.",
 )
 async def change_key(state: AppState, actor: Actor, name: str, change: KeyChange) -> Key:
-    await asyncio.to_thread(state.keys.change, name, change.changes(), by=actor)
-    return await _find_active(state, change.name or name)
+    changed = await asyncio.to_thread(state.keys.change, name, change.changes(), by=actor)
+    return Key.of(changed, time.time())
 
 
 @router.post(
@@ -122,11 +122,3 @@ async def transfer_credits(
     balances = await asyncio.to_thread(move)
     names = (name, transfer.to)
     return [Balance(name=each, credits=left) for each, left in zip(names, balances, strict=True)]
-
-
-async def _find_active(state: State, name: str) -> Key:
-    keys = await asyncio.to_thread(state.keys.list)
-    for key in keys:
-        if key.name == name and key.revoked_at_s is None:
-            return Key.of(key, time.time())
-    raise NotFound(f"There is no active API key named {name}")

@@ -311,7 +311,7 @@ async def test_the_reason_why_results_pass_through_the_front_end_is_logged_once(
         replicas.reporting = [troubled, report("b")]
         await until(lambda: "b" in pool._reports)
     messages = [each.getMessage() for each in caplog.records]
-    [warned] = [message for message in messages if "results cross" in message]
+    [warned] = [message for message in messages if "results pass through" in message]
     assert "no keys" in warned
 
 
