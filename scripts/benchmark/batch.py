@@ -1,24 +1,27 @@
-"""Part `batch`: many files by `upscaled image`, against the network alone on the same pictures."""
+"""Parts `batch` and `avatars`: many pictures against the network alone, and as one batch."""
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
+import numpy as np
 import psutil
+from numpy.typing import NDArray
+from PIL import Image
 
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import Effort
-from scripts.benchmark.machine import Figures
+from scripts.benchmark.machine import Figures, count_cpu_s
 from scripts.benchmark.ours import settings_of
-from scripts.benchmark.pictures import Pixels, make_pixels
+from scripts.benchmark.pictures import JPEG_QUALITY, make_pixels
+from scripts.benchmark.weights import X4PLUS, add_official, add_random_compact
 from upscaled.batch.discovery import Finder
 from upscaled.batch.file_job import FileUpscaler
 from upscaled.batch.journal import FILE_NAME, Journal
-from upscaled.batch.outcome import Kind, Outcome, Summary
+from upscaled.batch.outcome import Kind, Summary
 from upscaled.batch.output_folder import OutputFolder
 from upscaled.batch.output_store import OutputStore
 from upscaled.batch.run import run_batch
@@ -27,131 +30,135 @@ from upscaled.config import Settings
 from upscaled.decoder.pool import count_decoders
 from upscaled.upscale.engines import open_model
 from upscaled.upscale.opening import open_core
-from upscaled_models.backends.base import Engine, Started, most_windows
+from upscaled_models.backends.base import Engine, Started, Window, most_windows
 
 SCALE = 4
 MODEL = "upscaled-x4"
+SHARE_OF_BATCH = {"fast": 1, "exact": 4}
+"""In 8 bits, and in float32 a quarter of the pictures, which take as long."""
 
 
 def measure_batch(data_dir: Path, effort: Effort, device: str) -> Figures:
-    """Upscale `effort.batch_images` JPEG files of `effort.batch_px` a side, both ways in turn.
+    """Upscale `effort.batch_images` JPEG files of `effort.photo_px` a side, both ways in turn.
 
     `ratio`: of the network's seconds to the batch's, of the median pair of rounds. `cpu_ratio`: the
     same of processor seconds, those of the decoding processes included: on a machine without a GPU
     it is what `ratio` would be with every core busy and nothing else running.
     """
     settings = settings_of(
-        Entry("ours", str(data_dir), MODEL, "auto", device, is_tuned=not effort.is_tiny)
+        Entry("ours:Ours", str(data_dir), MODEL, "auto", device, is_tuned=not effort.is_tiny)
     )
     engine = open_model(settings, MODEL)
-    sources = data_dir / "batch-in"
-    pictures = _write_pictures(sources, effort.batch_images, effort.batch_px)
-    run_network(engine, pictures[: 2 * engine.info.batch])
-    network, batch = [], []
-    for number in range(effort.batch_rounds):
-        network.append(run_network(engine, pictures))
-        batch.append(run_files(settings, sources, data_dir / f"batch-{number}"))
-    fastest_s = min(spent.seconds for spent in batch)
-    megapixels = len(pictures) * (effort.batch_px * SCALE) ** 2 / 1e6
-    pairs = list(zip(network, batch, strict=True))
+    sources, side_px, images = data_dir / "batch-in", effort.photo_px, effort.batch_images
+    pictures = _cut_sample(images, side_px)
+    sources.mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(sources / f"{number:04}.jpg", quality=JPEG_QUALITY)
+    most = most_windows(engine.info, side_px**2)
+    _run_network(engine, pictures[: 2 * engine.info.batch], most)
+    rounds = []
+    for at in range(effort.batch_rounds):
+        network = _run_network(engine, pictures, most)
+        rounds.append((network, _run_files(settings, sources, data_dir / f"batch-{at}")))
+    spent = np.array(rounds)
+    ratio, cpu_ratio = np.median(spent[:, 0] / spent[:, 1], axis=0).round(4).tolist()
+    network_s, batch_s = spent[:, :, 0].T.round(3).tolist()
+    images_per_s = images / spent[:, 1, 0].min()
     return {
-        "images": len(pictures),
-        "side_px": effort.batch_px,
+        "images": images,
+        "side_px": side_px,
         "label": engine.info.label,
-        "network_s": [round(spent.seconds, 3) for spent in network],
-        "batch_s": [round(spent.seconds, 3) for spent in batch],
-        "images_per_s": round(len(pictures) / fastest_s, 3),
-        "megapixels_per_s": round(megapixels / fastest_s, 3),
-        "ratio": round(statistics.median(one.seconds / two.seconds for one, two in pairs), 4),
-        "cpu_ratio": round(statistics.median(one.cpu_s / two.cpu_s for one, two in pairs), 4),
+        "network_s": network_s,
+        "batch_s": batch_s,
+        "images_per_s": round(images_per_s, 3),
+        "megapixels_per_s": round(images_per_s * (side_px * SCALE) ** 2 / 1e6, 3),
+        "ratio": ratio,
+        "cpu_ratio": cpu_ratio,
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Seconds on the clock, and of the processors."""
+def measure_avatars(data_dir: Path, effort: Effort, device: str) -> Figures:
+    """Compute small pictures as one batch and one after the other, in turns and in both orders.
 
-    seconds: float
-    cpu_s: float
-
-    @classmethod
-    def now(cls) -> "Spent":
-        me = psutil.Process()
-        times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
-        return cls(time.perf_counter(), sum(each.user + each.system for each in times))
-
-    def since(self) -> "Spent":
-        now = Spent.now()
-        return Spent(now.seconds - self.seconds, now.cpu_s - self.cpu_s)
-
-
-def run_network(engine: Engine, pictures: Sequence[Pixels]) -> Spent:
-    """Run the network alone on pictures of one size, one batch started ahead, as a scheduler does.
-
-    Each is one window: the network sees no more of a picture than its tiles.
+    `ratio`: of the batch's seconds to the others', the median of rounds; of processor seconds
+    where a processor computes, which other programs change little.
     """
-    most = most_windows(engine.info, pictures[0].shape[0] * pictures[0].shape[1])
-    started = Spent.now()
-    before: Started | None = None
-    for at in range(0, len(pictures), most):
-        batch = engine.start(pictures[at : at + most])
-        if before is not None:
-            before.finish()
-        before = batch
-    if before is not None:
-        before.finish()
-    return started.since()
+    weights = None if effort.is_tiny else add_official(data_dir, X4PLUS)
+    weights = weights or add_random_compact(data_dir, num_conv=2, num_feat=8)
+    clock = 0 if device == "cuda" else 1
+    side_px, count = effort.small_px, effort.avatar_batch
+    pictures = _cut_sample(count, side_px)
+    ratios: dict[str, Figures] = {}
+    for precision, share in SHARE_OF_BATCH.items():
+        entry = Entry("ours:Ours", str(data_dir), weights.model, precision, device)
+        engine = open_model(settings_of(entry), weights.model)
+        few = pictures[: max(2, count // share)]
+        sizes = (len(few), 1)
+        for size in sizes:
+            _run_network(engine, few[:size], size)  # compiles what is made anew for a shape
+        found = []
+        for order in (1, -1):
+            seconds = {size: _run_network(engine, few, size)[clock] for size in sizes[::order]}
+            found.append(seconds[len(few)] / seconds[1])
+        ratio = round(statistics.median(found), 3)
+        ratios[engine.info.label] = {"images": len(few), "ratio": ratio}
+    return {"model": weights.model, "side_px": side_px, "by_engine": ratios}
 
 
-@dataclass(frozen=True, slots=True)
-class _Counting:
+def _cut_sample(count: int, side_px: int) -> list[Window]:
+    """Cut the sample photo at different places, so that no two pictures are alike."""
+    photo = make_pixels(side_px + count, side_px + count)
+    return [photo[at : at + side_px, at : at + side_px].copy() for at in range(count)]
+
+
+def _read_clocks() -> NDArray[np.float64]:
+    """Return seconds of the clock, and those of processors with the children's."""
+    children_s = sum(map(count_cpu_s, psutil.Process().children()))
+    return np.array([time.perf_counter(), time.process_time() + children_s])
+
+
+def _run_network(engine: Engine, pictures: Sequence[Window], size: int) -> NDArray[np.float64]:
+    """Run the network alone in batches of a size, one started ahead, as a scheduler does.
+
+    Each picture is one window: the network sees no more of it than its tiles.
+    """
+    before_s, started = _read_clocks(), deque[Started]()
+    for at in range(0, len(pictures), size):
+        started.append(engine.start(pictures[at : at + size]))
+        if len(started) > 1:
+            started.popleft().finish()
+    started.popleft().finish()
+    return _read_clocks() - before_s
+
+
+class _Counting(Summary):
     """Listener of a batch that counts its outcomes."""
 
-    summary: Summary
-
-    def on_part(self, source: str, done_part: float) -> None:
-        pass
-
-    def add(self, outcome: Outcome) -> None:
-        self.summary.add(outcome)
+    def on_part(self, source: str, done_part: float) -> None: ...
 
 
-def run_files(settings: Settings, sources: Path, results: Path) -> Spent:
+def _run_files(settings: Settings, sources: Path, results: Path) -> NDArray[np.float64]:
     """Run the command's batch from the first look into a folder to the last result on the disk.
 
     Raises:
         RuntimeError: a file was not upscaled.
     """
     results.mkdir()
-    stop, summary = Stop(), Summary()
+    stop, summary = Stop(), _Counting()
     with (
         Journal(results / FILE_NAME) as journal,
         OutputStore(OutputFolder(results, journal), is_overwriting=False) as store,
         open_core(settings, scales=(SCALE,)) as core,
     ):
-        upscaling = FileUpscaler(core, SCALE, store, _Counting(summary), stop.cancellation)
+        upscaling = FileUpscaler(core, SCALE, store, summary, stop.cancellation)
         # Decoders start while a model is loaded, which is not measured either.
         decoders = count_decoders()
         photo = next(sources.iterdir()).read_bytes()
         with ThreadPoolExecutor(decoders) as pool:
             list(pool.map(core.decoder.decode, [photo] * decoders))
-        started = Spent.now()
+        started = _read_clocks()
         run_batch(Finder(results).find([str(sources)]), upscaling, stop)
-        spent = started.since()
+        spent = _read_clocks() - started
     if summary.counts[Kind.UPSCALED] != summary.files:
-        raise RuntimeError(summary.describe(spent.seconds))
+        raise RuntimeError(summary.describe(spent[0]))
     return spent
-
-
-def _write_pictures(folder: Path, count: int, side_px: int) -> list[Pixels]:
-    """Cut the sample photo at different places, so that no two files are alike."""
-    folder.mkdir()
-    photo = make_pixels(side_px + count, side_px + count)
-    pictures = []
-    for number in range(count):
-        picture = photo[number : number + side_px, number : number + side_px]
-        file = folder / f"{number:04}.jpg"
-        if not cv2.imwrite(str(file), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92]):
-            raise OSError(f"{file}: cannot be written")
-        pictures.append(picture.copy())
-    return pictures

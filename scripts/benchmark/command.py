@@ -6,12 +6,13 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
 from scripts.benchmark.machine import Figures, describe_machine
-from scripts.benchmark.report import DOCS, to_table, write_into_page
+from scripts.benchmark.report import DOCS, to_table, write_into_page, write_sizes
 from upscaled_models.processor import count_cores
 
 ON_THE_NETWORK = ("kernel", "peak", "seams", "batch", "avatars")
@@ -30,7 +31,9 @@ def main(arguments_given: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir:
         report = measure(Path(data_dir), wanted, effort, device, arguments.weights)
     print(to_table(report))
-    if arguments.page:
+    if arguments.page and "sizes" in report:
+        write_sizes(report)
+    if arguments.page and wanted != ("sizes",):
         write_into_page(report, DOCS / "performance.md")
     print(json.dumps(report))
 
@@ -40,78 +43,58 @@ def measure(
 ) -> Figures:
     """Measure one part after another; what one learns of this machine serves the next.
 
-    general: a file of realesr-general-x4v3.
+    The service has the model that ships, else it is as it is out of the box. Memory comes first:
+    what it is of a service that has not worked yet can be measured only then. Another service,
+    which finds what the first has measured, is for the first request. Parts of a processor are
+    measured where it has two cores.
+
+    Args:
+        general: a file of realesr-general-x4v3.
     """
     # torch is imported after the environment is set.
-    from scripts.benchmark import batch, kernel, seams, together
+    from scripts.benchmark import batch, ours, race, service
+    from scripts.benchmark.server import Server, serving
 
     report: Figures = {
         "machine": describe_machine(),
         "is_quick": effort.is_tiny,
         "device": device,
     }
-    for part in (part for part in ON_THE_NETWORK if part in parts):
-        _say(part)
-        if part == "kernel":
-            report[part] = kernel.measure_kernel(data_dir, effort, device, general)
-        elif part == "peak":
-            report[part] = kernel.measure_peak(effort, device)
-        elif part == "seams":
-            report[part] = seams.measure_seams(data_dir, effort, device, general)
-        elif part == "batch":
-            report[part] = batch.measure_batch(data_dir, effort, device)
-        else:
-            report[part] = together.measure_avatars(data_dir, effort, device)
-    if any(part in parts for part in ON_THE_SERVICE):
-        report |= _measure_service(parts, data_dir, effort, device)
-    return report
 
+    def add(part: str, function: Callable[..., Figures], *arguments: object) -> None:
+        if part in parts:
+            print(f"measuring: {part}", file=sys.stderr, flush=True)
+            report[part] = function(*arguments)
 
-def _measure_service(
-    parts: tuple[str, ...], data_dir: Path, effort: Effort, device: str
-) -> Figures:
-    """Start a service with the model that ships, else as it is out of the box.
-
-    Memory comes first: what it is of a service that has not worked yet can be measured only then.
-    Another service, which finds what the first has measured, is for the first request. Parts of a
-    processor are measured where it has two cores.
-    """
-    from scripts.benchmark import together
-    from scripts.benchmark.server import Server, serving
-    from scripts.benchmark.service import measure_cold, measure_http, measure_memory
-
+    add("kernel", race.measure_kernel, data_dir, effort, device, general)
+    add("sizes", race.measure_sizes, data_dir, general)
+    add("peak", race.measure_peak, effort, device)
+    add("seams", ours.measure_seams, data_dir, effort, device, general)
+    add("batch", batch.measure_batch, data_dir, effort, device)
+    add("avatars", batch.measure_avatars, data_dir, effort, device)
+    if set(ON_THE_SERVICE).isdisjoint(parts):
+        return report
     settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": SERVED_MODEL}
     if effort.is_tiny:
         settings["UPSCALED_TUNING"] = "false"
-    report: Figures = {"served_model": SERVED_MODEL}
+    report["served_model"] = SERVED_MODEL
     if {"memory", "http", "cold"} & set(parts):
         with serving(data_dir, settings) as server:
-            if "memory" in parts:
-                _say("memory")
-                report["memory"] = measure_memory(server, effort, device)
-            if "http" in parts:
-                _say("http")
-                report["http"] = measure_http(server, effort)
-    if "divided" in parts and device == "cpu" and count_cores() > 1:
-        _say("divided")
+            add("memory", service.measure_memory, server, effort, device)
+            add("http", service.measure_http, server, effort)
+    if device == "cpu" and count_cores() > 1:
 
-        def serve(divided: str) -> AbstractContextManager[Server]:
-            own_dir = data_dir / f"divided-{divided}"
-            return serving(own_dir, settings | {"UPSCALED_DEVICE": divided})
+        def serve(by: str) -> AbstractContextManager[Server]:
+            return serving(data_dir / f"divided-{by}", settings | {"UPSCALED_DEVICE": by})
 
-        report["divided"] = together.measure_divided(serve, effort)
+        add("divided", service.measure_divided, serve, effort)
     if "cold" in parts:
-        _say("cold")
         cold_dir = data_dir / "cold"
         if (data_dir / "tuning").exists():
             shutil.copytree(data_dir / "tuning", cold_dir / "tuning")
         with serving(cold_dir, settings) as server:
-            report["cold"] = measure_cold(server, effort)
+            add("cold", service.measure_cold, server, effort)
     return report
-
-
-def _say(part: str) -> None:
-    print(f"measuring: {part}", file=sys.stderr, flush=True)
 
 
 def _find_device() -> str:
@@ -122,8 +105,8 @@ def _find_device() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parts = f"{', '.join(PARTS)} or all (the default)"
-    choices = [*PARTS, "all"]
+    parts = f"{', '.join(PARTS)} or all (the default), which leaves out sizes: README's plot"
+    choices = [*PARTS, "sizes", "all"]
     add = parser.add_argument
     add("parts", nargs="*", default="all", choices=choices, metavar="PART", help=parts)
     add("--quick", action="store_true", help="tiny inputs: that it works at all")
@@ -133,7 +116,3 @@ def _parser() -> argparse.ArgumentParser:
     page = "write results and plots into the page of performance"
     add("--page", action="store_true", help=page)
     return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -1,26 +1,23 @@
 """Contestants of a race: what each is, one run of it, and a process of its own for it."""
 
 import multiprocessing
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Final, Literal, TypeVar
+from pkgutil import resolve_name
+from typing import Literal, NamedTuple, TypeVar
 
 from scripts.benchmark.pictures import Pixels
 
-Kind = Literal["ours", "package", "ncnn", "matmul"]
+Kind = Literal["ours:Ours", "others:Package", "others:Ncnn", "others:Matmul"]
+"""Module and class of a contestant; it is imported where it runs."""
 
-_CLASSES: Final[Mapping[Kind, tuple[str, str]]] = {
-    "ours": ("scripts.benchmark.ours", "Ours"),
-    "package": ("scripts.benchmark.published", "Package"),
-    "ncnn": ("scripts.benchmark.published", "Ncnn"),
-    "matmul": ("scripts.benchmark.matmul", "Matmul"),
-}
-
+PEAK = "peak "
+"""Beginning of the names of matrix products; behind it torch's name of the type."""
 
 _own = threading.local()
 """Holds the contestant of this thread, the only one of its executor."""
@@ -38,7 +35,8 @@ class Entry:
 
     model: the name of a model in the store of `data_dir`. precision: of ours, the setting; of a
     matrix product, torch's name of the type. device: "cpu" or "cuda". is_tuned: whether ours may
-    first measure what is fastest here.
+    first measure what is fastest here. truth: the name of the contestant whose picture this one's
+    is compared with. cores: how many it may run on; None: all.
     """
 
     kind: Kind
@@ -49,13 +47,15 @@ class Entry:
     height_px: int = 0
     width_px: int = 0
     is_tuned: bool = True
+    truth: str = ""
+    cores: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run, and its picture where one is made."""
+class Run(NamedTuple):
+    """One run by the clock and by its process's processor time, and its picture if there is one."""
 
     seconds: float
+    cpu_s: float = 0
     picture: Pixels | None = None
 
 
@@ -65,9 +65,6 @@ class Runner:
     label: what runs, the last word being the number type: "torch float32". gflop: the arithmetic of
     one run, without the halos of tiles.
     """
-
-    label: str
-    gflop: float
 
     def __init__(self, entry: Entry, executor: Executor) -> None:
         self._executor = executor
@@ -91,35 +88,29 @@ class Runner:
 
 
 @contextmanager
-def open_here(entry: Entry) -> Iterator[Runner]:
-    """Open a contestant in a thread of this process.
+def open_contestant(entry: Entry, *, is_apart: bool = True) -> Iterator[Runner]:
+    """Open a contestant in a new process, where no library's threads or memory touch another's.
+
+    Args:
+        is_apart: False: in a thread of this process.
 
     Raises:
-        Absent: what it needs is not installed here, or cannot do this.
+        Absent: it cannot take part (what it needs is not installed, say), or died.
     """
-    with ThreadPoolExecutor(1) as executor:
-        yield Runner(entry, executor)
-
-
-@contextmanager
-def open_apart(entry: Entry) -> Iterator[Runner]:
-    """Open a contestant in a new process: no library's threads or memory touch another's.
-
-    Raises:
-        Absent: it cannot take part, or died.
-    """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) if is_apart else ThreadPoolExecutor(1) as executor:
         yield Runner(entry, executor)
 
 
 def _open(entry: Entry) -> tuple[str, float]:
     """Open the contestant of this thread; its class has `label`, `gflop` and `run()`."""
-    module, name = _CLASSES[entry.kind]
-    _own.contestant = getattr(import_module(module), name)(entry)
+    if entry.cores:  # before a library counts them
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: entry.cores])
+    _own.contestant = resolve_name(f"scripts.benchmark.{entry.kind}")(entry)
     return _own.contestant.label, _own.contestant.gflop
 
 
 def _run() -> Run:
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     picture = _own.contestant.run()
-    return Run(time.perf_counter() - started, picture)
+    return Run(time.perf_counter() - started, time.process_time() - started_cpu, picture)

@@ -3,18 +3,19 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+Counts = tuple[tuple[int, int], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """Sizes and counts of every part; sides are of square inputs, in pixels.
 
     is_tiny: everything runs in this process, untuned. alone: by side, how many requests are sent
-    one after another. clients: numbers of clients. mixed_px: the sizes that clients send, in turn.
-    per_client: requests of each of them. poster_px: the large image of the interference and memory
-    parts. avatars: 64x64 requests meanwhile. product_rounds: product photos, cut-outs and full
-    pictures of poster_px each. cold_px: the first picture of a service that has just started.
-    batch_images: files of batch_px, batch_rounds times. avatar_batch: pictures of avatar_px in one
-    batch, avatar_rounds times. divided_posters: large pictures of a mixed load.
+    one after another. clients: numbers of clients, who send the sizes mixed_px in turn, per_client
+    each. poster_px: the large image, sent beside `avatars` small ones, product_rounds times as a
+    product photo and a cut-out, and divided_posters times in a mixed load. photo_px: the first
+    picture of a service, and batch_images files, batch_rounds times. small_px: small_images sent
+    by small_clients, and avatar_batch in one batch.
     """
 
     is_tiny: bool = False
@@ -22,29 +23,23 @@ class Effort:
     rrdb_px: int = 256
     compact_rounds: int = 5
     rrdb_rounds: int = 2
-    alone: tuple[tuple[int, int], ...] = (
-        *((64, 40), (128, 30), (256, 20)),
-        *((512, 10), (1024, 5), (1500, 5)),
-    )
+    alone: Counts = ((64, 40), (128, 30), (256, 20), (512, 10), (1024, 5), (1500, 5))
     clients: tuple[int, ...] = (1, 2, 4, 8, 16)
     mixed_px: tuple[int, ...] = (64, 96, 128, 256, 400, 640)
     per_client: int = 6
     poster_px: int = 1500
     avatars: int = 40
     product_rounds: int = 3
-    cold_px: int = 256
+    divided_posters: int = 6
+    photo_px: int = 256
+    batch_images: int = 100
+    batch_rounds: int = 3
     small_px: int = 96
     small_images: int = 200
     small_clients: int = 8
+    avatar_batch: int = 16
     seams_px: tuple[int, int] = (500, 620)
     rrdb_seams_px: tuple[int, int] = (268, 300)
-    batch_images: int = 100
-    batch_px: int = 256
-    batch_rounds: int = 3
-    avatar_px: int = 96
-    avatar_batch: int = 16
-    avatar_rounds: int = 2
-    divided_posters: int = 6
 
 
 FULL: Final = Effort()
@@ -72,15 +67,13 @@ QUICK: Final = Effort(
     poster_px=200,
     avatars=2,
     product_rounds=1,
-    cold_px=64,
+    divided_posters=2,
+    photo_px=64,
+    batch_images=4,
+    batch_rounds=2,
     small_px=64,
     small_images=4,
     small_clients=2,
-    seams_px=(60, 64),
-    batch_images=4,
-    batch_px=64,
-    batch_rounds=2,
-    avatar_px=64,
     avatar_batch=2,
-    divided_posters=2,
+    seams_px=(60, 64),
 )

@@ -1,9 +1,10 @@
-"""The machine that was measured: hardware, versions, the day."""
+"""The machine that was measured: hardware, versions, the day, and its processor seconds."""
 
 import os
 import platform
 import re
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -23,6 +24,10 @@ PACKAGES = (
 
 def describe_machine() -> Figures:
     """Return processor, flags, cores, memory, GPU, versions and date, as JSON values."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": describe_processor().rpartition(" ")[0],  # without the digest of its flags
@@ -32,7 +37,7 @@ def describe_machine() -> Figures:
         "gpu": query_gpu("name"),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": versions,
     }
 
 
@@ -53,8 +58,7 @@ def query_gpu(figure: str) -> str:
     return answer.stdout.partition("\n")[0].strip()
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+def count_cpu_s(process: psutil.Process) -> float:
+    """Add up the processor seconds of a process and all below it."""
+    family = (process, *process.children(recursive=True))
+    return sum(sum(each.cpu_times()[:2]) for each in family)

@@ -1,43 +1,54 @@
-"""Contestants in turn, round after round: their times, and what follows from them."""
+"""Parts `kernel` and `peak`: contestants in turn, round after round, and what follows from it."""
 
+import itertools
 import statistics
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
-from scripts.benchmark.contestant import Absent, Entry, Run, Runner, open_apart
+import cv2
+import numpy as np
+
+from scripts.benchmark.contestant import PEAK, Absent, Entry, Kind, Run, Runner, open_contestant
+from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Figures
-from scripts.benchmark.pictures import Pixels, difference, psnr_db
+from scripts.benchmark.weights import (
+    GENERAL,
+    RANDOM,
+    X4PLUS,
+    Weights,
+    add_general,
+    add_official,
+    add_random_compact,
+)
 
 Open = Callable[[Entry], AbstractContextManager[Runner]]
-PEAK = "peak "
-"""Beginning of the names of matrix products; behind it torch's name of the type."""
 
-
-@dataclass(frozen=True, slots=True)
-class Race:
-    """Contestants by name, and whom each is compared with.
-
-    against: the contestant that the others' speed is a ratio to. exact: by name of a contestant,
-    the one that its picture is compared with.
-    """
-
-    entries: Mapping[str, Entry]
-    against: str
-    exact: Mapping[str, str] = field(default_factory=dict)
+PACKAGE = "package"
+PRECISIONS = ("exact", "auto", "fast")
+TYPES = {"cpu": ("float32", "bfloat16", "int8"), "cuda": ("float16", "bfloat16", "int8")}
+DEFAULT_MODEL = "upscaled-x4"
+SIZED: Mapping[str, Kind] = {
+    "upscaled": "ours:Ours",
+    "ncnn": "others:Ncnn",
+    "package": "others:Package",
+}
+SIZED_PX = {X4PLUS: (64, 96, 128, 192, 256), GENERAL: (64, 128, 256, 512)}
 
 
 @dataclass(slots=True)
 class _Starter:
-    """A contestant that is open, and its runs so far."""
+    """A contestant that is open, and its runs so far, of which the first warms up."""
 
     runner: Runner
     runs: list[Run] = field(default_factory=list)
 
     @property
     def seconds(self) -> list[float]:
-        return [run.seconds for run in self.runs]
+        return [run.seconds for run in self.runs[1:]]
 
     @property
     def gflop_per_s(self) -> float:
@@ -45,65 +56,130 @@ class _Starter:
         return self.runner.gflop / min(self.seconds)
 
 
-def run_race(race: Race, rounds: int, opened: Open = open_apart) -> Figures:
+def measure_kernel(data_dir: Path, effort: Effort, device: str, general: Path | None) -> Figures:
+    """Run a race for each official network that is here.
+
+    Returns:
+        by the race's name, what `run_race` returns, and where the weights come from.
+    """
+    if effort.is_tiny:
+        compact, rrdb = add_random_compact(data_dir, num_conv=2, num_feat=8), None
+    else:
+        compact, rrdb = add_general(data_dir, general), add_official(data_dir, X4PLUS)
+    races = (
+        ("general-x4v3", compact, effort.compact_px, effort.compact_rounds, DEFAULT_MODEL),
+        ("x4plus", rrdb, effort.rrdb_px, effort.rrdb_rounds, ""),
+    )
+    report: Figures = {}
+    for name, weights, side_px, rounds, beside in races:
+        if weights is not None:
+            entries = enter(data_dir, weights, side_px, device, beside, is_tuned=not effort.is_tiny)
+            figures = run_race(entries | enter_products(device, effort), rounds, _opener(effort))
+            report[f"{name} {side_px}x{side_px} x4"] = {"weights": weights.origin} | figures
+    return report
+
+
+def measure_peak(effort: Effort, device: str) -> Figures:
+    """Measure the matrix products alone: GFLOP/s by type."""
+    return run_race(enter_products(device, effort), effort.compact_rounds, _opener(effort))
+
+
+def measure_sizes(data_dir: Path, general: Path | None) -> Figures:
+    """Measure processor seconds of one core, which other programs change little, by size.
+
+    Returns:
+        by model, contestant and side in pixels, the faster of two runs, after one to warm up.
+    """
+    added = {X4PLUS: add_official(data_dir, X4PLUS), GENERAL: add_general(data_dir, general)}
+    report: Figures = {}
+    for model, weights in added.items():
+        if weights is None:
+            continue
+        curves: dict[str, dict[str, float]] = {name: {} for name in SIZED}
+        for (name, kind), side in itertools.product(SIZED.items(), SIZED_PX[model]):
+            entry = Entry(kind, str(data_dir), weights.model, "auto", "cpu", side, side, cores=1)
+            with open_contestant(entry) as runner:
+                runs = [runner.run_once() for _ in range(3)]
+            curves[name][str(side)] = round(min(run.cpu_s for run in runs[1:]), 3)
+        report[model] = curves
+    return report
+
+
+def enter(
+    data_dir: Path, weights: Weights, side_px: int, device: str, beside: str, *, is_tuned: bool
+) -> dict[str, Entry]:
+    """Enter one network everywhere, and ours that ships (`beside`) against the same package."""
+    common = Entry(
+        "ours:Ours", str(data_dir), weights.model, "", device, side_px, side_px, is_tuned
+    )
+    entries = {
+        PACKAGE: replace(common, kind="others:Package", truth="exact"),
+        "ncnn": replace(common, kind="others:Ncnn", truth="exact"),
+    }
+    # Random weights have no file of 8 bits: `fast` would only be `auto` once more.
+    own = PRECISIONS[:-1] if weights.origin == RANDOM else PRECISIONS
+    for prefix, model, precisions in (("", weights.model, own), ("default ", beside, PRECISIONS)):
+        for precision in precisions if model else ():
+            truth = "" if precision == "exact" else f"{prefix}exact"
+            entry = replace(common, model=model, precision=precision, truth=truth)
+            entries[prefix + precision] = entry
+    return entries
+
+
+def enter_products(device: str, effort: Effort) -> dict[str, Entry]:
+    entry = Entry("others:Matmul", device=device, height_px=int(effort.is_tiny))
+    return {PEAK + dtype: replace(entry, precision=dtype) for dtype in TYPES[device]}
+
+
+def _opener(effort: Effort) -> Open:
+    return partial(open_contestant, is_apart=not effort.is_tiny)
+
+
+def run_race(entries: Mapping[str, Entry], rounds: int, opened: Open = open_contestant) -> Figures:
     """Run every contestant `rounds` times, one at a time, after a run to warm up.
 
     Every other round goes backwards: what runs after what is then no matter. One that dies on the
-    way is absent from then on.
+    way is absent from then on; the others' figures stand without it.
     """
     starters: dict[str, _Starter] = {}
     absent: dict[str, str] = {}
     with ExitStack() as stack:
-        for name, entry in race.entries.items():
-            try:
-                starter = _Starter(stack.enter_context(opened(entry)))
-                starter.runner.run_once()
-            except Absent as reason:
-                absent[name] = str(reason)
-            else:
-                starters[name] = starter
-                print(f"  {name}: {starter.runner.label}", file=sys.stderr, flush=True)
-        for at in range(rounds):
-            for name in list(starters)[:: 1 if at % 2 == 0 else -1]:
+        for at in range(1 + rounds):  # the first warms up
+            names = [name for name in entries if name not in absent]
+            for name in names if at % 2 or not at else reversed(names):
                 try:
+                    if at == 0:
+                        starters[name] = _Starter(stack.enter_context(opened(entries[name])))
                     starters[name].runs.append(starters[name].runner.run_once())
-                except Absent as reason:  # the others' figures stand without it
+                except Absent as reason:
                     absent[name] = str(reason)
-                    del starters[name]
-            print(f"  round {at + 1} of {rounds}", file=sys.stderr, flush=True)
-    rows = {name: _describe(name, starters, race) for name in starters}
+                    starters.pop(name, None)
+            print(f"  round {at} of {rounds}", file=sys.stderr, flush=True)
+    rows = {name: _describe(name, starters, entries[name].truth) for name in starters}
     return {"contestants": rows, "absent": absent}
 
 
-def _describe(name: str, starters: Mapping[str, _Starter], race: Race) -> Figures:
+def _describe(name: str, starters: Mapping[str, _Starter], truth: str) -> Figures:
     """Return times, rate and share of the machine's own peak; speed-up and likeness of pictures."""
     starter = starters[name]
+    runner, fastest_s = starter.runner, min(starter.seconds)
     row: Figures = {
-        "label": starter.runner.label,
-        "fastest_s": round(min(starter.seconds), 5),
+        "label": runner.label,
+        "fastest_s": round(fastest_s, 5),
         "median_s": round(statistics.median(starter.seconds), 5),
-        "gflop": round(starter.runner.gflop, 3),
+        "gflop": round(runner.gflop, 3),
         "gflop_per_s": round(starter.gflop_per_s, 2),
     }
     if name.startswith(PEAK):
         return row
-    peak = starters.get(PEAK + starter.runner.label.rpartition(" ")[2])
-    if peak is not None:
+    if peak := starters.get(PEAK + runner.label.rpartition(" ")[2]):
         row["share_of_peak"] = round(starter.gflop_per_s / peak.gflop_per_s, 4)
-    other = starters.get(race.against)
-    if other is not None and other is not starter:
-        row["speed_up"] = round(min(other.seconds) / min(starter.seconds), 3)
-    exact = starters.get(race.exact.get(name, ""))
+    if name != PACKAGE and PACKAGE in starters:
+        row["speed_up"] = round(min(starters[PACKAGE].seconds) / fastest_s, 3)
     picture = starter.runs[-1].picture
-    if exact is not None and picture is not None and exact.runs[-1].picture is not None:
-        row |= compare(picture, exact.runs[-1].picture)
+    exact = starters[truth].runs[-1].picture if truth in starters else None
+    if picture is not None and exact is not None:
+        is_equal = np.array_equal(picture, exact)  # there is no ratio to a noise of 0
+        row["psnr_db"] = None if is_equal else round(cv2.PSNR(picture, exact), 2)
+        row["largest_levels"] = int(cv2.absdiff(picture, exact).max())
     return row
-
-
-def compare(one: Pixels, other: Pixels) -> Figures:
-    """Return how far a picture is from another; no signal to noise ratio where they are equal."""
-    decibel = psnr_db(one, other)
-    return {
-        "psnr_db": None if decibel is None else round(decibel, 2),
-        "largest_levels": int(difference(one, other).max()),
-    }

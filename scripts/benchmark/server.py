@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import requests
@@ -21,30 +21,25 @@ START_TIMEOUT_S = 600
 
 ANSWER_TIMEOUT_S = 1800
 SCALE = 4
-AS_INSTALLED = {"UPSCALED_PRECISION": "auto", "UPSCALED_PACKAGED_MODELS": "true"}
-WITHOUT_LIMITS = {
+SETTINGS = {
+    "UPSCALED_PRECISION": "auto",
+    "UPSCALED_PACKAGED_MODELS": "true",
     "UPSCALED_RATE_PER_S": "100000",
     "UPSCALED_RATE_BURST": "100000",
     "UPSCALED_MAX_QUEUE": "1000",
     "UPSCALED_WORK_TIMEOUT_S": "3600",
 }
+"""As installed, and without limits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answered request. stages_s: seconds by stage of its Server-Timing header."""
+class Answer(NamedTuple):
+    """One answered request: the client's seconds, and those in which the network was not at work.
+
+    Cutting, checking and stitching count as outside where the service reports them apart.
+    """
 
     seconds: float
-    stages_s: Mapping[str, float]
-    megapixels: float
-
-    @property
-    def outside_s(self) -> float:
-        """The client's time during which the network was not at work.
-
-        Cutting, checking and stitching count as outside where the service reports them apart.
-        """
-        return self.seconds - self.stages_s.get("device", self.stages_s["network"])
+    outside_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +51,8 @@ class Server:
     process: psutil.Process
     ready_s: float
 
-    def send(self, photo: bytes, side_px: int, session: requests.Session | None = None) -> Answer:
-        """Send a photo of `side_px` x `side_px` and read the whole result.
+    def send(self, photo: bytes, session: requests.Session | None = None) -> Answer:
+        """Send a photo and read the whole result.
 
         Raises:
             requests.HTTPError: it was refused.
@@ -73,17 +68,17 @@ class Server:
         seconds = time.perf_counter() - started
         answer.raise_for_status()
         stages_s = read_stages(answer.headers["Server-Timing"])
-        return Answer(seconds, stages_s, (side_px * SCALE) ** 2 / 1e6)
+        return Answer(seconds, seconds - stages_s.get("device", stages_s["network"]))
 
     def send_all(self, sides_px: Sequence[int], clients: int) -> tuple[list[Answer], float]:
         """Send the sample at each size, at most `clients` at once; also return the seconds."""
-        photos = {side_px: make_jpeg(side_px, side_px) for side_px in set(sides_px)}
+        photos = {side_px: make_jpeg(side_px) for side_px in set(sides_px)}
         own = threading.local()
 
         def send(side_px: int) -> Answer:
             if not hasattr(own, "session"):
                 own.session = requests.Session()
-            return self.send(photos[side_px], side_px, own.session)
+            return self.send(photos[side_px], own.session)
 
         with ThreadPoolExecutor(clients) as pool:
             started = time.perf_counter()
@@ -110,7 +105,7 @@ def serving(data_dir: Path, settings: Mapping[str, str]) -> Iterator[Server]:
         ServerDied: it does not start; the text is what it printed.
         TimeoutError: it is not ready in time.
     """
-    variables: Mapping[str, Any] = {**AS_INSTALLED, **WITHOUT_LIMITS, **settings}
+    variables: Mapping[str, Any] = {**SETTINGS, **settings}
     started = time.perf_counter()
     with serve(data_dir, timeout_s=START_TIMEOUT_S, **variables) as running:
         process = psutil.Process(running.process.pid)

@@ -1,20 +1,19 @@
-"""Parts `http` and `memory`: whole requests to a running service, and the memory they take."""
+"""Parts `http`, `cold`, `memory` and `divided`: whole requests, and the memory they take."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import numpy as np
 import psutil
 import requests
 
 from scripts.benchmark.effort import Effort
-from scripts.benchmark.machine import Figures, query_gpu
+from scripts.benchmark.machine import Figures, count_cpu_s, query_gpu
 from scripts.benchmark.pictures import CONTENT_SHARE, make_jpeg, make_opaque_png, make_product
-from scripts.benchmark.server import Answer, Server
+from scripts.benchmark.server import SCALE, Answer, Server
 
 AVATAR_PX = 64
 HEAD_START_S = 0.3
@@ -22,15 +21,29 @@ COLD_REPEATS = 5
 MIB = 2**20
 PERIOD_S = 0.05
 IDLE_S = 1.0
+DIVISIONS = {"whole": "cpu", "divided": "cpu,cpu"}
+LARGE_CLIENTS = 2
 
 
 def measure_http(server: Server, effort: Effort) -> Figures:
     """Measure requests alone, beside others, and beside a large one, at scale 4."""
-    server.send(make_jpeg(AVATAR_PX, AVATAR_PX), AVATAR_PX)
+    server.send_all([AVATAR_PX], 1)
+    alone = {}
+    for side, count in effort.alone:
+        server.send_all([side], 1)
+        figures, answers = send_timed(server, [side] * count, 1)
+        seconds, outside_s = map(sum, zip(*answers, strict=True))
+        alone[str(side)] = figures | {"share_outside_network": round(outside_s / seconds, 4)}
+    clients = {}
+    for count in effort.clients:  # each sends the next as soon as it has its answer
+        sides = [
+            effort.mixed_px[at % len(effort.mixed_px)] for at in range(count * effort.per_client)
+        ]
+        clients[str(count)] = send_timed(server, sides, count)[0]
     return {
         "ready_s": round(server.ready_s, 2),
-        "alone": {str(side): _send_alone(server, side, count) for side, count in effort.alone},
-        "clients": {str(count): _send_mixed(server, effort, count) for count in effort.clients},
+        "alone": alone,
+        "clients": clients,
         "beside_large": _send_beside_large(server, effort),
         "small_images": _send_small(server, effort),
         "content": _send_products(server, effort),
@@ -39,28 +52,31 @@ def measure_http(server: Server, effort: Effort) -> Figures:
 
 def measure_cold(server: Server, effort: Effort) -> Figures:
     """Measure the first request of a service, and the same a few times more."""
-    photo, side_px = make_jpeg(effort.cold_px, effort.cold_px), effort.cold_px
-    first, *later = (server.send(photo, side_px).seconds for _ in range(1 + COLD_REPEATS))
+    photo = make_jpeg(effort.photo_px)
+    first, *later = (server.send(photo).seconds for _ in range(1 + COLD_REPEATS))
     return {
-        "side_px": side_px,
+        "side_px": effort.photo_px,
         "ready_s": round(server.ready_s, 2),
         "first_s": round(first, 3),
         "later_s": round(percentile(later, 50), 3),
     }
 
 
-def _send_alone(server: Server, side_px: int, count: int) -> Figures:
-    """Send one after another; `share_outside_network` is of the client's time."""
-    server.send_all([side_px], 1)
-    answers, seconds = server.send_all([side_px] * count, 1)
-    return describe(answers, seconds) | {"share_outside_network": round(share_outside(answers), 4)}
-
-
-def _send_mixed(server: Server, effort: Effort, clients: int) -> Figures:
-    """Send mixed sizes from clients that each send the next as soon as they have their answer."""
-    count = clients * effort.per_client
-    sides = [effort.mixed_px[at % len(effort.mixed_px)] for at in range(count)]
-    return describe(*server.send_all(sides, clients))
+def send_timed(
+    server: Server, sides_px: Sequence[int], clients: int
+) -> tuple[Figures, list[Answer]]:
+    """Send the sample at each size; return latencies and throughput, and the answers."""
+    answers, seconds = server.send_all(sides_px, clients)
+    latencies = [answer.seconds for answer in answers]
+    megapixels = sum((side_px * SCALE) ** 2 for side_px in sides_px) / 1e6
+    figures: Figures = {
+        "requests": len(answers),
+        "p50_s": round(percentile(latencies, 50), 4),
+        "p95_s": round(percentile(latencies, 95), 4),
+        "images_per_s": round(len(answers) / seconds, 3),
+        "megapixels_per_s": round(megapixels / seconds, 3),
+    }
+    return figures, answers
 
 
 def _send_beside_large(server: Server, effort: Effort) -> Figures:
@@ -71,8 +87,8 @@ def _send_beside_large(server: Server, effort: Effort) -> Figures:
         return percentile([answer.seconds for answer in answers], 95)
 
     idle_p95_s = small_p95_s()
-    poster = make_jpeg(effort.poster_px, effort.poster_px)
-    with repeating(lambda: server.send(poster, effort.poster_px)):
+    poster = make_jpeg(effort.poster_px)
+    with repeating(lambda: server.send(poster)):
         time.sleep(0 if effort.is_tiny else HEAD_START_S)
         busy_p95_s = small_p95_s()
     return {
@@ -99,37 +115,17 @@ def _send_products(server: Server, effort: Effort) -> Figures:
     """Send a product photo and a cut-out, each in turn with a full picture in its format."""
     side_px = effort.poster_px
     pairs = {
-        "product photo, white around": (
-            make_product(side_px, has_alpha=False),
-            make_jpeg(side_px, side_px),
-        ),
+        "product photo, white around": (make_product(side_px, has_alpha=False), make_jpeg(side_px)),
         "cut-out": (make_product(side_px, has_alpha=True), make_opaque_png(side_px)),
     }
     ratios = {}
-    for name, pictures in pairs.items():
+    for name, (few, full) in pairs.items():
         rounds = [
-            [server.send(picture, side_px).seconds for picture in pictures]
+            server.send(few).seconds / server.send(full).seconds
             for _ in range(effort.product_rounds)
         ]
-        ratios[name] = round(percentile([few / full for few, full in rounds], 50), 3)
+        ratios[name] = round(percentile(rounds, 50), 3)
     return {"side_px": side_px, "share": CONTENT_SHARE, "ratios": ratios}
-
-
-def describe(answers: Sequence[Answer], seconds: float) -> Figures:
-    """Return latencies and throughput."""
-    latencies = [answer.seconds for answer in answers]
-    return {
-        "requests": len(answers),
-        "p50_s": round(percentile(latencies, 50), 4),
-        "p95_s": round(percentile(latencies, 95), 4),
-        "images_per_s": round(len(answers) / seconds, 3),
-        "megapixels_per_s": round(sum(answer.megapixels for answer in answers) / seconds, 3),
-    }
-
-
-def share_outside(answers: Sequence[Answer]) -> float:
-    """Return the share of clients' time outside the network; for requests sent alone."""
-    return sum(answer.outside_s for answer in answers) / sum(answer.seconds for answer in answers)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -164,31 +160,12 @@ def repeating(work: Callable[[], object], pause_s: float = 0) -> Iterator[list[f
         task.result()
 
 
-class _Memory(NamedTuple):
-    """Memory of the service's processes in MiB; pss counts what they share once."""
-
-    rss: float
-    pss: float
-    processes: int
-
-
-def _look(supervisor: psutil.Process) -> _Memory:
-    """Add up the memory of the service's processes."""
-    found = []
-    for process in (supervisor, *supervisor.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):  # decoders come and go
-            found.append(process.memory_full_info())
-    rss = sum(memory.rss for memory in found)
-    pss = sum(getattr(memory, "pss", memory.rss) for memory in found)
-    return _Memory(rss / MIB, pss / MIB, len(found))
-
-
 def measure_memory(server: Server, effort: Effort, device: str) -> Figures:
     """Measure memory around one large image on a fresh service, and `/healthz` meanwhile."""
-    idle: list[_Memory] = []
-    seen: list[_Memory] = []
+    idle: list[tuple[int, int, int]] = []
+    seen: list[tuple[int, int, int]] = []
     device_mib = [0.0]
-    poster = make_jpeg(effort.poster_px, effort.poster_px)
+    poster = make_jpeg(effort.poster_px)
     with repeating(lambda: idle.append(_look(server.process)), PERIOD_S):
         time.sleep(4 * PERIOD_S if effort.is_tiny else IDLE_S)
     with (
@@ -197,20 +174,68 @@ def measure_memory(server: Server, effort: Effort, device: str) -> Figures:
         repeating(lambda: session.get(f"{server.url}/healthz", timeout=60), 2 * PERIOD_S) as health,
         repeating(lambda: device_mib.append(float(query_gpu("memory.used") or 0)), 10 * PERIOD_S),
     ):
-        answer = server.send(poster, effort.poster_px)
+        answer = server.send(poster)
     (front_end,) = server.process.children()
-    most_idle, most = (_Memory(*map(max, zip(*each, strict=True))) for each in (idle, seen))
+    idle_rss, idle_pss, _ = map(max, zip(*idle, strict=True))
+    rss, pss, processes = map(max, zip(*seen, strict=True))
     return {
         "side_px": effort.poster_px,
         "seconds": round(answer.seconds, 3),
-        "idle": {"rss_mib": round(most_idle.rss), "pss_mib": round(most_idle.pss)},
+        "idle": {"rss_mib": round(idle_rss / MIB), "pss_mib": round(idle_pss / MIB)},
         "front_end_rss_mib": round(front_end.memory_info().rss / MIB),
-        "peak_rss_mib": round(most.rss),
-        "peak_pss_mib": round(most.pss),
-        "most_processes": most.processes,
-        "healthz_ms": {
-            "p50": round(percentile(health, 50) * 1000, 1),
-            "p99": round(percentile(health, 99) * 1000, 1),
-        },
+        "peak_rss_mib": round(rss / MIB),
+        "peak_pss_mib": round(pss / MIB),
+        "most_processes": processes,
+        "healthz_ms": {f"p{at}": round(percentile(health, at) * 1000, 1) for at in (50, 99)},
         "peak_device_mib": round(max(device_mib)) if device == "cuda" else None,
+    }
+
+
+def _look(supervisor: psutil.Process) -> tuple[int, int, int]:
+    """Count the bytes of the service's processes, with what they share counted once, and them."""
+    found = []
+    for process in (supervisor, *supervisor.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # decoders come and go
+            found.append(process.memory_full_info())
+    rss = sum(memory.rss for memory in found)
+    return rss, sum(getattr(memory, "pss", memory.rss) for memory in found), len(found)
+
+
+def measure_divided(
+    serve: Callable[[str], AbstractContextManager[Server]], effort: Effort
+) -> Figures:
+    """Measure a mixed load on one worker on all cores, then on two on halves of them.
+
+    Two clients send large pictures, a third small ones as long as those are under way. Processor
+    seconds are those of the whole service for a large picture: where other programs share the
+    cores, they say what the clock does not.
+
+    Args:
+        serve: runs a service with this `UPSCALED_DEVICE`.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    for name, device in DIVISIONS.items():
+        with serve(device) as server:
+            figures[name] = _send_mixture(server, effort)
+    whole, divided = (figures[name] for name in DIVISIONS)
+    names = ("large_s", "cpu_s", "small_p95_s")
+    ratios = {name: round(divided[name] / whole[name], 3) for name in names}
+    return {"small_px": AVATAR_PX, "large_px": effort.poster_px, **figures, "ratios": ratios}
+
+
+def _send_mixture(server: Server, effort: Effort) -> dict[str, float]:
+    side_px, count = effort.poster_px, effort.divided_posters
+    small = make_jpeg(AVATAR_PX)
+    server.send_all([side_px, side_px, AVATAR_PX, AVATAR_PX], LARGE_CLIENTS)
+    before_s, latencies = count_cpu_s(server.process), []
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(server.send_all, [side_px] * count, LARGE_CLIENTS)
+        while not large.done():
+            latencies.append(server.send(small).seconds)
+        _, seconds = large.result()
+    return {
+        "large_s": round(seconds / count, 3),
+        "cpu_s": round((count_cpu_s(server.process) - before_s) / count, 3),
+        "small_p95_s": round(percentile(latencies, 95), 4),
+        "small_images": len(latencies),
     }

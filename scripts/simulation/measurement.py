@@ -78,7 +78,7 @@ def fit_costs(sizes: Sequence[MeasuredSize]) -> Costs:
 
 def _measure_size(server: Server, side_px: int, for_s: float) -> MeasuredSize:
     print(f"measuring: {side_px}x{side_px}", file=sys.stderr, flush=True)
-    photo = make_jpeg(side_px, side_px)
+    photo = make_jpeg(side_px)
     (front_end,) = server.process.children()
     with requests.Session() as session:
         _send(server, photo, session)

@@ -2,16 +2,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.benchmark.command import PARTS, measure
-from scripts.benchmark.contestant import Absent, Entry, open_apart, open_here
+from scripts.benchmark.contestant import Absent, Entry, open_contestant
 from scripts.benchmark.effort import QUICK
-from scripts.benchmark.kernel import PRECISIONS, make_race
-from scripts.benchmark.race import Race, run_race
+from scripts.benchmark.race import PRECISIONS, enter, enter_products, run_race
 from scripts.benchmark.report import to_table
 from scripts.benchmark.weights import add_random_compact
 
@@ -64,34 +64,32 @@ def test_the_parts_without_a_server_are_measured_whole(tmp_path: Path) -> None:
 
 
 def test_ratios_and_shares_follow_from_the_reported_times(tmp_path: Path) -> None:
-    race = make_race(
-        tmp_path,
-        add_random_compact(tmp_path, num_conv=2, num_feat=8),
-        32,
-        "cpu",
-        None,
-        is_tiny=True,
-    )
-    names = ("exact", "auto", "peak float32")
-    race = Race({name: race.entries[name] for name in names}, against="exact")
-    figures: Any = run_race(race, 2, open_here)
+    weights = add_random_compact(tmp_path, num_conv=2, num_feat=8)
+    own = enter(tmp_path, weights, 32, "cpu", "", is_tuned=False)
+    entries = {"package": own["exact"], "auto": own["auto"]} | enter_products("cpu", QUICK)
+    figures: Any = run_race(entries, 2, partial(open_contestant, is_apart=False))
     table = figures["contestants"]
-    by_time = table["exact"]["fastest_s"] / table["auto"]["fastest_s"]
+    by_time = table["package"]["fastest_s"] / table["auto"]["fastest_s"]
     assert table["auto"]["speed_up"] == pytest.approx(by_time, 0.01)
-    share = table["exact"]["gflop_per_s"] / table["peak float32"]["gflop_per_s"]
-    assert table["exact"]["share_of_peak"] == pytest.approx(share, 0.01)
-    assert table["exact"]["gflop_per_s"] == pytest.approx(
-        table["exact"]["gflop"] / table["exact"]["fastest_s"], 0.05
-    )
+    exact = table["package"]
+    share = exact["gflop_per_s"] / table["peak float32"]["gflop_per_s"]
+    assert exact["share_of_peak"] == pytest.approx(share, 0.01)
+    assert exact["gflop_per_s"] == pytest.approx(exact["gflop"] / exact["fastest_s"], 0.05)
 
 
 @pytest.mark.slow
 def test_a_contestant_in_a_process_of_its_own_runs_and_shows_its_picture(tmp_path: Path) -> None:
     weights = add_random_compact(tmp_path, num_conv=2, num_feat=8)
     entry = Entry(
-        "ours", str(tmp_path), weights.model, "exact", height_px=24, width_px=20, is_tuned=False
+        "ours:Ours",
+        str(tmp_path),
+        weights.model,
+        "exact",
+        height_px=24,
+        width_px=20,
+        is_tuned=False,
     )
-    with open_apart(entry) as runner:
+    with open_contestant(entry) as runner:
         assert runner.label == "torch float32"
         assert runner.gflop > 0
         run = runner.run_once()
@@ -101,8 +99,8 @@ def test_a_contestant_in_a_process_of_its_own_runs_and_shows_its_picture(tmp_pat
 
 
 def test_a_contestant_that_dies_is_absent_and_says_why() -> None:
-    unknown = Entry("unknown")  # type: ignore[arg-type]
-    with pytest.raises(Absent, match="KeyError\\('unknown'\\)"), open_apart(unknown):
+    unknown = Entry("unknown:Unknown")  # type: ignore[arg-type]
+    with pytest.raises(Absent, match="ModuleNotFoundError"), open_contestant(unknown):
         pass
 
 

@@ -6,8 +6,16 @@ from typing import Any
 import pytest
 
 from scripts.benchmark.plot import Panel, draw, nice_ceiling
-from scripts.benchmark.report import BEGIN, END, draw_throughput, to_table, write_into_page
-from scripts.benchmark.sizes import PLOT, RECORDED, draw_sizes
+from scripts.benchmark.report import (
+    BEGIN,
+    END,
+    SIZES,
+    SIZES_PLOT,
+    draw_sizes,
+    draw_throughput,
+    to_table,
+    write_into_page,
+)
 
 
 @pytest.fixture
@@ -117,8 +125,7 @@ def test_an_axis_ends_at_a_round_number(value: float, above: float) -> None:
 
 
 def test_the_plot_of_sizes_shows_what_is_recorded() -> None:
-    recorded = json.loads(RECORDED.read_text())
-    assert PLOT.read_text() == draw_sizes(recorded), "run python -m scripts.benchmark.sizes"
+    assert SIZES_PLOT.read_text() == draw_sizes(json.loads(SIZES.read_text()))
 
 
 def test_names_at_the_ends_of_curves_do_not_overlap() -> None:

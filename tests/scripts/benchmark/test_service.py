@@ -2,13 +2,15 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import psutil
 import pytest
 import requests
 
-from scripts.benchmark.server import Answer, Server, read_stages
-from scripts.benchmark.service import describe, percentile, repeating, share_outside
+from scripts.benchmark.effort import QUICK
+from scripts.benchmark.server import Server, read_stages
+from scripts.benchmark.service import measure_http, percentile, repeating, send_timed
 
 WORK_S = 0.03
 
@@ -57,15 +59,27 @@ def test_clients_send_at_once_but_never_more_than_there_are(server: Server) -> N
 
 def test_time_outside_the_network_is_the_clients_time_less_the_networks(server: Server) -> None:
     answers, _ = server.send_all([64] * 3, clients=1)
-    assert all(answer.seconds >= WORK_S for answer in answers)
-    assert 1 - 0.02 / WORK_S < share_outside(answers) < 1
+    for answer in answers:
+        assert answer.seconds >= WORK_S
+        assert answer.outside_s == pytest.approx(answer.seconds - 0.02)
+
+
+def test_the_parts_of_http_are_measured_whole(server: Server) -> None:
+    figures: Any = measure_http(server, QUICK)
+    alone = figures["alone"]["64"]
+    assert alone["p95_s"] >= alone["p50_s"] >= WORK_S
+    assert 1 - 0.02 / WORK_S < alone["share_outside_network"] < 1
+    assert [row["requests"] for row in figures["clients"].values()] == [1, 2]
+    assert figures["beside_large"]["ratio"] > 0
+    assert figures["small_images"]["ratio"] > 1, "two clients at a service that takes both at once"
+    assert list(figures["content"]["ratios"]) == ["product photo, white around", "cut-out"]
 
 
 def test_throughput_counts_the_pixels_of_results(server: Server) -> None:
-    answers, _ = server.send_all([100, 50], clients=1)
-    figures = describe(answers, seconds=2.0)
-    assert figures["images_per_s"] == 1.0
-    assert figures["megapixels_per_s"] == (0.16 + 0.04) / 2
+    figures: Any = send_timed(server, [100, 50], clients=1)[0]
+    assert figures["requests"] == 2
+    by_image = figures["megapixels_per_s"] / figures["images_per_s"]
+    assert by_image == pytest.approx((0.16 + 0.04) / 2, rel=0.01)
 
 
 def test_a_refusal_ends_the_measurement() -> None:
@@ -94,7 +108,3 @@ def test_a_percentile_is_one_of_the_values() -> None:
 
 def test_stages_are_read_in_seconds() -> None:
     assert read_stages("queue;dur=0.4, encode;dur=12.5") == {"queue": 0.0004, "encode": 0.0125}
-
-
-def test_an_answer_gives_the_seconds_outside_the_network() -> None:
-    assert Answer(2.0, {"network": 1.5}, 1.0).outside_s == 0.5

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from scripts.benchmark.contestant import Absent, Entry
-from scripts.benchmark.published import load_published, open_ncnn, run_ncnn
+from scripts.benchmark.others import load_published, open_ncnn, run_ncnn
 from tests.reference.standins import import_published
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.rrdb import rrdb_shape
-from upscaled_models.store import ModelStore
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def test_ncnn_makes_the_same_picture_of_any_size(
         np.testing.assert_allclose(run_ncnn(net, picture.numpy()), ours, atol=2e-3)
 
 
-def test_a_network_that_the_package_does_not_have_is_absent(published: Any, tmp_path: Path) -> None:
-    spec = ModelStore(tmp_path).find("upscaled-x4")
+@pytest.mark.usefixtures("published")
+def test_a_network_that_the_package_does_not_have_is_absent(tmp_path: Path) -> None:
     with pytest.raises(Absent, match="realesrgan has no plain network"):
-        load_published(published, spec, Entry("ncnn", model=spec.name))
+        load_published(Entry("others:Ncnn", str(tmp_path), "upscaled-x4"))
