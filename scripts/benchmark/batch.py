@@ -45,9 +45,9 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Figures:
     same of processor seconds, those of the decoding processes included: on a machine without a GPU
     it is what `ratio` would be with every core busy and nothing else running.
     """
-    settings = settings_of(
-        Entry("ours:Ours", str(data_dir), MODEL, "auto", device, is_tuned=not effort.is_tiny)
-    )
+    is_tuned = not effort.is_tiny
+    entry = Entry("ours:Ours", str(data_dir), MODEL, "auto", device, is_tuned=is_tuned)
+    settings = settings_of(entry)
     engine = open_model(settings, MODEL)
     sources, side_px, images = data_dir / "batch-in", effort.photo_px, effort.batch_images
     pictures = _cut_sample(images, side_px)
@@ -57,7 +57,7 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Figures:
     most = most_windows(engine.info, side_px**2)
     _run_network(engine, pictures[: 2 * engine.info.batch], most)
     rounds = []
-    for at in range(effort.batch_rounds):
+    for at in range(effort.rounds):
         network = _run_network(engine, pictures, most)
         rounds.append((network, _run_files(settings, sources, data_dir / f"batch-{at}")))
     spent = np.array(rounds)

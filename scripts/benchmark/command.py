@@ -15,9 +15,8 @@ from scripts.benchmark.machine import Figures, describe_machine
 from scripts.benchmark.report import DOCS, to_table, write_into_page, write_sizes
 from upscaled_models.processor import count_cores
 
-ON_THE_NETWORK = ("kernel", "peak", "seams", "batch", "avatars")
 ON_THE_SERVICE = ("memory", "http", "cold", "divided")
-PARTS = (*ON_THE_NETWORK, *ON_THE_SERVICE)
+PARTS = ("kernel", "peak", "seams", "batch", "avatars", *ON_THE_SERVICE)
 SERVED_MODEL = "upscaled-x4"
 
 
@@ -25,7 +24,9 @@ def main(arguments_given: list[str] | None = None) -> None:
     """Measure, print a table, and one JSON document as the last line."""
     arguments = _parser().parse_args(arguments_given)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a worker; before torch is loaded
-    device = arguments.device or _find_device()
+    import torch
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     effort = QUICK if arguments.quick else CUDA if device == "cuda" else FULL
     wanted = PARTS if "all" in arguments.parts else tuple(dict.fromkeys(arguments.parts))
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir:
@@ -55,11 +56,7 @@ def measure(
     from scripts.benchmark import batch, ours, race, service
     from scripts.benchmark.server import Server, serving
 
-    report: Figures = {
-        "machine": describe_machine(),
-        "is_quick": effort.is_tiny,
-        "device": device,
-    }
+    report: Figures = {"machine": describe_machine(), "is_quick": effort.is_tiny, "device": device}
 
     def add(part: str, function: Callable[..., Figures], *arguments: object) -> None:
         if part in parts:
@@ -75,8 +72,7 @@ def measure(
     if set(ON_THE_SERVICE).isdisjoint(parts):
         return report
     settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": SERVED_MODEL}
-    if effort.is_tiny:
-        settings["UPSCALED_TUNING"] = "false"
+    settings["UPSCALED_TUNING"] = str(not effort.is_tiny).lower()
     report["served_model"] = SERVED_MODEL
     if {"memory", "http", "cold"} & set(parts):
         with serving(data_dir, settings) as server:
@@ -97,17 +93,11 @@ def measure(
     return report
 
 
-def _find_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    add = parser.add_argument
     parts = f"{', '.join(PARTS)} or all (the default), which leaves out sizes: README's plot"
     choices = [*PARTS, "sizes", "all"]
-    add = parser.add_argument
     add("parts", nargs="*", default="all", choices=choices, metavar="PART", help=parts)
     add("--quick", action="store_true", help="tiny inputs: that it works at all")
     add("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")

@@ -35,7 +35,8 @@ class Entry:
 
     model: the name of a model in the store of `data_dir`. precision: of ours, the setting; of a
     matrix product, torch's name of the type. device: "cpu" or "cuda". is_tuned: whether ours may
-    first measure what is fastest here. truth: the name of the contestant whose picture this one's
+    first measure what is fastest here; a matrix product that is not is a small one. is_apart: in a
+    process of its own, else in a thread. truth: the name of the contestant whose picture this one's
     is compared with. cores: how many it may run on; None: all.
     """
 
@@ -47,6 +48,7 @@ class Entry:
     height_px: int = 0
     width_px: int = 0
     is_tuned: bool = True
+    is_apart: bool = True
     truth: str = ""
     cores: int | None = None
 
@@ -63,20 +65,30 @@ class Runner:
     """A contestant that is open in the one thread or process of `executor`.
 
     label: what runs, the last word being the number type: "torch float32". gflop: the arithmetic of
-    one run, without the halos of tiles.
+    one run, without the halos of tiles. runs: so far; the first only warms up.
     """
 
     def __init__(self, entry: Entry, executor: Executor) -> None:
         self._executor = executor
+        self.runs: list[Run] = []
         self.label, self.gflop = self._call(_open, entry)
 
-    def run_once(self) -> Run:
+    @property
+    def seconds(self) -> list[float]:
+        return [run.seconds for run in self.runs[1:]]
+
+    @property
+    def gflop_per_s(self) -> float:
+        """The rate of the fastest run."""
+        return self.gflop / min(self.seconds)
+
+    def run_once(self) -> None:
         """Run once, timed.
 
         Raises:
             Absent: the run failed, or the contestant's process died.
         """
-        return self._call(_run)
+        self.runs.append(self._call(_run))
 
     def _call(self, function: Callable[..., T], *arguments: Entry) -> T:
         try:
@@ -88,17 +100,14 @@ class Runner:
 
 
 @contextmanager
-def open_contestant(entry: Entry, *, is_apart: bool = True) -> Iterator[Runner]:
-    """Open a contestant in a new process, where no library's threads or memory touch another's.
-
-    Args:
-        is_apart: False: in a thread of this process.
+def open_contestant(entry: Entry) -> Iterator[Runner]:
+    """Open a contestant; in a new process no library's threads or memory touch another's.
 
     Raises:
         Absent: it cannot take part (what it needs is not installed, say), or died.
     """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn) if is_apart else ThreadPoolExecutor(1) as executor:
+    with ProcessPoolExecutor(1, spawn) if entry.is_apart else ThreadPoolExecutor(1) as executor:
         yield Runner(entry, executor)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-Counts = tuple[tuple[int, int], ...]
+_ALONE: Final = ((64, 40), (128, 30), (256, 20), (512, 10), (1024, 5), (1500, 5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,9 +12,9 @@ class Effort:
 
     is_tiny: everything runs in this process, untuned. alone: by side, how many requests are sent
     one after another. clients: numbers of clients, who send the sizes mixed_px in turn, per_client
-    each. poster_px: the large image, sent beside `avatars` small ones, product_rounds times as a
-    product photo and a cut-out, and divided_posters times in a mixed load. photo_px: the first
-    picture of a service, and batch_images files, batch_rounds times. small_px: small_images sent
+    each. poster_px: the large image, sent beside `avatars` small ones, `rounds` times as a product
+    photo and a cut-out, and divided_posters times in a mixed load. photo_px: the first picture of a
+    service, and batch_images files, `rounds` times. small_px: small_images sent
     by small_clients, and avatar_batch in one batch.
     """
 
@@ -23,17 +23,16 @@ class Effort:
     rrdb_px: int = 256
     compact_rounds: int = 5
     rrdb_rounds: int = 2
-    alone: Counts = ((64, 40), (128, 30), (256, 20), (512, 10), (1024, 5), (1500, 5))
+    alone: tuple[tuple[int, int], ...] = _ALONE
     clients: tuple[int, ...] = (1, 2, 4, 8, 16)
     mixed_px: tuple[int, ...] = (64, 96, 128, 256, 400, 640)
     per_client: int = 6
     poster_px: int = 1500
     avatars: int = 40
-    product_rounds: int = 3
     divided_posters: int = 6
     photo_px: int = 256
     batch_images: int = 100
-    batch_rounds: int = 3
+    rounds: int = 3
     small_px: int = 96
     small_images: int = 200
     small_clients: int = 8
@@ -53,7 +52,7 @@ CUDA: Final = replace(
     per_client=12,
     seams_px=(1100, 1300),
     rrdb_seams_px=(700, 900),
-    batch_rounds=5,
+    rounds=5,
 )
 
 QUICK: Final = Effort(
@@ -66,11 +65,10 @@ QUICK: Final = Effort(
     per_client=1,
     poster_px=200,
     avatars=2,
-    product_rounds=1,
     divided_posters=2,
     photo_px=64,
     batch_images=4,
-    batch_rounds=2,
+    rounds=2,
     small_px=64,
     small_images=4,
     small_clients=2,

@@ -26,7 +26,6 @@ OPTIONS = {"tile": 400, "tile_pad": 10, "pre_pad": 0}
 """Of the package, as its own command has them; `pre_pad` would be more work."""
 TRACED_PX = 32
 """Side of the picture by which a network is traced; the layers that are found take any size."""
-
 SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192, 16384)}
 TRIALS = 3
 RUN_S = 0.3
@@ -78,15 +77,14 @@ class Ncnn:
 class Matmul:
     """Square matrix products, the most that any convolution could reach, for a third of a second.
 
-    The size is the fastest of several.
-    `entry.precision` is torch's name of the type; of `int8` the sums are int32. `entry.height_px`
-    other than 0 means one small size and a thirtieth of the time, for tests.
+    The size is the fastest of several. `entry.precision` is torch's name of the type; of `int8` the
+    sums are int32. One that is not tuned has one small size and a thirtieth of the time, for tests.
     """
 
     def __init__(self, entry: Entry) -> None:
         self._device = torch.device(entry.device)
         self._dtype: torch.dtype = getattr(torch, entry.precision)
-        sides, run_s = ((256,), RUN_S / 30) if entry.height_px else (SIDES[entry.device], RUN_S)
+        sides, run_s = (SIDES[entry.device], RUN_S) if entry.is_tuned else ((256,), RUN_S / 30)
         products = {side: self._make(side) for side in sides}
         seconds = {side: self._time(product) for side, product in products.items()}
         side = max(sides, key=lambda side: side**3 / seconds[side])

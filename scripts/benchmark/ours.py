@@ -1,8 +1,7 @@
 """The product's own way from a decoded image to a finished one, as a contestant; part `seams`."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import cv2
@@ -89,12 +88,10 @@ def settings_of(entry: Entry, tile_window_px: int = 0) -> Settings:
     )
 
 
-@contextmanager
-def open_entry(entry: Entry, tile_window_px: int = 0) -> Iterator[Core]:
+def open_entry(entry: Entry, tile_window_px: int = 0) -> AbstractContextManager[Core]:
     """Open the core with this contestant's model alone."""
     scales = (find_spec(entry).native_scale,)
-    with open_core(settings_of(entry, tile_window_px), scales=scales, decoders=0) as core:
-        yield core
+    return open_core(settings_of(entry, tile_window_px), scales=scales, decoders=0)
 
 
 def upscale(core: Core, rgb: Pixels, scale: int) -> tuple[Pixels, int]:
@@ -134,10 +131,7 @@ def _measure_one(entry: Entry, effort: Effort) -> Figures:
         raise AssertionError(f"{entry.model}: {tiles} tiles against {tiles_untiled}")
     levels = cv2.absdiff(tiled, untiled)
     return {
-        "height_px": height_px,
-        "width_px": width_px,
         "halo_px": spec.halo_px,
-        "radius_px": spec.radius_px,
         "tiles": tiles,
         "largest_levels": int(levels.max()),
         "mean_levels": round(float(levels.mean()), 6),

@@ -5,55 +5,30 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from scripts.benchmark.contestant import PEAK, Absent, Entry, Kind, Run, Runner, open_contestant
+from scripts.benchmark.contestant import PEAK, Absent, Entry, Kind, Runner, open_contestant
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Figures
 from scripts.benchmark.weights import (
     GENERAL,
     RANDOM,
     X4PLUS,
-    Weights,
     add_general,
     add_official,
     add_random_compact,
 )
 
-Open = Callable[[Entry], AbstractContextManager[Runner]]
-
 PACKAGE = "package"
 PRECISIONS = ("exact", "auto", "fast")
 TYPES = {"cpu": ("float32", "bfloat16", "int8"), "cuda": ("float16", "bfloat16", "int8")}
 DEFAULT_MODEL = "upscaled-x4"
-SIZED: Mapping[str, Kind] = {
-    "upscaled": "ours:Ours",
-    "ncnn": "others:Ncnn",
-    "package": "others:Package",
-}
+OTHERS: Mapping[str, Kind] = {"ncnn": "others:Ncnn", PACKAGE: "others:Package"}
 SIZED_PX = {X4PLUS: (64, 96, 128, 192, 256), GENERAL: (64, 128, 256, 512)}
-
-
-@dataclass(slots=True)
-class _Starter:
-    """A contestant that is open, and its runs so far, of which the first warms up."""
-
-    runner: Runner
-    runs: list[Run] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> list[float]:
-        return [run.seconds for run in self.runs[1:]]
-
-    @property
-    def gflop_per_s(self) -> float:
-        """The rate of the fastest run."""
-        return self.runner.gflop / min(self.seconds)
 
 
 def measure_kernel(data_dir: Path, effort: Effort, device: str, general: Path | None) -> Figures:
@@ -62,6 +37,7 @@ def measure_kernel(data_dir: Path, effort: Effort, device: str, general: Path | 
     Returns:
         by the race's name, what `run_race` returns, and where the weights come from.
     """
+    is_whole = not effort.is_tiny
     if effort.is_tiny:
         compact, rrdb = add_random_compact(data_dir, num_conv=2, num_feat=8), None
     else:
@@ -73,15 +49,17 @@ def measure_kernel(data_dir: Path, effort: Effort, device: str, general: Path | 
     report: Figures = {}
     for name, weights, side_px, rounds, beside in races:
         if weights is not None:
-            entries = enter(data_dir, weights, side_px, device, beside, is_tuned=not effort.is_tiny)
-            figures = run_race(entries | enter_products(device, effort), rounds, _opener(effort))
+            ours = Entry("ours:Ours", str(data_dir), weights.model, "", device, side_px, side_px)
+            ours = replace(ours, is_tuned=is_whole, is_apart=is_whole)
+            entries = enter(ours, beside, is_random=weights.origin == RANDOM)
+            figures = run_race(entries | enter_products(device, is_whole=is_whole), rounds)
             report[f"{name} {side_px}x{side_px} x4"] = {"weights": weights.origin} | figures
     return report
 
 
 def measure_peak(effort: Effort, device: str) -> Figures:
     """Measure the matrix products alone: GFLOP/s by type."""
-    return run_race(enter_products(device, effort), effort.compact_rounds, _opener(effort))
+    return run_race(enter_products(device, is_whole=not effort.is_tiny), effort.compact_rounds)
 
 
 def measure_sizes(data_dir: Path, general: Path | None) -> Figures:
@@ -95,53 +73,47 @@ def measure_sizes(data_dir: Path, general: Path | None) -> Figures:
     for model, weights in added.items():
         if weights is None:
             continue
-        curves: dict[str, dict[str, float]] = {name: {} for name in SIZED}
-        for (name, kind), side in itertools.product(SIZED.items(), SIZED_PX[model]):
+        kinds: dict[str, Kind] = {"upscaled": "ours:Ours", **OTHERS}
+        curves: dict[str, dict[str, float]] = {name: {} for name in kinds}
+        for (name, kind), side in itertools.product(kinds.items(), SIZED_PX[model]):
             entry = Entry(kind, str(data_dir), weights.model, "auto", "cpu", side, side, cores=1)
             with open_contestant(entry) as runner:
-                runs = [runner.run_once() for _ in range(3)]
-            curves[name][str(side)] = round(min(run.cpu_s for run in runs[1:]), 3)
+                for _ in range(3):
+                    runner.run_once()
+            curves[name][str(side)] = round(min(run.cpu_s for run in runner.runs[1:]), 3)
         report[model] = curves
     return report
 
 
-def enter(
-    data_dir: Path, weights: Weights, side_px: int, device: str, beside: str, *, is_tuned: bool
-) -> dict[str, Entry]:
+def enter(ours: Entry, beside: str, *, is_random: bool) -> dict[str, Entry]:
     """Enter one network everywhere, and ours that ships (`beside`) against the same package."""
-    common = Entry(
-        "ours:Ours", str(data_dir), weights.model, "", device, side_px, side_px, is_tuned
-    )
-    entries = {
-        PACKAGE: replace(common, kind="others:Package", truth="exact"),
-        "ncnn": replace(common, kind="others:Ncnn", truth="exact"),
-    }
+    entries = {name: replace(ours, kind=OTHERS[name], truth="exact") for name in (PACKAGE, "ncnn")}
     # Random weights have no file of 8 bits: `fast` would only be `auto` once more.
-    own = PRECISIONS[:-1] if weights.origin == RANDOM else PRECISIONS
-    for prefix, model, precisions in (("", weights.model, own), ("default ", beside, PRECISIONS)):
+    own = PRECISIONS[:-1] if is_random else PRECISIONS
+    for prefix, model, precisions in (("", ours.model, own), ("default ", beside, PRECISIONS)):
         for precision in precisions if model else ():
             truth = "" if precision == "exact" else f"{prefix}exact"
-            entry = replace(common, model=model, precision=precision, truth=truth)
+            entry = replace(ours, model=model, precision=precision, truth=truth)
             entries[prefix + precision] = entry
     return entries
 
 
-def enter_products(device: str, effort: Effort) -> dict[str, Entry]:
-    entry = Entry("others:Matmul", device=device, height_px=int(effort.is_tiny))
+def enter_products(device: str, *, is_whole: bool) -> dict[str, Entry]:
+    entry = Entry("others:Matmul", device=device, is_tuned=is_whole, is_apart=is_whole)
     return {PEAK + dtype: replace(entry, precision=dtype) for dtype in TYPES[device]}
 
 
-def _opener(effort: Effort) -> Open:
-    return partial(open_contestant, is_apart=not effort.is_tiny)
-
-
-def run_race(entries: Mapping[str, Entry], rounds: int, opened: Open = open_contestant) -> Figures:
+def run_race(
+    entries: Mapping[str, Entry],
+    rounds: int,
+    opened: Callable[[Entry], AbstractContextManager[Runner]] = open_contestant,
+) -> Figures:
     """Run every contestant `rounds` times, one at a time, after a run to warm up.
 
     Every other round goes backwards: what runs after what is then no matter. One that dies on the
     way is absent from then on; the others' figures stand without it.
     """
-    starters: dict[str, _Starter] = {}
+    runners: dict[str, Runner] = {}
     absent: dict[str, str] = {}
     with ExitStack() as stack:
         for at in range(1 + rounds):  # the first warms up
@@ -149,35 +121,35 @@ def run_race(entries: Mapping[str, Entry], rounds: int, opened: Open = open_cont
             for name in names if at % 2 or not at else reversed(names):
                 try:
                     if at == 0:
-                        starters[name] = _Starter(stack.enter_context(opened(entries[name])))
-                    starters[name].runs.append(starters[name].runner.run_once())
+                        runners[name] = stack.enter_context(opened(entries[name]))
+                    runners[name].run_once()
                 except Absent as reason:
                     absent[name] = str(reason)
-                    starters.pop(name, None)
+                    runners.pop(name, None)
             print(f"  round {at} of {rounds}", file=sys.stderr, flush=True)
-    rows = {name: _describe(name, starters, entries[name].truth) for name in starters}
+    rows = {name: _describe(name, runners, entries[name].truth) for name in runners}
     return {"contestants": rows, "absent": absent}
 
 
-def _describe(name: str, starters: Mapping[str, _Starter], truth: str) -> Figures:
+def _describe(name: str, runners: Mapping[str, Runner], truth: str) -> Figures:
     """Return times, rate and share of the machine's own peak; speed-up and likeness of pictures."""
-    starter = starters[name]
-    runner, fastest_s = starter.runner, min(starter.seconds)
+    runner = runners[name]
+    fastest_s = min(runner.seconds)
     row: Figures = {
         "label": runner.label,
         "fastest_s": round(fastest_s, 5),
-        "median_s": round(statistics.median(starter.seconds), 5),
+        "median_s": round(statistics.median(runner.seconds), 5),
         "gflop": round(runner.gflop, 3),
-        "gflop_per_s": round(starter.gflop_per_s, 2),
+        "gflop_per_s": round(runner.gflop_per_s, 2),
     }
     if name.startswith(PEAK):
         return row
-    if peak := starters.get(PEAK + runner.label.rpartition(" ")[2]):
-        row["share_of_peak"] = round(starter.gflop_per_s / peak.gflop_per_s, 4)
-    if name != PACKAGE and PACKAGE in starters:
-        row["speed_up"] = round(min(starters[PACKAGE].seconds) / fastest_s, 3)
-    picture = starter.runs[-1].picture
-    exact = starters[truth].runs[-1].picture if truth in starters else None
+    if peak := runners.get(PEAK + runner.label.rpartition(" ")[2]):
+        row["share_of_peak"] = round(runner.gflop_per_s / peak.gflop_per_s, 4)
+    if name != PACKAGE and PACKAGE in runners:
+        row["speed_up"] = round(min(runners[PACKAGE].seconds) / fastest_s, 3)
+    picture = runner.runs[-1].picture
+    exact = runners[truth].runs[-1].picture if truth in runners else None
     if picture is not None and exact is not None:
         is_equal = np.array_equal(picture, exact)  # there is no ratio to a noise of 0
         row["psnr_db"] = None if is_equal else round(cv2.PSNR(picture, exact), 2)

@@ -111,12 +111,8 @@ def draw_throughput(http: Mapping[str, Any]) -> str:
     sizes = {side: figures["megapixels_per_s"] for side, figures in http["alone"].items()}
     clients = {count: figures["images_per_s"] for count, figures in http["clients"].items()}
     one_client = "Megapixels out per second, x4, one client"
-    return draw(
-        (
-            Panel(one_client, "side of the square input, px", {"": sizes}),
-            Panel("Images per second, x4, mixed sizes", "clients at once", {"": clients}),
-        )
-    )
+    mixed = Panel("Images per second, x4, mixed sizes", "clients at once", {"": clients})
+    return draw([Panel(one_client, "side of the square input, px", {"": sizes}), mixed])
 
 
 def write_sizes(report: Figures) -> None:

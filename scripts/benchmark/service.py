@@ -20,7 +20,6 @@ HEAD_START_S = 0.3
 COLD_REPEATS = 5
 MIB = 2**20
 PERIOD_S = 0.05
-IDLE_S = 1.0
 DIVISIONS = {"whole": "cpu", "divided": "cpu,cpu"}
 LARGE_CLIENTS = 2
 
@@ -103,12 +102,9 @@ def _send_small(server: Server, effort: Effort) -> Figures:
     """Send small images from several clients, and the same ones one at a time."""
     sides = [effort.small_px] * effort.small_images
     one_s, many_s = (server.send_all(sides, count)[1] for count in (1, effort.small_clients))
-    return {
-        "side_px": effort.small_px,
-        "images": effort.small_images,
-        "clients": effort.small_clients,
-        "ratio": round(one_s / many_s, 3),
-    }
+    images, clients = effort.small_images, effort.small_clients
+    ratio = round(one_s / many_s, 3)
+    return {"side_px": effort.small_px, "images": images, "clients": clients, "ratio": ratio}
 
 
 def _send_products(server: Server, effort: Effort) -> Figures:
@@ -121,8 +117,7 @@ def _send_products(server: Server, effort: Effort) -> Figures:
     ratios = {}
     for name, (few, full) in pairs.items():
         rounds = [
-            server.send(few).seconds / server.send(full).seconds
-            for _ in range(effort.product_rounds)
+            server.send(few).seconds / server.send(full).seconds for _ in range(effort.rounds)
         ]
         ratios[name] = round(percentile(rounds, 50), 3)
     return {"side_px": side_px, "share": CONTENT_SHARE, "ratios": ratios}
@@ -162,12 +157,9 @@ def repeating(work: Callable[[], object], pause_s: float = 0) -> Iterator[list[f
 
 def measure_memory(server: Server, effort: Effort, device: str) -> Figures:
     """Measure memory around one large image on a fresh service, and `/healthz` meanwhile."""
-    idle: list[tuple[int, int, int]] = []
-    seen: list[tuple[int, int, int]] = []
+    seen: list[tuple[float, float]] = []
     device_mib = [0.0]
     poster = make_jpeg(effort.poster_px)
-    with repeating(lambda: idle.append(_look(server.process)), PERIOD_S):
-        time.sleep(4 * PERIOD_S if effort.is_tiny else IDLE_S)
     with (
         requests.Session() as session,
         repeating(lambda: seen.append(_look(server.process)), PERIOD_S),
@@ -175,30 +167,24 @@ def measure_memory(server: Server, effort: Effort, device: str) -> Figures:
         repeating(lambda: device_mib.append(float(query_gpu("memory.used") or 0)), 10 * PERIOD_S),
     ):
         answer = server.send(poster)
-    (front_end,) = server.process.children()
-    idle_rss, idle_pss, _ = map(max, zip(*idle, strict=True))
-    rss, pss, processes = map(max, zip(*seen, strict=True))
     return {
         "side_px": effort.poster_px,
         "seconds": round(answer.seconds, 3),
-        "idle": {"rss_mib": round(idle_rss / MIB), "pss_mib": round(idle_pss / MIB)},
-        "front_end_rss_mib": round(front_end.memory_info().rss / MIB),
-        "peak_rss_mib": round(rss / MIB),
-        "peak_pss_mib": round(pss / MIB),
-        "most_processes": processes,
+        "peak_rss_mib": round(max(rss for rss, _ in seen)),
+        "peak_pss_mib": round(max(pss for _, pss in seen)),
         "healthz_ms": {f"p{at}": round(percentile(health, at) * 1000, 1) for at in (50, 99)},
         "peak_device_mib": round(max(device_mib)) if device == "cuda" else None,
     }
 
 
-def _look(supervisor: psutil.Process) -> tuple[int, int, int]:
-    """Count the bytes of the service's processes, with what they share counted once, and them."""
+def _look(supervisor: psutil.Process) -> tuple[float, float]:
+    """Return the MiB of the service's processes, and those with what they share counted once."""
     found = []
     for process in (supervisor, *supervisor.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # decoders come and go
             found.append(process.memory_full_info())
     rss = sum(memory.rss for memory in found)
-    return rss, sum(getattr(memory, "pss", memory.rss) for memory in found), len(found)
+    return rss / MIB, sum(getattr(memory, "pss", memory.rss) for memory in found) / MIB
 
 
 def measure_divided(

@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
 
 from scripts.benchmark.contestant import Entry
-from scripts.benchmark.effort import CUDA, FULL, Effort
-from scripts.benchmark.ours import count_gflop
+from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
+from scripts.benchmark.ours import count_gflop, measure_seams
 from upscaled.config import Settings
 from upscaled.upscale.engines import choose_window_px
 from upscaled_models.families.compact import srvgg_shape
@@ -66,3 +67,11 @@ def test_pictures_for_seams_take_several_windows(
     ):
         window_px = choose_window_px(exact, store.find(name), is_cuda=is_cuda)
         assert max(sides_px) > window_px
+
+
+def test_tiles_of_the_models_that_ship_leave_no_seams(tmp_path: Path) -> None:
+    report: Any = measure_seams(tmp_path, QUICK, "cpu", None)
+    assert list(report) == ["upscaled-x2", "upscaled-x4"]
+    for figures in report.values():
+        assert figures["tiles"] > 1
+        assert figures["largest_levels"] == 0, "these halos are as wide as the network sees"

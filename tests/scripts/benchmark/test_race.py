@@ -1,12 +1,23 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from scripts.benchmark.contestant import Absent, Entry, Run, Runner
-from scripts.benchmark.race import run_race
+from scripts.benchmark.effort import QUICK
+from scripts.benchmark.race import (
+    PRECISIONS,
+    enter,
+    enter_products,
+    measure_kernel,
+    measure_peak,
+    run_race,
+)
+from scripts.benchmark.weights import add_random_compact
 
 order: list[str] = []
 
@@ -17,16 +28,17 @@ class Runs(Runner):
     gflop = 6.0
 
     def __init__(self, entry: Entry, seconds: list[float]) -> None:
+        self.runs = []
         self.label = f"it {entry.precision}"
         self._name = entry.model
         self._seconds = iter(seconds)
 
-    def run_once(self) -> Run:
+    def run_once(self) -> None:
         order.append(self._name)
         if self._name == "mortal" and order.count("mortal") == 2:
             raise Absent("died")
         level = 100 if self._name == "ours" else 103
-        return Run(next(self._seconds), picture=np.full((2, 2, 3), level, np.uint8))
+        self.runs.append(Run(next(self._seconds), picture=np.full((2, 2, 3), level, np.uint8)))
 
 
 SECONDS = {
@@ -108,3 +120,37 @@ def test_without_the_package_there_is_no_comparison_but_every_time(
     row = table_of(entries, 1)["auto"]
     assert "speed_up" not in row
     assert row["fastest_s"] == 2.0
+
+
+def test_ratios_and_shares_follow_from_the_reported_times(tmp_path: Path) -> None:
+    weights = add_random_compact(tmp_path, num_conv=2, num_feat=8)
+    ours = Entry("ours:Ours", str(tmp_path), weights.model, height_px=32, width_px=32)
+    ours = replace(ours, is_tuned=False, is_apart=False)
+    own = enter(ours, "", is_random=True)
+    entries = {"package": own["exact"], "auto": own["auto"]}
+    figures: Any = run_race(entries | enter_products("cpu", is_whole=False), 2)
+    table = figures["contestants"]
+    by_time = table["package"]["fastest_s"] / table["auto"]["fastest_s"]
+    assert table["auto"]["speed_up"] == pytest.approx(by_time, 0.01)
+    exact = table["package"]
+    share = exact["gflop_per_s"] / table["peak float32"]["gflop_per_s"]
+    assert exact["share_of_peak"] == pytest.approx(share, 0.01)
+    assert exact["gflop_per_s"] == pytest.approx(exact["gflop"] / exact["fastest_s"], 0.05)
+
+
+def test_one_network_runs_everywhere_and_the_one_that_ships_beside_it(tmp_path: Path) -> None:
+    report: Any = measure_kernel(tmp_path, QUICK, "cpu", None)
+    (compact,) = report.values()
+    assert compact["weights"] == "random"
+    table, absent = compact["contestants"], compact["absent"]
+    assert table.keys() >= {"exact", "auto", *(f"default {name}" for name in PRECISIONS)}
+    assert {"package", "ncnn"} <= table.keys() | absent.keys()
+    assert min(row["gflop"] for row in table.values()) > 0
+    assert "psnr_db" not in table["exact"]
+    assert "largest_levels" in table["default fast"]
+
+
+def test_products_of_every_type_that_the_processor_has_are_measured() -> None:
+    figures: Any = measure_peak(QUICK, "cpu")
+    assert {"peak float32", "peak int8"} <= figures["contestants"].keys() | figures["absent"].keys()
+    assert figures["contestants"]["peak float32"]["gflop_per_s"] > 0

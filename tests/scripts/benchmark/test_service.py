@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -10,7 +11,15 @@ import requests
 
 from scripts.benchmark.effort import QUICK
 from scripts.benchmark.server import Server, read_stages
-from scripts.benchmark.service import measure_http, percentile, repeating, send_timed
+from scripts.benchmark.service import (
+    measure_cold,
+    measure_divided,
+    measure_http,
+    measure_memory,
+    percentile,
+    repeating,
+    send_timed,
+)
 
 WORK_S = 0.03
 
@@ -21,6 +30,10 @@ class Work(BaseHTTPRequestHandler):
     lock = threading.Lock()
     at_once = 0
     most_at_once = 0
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -73,6 +86,34 @@ def test_the_parts_of_http_are_measured_whole(server: Server) -> None:
     assert figures["beside_large"]["ratio"] > 0
     assert figures["small_images"]["ratio"] > 1, "two clients at a service that takes both at once"
     assert list(figures["content"]["ratios"]) == ["product photo, white around", "cut-out"]
+
+
+def test_a_first_request_stands_beside_the_median_of_later_ones(server: Server) -> None:
+    figures: Any = measure_cold(server, QUICK)
+    assert figures["side_px"] == QUICK.photo_px
+    assert min(figures["first_s"], figures["later_s"]) >= WORK_S
+
+
+def test_memory_is_looked_at_while_a_picture_is_under_way(server: Server) -> None:
+    figures: Any = measure_memory(server, QUICK, "cpu")
+    assert 10 < figures["peak_pss_mib"] <= figures["peak_rss_mib"]
+    assert 0 < figures["healthz_ms"]["p50"] <= figures["healthz_ms"]["p99"]
+    assert figures["peak_device_mib"] is None
+
+
+def test_parts_of_a_processor_are_compared_with_the_whole(server: Server) -> None:
+    asked: list[str] = []
+
+    def serve(device: str) -> AbstractContextManager[Server]:
+        asked.append(device)
+        return nullcontext(server)
+
+    figures: Any = measure_divided(serve, QUICK)
+    assert asked == ["cpu", "cpu,cpu"]
+    assert figures["whole"]["small_images"] > 0
+    assert figures["divided"]["large_s"] >= WORK_S / 2
+    by_time = figures["divided"]["large_s"] / figures["whole"]["large_s"]
+    assert figures["ratios"]["large_s"] == pytest.approx(by_time, rel=0.1)
 
 
 def test_throughput_counts_the_pixels_of_results(server: Server) -> None:
