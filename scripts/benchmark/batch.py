@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.benchmark.contestant import Entry
-from scripts.benchmark.effort import Effort
+from scripts.benchmark.effort import MODEL, SCALE, Effort
 from scripts.benchmark.machine import Figures, count_cpu_s
 from scripts.benchmark.ours import settings_of
 from scripts.benchmark.pictures import JPEG_QUALITY, make_pixels
@@ -32,8 +32,6 @@ from upscaled.upscale.engines import open_model
 from upscaled.upscale.opening import open_core
 from upscaled_models.backends.base import Engine, Started, Window, most_windows
 
-SCALE = 4
-MODEL = "upscaled-x4"
 SHARE_OF_BATCH = {"fast": 1, "exact": 4}
 """In 8 bits, and in float32 a quarter of the pictures, which take as long."""
 

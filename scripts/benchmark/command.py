@@ -10,14 +10,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
+from scripts.benchmark.effort import CUDA, FULL, MODEL, QUICK, Effort
 from scripts.benchmark.machine import Figures, describe_machine
 from scripts.benchmark.report import DOCS, to_table, write_into_page, write_sizes
 from upscaled_models.processor import count_cores
 
 ON_THE_SERVICE = ("memory", "http", "cold", "divided")
 PARTS = ("kernel", "peak", "seams", "batch", "avatars", *ON_THE_SERVICE)
-SERVED_MODEL = "upscaled-x4"
 
 
 def main(arguments_given: list[str] | None = None) -> None:
@@ -71,9 +70,9 @@ def measure(
     add("avatars", batch.measure_avatars, data_dir, effort, device)
     if set(ON_THE_SERVICE).isdisjoint(parts):
         return report
-    settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": SERVED_MODEL}
+    settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": MODEL}
     settings["UPSCALED_TUNING"] = str(not effort.is_tiny).lower()
-    report["served_model"] = SERVED_MODEL
+    report["served_model"] = MODEL
     if {"memory", "http", "cold"} & set(parts):
         with serving(data_dir, settings) as server:
             add("memory", service.measure_memory, server, effort, device)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+MODEL: Final = "upscaled-x4"
+"""The model that ships, and the scale that everything is measured at."""
+SCALE: Final = 4
 _ALONE: Final = ((64, 40), (128, 30), (256, 20), (512, 10), (1024, 5), (1500, 5))
 
 

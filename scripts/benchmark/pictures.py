@@ -21,39 +21,27 @@ def make_pixels(height_px: int, width_px: int) -> Pixels:
     return np.asarray(_resize(height_px, width_px))
 
 
-def make_jpeg(side_px: int) -> bytes:
-    """Make a square of the whole sample."""
-    return _encode(_resize(side_px, side_px))
-
-
-def make_opaque_png(side_px: int) -> bytes:
-    """Make a square of the whole sample, with an alpha channel that hides nothing."""
-    return _encode(_resize(side_px, side_px).convert("RGBA"))
-
-
-def make_product(side_px: int, *, has_alpha: bool) -> bytes:
-    """Make a square with the sample in an ellipse over `CONTENT_SHARE` of it, all else empty.
+def make_picture(side_px: int, *, has_alpha: bool = False, is_product: bool = False) -> bytes:
+    """Make a square file of the sample.
 
     Args:
-        has_alpha: as a PNG, and transparent around; else as a JPEG, and white.
+        has_alpha: as a PNG, with an alpha channel that hides nothing of a whole sample; else as a
+            JPEG.
+        is_product: the sample in an ellipse over `CONTENT_SHARE` of the square, all around it
+            transparent or white.
     """
-    photo = _resize(side_px, side_px)
-    half = side_px * (CONTENT_SHARE / np.pi / _ELLIPSE_RATIO) ** 0.5
-    mask = Image.new("L", photo.size)
-    ends = [(side_px / 2 + at * half, side_px / 2 + at * half * _ELLIPSE_RATIO) for at in (-1, 1)]
-    ImageDraw.Draw(mask).ellipse(ends, fill=255)
+    photo, file = _resize(side_px, side_px), io.BytesIO()
+    mask = Image.new("L", photo.size, 0 if is_product else 255)
+    if is_product:
+        half, middle = side_px * (CONTENT_SHARE / np.pi / _ELLIPSE_RATIO) ** 0.5, side_px / 2
+        box = [(middle + at * half, middle + at * half * _ELLIPSE_RATIO) for at in (-1, 1)]
+        ImageDraw.Draw(mask).ellipse(box, fill=255)
     if has_alpha:
         photo.putalpha(mask)
-        return _encode(photo)
-    return _encode(Image.composite(photo, Image.new("RGB", photo.size, "white"), mask))
-
-
-def _encode(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    if picture.mode == "RGB":
-        picture.save(file, "JPEG", quality=JPEG_QUALITY)
+        photo.save(file, "PNG", compress_level=1)
     else:
-        picture.save(file, "PNG", compress_level=1)
+        page = Image.composite(photo, Image.new("RGB", photo.size, "white"), mask)
+        page.save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
 
 

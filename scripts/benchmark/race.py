@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from scripts.benchmark.contestant import PEAK, Absent, Entry, Kind, Runner, open_contestant
-from scripts.benchmark.effort import Effort
+from scripts.benchmark.effort import MODEL, Effort
 from scripts.benchmark.machine import Figures
 from scripts.benchmark.weights import (
     GENERAL,
@@ -26,7 +26,6 @@ from scripts.benchmark.weights import (
 PACKAGE = "package"
 PRECISIONS = ("exact", "auto", "fast")
 TYPES = {"cpu": ("float32", "bfloat16", "int8"), "cuda": ("float16", "bfloat16", "int8")}
-DEFAULT_MODEL = "upscaled-x4"
 OTHERS: Mapping[str, Kind] = {"ncnn": "others:Ncnn", PACKAGE: "others:Package"}
 SIZED_PX = {X4PLUS: (64, 96, 128, 192, 256), GENERAL: (64, 128, 256, 512)}
 
@@ -43,7 +42,7 @@ def measure_kernel(data_dir: Path, effort: Effort, device: str, general: Path | 
     else:
         compact, rrdb = add_general(data_dir, general), add_official(data_dir, X4PLUS)
     races = (
-        ("general-x4v3", compact, effort.compact_px, effort.compact_rounds, DEFAULT_MODEL),
+        ("general-x4v3", compact, effort.compact_px, effort.compact_rounds, MODEL),
         ("x4plus", rrdb, effort.rrdb_px, effort.rrdb_rounds, ""),
     )
     report: Figures = {}

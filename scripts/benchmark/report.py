@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from scripts.benchmark.contestant import PEAK
 from scripts.benchmark.machine import Figures, describe_in_a_line
@@ -15,76 +15,16 @@ PLOT = DOCS / "performance" / "throughput.svg"
 SIZES, SIZES_PLOT = Path(__file__).with_name("sizes.json"), PLOT.with_name("sizes.svg")
 """README's plot, and its figures: of one core of an AMD EPYC with AVX-512, November 2026."""
 
-_WAITS: Final = "p50 {p50_s:.2f} s, p95 {p95_s:.2f} s, "
-_ROWS: Final = {
-    "peak": ("matrix {name}", "{gflop_per_s:.0f} GFLOP/s"),
-    "cold": (
-        "first request of a service, {side_px}x{side_px} at x4",
-        "{first_s:.2f} s, later ones {later_s:.2f} s; ready after {ready_s:.1f} s",
-    ),
-    "alone": (
-        "{name}x{name} at x4 over HTTP, alone",
-        _WAITS
-        + "{megapixels_per_s:.1f} megapixels/s; {share_outside_network:.1%} outside the network",
-    ),
-    "clients": (
-        "{name} clients of mixed sizes",
-        _WAITS + "{images_per_s:.1f} images/s, {megapixels_per_s:.1f} megapixels/s",
-    ),
-    "beside_large": (
-        "{small_px}x{small_px} while {large_px}x{large_px} is under way, p95",
-        "{ratio:.1f}x its idle time ({idle_p95_ms:.0f} ms)",
-    ),
-    "small_images": (
-        "{images} images of {side_px} px, {clients} clients",
-        "{ratio:.2f}x as fast as one at a time",
-    ),
-    "content": (
-        "{side_px}x{side_px} {name}, {share:.0%} of it object",
-        "{ratio:.2f} of the time of a full picture in its format",
-    ),
-    "seams": (
-        "tiled against untiled, {name} ({weights}), halo {halo_px} px",
-        "largest {largest_levels}, mean {mean_levels:.4f} levels",
-    ),
-    "memory": (
-        "memory of all processes, {side_px}x{side_px} at x4",
-        "{peak_rss_mib} MiB resident at most, "
-        "{peak_pss_mib} MiB with what they share counted once{of_gpu}",
-    ),
-    "healthz": ("`/healthz` meanwhile", "p50 {p50:.0f} ms, p99 {p99:.0f} ms"),
-    "batch": (
-        "`upscaled image`, {images} files of {side_px}x{side_px} at x4",
-        "{ratio:.1%} of the network's own throughput ({cpu_ratio:.1%} by processor time); "
-        "{images_per_s:.1f} images/s, {megapixels_per_s:.1f} megapixels/s",
-    ),
-    "avatars": (
-        "{images} pictures of {side_px}x{side_px} as one batch, {model} ({name})",
-        "{ratio:.2f} of the time of one after the other",
-    ),
-    "divided": (
-        "{large_px}x{large_px} from two clients beside {small_px}x{small_px}, "
-        "two workers on half the cores",
-        "{large_s:.2f} of one worker's time ({cpu_s:.2f} by processor time)",
-    ),
-    "divided_small": (
-        "{small_px}x{small_px} meanwhile, p95",
-        "{divided_ms:.0f} ms, with one worker {whole_ms:.0f} ms",
-    ),
-}
-"""What is measured, and its figure, by the kind of a row."""
+_WAITS = "p50 {p50_s:.2f} s, p95 {p95_s:.2f} s, "
 
 
 def to_table(report: Figures) -> str:
     """Write Markdown: one row for each figure that was measured."""
     machine: Any = report["machine"]
-    rows = [*_kernel_rows(report)]
-    for kind, values in _values(report):
-        subject, figure = _ROWS[kind]
-        rows.append((subject.format_map(values), figure.format_map(values)))
     heading = [f"{describe_in_a_line(machine)}; {machine['date']}.", "", "| what | figure |"]
-    lines = [f"| {subject} | {figure} |" for subject, figure in rows]
-    return "\n".join([*heading, "|---|---|", *lines])
+    rows = [f"| {subject} | {figure} |" for subject, figure in _kernel_rows(report)]
+    rows += [f"| {row} |".format_map(values) for values, row in _other_rows(report)]
+    return "\n".join([*heading, "|---|---|", *rows])
 
 
 def write_into_page(report: Figures, page: Path, plot: Path = PLOT) -> None:
@@ -146,33 +86,83 @@ def _kernel_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{race}: {name}", f"absent: {reason.splitlines()[0]}"
 
 
-def _values(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the kind of each further row, and what its two texts are filled with."""
+def _other_rows(report: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield the values of each further row, and the text that they fill."""
     for name, figures in report.get("peak", {"contestants": {}})["contestants"].items():
-        yield "peak", figures | {"name": name}
-    if "cold" in report:
-        yield "cold", report["cold"]
+        yield {"name": name} | figures, "matrix {name} | {gflop_per_s:.0f} GFLOP/s"
+    if cold := report.get("cold"):
+        yield (
+            cold,
+            "first request of a service, {side_px}x{side_px} at x4 | {first_s:.2f} s, "
+            "later ones {later_s:.2f} s; ready after {ready_s:.1f} s",
+        )
     if http := report.get("http"):
-        for kind in ("alone", "clients"):
-            name, figures = list(http[kind].items())[-1]
-            yield kind, figures | {"name": name}
-        beside = http["beside_large"]
-        yield "beside_large", beside | {"idle_p95_ms": beside["idle_p95_s"] * 1000}
-        yield "small_images", http["small_images"]
-        for name, ratio in http["content"]["ratios"].items():
-            yield "content", http["content"] | {"name": name, "ratio": ratio}
+        yield from _http_rows(http)
     for name, figures in report.get("seams", {}).items():
-        yield "seams", figures | {"name": name}
+        yield (
+            {"name": name} | figures,
+            "tiled against untiled, {name} ({weights}), halo {halo_px} px "
+            "| largest {largest_levels}, mean {mean_levels:.4f} levels",
+        )
     if memory := report.get("memory"):
         device_mib = memory["peak_device_mib"]
-        yield "memory", memory | {"of_gpu": f"; {device_mib} MiB of the GPU" if device_mib else ""}
-        yield "healthz", memory["healthz_ms"]
-    if "batch" in report:
-        yield "batch", report["batch"]
+        yield (
+            memory | {"of_gpu": f"; {device_mib} MiB of the GPU" if device_mib else ""},
+            "memory of all processes, {side_px}x{side_px} at x4 | {peak_rss_mib} MiB resident at "
+            "most, {peak_pss_mib} MiB with what they share counted once{of_gpu}",
+        )
+        yield memory["healthz_ms"], "`/healthz` meanwhile | p50 {p50:.0f} ms, p99 {p99:.0f} ms"
+    if batch := report.get("batch"):
+        yield (
+            batch,
+            "`upscaled image`, {images} files of {side_px}x{side_px} at x4 | {ratio:.1%} of the "
+            "network's own throughput ({cpu_ratio:.1%} by processor time); "
+            "{images_per_s:.1f} images/s, {megapixels_per_s:.1f} megapixels/s",
+        )
     if avatars := report.get("avatars"):
         for name, figures in avatars["by_engine"].items():
-            yield "avatars", avatars | figures | {"name": name}
+            yield (
+                avatars | figures | {"name": name},
+                "{images} pictures of {side_px}x{side_px} as one batch, {model} ({name}) "
+                "| {ratio:.2f} of the time of one after the other",
+            )
     if divided := report.get("divided"):
-        in_ms = {f"{at}_ms": divided[at]["small_p95_s"] * 1000 for at in ("whole", "divided")}
-        yield "divided", divided | divided["ratios"]
-        yield "divided_small", divided | in_ms
+        yield (
+            divided | divided["ratios"],
+            "{large_px}x{large_px} from two clients beside {small_px}x{small_px}, two workers on "
+            "half the cores | {large_s:.2f} of one worker's time ({cpu_s:.2f} by processor time)",
+        )
+        yield (
+            divided | {at: divided[at]["small_p95_s"] * 1000 for at in ("whole", "divided")},
+            "{small_px}x{small_px} meanwhile, p95 "
+            "| {divided:.0f} ms, with one worker {whole:.0f} ms",
+        )
+
+
+def _http_rows(http: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    side, alone = list(http["alone"].items())[-1]
+    yield (
+        alone,
+        f"{side}x{side} at x4 over HTTP, alone | {_WAITS}{{megapixels_per_s:.1f}} megapixels/s; "
+        "{share_outside_network:.1%} outside the network",
+    )
+    count, clients = list(http["clients"].items())[-1]
+    yield (
+        clients,
+        f"{count} clients of mixed sizes | {_WAITS}{{images_per_s:.1f}} images/s, "
+        "{megapixels_per_s:.1f} megapixels/s",
+    )
+    beside = http["beside_large"]
+    yield (
+        beside | {"idle_p95_ms": beside["idle_p95_s"] * 1000},
+        "{small_px}x{small_px} while {large_px}x{large_px} is under way, p95 "
+        "| {ratio:.1f}x its idle time ({idle_p95_ms:.0f} ms)",
+    )
+    small = "{images} images of {side_px} px, {clients} clients "
+    yield http["small_images"], small + "| {ratio:.2f}x as fast as one at a time"
+    for name, ratio in http["content"]["ratios"].items():
+        yield (
+            http["content"] | {"name": name, "ratio": ratio},
+            "{side_px}x{side_px} {name}, {share:.0%} of it object "
+            "| {ratio:.2f} of the time of a full picture in its format",
+        )

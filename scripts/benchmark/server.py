@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import psutil
 import requests
 
-from scripts.benchmark.pictures import make_jpeg
+from scripts.benchmark.effort import SCALE
+from scripts.benchmark.pictures import make_picture
 from tests.running import serve
 
 START_TIMEOUT_S = 600
 """The first start on a machine may measure what is fastest there."""
 
 ANSWER_TIMEOUT_S = 1800
-SCALE = 4
 SETTINGS = {
     "UPSCALED_PRECISION": "auto",
     "UPSCALED_PACKAGED_MODELS": "true",
@@ -72,7 +72,7 @@ class Server:
 
     def send_all(self, sides_px: Sequence[int], clients: int) -> tuple[list[Answer], float]:
         """Send the sample at each size, at most `clients` at once; also return the seconds."""
-        photos = {side_px: make_jpeg(side_px) for side_px in set(sides_px)}
+        photos = {side_px: make_picture(side_px) for side_px in set(sides_px)}
         own = threading.local()
 
         def send(side_px: int) -> Answer:

@@ -10,10 +10,10 @@ import numpy as np
 import psutil
 import requests
 
-from scripts.benchmark.effort import Effort
+from scripts.benchmark.effort import SCALE, Effort
 from scripts.benchmark.machine import Figures, count_cpu_s, query_gpu
-from scripts.benchmark.pictures import CONTENT_SHARE, make_jpeg, make_opaque_png, make_product
-from scripts.benchmark.server import SCALE, Answer, Server
+from scripts.benchmark.pictures import CONTENT_SHARE, make_picture
+from scripts.benchmark.server import Answer, Server
 
 AVATAR_PX = 64
 HEAD_START_S = 0.3
@@ -40,7 +40,6 @@ def measure_http(server: Server, effort: Effort) -> Figures:
         ]
         clients[str(count)] = send_timed(server, sides, count)[0]
     return {
-        "ready_s": round(server.ready_s, 2),
         "alone": alone,
         "clients": clients,
         "beside_large": _send_beside_large(server, effort),
@@ -51,7 +50,7 @@ def measure_http(server: Server, effort: Effort) -> Figures:
 
 def measure_cold(server: Server, effort: Effort) -> Figures:
     """Measure the first request of a service, and the same a few times more."""
-    photo = make_jpeg(effort.photo_px)
+    photo = make_picture(effort.photo_px)
     first, *later = (server.send(photo).seconds for _ in range(1 + COLD_REPEATS))
     return {
         "side_px": effort.photo_px,
@@ -86,7 +85,7 @@ def _send_beside_large(server: Server, effort: Effort) -> Figures:
         return percentile([answer.seconds for answer in answers], 95)
 
     idle_p95_s = small_p95_s()
-    poster = make_jpeg(effort.poster_px)
+    poster = make_picture(effort.poster_px)
     with repeating(lambda: server.send(poster)):
         time.sleep(0 if effort.is_tiny else HEAD_START_S)
         busy_p95_s = small_p95_s()
@@ -111,8 +110,14 @@ def _send_products(server: Server, effort: Effort) -> Figures:
     """Send a product photo and a cut-out, each in turn with a full picture in its format."""
     side_px = effort.poster_px
     pairs = {
-        "product photo, white around": (make_product(side_px, has_alpha=False), make_jpeg(side_px)),
-        "cut-out": (make_product(side_px, has_alpha=True), make_opaque_png(side_px)),
+        "product photo, white around": (
+            make_picture(side_px, is_product=True),
+            make_picture(side_px),
+        ),
+        "cut-out": (
+            make_picture(side_px, has_alpha=True, is_product=True),
+            make_picture(side_px, has_alpha=True),
+        ),
     }
     ratios = {}
     for name, (few, full) in pairs.items():
@@ -159,7 +164,7 @@ def measure_memory(server: Server, effort: Effort, device: str) -> Figures:
     """Measure memory around one large image on a fresh service, and `/healthz` meanwhile."""
     seen: list[tuple[float, float]] = []
     device_mib = [0.0]
-    poster = make_jpeg(effort.poster_px)
+    poster = make_picture(effort.poster_px)
     with (
         requests.Session() as session,
         repeating(lambda: seen.append(_look(server.process)), PERIOD_S),
@@ -211,7 +216,7 @@ def measure_divided(
 
 def _send_mixture(server: Server, effort: Effort) -> dict[str, float]:
     side_px, count = effort.poster_px, effort.divided_posters
-    small = make_jpeg(AVATAR_PX)
+    small = make_picture(AVATAR_PX)
     server.send_all([side_px, side_px, AVATAR_PX, AVATAR_PX], LARGE_CLIENTS)
     before_s, latencies = count_cpu_s(server.process), []
     with ThreadPoolExecutor(1) as pool:

@@ -12,8 +12,9 @@ import numpy as np
 import psutil
 import requests
 
-from scripts.benchmark.pictures import make_jpeg
-from scripts.benchmark.server import SCALE, Server, read_stages, serving
+from scripts.benchmark.effort import SCALE
+from scripts.benchmark.pictures import make_picture
+from scripts.benchmark.server import Server, read_stages, serving
 from scripts.simulation.plan import BadPlan, Costs
 
 SIDES_PX: Final = (64, 128, 256, 512, 1024, 1500)
@@ -78,7 +79,7 @@ def fit_costs(sizes: Sequence[MeasuredSize]) -> Costs:
 
 def _measure_size(server: Server, side_px: int, for_s: float) -> MeasuredSize:
     print(f"measuring: {side_px}x{side_px}", file=sys.stderr, flush=True)
-    photo = make_jpeg(side_px)
+    photo = make_picture(side_px)
     (front_end,) = server.process.children()
     with requests.Session() as session:
         _send(server, photo, session)

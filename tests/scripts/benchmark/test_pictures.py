@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.benchmark.pictures import CONTENT_SHARE, make_opaque_png, make_product
+from scripts.benchmark.pictures import CONTENT_SHARE, make_picture
 
 
 @pytest.mark.parametrize("has_alpha", [False, True])
 def test_a_product_fills_its_share_of_the_picture_and_the_rest_is_empty(has_alpha: bool) -> None:
-    with Image.open(io.BytesIO(make_product(600, has_alpha=has_alpha))) as product:
+    with Image.open(io.BytesIO(make_picture(600, has_alpha=has_alpha, is_product=True))) as product:
         pixels = np.asarray(product)
     is_empty = pixels[..., 3] == 0 if has_alpha else (pixels == 255).all(axis=2)
     assert pixels.shape == (600, 600, 4 if has_alpha else 3)
@@ -20,6 +20,6 @@ def test_a_product_fills_its_share_of_the_picture_and_the_rest_is_empty(has_alph
 
 
 def test_a_full_picture_with_alpha_hides_nothing() -> None:
-    with Image.open(io.BytesIO(make_opaque_png(90))) as full:
+    with Image.open(io.BytesIO(make_picture(90, has_alpha=True))) as full:
         assert full.mode == "RGBA"
         assert (np.asarray(full)[..., 3] == 255).all()
