@@ -63,7 +63,7 @@ def measure(
             report[part] = function(*arguments)
 
     add("kernel", race.measure_kernel, data_dir, effort, device, general)
-    add("sizes", race.measure_sizes, data_dir, general)
+    add("sizes", race.measure_sizes, data_dir, effort, general)
     add("peak", race.measure_peak, effort, device)
     add("seams", ours.measure_seams, data_dir, effort, device, general)
     add("batch", batch.measure_batch, data_dir, effort, device)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 MODEL: Final = "upscaled-x4"
-"""The model that ships, and the scale that everything is measured at."""
 SCALE: Final = 4
+"""The scale that everything but seams is measured at."""
 _ALONE: Final = ((64, 40), (128, 30), (256, 20), (512, 10), (1024, 5), (1500, 5))
 
 
@@ -17,8 +17,8 @@ class Effort:
     one after another. clients: numbers of clients, who send the sizes mixed_px in turn, per_client
     each. poster_px: the large image, sent beside `avatars` small ones, `rounds` times as a product
     photo and a cut-out, and divided_posters times in a mixed load. photo_px: the first picture of a
-    service, and batch_images files, `rounds` times. small_px: small_images sent
-    by small_clients, and avatar_batch in one batch.
+    service, and batch_images files, `rounds` times. small_px: small_images sent by small_clients,
+    and avatar_batch in one batch.
     """
 
     is_tiny: bool = False

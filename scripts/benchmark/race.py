@@ -61,21 +61,26 @@ def measure_peak(effort: Effort, device: str) -> Figures:
     return run_race(enter_products(device, is_whole=not effort.is_tiny), effort.compact_rounds)
 
 
-def measure_sizes(data_dir: Path, general: Path | None) -> Figures:
+def measure_sizes(data_dir: Path, effort: Effort, general: Path | None) -> Figures:
     """Measure processor seconds of one core, which other programs change little, by size.
 
     Returns:
         by model, contestant and side in pixels, the faster of two runs, after one to warm up.
     """
-    added = {X4PLUS: add_official(data_dir, X4PLUS), GENERAL: add_general(data_dir, general)}
+    if effort.is_tiny:
+        added = {GENERAL: add_random_compact(data_dir, num_conv=2, num_feat=8)}
+    else:
+        official = {X4PLUS: add_official(data_dir, X4PLUS), GENERAL: add_general(data_dir, general)}
+        added = {name: weights for name, weights in official.items() if weights}
     report: Figures = {}
     for model, weights in added.items():
-        if weights is None:
-            continue
         kinds: dict[str, Kind] = {"upscaled": "ours:Ours", **OTHERS}
         curves: dict[str, dict[str, float]] = {name: {} for name in kinds}
-        for (name, kind), side in itertools.product(kinds.items(), SIZED_PX[model]):
+        for (name, kind), side in itertools.product(
+            kinds.items(), SIZED_PX[model][: 1 if effort.is_tiny else None]
+        ):
             entry = Entry(kind, str(data_dir), weights.model, "auto", "cpu", side, side, cores=1)
+            entry = replace(entry, is_tuned=not effort.is_tiny)
             with open_contestant(entry) as runner:
                 for _ in range(3):
                     runner.run_once()

@@ -1,8 +1,11 @@
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from scripts.benchmark.contestant import Absent, Entry, open_contestant
+from scripts.benchmark.contestant import Absent, Entry, Runner, open_contestant
 from scripts.benchmark.weights import add_random_compact
 
 
@@ -32,3 +35,11 @@ def test_a_contestant_that_dies_is_absent_and_says_why() -> None:
     unknown = Entry("unknown:Unknown")  # type: ignore[arg-type]
     with pytest.raises(Absent, match="ModuleNotFoundError"), open_contestant(unknown):
         pass
+
+
+@pytest.mark.slow
+def test_a_contestant_runs_on_no_more_cores_than_it_may() -> None:
+    entry = Entry("others:Matmul", precision="float32", is_tuned=False, cores=1)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        Runner(entry, executor).run_once()
+        assert len(executor.submit(os.sched_getaffinity, 0).result()) == 1

@@ -1,8 +1,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from scripts.benchmark.race import (
     enter_products,
     measure_kernel,
     measure_peak,
+    measure_sizes,
     run_race,
 )
 from scripts.benchmark.weights import add_random_compact
@@ -154,3 +156,14 @@ def test_products_of_every_type_that_the_processor_has_are_measured() -> None:
     figures: Any = measure_peak(QUICK, "cpu")
     assert {"peak float32", "peak int8"} <= figures["contestants"].keys() | figures["absent"].keys()
     assert figures["contestants"]["peak float32"]["gflop_per_s"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (find_spec("pnnx") and find_spec("realesrgan")),
+    reason="tests/reference/requirements.lock is not installed",
+)
+def test_sizes_are_measured_for_each_contestant_in_processor_time(tmp_path: Path) -> None:
+    (curves,) = cast(Any, measure_sizes(tmp_path, QUICK, None)).values()
+    assert list(curves) == ["upscaled", "ncnn", "package"], "in the order of the plot's colours"
+    assert all(curve.keys() == {"64"} and curve["64"] > 0 for curve in curves.values())
