@@ -26,18 +26,21 @@ class Run:
 
 def save(run: Run, folder: Path) -> None:
     """Write the run's state; a crash while writing leaves the previous state in place."""
+    state = {
+        "recipe": dataclasses.asdict(run.recipe),
+        "step": run.step,
+        "network": run.network.state_dict(),
+        "average": run.average.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+    }
+    write(state, folder)
+
+
+def write(state: dict[str, Any], folder: Path) -> None:
+    """Write a state that `read` returns; a crash while writing leaves the previous one in place."""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / (FILE_NAME + ".part")
-    torch.save(
-        {
-            "recipe": dataclasses.asdict(run.recipe),
-            "step": run.step,
-            "network": run.network.state_dict(),
-            "average": run.average.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
-        },
-        unfinished,
-    )
+    torch.save(state, unfinished)
     os.replace(unfinished, folder / FILE_NAME)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from scripts.evaluation.upscalers import open_network
 from scripts.training import checkpoint, distil
 from scripts.training.distil import DistilRecipe
-from scripts.training.export import export, read_network
+from scripts.training.export import export, export_student, read_network
 from scripts.training.loop import begin, resume, train
 from scripts.training.pictures import load_pictures
 from scripts.training.recipe import Recipe, override
@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     distil.add_argument("--threads", type=int, default=2)
     distil.add_argument("--full", action="store_true", help="float32 in place of bfloat16")
     distil.set_defaults(act=_distil)
+    student = commands.add_parser("student", help="store the average of a distilled run in a file")
+    student.add_argument("--out", type=Path, required=True, help="the run's folder")
+    student.add_argument("--to", type=Path, required=True, help="the .safetensors to write")
+    student.set_defaults(act=_student)
     draw = commands.add_parser("draw", help="write pages of text and line art, to measure on")
     draw.add_argument("--out", type=Path, required=True)
     draw.add_argument("--count", type=int, default=8)
@@ -124,6 +128,10 @@ def _distil(arguments: argparse.Namespace) -> None:
     distil.train(
         run, arguments.targets, arguments.out, half=not arguments.full, until=arguments.until
     )
+
+
+def _student(arguments: argparse.Namespace) -> None:
+    export_student(arguments.out, arguments.to)
 
 
 def _export(arguments: argparse.Namespace) -> None:

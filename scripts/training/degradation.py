@@ -95,16 +95,6 @@ def thorough(truth: Pixels, scale: int, rng: Generator) -> bytes:
     return _compress(_noise(pixels, rng, strongest=6.0), rng, lowest=40)
 
 
-def compress_jpeg(pixels: Pixels, quality: int) -> Pixels:
-    """Return the pixels after JPEG with 4:2:0 chroma at `quality` (1 to 100)."""
-    return decode(encode_jpeg(pixels, quality))
-
-
-def compress_webp(pixels: Pixels, quality: int) -> Pixels:
-    """Return the pixels after lossy WebP at `quality` (1 to 100)."""
-    return decode(encode_webp(pixels, quality))
-
-
 def _blur(pixels: Pixels, rng: Generator, widest: float) -> Pixels:
     first = float(rng.uniform(0.1, widest))
     second = first if rng.random() < 0.6 else float(rng.uniform(0.1, widest))

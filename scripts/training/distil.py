@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scripts.training import checkpoint
 from scripts.training.discriminator import Discriminator
+from scripts.training.loop import catch_signals, move_average
 from scripts.training.losses import contrast, flicker_error, luma, texture_distance
 from scripts.training.targets import Targets, read_targets
 from upscaled_models.quantise.features import FeatureNetwork, feature_error
 
-FILE_NAME = "distil.pt"
 SAVE_EVERY_STEPS = 100
+LOG_EVERY_STEPS = 20
 RELOAD_EVERY_STEPS = 300
 BORDER_PX = 8
 """Output pixels left out of the losses: they depend on what lies beyond the patch."""
@@ -49,13 +51,18 @@ class DistilRecipe:
     discriminator_share: float = 0.5
     """Size of the discriminator's gradient at the output, as a share of all others' together."""
     warmup_steps: int = 150
-    """Steps before the discriminator counts, and half of those over which it grows."""
+    """Steps before the discriminator's gradient counts; over twice as many more its share grows."""
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate: a short rise, then half a cosine to a fiftieth."""
         rise = min(1.0, (step + 1) / 50)
         fall = 0.5 * (1 + np.cos(np.pi * min(1.0, step / self.steps)))
         return float(self.rate * rise * (0.02 + 0.98 * fall))
+
+    def discriminator_share_at(self, step: int) -> float:
+        """Return the share of the discriminator's gradient: 0 at first, then an even rise."""
+        grown = (step - self.warmup_steps) / (2 * self.warmup_steps)
+        return self.discriminator_share * min(1.0, max(0.0, grown))
 
 
 @dataclass
@@ -81,32 +88,31 @@ def begin(recipe: DistilRecipe, student: nn.Module) -> DistilRun:
     torch.manual_seed(recipe.seed)
     student = student.train().requires_grad_(True)
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    judge = Discriminator(FeatureNetwork())
+    discriminator = Discriminator(FeatureNetwork())
     return DistilRun(
         recipe,
         0,
         student,
         copy.deepcopy(student),
-        judge,
+        discriminator,
         torch.optim.Adam(student.parameters(), lr=recipe.rate, betas=(0.9, 0.99)),
-        torch.optim.Adam(judge.parameters(), lr=recipe.discriminator_rate, betas=(0.5, 0.99)),
+        torch.optim.Adam(
+            discriminator.parameters(), lr=recipe.discriminator_rate, betas=(0.5, 0.99)
+        ),
     )
 
 
 def save(run: DistilRun, folder: Path) -> None:
     """Write the run's state; a crash while writing leaves the previous state in place."""
     state = {name: part.state_dict() for name, part in run.parts().items()}
-    unfinished = folder / (FILE_NAME + ".part")
-    torch.save({"recipe": asdict(run.recipe), "step": run.step, **state}, unfinished)
-    unfinished.replace(folder / FILE_NAME)
+    checkpoint.write({"recipe": asdict(run.recipe), "step": run.step, **state}, folder)
 
 
 def resume(run: DistilRun, folder: Path) -> None:
     """Restore a fresh run from the folder's checkpoint, if there is one."""
-    path = folder / FILE_NAME
-    if not path.exists():
+    state = checkpoint.read(folder)
+    if state is None:
         return
-    state = torch.load(path, map_location="cpu", weights_only=True)
     run.step = state["step"]
     for name, part in run.parts().items():
         part.load_state_dict(state[name])
@@ -117,7 +123,8 @@ def train(
 ) -> None:
     """Train to the recipe's last step, or to step `until`, and save the run.
 
-    Targets that arrive meanwhile are taken in. `half` runs the convolutions in bfloat16.
+    Targets that arrive meanwhile are taken in. `half` runs the convolutions in bfloat16. SIGTERM
+    and SIGINT end it, saved, after the current step.
 
     Raises:
         ValueError: `targets_folder` holds no target.
@@ -126,18 +133,18 @@ def train(
     recipe = run.recipe
     last = recipe.steps if until is None else min(until, recipe.steps)
     folder.mkdir(parents=True, exist_ok=True)
-    judge_features = FeatureNetwork()
+    features = FeatureNetwork()
     targets: Targets | None = None
     began, first = time.monotonic(), run.step
-    with (folder / "log.jsonl").open("a") as log:
+    with catch_signals() as is_asked_to_stop, (folder / "log.jsonl").open("a") as log:
         log.write(json.dumps({"begins_at": run.step, **asdict(recipe)}) + "\n")
-        while run.step < last:
+        while run.step < last and not is_asked_to_stop():
             if targets is None or (run.step - first) % RELOAD_EVERY_STEPS == 0:
                 targets = read_targets(
                     targets_folder, scale=recipe.scale, pages=recipe.pages, seed=recipe.seed
                 )
-            figures = take_step(run, targets, judge_features, half=half)
-            if run.step % 20 == 0:
+            figures = take_step(run, targets, features, half=half)
+            if run.step % LOG_EVERY_STEPS == 0:
                 figures["s_per_step"] = (time.monotonic() - began) / (run.step - first)
                 figures["targets"] = len(targets.photos)
                 log.write(json.dumps({"step": run.step, **figures}) + "\n")
@@ -165,35 +172,46 @@ def take_step(
     )
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = run.network(small)
-    shown = output.detach().float().requires_grad_(True)
-    inner = shown[..., BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
-    truth = target[..., BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
-    edge = BORDER_PX // recipe.scale
-    source = small[..., edge:-edge, edge:-edge]
-    loss, figures = _loss_of(inner, truth, recipe, features)
-    (gradient,) = torch.autograd.grad(loss, shown, retain_graph=True)
-    judge = run.discriminator
-    with torch.no_grad():
-        large = F.interpolate(source, scale_factor=recipe.scale, mode="bilinear")
-        of_source, of_truth = judge.stages(large), judge.stages(truth)
-    of_output = judge.stages(inner)
-    figures["discriminator"] = _train_discriminator(
-        run, [stage.detach() for stage in of_output], of_truth, of_source
-    )
-    share = recipe.discriminator_share * min(
-        1.0, max(0.0, (run.step - recipe.warmup_steps) / (2 * recipe.warmup_steps))
-    )
-    if share > 0:
-        urge_loss = -torch.stack([each.mean() for each in judge(of_output, of_source)]).mean()
-        (urge,) = torch.autograd.grad(urge_loss, shown)
-        gradient = gradient + share * gradient.norm() / (urge.norm() + 1e-8) * urge
+    gradient, figures = _gradient_at(run, output.detach().float(), small, target, features)
     run.optimizer.zero_grad()
     output.backward(gradient.to(output.dtype))
     nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip_norm)
     run.optimizer.step()
     run.step += 1
-    _move_average(run)
+    move_average(run.average, run.network, run.step, recipe.ema_decay)
     return figures
+
+
+def _gradient_at(
+    run: DistilRun, output: Tensor, small: Tensor, target: Tensor, features: FeatureNetwork
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the gradient of all losses at the student's output, and train the discriminator."""
+    recipe = run.recipe
+    output.requires_grad_(True)
+    inner, truth = _cut_border(output, BORDER_PX), _cut_border(target, BORDER_PX)
+    source = _cut_border(small, BORDER_PX // recipe.scale)
+    loss, figures = _loss_of(inner, truth, recipe, features)
+    (gradient,) = torch.autograd.grad(loss, output, retain_graph=True)
+    discriminator = run.discriminator
+    with torch.no_grad():
+        large = F.interpolate(source, scale_factor=recipe.scale, mode="bilinear")
+        of_source, of_truth = discriminator.stages(large), discriminator.stages(truth)
+    of_output = discriminator.stages(inner)
+    figures["discriminator"] = _train_discriminator(
+        run, [stage.detach() for stage in of_output], of_truth, of_source
+    )
+    share = recipe.discriminator_share_at(run.step)
+    if share > 0:
+        judged = discriminator(of_output, of_source)
+        adversarial_loss = -torch.stack([each.mean() for each in judged]).mean()
+        (adversarial,) = torch.autograd.grad(adversarial_loss, output)
+        size = gradient.norm() / (adversarial.norm() + 1e-8)
+        gradient = gradient + share * size * adversarial
+    return gradient, figures
+
+
+def _cut_border(pictures: Tensor, border_px: int) -> Tensor:
+    return pictures[..., border_px:-border_px, border_px:-border_px]
 
 
 def _loss_of(
@@ -230,11 +248,3 @@ def _train_discriminator(
     loss.backward()  # type: ignore[no-untyped-call]
     run.discriminator_optimizer.step()
     return float(loss.detach())
-
-
-@torch.no_grad()
-def _move_average(run: DistilRun) -> None:
-    decay = min(run.recipe.ema_decay, run.step / (run.step + 10))
-    averages: list[Tensor] = list(run.average.parameters())
-    weights: list[Tensor] = list(run.network.parameters())
-    torch._foreach_lerp_(averages, weights, 1 - decay)

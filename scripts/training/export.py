@@ -46,6 +46,19 @@ def export(
     return _enter(path, name, shape)
 
 
+def export_student(run_folder: Path, path: Path) -> None:
+    """Store a distilled run's averaged weights as float16, in a `.safetensors` file.
+
+    `scripts/train distil --from` goes on from it, and `upscaled models add` takes it.
+
+    Raises:
+        FileNotFoundError: the folder has no checkpoint yet.
+    """
+    average: dict[str, torch.Tensor] = _read(run_folder)["average"]
+    save_file({key: value.half().contiguous() for key, value in average.items()}, path)
+    path.chmod(0o644)  # as in `export`
+
+
 def read_network(path: Path) -> PlainNet:
     """Read the network of a default model's `.safetensors` file, float32, in eval mode."""
     with safe_open(path, framework="pt") as file:

@@ -4,7 +4,7 @@ import copy
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def train(
     batches = batches_from(pictures, run.recipe, run.step)
     log_path = folder / "log.jsonl"
     saved_at = time.monotonic()
-    with _asked_to_stop() as is_asked_to_stop, log_path.open("a") as log:
+    with catch_signals() as is_asked_to_stop, log_path.open("a") as log:
         while run.step < last and not is_asked_to_stop():
             figures = take_step(run, next(batches), half=half)
             if run.step % LOG_EVERY_STEPS == 0:
@@ -82,15 +82,16 @@ def take_step(run: Run, batch: Batch, *, half: bool) -> dict[str, float]:
     nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip_norm)
     run.optimizer.step()
     run.step += 1
-    _move_average(run)
+    move_average(run.average, run.network, run.step, recipe.ema_decay)
     return {"loss": float(loss.detach()), **figures}
 
 
 @torch.no_grad()
-def _move_average(run: Run) -> None:
-    decay = min(run.recipe.ema_decay, (1 + run.step) / (10 + run.step))
-    averages: list[Tensor] = list(run.average.parameters())
-    weights: list[Tensor] = list(run.network.parameters())
+def move_average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
+    """Move the average of the weights towards them; in the first steps faster than by `decay`."""
+    decay = min(decay, (1 + step) / (10 + step))
+    averages: list[Tensor] = list(average.parameters())
+    weights: list[Tensor] = list(network.parameters())
     torch._foreach_lerp_(averages, weights, 1 - decay)
 
 
@@ -106,7 +107,8 @@ def _take_fitting(network: nn.Module, other: nn.Module) -> None:
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[Any]:
+def catch_signals() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGTERM or SIGINT came; neither ends the process."""
     asked: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in numbers}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scripts.evaluation.chosen import temper_by
 from scripts.evaluation.upscalers import int8_upscaler, network_upscaler, open_network
-from scripts.training.degradation import Harm, degrade_to_file
+from scripts.training.degradation import degrade_to_file
 from upscaled_models.quantise.pictures import SUFFIXES, read_rgb
 from upscaled_models.quantise.tracks import decode
 
@@ -60,8 +60,8 @@ def make_targets(
             continue
         rng = np.random.default_rng([seed, number])
         truth = _cut(read_rgb(paths[int(rng.integers(len(paths)))]), rng)
-        file, harm = degrade_to_file(truth, SCALE, rng)
-        _store(path, file, teacher(file), harm)
+        file, _ = degrade_to_file(truth, SCALE, rng)
+        _store(path, decode(file), teacher(file))
         yield path
 
 
@@ -76,8 +76,9 @@ def _cut(photo: Pixels, rng: Generator) -> Pixels:
     return np.ascontiguousarray(photo[top : top + SIDE_PX, left : left + SIDE_PX])
 
 
-def _store(path: Path, file: bytes, large: Pixels, harm: Harm) -> None:
-    """Write a target; a crash while writing leaves no half of one under its name."""
-    unfinished = path.with_suffix(".part.npz")
-    np.savez(unfinished, small=decode(file), large=large, harm=np.int64(harm))
+def _store(path: Path, small: Pixels, large: Pixels) -> None:
+    """Write a target under its name once it is whole: a training run may be reading the folder."""
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        np.savez(file, small=small, large=large)
     unfinished.replace(path)

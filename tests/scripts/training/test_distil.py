@@ -1,13 +1,17 @@
 """Distilling: a student that follows its targets, and goes on where a run stopped, bit for bit."""
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 import torch
 
-from scripts.training import distil
+from scripts.training import checkpoint, distil
+from scripts.training.command import main
 from scripts.training.discriminator import Discriminator
 from scripts.training.distil import DistilRecipe, DistilRun
 from scripts.training.losses import texture_distance
@@ -17,6 +21,7 @@ from upscaled_models.networks.compact import SRVGGNetCompact
 from upscaled_models.quantise.features import WEIGHTS, FeatureNetwork, feature_error
 from upscaled_models.quantise.installed import MissingPackage, read_packaged
 from upscaled_models.quantise.tracks import Pixels, decode
+from upscaled_models.weights import recognise_file
 
 TINY = DistilRecipe(
     steps=4, batch=1, patch_px=12, pages=1, warmup_steps=2, rate=1e-3, page_share=0.3
@@ -67,6 +72,38 @@ def test_a_patch_and_its_target_show_the_same_place(targets: Path) -> None:
     small, large = read.draw_batch(np.random.default_rng(0), count=5, patch_px=16, page_share=0.0)
     assert torch.equal(small.repeat_interleave(4, 2).repeat_interleave(4, 3), large)
     assert small.shape == (5, 3, 16, 16)
+
+
+def test_a_target_that_was_written_in_part_is_not_read(
+    tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(file: IO[bytes], **_: Pixels) -> None:
+        file.write(b"half of one")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(np, "savez", write_half)
+    with pytest.raises(OSError, match="full"):
+        list(make_targets(tmp_path / "photos", targets, 4, seed=1, teacher=enlarge))
+    assert len(read_targets(targets, scale=4, pages=0, seed=1).photos) == 3
+
+
+def test_sigterm_ends_a_run_saved(tmp_path: Path, targets: Path) -> None:
+    run = fresh(DistilRecipe(**{**vars(TINY), "steps": 100_000}))
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    distil.train(run, targets, tmp_path / "run", half=False)
+    state = checkpoint.read(tmp_path / "run")
+    assert state is not None
+    assert state["step"] == run.step < 100_000
+
+
+def test_a_students_file_is_a_model_that_is_recognised(tmp_path: Path, targets: Path) -> None:
+    distil.train(fresh(), targets, tmp_path / "run", half=False, until=1)
+    main(["student", "--out", str(tmp_path / "run"), "--to", str(tmp_path / "s.safetensors")])
+    family, shape = recognise_file(tmp_path / "s.safetensors")
+    assert (family, shape["num_feat"], shape["num_conv"], shape["upscale"]) == ("srvgg", 8, 1, 4)
+    with pytest.raises(FileNotFoundError, match="checkpoint"):
+        main(["student", "--out", str(targets), "--to", str(tmp_path / "none.safetensors")])
 
 
 def test_a_folder_without_targets_is_refused(tmp_path: Path) -> None:
