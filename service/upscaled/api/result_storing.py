@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from upscaled.api.cancellation import run_to_end
+from upscaled.bucket.endpoint import find_endpoint
 from upscaled.config import Settings
 from upscaled.pool.executor import StoreOrder, UpscaleRequest
 from upscaled.state.results import Results
@@ -17,7 +18,8 @@ def order_storing(work: UpscaleRequest, results: Results, settings: Settings) ->
     reserved = results.reserve(work.output.media_type)
     if reserved is None:
         return work
-    return replace(work, store=StoreOrder(results.location, settings.s3_endpoint, *reserved))
+    endpoint = find_endpoint(settings.s3_endpoint)
+    return replace(work, store=StoreOrder(results.location, endpoint, *reserved))
 
 
 async def store_result(result: Result, results: Results) -> str:

@@ -12,6 +12,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
+from upscaled.bucket.endpoint import find_endpoint
 from upscaled.bucket.failures import describe_bucket_error
 from upscaled.errors import InternalError
 
@@ -24,6 +25,7 @@ SLOWEST_BYTES_PER_S: Final = 1_000_000
 def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
     """Return a client with the credentials and region of AWS's own variables, or of the machine."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    endpoint = find_endpoint(endpoint)
     return S3Store(
         bucket,
         prefix=prefix.strip("/") or None,
@@ -41,7 +43,7 @@ def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
                 "base": 2,
             },
         },
-        # This key wins over AWS_ENDPOINT_URL_S3, which wins over the plain one.
+        # This key wins over the variables of AWS, which obstore reads too.
         config={"aws_endpoint_url_s3": endpoint} if endpoint else {},
     )
 

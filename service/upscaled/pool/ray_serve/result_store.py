@@ -8,6 +8,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from upscaled.bucket.endpoint import find_endpoint
 from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.logs import event
@@ -67,7 +68,8 @@ class ReplicaResults:
     def _path(self, order: StoreOrder) -> str | None:
         """Return the object's name below this replica's URL; None if the bucket is another one."""
         base, wanted = f"{self.url}/", f"{order.url.rstrip('/')}/{order.file_name}"
-        if not self.url or order.endpoint != self._endpoint or not wanted.startswith(base):
+        endpoint = find_endpoint(self._endpoint)
+        if not self.url or order.endpoint != endpoint or not wanted.startswith(base):
             return None
         return wanted.removeprefix(base)
 

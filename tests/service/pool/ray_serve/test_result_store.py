@@ -86,6 +86,19 @@ async def test_an_order_for_another_bucket_or_an_old_one_is_not_carried_out(buck
     assert results.trouble == ""
 
 
+async def test_the_same_bucket_name_at_another_server_is_another_bucket(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = order_for(bucket)
+    results = ReplicaResults(load_settings({}, **{**bucket.settings, "s3_endpoint": ""}))
+    results._works = True
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    assert await put(results, order, b"picture") is None
+    assert bucket.list_keys() == []
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.endpoint)
+    assert await put(results, order, b"picture") == 7
+
+
 async def test_a_replica_without_a_bucket_reports_it_and_carries_no_order_out(
     bucket: Bucket,
 ) -> None:
