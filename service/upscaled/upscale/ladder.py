@@ -5,6 +5,7 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.image.harm import Harm
+from upscaled.upscale import denoise
 from upscaled.upscale.loop import find_gain
 from upscaled.upscale.model_choice import AUTO, Rung
 from upscaled.upscale.named_models import choose_model
@@ -30,7 +31,7 @@ _HARMED_ONLY: Final = frozenset({2})
 images."""
 
 _HASH_CHARACTERS: Final = 12
-"""Enough of a SHA-256 to tell files apart that are different by mistake."""
+"""Length of the beginning of a SHA-256 that distinguishes files, but for deliberate collisions."""
 
 _FAITHFUL_SHARE: Final = 0.03
 """Share that the faithful network adds to the cost of a vivid one: 0.7 of 36 MFLOP for a pixel."""
@@ -63,6 +64,9 @@ class LadderPlan:
         store = ModelStore(self.settings.models_dir)
         names = dict.fromkeys(filter(None, (*self.models, self.last.tempered_with)))
         facts = [_name_files(store.find(name)) for name in names]
+        last = store.find(self.last.model)
+        if last.wdn is not None:
+            facts.append(f"denoise {denoise.find_strength(self.settings, last):g}")
         if self.vivid is not None or self.last.tempered_with:
             facts.append(f"temper {self.settings.temper}")
         if self.vivid is not None:

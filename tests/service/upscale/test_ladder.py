@@ -172,3 +172,15 @@ def test_a_plan_names_what_a_picture_depends_on_and_not_the_speed(tmp_path: Path
         assert plan_ladder(settings.model_copy(update=change), 4).describe() != plan
     named = settings.model_copy(update={"model_x4": X4PLUS, "auto_budget_s": 5})
     assert plan_ladder(named, 4).describe() == f"{X4PLUS} {large}"
+
+
+def test_the_description_of_a_model_with_a_partner_names_its_strength_of_denoising(
+    tmp_path: Path,
+) -> None:
+    general, partner = "realesr-general-x4v3", "realesr-general-wdn-x4v3"
+    settings = settings_with(tmp_path, general, partner, model_x4=general)
+    described = [
+        plan_ladder(settings.model_copy(update={"denoise": strength}), 4).describe()
+        for strength in (1.0, 0.4)
+    ]
+    assert [text.rpartition(", ")[2] for text in described] == ["denoise 1", "denoise 0.4"]
