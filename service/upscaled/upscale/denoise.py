@@ -29,7 +29,7 @@ def name_denoised(settings: Settings, scale: int, model: str, strength: float) -
 
     Args:
         scale: 2 or 4.
-        model: the model that is asked for by name; "": the one that the settings name.
+        model: the requested model's name; "" for the one that the settings name.
         strength: from 0, which keeps noise, to 1, which removes it most; rounded to a tenth.
 
     Raises:

@@ -42,7 +42,9 @@ def test_sha256sum_reads_the_list(folder: Path) -> None:
 
 
 @needs_ssh_keygen
-def test_ssh_keygen_says_whose_the_list_is(folder: Path, tmp_path: Path) -> None:
+def test_ssh_keygen_verifies_the_signature_and_names_the_signer(
+    folder: Path, tmp_path: Path
+) -> None:
     manifest = write_manifest(folder)
     key = make_signing_key(tmp_path / "key")
     signature = sign(manifest, key)

@@ -114,7 +114,7 @@ def test_what_is_locked_is_chosen_in_that_version_and_by_its_hash(shelf: Path, l
     assert hash_file(shelf / "another-1.1-py3-none-any.whl") in needs["another"].requirement
 
 
-def test_packages_are_looked_for_in_pip_s_index(
+def test_packages_come_from_the_index_that_pip_is_configured_with(
     shelf: Path, locks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = make_wheel(shelf, "another")
@@ -153,7 +153,7 @@ def test_a_locked_version_that_is_not_there_is_refused(shelf: Path, locks: Path)
         resolve(["part"], INTEL, locks)
 
 
-def test_needs_are_the_target_s_not_this_machine_s(shelf: Path) -> None:
+def test_dependencies_are_resolved_for_the_target_not_for_this_machine(shelf: Path) -> None:
     make_wheel(
         shelf,
         "root",

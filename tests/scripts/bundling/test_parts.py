@@ -14,7 +14,7 @@ def _make(folder: Path, name: str, *lines: str, **more: str) -> Wheel:
     return read_wheel(make_wheel(folder, name, *lines, **more))
 
 
-def test_a_wheel_says_what_it_is(tmp_path: Path) -> None:
+def test_metadata_of_a_wheel_is_read(tmp_path: Path) -> None:
     wheel = _make(tmp_path, "Some-Part", "License-Expression: MIT")
     assert (wheel.name, wheel.version, wheel.licence) == ("some-part", "1.0", "MIT")
     assert len(wheel.sha256) == 64

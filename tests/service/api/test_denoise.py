@@ -109,7 +109,7 @@ def test_what_cannot_be_made_is_refused_and_costs_nothing(
     assert (service.balance(), service.stored_files()) == (5, [])
 
 
-def test_a_server_without_the_partner_s_weights_says_so_for_every_kind_of_request(
+def test_missing_partner_weights_are_reported_for_every_kind_of_request(
     make_service: MakeService,
 ) -> None:
     service = make_service(IdleExecutor(), metering=True, credits=5)

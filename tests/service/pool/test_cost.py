@@ -41,7 +41,7 @@ def make_warm() -> CostModel:
     return make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4=X4_S, upscaled_x2=X2_S)
 
 
-def test_a_shared_ladder_replaces_the_worker_s_and_goes_with_the_request() -> None:
+def test_a_shared_ladder_replaces_that_of_the_worker_and_is_sent_with_the_request() -> None:
     cost = make_warm()
     work = of(250_000)
     assert cost.bind(work) == work

@@ -38,7 +38,7 @@ def test_every_gpu_gets_a_worker(given: str) -> None:
     assert device_of(given, gpus=1) == given  # its worker finds it
 
 
-def test_a_device_that_is_named_is_taken_alone_whatever_else_is_there() -> None:
+def test_a_named_device_is_used_alone_beside_others() -> None:
     assert device_of("cuda:1", gpus=4) == "cuda:1"
     assert device_of("cuda:1,cuda:3", gpus=4) == "cuda:1,cuda:3"
 

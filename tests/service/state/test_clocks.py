@@ -75,7 +75,7 @@ def test_the_later_of_two_moments_with_equal_stamps_is_assumed(machine: Machine)
 
 
 @pytest.mark.parametrize("set_by_s", [100_800.0, 600.0, -600.0, -100_800.0])
-def test_a_stamp_of_a_moment_to_come_is_one_after_the_clock_was_set(
+def test_a_stamp_in_the_future_counts_as_made_after_the_clock_was_set(
     machine: Machine, set_by_s: float
 ) -> None:
     clock = machine.stamp_clock()

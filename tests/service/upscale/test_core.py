@@ -37,7 +37,7 @@ def test_any_model_that_is_here_can_be_named(core: Core) -> None:
             core.upscale(source, 2, model=absent)
 
 
-def test_a_ladder_that_comes_with_an_image_replaces_the_machine_s_own(core: Core) -> None:
+def test_the_ladder_of_a_request_replaces_that_of_the_machine(core: Core) -> None:
     source = save(picture(24, 32), "PNG")
     assert core.upscale(source, 2).model == "upscaled-x2"
     ladder = (Rung(model="upscaled-x4", most_px=24 * 32), Rung(model="upscaled-x2"))

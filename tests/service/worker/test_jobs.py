@@ -50,11 +50,11 @@ def work_and_fail(check_engines: Callable[[], None]) -> list[FromWorker]:
     return answers
 
 
-def test_an_error_on_a_sound_device_is_the_image_s() -> None:
+def test_an_error_on_a_working_device_fails_the_image() -> None:
     [answer] = work_and_fail(lambda: None)
     assert isinstance(answer, Failed)
     assert "illegal memory access" in answer.reason
 
 
-def test_on_a_broken_device_an_image_is_not_answered_so_that_another_gets_it() -> None:
+def test_a_broken_device_leaves_the_image_unanswered_for_another_device() -> None:
     assert work_and_fail(fail) == []

@@ -25,3 +25,13 @@ def make_key(service: Service, name: str, **values: Any) -> str:
 def last_change(service: Service) -> dict[str, Any]:
     change: dict[str, Any] = call(service, "GET", "/audit").json()[-1]
     return change
+
+
+def assert_refused(
+    service: Service, method: str, path: str, body: Any, status: int, text: str
+) -> None:
+    """Assert that a call is refused with this status, in the contract's form, saying this text."""
+    answer = call(service, method, path, json=body)
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"error", "error_code"}
+    assert text in answer.json()["error"]

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from tests.service.api.admin.calls import KEYS, SECRET, call, last_change, make_key
+from tests.service.api.admin.calls import KEYS, SECRET, assert_refused, call, last_change, make_key
 from tests.service.api.serving import MakeService, Service, serve
 from tests.service.api.waiting import wait_until
 from upscaled.api.admin.authentication import (
@@ -208,10 +208,7 @@ def test_credits_are_added_taken_and_moved(service: Service) -> None:
 def test_refusals_have_the_contracts_form(
     service: Service, method: str, path: str, body: Any, status: int, text: str
 ) -> None:
-    answer = call(service, method, path, json=body)
-    assert answer.status_code == status, answer.text
-    assert set(answer.json()) == {"error", "error_code"}
-    assert text in answer.json()["error"]
+    assert_refused(service, method, path, body, status, text)
 
 
 def test_usage_is_reported_by_group_and_time(service: Service) -> None:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from standardwebhooks import Webhook
 
-from tests.service.api.admin.calls import call, last_change, make_key
+from tests.service.api.admin.calls import assert_refused, call, last_change, make_key
 from tests.service.api.receiver import receive, status
 from tests.service.api.serving import Service
 from upscaled.state.job_rows import JobOrder
@@ -114,10 +114,7 @@ def test_webhooks_are_listed_by_state_and_sent_again(service: Service) -> None:
 def test_refusals_have_the_contracts_form(
     service: Service, method: str, path: str, body: Any, status: int, text: str
 ) -> None:
-    answer = call(service, method, path, json=body)
-    assert answer.status_code == status, answer.text
-    assert set(answer.json()) == {"error", "error_code"}
-    assert text in answer.json()["error"]
+    assert_refused(service, method, path, body, status, text)
 
 
 def test_the_list_is_as_described(service: Service) -> None:

@@ -203,7 +203,7 @@ def test_the_credit_is_checked_before_the_picture_as_without_a_job(
         assert_error(answer, 403, "insufficient_api_credits")
 
 
-def test_a_name_of_another_request_comes_before_room_credit_and_picture(
+def test_a_reused_idempotency_key_is_refused_before_job_limit_credit_and_picture(
     make_service: MakeService,
 ) -> None:
     named = {"Idempotency-Key": "order-17"}
@@ -231,7 +231,7 @@ def test_tiles_are_counted_while_a_job_runs(stepping: Service) -> None:
     assert job["ended_at"] is None
 
 
-def test_the_time_that_a_job_takes_yet_is_estimated_while_it_runs(stepping: Service) -> None:
+def test_the_remaining_time_of_a_running_job_is_estimated(stepping: Service) -> None:
     answer = submit(stepping)
     location = answer.headers["Location"]
     assert answer.json()["remaining_s"] is None

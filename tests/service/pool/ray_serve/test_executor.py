@@ -157,7 +157,7 @@ async def test_an_image_is_sent_again_long_before_a_hanging_replica_is_given_up(
     assert replicas.calls == len(hanging) + 1  # it began on none of them: no replay
 
 
-async def test_an_image_is_not_sent_again_while_no_replica_is_there(
+async def test_an_image_is_not_resent_without_a_replica(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(executor, "_SILENCE_S", 0.01)
@@ -272,7 +272,7 @@ async def test_images_are_sent_with_the_shared_ladder_whatever_a_replica_would_c
     assert pool.stats().ladders == shared
 
 
-async def test_a_replay_keeps_the_result_s_name_until_that_is_too_old() -> None:
+async def test_a_replay_keeps_the_result_name_until_it_is_too_old() -> None:
     store = StoreOrder("s3://bucket", "", "name.png", within_s=0.25)
     lost = [ReplicaLost("it died")]
     async with pool_of([ALIVE, *lost], [ALIVE, *lost], [DONE]) as (pool, replicas):
@@ -281,7 +281,7 @@ async def test_a_replay_keeps_the_result_s_name_until_that_is_too_old() -> None:
     assert stores == [store, store, None]
 
 
-async def test_a_result_is_never_another_one_that_a_replica_names() -> None:
+async def test_a_replica_cannot_name_another_object_as_the_result() -> None:
     store = StoreOrder("s3://bucket", "", "name.png", within_s=60)
     own = Done(job=0, result=replace(RESULT, stored_as="name.png", stored_bytes=7))
     others = Done(job=0, result=replace(RESULT, stored_as="other.png", stored_bytes=7))
@@ -293,7 +293,7 @@ async def test_a_result_is_never_another_one_that_a_replica_names() -> None:
                 await pool.upscale(b"", replace(request(), store=order))
 
 
-async def test_a_results_name_gets_too_old_while_replicas_are_silent_too() -> None:
+async def test_a_result_name_expires_also_while_replicas_are_silent() -> None:
     store = StoreOrder("s3://bucket", "", "name.png", within_s=0.1)
     async with pool_of([FOR_EVER_S], [DONE]) as (pool, replicas):
         await pool.upscale(b"", replace(request(), store=store))

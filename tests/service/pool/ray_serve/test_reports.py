@@ -70,7 +70,7 @@ async def fail() -> list[Answering]:
 
 
 @pytest.mark.parametrize("ask", [cancel, fail])
-async def test_reports_that_ray_gives_up_are_only_missing(
+async def test_a_report_that_ray_cancels_only_counts_as_missing(
     ask: Callable[[], Coroutine[None, None, list[Answering]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(RECONNECT_TIMEOUT, "3600")
