@@ -1,7 +1,8 @@
 """Executor of one machine: supervised worker processes, shared fairly between API keys.
 
     upscale            admit the request, unless the service is stopping
-    _upscale_retrying  have it worked on until there is an answer, or two workers died of it
+    _upscale_retrying  have it worked on until there is an answer, or two workers died of it; what
+                       one device fails is tried on another
     _acquire_slot      wait in the request queue for a slot at a worker, or refuse the request
     _work_in_slot      send the job and wait for its answer; cancel it if the caller is cancelled
     _work_and_release  the same as a task of its own: the slot is free when the worker is done
@@ -24,6 +25,7 @@ from typing import Any, Final
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from upscaled.logs import event
+from upscaled.pool.attempts import MAX_DEATHS_ALONE, Attempts
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.devices import plan_workers, share_canvas_px
 from upscaled.pool.executor import Expectation, UpscaleRequest
@@ -39,10 +41,6 @@ from upscaled.upscale.result import Result
 from upscaled_models.store import ModelStore
 
 WORKER_COMMAND: Final = (sys.executable, "-m", "upscaled.worker.main")
-
-MAX_DEATHS_ALONE: Final = 2
-"""Workers that may die while they have an image alone before the image is given up; a worker that
-had others in flight may have died of those."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +76,7 @@ class LocalPool:
         self._first_start_over = asyncio.Event()
         self._job_numbers = count(1)
         self._admitted = 0
+        self._faults = 0
         self._none_admitted = asyncio.Event()
         self._is_draining = False
         self._is_stopping = False
@@ -119,6 +118,7 @@ class LocalPool:
             workers_wanted=len(self._supervisors),
             restarts=sum(each.restarts for each in self._supervisors),
             failed_starts=sum(each.failed_starts for each in self._supervisors),
+            faults=self._faults,
             engines=frozenset(
                 EngineInUse(scale, model, ready.labels.get(scale, ""), ready.device)
                 for ready in readies
@@ -192,31 +192,48 @@ class LocalPool:
     async def _upscale_retrying(self, source: bytes, request: UpscaleRequest) -> Result:
         now = asyncio.get_running_loop().time
         admitted_at = now()
-        deaths_alone = 0
-        is_retry = False
-        avoided = ""
-        while deaths_alone < MAX_DEATHS_ALONE:
-            slot = await self._acquire_slot(request, is_retry=is_retry, avoided=avoided)
+        attempts = Attempts()
+        while not attempts.is_given_up:
+            slot = await self._acquire_slot(request, attempts)
             queue_s = now() - admitted_at
             try:
                 answer, data = await self._work_in_slot(slot, source)
             except WorkerDied as death:
                 fields = event("worker_died_under_image", request_id=request.request_id)
                 _log.warning("a worker died while it had this image: %s", death, extra=fields)
-                deaths_alone += death.was_alone
-                is_retry, avoided = True, slot.worker.device
+                attempts.note_death(slot.worker, death)
                 continue
             except WorkTookTooLong as error:
                 raise InternalError(detail=str(error)) from None
+            if self._is_tried_elsewhere(slot, answer, attempts):
+                continue
             return _read_answer(answer, data, queue_s)
         detail = f"{MAX_DEATHS_ALONE} workers died while they had this image alone"
         raise InternalError(detail=detail)
 
-    async def _acquire_slot(self, request: UpscaleRequest, *, is_retry: bool, avoided: str) -> Slot:
+    def _is_tried_elsewhere(self, slot: Slot, answer: Answer, attempts: Attempts) -> bool:
+        """Return whether a failed image goes to another device; count it where that has made it."""
+        fields = event(
+            "device_fault", request_id=slot.request.request_id, device=slot.worker.device
+        )
+        has_other = any(worker.device != slot.worker.device for worker in self._workers)
+        if attempts.note_answer(slot.worker, answer, has_other=has_other):
+            text = "%s failed this image, another device tries it: %s"
+            reason = getattr(answer, "reason", "")
+            _log.warning(text, slot.worker.device, reason, extra=fields)
+            return True
+        if worker := attempts.fault_of(slot.worker, answer):
+            self._faults += 1
+            worker.note_fault()
+        return False
+
+    async def _acquire_slot(self, request: UpscaleRequest, attempts: Attempts) -> Slot:
         if refusal := self._refusal_without_workers():
             raise refusal
         try:
-            return await self._queue.acquire(request, is_retry=is_retry, avoided=avoided)
+            return await self._queue.acquire(
+                request, is_retry=attempts.is_retry, avoided=attempts.avoided
+            )
         except QueueFull as error:
             reason: RefusalReason = "gave_way" if error.gave_way else "queue"
             work_s = self._queue.work_before_s(request)

@@ -89,9 +89,9 @@ class _Waiting:
 class RequestQueue:
     """Request queue, fair between API keys and in order within one, with two exceptions.
 
-    A small image passes a large one that does not fit anywhere, and an image whose worker died goes
-    before all others, to a worker that has nothing else in flight. A request that has a slot keeps
-    it, whatever comes.
+    A small image passes a large one that does not fit anywhere, and an image that had a worker goes
+    before all others: after that one died, to a worker that has nothing else in flight. A request
+    that has a slot keeps it, whatever comes.
     """
 
     def __init__(self, max_waiting: int, cost: CostModel) -> None:
@@ -175,8 +175,9 @@ class RequestQueue:
             request: the image that is to be upscaled.
             is_retry: a worker died under this image, so it goes before those that never had one,
                 and to a worker that has no other image meanwhile.
-            avoided: the device on which that worker died; another one is taken where there is one,
-                so that a broken device is not taken for a broken image.
+            avoided: the device on which that worker died, or which failed the image; another one is
+                taken where there is one, so that a broken device is not taken for a broken image.
+                An image that avoids one goes before those that never had a worker.
 
         Raises:
             QueueFull: at once, or when the request gives way to another key's.
@@ -208,7 +209,7 @@ class RequestQueue:
             raise self._end.with_traceback(None)
         if is_first:
             self._retries.appendleft(waiting)
-        elif waiting.is_retry:
+        elif waiting.is_retry or waiting.avoided:
             self._retries.append(waiting)
         else:
             self._queue.push(waiting.request.key_id, waiting.estimate.work_s, waiting)

@@ -91,8 +91,9 @@ class PoolStats:
     waiting, waiting_most: images in the queue, and how many it takes. keys_waiting,
     most_of_one_key: API keys that have images there, and the most that one of them has. running,
     running_most: images at workers, and the slots of those that are ready. restarts: workers that
-    died and were replaced. failed_starts: starts after which no worker was ready. done: summed over
-    all workers there ever were, a second old at most. resident_bytes: by the number of each worker
+    died and were replaced. failed_starts: starts after which no worker was ready. faults: images
+    that one device failed and another one made. done: summed over all workers there ever were, a
+    second old at most. resident_bytes: by the number of each worker
     that is ready. workers: one by one; empty where they belong to a cluster. ladders: by scale,
     what `auto` chooses from, best first. seconds_per_px: device seconds for one input pixel, by
     model and scale, of those that have been measured.
@@ -108,6 +109,7 @@ class PoolStats:
     workers_wanted: int = 0
     restarts: int = 0
     failed_starts: int = 0
+    faults: int = 0
     engines: frozenset[EngineInUse] = frozenset()
     done: WorkerStats = field(default_factory=WorkerStats)
     resident_bytes: Mapping[int, int] = field(default_factory=dict)

@@ -143,6 +143,8 @@ class Supervisor:
             self._pool.remove_worker(worker)
             await worker.end()
         self._deaths = 0 if worker.answered else self._deaths + 1
+        if worker.is_faulty:
+            self._deaths = HOPELESS_STARTS
         is_steady = worker.answered or now() - started_at > self._limits.steady_s
         self._failures = 0 if is_steady else self._failures + 1
 

@@ -22,6 +22,7 @@ from upscaled.pool.messages import (
     Answer,
     Cancel,
     Configure,
+    Done,
     FromWorker,
     JobProgress,
     ToWorker,
@@ -44,6 +45,9 @@ _INHERITED_PREFIXES: Final = (
     *("LC_", "CUDA_", "NVIDIA_", "TORCH", "PYTORCH_"),
     *("OMP_", "KMP_", "MKL_", "DNNL_"),
 )
+MAX_FAULTS: Final = 3
+"""Images in a row that a worker may fail and another device make: then its device is broken."""
+
 _FRONT_END_ONLY: Final = {
     "database_url",
     "database_password",
@@ -85,8 +89,9 @@ class WorkerProcess:
 
     ready: the message that it sent once its models were loaded. device: the one that its settings
     name. gone: set once the process is
-    reaped. answered: how many jobs it has answered. end_text: how it ended, in words. stats: what
-    it reported last of its work.
+    reaped. answered: how many jobs it has answered. is_faulty: it was killed, for it failed images
+    that another device made. end_text: how it ended, in words. stats: what it reported last of its
+    work.
     """
 
     def __init__(self, child: AsyncChild, limits: Limits, device: str) -> None:
@@ -95,11 +100,13 @@ class WorkerProcess:
         self.ready: WorkerReady
         self.gone = asyncio.Event()
         self.answered = 0
+        self.is_faulty = False
         self.end_text = ""
         self.stats = WorkerStats()
         self._child = child
         self._limits = limits
         self._is_usable = True
+        self._faults = 0
         self._ready: asyncio.Future[WorkerReady | ChildUnusable | WorkerDied] = loop.create_future()
         self._in_flight: dict[int, _InFlight] = {}
         self._in_flight_at_end: int | None = None
@@ -171,7 +178,22 @@ class WorkerProcess:
         if isinstance(answer, WorkerDied):
             raise answer
         self.answered += 1
+        if isinstance(answer[0], Done):
+            self._faults = 0
         return answer
+
+    def note_fault(self) -> None:
+        """Count an image that it failed and another device made; kill it after `MAX_FAULTS`.
+
+        An image that is made in between resets the count. What is in flight then gets `WorkerDied`.
+        """
+        self._faults += 1
+        if self._faults < MAX_FAULTS or not self._is_usable:
+            return
+        self.is_faulty = True
+        self._is_usable = False
+        self._in_flight_at_end = 0  # none of its images is at fault
+        self._child.kill()
 
     def cancel(self, job: WorkerJob) -> None:
         """Have a job stopped; its `work` returns `JobCancelled`, or what was finished before."""
@@ -261,6 +283,8 @@ class WorkerProcess:
         self._is_usable = False
         self._count_in_flight()
         self._child.kill()
+        if self.is_faulty:
+            cause = f"failed {MAX_FAULTS} images in a row that another device made, killed"
         self.end_text = f"worker {self.pid} {cause} ({await self._child.wait()})"
         if not self._ready.done():
             self._ready.set_result(WorkerDied(self.end_text))

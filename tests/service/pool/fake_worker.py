@@ -15,7 +15,8 @@ one line of JSON:
     {"do": "hang"}                       stop: nothing is said any more
     {"do": "hang", "marker": path}       the same, once
     {"do": "tiles", "count": 50, "tile_s": 0.1, "trace": path}   a line and a progress frame each
-    {"do": "fail"}, {"do": "refuse"}, {"do": "nonsense"}
+    {"do": "fail", "at": "cuda:1"}       answer `Failed`, everywhere or where that is its device
+    {"do": "refuse"}, {"do": "nonsense"}
 """
 
 import json
@@ -123,7 +124,7 @@ def obey(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes, dev
             die()
         case "hang" if is_due(order, device):
             end_by(signal.SIGSTOP)
-        case "fail":
+        case "fail" if is_due(order, device):
             front_end.send(Failed(job=job.job, reason="ZeroDivisionError"))
             return
         case "refuse":

@@ -22,10 +22,17 @@ from tests.service.pool.pools import (
     until,
 )
 from upscaled.config import load_settings
+from upscaled.errors import InternalError
+from upscaled.pool.local import LocalPool
 from upscaled.upscale.result import Result
 from upscaled_models.processor import count_cores, divide_cores
 
 TWO_GPUS = "cuda:0,cuda:1"  # their workers are fakes: what is proven is the front end's side
+
+
+async def upscale_on_both(pool: LocalPool, source: bytes) -> None:
+    """Upscale an image at each of two idle devices, at once."""
+    await asyncio.gather(*(pool.upscale(source, request()) for _ in "12"))
 
 
 async def test_all_devices_work_at_images_of_one_queue() -> None:
@@ -57,6 +64,46 @@ async def test_images_that_a_broken_device_fails_are_made_by_the_other_until_it_
         [last] = [psutil.Process(pid) for pid in pids_of(pool)]
         last.kill()  # no other device is left
         await until(lambda: pool.stats().workers[0].is_ready)
+
+
+async def test_a_device_that_answers_but_fails_every_image_is_out_after_three_of_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = order("fail", at="cuda:0")
+    async with running_pool(device=TWO_GPUS, jobs_per_worker=1) as pool:
+        for number in range(3):
+            assert not pool.stats().workers[0].is_out
+            assert pool.stats().faults == number
+            await upscale_on_both(pool, broken)
+        await until(lambda: pool.stats().workers[0].is_out)
+        assert "failed 3 images in a row that another device made" in caplog.text
+        assert "cuda:0 failed repeatedly: worker 0 is not used" in caplog.text
+        assert isinstance(await pool.upscale(broken, request()), Result)
+        assert pool.stats().faults == 3
+        [last] = [psutil.Process(pid) for pid in pids_of(pool)]
+        last.kill()  # no other device is left
+        await until(lambda: pool.stats().workers[0].is_ready)
+
+
+async def test_an_image_that_every_device_fails_is_tried_on_two_and_blames_none() -> None:
+    async with running_pool(device="cuda:0,cuda:1,cuda:2", jobs_per_worker=1) as pool:
+        workers = pids_of(pool)
+        for _ in range(4):
+            with pytest.raises(InternalError, match="ZeroDivisionError"):
+                await pool.upscale(order("fail"), request())
+        assert pids_of(pool) == workers
+        assert pool.stats().faults == 0
+        assert sum(worker.answered for worker in pool._workers) == 8
+
+
+async def test_an_image_that_a_device_makes_between_those_it_fails_keeps_it_in_use() -> None:
+    async with running_pool(device=TWO_GPUS, jobs_per_worker=1) as pool:
+        workers = pids_of(pool)
+        failing = [order("fail", at="cuda:0")] * 2
+        for source in (*failing, order("answer"), *failing):
+            await upscale_on_both(pool, source)
+        assert pids_of(pool) == workers
+        assert pool.stats().faults == 4
 
 
 async def test_a_device_that_cannot_start_stops_no_other() -> None:

@@ -430,6 +430,20 @@ async def test_a_retry_takes_the_same_device_where_there_is_no_other() -> None:
     assert (await queue.acquire(SMALL, is_retry=True, avoided="cuda:0")).worker is alive
 
 
+async def test_an_image_that_a_device_failed_passes_others_and_shares_a_worker() -> None:
+    one, other = make_worker(device="cuda:0"), make_worker(device="cuda:1")
+    queue = make_queue(one, other, slots=2)
+    held = [await queue.acquire(SMALL) for _ in range(4)]
+    fresh = await start(queue, SMALL)
+    failed = await start(queue, SMALL, avoided="cuda:0")
+    queue.release(next(slot for slot in held if slot.worker is other))
+    assert await have_slots(fresh, failed) == "ny"
+    assert (await failed).worker is other
+    queue.dismiss(ValueError())
+    with pytest.raises(ValueError):
+        await fresh
+
+
 async def test_large_images_share_a_workers_own_part_of_the_memory() -> None:
     queue = make_queue()
     queue.add_worker(make_worker(), 9, 2 * MIDDLE.result_px)

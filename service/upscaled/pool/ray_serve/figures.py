@@ -34,6 +34,7 @@ def add_reports(
         workers_wanted=sum(report.workers_wanted for report in here),
         restarts=sum(report.restarts for report in ever),
         failed_starts=sum(report.failed_starts for report in ever),
+        faults=sum(report.faults for report in ever),
         engines=frozenset(
             EngineInUse(scale, model, report.ready.labels.get(scale, ""), report.ready.device)
             for report in here

@@ -74,6 +74,7 @@ class ReplicaReport(_Message):
     workers_wanted: int
     restarts: int
     failed_starts: int
+    faults: int = 0
 
 
 ReplicaMessage = Alive | JobProgress | Done | JobRefused | Failed | Busy

@@ -160,6 +160,7 @@ class UpscaleReplica:
             workers_wanted=stats.workers_wanted,
             restarts=stats.restarts,
             failed_starts=stats.failed_starts,
+            faults=stats.faults,
         )
         return report.model_dump_json().encode()
 

@@ -1,0 +1,61 @@
+"""Attempts at one image: where it is tried next, after a worker died of it or failed it.
+
+A worker that died may have died of the image, so the next attempt is the only image at its worker.
+A worker that failed it lives, and its device or the image may be at fault: another device shows
+which. A device that fails quickly has always the fewest images in flight, and would otherwise get
+and fail nearly all that comes.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from upscaled.pool.messages import Answer, Done, Failed
+from upscaled.pool.worker_process import WorkerDied, WorkerProcess
+
+MAX_DEATHS_ALONE: Final = 2
+"""Workers that may die while they have an image alone before the image is given up; a worker that
+had others in flight may have died of those."""
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Attempts at one image so far.
+
+    is_retry: a worker died under it, so it must be the only image at the next one. avoided: the
+    device of the last attempt; another one is taken where there is one. failed_at: the worker that
+    answered `Failed`.
+    """
+
+    is_retry: bool = False
+    avoided: str = ""
+    failed_at: WorkerProcess | None = None
+    _deaths_alone: int = 0
+
+    @property
+    def is_given_up(self) -> bool:
+        """Return whether too many workers died of it."""
+        return self._deaths_alone >= MAX_DEATHS_ALONE
+
+    def note_death(self, worker: WorkerProcess, death: WorkerDied) -> None:
+        """Take note that a worker died while it had the image."""
+        self._deaths_alone += death.was_alone
+        self.is_retry, self.avoided = True, worker.device
+
+    def note_answer(self, worker: WorkerProcess, answer: Answer, *, has_other: bool) -> bool:
+        """Take note of a worker's answer, and return whether another device is to be tried.
+
+        An image that another device makes is a fault of the worker that failed it.
+
+        Args:
+            has_other: a worker of another device is ready.
+        """
+        if isinstance(answer, Failed) and self.failed_at is None and has_other:
+            self.failed_at, self.avoided = worker, worker.device
+            return True
+        return False
+
+    def fault_of(self, worker: WorkerProcess, answer: Answer) -> WorkerProcess | None:
+        """Return the worker whose fault an earlier failure was, now that `worker` has answered."""
+        is_made = isinstance(answer, Done)
+        is_elsewhere = self.failed_at is not None and self.failed_at.device != worker.device
+        return self.failed_at if is_made and is_elsewhere else None
