@@ -16,7 +16,7 @@ from scripts.training import checkpoint
 from scripts.training.discriminator import Discriminator
 from scripts.training.loop import catch_signals, move_average
 from scripts.training.losses import contrast, flicker_error, luma, texture_distance
-from scripts.training.targets import Targets, read_targets
+from scripts.training.targets import Batch, Targets, read_targets
 from upscaled_models.quantise.features import FeatureNetwork, feature_error
 
 SAVE_EVERY_STEPS = 100
@@ -48,6 +48,8 @@ class DistilRecipe:
     texture_weight: float = 0.3
     """Of the sliced Wasserstein distance: the same texture, wherever it lies."""
     feature_weight: float = 1.0
+    truth_share: float = 0.5
+    """Of the harmed pictures, those that take features and what is real from the truth."""
     discriminator_share: float = 0.5
     """Size of the discriminator's gradient at the output, as a share of all others' together."""
     warmup_steps: int = 150
@@ -167,12 +169,16 @@ def take_step(
     torch.manual_seed(recipe.seed * 1_000_003 + run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.rate_at(run.step)
-    small, target = targets.draw_batch(
-        rng, count=recipe.batch, patch_px=recipe.patch_px, page_share=recipe.page_share
+    batch = targets.draw_batch(
+        rng,
+        count=recipe.batch,
+        patch_px=recipe.patch_px,
+        page_share=recipe.page_share,
+        truth_share=recipe.truth_share,
     )
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        output = run.network(small)
-    gradient, figures = _gradient_at(run, output.detach().float(), small, target, features)
+        output = run.network(batch.small)
+    gradient, figures = _gradient_at(run, output.detach().float(), batch, features)
     run.optimizer.zero_grad()
     output.backward(gradient.to(output.dtype))
     nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip_norm)
@@ -183,22 +189,24 @@ def take_step(
 
 
 def _gradient_at(
-    run: DistilRun, output: Tensor, small: Tensor, target: Tensor, features: FeatureNetwork
+    run: DistilRun, output: Tensor, batch: Batch, features: FeatureNetwork
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the gradient of all losses at the student's output, and train the discriminator."""
     recipe = run.recipe
     output.requires_grad_(True)
-    inner, truth = _cut_border(output, BORDER_PX), _cut_border(target, BORDER_PX)
-    source = _cut_border(small, BORDER_PX // recipe.scale)
-    loss, figures = _loss_of(inner, truth, recipe, features)
+    inner, target, reference = (
+        _cut_border(each, BORDER_PX) for each in (output, batch.target, batch.reference)
+    )
+    source = _cut_border(batch.small, BORDER_PX // recipe.scale)
+    loss, figures = _loss_of(inner, target, reference, recipe, features)
     (gradient,) = torch.autograd.grad(loss, output, retain_graph=True)
     discriminator = run.discriminator
     with torch.no_grad():
         large = F.interpolate(source, scale_factor=recipe.scale, mode="bilinear")
-        of_source, of_truth = discriminator.stages(large), discriminator.stages(truth)
+        of_source, of_real = discriminator.stages(large), discriminator.stages(reference)
     of_output = discriminator.stages(inner)
     figures["discriminator"] = _train_discriminator(
-        run, [stage.detach() for stage in of_output], of_truth, of_source
+        run, [stage.detach() for stage in of_output], of_real, of_source
     )
     share = recipe.discriminator_share_at(run.step)
     if share > 0:
@@ -215,11 +223,15 @@ def _cut_border(pictures: Tensor, border_px: int) -> Tensor:
 
 
 def _loss_of(
-    output: Tensor, target: Tensor, recipe: DistilRecipe, features: FeatureNetwork
+    output: Tensor,
+    target: Tensor,
+    reference: Tensor,
+    recipe: DistilRecipe,
+    features: FeatureNetwork,
 ) -> tuple[Tensor, dict[str, float]]:
     output_luma, target_luma = luma(output), luma(target)
     with torch.no_grad():
-        wanted = features.stages(target * 255)
+        wanted = features.stages(reference * 255)
     parts = {
         "colour": (output - target).abs().mean() * recipe.colour_weight,
         "contrast": (contrast(output_luma) - contrast(target_luma)).abs().mean()
@@ -227,7 +239,7 @@ def _loss_of(
         "texture": texture_distance(output, target) * recipe.texture_weight,
         "fidelity": F.avg_pool2d(output - target, recipe.scale).abs().mean()
         * recipe.fidelity_weight,
-        "flicker": flicker_error(output_luma - target_luma) * recipe.flicker_weight,
+        "flicker": flicker_error(output - target) * recipe.flicker_weight,
         "features": feature_error(features.stages(output * 255), wanted) * recipe.feature_weight,
     }
     total = torch.stack(list(parts.values())).sum()

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scripts.training.degradation import degrade
+from scripts.training.degradation import Harm, degrade
 from upscaled_models.quantise.drawing import draw_page
 
 Pixels = NDArray[np.uint8]
@@ -17,10 +17,29 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Target:
-    """A small picture `[h, w, 3]` and its target `[h*s, w*s, 3]`, both uint8 RGB."""
+    """A small picture with the two pictures that a student learns from, all uint8 RGB.
+
+    small: `[h, w, 3]`. large: the teacher's result, `[h*s, w*s, 3]`, for colour and structure.
+    truth: the photo itself, of the same size, for texture. harm: what was done to the small one.
+    """
 
     small: Pixels
     large: Pixels
+    truth: Pixels
+    harm: Harm
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of a step, float32 in 0..1.
+
+    small: `[n, 3, p, p]`. target, reference: `[n, 3, p*s, p*s]`: colour and structure come from
+    the one, features and what the discriminator takes for real from the other.
+    """
+
+    small: Tensor
+    target: Tensor
+    reference: Tensor
 
 
 @dataclass(frozen=True)
@@ -32,14 +51,27 @@ class Targets:
     scale: int
 
     def draw_batch(
-        self, rng: Generator, *, count: int, patch_px: int, page_share: float
-    ) -> tuple[Tensor, Tensor]:
-        """Draw patches: `[n, 3, p, p]` and `[n, 3, p*s, p*s]` float32 in 0..1."""
-        pairs = [self._draw_pair(rng, patch_px, page_share) for _ in range(count)]
-        smalls, larges = zip(*pairs, strict=True)
-        return _stack(smalls), _stack(larges)
+        self,
+        rng: Generator,
+        *,
+        count: int,
+        patch_px: int,
+        page_share: float,
+        truth_share: float,
+    ) -> Batch:
+        """Draw the patches of a step.
 
-    def _draw_pair(self, rng: Generator, patch_px: int, page_share: float) -> tuple[Pixels, Pixels]:
+        Args:
+            truth_share: of the harmed pictures, those whose reference is the truth; the teacher's
+                result is it for the others. A picture without harm always has the truth.
+        """
+        drawn = [self._draw(rng, patch_px, page_share, truth_share) for _ in range(count)]
+        small, target, reference = zip(*drawn, strict=True)
+        return Batch(_stack(small), _stack(target), _stack(reference))
+
+    def _draw(
+        self, rng: Generator, patch_px: int, page_share: float, truth_share: float
+    ) -> tuple[Pixels, Pixels, Pixels]:
         if rng.random() < page_share:
             target = self._draw_page(rng, patch_px)
         else:
@@ -47,17 +79,22 @@ class Targets:
         top, left = (int(rng.integers(0, side - patch_px + 1)) for side in target.small.shape[:2])
         end_row, end_column, scale = top + patch_px, left + patch_px, self.scale
         small = target.small[top:end_row, left:end_column]
-        large = target.large[top * scale : end_row * scale, left * scale : end_column * scale]
+        window = np.s_[top * scale : end_row * scale, left * scale : end_column * scale]
         turns, is_flipped = int(rng.integers(4)), rng.random() < 0.5
-        return _turn(small, turns, is_flipped), _turn(large, turns, is_flipped)
+        is_true = target.harm == Harm.NONE or rng.random() < truth_share
+        large, truth = target.large[window], target.truth[window]
+        small, large, reference = (
+            _turn(each, turns, is_flipped) for each in (small, large, truth if is_true else large)
+        )
+        return small, large, reference
 
     def _draw_page(self, rng: Generator, patch_px: int) -> Target:
         page = self.pages[int(rng.integers(len(self.pages)))]
         side = (patch_px + 8) * self.scale
         top, left = (int(rng.integers(0, length - side + 1)) for length in page.shape[:2])
         truth = np.ascontiguousarray(page[top : top + side, left : left + side])
-        small, _ = degrade(truth, self.scale, rng)
-        return Target(small, truth)
+        small, harm = degrade(truth, self.scale, rng)
+        return Target(small, truth, truth, harm)
 
 
 def read_targets(folder: Path, *, scale: int, pages: int, seed: int) -> Targets:
@@ -68,7 +105,8 @@ def read_targets(folder: Path, *, scale: int, pages: int, seed: int) -> Targets:
     photos = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as stored:
-            photos.append(Target(stored["small"], stored["large"]))
+            harm = Harm(int(stored["harm"]))
+            photos.append(Target(stored["small"], stored["large"], stored["truth"], harm))
     if not photos:
         raise ValueError(f"{folder} holds no target")
     drawn = tuple(draw_page(np.random.default_rng([seed, number])) for number in range(pages))

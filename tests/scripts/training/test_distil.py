@@ -4,23 +4,25 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from scripts.training import checkpoint, distil
 from scripts.training.command import main
+from scripts.training.degradation import Harm
 from scripts.training.discriminator import Discriminator
 from scripts.training.distil import DistilRecipe, DistilRun
 from scripts.training.losses import texture_distance
-from scripts.training.targets import read_targets
-from scripts.training.teacher import make_targets
+from scripts.training.targets import Batch, Target, Targets, read_targets
+from scripts.training.teacher import align_colours, make_targets
 from upscaled_models.networks.compact import SRVGGNetCompact
 from upscaled_models.quantise.features import WEIGHTS, FeatureNetwork, feature_error
 from upscaled_models.quantise.installed import MissingPackage, read_packaged
-from upscaled_models.quantise.tracks import Pixels, decode
+from upscaled_models.quantise.tracks import Pixels, decode, make_clean
 from upscaled_models.weights import recognise_file
 
 TINY = DistilRecipe(
@@ -62,16 +64,56 @@ def test_targets_are_the_teachers_and_are_made_once(tmp_path: Path, targets: Pat
     read = read_targets(targets, scale=4, pages=1, seed=1)
     assert len(read.photos) == 3
     for target in read.photos:
-        assert np.array_equal(target.large, target.small.repeat(4, 0).repeat(4, 1))
+        plain = np.ascontiguousarray(target.small.repeat(4, 0).repeat(4, 1))
+        expected = align_colours(plain, target.small) if target.harm == Harm.NONE else plain
+        assert np.array_equal(target.large, expected)
+        assert target.truth.shape == target.large.shape
     again = make_targets(tmp_path / "photos", targets, 4, seed=1, teacher=enlarge)
     assert [path.name for path in again] == ["00003.npz"]
 
 
-def test_a_patch_and_its_target_show_the_same_place(targets: Path) -> None:
-    read = read_targets(targets, scale=4, pages=1, seed=1)
-    small, large = read.draw_batch(np.random.default_rng(0), count=5, patch_px=16, page_share=0.0)
-    assert torch.equal(small.repeat_interleave(4, 2).repeat_interleave(4, 3), large)
-    assert small.shape == (5, 3, 16, 16)
+def draw(harm: Harm, truth_share: float) -> Batch:
+    """Draw patches whose target is the source doubled twice, and whose truth is its negative."""
+    small = np.random.default_rng(3).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    large = np.ascontiguousarray(small.repeat(4, 0).repeat(4, 1))
+    targets = Targets((Target(small, large, 255 - large, harm),), (), 4)
+    rng = np.random.default_rng(0)
+    return targets.draw_batch(rng, count=8, patch_px=16, page_share=0, truth_share=truth_share)
+
+
+def test_a_patch_its_target_and_its_truth_show_the_same_place() -> None:
+    batch = draw(Harm.NONE, truth_share=0)
+    assert batch.small.shape == (8, 3, 16, 16)
+    enlarged = batch.small.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert torch.equal(enlarged, batch.target)
+    assert torch.allclose(1 - enlarged, batch.reference, atol=1e-6)
+
+
+@pytest.mark.parametrize(("truth_share", "true"), [(0.0, 0), (0.5, 4), (1.0, 8)])
+def test_a_share_of_the_harmed_patches_has_the_truth_as_reference(
+    truth_share: float, true: int
+) -> None:
+    batch = draw(Harm.NOISY, truth_share)
+    is_true = [not torch.equal(*pair) for pair in zip(batch.reference, batch.target, strict=True)]
+    assert abs(sum(is_true) - true) <= (3 if 0 < truth_share < 1 else 0)
+
+
+def test_aligned_colours_are_the_sources_and_the_texture_stays() -> None:
+    rng = np.random.default_rng(4)
+    small = rng.integers(60, 190, (24, 24, 3), dtype=np.uint8)
+    noise = rng.integers(-20, 21, (96, 96, 3))
+    warm = small.repeat(4, 0).repeat(4, 1) + noise + np.array([12, 0, -9])
+    teachers = np.clip(warm, 0, 255).astype(np.uint8)
+    aligned = align_colours(teachers, small)
+    before, after = (
+        np.abs(make_clean(each, 4).astype(int) - small).mean() for each in (teachers, aligned)
+    )
+    assert after < before / 2
+    fine = [
+        each - cv2.GaussianBlur(each.astype(np.float32), (0, 0), 1)
+        for each in (aligned, warm.astype(np.float32))
+    ]
+    assert np.corrcoef(fine[0].ravel(), fine[1].ravel())[0, 1] > 0.95
 
 
 def test_a_target_that_was_written_in_part_is_not_read(
@@ -87,14 +129,22 @@ def test_a_target_that_was_written_in_part_is_not_read(
     assert len(read_targets(targets, scale=4, pages=0, seed=1).photos) == 3
 
 
-def test_sigterm_ends_a_run_saved(tmp_path: Path, targets: Path) -> None:
-    run = fresh(DistilRecipe(**{**vars(TINY), "steps": 100_000}))
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
-    distil.train(run, targets, tmp_path / "run", half=False)
+def test_sigterm_ends_a_run_saved(
+    tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_step = distil.take_step
+
+    def take_step_and_ask_to_stop(run: DistilRun, *given: Any, **named: Any) -> dict[str, float]:
+        figures = take_step(run, *given, **named)
+        if run.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return figures
+
+    monkeypatch.setattr(distil, "take_step", take_step_and_ask_to_stop)
+    distil.train(fresh(), targets, tmp_path / "run", half=False)
     state = checkpoint.read(tmp_path / "run")
     assert state is not None
-    assert state["step"] == run.step < 100_000
+    assert state["step"] == 2
 
 
 def test_a_students_file_is_a_model_that_is_recognised(tmp_path: Path, targets: Path) -> None:
@@ -130,15 +180,16 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, targets: Path) -> 
 
 def test_a_student_comes_nearer_to_its_targets(tmp_path: Path, targets: Path) -> None:
     read = read_targets(targets, scale=4, pages=0, seed=1)
-    small, large = read.draw_batch(np.random.default_rng(1), count=4, patch_px=24, page_share=0)
+    rng = np.random.default_rng(1)
+    batch = read.draw_batch(rng, count=4, patch_px=24, page_share=0, truth_share=0)
     run = fresh(
         DistilRecipe(**{**vars(TINY), "steps": 12, "rate": 2e-3, "pages": 0, "page_share": 0.0})
     )
     with torch.no_grad():
-        before = (run.network(small) - large).abs().mean()
+        before = (run.network(batch.small) - batch.target).abs().mean()
     distil.train(run, targets, tmp_path / "run", half=True)
     with torch.no_grad():
-        assert (run.network(small) - large).abs().mean() < before
+        assert (run.network(batch.small) - batch.target).abs().mean() < before
 
 
 def test_displaced_texture_costs_nothing_and_other_texture_does() -> None:
