@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from upscaled.config import load_settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.logs import configure_logging
 from upscaled.pool.executor import UpscaleRequest
@@ -31,6 +30,7 @@ from upscaled.pool.messages import (
     decode_to_worker,
 )
 from upscaled.pool.ray_serve.messages import ONLY_JOB, Busy, ReplicaReport, frame
+from upscaled.pool.ray_serve.replica_settings import load_replica_settings
 from upscaled.pool.ray_serve.result_store import ReplicaResults
 from upscaled_models.errors import ModelError
 from upscaled_models.store import ModelStore
@@ -53,9 +53,12 @@ class UpscaleReplica:
         """
         Args:
             command: starts a worker, with further arguments behind it; for tests.
+
+        Raises:
+            SettingsError: the node has settings that no worker can have.
         """
         hide_memory()
-        settings = load_settings()
+        settings = load_replica_settings()
         configure_logging(settings.log_level, settings.log_format)
         self._name = uuid.uuid4().hex
         self._hashes = _hash_models(ModelStore(settings.models_dir))

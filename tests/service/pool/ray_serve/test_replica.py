@@ -34,13 +34,14 @@ JOB = encode(WorkerJob(job=0, request=job_request()))
 async def replica(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> AsyncIterator[UpscaleReplica]:
-    """One with as many slots, and as long a queue, as the parameter says."""
-    slots, queue = request.param
+    """One with the slots, the length of the queue, and the devices that the parameter says."""
+    slots, queue, *devices = request.param
     for name in [name for name in os.environ if name.startswith("UPSCALED_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("UPSCALED_JOBS_PER_WORKER", str(slots))
     monkeypatch.setenv("UPSCALED_MAX_QUEUE", str(queue))
+    monkeypatch.setenv("UPSCALED_DEVICE", ",".join(devices))
     monkeypatch.setattr(module, "hide_memory", lambda: None)  # of the process of all tests
     monkeypatch.setattr(module, "configure_logging", lambda *_: None)
     replica = UpscaleReplica(fake_command())
@@ -135,6 +136,13 @@ async def test_a_call_that_is_closed_cancels_the_work(
     await until(lambda: replica._pool.stats().running == 0)
 
 
+@pytest.mark.parametrize("replica", [(1, 1, "cpu", "cpu")], indirect=True)
+async def test_its_workers_are_tied_to_their_parts_of_the_cores(replica: UpscaleReplica) -> None:
+    report = ReplicaReport.model_validate_json(await replica.report())
+    assert report.workers_wanted == 2
+    assert report.ready.device.startswith("cpu:")
+
+
 async def test_its_report_says_what_it_has_and_does(replica: UpscaleReplica) -> None:
     report = ReplicaReport.model_validate_json(await replica.report())
     assert report.accepts
@@ -168,12 +176,21 @@ def test_its_memory_is_closed_to_processes_of_the_same_user() -> None:
 def test_it_ends_once_its_parent_is_gone() -> None:
     """As where a raylet is killed: the child of a shell that ends is left to another parent."""
     inner = (
-        "import asyncio; from upscaled.pool.ray_serve.replica import end_with_parent;"
-        "print('watching', flush=True); asyncio.run(end_with_parent()); print('went on')"
+        "import asyncio; from upscaled.pool.ray_serve.replica import end_with_parent\n"
+        "async def watch():\n"
+        "    watching = asyncio.create_task(end_with_parent())\n"
+        "    await asyncio.sleep(0)\n"
+        "    print('watching', flush=True)\n"
+        "    await watching\n"
+        "asyncio.run(watch()); print('went on')"
     )
-    command = f'{sys.executable} -c "{inner}" & sleep 3; kill -9 $$'
-    finished = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
-    assert finished.stdout.split() == ["watching"]
+    command = f'{sys.executable} -c "{inner}" & read line; kill -9 $$'
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["sh", "-c", command], stdin=pipe, stdout=pipe, text=True) as shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "watching\n"
+        rest, _ = shell.communicate("\n", timeout=60)
+    assert rest == ""
 
 
 async def test_what_the_replica_has_stored_comes_back_without_its_bytes(
