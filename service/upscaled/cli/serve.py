@@ -1,6 +1,7 @@
 """`upscaled serve`: the HTTP service and its workers."""
 
 import gc
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,9 @@ def run(
             gc.freeze()
             gc.enable()
             run_server(settings, listener, link, admin)
+            if settings.cluster:
+                # All is closed. Ray's own end would wait while the head is away, or crash.
+                os._exit(0)
     except CannotListen as error:
         raise fail(f"cannot listen on {settings.host} port {settings.port}: {error}") from None
     except CannotServe as error:

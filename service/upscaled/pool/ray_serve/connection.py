@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator
-from concurrent.futures import CancelledError
+import threading
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT, RECONNECT_TIMEOUT
 
@@ -37,6 +38,9 @@ _NAMESPACE: Final = "serve"
 _CONTROLLER: Final = "SERVE_CONTROLLER_ACTOR"
 _CHECKED_EVERY_S: Final = 2.0
 _REPORTS_WITHIN_S: Final = 5.0
+_DISCONNECTED_WITHIN_S: Final = 5.0
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +71,19 @@ class RayConnection:
         self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """See `Replicas.stop`; nothing of the cluster is stopped."""
+        """See `Replicas.stop`; nothing of the cluster is stopped.
+
+        While the head is away, Ray neither answers nor disconnects. Its threads are then left
+        behind, and the end of the process must not wait for them: see `upscaled.cli.serve`.
+        """
         if self._watching:
             self._watching.cancel()
             await asyncio.wait((self._watching,))
-        await self._leave()
+        try:
+            async with asyncio.timeout(_DISCONNECTED_WITHIN_S):
+                await self._leave()
+        except TimeoutError:
+            _log.warning("Ray does not disconnect, its head is away", extra=event("cluster_left"))
         self._connected.set()  # what still waits for a connection gets none
 
     async def upscale(self, job: bytes, source: bytes) -> AsyncGenerator[tuple[bytes, bytes], None]:
@@ -119,7 +131,7 @@ class RayConnection:
             await asyncio.sleep(_CHECKED_EVERY_S)
 
     async def _connect(self) -> None:
-        self._generation = _Generation(*await asyncio.to_thread(_find_deployment))
+        self._generation = _Generation(*await _in_thread(_find_deployment))
         self._connected.set()
         self._last_trouble = ""
         _log.info("connected to the cluster", extra=event("cluster_connected"))
@@ -127,7 +139,7 @@ class RayConnection:
     async def _is_replaced(self, generation: _Generation) -> bool:
         """Return whether another controller runs; while none can be found, nothing has changed."""
         with suppress(ValueError, RayError):
-            return bool(await asyncio.to_thread(_find_controller) != generation.controller)
+            return bool(await _in_thread(_find_controller) != generation.controller)
         return False
 
     async def _leave(self) -> None:
@@ -136,13 +148,31 @@ class RayConnection:
         self._connected.clear()
         if generation:
             generation.over.set_result(None)
-        await asyncio.to_thread(ray.shutdown)
+        await _in_thread(ray.shutdown)
 
     def _note_trouble(self, trouble: str) -> None:
         if trouble != self._last_trouble:
             fields = event("cluster_unreachable")
             _log.warning("no deployment is reached: %s", trouble, extra=fields)
         self._last_trouble = trouble
+
+
+async def _in_thread(call: Callable[[], _T]) -> _T:
+    """Return what a call returns that may wait for as long as the cluster's head is away.
+
+    It has a thread that the end of this process does not wait for, unlike the event loop's own.
+    """
+    outcome: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 (raised by what awaits it)
+            outcome.set_exception(error)
+
+    outcome.set_running_or_notify_cancel()
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 def _find_deployment() -> tuple[object, DeploymentHandle]:

@@ -1,6 +1,7 @@
 """Reports of replicas come in although one of them is silent; no cluster is started."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
@@ -59,6 +60,41 @@ async def test_a_silent_replica_delays_no_other_report(
     replicas = connection.RayConnection()
     replicas._generation = connection._Generation(None, Handle())
     assert await replicas.reports() == [b"report", b"report"]
+
+
+@pytest.mark.parametrize("call", ["_find_deployment", "ray.shutdown"])
+def test_a_front_end_ends_while_a_call_of_ray_waits_for_the_head(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RECONNECT_TIMEOUT, "3600")
+    from upscaled.pool.ray_serve import connection
+
+    is_head_back, is_waiting = threading.Event(), threading.Event()
+
+    def wait() -> tuple[object, object]:
+        is_waiting.set()
+        is_head_back.wait()
+        return object(), object()
+
+    async def start_and_stop() -> None:
+        replicas = connection.RayConnection()
+        await replicas.start()
+        if call == "_find_deployment":
+            await asyncio.to_thread(is_waiting.wait)
+        await replicas.stop()
+
+    monkeypatch.setattr(connection, "_DISCONNECTED_WITHIN_S", 0.1)
+    monkeypatch.setattr(connection, "_find_deployment", lambda: (object(), object()))
+    monkeypatch.setattr(f"{connection.__name__}.{call}", wait)
+    later = threading.Timer(30, is_head_back.set)  # where it does wait, the test fails in time
+    later.start()
+    try:
+        asyncio.run(start_and_stop())
+        assert is_waiting.is_set()
+        assert not is_head_back.is_set()
+    finally:
+        later.cancel()
+        is_head_back.set()
 
 
 async def cancel() -> list[Answering]:
