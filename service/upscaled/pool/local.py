@@ -286,8 +286,8 @@ class LocalPool:
     def remove_worker(self, worker: WorkerProcess) -> None:
         """Give no more jobs to a worker; see `upscaled.pool.supervisor.Pool`."""
         self._queue.remove_worker(worker)
-        if not self._workers:
-            for supervisor in self._supervisors:
+        for supervisor in self._supervisors:
+            if not self.may_do_without(supervisor):
                 supervisor.recall()
 
     def may_do_without(self, supervisor: Supervisor) -> bool:

@@ -98,7 +98,7 @@ class Supervisor:
             await self._wait_before_start()
 
     def recall(self) -> None:
-        """Start a worker at once although its device is out, because no other device is left."""
+        """Start a worker at once although its device is out, because none of another is ready."""
         self._recalled.set()
 
     async def _wait_before_start(self) -> None:

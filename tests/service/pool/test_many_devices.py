@@ -24,6 +24,7 @@ from tests.service.pool.pools import (
 from upscaled.config import load_settings
 from upscaled.errors import InternalError
 from upscaled.pool.local import LocalPool
+from upscaled.pool.supervisor import HOPELESS_STARTS
 from upscaled.upscale.result import Result
 from upscaled_models.processor import count_cores, divide_cores
 
@@ -104,6 +105,18 @@ async def test_an_image_that_a_device_makes_between_those_it_fails_keeps_it_in_u
             await upscale_on_both(pool, source)
         assert pids_of(pool) == workers
         assert pool.stats().faults == 4
+
+
+async def test_a_worker_is_used_again_where_only_others_of_its_own_device_are_left() -> None:
+    async with running_pool(device=TWO_GPUS, workers=2) as pool:
+        for number in range(1, HOPELESS_STARTS + 1):
+            await until(lambda: pool.stats().workers[0].is_ready)
+            psutil.Process(pool._supervisors[0].worker.pid).kill()  # type: ignore[union-attr]
+            await until(lambda number=number: pool.stats().restarts == number)
+        await until(lambda: pool.stats().workers[0].is_out)
+        for supervisor in pool._supervisors[2:]:
+            psutil.Process(supervisor.worker.pid).kill()  # type: ignore[union-attr]
+        await until(lambda: pool.stats().workers[0].is_ready)
 
 
 async def test_a_device_that_cannot_start_stops_no_other() -> None:
