@@ -314,8 +314,9 @@ def _open_migrated(settings: Settings) -> tuple[Database, bool]:
 def longest_request_s(settings: Settings) -> float:
     """Return the longest time that a request may hold its credit.
 
-    A worker computes the images of a full queue one after another, and each may be tried three
-    times: once beside others and twice by itself.
+    One worker may compute the images of a full queue one after another, for all others may be out
+    of service. Each image may be tried four times: on two devices beside others, and twice by
+    itself.
     """
-    images = settings.max_queue // settings.all_workers + 2
-    return settings.source_timeout_s + 3 * settings.work_timeout_s * images
+    images = settings.max_queue + 2
+    return settings.source_timeout_s + 4 * settings.work_timeout_s * images
