@@ -192,6 +192,9 @@ def _check_results(report: ClusterReport) -> list[Finding]:
     if len(urls) > 1:
         advice = "the same UPSCALED_RESULTS_URL on all nodes and front ends, before ray start"
         return [warning("results", "replicas name different buckets", advice)]
+    if len({replica.results_endpoint for replica in report.replicas}) > 1:
+        advice = "the same UPSCALED_S3_ENDPOINT on all nodes and front ends, before ray start"
+        return [warning("results", "replicas reach the bucket at different endpoints", advice)]
     for replica in report.replicas:
         if replica.results_trouble:
             found = f"a replica returns them to the front ends: {replica.results_trouble}"

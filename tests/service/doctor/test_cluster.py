@@ -123,10 +123,12 @@ def test_what_is_wrong_with_the_deployment_is_found(
 def test_the_check_reports_whether_replicas_store_results_themselves() -> None:
     storing = report("a").model_copy(update={"results_url": "s3://b"})
     troubled = storing.model_copy(update={"results_trouble": "no credentials"})
+    elsewhere = storing.model_copy(update={"results_endpoint": "http://other:9000"})
     for replicas, status, said in (
         ([storing], Status.OK, "themselves"),
         ([storing, troubled], Status.WARNING, "no credentials"),
         ([storing, report("b")], Status.WARNING, "different buckets"),
+        ([storing, elsewhere], Status.WARNING, "different endpoints"),
     ):
         findings = check_cluster(replace(cluster(), replicas=replicas))
         [found] = [each for each in findings if each.check == "results"]

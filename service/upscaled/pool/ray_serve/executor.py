@@ -15,6 +15,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from upscaled.bucket.endpoint import find_endpoint
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, rebuild
 from upscaled.logs import event
@@ -303,7 +304,8 @@ class RayPool:
 
     def _note_returned(self) -> None:
         """Log each new reason why replicas do not store results in this front end's bucket."""
-        trouble = find_returning(tuple(self._reports.values()), self._settings.results_url)
+        reports, url = tuple(self._reports.values()), self._settings.results_url
+        trouble = find_returning(reports, url, find_endpoint(self._settings.s3_endpoint))
         if trouble and trouble != self._returned:
             fields = event("results_returned")
             _log.warning("results pass through this front end: %s", trouble, extra=fields)

@@ -59,11 +59,12 @@ def find_difference(reports: Sequence[ReplicaReport]) -> str:
     return ""
 
 
-def find_returning(reports: Sequence[ReplicaReport], results_url: str) -> str:
+def find_returning(reports: Sequence[ReplicaReport], results_url: str, endpoint: str = "") -> str:
     """Describe why replicas do not store results in the front end's bucket; "" if they do.
 
     Args:
         results_url: of the front end; "" where it stores them in a folder.
+        endpoint: of the server that the front end reaches the bucket at; "" for Amazon's.
     """
     if not results_url:
         return ""
@@ -72,4 +73,9 @@ def find_returning(reports: Sequence[ReplicaReport], results_url: str) -> str:
             return f"a replica does not store them: {report.results_trouble}"
         if report.results_url != results_url.rstrip("/"):
             return "a replica has another UPSCALED_RESULTS_URL"
+        if report.results_endpoint != endpoint:
+            return (
+                "a replica reaches the bucket at another endpoint "
+                "(UPSCALED_S3_ENDPOINT, or AWS_ENDPOINT_URL_S3 and the like)"
+            )
     return ""

@@ -61,6 +61,7 @@ class ReplicaReport(_Message):
     ready: WorkerReady
     hashes: dict[str, str]
     results_url: str = ""
+    results_endpoint: str = ""
     results_trouble: str = ""
     done: WorkerStats
     resident_bytes: list[int]

@@ -150,6 +150,7 @@ class UpscaleReplica:
             ready=await self._pool.wait_ready(),
             hashes=self._hashes,
             results_url=self._results.url,
+            results_endpoint=self._results.endpoint,
             results_trouble=self._results.trouble,
             done=stats.done,
             resident_bytes=list(stats.resident_bytes.values()),

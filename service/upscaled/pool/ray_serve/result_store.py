@@ -41,6 +41,11 @@ class ReplicaResults:
         self._endpoint = settings.s3_endpoint
         self._uploads: ResultUploads | None = None
 
+    @property
+    def endpoint(self) -> str:
+        """Return the URL of the server that it reaches the bucket at; "" for Amazon's."""
+        return find_endpoint(self._endpoint)
+
     async def run_forever(self) -> None:
         """Try to use the bucket until it works, and again after each failure, until cancelled."""
         while self.url:
@@ -68,8 +73,7 @@ class ReplicaResults:
     def _path(self, order: StoreOrder) -> str | None:
         """Return the object's name below this replica's URL; None if the bucket is another one."""
         base, wanted = f"{self.url}/", f"{order.url.rstrip('/')}/{order.file_name}"
-        endpoint = find_endpoint(self._endpoint)
-        if not self.url or order.endpoint != endpoint or not wanted.startswith(base):
+        if not self.url or order.endpoint != self.endpoint or not wanted.startswith(base):
             return None
         return wanted.removeprefix(base)
 

@@ -31,5 +31,8 @@ def test_results_pass_through_the_front_end_unless_every_replica_stores_them() -
     assert "another UPSCALED_RESULTS_URL" in find_returning(
         [storing, report("b")], "s3://b/results"
     )
+    at_other = storing.model_copy(update={"results_endpoint": "http://other:9000"})
+    assert "another endpoint" in find_returning([storing, at_other], "s3://b/results")
+    assert find_returning([at_other], "s3://b/results", "http://other:9000") == ""
     troubled = storing.model_copy(update={"results_trouble": "no credentials"})
     assert "no credentials" in find_returning([storing, troubled], "s3://b/results")
