@@ -34,10 +34,17 @@ _GPU_VARIABLES: Final = ("CUDA_", "NVIDIA_", "TORCH", "PYTORCH_")
 _log = logging.getLogger(__name__)
 
 
+class GpusUnknown(Exception):
+    """The GPUs cannot be counted; the text says why."""
+
+
 def count_gpus() -> int:
-    """Return how many NVIDIA GPUs workers could use; 0, with a warning, if they cannot be counted.
+    """Return how many NVIDIA GPUs workers could use.
 
     A child process counts them, since the front end loads no torch.
+
+    Raises:
+        GpusUnknown: it failed, or took too long.
     """
     if not any(driver.exists() for driver in NVIDIA_DRIVERS):
         return 0
@@ -53,8 +60,7 @@ def count_gpus() -> int:
         )
         return int(counted.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        _log.warning("cannot count the GPUs: %s", error, extra=event("gpus_unknown"))
-        return 0
+        raise GpusUnknown(f"cannot count the GPUs: {error}") from None
 
 
 def resolve_devices(settings: Settings, count: Callable[[], int] = count_gpus) -> Settings:
@@ -66,10 +72,11 @@ def resolve_devices(settings: Settings, count: Callable[[], int] = count_gpus) -
         count: counts the NVIDIA GPUs that workers could use.
 
     Raises:
-        SettingsError: cores that this process may not run on, or more parts than cores.
+        SettingsError: cores that this process may not run on, more parts than cores, or "cuda"
+            where the GPUs cannot be counted.
     """
     name = settings.device
-    gpus = count() if name in ("auto", "cuda") else 0
+    gpus = _count_wanted(name, count)
     if gpus > 1:
         return _with_devices(settings, [f"cuda:{number}" for number in range(gpus)])
     if name == "cpu" or (name == "auto" and not gpus):
@@ -89,6 +96,23 @@ def resolve_devices(settings: Settings, count: Callable[[], int] = count_gpus) -
             f"UPSCALED_DEVICE={name!r}: this process may not run on core {min(missing)}"
         )
     return settings
+
+
+def _count_wanted(name: str, count: Callable[[], int]) -> int:
+    """Return how many GPUs are to be used by a setting that does not list them."""
+    if name not in ("auto", "cuda"):
+        return 0
+    try:
+        return count()
+    except GpusUnknown as error:
+        if name == "cuda":
+            advice = "list them (UPSCALED_DEVICE=cuda:0,cuda:1), or use the CPU (cpu)"
+            raise SettingsError(f"UPSCALED_DEVICE={name!r}: {error}; {advice}") from None
+        text = "%s; UPSCALED_DEVICE=auto uses %s. Run `upscaled doctor`, or list the GPUs (%s)"
+        used = "the first GPU that a worker finds" if len(cores_by_node()) == 1 else "the CPU alone"
+        example = "UPSCALED_DEVICE=cuda:0,cuda:1"
+        _log.error(text, error, used, example, extra=event("gpus_unknown"))
+        return 0
 
 
 def _with_devices(settings: Settings, devices: Sequence[str]) -> Settings:

@@ -9,7 +9,13 @@ from upscaled.config import SettingsError, load_settings
 from upscaled.config.devices import cores_of, name_cores, split_devices
 from upscaled.image.output import MAX_CANVAS_PX
 from upscaled.pool import devices
-from upscaled.pool.devices import count_gpus, plan_workers, resolve_devices, share_canvas_px
+from upscaled.pool.devices import (
+    GpusUnknown,
+    count_gpus,
+    plan_workers,
+    resolve_devices,
+    share_canvas_px,
+)
 from upscaled_models.processor import count_cores
 
 HALVES = [{0, 1, 4}, {2, 3, 5}]
@@ -90,5 +96,22 @@ def test_gpus_are_counted_by_torch_in_a_process_of_its_own(
     assert count_gpus() == 0
     assert caplog.messages == []
     monkeypatch.setattr(devices, "_COUNT_COMMAND", ("/nowhere/python",))
-    assert count_gpus() == 0
-    assert "cannot count the GPUs" in caplog.text
+    with pytest.raises(GpusUnknown, match=r"cannot count the GPUs: .*/nowhere/python"):
+        count_gpus()
+
+
+def test_gpus_that_cannot_be_counted_refuse_only_the_start_that_asks_for_them(
+    two_nodes: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> int:
+        raise GpusUnknown("cannot count the GPUs: no answer")
+
+    with pytest.raises(SettingsError, match=r"no answer; list them \(UPSCALED_DEVICE=cuda:0"):
+        resolve_devices(load_settings({}, device="cuda"), fail)
+    for named in ("cpu", "cuda:0,cuda:1"):
+        resolve_devices(load_settings({}, device=named), fail)
+    assert caplog.messages == []
+    assert resolve_devices(load_settings({}), fail).device == "cpu:0-1,4,cpu:2-3,5"
+    [record] = caplog.records
+    assert (record.levelname, record.__dict__["event"]) == ("ERROR", "gpus_unknown")
+    assert "uses the CPU alone. Run `upscaled doctor`, or list the GPUs" in caplog.text
