@@ -161,10 +161,16 @@ class Keys:
             with suppress(NameTaken):  # by another front end that starts now, or it has expired
                 self.create(LOCAL_KEY_NAME)
 
-    def list(self) -> tuple[ListedKey, ...]:
-        """Return every key ever made, including revoked ones, oldest first."""
+    def list(self, *, after_id: int = 0, first: int | None = None) -> tuple[ListedKey, ...]:
+        """Return every key ever made, including revoked ones, oldest first.
+
+        Args:
+            after_id: only those that were made after the key of this id.
+            first: only so many of them; None: all.
+        """
+        query = sa.select(API_KEYS).where(API_KEYS.c.id > after_id).order_by(API_KEYS.c.id)
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(API_KEYS).order_by(API_KEYS.c.id)).all()
+            rows = connection.execute(query.limit(first)).all()
         return tuple(map(read_listed, rows))
 
     def names(self) -> tuple[str, ...]:

@@ -46,6 +46,12 @@ class Delivery:
     attempts: int
     due_at_s: float
     outcome: str
+    ended_at_s: float
+
+    @property
+    def position(self) -> tuple[float, str]:
+        """Return its place in the list of all: the job's end and id."""
+        return self.ended_at_s, self.job_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ def find_webhook(connection: Connection, key_id: int) -> KeyWebhook | None:
 
 
 def read_delivery(row: Row[*tuple[Any, ...]]) -> Delivery:
-    """Return the delivery of a row that was joined with its API key."""
+    """Return the delivery of a row that was joined with its API key and its job's end."""
     return Delivery(
         row.job_id,
         row.name,
@@ -92,6 +98,7 @@ def read_delivery(row: Row[*tuple[Any, ...]]) -> Delivery:
         row.attempts,
         row.due_at_s,
         row.outcome,
+        row.ended_at_s,
     )
 
 

@@ -207,21 +207,30 @@ class Webhooks:
             return True
 
     def list(
-        self, state: DeliveryState | None = None, *, last: int | None = None
+        self,
+        state: DeliveryState | None = None,
+        *,
+        last: int | None = None,
+        after: tuple[float, str] | None = None,
     ) -> tuple[Delivery, ...]:
         """Return the deliveries of the jobs that are kept, the newest job first.
 
         Args:
             state: only those in this state.
             last: only so many of them, of the newest jobs.
+            after: only those behind the delivery of this `Delivery.position`.
         """
-        row = WEBHOOK_DELIVERIES.c
+        row, ended_at_s = WEBHOOK_DELIVERIES.c, JOBS.c.ended_at_s
         query = (
-            sa.select(WEBHOOK_DELIVERIES, API_KEYS.c.name)
+            sa.select(WEBHOOK_DELIVERIES, API_KEYS.c.name, ended_at_s)
             .join(API_KEYS, API_KEYS.c.id == row.key_id)
             .join(JOBS, JOBS.c.id == row.job_id)
-            .order_by(JOBS.c.ended_at_s.desc(), row.job_id)
+            .order_by(ended_at_s.desc(), row.job_id)
         )
+        if after is not None:
+            at_s, job_id = after
+            is_same_time = sa.and_(ended_at_s == at_s, row.job_id > job_id)
+            query = query.where(sa.or_(ended_at_s < at_s, is_same_time))
         if state is not None:
             query = query.where(row.state == state)
         with self._database.read() as connection:

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
+from starlette.responses import Response
 
 from upscaled.api import schemas
 from upscaled.api.admin.authentication import ADMIN_API, ADMIN_KEY
@@ -23,10 +24,25 @@ from upscaled.api.admin.schemas import (
     to_seconds,
 )
 from upscaled.api.dependencies import AppContext
+from upscaled.api.paging import describe_link, read_row_id
 from upscaled.errors import InvalidParameter, NotFound
 from upscaled.state import RateLimit, State
 
 ERRORS = schemas.KEY_ERRORS | schemas.describe_errors(InvalidParameter, NotFound)
+
+NEXT_PAGE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "headers": {
+            "Link": {
+                "description": 'The next page, as `<URL>; rel="next"`; absent at the end',
+                "schema": {"type": "string"},
+            }
+        }
+    }
+}
+"""The header of a page of a list, for OpenAPI."""
+
+MAX_PAGE_ROWS: Final = 1_000
 
 router = APIRouter(prefix=ADMIN_API, dependencies=[ADMIN_KEY], responses=ERRORS)
 
@@ -44,10 +60,29 @@ Actor = Annotated[str, Depends(_get_actor)]
 AppState = Annotated[State, Depends(_get_state)]
 
 
-@router.get("/keys", operation_id="list_keys", summary="Every key ever made, oldest first")
-async def list_keys(state: AppState) -> list[Key]:
-    keys = await asyncio.to_thread(state.keys.list)
-    return [Key.of(key, time.time()) for key in keys]
+KeyLimit = Annotated[
+    int | None, Query(ge=1, le=MAX_PAGE_ROWS, description="Most keys of a page; not given: all")
+]
+Cursor = Annotated[str, Query(description="`cursor` of the `Link` to the next page")]
+
+
+@router.get(
+    "/keys",
+    operation_id="list_keys",
+    summary="Every key ever made, oldest first",
+    responses=NEXT_PAGE,
+)
+async def list_keys(
+    response: Response, state: AppState, limit: KeyLimit = None, cursor: Cursor = ""
+) -> list[Key]:
+    """List keys; without `limit`, all of them."""
+    fetched = None if limit is None else limit + 1
+    list_page = partial(state.keys.list, after_id=read_row_id(cursor), first=fetched)
+    keys = await asyncio.to_thread(list_page)
+    page = keys[:limit]
+    if len(keys) > len(page):
+        response.headers["Link"] = describe_link(f"{ADMIN_API}/keys", [page[-1].id], limit=limit)
+    return [Key.of(key, time.time()) for key in page]
 
 
 @router.post("/keys", operation_id="create_key", summary="Make a key", status_code=201)

@@ -7,9 +7,10 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Query
+from starlette.responses import Response
 
 from upscaled.api.admin.authentication import ADMIN_API, ADMIN_KEY
-from upscaled.api.admin.keys import ERRORS, Actor, AppState
+from upscaled.api.admin.keys import ERRORS, MAX_PAGE_ROWS, NEXT_PAGE, Actor, AppState, Cursor
 from upscaled.api.admin.schemas import (
     ConfiguredWebhook,
     Webhook,
@@ -18,12 +19,12 @@ from upscaled.api.admin.schemas import (
     WebhookTrial,
 )
 from upscaled.api.dependencies import AppContext
+from upscaled.api.paging import describe_link, read_job_position
 from upscaled.api.webhook_message import send_test
 from upscaled.errors import InvalidParameter, NotFound
 from upscaled.fetch.url import UnusableUrl, check_source_url
 from upscaled.state.webhook_rows import DeliveryState
 
-MAX_DELIVERIES: Final = 1_000
 _DEFAULT_DELIVERIES: Final = 100
 _WEBHOOK: Final = "/keys/{name}/webhook"
 
@@ -32,7 +33,7 @@ router = APIRouter(prefix=ADMIN_API, dependencies=[ADMIN_KEY], responses=ERRORS)
 Wanted = Annotated[
     DeliveryState | None, Query(alias="state", description="Only those in this state")
 ]
-Limit = Annotated[int, Query(ge=1, le=MAX_DELIVERIES, description="Most of them")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_ROWS, description="Most of them")]
 
 
 @router.get(_WEBHOOK, operation_id="get_webhook", summary="Where the webhooks of a key are sent")
@@ -98,12 +99,23 @@ async def test_webhook(context: AppContext, state: AppState, name: str) -> Webho
     "/webhooks",
     operation_id="list_webhooks",
     summary="The webhooks of the jobs that are kept, the newest job first",
+    responses=NEXT_PAGE,
 )
 async def list_webhooks(
-    state: AppState, wanted: Wanted = None, limit: Limit = _DEFAULT_DELIVERIES
+    response: Response,
+    state: AppState,
+    wanted: Wanted = None,
+    limit: Limit = _DEFAULT_DELIVERIES,
+    cursor: Cursor = "",
 ) -> list[WebhookDelivery]:
-    deliveries = await asyncio.to_thread(partial(state.webhooks.list, wanted, last=limit))
-    return [WebhookDelivery.of(each) for each in deliveries]
+    after = read_job_position(cursor)
+    list_page = partial(state.webhooks.list, wanted, last=limit + 1, after=after)
+    deliveries = await asyncio.to_thread(list_page)
+    page = deliveries[:limit]
+    if len(deliveries) > limit:
+        position, path = page[-1].position, f"{ADMIN_API}/webhooks"
+        response.headers["Link"] = describe_link(path, position, state=wanted, limit=limit)
+    return [WebhookDelivery.of(each) for each in page]
 
 
 @router.post(

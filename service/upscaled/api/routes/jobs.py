@@ -1,9 +1,6 @@
 """The jobs of an API key: `GET /v1/jobs`, and `GET` and `DELETE /v1/jobs/{job_id}`."""
 
 import asyncio
-import base64
-import json
-import math
 import uuid
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +16,7 @@ from upscaled.api.cancellation import run_to_end
 from upscaled.api.dependencies import AppContext, Context, JobsKey
 from upscaled.api.idempotency import REPLAYED_HEADER, WEBHOOK_HEADER
 from upscaled.api.job_body import describe_job
+from upscaled.api.paging import format_cursor, read_job_position
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.api.routes.results import find_base_url
 from upscaled.api.source import read_checked_header
@@ -82,13 +80,13 @@ async def list_jobs(
         context.state.jobs.list_page,
         key.id,
         state=_parse_state(status),
-        after=_parse_cursor(cursor),
+        after=read_job_position(cursor),
         limit=_parse_limit(limit),
     )
     page = await asyncio.to_thread(read_page)
     return schemas.JobPage(
         jobs=[_describe(request, context, job) for job in page.jobs],
-        next_cursor=_format_cursor(page.next_position),
+        next_cursor=page.next_position and format_cursor(page.next_position),
     )
 
 
@@ -282,22 +280,3 @@ def _parse_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise NotFound from None
-
-
-def _parse_cursor(text: str) -> tuple[float, str] | None:
-    if not text:
-        return None
-    try:
-        created_at_s, job_id = json.loads(base64.urlsafe_b64decode(text))
-        position = float(created_at_s), str(uuid.UUID(job_id))
-        if not math.isfinite(position[0]):
-            raise ValueError
-        return position
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise InvalidParameter("cursor must be a next_cursor of this API") from None
-
-
-def _format_cursor(position: tuple[float, str] | None) -> str | None:
-    if position is None:
-        return None
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()

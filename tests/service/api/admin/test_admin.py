@@ -30,6 +30,24 @@ PATHS = (
     "/admin/assets/admin.js",
 )
 
+ODD_CURSORS = ["x", "W10=", "WzBd", "WzEuNV0=", "WyIxIl0=", "WzFlMzBd", "%00", "%FF"]
+"""Nothing, [], [0], [1.5], ["1"], [1e30], and bytes that are none of base64."""
+
+
+def test_keys_have_pages_where_a_limit_is_given(service: Service) -> None:
+    for name in ("page-1", "page-2"):
+        make_key(service, name)
+    everything = call(service, "GET", "/keys")
+    assert "Link" not in everything.headers
+    names = [key["name"] for key in everything.json()]
+    full = call(service, "GET", f"/keys?limit={len(names)}")
+    assert (len(full.json()), "Link" in full.headers) == (len(names), False)
+    page = call(service, "GET", f"/keys?limit={len(names) - 1}")
+    rest = call(service, "GET", page.links["next"]["url"].removeprefix("/admin/v1"))
+    assert [key["name"] for key in page.json() + rest.json()] == names
+    assert "Link" not in rest.headers
+    assert call(service, "GET", "/keys?limit=1000").status_code == 200
+
 
 def test_without_the_setting_there_is_nothing(make_service: MakeService) -> None:
     service = make_service()
@@ -190,6 +208,9 @@ def test_credits_are_added_taken_and_moved(service: Service) -> None:
         ("POST", "/keys", {"name": "c", "scopes": ["all"]}, 400, "scopes.0: "),
         ("POST", "/keys", {"name": "c", "scopes": []}, 400, "scopes: "),
         ("POST", "/keys", None, 400, ""),
+        ("GET", "/keys?limit=0", None, 400, "limit: "),
+        ("GET", "/keys?limit=1001", None, 400, "limit: "),
+        *(("GET", f"/keys?cursor={odd}", None, 400, "cursor") for odd in ODD_CURSORS),
         ("PATCH", "/keys/none", {"name": "d"}, 404, "no active API key named none"),
         ("PATCH", "/keys/none", {}, 404, "no active API key named none"),
         ("PATCH", "/keys/test", {"expires_at": "2001-01-01"}, 400, "expired already"),

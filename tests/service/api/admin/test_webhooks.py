@@ -55,6 +55,20 @@ def test_the_address_of_a_keys_webhooks_is_set_and_removed(service: Service) -> 
     assert again["secret"] == renewed["secret"]
 
 
+def test_webhooks_have_pages_that_a_newer_one_does_not_shift(service: Service) -> None:
+    make_key(service, "paged")
+    for _ in range(2):
+        end_a_job(service, "paged")
+    before = [row["job_id"] for row in call(service, "GET", "/webhooks?state=gone").json()]
+    assert "Link" not in call(service, "GET", f"/webhooks?state=gone&limit={len(before)}").headers
+    page = call(service, "GET", f"/webhooks?state=gone&limit={len(before) - 1}")
+    newest = end_a_job(service, "paged")
+    rest = call(service, "GET", page.links["next"]["url"].removeprefix("/admin/v1"))
+    assert [row["job_id"] for row in page.json() + rest.json()] == before
+    assert "Link" not in rest.headers
+    assert call(service, "GET", "/webhooks").json()[0]["job_id"] == newest
+
+
 def test_a_webhook_is_tried_out(service: Service) -> None:
     make_key(service, "tried")
     with receive(status(204), status(410)) as receiver:
@@ -109,6 +123,7 @@ def test_webhooks_are_listed_by_state_and_sent_again(service: Service) -> None:
         ("GET", "/webhooks?state=sent", None, 400, "state: "),
         ("GET", "/webhooks?limit=0", None, 400, "limit: "),
         ("GET", "/webhooks?limit=1001", None, 400, "limit: "),
+        ("GET", "/webhooks?cursor=WzFd", None, 400, "cursor"),
     ],
 )
 def test_refusals_have_the_contracts_form(
