@@ -73,6 +73,7 @@ def open_network(name_or_file: str, models_dir: Path) -> tuple[nn.Module, int]:
 
 def network_upscaler(network: nn.Module, native_scale: int, scale: int) -> Upscaler:
     """Upscale whole pictures in float32; a larger native scale is shrunk by area to `scale`."""
+    fold = int(getattr(network, "fold", 1))
 
     @torch.inference_mode()
     def upscale(small: Pixels) -> Pixels:
@@ -82,7 +83,20 @@ def network_upscaler(network: nn.Module, native_scale: int, scale: int) -> Upsca
         levels = (y[0].clamp(0, 1) * 255).round().to(torch.uint8)
         return np.asarray(levels.permute(1, 2, 0).contiguous().numpy())
 
-    return upscale
+    return on_whole_squares(upscale, fold, scale)
+
+
+def on_whole_squares(upscale: Upscaler, fold: int, scale: int) -> Upscaler:
+    """Repeat a picture's last row and column for a network that folds squares of `fold` pixels."""
+    if fold == 1:
+        return upscale
+
+    def upscale_padded(small: Pixels) -> Pixels:
+        height, width = small.shape[:2]
+        padded = np.pad(small, ((0, -height % fold), (0, -width % fold), (0, 0)), "edge")
+        return upscale(padded)[: height * scale, : width * scale]
+
+    return upscale_padded
 
 
 def graph_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
@@ -125,7 +139,7 @@ def _run_graph(spec: ModelSpec, layers: "Layers", scale: int) -> Upscaler:
     def upscale(small: Pixels) -> Pixels:
         return finish_window(compiled(small[None])[0][0], small, spec.family, reduce)
 
-    return upscale
+    return on_whole_squares(upscale, spec.multiple_px, scale)
 
 
 def kernel_upscaler(kernel: Image.Resampling, scale: int) -> Upscaler:

@@ -42,9 +42,10 @@ def check_shape(family: Family, shape: Shape) -> None:
     Raises:
         ValueError: arguments are missing, unknown, of the wrong kind or out of range.
     """
-    arguments = FAMILIES[family].example
-    if shape.keys() != arguments.keys():
-        raise ValueError(f"{family} takes {', '.join(arguments)}, not {', '.join(shape)}")
+    arguments, optional = FAMILIES[family].example, FAMILIES[family].optional
+    if not arguments.keys() <= shape.keys() <= arguments.keys() | optional.keys():
+        taken = ", ".join([*arguments, *(f"perhaps {name}" for name in optional)])
+        raise ValueError(f"{family} takes {taken}, not {', '.join(shape)}")
     try:
         FAMILIES[family].check_shape(shape)
     except ValueError as error:

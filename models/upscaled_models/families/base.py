@@ -37,6 +37,9 @@ class NetworkFamily(ABC):
     counts: ClassVar[Collection[str]] = ()
     """Arguments that count repeated layers: they may be 0, all other numbers are at least 1."""
 
+    optional: ClassVar[Shape] = {}
+    """Arguments that shapes leave out at these values, as all records did before they existed."""
+
     scale_argument: ClassVar[str] = "scale"
 
     invents_texture: ClassVar[bool] = False
@@ -127,9 +130,9 @@ class NetworkFamily(ABC):
         return type(value) is int and least <= value <= MAX_SHAPE_NUMBER
 
 
-def whole(values: Mapping[str, int | str], key: str) -> int:
-    """Return a whole number of a shape or of a manifest's entry."""
-    value = values[key]
+def whole(values: Mapping[str, int | str], key: str, default: int | None = None) -> int:
+    """Return a whole number of a shape or of a manifest's entry; `default` where it is left out."""
+    value = values[key] if default is None else values.get(key, default)
     if not isinstance(value, int):
         raise TypeError(f"{key} must be a whole number, not {value!r}")
     return value

@@ -1,13 +1,15 @@
 """Plain networks, the default models': 3x3 convolutions of the differences between pixels."""
 
+import math
 import re
 from collections.abc import Collection
-from typing import Final
+from typing import ClassVar, Final
 
 from upscaled_models.families.base import (
     NetworkFamily,
     Shape,
     Sizes,
+    UnknownArchitecture,
     convolution_size,
     numbers_in,
     scale_of_channels,
@@ -23,27 +25,62 @@ SLOPE: Final = 0.1
 _BODY: Final = re.compile(r"body\.(\d+)\.weight")
 
 
-def plain_shape(scale: int, layers: int, features: int) -> Shape:
-    return {"features": features, "layers": layers, "scale": scale}
+FOLDS: Final = (1, 2)
+
+DIFFERENCE_CHANNELS: Final = 12
+
+
+def plain_shape(scale: int, layers: int, features: int, fold: int = 1) -> Shape:
+    """Return a shape; without folding it is the one that records have always had."""
+    shape = {"features": features, "layers": layers, "scale": scale}
+    return shape if fold == 1 else {**shape, "fold": fold}
 
 
 class PlainFamily(NetworkFamily):
-    """Networks of `layers + 2` convolutions; the bilinearly enlarged input is added."""
+    """Networks of `layers + 2` convolutions; the bilinearly enlarged input is added.
+
+    Where `fold` is 2, squares of 2x2 pixels become channels before the first convolution, so that
+    all run at half of the input's side: at scale 2 for a quarter of the time.
+    """
 
     label = "plain"
     example = plain_shape(scale=4, layers=1, features=1)
     counts = ("layers",)
+    optional: ClassVar[Shape] = {"fold": 1}
     is_quantisable = True
     tuning_rate = 0.01
+
+    def check_shape(self, shape: Shape) -> None:
+        super().check_shape(shape)
+        if self.fold(shape) not in FOLDS:
+            raise ValueError(f"cannot have fold {self.fold(shape)}")
 
     def recognises(self, names: Collection[str]) -> bool:
         return "head.weight" in names and "tail.weight" in names
 
     def shape_of(self, sizes: Sizes) -> Shape:
-        features, *_ = convolution_size(sizes, "head.weight")
+        features, num_in, *_ = convolution_size(sizes, "head.weight")
         num_out, *_ = convolution_size(sizes, "tail.weight")
-        return plain_shape(scale_of_channels(num_out), len(numbers_in(sizes, _BODY)), features)
+        fold, scale = math.isqrt(num_in // DIFFERENCE_CHANNELS), scale_of_channels(num_out)
+        if fold < 1 or num_in != DIFFERENCE_CHANNELS * fold**2 or scale % fold:
+            raise UnknownArchitecture(f"a plain network of {num_in} channels in and {num_out} out")
+        return plain_shape(scale // fold, len(numbers_in(sizes, _BODY)), features, fold)
+
+    def fold(self, shape: Shape) -> int:
+        return whole(shape, "fold", default=1)
 
     def radius_px(self, shape: Shape) -> int:
-        """Return 1 for each convolution and 1 for the difference to the next pixel."""
-        return whole(shape, "layers") + 3
+        """Return 1 trunk pixel for each convolution and 1 for the difference to the next pixel.
+
+        A trunk pixel's own differences look one input pixel past its last one, and the output pixel
+        may be its first: together that is one trunk pixel, whatever the fold.
+        """
+        return (whole(shape, "layers") + 3) * self.fold(shape)
+
+    def window_px(self, shape: Shape, *, is_cuda: bool, is_tuned: bool) -> int:
+        """Return a side with as many trunk pixels as without folding."""
+        return self.fold(shape) * super().window_px(shape, is_cuda=is_cuda, is_tuned=is_tuned)
+
+    def cuda_bytes_per_px(self, shape: Shape) -> int:
+        """Estimate by trunk pixels: each has as many features, and results, as without folding."""
+        return super().cuda_bytes_per_px(shape) // self.fold(shape) ** 2

@@ -16,24 +16,23 @@ from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS, convolve, leak, shuffle_order
 from upscaled_models.backends.openvino.runtime import Node, import_openvino
 from upscaled_models.families import Shape
-from upscaled_models.families.plain import LIMIT, SLOPE
-
-DIFFERENCE_CHANNELS = 12
+from upscaled_models.families.plain import DIFFERENCE_CHANNELS, LIMIT, SLOPE
 
 
 class PlainNet(KernelModule):
     """A plain convolutional upscaler: `12-F-...-F-(3*scale^2)`, pixel shuffle, bilinear skip.
 
     `features` is F, `layers` the number of F-to-F convolutions between head and tail, so one
-    output pixel depends on input pixels at most `layers + 3` away.
+    output pixel depends on input pixels at most `(layers + 3) * fold` away. `fold` 2 turns squares
+    of 2x2 pixels into channels first (`48-F-...-F-(12*scale^2)`): both sides must be multiples.
     """
 
-    def __init__(self, features: int, layers: int, scale: int) -> None:
+    def __init__(self, features: int, layers: int, scale: int, fold: int = 1) -> None:
         super().__init__()
-        self.features, self.layers, self.scale = features, layers, scale
-        self.head = _convolution(DIFFERENCE_CHANNELS, features)
+        self.features, self.layers, self.scale, self.fold = features, layers, scale, fold
+        self.head = _convolution(DIFFERENCE_CHANNELS * fold**2, features)
         self.body = nn.ModuleList(_convolution(features, features) for _ in range(layers))
-        self.tail = _convolution(features, 3 * scale**2)
+        self.tail = _convolution(features, 3 * (scale * fold) ** 2)
         self._initialise()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,22 +41,23 @@ class PlainNet(KernelModule):
         The input's own precision is kept for differences and skip, and the convolutions run in
         the precision of the weights: bfloat16 weights on a float32 image lose no level of it.
         """
-        z = differences(x).to(self.head.weight.dtype)
+        z = folded_differences(x, self.fold).to(self.head.weight.dtype)
         z = F.leaky_relu(self.head(z), SLOPE, inplace=True)
         for convolution in self.body:
             z = F.leaky_relu(convolution(z), SLOPE, inplace=True)
-        residual = F.pixel_shuffle(self.tail(z).to(x.dtype), self.scale)
+        residual = F.pixel_shuffle(self.tail(z).to(x.dtype), self.scale * self.fold)
         skip = F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
         return skip + residual
 
     def to_kernel(self, target: Target) -> KernelNetwork:
         layers = [target.pack(each, SLOPE) for each in (self.head, *self.body)]
         stack = Stack((*layers, target.pack(self.tail)), self.tail.out_channels, target)
-        scale = self.scale
+        scale, fold = self.scale, self.fold
 
         def run(pixels: Tensor) -> Tensor:
             skip = F.interpolate(pixels, scale_factor=scale, mode="bilinear", align_corners=False)
-            return F.pixel_shuffle(stack(differences(pixels)), scale).add_(skip)
+            residual = stack(folded_differences(pixels, fold))
+            return F.pixel_shuffle(residual, scale * fold).add_(skip)
 
         return run
 
@@ -75,13 +75,16 @@ class PlainNet(KernelModule):
 def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:
     """Build the network but for its pixel shuffle and the enlarged picture."""
     ops = import_openvino().opset15
+    fold = int(shape.get("fold", 1))
     steps = _graph_differences(x)
+    if fold > 1:
+        steps = ops.space_to_depth(steps, "depth_first", fold)
     limited = ops.clamp(ops.multiply(steps, np.float32(LIMIT)), -float(LEVELS), float(LEVELS))
     z = ops.concat([steps, limited], 1)
     z = leak(convolve(z, layers.convolutions["head"], input_gain=LEVELS), SLOPE)
     for index in range(int(shape["layers"])):
         z = leak(convolve(z, layers.convolutions[f"body.{index}"]), SLOPE)
-    order = shuffle_order(int(shape["scale"]))
+    order = shuffle_order(int(shape["scale"]) * fold)
     return convolve(z, layers.convolutions["tail"], output_gain=LEVELS, order=order)
 
 
@@ -108,6 +111,15 @@ def differences(x: Tensor) -> Tensor:
     down = padded[..., 1:, :-1] - x
     steps = torch.cat([across, down], dim=1)
     return torch.cat([steps, (steps * LIMIT).clamp(-1.0, 1.0)], dim=1)
+
+
+def folded_differences(x: Tensor, fold: int) -> Tensor:
+    """Return the differences, squares of `fold` x `fold` pixels as channels: `[N, 12 * fold^2, h /
+    fold, w / fold]`.
+
+    Channel `(c * fold + row) * fold + column` is difference c at that place of the square.
+    """
+    return differences(x) if fold == 1 else F.pixel_unshuffle(differences(x), fold)
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:

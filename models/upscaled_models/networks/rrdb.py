@@ -92,9 +92,9 @@ class RRDBNet(KernelModule):
         super().__init__()
         if scale not in (1, 2, 4):
             raise ValueError(f"RRDBNet has scale 1, 2 or 4, not {scale}")
-        self.unshuffle = 4 // scale
+        self.fold = 4 // scale
         self.num_grow_ch = num_grow_ch
-        self.conv_first = _conv(num_in_ch * self.unshuffle**2, num_feat)
+        self.conv_first = _conv(num_in_ch * self.fold**2, num_feat)
         blocks = (ResidualInResidual(num_feat, num_grow_ch) for _ in range(num_block))
         self.body = nn.Sequential(*blocks)
         self.conv_body = _conv(num_feat, num_feat)
@@ -110,8 +110,8 @@ class RRDBNet(KernelModule):
         convolutions run in that of the weights: bfloat16 weights on a float32 image round each
         residual once, and never the sum.
         """
-        if self.unshuffle > 1:
-            x = F.pixel_unshuffle(x, self.unshuffle)
+        if self.fold > 1:
+            x = F.pixel_unshuffle(x, self.fold)
         dtype = self.conv_first.weight.dtype
         shallow = self.conv_first(x.to(dtype))
         buffer = None if torch.is_grad_enabled() else self._make_buffer(shallow)
@@ -130,7 +130,7 @@ class RRDBNet(KernelModule):
             for name, layer in self.named_modules()
             if isinstance(layer, nn.Conv2d)
         }
-        return KernelRrdb(layers, len(self.body), self.unshuffle, target)
+        return KernelRrdb(layers, len(self.body), self.fold, target)
 
     def _enlarge(self, features: Tensor) -> Tensor:
         """Run the tail: features `[N, num_feat, h, w]` -> `[N, num_out_ch, 4h, 4w]`."""

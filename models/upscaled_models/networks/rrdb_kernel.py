@@ -20,12 +20,12 @@ class KernelRrdb:
 
     layers: dict[str, KernelLayer]
     blocks: int
-    unshuffle: int
+    fold: int
     target: Target
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        if self.unshuffle > 1:
-            pixels = F.pixel_unshuffle(pixels, self.unshuffle)
+        if self.fold > 1:
+            pixels = F.pixel_unshuffle(pixels, self.fold)
         count, _, height, width = pixels.shape
         grid = Grid(height, width)
         features = self._run_trunk(to_planes(pixels, grid, self.target.dtype), count, grid)

@@ -19,6 +19,7 @@ from upscaled_models.backends.base import LoadedModel, least_window_px
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.torch.engine import TorchEngine, open_torch
 from upscaled_models.families import Family, Shape
+from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.realplksr import realplksr_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
@@ -90,21 +91,41 @@ class Loud(nn.Module):
         return result * 20 + 0.5
 
 
-@pytest.mark.parametrize(("scale", "multiple_px"), [(2, 2), (1, 4)])
+@pytest.mark.parametrize(
+    ("family", "shape", "multiple_px"),
+    [
+        ("rrdb", rrdb_shape(scale=2, num_block=1, num_feat=8, num_grow_ch=4), 2),
+        ("rrdb", rrdb_shape(scale=1, num_block=1, num_feat=8, num_grow_ch=4), 4),
+        ("plain", plain_shape(scale=2, layers=3, features=8, fold=2), 2),
+    ],
+    ids=["rrdb x2", "rrdb x1", "plain x2"],
+)
 def test_a_folding_network_tiles_exactly_on_sides_off_its_multiple(
-    scale: int, multiple_px: int
+    family: Family, shape: Shape, multiple_px: int
 ) -> None:
     """RRDB of one block; its whole radius is affordable as halo."""
     torch.manual_seed(1)
-    shape = rrdb_shape(scale=scale, num_block=1, num_feat=8, num_grow_ch=4)
-    spec = spec_of("one-block", "rrdb", shape)
+    spec = spec_of("folding", family, shape)
     assert spec.multiple_px == multiple_px
     halo_px = spec.radius_px
-    engine = open_torch(LoadedModel(spec, Loud(build_network("rrdb", shape)), 1000), CPU)
+    engine = open_torch(LoadedModel(spec, Loud(build_network(family, shape)), 1000), CPU)
     window_px = least_window_px(halo_px, multiple_px) + 8
 
-    assert largest_difference(engine, scale, window_px, halo_px) == 0
-    assert largest_difference(engine, scale, 24, 0) > 0
+    assert largest_difference(engine, spec.native_scale, window_px, halo_px) == 0
+    assert largest_difference(engine, spec.native_scale, 24, 0) > 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (7, 5), (8, 6)])
+def test_a_folding_network_enlarges_pictures_of_any_size(size: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    shape = plain_shape(scale=2, layers=1, features=8, fold=2)
+    network = build_network("plain", shape)
+    engine = open_torch(LoadedModel(spec_of("folding", "plain", shape), network, 1000), CPU)
+    noise = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for picture in (noise, np.full((*size, 3), 77, np.uint8)):
+        result = upscale_through(Image(picture), 2, engine).rgb
+        assert result.shape == (2 * size[0], 2 * size[1], 3)
+    assert (result == 77).all()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ SMALL = [
     spec_of("tiny", "srvgg", srvgg_shape(upscale=3, num_conv=0, num_feat=4)),
     spec_of("tiny", "plain", plain_shape(scale=2, layers=2, features=4)),
     spec_of("tiny", "plain", plain_shape(scale=4, layers=0, features=4)),
+    spec_of("tiny", "plain", plain_shape(scale=2, layers=2, features=4, fold=2)),
     spec_of("tiny", "span", span_shape(scale=2, features=4)),
     spec_of("tiny", "realplksr", realplksr_shape(2, 4, 2, 5, 2, norm="layer")),
     spec_of("tiny", "realplksr", realplksr_shape(4, 4, 1, 9, 2, norm="layer", attention="no")),
@@ -52,10 +53,10 @@ def farthest(values: Tensor, centre_px: int) -> int:
     return int((points - centre_px).abs().max())
 
 
-@pytest.mark.parametrize("spec", [*COMPACT, *SMALL[:7]], ids=describe)
+@pytest.mark.parametrize("spec", [*COMPACT, *SMALL[:8]], ids=describe)
 def test_one_changed_input_pixel_changes_no_output_beyond_the_radius(spec: ModelSpec) -> None:
     network = network_of(spec)
-    side_px = 2 * spec.radius_px + 9
+    side_px = (2 * spec.radius_px + 9) // spec.multiple_px * spec.multiple_px
     centre_px = side_px // 2
     image = torch.rand(1, 3, side_px, side_px, dtype=torch.float64)
     changed = image.clone()

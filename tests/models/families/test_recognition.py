@@ -19,6 +19,8 @@ SHAPES: list[tuple[Family, Shape]] = [
     ("srvgg", srvgg_shape(upscale=3, num_conv=10, num_feat=8, act_type="leakyrelu")),
     ("srvgg", srvgg_shape(upscale=4, num_conv=0, num_feat=8)),
     ("plain", plain_shape(scale=2, layers=3, features=8)),
+    ("plain", plain_shape(scale=2, layers=3, features=8, fold=2)),
+    ("plain", plain_shape(scale=1, layers=0, features=4, fold=2)),
     ("plain", plain_shape(scale=4, layers=12, features=8)),
     ("span", span_shape(scale=2, features=52)),
     ("span", span_shape(scale=4, features=8)),
@@ -59,6 +61,10 @@ def test_activations_without_weights_count_as_leaky_ones() -> None:
         ({"body.0.weight": (4097, 3, 3, 3), "body.2.weight": (48, 64, 3, 3)}, "num_feat 4097"),
         ({"head.weight": (0, 12, 3, 3), "tail.weight": (48, 0, 3, 3)}, "features 0"),
         ({"head.weight": (8, 12, 3, 3), "tail.weight": (5, 8, 3, 3)}, "no whole scale"),
+        ({"head.weight": (8, 3, 3, 3), "tail.weight": (48, 8, 3, 3)}, "3 channels in and 48 out"),
+        ({"head.weight": (8, 24, 3, 3), "tail.weight": (48, 8, 3, 3)}, "24 channels in and 48"),
+        ({"head.weight": (8, 48, 3, 3), "tail.weight": (27, 8, 3, 3)}, "48 channels in and 27"),
+        ({"head.weight": (8, 108, 3, 3), "tail.weight": (27, 8, 3, 3)}, "cannot have fold 3"),
         (
             {
                 "block_1.c1_r.weight": (8, 8, 3, 3),

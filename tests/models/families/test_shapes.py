@@ -33,6 +33,9 @@ def test_an_rrdb_networks_halo_is_that_of_the_measured_one_that_is_at_least_as_d
         ("srvgg", {"dilation": 2}),
         ("plain", {"layers": -1}),
         ("plain", {"features": 4097}),
+        ("plain", {"fold": 0}),
+        ("plain", {"fold": 3}),
+        ("plain", {"fold": "2"}),
         ("span", {"features": 0}),
         ("span", {"norm": "group"}),
         ("realplksr", {"blocks": 0}),
@@ -56,6 +59,17 @@ def test_an_impossible_shape_is_refused(family: Family, change: dict[str, int | 
 def test_a_shape_at_its_limits_is_accepted(number: int) -> None:
     check_shape("srvgg", srvgg_shape(upscale=4, num_conv=number))
     check_shape("plain", plain_shape(scale=1, layers=number, features=4096))
+
+
+def test_an_argument_that_came_later_may_be_left_out() -> None:
+    """Records of plain networks were written before any network folded."""
+    whole = plain_shape(scale=2, layers=1, features=4)
+    check_shape("plain", whole)
+    for fold in (1, 2):
+        check_shape("plain", {**whole, "fold": fold})
+    assert plain_shape(scale=2, layers=1, features=4, fold=1) == whole
+    with pytest.raises(ValueError, match="plain takes features, layers, scale, perhaps fold"):
+        check_shape("plain", {"features": 4, "layers": 1, "fold": 1})
 
 
 @pytest.mark.parametrize("kernel_px", [1, 63])

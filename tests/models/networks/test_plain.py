@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from upscaled_models.networks.plain import PlainNet, differences
+from upscaled_models.networks.plain import PlainNet, differences, folded_differences
 
 
-@pytest.fixture
-def network() -> PlainNet:
+@pytest.fixture(params=[(4, 1), (2, 2)], ids=["x4", "x2 folded"])
+def network(request: pytest.FixtureRequest) -> PlainNet:
     """Weights as after a training: no symmetry, no small tail."""
     torch.manual_seed(5)
-    network = PlainNet(12, 3, 4)
+    scale, fold = request.param
+    network = PlainNet(12, 3, scale, fold)
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     return network.eval()
@@ -26,15 +27,18 @@ def levels(pixels: Tensor) -> Tensor:
 def test_every_flat_grey_comes_back_exactly_up_to_the_border(
     network: PlainNet, dtype: torch.dtype
 ) -> None:
-    greys = torch.arange(256).view(256, 1, 1, 1).expand(256, 3, 6, 7)
+    greys = torch.arange(256).view(256, 1, 1, 1).expand(256, 3, 6, 8)
     result = levels(network.to(dtype)(greys / 255))
-    assert torch.equal(result, greys[:, :, :1, :1].expand(256, 3, 24, 28))
+    height, width = 6 * network.scale, 8 * network.scale
+    assert torch.equal(result, greys[:, :, :1, :1].expand(256, 3, height, width))
 
 
 @torch.no_grad()
 def test_flat_colours_come_back_exactly(network: PlainNet) -> None:
-    colours = torch.randint(0, 256, (64, 3, 1, 1)).expand(64, 3, 5, 5)
-    assert torch.equal(levels(network(colours / 255)), colours[..., :1, :1].expand(64, 3, 20, 20))
+    colours = torch.randint(0, 256, (64, 3, 1, 1)).expand(64, 3, 4, 6)
+    height, width = 4 * network.scale, 6 * network.scale
+    result = levels(network(colours / 255))
+    assert torch.equal(result, colours[..., :1, :1].expand(64, 3, height, width))
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -46,15 +50,30 @@ def test_any_size_is_enlarged_by_the_scale(scale: int, size: tuple[int, int]) ->
     assert result.shape == (2, 3, height * scale, width * scale)
 
 
+@pytest.mark.parametrize("at", [20, 21])
 @torch.no_grad()
-def test_the_radius_is_how_far_a_change_reaches_and_no_further(network: PlainNet) -> None:
-    image = torch.rand(1, 3, 41, 41)
+def test_the_radius_is_how_far_a_change_reaches_and_no_further(network: PlainNet, at: int) -> None:
+    """The change is in one of two columns, and reaches as far as it can from the one on the left:
+    the difference to it belongs to the square of 2x2 pixels before its own."""
+    radius_px = 6 * network.fold
+    image = torch.rand(1, 3, 42, 42)
     changed = image.clone()
-    changed[..., 20, 20] = 1 - changed[..., 20, 20]
+    changed[..., at, at] = 1 - changed[..., at, at]
     apart = (network(image) != network(changed)).any(dim=1)[0]
-    rows = apart.any(dim=1).nonzero().flatten() // 4
-    assert int(rows.min()) == 20 - 6
-    assert int(rows.max()) <= 20 + 6
+    rows = apart.any(dim=1).nonzero().flatten() // network.scale
+    assert int(rows.min()) == at - radius_px + at % network.fold
+    assert int(rows.max()) <= at + radius_px - 1
+
+
+@torch.no_grad()
+def test_folding_puts_squares_of_differences_side_by_side() -> None:
+    image = torch.rand(1, 3, 6, 8)
+    plain, folded = differences(image), folded_differences(image, 2)
+    assert folded.shape == (1, 48, 3, 4)
+    for channel, row, column in ((0, 0, 0), (5, 1, 0), (11, 0, 1), (7, 1, 1)):
+        at = (channel * 2 + row) * 2 + column
+        assert torch.equal(folded[:, at], plain[:, channel, row::2, column::2])
+    assert torch.equal(folded_differences(image, 1), plain)
 
 
 @torch.no_grad()

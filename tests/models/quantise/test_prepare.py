@@ -38,7 +38,9 @@ PLAIN = plain_shape(scale=4, layers=1, features=8)
 COMPACT = srvgg_shape(upscale=2, num_conv=1, num_feat=8)
 LARGE = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
 
-CHAINS: list[tuple[Family, Shape]] = [("plain", PLAIN), ("srvgg", COMPACT)]
+FOLDED = plain_shape(scale=2, layers=1, features=8, fold=2)
+
+CHAINS: list[tuple[Family, Shape]] = [("plain", PLAIN), ("plain", FOLDED), ("srvgg", COMPACT)]
 
 
 def network_of(family: Family, shape: Shape) -> nn.Module:

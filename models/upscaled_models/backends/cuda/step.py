@@ -100,7 +100,9 @@ class Target:
 
 
 class KernelModule(nn.Module):
-    """Network that the kernel can run too."""
+    """Network that the kernel can run too. fold: its input's pixels per trunk pixel and side."""
+
+    fold: int = 1
 
     def to_kernel(self, target: Target) -> KernelNetwork:
         """Pack the network's layers, which lie on the CPU in float32 and are not kept."""

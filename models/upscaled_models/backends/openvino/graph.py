@@ -21,8 +21,9 @@ def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
     """Build an `openvino.Model` from uint8 `[N, h, w, 3]` to float32, any N, h and w.
 
     Its result is in levels (0..255, not clamped): of a network with a tail the picture
-    `[N, h*s, w*s, 3]`, of others `[N, h, w, s*s*3]`, all of a pixel's rows, columns and colours in
-    this order: the picture, or what is added to the enlarged input.
+    `[N, h*s, w*s, 3]`, of others `[N, h/f, w/f, s*f*s*f*3]`, where f is the network's fold, all of
+    a trunk pixel's rows, columns and colours in this order: the picture, or what is added to the
+    enlarged input.
 
     Raises:
         ValueError: there is no graph of such a network.

@@ -23,6 +23,7 @@ NETWORKS: dict[str, Callable[[], KernelModule]] = {
     "compact leakyrelu": lambda: SRVGGNetCompact(num_conv=2, upscale=2, act_type="leakyrelu"),
     "plain x4": lambda: PlainNet(48, 3, 4),
     "plain x2": lambda: PlainNet(48, 2, 2),
+    "plain x2 folded": lambda: PlainNet(48, 2, 2, fold=2),
 }
 
 
@@ -77,11 +78,12 @@ def describe(step: KernelStep) -> tuple[object, ...]:
     return step.layer.columns, step.is_doubled, *(each is not None for each in outputs)
 
 
+@pytest.mark.parametrize("name", ["plain x4", "plain x2 folded"])
 @torch.inference_mode()
-def test_flat_colour_stays_exact_through_a_plain_network() -> None:
+def test_flat_colour_stays_exact_through_a_plain_network(name: str) -> None:
     flat = torch.full((1, 3, 12, 12), 200 / 255)
 
-    built = make("plain x4").to_kernel(Target(torch.bfloat16, CPU, launch_with_torch))
+    built = make(name).to_kernel(Target(torch.bfloat16, CPU, launch_with_torch))
 
     assert ((built(flat) * 255).round() == 200).all()
 

@@ -24,6 +24,7 @@ from upscaled_models.weights import build_network, state_of
 NETWORKS: list[tuple[Family, Shape]] = [
     ("plain", plain_shape(scale=2, layers=2, features=8)),
     ("plain", plain_shape(scale=4, layers=0, features=4)),
+    ("plain", plain_shape(scale=2, layers=1, features=8, fold=2)),
     ("srvgg", srvgg_shape(upscale=4, num_conv=2, num_feat=8, act_type="prelu")),
     ("srvgg", srvgg_shape(upscale=2, num_conv=1, num_feat=8, act_type="leakyrelu")),
     ("srvgg", srvgg_shape(upscale=3, num_conv=1, num_feat=8, act_type="relu")),
