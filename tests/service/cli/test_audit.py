@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from tests.databases import make_tables
 from tests.service.cli.invoking import invoke
 from upscaled.cli.console import describe_user
 
@@ -17,6 +18,7 @@ USER = f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
 
 @pytest.fixture(autouse=True)
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tables(tmp_path / "data")
     monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.delenv("SUDO_USER", raising=False)
 

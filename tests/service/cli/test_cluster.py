@@ -66,16 +66,15 @@ def test_what_cannot_be_deployed_is_a_wrong_call(options: tuple[str, ...]) -> No
 
 
 @needs_ray
-def test_without_a_cluster_the_check_says_so_in_a_line_and_fails() -> None:
+def test_without_a_cluster_the_check_says_so_in_one_finding_and_fails() -> None:
     environment = clean_environment(RAY_ADDRESS=f"127.0.0.1:{free_port()}", PYTHONWARNINGS="ignore")
-    done = run_upscaled(environment, "cluster", "check", is_checked=False)
-    assert done.returncode == 1
-    first, advice, *_ = done.stdout.splitlines()
-    assert first.startswith("failure  cluster        none is reached: nothing answers at 127.0.0.1")
-    assert "RAY_ADDRESS" in advice
     done = run_upscaled(environment, "cluster", "check", "--json", is_checked=False)
     document = json.loads(done.stdout)
-    assert (done.returncode, document["status"], len(document["findings"])) == (1, "failure", 1)
+    assert (done.returncode, document["status"]) == (1, "failure")
+    (finding,) = document["findings"]
+    assert (finding["check"], finding["status"]) == ("cluster", "failure")
+    assert finding["found"].startswith("none is reached: nothing answers at 127.0.0.1")
+    assert "RAY_ADDRESS" in finding["advice"]
 
 
 @pytest.mark.parametrize("command", ["check", "manifest"])

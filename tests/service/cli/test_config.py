@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from tests.running import clean_environment, run_on_terminal, run_upscaled
+from tests.running import clean_environment, run_on_terminal
 from tests.service.cli.invoking import invoke
 from upscaled.config import PREFIX, Settings
 
@@ -52,5 +52,5 @@ def test_a_terminal_gets_a_table_with_a_heading(tmp_path: Path) -> None:
 
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    run_upscaled(clean_environment(UPSCALED_DATA_DIR=str(folder)), "config")
+    assert run(UPSCALED_DATA_DIR=str(folder)).exit_code == 0
     assert not folder.exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from tests.databases import make_tables
 from tests.service.cli.invoking import invoke
 from upscaled.config import load_settings
 from upscaled.state import open_state
@@ -12,7 +13,8 @@ from upscaled.state import open_state
 
 @pytest.fixture(autouse=True)
 def web_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path))
+    make_tables(tmp_path / "data")
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "data"))
     assert run("keys", "create", "web", "--credits", "5").exit_code == 0
 
 

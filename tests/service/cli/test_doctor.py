@@ -70,15 +70,13 @@ def test_faults_are_printed_with_what_to_do(tmp_path: Path) -> None:
     """Four at once: a bad base URL, no model, a closed port, and no room for the data folder."""
     blocked = tmp_path / "data"
     blocked.write_text("")
-    environment = clean_environment(
-        UPSCALED_DATA_DIR=str(blocked),
-        UPSCALED_PUBLIC_BASE_URL="upscale.example.com",
-        UPSCALED_MODEL_X4=GENERAL.name,
-    )
-    done = run_upscaled(
-        environment, "doctor", "--running", "--port", str(free_port()), is_checked=False
-    )
-    assert done.returncode == 1
+    settings = {
+        "UPSCALED_DATA_DIR": str(blocked),
+        "UPSCALED_PUBLIC_BASE_URL": "upscale.example.com",
+        "UPSCALED_MODEL_X4": GENERAL.name,
+    }
+    done = invoke("doctor", "--running", "--port", str(free_port()), env=settings)
+    assert done.exit_code == 1
     lines = done.stdout.splitlines()
     for start in ("settings", "data folder", "models", "port", "engine"):
         (at,) = (n for n, line in enumerate(lines) if re.match(rf"failure +{start} ", line))

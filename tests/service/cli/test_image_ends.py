@@ -14,6 +14,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from tests.running import UPSCALED, clean_environment
+from tests.service.cli.invoking import invoke
 from tests.service.image.samples import picture, save
 from upscaled.batch.journal import FILE_NAME, Journal
 
@@ -170,23 +171,26 @@ def test_a_crash_of_a_library_is_not_silent(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_a_full_disk_ends_the_run_with_one_line(source_dir: Path, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_run_with_one_line(
+    source_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next run, with room, goes on; nothing half written is left."""
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("UPSCALED_PRECISION", "exact")
     out = tmp_path / "out"
     out.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", out], check=True)
     try:
-        process = start(tmp_path, str(source_dir))
-        lines, error = process.communicate(timeout=100)
+        done = invoke("image", str(source_dir), "--scale", "2", "-o", str(out))
         results = list(out.rglob("*.jpg"))
         for result in results:
             PillowImage.open(result).load()
     finally:
         subprocess.run(["umount", out], check=True)
-    assert process.returncode == 1
-    assert "Traceback" not in error
-    failures = [line for line in error.splitlines() if line.startswith("upscaled: ")]
-    assert len(failures) == 1, error
-    summary = json.loads(lines.splitlines()[-1])["summary"]
+    assert done.exit_code == 1
+    assert "Traceback" not in done.stderr
+    failures = [line for line in done.stderr.splitlines() if line.startswith("upscaled: ")]
+    assert len(failures) == 1, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])["summary"]
     assert summary["failed"] == 0
     assert summary["upscaled"] == len(results) < COUNT

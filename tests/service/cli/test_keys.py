@@ -3,13 +3,17 @@
 import json
 import os
 import re
+import resource
+import shutil
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
+from tests.databases import make_tables
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
 from tests.service.cli.invoking import invoke
 from tests.service.state.disks import small_disk
@@ -21,8 +25,10 @@ SECRET = r"upk_[0-9a-f]{16}_[\w-]{43}"
 
 @pytest.fixture(autouse=True)
 def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path))
-    return tmp_path
+    folder = tmp_path / "service"
+    make_tables(folder)
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(folder))
+    return folder
 
 
 def run(*arguments: str) -> Result:
@@ -40,8 +46,9 @@ def test_the_new_key_is_alone_on_the_last_line_and_works(data_dir: Path) -> None
         assert (key.name, state.credits.balance(key.id)) == ("web", 7)
 
 
-def test_a_real_process_prints_the_key_for_a_script(tmp_path: Path) -> None:
-    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path))
+def test_a_real_process_prints_the_key_for_a_script(data_dir: Path) -> None:
+    shutil.rmtree(data_dir)  # the first command of an installation makes folder and tables
+    environment = clean_environment(UPSCALED_DATA_DIR=str(data_dir))
     done = run_upscaled(environment, "keys", "create", "web")
     assert re.fullmatch(SECRET, done.stdout.splitlines()[-1])
     assert done.stderr == ""
@@ -249,22 +256,21 @@ def test_a_database_of_a_newer_version_fails_with_status_1(data_dir: Path) -> No
     assert "newer version" in done.stderr
 
 
-def run_on_full_disk(data_dir: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A command that may not write one byte to a file, as on a full disk; no root is needed."""
-    return subprocess.run(
-        ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *UPSCALED, *arguments],
-        cwd=REPOSITORY_DIR,
-        env=clean_environment(UPSCALED_DATA_DIR=str(data_dir)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@contextmanager
+def no_byte_written() -> Iterator[None]:
+    """Let this process write no byte to a file, as on a full disk; no root is needed."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
 
 
-def assert_one_line(done: "subprocess.CompletedProcess[str]") -> None:
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("upscaled: ")
+def assert_one_line(status: int, stderr: str) -> None:
+    assert status == 1
+    assert len(stderr.splitlines()) == 1
+    assert stderr.startswith("upscaled: ")
 
 
 @pytest.mark.parametrize(
@@ -278,22 +284,41 @@ def assert_one_line(done: "subprocess.CompletedProcess[str]") -> None:
         "credits show web",
     ],
 )
-def test_a_full_disk_is_one_line_and_status_1(data_dir: Path, command: str) -> None:
+def test_a_full_disk_is_one_line_and_status_1(
+    data_dir: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At the first command of a new folder too."""
     assert run("keys", "create", "web").exit_code == 0
-    folder = data_dir / "new" if command == "keys create first" else data_dir
-    assert_one_line(run_on_full_disk(folder, *command.split()))
+    if command == "keys create first":
+        monkeypatch.setenv("UPSCALED_DATA_DIR", str(data_dir / "new"))
+    with no_byte_written():
+        done = run(*command.split())
+    assert_one_line(done.exit_code, done.stderr)
+
+
+def test_a_real_process_on_a_full_disk_prints_one_line(data_dir: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *UPSCALED, "keys", "create", "web"],
+        cwd=REPOSITORY_DIR,
+        env=clean_environment(UPSCALED_DATA_DIR=str(data_dir)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert_one_line(done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("filled_at", [0, 30_000, 70_000])
-def test_a_disk_that_fills_up_on_the_way_is_one_line(tmp_path: Path, filled_at: int) -> None:
+def test_a_disk_that_fills_up_on_the_way_is_one_line(
+    tmp_path: Path, filled_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "data").mkdir()
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "data"))
     with small_disk(tmp_path / "data", 256 * 1024):
         filler = tmp_path / "data" / "filler"
         with suppress(OSError), filler.open("wb", buffering=0) as output:
             while output.write(b"x" * 4096):
                 pass
         os.truncate(filler, filler.stat().st_size - filled_at)
-        environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path / "data"))
-        done = run_upscaled(environment, "keys", "create", "web", is_checked=False)
-    assert_one_line(done)
+        done = run("keys", "create", "web")
+    assert_one_line(done.exit_code, done.stderr)

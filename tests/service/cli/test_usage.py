@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from tests.databases import make_tables
 from tests.service.cli.invoking import invoke
 from upscaled.cli.report import parse_time
 from upscaled.config import load_settings
@@ -23,6 +24,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 @pytest.fixture(autouse=True)
 def used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key with an image of today and one of ten days ago, and a refusal without a key."""
+    make_tables(tmp_path / "data")
     monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "data"))
     now_s = int(time.time())
     with open_state(load_settings()) as state:

@@ -7,6 +7,7 @@ import pytest
 from standardwebhooks import Webhook
 from typer.testing import Result
 
+from tests.databases import make_tables
 from tests.listening import free_port
 from tests.service.api.receiver import Receiver, receive, status
 from tests.service.cli.invoking import invoke
@@ -17,7 +18,8 @@ from upscaled.state.job_rows import JobOrder
 
 @pytest.fixture(autouse=True)
 def web_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path))
+    make_tables(tmp_path / "data")
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "data"))
     assert run("keys", "create", "web", "--credits", "5").exit_code == 0
 
 
