@@ -13,11 +13,13 @@ from PIL import Image
 from scripts.evaluation.upscalers import open_network
 from scripts.training import checkpoint, distil
 from scripts.training.distil import DistilRecipe
-from scripts.training.export import export, export_student, read_network
+from scripts.training.export import export, export_student, read_network, store_weights
+from scripts.training.folding import fold_network
 from scripts.training.loop import begin, resume, train
 from scripts.training.pictures import load_pictures
 from scripts.training.recipe import Recipe, override
 from scripts.training.teacher import make_targets, open_teacher
+from upscaled_models.networks.plain import PlainNet
 from upscaled_models.quantise.drawing import draw_page
 
 
@@ -71,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     student.add_argument("--out", type=Path, required=True, help="the run's folder")
     student.add_argument("--to", type=Path, required=True, help="the .safetensors to write")
     student.set_defaults(act=_student)
+    fold = commands.add_parser("fold", help="make a folded x2 network of an x4 network, to train")
+    fold.add_argument("--from", dest="start_from", required=True, help="a model, or its file")
+    fold.add_argument("--to", type=Path, required=True, help="the .safetensors to write")
+    fold.add_argument("--models-dir", type=Path, default=Path(".upscaled/models"))
+    fold.set_defaults(act=_fold)
     draw = commands.add_parser("draw", help="write pages of text and line art, to measure on")
     draw.add_argument("--out", type=Path, required=True)
     draw.add_argument("--count", type=int, default=8)
@@ -121,13 +128,20 @@ def _teach(arguments: argparse.Namespace) -> None:
 def _distil(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
-    recipe = override(DistilRecipe(), arguments.set)
-    student, _ = open_network(arguments.start_from, arguments.models_dir)
+    student, native_scale = open_network(arguments.start_from, arguments.models_dir)
+    recipe = override(DistilRecipe(scale=native_scale), arguments.set)
     run = distil.begin(recipe, student)
     distil.resume(run, arguments.out)
     distil.train(
         run, arguments.targets, arguments.out, half=not arguments.full, until=arguments.until
     )
+
+
+def _fold(arguments: argparse.Namespace) -> None:
+    network, _ = open_network(arguments.start_from, arguments.models_dir)
+    if not isinstance(network, PlainNet):
+        raise SystemExit(f"{arguments.start_from} is no network like the shipped ones")
+    store_weights(fold_network(network).state_dict(), arguments.to)
 
 
 def _student(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from scripts.training import checkpoint
+from upscaled_models.families import Shape, recognise
 from upscaled_models.networks.plain import PlainNet
 
 LICENCE = "Apache-2.0"
@@ -27,10 +29,10 @@ def export(
 
     Raises:
         FileNotFoundError: a folder has no checkpoint yet.
-        ValueError: another entry of the manifest shares the file that would change.
+        ValueError: another entry of the manifest shares the file that would change, or the run
+            trains a network that is not plain.
     """
     state = _read(run_folder)
-    recipe = checkpoint.stored_recipe(state)
     path = folder / f"{name}.safetensors"
     average: dict[str, torch.Tensor] = state["average"]
     before: dict[str, torch.Tensor] = average if past is None else _read(past)["average"]
@@ -38,8 +40,10 @@ def export(
         key: (tensor + beyond * (tensor - before[key])).half().contiguous()
         for key, tensor in average.items()
     }
-    shape = {"features": recipe.features, "layers": recipe.layers, "scale": recipe.scale}
-    metadata = {"family": "plain", **{key: str(value) for key, value in shape.items()}}
+    family, shape = recognise({key: tuple(tensor.shape) for key, tensor in weights.items()})
+    if family != "plain":
+        raise ValueError(f"{run_folder} trains a {family} network; `student` stores its weights")
+    metadata = {"family": family, **{key: str(value) for key, value in shape.items()}}
     _refuse_shared(path, name, weights)
     save_file(weights, path, metadata=metadata)
     path.chmod(0o644)  # the library leaves it readable to its maker alone
@@ -54,8 +58,12 @@ def export_student(run_folder: Path, path: Path) -> None:
     Raises:
         FileNotFoundError: the folder has no checkpoint yet.
     """
-    average: dict[str, torch.Tensor] = _read(run_folder)["average"]
-    save_file({key: value.half().contiguous() for key, value in average.items()}, path)
+    store_weights(_read(run_folder)["average"], path)
+
+
+def store_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Store weights as float16, in a `.safetensors` file without a description of the network."""
+    save_file({key: value.half().contiguous() for key, value in state.items()}, path)
     path.chmod(0o644)  # as in `export`
 
 
@@ -63,7 +71,8 @@ def read_network(path: Path) -> PlainNet:
     """Read the network of a default model's `.safetensors` file, float32, in eval mode."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    network = PlainNet(*(int(metadata[key]) for key in ("features", "layers", "scale")))
+    features, layers, scale = (int(metadata[key]) for key in ("features", "layers", "scale"))
+    network = PlainNet(features, layers, scale, int(metadata.get("fold", 1)))
     weights = {key: tensor.to(torch.float32) for key, tensor in load_file(path).items()}
     network.load_state_dict(weights)
     return network.eval()
@@ -93,14 +102,14 @@ def _refuse_shared(path: Path, name: str, weights: dict[str, torch.Tensor]) -> N
         )
 
 
-def _enter(path: Path, name: str, shape: dict[str, int]) -> dict[str, Any]:
+def _enter(path: Path, name: str, shape: Shape) -> dict[str, Any]:
     content = path.read_bytes()
     entry = {
         "file": path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
         "family": "plain",
-        "shape": shape,
+        "shape": dict(shape),
         "licence": LICENCE,
         "bits": 16,
         "keeps_colour": True,

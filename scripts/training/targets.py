@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scripts.training.degradation import Harm, degrade
 from upscaled_models.quantise.drawing import draw_page
+from upscaled_models.quantise.tracks import make_clean
 
 Pixels = NDArray[np.uint8]
 
@@ -100,17 +101,26 @@ class Targets:
 def read_targets(folder: Path, *, scale: int, pages: int, seed: int) -> Targets:
     """Read every target that `scripts/train teach` writes into `folder`.
 
+    Its pictures are larger than the small one by 4; for `scale` 2 they are shrunk, anti-aliased.
+
     Raises `ValueError` where it holds none.
     """
     photos = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as stored:
-            harm = Harm(int(stored["harm"]))
-            photos.append(Target(stored["small"], stored["large"], stored["truth"], harm))
+            small, harm = stored["small"], Harm(int(stored["harm"]))
+            large, truth = (_fit(stored[name], small, scale) for name in ("large", "truth"))
+            photos.append(Target(small, large, truth, harm))
     if not photos:
         raise ValueError(f"{folder} holds no target")
     drawn = tuple(draw_page(np.random.default_rng([seed, number])) for number in range(pages))
     return Targets(tuple(photos), drawn, scale)
+
+
+def _fit(large: Pixels, small: Pixels, scale: int) -> Pixels:
+    """Shrink a picture to `scale` times the size of the small one, where it is larger."""
+    factor = large.shape[0] // (small.shape[0] * scale)
+    return large if factor == 1 else make_clean(large, factor)
 
 
 def _turn(pixels: Pixels, turns: int, is_flipped: bool) -> Pixels:

@@ -16,10 +16,12 @@ from scripts.training.command import main
 from scripts.training.degradation import Harm
 from scripts.training.discriminator import Discriminator
 from scripts.training.distil import DistilRecipe, DistilRun
+from scripts.training.export import store_weights
 from scripts.training.losses import texture_distance
 from scripts.training.targets import Batch, Target, Targets, read_targets
 from scripts.training.teacher import align_colours, make_targets
 from upscaled_models.networks.compact import SRVGGNetCompact
+from upscaled_models.networks.plain import PlainNet
 from upscaled_models.quantise.features import WEIGHTS, FeatureNetwork, feature_error
 from upscaled_models.quantise.installed import MissingPackage, read_packaged
 from upscaled_models.quantise.tracks import Pixels, decode, make_clean
@@ -154,6 +156,25 @@ def test_a_students_file_is_a_model_that_is_recognised(tmp_path: Path, targets: 
     assert (family, shape["num_feat"], shape["num_conv"], shape["upscale"]) == ("srvgg", 8, 1, 4)
     with pytest.raises(FileNotFoundError, match="checkpoint"):
         main(["student", "--out", str(targets), "--to", str(tmp_path / "none.safetensors")])
+
+
+def test_a_folded_student_learns_the_targets_made_small(tmp_path: Path, targets: Path) -> None:
+    read = read_targets(targets, scale=2, pages=0, seed=1)
+    full = read_targets(targets, scale=4, pages=0, seed=1)
+    for target, other in zip(read.photos, full.photos, strict=True):
+        assert target.large.shape[0] == target.truth.shape[0] == 2 * target.small.shape[0]
+        assert np.array_equal(target.large, make_clean(other.large, 2))
+        assert np.array_equal(target.truth, make_clean(other.truth, 2))
+    student, run = tmp_path / "student.safetensors", tmp_path / "run"
+    store_weights(PlainNet(4, 0, 2, fold=2).state_dict(), student)
+    settings = ("steps=1", "batch=1", "patch_px=24", "pages=0", "page_share=0")
+    given = [part for value in settings for part in ("--set", value)]
+    start = ("distil", "--targets", targets, "--out", run, "--from", student, "--threads", "1")
+    main([*map(str, start), *given])
+    main(["student", "--out", str(run), "--to", str(tmp_path / "s.safetensors")])
+    family, shape = recognise_file(tmp_path / "s.safetensors")
+    assert (family, shape["scale"], shape["fold"]) == ("plain", 2, 2)
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["scale"] == 2
 
 
 def test_a_folder_without_targets_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from scripts.training import checkpoint
 from scripts.training.export import export, read_network
 from scripts.training.loop import begin
 from scripts.training.recipe import Recipe
+from upscaled_models.networks.compact import SRVGGNetCompact
+from upscaled_models.networks.plain import PlainNet
 
 
 def test_an_exported_network_is_the_runs_average_to_half_precision(tmp_path: Path) -> None:
@@ -64,6 +66,25 @@ def test_a_file_with_a_second_name_is_exported_again_only_as_it_is(tmp_path: Pat
     with pytest.raises(ValueError, match="second shares the file of upscaled-x2"):
         export(tmp_path / "other", "upscaled-x2", tmp_path)
     assert (tmp_path / "upscaled-x2.safetensors").read_bytes() == before
+
+
+def test_a_folded_network_is_exported_as_one(tmp_path: Path) -> None:
+    run = begin(Recipe(2, features=6, layers=2))
+    run.average = PlainNet(6, 2, 2, fold=2)
+    checkpoint.save(run, tmp_path / "run")
+    entry = export(tmp_path / "run", "upscaled-x2", tmp_path)
+    assert entry["shape"] == {"features": 6, "layers": 2, "scale": 2, "fold": 2}
+    network = read_network(tmp_path / entry["file"])
+    assert (network.scale, network.fold) == (2, 2)
+    assert torch.equal(network.head.weight, run.average.head.weight.half().float())
+
+
+def test_a_network_that_is_not_plain_is_no_default_model(tmp_path: Path) -> None:
+    run = begin(Recipe(2, features=6, layers=2))
+    run.average = SRVGGNetCompact(num_feat=4, num_conv=1)
+    checkpoint.save(run, tmp_path / "run")
+    with pytest.raises(ValueError, match="trains a srvgg network"):
+        export(tmp_path / "run", "upscaled-x2", tmp_path)
 
 
 def test_a_run_without_checkpoint_is_not_exported(tmp_path: Path) -> None:
