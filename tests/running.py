@@ -128,7 +128,12 @@ def serve(
         settings: further `UPSCALED_*` variables.
     """
     environment = clean_environment(
-        **{"UPSCALED_DATA_DIR": str(data_dir), "UPSCALED_PRECISION": "exact", **settings}
+        **{
+            "UPSCALED_DATA_DIR": str(data_dir),
+            "UPSCALED_PRECISION": "exact",
+            "UPSCALED_AUTO_BUDGET_S": "0",  # the fastest networks alone
+            **settings,
+        }
     )
     process = subprocess.Popen(
         [*program, "serve", *arguments],

@@ -48,8 +48,8 @@ INT8_BARS: Final = {
     precision: Bar(least_db - INT8_MARGIN_DB) for precision, least_db in MIN_PSNR_DB.items()
 }
 """Bars of a model in 8 bits that invents no texture: what its recorded proof had to reach, less the
-scatter of two small pictures around the many of that proof (upscaled-x4: 47.1 dB there, 46.4 here).
-"""
+scatter of two small pictures around the many of that proof (upscaled-x4-faithful: 47.1 dB there,
+46.4 here)."""
 
 RECORDED_BAR: Final = Bar(25.0, are_flats_checked=False, max_mean_shift=4.0)
 """Bar of a model in 8 bits whose recorded proof was made against the true pictures. Texture that a

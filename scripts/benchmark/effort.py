@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-MODEL: Final = "upscaled-x4"
+MODEL: Final = "upscaled-x4-faithful"
 SCALE: Final = 4
 """The scale that everything but seams is measured at."""
 _ALONE: Final = ((64, 40), (128, 30), (256, 20), (512, 10), (1024, 5), (1500, 5))

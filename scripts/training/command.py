@@ -3,7 +3,10 @@
 import argparse
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -18,9 +21,13 @@ from scripts.training.folding import fold_network
 from scripts.training.loop import begin, resume, train
 from scripts.training.pictures import load_pictures
 from scripts.training.recipe import Recipe, override
+from scripts.training.ship import ship_student
 from scripts.training.teacher import make_targets, open_teacher
 from upscaled_models.networks.plain import PlainNet
 from upscaled_models.quantise.drawing import draw_page
+from upscaled_models.registry import DEFAULT_DIR
+
+GOLDEN: Final = Path(__file__).parents[1] / "sample" / "golden.py"
 
 
 def main(arguments_given: list[str] | None = None) -> None:
@@ -78,6 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     fold.add_argument("--to", type=Path, required=True, help="the .safetensors to write")
     fold.add_argument("--models-dir", type=Path, default=Path(".upscaled/models"))
     fold.set_defaults(act=_fold)
+    ship = commands.add_parser(
+        "ship", help="store a student as the default model, with 8 bits and golden pictures"
+    )
+    ship.add_argument("--student", type=Path, required=True, help="what `student` wrote")
+    ship.add_argument("--name", default="upscaled-x4")
+    ship.add_argument("--photos", type=Path, required=True, help="folder to calibrate 8 bits with")
+    ship.add_argument("--steps", type=int, default=300, help="of tuning in 8 bits; 0: none")
+    ship.add_argument("--threads", type=int, default=2)
+    ship.set_defaults(act=_ship)
     draw = commands.add_parser("draw", help="write pages of text and line art, to measure on")
     draw.add_argument("--out", type=Path, required=True)
     draw.add_argument("--count", type=int, default=8)
@@ -146,6 +162,19 @@ def _fold(arguments: argparse.Namespace) -> None:
 
 def _student(arguments: argparse.Namespace) -> None:
     export_student(arguments.out, arguments.to)
+
+
+def _ship(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    ship_student(
+        arguments.student,
+        arguments.name,
+        DEFAULT_DIR,
+        arguments.photos,
+        steps=arguments.steps,
+        say=print,
+    )
+    subprocess.run([sys.executable, GOLDEN, arguments.name], check=True)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -55,7 +55,8 @@ def test_the_models_of_the_server_are_shown_with_an_example_of_each(open_page: O
     assert cards(playground) == {
         "auto": f"Automatic | {AUTO}",
         "upscaled-x2": "upscaled-x2 | 2×, Apache-2.0",
-        "upscaled-x4": "upscaled-x4 | 4×, Apache-2.0, 1.2 s a megapixel",
+        "upscaled-x4": "upscaled-x4 | 4×, BSD-3-Clause, 1.2 s a megapixel",
+        "upscaled-x4-faithful": "upscaled-x4-faithful | 4×, Apache-2.0",
         "realesrgan-x4plus": "realesrgan-x4plus | 4×, BSD-3-Clause",
         "my-own-model": "my-own-model | 4×, the file's own",
     }
@@ -66,7 +67,8 @@ def test_the_models_of_the_server_are_shown_with_an_example_of_each(open_page: O
     )
     examples = {name: (width, height) for name, width, height in shown}
     # Automatic shows what it takes first; one's own model has none.
-    assert set(examples) == {"auto", "upscaled-x2", "upscaled-x4", "realesrgan-x4plus"}
+    shipped = {"upscaled-x2", "upscaled-x4", "upscaled-x4-faithful"}
+    assert set(examples) == {"auto", *shipped, "realesrgan-x4plus"}
     assert set(examples.values()) == {(240, 180)}
     assert playground.page.is_hidden("#model-hint")
 
@@ -75,13 +77,13 @@ def test_times_are_those_of_the_picture_at_its_scale(open_page: Open) -> None:
     playground = open_page()
     playground.choose(red_picture(1000, 500))
     open_models(playground)
-    assert cards(playground)["upscaled-x4"].endswith("Apache-2.0, about 615 ms")
+    assert cards(playground)["upscaled-x4"].endswith("BSD-3-Clause, about 615 ms")
     assert cards(playground)["auto"] == "Automatic | For this picture: upscaled-x4, about 615 ms."
     playground.choose(red_picture(400, 300))
     playground.see("model-list", "For this picture: realesrgan-x4plus.")
     playground.page.check("[name=scale][value='2']", force=True)
     assert cards(playground)["auto"] == "Automatic | For this picture: upscaled-x2, about 120 ms."
-    assert cards(playground)["upscaled-x4"].endswith("Apache-2.0")  # at scale 2 not known yet
+    assert cards(playground)["upscaled-x4"].endswith("BSD-3-Clause")  # at scale 2 not known yet
 
 
 def test_a_picture_goes_through_the_model_that_is_chosen(
@@ -91,13 +93,13 @@ def test_a_picture_goes_through_the_model_that_is_chosen(
     open_models(playground)
     choose_model(playground, "my-own-model")
     assert playground.text("models-summary") == "Model: my-own-model"
-    painter.tempered_with = "upscaled-x4"
+    painter.tempered_with = "upscaled-x4-faithful"
     try:
         playground.upscale(red_picture())
     finally:
         painter.tempered_with = ""
     assert painter.requests[-1].model == "my-own-model"
-    assert playground.text("fact-model") == "my-own-model, tempered with upscaled-x4"
+    assert playground.text("fact-model") == "my-own-model, tempered with upscaled-x4-faithful"
     assert "by my-own-model" in playground.page.text_content("#status")
     choose_model(playground, "auto")
     assert playground.text("models-summary") == "Model: automatic"

@@ -39,8 +39,8 @@ def start(empty_server_url: str, tmp_path: Path) -> Start:
         UPSCALED_METERING="true",
         UPSCALED_RATE_PER_S="0.001",
         UPSCALED_RATE_BURST="4",
-        UPSCALED_MODEL_X2="upscaled-x4",
-        UPSCALED_MODEL_X4="upscaled-x4",
+        UPSCALED_MODEL_X2="upscaled-x4-faithful",
+        UPSCALED_MODEL_X4="upscaled-x4-faithful",
         UPSCALED_TILE_WINDOW_PX="128",
     )
 
@@ -77,7 +77,7 @@ def test_a_front_end_with_other_models_is_not_ready_until_the_first_has_stopped(
         with start(tmp_path / "b", UPSCALED_MODEL_X2="upscaled-x2") as second:
             second.wait_said("auto differs at x2: here upscaled-x2")
             assert not second.is_ready()
-            assert "x2: upscaled-x4: any size" in second.run("cluster", "thresholds")
+            assert "x2: upscaled-x4-faithful: any size" in second.run("cluster", "thresholds")
             first.stop()
             second.wait_ready()
             assert "x2: upscaled-x2: any size" in second.run("cluster", "thresholds", "--reset")

@@ -197,7 +197,8 @@ def _int8_candidates(model: LoadedModel, device: Device, precision: str) -> list
         _log.warning("%s: not in 8 bits here: %s", name, error)
         return []
     if not forms:
-        if model.weights is not None:  # a mix of two files has none of its own
+        # A mix of two files has none of its own; what ships without was not near enough in 8 bits.
+        if model.weights is not None and model.spec.source != "default":
             own_name = model.spec.weights_key
             text = "%s: not in 8 bits here; `upscaled models quantise %s` may make the file"
             _log.info(text, name, own_name)

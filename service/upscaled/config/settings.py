@@ -150,7 +150,7 @@ class Settings(BaseModel):
         ge=0,
         le=31_536_000,
         description="a model that nothing has used for so long leaves the memory, and is loaded "
-        "again when it is needed; the fastest of each scale stays. 0: all stay",
+        "again when it is needed; the small ones of each scale stay. 0: all stay",
     )
     packaged_models: bool = Field(
         default=True,

@@ -150,7 +150,8 @@ def _open(stack: ExitStack, settings: Settings) -> "tuple[Core, list[Finding]]":
             findings.append(describe_engine(scale, info, unsettled, is_chosen=is_chosen))
     for scale in core.ladders:
         plan = plan_ladder(settings, scale)
-        ladder = plan.build(read_speed(settings, plan.vivid) if plan.vivid else None)
+        found = ((spec.name, read_speed(settings, spec)) for spec in plan.bounded)
+        ladder = plan.build({name: speed for name, speed in found if speed is not None})
         findings.append(ok(f"models x{scale}", "; ".join(rung.describe() for rung in ladder)))
     return core, findings
 

@@ -1,5 +1,11 @@
-"""Build this machine's ladders: how large an image each model may have, by its measured speed."""
+"""Build this machine's ladders: how large an image each model may have, by its measured speed.
 
+A scale's ladder has up to three rungs: the vivid network, where it is here, tempered by the
+faithful one; the default network; and the faithful one for what those are too slow for. The default
+is no rung of its own where both names stand for one file, as at x2.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +20,7 @@ from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering
 from upscaled.upscale.speed import Speed
 from upscaled.upscale.tiles import Tiling
 from upscaled_models.backends.base import least_window_px
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, read_default_models
 from upscaled_models.store import ModelStore
 
 LARGEST_SIDE_PX: Final = 8192
@@ -33,27 +39,41 @@ images."""
 _HASH_CHARACTERS: Final = 12
 """Length of the beginning of a SHA-256 that distinguishes files, but for deliberate collisions."""
 
-_FAITHFUL_SHARE: Final = 0.03
-"""Share that the faithful network adds to the cost of a vivid one: 0.7 of 36 MFLOP for a pixel."""
+_FAITHFUL_MFLOP: Final = 0.72
+_VIVID_MFLOP: Final = 36.0
+_DEFAULT_MFLOP: Final = 2.43
+"""Arithmetic for an input pixel: tempering adds the faithful network's to the other one's."""
 
 
 @dataclass(frozen=True, slots=True)
 class LadderPlan:
-    """The models of one scale's ladder, before the speed of the best one is known.
+    """The models of one scale's ladder, before the speeds of the slow ones are known.
 
-    last: takes every image that comes to it. vivid: the model above it, which takes as large images
-    as its speed allows; None without one.
+    last: takes every image that comes to it. default, vivid: the models above it, which take as
+    large images as their speeds allow; None without one.
     """
 
     settings: Settings
     scale: int
     last: Rung
+    default: ModelSpec | None = None
     vivid: ModelSpec | None = None
+
+    @property
+    def bounded(self) -> tuple[ModelSpec, ...]:
+        """Return the models whose speeds bound the images that they take, best first."""
+        return tuple(spec for spec in (self.vivid, self.default) if spec is not None)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Return the models that stay in memory: all but the vivid one, which takes most of it."""
+        default = () if self.default is None else (self.default.name,)
+        return (*default, self.last.model)
 
     @property
     def models(self) -> tuple[str, ...]:
         """Return the models that images may come to, best first, whatever their speed."""
-        return (self.last.model,) if self.vivid is None else (self.vivid.name, self.last.model)
+        return (*(spec.name for spec in self.bounded), self.last.model)
 
     def describe(self) -> str:
         """Describe the model files and the settings that the ladder follows from.
@@ -67,50 +87,66 @@ class LadderPlan:
         last = store.find(self.last.model)
         if last.wdn is not None:
             facts.append(f"denoise {denoise.find_strength(self.settings, last):g}")
-        if self.vivid is not None or self.last.tempered_with:
+        if self.bounded or self.last.tempered_with:
             facts.append(f"temper {self.settings.temper}")
-        if self.vivid is not None:
+        if self.bounded:
             facts.append(f"within {self.settings.auto_budget_s:g} s")
         return ", ".join(facts)
 
-    def build(self, speed: Speed | None) -> tuple[Rung, ...]:
+    def build(self, speeds: Mapping[str, Speed]) -> tuple[Rung, ...]:
         """Return the ladder, best model first.
 
         Args:
-            speed: of the vivid model; where it is not known, that model takes no image.
+            speeds: of the bounded models, by name. Where its speed is not known, the vivid model
+                takes no image, and the default one every image.
         """
-        if self.vivid is None or speed is None:
-            return (self.last,)
+        rungs = (self._build_vivid(speeds), self._build_default(speeds), self.last)
+        return tuple(rung for rung in rungs if rung is not None)
+
+    def _build_vivid(self, speeds: Mapping[str, Speed]) -> Rung | None:
+        if self.vivid is None or self.vivid.name not in speeds:
+            return None
         is_tempered = find_strength(self.settings.temper, is_named=False) != 0
-        tempered_with = self.last.model if is_tempered else ""
-        tiling = self._tiling(self.vivid, tempered_with, speed)
+        rung = Rung(
+            model=self.vivid.name,
+            tempered_with=find_faithful(self.scale) if is_tempered else "",
+            harmed_only=self.scale in _HARMED_ONLY,
+        )
+        return self._bound(rung, self.vivid, speeds[rung.model], _VIVID_MFLOP)
+
+    def _build_default(self, speeds: Mapping[str, Speed]) -> Rung | None:
+        """Build the default model's rung: as where it is named, tempered only by a number."""
+        if self.default is None:
+            return None
+        rung = name_rung(self.default, self.scale, self.settings.temper)
+        if rung.model not in speeds:
+            return rung
+        return self._bound(rung, self.default, speeds[rung.model], _DEFAULT_MFLOP)
+
+    def _bound(self, rung: Rung, spec: ModelSpec, speed: Speed, mflop: float) -> Rung | None:
+        """Bound a rung to the images that take its model, of so many MFLOP a pixel, the budget."""
+        share = 1 + (_FAITHFUL_MFLOP / mflop if rung.tempered_with else 0)
+        tiling = self._tiling(spec, rung.tempered_with, speed)
         most_px, most_deep_px = (
-            largest_px(s_per_px * (1 + _FAITHFUL_SHARE), self.settings.auto_budget_s, tiling)
+            largest_px(s_per_px * share, self.settings.auto_budget_s, tiling)
             for s_per_px in (speed.s_per_px, speed.deep_s_per_px)
         )
         if most_px == 0:
-            return (self.last,)
-        first = Rung(
-            model=self.vivid.name,
-            tempered_with=tempered_with,
-            most_px=most_px,
-            most_deep_px=most_deep_px,
-            harmed_only=self.scale in _HARMED_ONLY,
-        )
-        return (first, self.last)
+            return None
+        return rung.model_copy(update={"most_px": most_px, "most_deep_px": most_deep_px})
 
-    def _tiling(self, vivid: ModelSpec, tempered_with: str, speed: Speed) -> Tiling:
-        specs, tempering = [vivid], None
+    def _tiling(self, spec: ModelSpec, tempered_with: str, speed: Speed) -> Tiling:
+        specs, tempering = [spec], None
         if tempered_with:
             specs.append(ModelStore(self.settings.models_dir).find(tempered_with))
             tempering = find_tempering(self.settings, self.scale, Harm())
-        steps = choose_post_processing(vivid, self.settings, tempering)
-        gain = find_gain(self.scale, vivid.native_scale) or self.scale
+        steps = choose_post_processing(spec, self.settings, tempering)
+        gain = find_gain(self.scale, spec.native_scale) or self.scale
         halo_px = steps.halo_px(specs, gain)
         return Tiling(
-            window_px=max(speed.window_px, least_window_px(halo_px, vivid.multiple_px)),
+            window_px=max(speed.window_px, least_window_px(halo_px, spec.multiple_px)),
             halo_px=halo_px,
-            multiple_px=vivid.multiple_px,
+            multiple_px=spec.multiple_px,
             shape_step_px=speed.shape_step_px,
         )
 
@@ -130,9 +166,12 @@ def plan_ladder(settings: Settings, scale: int, named_by: str | None = None) -> 
     spec = choose_model(settings, scale, store, named_by=named_by)
     if settings.model_for(scale) != AUTO:
         return LadderPlan(settings, scale, name_rung(spec, scale, settings.temper))
+    last = Rung(model=find_faithful(scale))
+    if not settings.auto_budget_s:
+        return LadderPlan(settings, scale, last)
+    default = None if spec.name == last.model else spec
     here = (each for each in map(store.find, VIVID[scale]) if store.path(each))
-    vivid = next(here, None) if settings.auto_budget_s else None
-    return LadderPlan(settings, scale, Rung(model=spec.name), vivid)
+    return LadderPlan(settings, scale, last, default, next(here, None))
 
 
 def name_rung(spec: ModelSpec, scale: int, temper: str) -> Rung:
@@ -148,8 +187,12 @@ def _name_files(spec: ModelSpec) -> str:
 
 
 def find_faithful(gain: int | None) -> str:
-    """Return the model that enlarges `gain` times and invents nothing; "" where there is none."""
-    return f"upscaled-x{gain}" if gain in (2, 4) else ""
+    """Return the model that enlarges `gain` times and invents nothing; "" where there is none.
+
+    Where its name is a second one, the first: so no file is loaded under two names.
+    """
+    name = f"upscaled-x{gain}-faithful"
+    return next((spec.weights_key for spec in read_default_models() if spec.name == name), "")
 
 
 def find_strength(temper: str, *, is_named: bool) -> float:

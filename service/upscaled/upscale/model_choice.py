@@ -3,14 +3,15 @@
 Each scale has a ladder of models, best first; an image goes to the first rung that takes it. The
 image alone decides, never how busy the machine is: the same file gives the same bytes tomorrow.
 
-    x4   realesrgan-x4plus, tempered by upscaled-x4; then upscaled-x4
+    x4   realesrgan-x4plus, tempered by upscaled-x4-faithful; then upscaled-x4, which was trained
+         on the results of that; then upscaled-x4-faithful
     x2   harmed images: realesrgan-x2plus, or realesrgan-x4plus averaged down by 2, tempered by
          upscaled-x2; then upscaled-x2
 
 A rung takes images up to as many input pixels as its model does within the setting
 `auto_budget_s` (`upscaled.upscale.ladder`). Clean images at x2 stay with the faithful network: it
-is nearer to the truth there, and much faster. realesr-general-x4v3 is on no rung: x4plus tempered
-is more natural and nearer to the truth, and upscaled-x4 nearer still and three times as fast.
+is nearer to the truth there, and much faster. realesr-general-x4v3 is on no rung: upscaled-x4 is
+its network, trained further, and nearer to the truth.
 Loads neither torch nor numpy: the front end estimates times with it.
 """
 

@@ -22,7 +22,7 @@ def require_models(settings: Settings) -> None:
 def choose_model(
     settings: Settings, scale: int, store: ModelStore, *, named_by: str | None = None
 ) -> ModelSpec:
-    """Choose the model that the settings name for a scale, or the shipped one.
+    """Choose the model that the settings name for a scale, or the shipped default.
 
     Args:
         scale: 2 or 4.
@@ -32,7 +32,7 @@ def choose_model(
     Raises:
         UnknownModel: the settings name a model that does not exist.
         ModelRefused: they name one with which x2 and x4 cannot both be made.
-        SettingsError: its file is not here, or the shipped one's is not.
+        SettingsError: its file is not here, or one of the shipped ones' is not.
     """
     name = settings.model_for(scale)
     setting = f"{named_by or f'UPSCALED_MODEL_X{scale}'}={name!r}"
@@ -41,12 +41,13 @@ def choose_model(
         check_scale(spec)
         require_file(spec, store, setting)
         return spec
-    spec = store.find(f"upscaled-x{scale}")
-    if store.path(spec) is None:
-        raise SettingsError(
-            f"{setting}: {store.target(spec)} is not here; the installation is damaged"
-        )
-    return spec
+    shipped = [store.find(f"upscaled-x{scale}{suffix}") for suffix in ("", "-faithful")]
+    for each in shipped:
+        if store.path(each) is None:
+            raise SettingsError(
+                f"{setting}: {store.target(each)} is not here; the installation is damaged"
+            )
+    return shipped[0]
 
 
 def require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:

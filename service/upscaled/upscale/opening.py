@@ -110,22 +110,22 @@ class _Opener:
         self._measured: set[str] = set()
 
     def keep_models(self, stack: ExitStack, plans: list[LadderPlan], niceness: int) -> LoadedModels:
-        """Open the memory for models; the last rung of each ladder is never unloaded."""
+        """Open the memory for models; the small ones of each ladder are never unloaded."""
         return stack.enter_context(
             LoadedModels(
                 self._open,
                 niceness=niceness,
                 idle_unload_s=self._settings.idle_unload_s,
-                kept=frozenset(plan.last.model for plan in plans),
+                kept=frozenset(name for plan in plans for name in plan.kept),
             )
         )
 
     def build_ladder(
         self, plan: LadderPlan, models: LoadedModels, measures: bool
     ) -> tuple[Rung, ...]:
-        """Build a ladder by the stored speed of its vivid model, or the one measured now."""
-        speed = None if plan.vivid is None else self._find_speed(plan.vivid, models, measures)
-        ladder = plan.build(speed)
+        """Build a ladder by the stored speeds of its slow models, or those measured now."""
+        found = ((each.name, self._find_speed(each, models, measures)) for each in plan.bounded)
+        ladder = plan.build({name: speed for name, speed in found if speed is not None})
         for rung in ladder:
             fields = {"scale": plan.scale, **rung.model_dump()}
             _log.info("x%d: %s", plan.scale, rung.describe(), extra=event("ladder", **fields))

@@ -117,9 +117,9 @@ def test_advice_to_quantise_names_the_model_of_the_file_and_is_not_given_for_a_m
     ]
 
 
-@pytest.mark.parametrize("scale", [2, 4])
-def test_the_shipped_models_are_allowed_in_8_bits_for_auto(scale: int) -> None:
-    (spec,) = [each for each in read_default_models() if each.name == f"upscaled-x{scale}"]
+@pytest.mark.parametrize("name", ["upscaled-x2", "upscaled-x4-faithful"])
+def test_the_faithful_models_are_allowed_in_8_bits_for_auto(name: str) -> None:
+    (spec,) = [each for each in read_default_models() if each.name == name]
     assert allowed_in(read_record(spec, DEFAULT_DIR / spec.file_name), "auto")
 
 

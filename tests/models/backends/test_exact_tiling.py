@@ -63,7 +63,9 @@ def open_exact(data_dir: Path, name: str, scale: int) -> TorchEngine:
     return engine
 
 
-@pytest.mark.parametrize(("name", "scale"), [("upscaled-x2", 2), ("upscaled-x4", 4)])
+@pytest.mark.parametrize(
+    ("name", "scale"), [("upscaled-x2", 2), ("upscaled-x4", 4), ("upscaled-x4-faithful", 4)]
+)
 def test_shipped_models_tile_without_a_single_level_of_difference(
     tmp_path: Path, name: str, scale: int
 ) -> None:
@@ -74,7 +76,7 @@ def test_shipped_models_tile_without_a_single_level_of_difference(
 
 
 def test_without_halo_the_same_comparison_finds_seams(tmp_path: Path) -> None:
-    engine = open_exact(tmp_path, "upscaled-x4", 4)
+    engine = open_exact(tmp_path, "upscaled-x4-faithful", 4)
 
     assert largest_difference(engine, 4, 60, 0) > 8
 
@@ -149,7 +151,7 @@ def test_a_community_network_tiles_as_its_radius_says(family: Family, shape: Sha
 
 def test_flat_colours_stay_exact_in_a_shorter_type(tmp_path: Path) -> None:
     """The shipped networks take float32 pixels though their weights are bfloat16."""
-    engine = open_exact(tmp_path, "upscaled-x4", 4)
+    engine = open_exact(tmp_path, "upscaled-x4-faithful", 4)
     model = LoadedModel(engine.info.spec, engine.exact_network, engine.info.window_px)
     short = open_torch(model, replace(CPU, dtype=torch.bfloat16))
     for level in (0, 1, 100, 128, 254, 255):

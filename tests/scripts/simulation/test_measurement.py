@@ -35,7 +35,7 @@ def test_a_report_without_requests_is_refused(report: dict[str, object]) -> None
 
 @pytest.mark.slow
 def test_costs_are_measured_on_a_real_service() -> None:
-    costs = measure_costs("upscaled-x4", sides_px=(64, 96), for_s=0.1, is_tuned=False)
+    costs = measure_costs("upscaled-x4-faithful", sides_px=(64, 96), for_s=0.1, is_tuned=False)
     (small_px, small_s), (large_px, large_s) = costs.seconds_by_px
     assert (small_px, large_px) == (64**2, 96**2)
     assert small_s > 0

@@ -42,11 +42,12 @@ FIGURES = PoolStats(
         4: (
             Rung(
                 model="realesrgan-x4plus",
-                tempered_with="upscaled-x4",
+                tempered_with="upscaled-x4-faithful",
                 most_px=240_100,
                 most_deep_px=60_000,
             ),
-            Rung(model="upscaled-x4"),
+            Rung(model="upscaled-x4", most_px=4_000_000, most_deep_px=1_000_000),
+            Rung(model="upscaled-x4-faithful"),
         ),
     },
     seconds_per_px={("upscaled-x4", 4): 1.23456e-6, ("upscaled-x2", 2): 1e-6},

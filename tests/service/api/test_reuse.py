@@ -54,10 +54,12 @@ def test_an_image_and_a_url_share_one_result(service: Service) -> None:
 
 def test_a_faithful_model_is_named_again(make_service: MakeService) -> None:
     executor = ResizingExecutor()
-    executor.tempered_with = "upscaled-x4"
+    executor.tempered_with = "upscaled-x4-faithful"
     service = make_service(executor, reuse_results=True)
     answers = [service.upload() for _ in range(2)]
-    assert [each.headers["X-Upscale-Tempered-With"] for each in answers] == ["upscaled-x4"] * 2
+    assert [each.headers["X-Upscale-Tempered-With"] for each in answers] == [
+        "upscaled-x4-faithful"
+    ] * 2
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def _lent_decoder(monkeypatch: pytest.MonkeyPatch, shared_decoder: Decoder) -> N
 def _is_exact(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No run that measures this machine first, and nothing in the user's own data folder."""
     monkeypatch.setenv("UPSCALED_PRECISION", "exact")
+    monkeypatch.setenv("UPSCALED_AUTO_BUDGET_S", "0")
     monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path_factory.mktemp("data")))
 
 

@@ -15,6 +15,7 @@ from upscaled.upscale.core import Core
 @pytest.fixture(autouse=True)
 def _is_exact(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setenv("UPSCALED_PRECISION", "exact")
+    monkeypatch.setenv("UPSCALED_AUTO_BUDGET_S", "0")
     monkeypatch.setenv("UPSCALED_PACKAGED_MODELS", "false")
     monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path_factory.mktemp("data")))
 

@@ -39,7 +39,9 @@ def source_dir(tmp_path: Path) -> Path:
 
 def start(folder: Path, *arguments: str, is_text: bool = True) -> subprocess.Popen[Any]:
     environment = clean_environment(
-        UPSCALED_DATA_DIR=str(folder / "data"), UPSCALED_PRECISION="exact"
+        UPSCALED_DATA_DIR=str(folder / "data"),
+        UPSCALED_PRECISION="exact",
+        UPSCALED_AUTO_BUDGET_S="0",
     )
     return subprocess.Popen(
         [*UPSCALED, "image", *arguments, "--scale", "2", "-o", str(folder / "out")],

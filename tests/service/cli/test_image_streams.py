@@ -28,7 +28,9 @@ def photo(tmp_path: Path) -> Path:
 
 def start(folder: Path, *arguments: str, **streams: int) -> subprocess.Popen[bytes]:
     environment = clean_environment(
-        UPSCALED_DATA_DIR=str(folder / "data"), UPSCALED_PRECISION="exact"
+        UPSCALED_DATA_DIR=str(folder / "data"),
+        UPSCALED_PRECISION="exact",
+        UPSCALED_AUTO_BUDGET_S="0",
     )
     pipe = subprocess.PIPE
     kinds: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": pipe, **streams}

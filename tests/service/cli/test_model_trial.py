@@ -53,7 +53,7 @@ def test_a_sheet_is_drawn_at_the_models_own_scale(
 def test_a_sheet_that_is_named_by_an_option_is_replaced(photo: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.jpg"
     sheet.write_bytes(b"")
-    words = ("upscaled-x4", str(photo), "--scale", "2", "-o", str(sheet))
+    words = ("upscaled-x4-faithful", str(photo), "--scale", "2", "-o", str(sheet))
     assert try_model(tmp_path, *words)[0] == 0
     with Pillow.open(sheet) as opened:
         assert opened.format == "JPEG"

@@ -81,9 +81,10 @@ def test_list_names_every_model_its_scale_licence_and_place_without_torch(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].split() == ["MODEL", "SCALE", "LICENCE", "WHERE"]
     rows = {row[0]: row[1:] for row in cells(done)}
-    assert rows["upscaled-x4"] == ["x4", "Apache-2.0", "shipped"]
-    same_file = "shipped, the same file as upscaled-x4"
-    assert rows["upscaled-x4-faithful"] == ["x4", "Apache-2.0", same_file]
+    assert rows["upscaled-x4"] == ["x4", "BSD-3-Clause", "shipped"]
+    assert rows["upscaled-x4-faithful"] == ["x4", "Apache-2.0", "shipped"]
+    same_file = "shipped, the same file as upscaled-x2"
+    assert rows["upscaled-x2-faithful"] == ["x2", "Apache-2.0", same_file]
     assert rows["realesrgan-x2plus"] == ["x2", "BSD-3-Clause", "not fetched"]
     assert rows["mine"] == ["x2", "the file's own", "your own"]
     assert {spec.name for spec in official_models()} < rows.keys()
@@ -308,7 +309,7 @@ def test_the_service_has_the_packaged_models_without_any_command(tmp_path: Path)
         tmp_path,
         UPSCALED_PACKAGED_MODELS="true",
         UPSCALED_MODEL_X2="upscaled-x2",
-        UPSCALED_MODEL_X4="upscaled-x4",
+        UPSCALED_MODEL_X4="upscaled-x4-faithful",
     ) as server:
         listed = server.run("models", "list")
     (line,) = [line for line in listed.splitlines() if line.startswith("realesrgan-x4plus ")]

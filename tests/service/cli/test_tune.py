@@ -64,7 +64,11 @@ def test_the_table_is_printed_and_the_choice_is_stored(tmp_path: Path) -> None:
 def test_without_a_name_the_models_of_both_scales_are_measured(tmp_path: Path) -> None:
     document = json.loads(upscaled(tmp_path, "--json").stdout)
 
-    assert [each["model"] for each in document] == ["upscaled-x2", "upscaled-x4"]
+    assert [each["model"] for each in document] == [
+        "upscaled-x2",
+        "upscaled-x4",
+        "upscaled-x4-faithful",
+    ]
     assert all(each["is_new"] and each["unsettled"] == "" for each in document)
     assert {row["name"] for row in document[0]["measured"]} == {
         "fake bfloat16 on 1 threads",

@@ -55,7 +55,10 @@ def watching(folder: Path, *places: str, **settings: str) -> Iterator[Watching]:
     """A run from `in` to `out` in the folder, or between the `places`."""
     places = places or (str(folder / "in"), str(folder / "out"))
     environment = clean_environment(
-        UPSCALED_DATA_DIR=str(folder / "data"), UPSCALED_PRECISION="exact", **settings
+        UPSCALED_DATA_DIR=str(folder / "data"),
+        UPSCALED_PRECISION="exact",
+        UPSCALED_AUTO_BUDGET_S="0",
+        **settings,
     )
     process = subprocess.Popen(
         [*UPSCALED, "watch", *places, "--scale", "2", "--settle", "0.2"],

@@ -136,6 +136,7 @@ def test_a_choice_that_is_not_settled_is_warned_of_and_the_command_named(
     [
         ("upscaled-x4", 38.0, True, Status.OK),
         ("upscaled-x4", 37.9, True, Status.FAILURE),
+        ("upscaled-x4-faithful", 37.9, True, Status.FAILURE),
         ("realesrgan-x4plus", 30.0, True, Status.OK),
         ("realesrgan-x4plus", 29.9, True, Status.FAILURE),
         ("m", None, True, Status.OK),

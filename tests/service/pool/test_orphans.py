@@ -71,7 +71,7 @@ def test_a_worker_ends_with_its_front_end_even_while_it_computes(
     settings = load_settings(
         {},
         data_dir=tmp_path,
-        model_x2="upscaled-x4",
+        model_x2="upscaled-x4-faithful",
         tile_window_px=tile_window_px,
         precision="exact",
     )

@@ -361,7 +361,7 @@ def test_rows_are_final_when_they_are_reported(has_alpha: bool) -> None:
             RowsReady(run_tiles(image, 2, stream, steps)).assert_final()
 
 
-@pytest.mark.parametrize(("name", "scale"), [("upscaled-x2", 2), ("upscaled-x4", 4)])
+@pytest.mark.parametrize(("name", "scale"), [("upscaled-x2", 2), ("upscaled-x4-faithful", 4)])
 @pytest.mark.parametrize("has_alpha", [False, True])
 def test_shipped_models_give_the_pixels_of_one_window_over_the_whole_picture(
     tmp_path: Path, name: str, scale: int, has_alpha: bool

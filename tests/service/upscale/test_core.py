@@ -19,7 +19,9 @@ from upscaled_models.errors import UnknownModel
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("data")
-    return load_settings({}, data_dir=folder, device="cpu", precision="exact", threads=1)
+    return load_settings(
+        {}, data_dir=folder, device="cpu", precision="exact", threads=1, auto_budget_s=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +32,9 @@ def core(settings: Settings) -> Iterator[Core]:
 
 def test_any_model_that_is_here_can_be_named(core: Core) -> None:
     source = save(picture(24, 32), "PNG")
-    result = core.upscale(source, 2, model="upscaled-x4")
-    assert (result.model, result.width_px) == ("upscaled-x4", 64)
-    for absent in ("realesrgan-x2plus", "nonsense", "../upscaled-x4"):
+    result = core.upscale(source, 2, model="upscaled-x4-faithful")
+    assert (result.model, result.width_px) == ("upscaled-x4-faithful", 64)
+    for absent in ("realesrgan-x2plus", "nonsense", "../upscaled-x4-faithful"):
         with pytest.raises(InvalidParameter, match="no model"):
             core.upscale(source, 2, model=absent)
 
@@ -40,8 +42,8 @@ def test_any_model_that_is_here_can_be_named(core: Core) -> None:
 def test_the_ladder_of_a_request_replaces_that_of_the_machine(core: Core) -> None:
     source = save(picture(24, 32), "PNG")
     assert core.upscale(source, 2).model == "upscaled-x2"
-    ladder = (Rung(model="upscaled-x4", most_px=24 * 32), Rung(model="upscaled-x2"))
-    assert core.upscale(source, 2, ladder=ladder).model == "upscaled-x4"
+    ladder = (Rung(model="upscaled-x4-faithful", most_px=24 * 32), Rung(model="upscaled-x2"))
+    assert core.upscale(source, 2, ladder=ladder).model == "upscaled-x4-faithful"
     larger = save(picture(24, 33), "PNG")
     assert core.upscale(larger, 2, ladder=ladder).model == "upscaled-x2"
 
@@ -73,14 +75,19 @@ def test_an_unknown_model_of_the_settings_is_refused_at_the_start(settings: Sett
 def test_a_model_whose_speed_is_stored_is_not_run_again_at_the_next_start(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Else a slow one would make every start long."""
     monkeypatch.setattr(ladder, "VIVID", {4: ("upscaled-x2",)})
+    with_budget = settings.model_copy(update={"auto_budget_s": 10})
+    slow = {"upscaled-x2", "upscaled-x4"}
     runs: list[list[str]] = []
     for _ in range(2):
         batches = CountedBatches()
-        with open_core(settings, scales=(4,), is_warm=True, counter=batches, decoders=0) as opened:
-            assert opened.seconds_per_px.keys() == {"upscaled-x2", "upscaled-x4"}
+        with open_core(
+            with_budget, scales=(4,), is_warm=True, counter=batches, decoders=0
+        ) as opened:
+            assert opened.seconds_per_px.keys() == {*slow, "upscaled-x4-faithful"}
             assert min(opened.seconds_per_px.values()) > 0
         runs.append([done.engine.info.model for done in batches])
-    assert runs[0].count("upscaled-x2") > 0
-    assert runs[1].count("upscaled-x2") == 0
-    assert runs[1].count("upscaled-x4") == 2
+    assert slow < set(runs[0])
+    assert not slow & set(runs[1])
+    assert runs[1].count("upscaled-x4-faithful") == 2

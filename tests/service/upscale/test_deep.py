@@ -60,13 +60,23 @@ def upscaled(
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return open_engine(Settings(precision="exact", threads=1, tile_window_px=64), 4)
+    return open_faithful(tile_window_px=64)
+
+
+def open_faithful(tile_window_px: int) -> Engine:
+    settings = Settings(
+        precision="exact",
+        threads=1,
+        tile_window_px=tile_window_px,
+        model_x4="upscaled-x4-faithful",
+    )
+    return open_engine(settings, 4)
 
 
 def in_float64(rgb: Deep) -> NDArray[np.float64]:
     """Run the shipped network on the whole picture at once, in levels of 16 bits."""
     store = ModelStore(Path("nowhere"))
-    spec = store.find("upscaled-x4")
+    spec = store.find("upscaled-x4-faithful")
     path = store.path(spec)
     assert path is not None
     pixels = torch.from_numpy(rgb.astype(np.float64) / 65_535).permute(2, 0, 1)[None]
@@ -95,7 +105,7 @@ def test_tiles_have_no_seams(engine: Engine) -> None:
     """Nothing but float32's own last digit, which depends on how a processor adds up a row."""
     image = Image(gradient(90, 100, channels=3))
     steps = PostProcessing(checks=True, corrects_colours=True)
-    whole = open_engine(Settings(precision="exact", threads=1, tile_window_px=256), 4)
+    whole = open_faithful(tile_window_px=256)
     results = [
         upscale_through(image, 4, each, steps=steps).rgb.astype(int) for each in (engine, whole)
     ]

@@ -58,7 +58,7 @@ def test_every_official_model_gets_a_window_with_a_core_on_its_multiple(
         ("realesrgan-x2plus", 512, 1024, 1632),
         ("realesrgan-x4plus-anime-6b", 512, 512, 816),
         ("realesr-general-x4v3", 512, 512, 800),
-        ("upscaled-x4", 384, 512, 800),
+        ("upscaled-x4-faithful", 384, 512, 800),
     ],
 )
 def test_windows_have_the_side_that_measured_fastest_for_the_family_and_device(
@@ -71,7 +71,9 @@ def test_windows_have_the_side_that_measured_fastest_for_the_family_and_device(
     assert choose_window_px(Settings(), spec, is_cuda=True) == cuda_px
 
 
-@pytest.mark.parametrize("name", ["realesrgan-x4plus", "realesr-general-x4v3", "upscaled-x4"])
+@pytest.mark.parametrize(
+    "name", ["realesrgan-x4plus", "realesr-general-x4v3", "upscaled-x4-faithful"]
+)
 def test_two_windows_a_side_make_the_longest_side_on_cuda(name: str, tmp_path: Path) -> None:
     spec = ModelStore(tmp_path).find(name)
     window_px = choose_window_px(Settings(), spec, is_cuda=True)
@@ -109,9 +111,9 @@ def test_nothing_is_tuned_in_float32_or_where_it_is_off(
     tmp_path: Path, values: dict[str, object]
 ) -> None:
     settings = Settings(device="cpu", threads=1, data_dir=tmp_path).model_copy(update=values)
-    engine, is_chosen = open_known_model(settings, "upscaled-x4")
+    engine, is_chosen = open_known_model(settings, "upscaled-x4-faithful")
 
-    info = open_model(settings, "upscaled-x4").info
+    info = open_model(settings, "upscaled-x4-faithful").info
     assert (info.label, info.window_px, info.proof) == ("torch float32", 384, "")
     assert (engine.info.label, is_chosen) == ("torch float32", True)
     assert not (tmp_path / "tuning").exists()

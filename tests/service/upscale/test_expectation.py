@@ -11,7 +11,7 @@ from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.opening import open_core
 from upscaled.upscale.result import Expectation, decide_local_output
 
-S_PER_PX = {"upscaled-x2": 1e-6, "upscaled-x4": 1e-3}
+S_PER_PX = {"upscaled-x2": 1e-6, "upscaled-x4-faithful": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +42,15 @@ def test_the_halos_of_several_windows_count(core: Core) -> None:
 
 
 def test_a_tempered_model_takes_the_time_of_both(core: Core) -> None:
-    tempered = Rung(model="upscaled-x4", tempered_with="upscaled-x2")
+    tempered = Rung(model="upscaled-x4-faithful", tempered_with="upscaled-x2")
     expected = expect(core, (tempered,), 60, 40)
-    assert expected.models == ("upscaled-x4",)
+    assert expected.models == ("upscaled-x4-faithful",)
     assert expected.device_s == pytest.approx(60 * 40 * (1e-3 + 1e-6))
 
 
 def test_where_the_pixels_decide_the_slower_model_counts(core: Core) -> None:
-    ladder = (Rung(model="upscaled-x4", harmed_only=True), Rung(model="upscaled-x2"))
+    ladder = (Rung(model="upscaled-x4-faithful", harmed_only=True), Rung(model="upscaled-x2"))
     expected = expect(core, ladder, 60, 40)
-    both = ("upscaled-x4", "upscaled-x2")
+    both = ("upscaled-x4-faithful", "upscaled-x2")
     assert expected.models == both
     assert expected.device_s == pytest.approx(60 * 40 * 1e-3)

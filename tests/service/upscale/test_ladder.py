@@ -13,6 +13,7 @@ from upscaled_models.store import ModelStore
 
 BY_NAME = {spec.name: spec for spec in official_models()}
 X4PLUS, X2PLUS = "realesrgan-x4plus", "realesrgan-x2plus"
+DEFAULT, FAITHFUL = "upscaled-x4", "upscaled-x4-faithful"
 FAST, SLOW = 1e-9, 4e-5
 
 
@@ -36,42 +37,79 @@ def speed(s_per_px: float, deep_s_per_px: float | None = None) -> Speed:
     )
 
 
-def build(settings: Settings, scale: int, speed: Speed | None) -> tuple[Rung, ...]:
-    return plan_ladder(settings, scale).build(speed)
+def build(
+    settings: Settings, scale: int, vivid: Speed | None, default: Speed | None = None
+) -> tuple[Rung, ...]:
+    """Build the ladder of the vivid model's speed and the default one's, where they are known."""
+    plan = plan_ladder(settings, scale)
+    known = {each.name: vivid for each in (plan.vivid,) if each and vivid}
+    return plan.build(known | {each.name: default for each in (plan.default,) if each and default})
 
 
 @pytest.mark.parametrize(
     ("present", "scale", "models"),
     [
         ([], 2, ["upscaled-x2"]),
-        ([], 4, ["upscaled-x4"]),
-        (["realesr-general-x4v3", "realesr-animevideov3"], 4, ["upscaled-x4"]),
-        ([X4PLUS], 4, [X4PLUS, "upscaled-x4"]),
+        ([], 4, [DEFAULT, FAITHFUL]),
+        (["realesr-general-x4v3", "realesr-animevideov3"], 4, [DEFAULT, FAITHFUL]),
+        ([X4PLUS], 4, [X4PLUS, DEFAULT, FAITHFUL]),
         ([X4PLUS], 2, [X4PLUS, "upscaled-x2"]),
         ([X4PLUS, X2PLUS], 2, [X2PLUS, "upscaled-x2"]),
-        ([X2PLUS], 4, ["upscaled-x4"]),
+        ([X2PLUS], 4, [DEFAULT, FAITHFUL]),
     ],
 )
 def test_the_best_models_that_are_here_make_the_ladder(
     tmp_path: Path, present: list[str], scale: int, models: list[str]
 ) -> None:
     ladder = build(settings_with(tmp_path, *present), scale, speed(FAST))
+    faithful = FAITHFUL if scale == 4 else "upscaled-x2"
     assert [rung.model for rung in ladder] == models
-    assert ladder[-1] == Rung(model=f"upscaled-x{scale}")
+    assert ladder[-1] == Rung(model=faithful)
     for rung in ladder[:-1]:
-        assert (rung.tempered_with, rung.harmed_only) == (f"upscaled-x{scale}", scale == 2)
+        if rung.model == DEFAULT:
+            assert rung == Rung(model=DEFAULT)
+        else:
+            assert (rung.tempered_with, rung.harmed_only) == (faithful, scale == 2)
 
 
 def test_a_picture_takes_the_best_model_up_to_what_the_budget_pays_for(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, X4PLUS)
-    first, _ = ladder = build(settings, 4, speed(SLOW))
+    first, *_ = ladder = build(settings, 4, speed(SLOW))
     assert first.most_px is not None
     assert first.most_deep_px is not None
     assert first.most_deep_px < first.most_px < 500 * 500
     assert choose_rung(ladder, first.most_px, is_harmed=False).model == X4PLUS
-    assert choose_rung(ladder, first.most_px + 1, is_harmed=False).model == "upscaled-x4"
+    assert choose_rung(ladder, first.most_px + 1, is_harmed=False).model == DEFAULT
     deep = choose_rung(ladder, first.most_deep_px + 1, is_harmed=False, is_deep=True)
-    assert deep.model == "upscaled-x4"
+    assert deep.model == DEFAULT
+
+
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_the_largest_pictures_go_to_the_faithful_model(tmp_path: Path, is_deep: bool) -> None:
+    ladder = build(settings_with(tmp_path, X4PLUS), 4, speed(SLOW), speed(SLOW / 10))
+    first, second, last = ladder
+    bounds = [each.most_deep_px if is_deep else each.most_px for each in (first, second)]
+    assert bounds[0] is not None
+    assert bounds[1] is not None
+    assert bounds[0] < bounds[1]
+    assert (second.model, second.tempered_with, last) == (DEFAULT, "", Rung(model=FAITHFUL))
+    for px, model in ((bounds[1], DEFAULT), (bounds[1] + 1, FAITHFUL)):
+        assert choose_rung(ladder, px, is_harmed=True, is_deep=is_deep).model == model
+
+
+def test_a_default_model_that_is_too_slow_for_any_picture_is_no_rung(tmp_path: Path) -> None:
+    ladder = build(settings_with(tmp_path), 4, None, speed(100.0))
+    assert ladder == (Rung(model=FAITHFUL),)
+
+
+def test_the_default_model_is_tempered_only_where_the_setting_is_a_number(tmp_path: Path) -> None:
+    """Its results are like those of tempering already."""
+    mixed = build(settings_with(tmp_path, temper="0.3"), 4, None, speed(SLOW / 10))[0]
+    alone = build(settings_with(tmp_path), 4, None, speed(SLOW / 10))[0]
+    assert (mixed.tempered_with, alone.tempered_with) == (FAITHFUL, "")
+    assert mixed.most_px is not None
+    assert alone.most_px is not None
+    assert mixed.most_px < alone.most_px, "mixing takes time, too"
 
 
 @pytest.mark.parametrize(("budget_s", "is_more"), [(5, False), (20, True)])
@@ -88,28 +126,37 @@ def test_a_larger_budget_means_a_larger_bound(
 
 def test_a_fast_device_gives_the_best_model_to_any_picture(tmp_path: Path) -> None:
     for scale in (2, 4):
-        first, _ = build(settings_with(tmp_path, X4PLUS), scale, speed(FAST))
+        first, *_ = build(settings_with(tmp_path, X4PLUS), scale, speed(FAST))
         assert (first.most_px, first.most_deep_px) == (None, None)
 
 
-def test_without_a_budget_or_a_known_speed_every_image_goes_to_the_fastest_model(
+def test_without_a_budget_every_image_goes_to_the_fastest_model(tmp_path: Path) -> None:
+    plan = plan_ladder(settings_with(tmp_path, X4PLUS, auto_budget_s=0), 4)
+    assert (plan.bounded, plan.build({})) == ((), (Rung(model=FAITHFUL),))
+
+
+def test_without_a_known_speed_the_vivid_model_gets_no_image_and_the_default_one_all(
     tmp_path: Path,
 ) -> None:
-    plan = plan_ladder(settings_with(tmp_path, X4PLUS, auto_budget_s=0), 4)
-    assert (plan.vivid, plan.build(None)) == (None, (Rung(model="upscaled-x4"),))
-    settings = settings_with(tmp_path, auto_budget_s=10)
-    assert build(settings, 4, None) == (Rung(model="upscaled-x4"),)
-    assert build(settings, 4, speed(100.0)) == (Rung(model="upscaled-x4"),)
+    settings = settings_with(tmp_path, X4PLUS)
+    below = (Rung(model=DEFAULT), Rung(model=FAITHFUL))
+    assert build(settings, 4, None) == below
+    assert build(settings, 4, speed(100.0)) == below
+
+
+def test_the_small_models_of_a_ladder_stay_in_memory(tmp_path: Path) -> None:
+    assert plan_ladder(settings_with(tmp_path, X4PLUS), 4).kept == (DEFAULT, FAITHFUL)
+    assert plan_ladder(settings_with(tmp_path, X4PLUS), 2).kept == ("upscaled-x2",)
 
 
 @pytest.mark.parametrize(
     ("temper", "in_ladder", "named"),
     [
-        ("auto", "upscaled-x4", ""),
+        ("auto", FAITHFUL, ""),
         ("off", "", ""),
         ("0", "", ""),
-        ("0.3", "upscaled-x4", "upscaled-x4"),
-        ("1", "upscaled-x4", "upscaled-x4"),
+        ("0.3", FAITHFUL, FAITHFUL),
+        ("1", FAITHFUL, FAITHFUL),
     ],
 )
 def test_a_named_model_is_tempered_only_where_the_setting_is_a_number(
@@ -123,7 +170,7 @@ def test_a_named_model_is_tempered_only_where_the_setting_is_a_number(
 
 
 def test_networks_that_invent_nothing_are_never_tempered(tmp_path: Path) -> None:
-    for name in ("upscaled-x2", "upscaled-x4"):
+    for name in ("upscaled-x2", FAITHFUL):
         spec = ModelStore(tmp_path).find(name)
         for scale in (2, 4):
             assert name_rung(spec, scale, "0.5") == Rung(model=name)
@@ -132,7 +179,7 @@ def test_networks_that_invent_nothing_are_never_tempered(tmp_path: Path) -> None
 def test_a_model_of_two_passes_is_tempered_pass_by_pass() -> None:
     assert name_rung(BY_NAME[X2PLUS], 4, "0.5").tempered_with == "upscaled-x2"
     three = replace(BY_NAME[X2PLUS], native_scale=8)
-    assert name_rung(three, 4, "0.5").tempered_with == "upscaled-x4"
+    assert name_rung(three, 4, "0.5").tempered_with == FAITHFUL
 
 
 def test_a_named_model_that_is_not_here_is_refused(tmp_path: Path) -> None:
@@ -166,8 +213,10 @@ def test_a_plan_names_what_a_picture_depends_on_and_not_the_speed(tmp_path: Path
     """Front ends of several versions compare it: it must not change where pictures do not."""
     settings = settings_with(tmp_path, X4PLUS)
     plan, store = plan_ladder(settings, 4).describe(), ModelStore(settings.models_dir)
-    large, small = (store.find(name).sha256[:12] for name in (X4PLUS, "upscaled-x4"))
-    assert plan == f"{X4PLUS} {large}, upscaled-x4 {small}, temper auto, within 10 s"
+    large, default, small = (store.find(name).sha256[:12] for name in (X4PLUS, DEFAULT, FAITHFUL))
+    assert plan == (
+        f"{X4PLUS} {large}, {DEFAULT} {default}, {FAITHFUL} {small}, temper auto, within 10 s"
+    )
     for change in ({"temper": "off"}, {"auto_budget_s": 5}, {"model_x4": X4PLUS}):
         assert plan_ladder(settings.model_copy(update=change), 4).describe() != plan
     named = settings.model_copy(update={"model_x4": X4PLUS, "auto_budget_s": 5})

@@ -1,6 +1,7 @@
 """The models that settings name: found, refused or missing before anything heavy is loaded."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from upscaled.config import Settings, SettingsError
 from upscaled.upscale.named_models import choose_model, require_models
 from upscaled_models.errors import ModelRefused
 from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.registry import DEFAULT_DIR
 from upscaled_models.store import ModelStore
 
 
@@ -67,6 +69,17 @@ def test_a_model_of_the_users_that_does_not_make_both_scales_is_refused_by_name(
         settings = Settings(data_dir=tmp_path, model_x2="mine", model_x4="mine")
         with pytest.raises(ModelRefused, match="mine: a model of x3; x2 and x4 cannot both"):
             choose_model(settings, scale, ModelStore(settings.models_dir))
+
+
+@pytest.mark.parametrize("missing", ["upscaled-x4", "upscaled-x4-faithful"])
+def test_a_shipped_file_that_is_missing_is_a_damaged_installation(
+    tmp_path: Path, missing: str
+) -> None:
+    shipped = tmp_path / "default"
+    shutil.copytree(DEFAULT_DIR, shipped)
+    (shipped / f"{missing}.safetensors").unlink()
+    with pytest.raises(SettingsError, match=f"{missing}.safetensors is not here; .* damaged"):
+        choose_model(Settings(), 4, ModelStore(tmp_path, shipped))
 
 
 @pytest.mark.parametrize("missing", ["model_x2", "model_x4"])

@@ -31,7 +31,7 @@ from upscaled.pool.messages import ALIVE_EVERY_S
 from upscaled.pool.stats import ModelStats
 from upscaled.pool.worker_process import worker_environment
 
-MODEL = "upscaled-x4"
+MODEL = "upscaled-x4-faithful"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # starting a real worker takes seconds
 

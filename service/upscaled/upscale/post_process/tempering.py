@@ -21,7 +21,7 @@ compression artefacts, which the faithful network has removed.
 Set14 at x4, NIQE / dB of Y-PSNR / feature distance (lite1) to the truth, x4plus in float32:
 
                                       clean                 jpeg                  camera
-    upscaled-x4                      6.56 / 27.76 / 0.462   7.37 / 25.41 / 0.724  7.31 / 26.02 / 0.698
+    upscaled-x4-faithful             6.56 / 27.76 / 0.462   7.37 / 25.41 / 0.724  7.31 / 26.02 / 0.698
     x4plus, colours corrected        4.64 / 25.92 / 0.482   4.87 / 24.66 / 0.637  4.72 / 25.01 / 0.621
     tempered, limit 14, low 0.8      5.33 / 27.27 / 0.446   5.52 / 25.41 / 0.629  5.37 / 25.89 / 0.603
     limit 16, low 0.75 (taken)       5.20 / 27.19 / 0.447   5.43 / 25.38 / 0.629  5.26 / 25.85 / 0.604

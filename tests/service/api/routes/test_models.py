@@ -64,7 +64,8 @@ def test_the_models_present_are_listed_with_their_facts(
         "seconds_per_megapixel": {"2": None, "4": None},
     }
     assert listed["upscaled-x4"]["seconds_per_megapixel"] == {"2": None, "4": 1.23}
-    assert listed["upscaled-x4-faithful"]["seconds_per_megapixel"] == {"2": None, "4": 1.23}
+    assert listed["upscaled-x4-faithful"]["seconds_per_megapixel"] == {"2": None, "4": None}
+    assert listed["upscaled-x2-faithful"]["seconds_per_megapixel"] == {"2": 1.0, "4": None}
     assert listed["upscaled-x2"]["auto_scales"] == [2]
     assert (listed["mine"]["source"], listed["mine"]["auto_scales"]) == ("user", [])
 
@@ -77,14 +78,19 @@ def test_the_models_of_auto_are_listed_best_first(service: Service) -> None:
         "harmed_only": False,
     }
     first = {
-        "tempered_with": "upscaled-x4",
+        "tempered_with": "upscaled-x4-faithful",
         "most_input_px": 240_100,
         "most_input_px_16_bits": 60_000,
         "harmed_only": False,
     }
+    between = {"most_input_px": 4_000_000, "most_input_px_16_bits": 1_000_000}
     assert ask(service)["auto"] == {
         "2": [{"model": "upscaled-x2", **last}],
-        "4": [{"model": "realesrgan-x4plus", **first}, {"model": "upscaled-x4", **last}],
+        "4": [
+            {"model": "realesrgan-x4plus", **first},
+            {"model": "upscaled-x4", **last, **between},
+            {"model": "upscaled-x4-faithful", **last},
+        ],
     }
 
 
@@ -263,9 +269,9 @@ def test_both_kinds_of_response_name_the_model_of_tempering(
     make_service: MakeService, accept: str
 ) -> None:
     service = make_service()
-    service.executor.tempered_with = "upscaled-x4"
+    service.executor.tempered_with = "upscaled-x4-faithful"
     answer = service.upload(headers=service.headers | {"Accept": accept})
-    assert answer.headers["X-Upscale-Tempered-With"] == "upscaled-x4"
+    assert answer.headers["X-Upscale-Tempered-With"] == "upscaled-x4-faithful"
 
 
 def test_a_refusal_names_no_model(service: Service) -> None:

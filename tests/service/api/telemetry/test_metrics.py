@@ -158,7 +158,7 @@ def test_the_statistics_of_workers_are_exported_unchanged(make_service: MakeServ
     assert figure(figures, "batch_places_total", **model) == 8
     auto = {"scale": "4", "model": "realesrgan-x4plus"}
     assert figure(figures, "auto_input_pixels", **auto) == 240_100
-    assert figure(figures, "auto_input_pixels", scale="4", model="upscaled-x4") == math.inf
+    assert figure(figures, "auto_input_pixels", scale="4", model="upscaled-x4-faithful") == math.inf
     engine = {"scale": "2", "model": "resize", "engine": "pillow nearest", "device": "cpu"}
     assert figure(figures, "engine_info", **engine) == 1
 
@@ -167,7 +167,7 @@ def test_images_are_counted_by_the_model_that_made_them(make_service: MakeServic
     service = make_service()
     service.upload()
     service.upload(headers=service.headers | {"X-Upscale-Model": "upscaled-x4"})
-    service.executor.tempered_with = "upscaled-x4"
+    service.executor.tempered_with = "upscaled-x4-faithful"
     service.upload(headers=service.headers | {"X-Upscale-Model": "auto"})
     service.upload(headers=service.headers | {"X-Upscale-Model": "nonsense"})
     figures = read_once_over(service, 4)
@@ -182,11 +182,12 @@ def test_images_are_counted_by_the_model_that_made_them(make_service: MakeServic
 
     assert counted == {
         labels("resize", "2", ""): 1,
-        labels("resize", "2", "upscaled-x4"): 1,
+        labels("resize", "2", "upscaled-x4-faithful"): 1,
         labels("upscaled-x4", "2", ""): 1,
         # What auto may choose is there before it is chosen.
-        labels("realesrgan-x4plus", "4", "upscaled-x4"): 0,
+        labels("realesrgan-x4plus", "4", "upscaled-x4-faithful"): 0,
         labels("upscaled-x4", "4", ""): 0,
+        labels("upscaled-x4-faithful", "4", ""): 0,
         labels("upscaled-x2", "2", ""): 0,
     }
 

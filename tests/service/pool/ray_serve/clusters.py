@@ -81,6 +81,7 @@ def running_cluster(data_dir: Path, **settings: str) -> Iterator[Cluster]:
         "PYTHONWARNINGS": "ignore",
         "UPSCALED_DATA_DIR": str(data_dir),
         "UPSCALED_PRECISION": "exact",
+        "UPSCALED_AUTO_BUDGET_S": "0",
         "UPSCALED_JOBS_PER_WORKER": str(SLOTS),
         "UPSCALED_MAX_QUEUE": str(QUEUE),
         **settings,

@@ -78,13 +78,16 @@ def drift_levels(source: Pixels, result: Pixels) -> float:
 
 
 @cache
-def shipped(scale: int) -> Engine:
-    return open_engine(Settings(precision="exact", tuning=False, threads=1), scale)
+def shipped(scale: int, model_x4: str = "upscaled-x4-faithful") -> Engine:
+    settings = Settings(precision="exact", tuning=False, threads=1, model_x4=model_x4)
+    return open_engine(settings, scale)
 
 
-def upscaled(source: Pixels, scale: int, *, is_corrected: bool = True) -> Pixels:
-    """Through the shipped network, as the service does it."""
-    engine = shipped(scale)
+def upscaled(
+    source: Pixels, scale: int, *, is_corrected: bool = True, engine: Engine | None = None
+) -> Pixels:
+    """Through the shipped faithful network, or that engine, as the service does it."""
+    engine = engine or shipped(scale)
     steps = choose_post_processing(engine.info.spec, Settings(colour_lock=is_corrected))
     return np.asarray(upscale_through(Image(source), scale, engine, steps=steps).rgb, np.uint8)
 
@@ -103,6 +106,22 @@ def test_fine_patterns_keep_their_mean_colour(scale: int, colours: str) -> None:
     for name, mask in MASKS.items():
         source = painted(mask, COLOURS[colours])
         assert drift_levels(source, upscaled(source, scale)) <= 4, name
+
+
+@pytest.mark.parametrize(
+    ("colours", "names"),
+    [
+        ("black on white", ("diagonals", "dots 3 px apart", "scan lines", "upright lines")),
+        *(pytest.param(each, tuple(MASKS), marks=pytest.mark.slow) for each in COLOURS),
+    ],
+)
+def test_the_default_model_keeps_the_mean_colour_of_fine_patterns(
+    colours: str, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        source = painted(MASKS[name], COLOURS[colours])
+        result = upscaled(source, 4, engine=shipped(4, "upscaled-x4"))
+        assert drift_levels(source, result) <= 4, name
 
 
 @pytest.mark.parametrize("scale", [2, 4])
