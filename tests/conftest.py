@@ -62,9 +62,8 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
             import_tests_in_turn(int(worker["workerid"][2:]), worker["workercount"])
         return (yield)
     finally:
-        gc.enable()
-        gc.collect()
         gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -24,8 +24,8 @@ SQLITE_FILE = "upscaled.sqlite3"
 
 
 def make_tables(data_dir: Path) -> None:
-    """Make a data folder with a SQLite database of this version, without a row."""
-    data_dir.mkdir(mode=0o700, parents=True)
+    """Make a SQLite database of this version in a data folder, without a row, and the folder."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = os.open(data_dir / SQLITE_FILE, os.O_WRONLY | os.O_CREAT, 0o600)
     with open(file, "wb") as database:
         database.write(_tables())

@@ -27,6 +27,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.databases import SQLITE_FILE, make_tables
+
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 UPSCALED = (sys.executable, "-c", "from upscaled.cli import main; main()")
 
@@ -114,6 +116,7 @@ def serve(
     arguments: Sequence[str] = ("--port", "0"),
     program: Sequence[str] = UPSCALED,
     is_waiting: bool = True,
+    has_tables: bool = True,
     timeout_s: float = 60,
     tls: ssl.SSLContext | None = None,
     **settings: str,
@@ -124,6 +127,7 @@ def serve(
         data_dir: UPSCALED_DATA_DIR; a new folder gives a new API key in `Server.key`.
         program: what is run in place of `upscaled`.
         is_waiting: whether to wait for `/readyz`.
+        has_tables: whether a new folder gets the tables beforehand, which a first start would make.
         tls: what trusts the certificate of a server that speaks https.
         settings: further `UPSCALED_*` variables.
     """
@@ -135,6 +139,8 @@ def serve(
             **settings,
         }
     )
+    if has_tables and not (data_dir / SQLITE_FILE).exists():
+        make_tables(data_dir)
     process = subprocess.Popen(
         [*program, "serve", *arguments],
         cwd=REPOSITORY_DIR,

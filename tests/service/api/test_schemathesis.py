@@ -2,47 +2,25 @@
 
 Every operation, right and wrong, through a real socket: statuses, media types, headers, schemas,
 authentication and methods are compared with the document.
+
+Schemathesis is loaded, and its cases are made, when the test runs: at the collection, each process
+of pytest-xdist would do both.
 """
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service, serve
-from upscaled.api.app import create_app
 from upscaled.api.dry_run import DRY_RUN_HEADER
 from upscaled.api.schemas import Estimate
-from upscaled.config import load_settings
-from upscaled.state import open_state
 
-# Nearly every file and URL that a machine makes up is rightly refused, and beside a good `image` an
-# `image_url` of any kind is rightly ignored: what is taken and what is not, other tests say.
-NOT_PROMISED: list[Any] = [positive_data_acceptance, negative_data_rejection]
-
-# Left alone, a machine never finds a picture: half of its files are good ones.
-schemathesis.openapi.format(
-    "binary", st.sampled_from([picture(), picture(mode="RGBA")]) | st.binary(max_size=100)
-)
-
-
-def describe() -> dict[str, Any]:
-    """Return the OpenAPI document, which the tests are made of."""
-    with tempfile.TemporaryDirectory() as folder:
-        table = load_settings({}, data_dir=Path(folder))
-        with open_state(table) as state:
-            return create_app(table, ResizingExecutor(), state).openapi()
-
-
-document = schemathesis.openapi.from_dict(describe())
+if TYPE_CHECKING:
+    from schemathesis import Case
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +31,16 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@document.parametrize()
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_answer_is_outside_the_document(
-    case: schemathesis.Case[Any], described: Service
-) -> None:
+def check(case: "Case[Any]", described: Service) -> None:
+    from schemathesis.specs.openapi.checks import (
+        negative_data_rejection,
+        positive_data_acceptance,
+    )
+
+    # Nearly every file and URL that a machine makes up is rightly refused, and beside a good
+    # `image` an `image_url` of any kind is rightly ignored: what is taken and what is not, other
+    # tests say.
+    not_promised: list[Any] = [positive_data_acceptance, negative_data_rejection]
     key = described.headers if case.operation.definition.raw.get("security") else None
     response = case.call(base_url=described.url, headers=key)
     is_dry_run = (
@@ -66,5 +49,38 @@ def test_no_answer_is_outside_the_document(
     if response.status_code == 200 and is_dry_run:
         Estimate.model_validate_json(response.content)  # no schema of an answer: see `openapi`
     else:
-        case.validate_response(response, excluded_checks=NOT_PROMISED, headers=key)
+        case.validate_response(response, excluded_checks=not_promised, headers=key)
     assert response.headers["x-request-id"]
+
+
+def list_operations(document: dict[str, Any]) -> list[tuple[str, Callable[..., None]]]:
+    """Each operation's name, and what runs `check` on its cases."""
+    import schemathesis
+    from schemathesis.checks import load_all_checks
+    from schemathesis.core.result import Ok
+    from schemathesis.pytest.lazy import get_all_tests
+
+    load_all_checks()
+    # Left alone, a machine never finds a picture: half of its files are good ones.
+    files = st.sampled_from([picture(), picture(mode="RGBA")]) | st.binary(max_size=100)
+    schemathesis.openapi.format("binary", files)
+    found = get_all_tests(
+        schema=schemathesis.openapi.from_dict(document),
+        test_func=check,
+        settings=settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck)),
+        given_kwargs=None,
+    )
+    operations = []
+    for each in found:
+        assert isinstance(each, Ok), each.err()
+        operation, run = each.ok()
+        operations.append((operation.label, run))
+    return operations
+
+
+def test_no_answer_is_outside_the_document(described: Service, subtests: pytest.Subtests) -> None:
+    operations = list_operations(described.app.openapi())
+    assert len(operations) > 10
+    for name, run in operations:
+        with subtests.test(name):
+            run(described=described)

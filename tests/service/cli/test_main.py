@@ -32,7 +32,7 @@ def test_the_version_needs_no_module_of_a_command() -> None:
 
 
 def test_every_command_is_in_the_help() -> None:
-    text = run_upscaled(clean_environment(), "--help").stdout
+    text = invoke("--help").stdout
     for command in COMMANDS:
         assert f" {command} " in text
 
@@ -81,8 +81,10 @@ def test_a_wrong_setting_is_named_with_status_2() -> None:
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("is_buffered", [True, False])
-@pytest.mark.parametrize("command", ["--version", "--help", "config"])
+@pytest.mark.parametrize(
+    ("command", "is_buffered"),
+    [("--version", True), ("--help", False), ("config", True), ("config", False)],
+)
 def test_an_output_that_takes_no_more_is_one_line_with_status_1(
     command: str, is_buffered: bool
 ) -> None:
@@ -109,8 +111,7 @@ def test_every_module_of_a_command_is_built_into_the_command_line() -> None:
 
 
 def test_an_unknown_command_is_an_error() -> None:
-    ended = run_upscaled(clean_environment(), "upscale", is_checked=False)
-    assert ended.returncode == 2
+    assert invoke("upscale").exit_code == 2
 
 
 def run_on_terminal(lines: list[str]) -> list[str]:

@@ -22,18 +22,15 @@ from tests.service.pool.pools import picture
 
 
 def small(
-    data_dir: Path,
-    *,
-    is_waiting: bool = True,
-    grace_s: str = "20",
-    model_x4: str = "upscaled-x4-faithful",
+    data_dir: Path, *, is_waiting: bool = True, has_tables: bool = True, grace_s: str = "20"
 ) -> AbstractContextManager[Server]:
     """A server with small tiles and one model, so that it is quick to start and to stop."""
     return serve(
         data_dir,
         is_waiting=is_waiting,
+        has_tables=has_tables,
         UPSCALED_MODEL_X2="upscaled-x4-faithful",
-        UPSCALED_MODEL_X4=model_x4,
+        UPSCALED_MODEL_X4="upscaled-x4-faithful",
         UPSCALED_TILE_WINDOW_PX="128",
         UPSCALED_SHUTDOWN_GRACE_S=grace_s,
     )
@@ -61,7 +58,7 @@ def uses(process: psutil.Process, data_dir: Path) -> bool:
 
 
 def test_a_server_from_its_first_start_to_its_end(tmp_path: Path) -> None:
-    with small(tmp_path) as server, ThreadPoolExecutor() as clients:
+    with small(tmp_path, has_tables=False) as server, ThreadPoolExecutor() as clients:
         text = "".join(server.stdout)
         assert re.search(rf"curl {server.url}/v1/upscale .*X-API-KEY: {server.key}'", text)
         model = r"upscaled-x4-faithful by torch float32"
