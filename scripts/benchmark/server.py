@@ -107,6 +107,6 @@ def serving(data_dir: Path, settings: Mapping[str, str]) -> Iterator[Server]:
     """
     variables: Mapping[str, Any] = {**SETTINGS, **settings}
     started = time.perf_counter()
-    with serve(data_dir, timeout_s=START_TIMEOUT_S, **variables) as running:
+    with serve(data_dir, has_tables=False, timeout_s=START_TIMEOUT_S, **variables) as running:
         process = psutil.Process(running.process.pid)
         yield Server(running.url, running.key, process, time.perf_counter() - started)
