@@ -49,7 +49,7 @@ def run(
     that made no image.
     """
     from upscaled.api.admin.schemas import UsageFigures
-    from upscaled.state.usage_report import USAGE_GROUPS
+    from upscaled.state.usage_figures import USAGE_GROUPS
 
     wanted = {} if by is None else dict.fromkeys(by)
     if unknown := [each for each in wanted if each not in USAGE_GROUPS]:

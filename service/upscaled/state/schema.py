@@ -270,6 +270,26 @@ USAGE_ROWS = Table(
     Column("answers", BigInteger, nullable=False),
 )
 
+# Finished days of usage_rows, added up: see `upscaled.state.usage_days`. They can be made again at
+# any time. row_count: the rows that a group was added up from.
+USAGE_DAYS = Table(
+    "usage_days",
+    METADATA,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("key_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("model", Text, primary_key=True),
+    Column("row_count", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("images", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("left", BigInteger, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+    Column("input_px", BigInteger, nullable=False),
+    Column("output_px", BigInteger, nullable=False),
+    Column("device_s", Double, nullable=False),
+)
+
 # Append-only, but for old ones: see `upscaled.state.audit`. `details` is JSON.
 AUDIT_ENTRIES = Table(
     "audit_entries",

@@ -36,7 +36,7 @@ from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.shared_rate import SharedRate
 from upscaled.state.under_way import UnderWay
 from upscaled.state.usage import Usage
-from upscaled.state.usage_report import DAY_S
+from upscaled.state.usage_figures import DAY_S
 from upscaled.state.webhooks import Webhooks
 
 MIN_FREE_BYTES = 100 * 1024 * 1024
@@ -136,6 +136,7 @@ class State:
             _attempt(self._remove_ended_jobs, failures)
             _attempt(self.under_way.sweep, failures)
             _attempt(self.usage.remove_old, failures)
+            _attempt(self.usage.roll_up, failures)
             _attempt(self.audit.remove_old, failures)
         holds_released = _attempt(self.credits.release_stale, failures) or 0
         if failures:

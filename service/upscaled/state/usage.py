@@ -16,8 +16,10 @@ from sqlalchemy import Connection
 from upscaled.state.database import Database, insert_into
 from upscaled.state.job_rows import StoredJob
 from upscaled.state.ledger import IMAGE_PRICE
-from upscaled.state.schema import USAGE_ROWS
-from upscaled.state.usage_report import UsageGroup, UsageTotals, report_usage
+from upscaled.state.schema import USAGE_DAYS, USAGE_ROWS
+from upscaled.state.usage_days import roll_up
+from upscaled.state.usage_figures import DAY_S, UsageGroup
+from upscaled.state.usage_report import UsageTotals, report_usage
 
 UsageKind = Literal["upscale", "dry run", "job", "replay", "reuse", "job end"]
 """What was answered: an upscale, or why it was refused; a dry run; the acceptance of a job; the
@@ -108,8 +110,16 @@ class Usage:
         """
         return report_usage(self._database, by, since_s=since_s, until_s=until_s)
 
+    def roll_up(self) -> int:
+        """Add up finished days, so that reports are fast, and return how many; see `usage_days`."""
+        now_s = self._clock()
+        return roll_up(self._database, since_s=now_s - self._keep_s, now_s=now_s)
+
     def remove_old(self) -> int:
         """Remove rows older than they are kept, and return how many; a part at a time."""
+        last_day = int((self._clock() - self._keep_s) // DAY_S)
+        with self._database.write() as connection:
+            connection.execute(sa.delete(USAGE_DAYS).where(USAGE_DAYS.c.day < last_day))
         row, removed = USAGE_ROWS.c, 0
         old = sa.select(row.id).where(row.at_s < self._clock() - self._keep_s).limit(ROWS_AT_ONCE)
         while True:

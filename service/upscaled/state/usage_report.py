@@ -1,22 +1,21 @@
-"""Add up usage rows by day, API key and model.
+"""Add up usage by day, API key and model.
 
-Each day is read by a statement of its own: one over all rows of a busy year would exceed
+Whole days that were added up before are read from there, the others from their rows. Each of these
+is read by a statement of its own: one over all rows of a busy year would exceed
 `UPSCALED_DATABASE_TIMEOUT_S` on PostgreSQL.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from upscaled.state.database import Database
-from upscaled.state.schema import API_KEYS, USAGE_ROWS
-
-DAY_S: Final = 86_400
-UsageGroup = Literal["day", "key", "model"]
-USAGE_GROUPS: Final[tuple[UsageGroup, ...]] = get_args(UsageGroup)
+from upscaled.state.schema import API_KEYS, USAGE_DAYS
+from upscaled.state.usage_days import DayWithRows, count_rolled_up, count_rows, days_with_rows
+from upscaled.state.usage_figures import UsageGroup, select_day_totals, select_row_totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,7 @@ class UsageTotals:
 
 _GROUPS: Final = ("day", "key_id", "key_name", "model")
 _FIGURES: Final = [each.name for each in fields(UsageTotals) if each.name not in _GROUPS]
+_DAYS_AT_ONCE: Final = 500
 _Group = tuple[int | None, int | None, str | None]
 
 
@@ -57,35 +57,44 @@ def report_usage(
     database: Database, by: Sequence[UsageGroup], *, since_s: float, until_s: float | None
 ) -> tuple[UsageTotals, ...]:
     """Return the usage of a period; see `Usage.report`."""
-    query, sums = _select_totals(by), dict[_Group, UsageTotals]()
+    sums = dict[_Group, UsageTotals]()
     if not by:
         sums[None, None, None] = UsageTotals(None, None, None, None, 0, 0, 0, 0, 0, 0, 0, 0, 0.0)
     with database.read() as connection:
-        for is_of_day in _days(connection, since_s, until_s):
-            for row in connection.execute(query.where(is_of_day)).all():
-                totals = UsageTotals(**row._mapping, key_name=None)
-                group = totals.day, totals.key_id, totals.model
-                sums[group] = _add(sums[group], totals) if group in sums else totals
+        for totals in _read_totals(connection, by, since_s, until_s):
+            group = totals.day, totals.key_id, totals.model
+            sums[group] = _add(sums[group], totals) if group in sums else totals
         names = _read_names(connection) if "key" in by else {}
     return tuple(
         replace(sums[group], key_name=names.get(group[1])) for group in sorted(sums, key=_order)
     )
 
 
-def _days(
-    connection: Connection, since_s: float, until_s: float | None
-) -> Iterator[sa.ColumnElement[bool]]:
-    """Yield, for each UTC day with rows in a period, the condition that selects these rows."""
-    at_s = USAGE_ROWS.c.at_s
-    is_wanted = sa.true() if until_s is None else at_s < until_s
-    begin_s = since_s
-    while True:
-        first = sa.select(sa.func.min(at_s)).where(at_s >= begin_s, is_wanted)
-        first_s = connection.execute(first).scalar_one()
-        if first_s is None:
-            return
-        begin_s = (first_s // DAY_S + 1) * DAY_S
-        yield sa.and_(at_s >= first_s, at_s < begin_s, is_wanted)
+def _read_totals(
+    connection: Connection, by: Sequence[UsageGroup], since_s: float, until_s: float | None
+) -> Iterator[UsageTotals]:
+    """Yield totals of a period, several of one group among them."""
+    rolled_up = count_rolled_up(connection)
+    whole: list[int] = []
+    for day in days_with_rows(connection, since_s, until_s):
+        if day.number in rolled_up and _is_up_to_date(connection, day, rolled_up[day.number]):
+            whole.append(day.number)
+            continue
+        query = select_row_totals(by).where(day.is_of_it)
+        yield from _totals(connection, query)
+    for first in range(0, len(whole), _DAYS_AT_ONCE):
+        days = USAGE_DAYS.c.day.in_(whole[first : first + _DAYS_AT_ONCE])
+        yield from _totals(connection, select_day_totals(by).where(days))
+
+
+def _is_up_to_date(connection: Connection, day: DayWithRows, rows: int) -> bool:
+    """Return whether a whole day has as many rows as were added up: none is ever changed."""
+    return day.is_whole and count_rows(connection, day) == rows
+
+
+def _totals(connection: Connection, query: sa.Select[Any]) -> Iterator[UsageTotals]:
+    for row in connection.execute(query).all():
+        yield UsageTotals(**row._mapping, key_name=None)
 
 
 def _add(one: UsageTotals, other: UsageTotals) -> UsageTotals:
@@ -103,41 +112,3 @@ def _read_names(connection: Connection) -> dict[int | None, str]:
     """Return the present names of all keys, by their ids."""
     rows = connection.execute(sa.select(API_KEYS.c.id, API_KEYS.c.name))
     return {row.id: row.name for row in rows}
-
-
-def _select_totals(by: Sequence[UsageGroup]) -> sa.Select[Any]:
-    """Select the columns of `UsageTotals` but for names, with NULL for what is not grouped by."""
-    row = USAGE_ROWS.c
-    groups: dict[UsageGroup, sa.ColumnElement[Any]] = {
-        "day": (row.at_s // DAY_S).label("day"),
-        "key": row.key_id,
-        "model": row.model,
-    }
-    chosen = [groups[name] for name in by]
-    absent = [sa.null().label(column.name) for name, column in groups.items() if name not in by]
-    figures = [_sum(column, name) for name, column in _figures().items()]
-    device_s = sa.func.coalesce(sa.func.sum(row.device_s * row.answers), 0.0).label("device_s")
-    return sa.select(*chosen, *absent, *figures, device_s).group_by(*chosen)
-
-
-def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
-    return sa.case((condition, USAGE_ROWS.c.answers), else_=0)
-
-
-def _figures() -> dict[str, sa.ColumnElement[int]]:
-    """Return the integer columns of `UsageTotals` as expressions of one row, by name."""
-    row = USAGE_ROWS.c
-    is_image = sa.and_(row.status == 200, row.kind.in_(["upscale", "reuse", "job end"]))
-    return {
-        "requests": _count(row.kind != "job end"),
-        "images": _count(is_image),
-        "refused": _count(row.status.between(400, 499)),
-        "failed": _count(row.status >= 500),
-        "left": _count(row.status.is_(None)),
-        **{name: row[name] * row.answers for name in ("credits", "input_px", "output_px")},
-    }
-
-
-def _sum(column: sa.ColumnElement[int], name: str) -> sa.ColumnElement[int]:
-    # PostgreSQL adds big integers up as NUMERIC.
-    return sa.cast(sa.func.coalesce(sa.func.sum(column), 0), sa.BigInteger).label(name)

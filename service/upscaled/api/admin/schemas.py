@@ -10,7 +10,8 @@ from upscaled.state.audit import AuditEntry, Detail
 from upscaled.state.key_rows import KeyChanges, ListedKey
 from upscaled.state.keys import MAX_KEEP_S
 from upscaled.state.scopes import SCOPES, Scope
-from upscaled.state.usage_report import DAY_S, UsageTotals
+from upscaled.state.usage_figures import DAY_S
+from upscaled.state.usage_report import UsageTotals
 from upscaled.state.webhook_rows import Delivery, DeliveryState, KeyWebhook
 
 HOUR_S = 3600
