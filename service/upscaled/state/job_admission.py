@@ -25,13 +25,13 @@ def check_job_limit(connection: Connection, key_id: int, max_unfinished: int) ->
 
 
 def find_first(
-    connection: Connection, request_key: RequestKey | None, job_id: str
+    connection: Connection, request_key: RequestKey | None, job_id: str, *, lifetime_s: float
 ) -> tuple[StoredJob | None, bool]:
     """Return the job that an earlier request with the same `Idempotency-Key` made.
 
-    None if there was no such request, or its job failed or is no longer kept: the key then stands
-    for `job_id`. The second value says whether a job that is no longer kept was charged, so that
-    `job_id` must not be.
+    None if there was no such request, or its job failed or its lifetime is over: the key then
+    stands for `job_id`. The second value says whether a job whose lifetime is over was charged, so
+    that `job_id` must not be.
 
     Raises:
         InvalidParameter, RequestInProgress: as of `IdempotencyKeys.reserve`.
@@ -39,7 +39,7 @@ def find_first(
     if request_key is None or insert_key(connection, request_key, job_id, is_job=True):
         return None, False
     row = read_key(connection, request_key)
-    first = find_job(connection, request_key.key_id, row.request_id)
+    first = find_job(connection, request_key.key_id, row.request_id, lifetime_s=lifetime_s)
     if first is not None and first.state != "failed":
         return first, False
     return None, make_anew(connection, request_key, row, job_id)

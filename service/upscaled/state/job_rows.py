@@ -199,9 +199,21 @@ def read_job(connection: Connection, job_id: str) -> StoredJob:
     return job_from_row(connection.execute(select_jobs().where(JOBS.c.id == job_id)).one())
 
 
-def find_job(connection: Connection, key_id: int, job_id: str) -> StoredJob | None:
-    """Return a key's job; None where it has none of this id."""
-    query = select_jobs().where(JOBS.c.id == job_id, JOBS.c.key_id == key_id)
+def is_shown(connection: Connection, lifetime_s: float) -> sa.ColumnElement[bool]:
+    """Return the condition that a job has not ended, or less than its lifetime ago.
+
+    Others are there until the next sweep, or until their webhook is sent, and for nothing else.
+    """
+    ended_at_s = JOBS.c.ended_at_s
+    return sa.or_(ended_at_s.is_(None), ended_at_s >= database_time_s(connection) - lifetime_s)
+
+
+def find_job(
+    connection: Connection, key_id: int, job_id: str, *, lifetime_s: float
+) -> StoredJob | None:
+    """Return a key's job; None where it has none of this id whose lifetime is not over."""
+    is_of_key = sa.and_(JOBS.c.id == job_id, JOBS.c.key_id == key_id)
+    query = select_jobs().where(is_of_key, is_shown(connection, lifetime_s))
     row = connection.execute(query).one_or_none()
     return None if row is None else job_from_row(row)
 

@@ -35,6 +35,7 @@ from upscaled.state.job_rows import (
     count_unfinished,
     find_job,
     is_ours,
+    is_shown,
     is_unfinished,
     read_job,
     read_page,
@@ -55,12 +56,14 @@ MAX_ATTEMPTS: Final = 5
 class Jobs:
     """The jobs of one database, for any thread and any number of processes."""
 
-    def __init__(self, database: Database, clocks: Clocks) -> None:
+    def __init__(self, database: Database, clocks: Clocks, lifetime_s: float) -> None:
         """
         Args:
             clocks: their wall clock dates the entries of the ledger.
+            lifetime_s: a job that ended longer ago is shown no more, and stands for no request.
         """
         self._database = database
+        self._lifetime_s = lifetime_s
         self._clocks = clocks
 
     def submit(
@@ -90,7 +93,9 @@ class Jobs:
         """
         job_id = str(uuid.uuid4())
         with self._database.write() as connection:
-            first, is_paid = find_first(connection, request_key, job_id)
+            first, is_paid = find_first(
+                connection, request_key, job_id, lifetime_s=self._lifetime_s
+            )
             if first is not None:
                 return JobChange(first, is_changed=False)
             check_job_limit(connection, key_id, max_unfinished)
@@ -261,7 +266,7 @@ class Jobs:
         )
         with self._database.write() as connection:
             is_cancelled = end_job(connection, is_open, "cancelled")
-            job = find_job(connection, key_id, job_id)
+            job = find_job(connection, key_id, job_id, lifetime_s=self._lifetime_s)
             if job is not None and is_cancelled:
                 settle_unpaid(connection, job, None, at_s=self._now_s())
             return None if job is None else JobChange(job, is_cancelled)
@@ -282,7 +287,7 @@ class Jobs:
     def find(self, key_id: int, job_id: str) -> StoredJob | None:
         """Return a key's job; None where it has none of this id."""
         with self._database.read() as connection:
-            return find_job(connection, key_id, job_id)
+            return find_job(connection, key_id, job_id, lifetime_s=self._lifetime_s)
 
     def list_page(
         self,
@@ -303,7 +308,8 @@ class Jobs:
         if state is not None:
             is_wanted = sa.and_(is_wanted, JOBS.c.state == state)
         with self._database.read() as connection:
-            return read_page(connection, is_wanted, after, limit)
+            is_listed = sa.and_(is_wanted, is_shown(connection, self._lifetime_s))
+            return read_page(connection, is_listed, after, limit)
 
     def count_unfinished(self) -> int:
         """Return how many jobs are queued or running."""

@@ -217,7 +217,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         ),
         idempotency=IdempotencyKeys(database, clocks),
         reusable=ReusableResults(database),
-        jobs=Jobs(database, clocks),
+        jobs=Jobs(database, clocks, settings.job_result_lifetime_s),
         webhooks=Webhooks(database, audit),
         usage=Usage(database, clocks.wall, keep_s=settings.usage_retention_days * DAY_S),
         audit=audit,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from upscaled.config import Settings
 from upscaled.errors import MalformedImage
 from upscaled.state import PaidResult, State, open_state
 from upscaled.state.errors import UnknownName
+from upscaled.state.idempotency import RequestKey
 from upscaled.state.job_rows import JobOrder, StoredJob
 from upscaled.state.schema import JOBS, WEBHOOK_DELIVERIES
 from upscaled.state.usage import MadeImage
@@ -214,12 +216,28 @@ def test_any_delivery_can_be_sent_again_with_all_its_attempts(store: State, stat
     assert claim(store).attempts == 1
 
 
-def test_a_job_is_kept_while_its_webhook_waits(store: State) -> None:
+def test_a_job_is_kept_but_not_found_while_its_webhook_waits(store: State) -> None:
     key_id = key_with_webhook(store)
-    end(store, key_id)
+    request_key, order = RequestKey(key_id, "name", "fingerprint"), JobOrder("source", None, 4, "")
+    submit_again = partial(
+        store.jobs.submit,
+        key_id,
+        order,
+        is_metered=True,
+        max_unfinished=9,
+        request_key=request_key,
+    )
+    job_id = submit_again().job.id
+    assert store.jobs.cancel(key_id, job_id)
+    assert not submit_again().is_changed
+    assert store.jobs.find(key_id, job_id)
     with store.database.write() as connection:
         connection.execute(sa.update(JOBS).values(ended_at_s=0.0))
     assert store.jobs.remove_ended(lifetime_s=100) == 0
+    assert store.jobs.find(key_id, job_id) is None
+    assert store.jobs.cancel(key_id, job_id) is None
+    assert store.jobs.list_page(key_id, limit=5).jobs == ()
+    assert submit_again().job.id != job_id
     store.webhooks.record(claim(store), "status 200", "delivered")
     assert store.jobs.remove_ended(lifetime_s=100) == 1
     with store.database.read() as connection:
