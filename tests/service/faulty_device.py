@@ -1,7 +1,6 @@
-"""The real server with a worker whose network makes what a broken device would.
+"""A worker whose network makes what a broken device would.
 
-    python faulty_device.py serve ORDER ARGUMENTS...      `upscaled ARGUMENTS`
-    python faulty_device.py work ORDER --fd N             its worker
+    python faulty_device.py ORDER --fd N
 
 Everything is the product's own but the network, which reads the file ORDER at each window: the
 fault and where it shows: `fast`, where float32 would be right, or `both`. And its decoders are
@@ -17,14 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import upscaled.cli.server as server
 import upscaled.decoder.pool as decoder
 import upscaled.upscale.engines as choice
 import upscaled.worker.main as worker
-from upscaled.cli import main
 from upscaled.config import Settings
 from upscaled.decoder.pool import Decoder
-from upscaled.pool.local import LocalPool
 from upscaled_models.backends.base import Engine
 from upscaled_models.backends.torch.engine import TorchEngine
 
@@ -80,13 +76,8 @@ choice_open_model = choice.open_model
 
 
 if __name__ == "__main__":
-    _, role, order, *rest = sys.argv
+    _, order, *rest = sys.argv
     sys.argv = ["upscaled", *rest]
-    if role == "serve":
-        command = (sys.executable, __file__, "work", order)
-        vars(server)["LocalPool"] = partial(LocalPool, command=command)
-        main()
-    else:
-        vars(choice)["open_model"] = partial(open_faulty, Path(order))
-        vars(decoder)["Decoder"] = partial(Decoder, command=(sys.executable, DEADLY_DECODER))
-        worker.main()
+    vars(choice)["open_model"] = partial(open_faulty, Path(order))
+    vars(decoder)["Decoder"] = partial(Decoder, command=(sys.executable, DEADLY_DECODER))
+    worker.main()

@@ -21,7 +21,7 @@ from tests.service.faulty_device import FAULTS, WRONG_SIZE
 from tests.service.image.samples import picture, save
 from tests.service.test_corpus import SETTINGS
 
-PROGRAM = Path(__file__).with_name("faulty_device.py")
+PROGRAM = Path(__file__).with_name("faulty_server.py")
 SOUND = "none nowhere"
 SOURCE = save(picture(200, 160), "PNG")
 
@@ -50,7 +50,7 @@ def spoiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoiler]:
     order = data_dir / "order"
     order.write_text(SOUND)
     add_bilinear_model(data_dir)
-    program = (sys.executable, str(PROGRAM), "serve", str(order))
+    program = (sys.executable, str(PROGRAM), str(order))
     changed = {"UPSCALED_MODEL_X4": "bilinear", "UPSCALED_TILE_WINDOW_PX": "96"}
     settings: dict[str, Any] = {**SETTINGS, **changed}
     with serve(data_dir, program=program, **settings) as server:

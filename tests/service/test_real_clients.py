@@ -1,7 +1,7 @@
 """The programs that people really use, run against the real server: each uploads, fetches, fails.
 
 The kit replays recorded bytes (tests/conformance/captured); here the libraries of today speak for
-themselves. A client that is not installed is skipped by name.
+themselves. A client that is not installed is skipped by name. Slow, for the kit's bytes are theirs.
 """
 
 import io
@@ -17,6 +17,8 @@ from tests.conformance.answer_checks import distance_from
 from tests.conformance.pictures import PICTURES
 from tests.running import Server, serve
 from tests.service.real_clients import CLIENTS, Answer, Call, Client
+
+pytestmark = pytest.mark.slow
 
 PHOTO = PICTURES["photo"]
 TOO_LARGE = {"error": "File size too large", "error_code": "file_size_too_large"}

@@ -101,6 +101,7 @@ def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) 
     assert names == {"a-x2.jpg", "moved-x2.jpg", "slow-x2.jpg", ".upscaled-journal.sqlite3"}
 
 
+@pytest.mark.slow
 def test_objects_become_results_of_the_chosen_format_size_and_name_as_they_come_into_a_bucket(
     tmp_path: Path, bucket: Bucket
 ) -> None:
