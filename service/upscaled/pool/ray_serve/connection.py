@@ -204,6 +204,8 @@ async def _next(
 ) -> tuple[bytes, bytes]:
     """Return the next message of a call, or raise ReplicaLost once its generation is over."""
     step = asyncio.ensure_future(answers.__anext__())
+    # Ray answers a cancellation with an error, and asyncio logs one that is not looked at.
+    step.add_done_callback(lambda step: step.cancelled() or step.exception())
     try:
         await asyncio.wait((step, over), return_when=asyncio.FIRST_COMPLETED)
         if not step.done():

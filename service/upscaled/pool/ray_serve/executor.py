@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import Final
@@ -31,6 +31,7 @@ from upscaled.pool.messages import (
     WorkerReady,
     encode,
 )
+from upscaled.pool.ray_serve.calls import Calls, NoAnswer
 from upscaled.pool.ray_serve.figures import add_reports, find_difference, find_returning
 from upscaled.pool.ray_serve.messages import (
     ONLY_JOB,
@@ -52,6 +53,9 @@ MAX_REPLAYS: Final = 3
 _SILENCE_S: Final = 5.0
 """A replica that has answered sends something every second; after this one is cut off or hangs."""
 
+_AFTER_SILENCE_S: Final = 1.0
+"""First wait for a replica to confirm receipt while another is silent: it may be the silent one."""
+
 _FIRST_ANSWER_S: Final = 60.0
 """Longest wait for a replica's first answer: a new controller takes up to 20 s, a node that starts
 a replica longer. While there are replicas, an image is sent again sooner, first after `_SILENCE_S`:
@@ -71,16 +75,13 @@ _PASSING_REASONS: Final = frozenset({"starting", "stopping"})
 _log = logging.getLogger(__name__)
 
 
-class _NoAnswer(ReplicaLost):
-    """A replica did not confirm receipt of an image."""
-
-
 class RayPool:
     """`Executor` over the replicas of a Ray Serve deployment."""
 
     def __init__(self, settings: Settings, replicas: Replicas) -> None:
         self._settings = settings
         self._replicas = replicas
+        self._calls = Calls(replicas)
         self._cost = CostModel(ModelStore(settings.models_dir))
         self._reports: dict[str, ReplicaReport] = {}
         self._gone: dict[str, ReplicaReport] = {}
@@ -139,6 +140,7 @@ class RayPool:
         self._has_ended = True
         if self._watching:
             self._watching.cancel()
+        await self._calls.close()
         await self._replicas.stop()
 
     async def own_choice(self) -> AutoChoice:
@@ -200,35 +202,31 @@ class RayPool:
             store_until: when the order to store the result is too old, by the clock of the loop.
         """
         clock = asyncio.get_running_loop().time
-        give_up_at, wait_s = clock() + _FIRST_ANSWER_S, _SILENCE_S
+        give_up_at = clock() + _FIRST_ANSWER_S
+        resent = 0
         while True:
             if request.store and clock() > store_until:
                 request = replace(request, store=None)
+            wait_s = _AFTER_SILENCE_S if self._calls.has_silent else _SILENCE_S
+            wait_s *= 2**resent  # a cluster that is merely slow answers the later ones
             rest_s = give_up_at - clock()
             limit_s = min(wait_s, rest_s) if self._reports else rest_s
             try:
                 return await self._call_replica(source, request, limit_s)
-            except _NoAnswer as error:
+            except NoAnswer as error:
                 if clock() >= give_up_at:
                     raise
                 fields = event("replica_silent", request_id=request.request_id)
                 _log.warning("an image is sent again: %s", error, extra=fields)
-                wait_s *= 2  # a cluster that is merely slow answers the later ones
+                resent += 1
 
     async def _call_replica(self, source: bytes, request: UpscaleRequest, limit_s: float) -> Result:
         """Have one replica upscale; its first answer is due within `limit_s`."""
         job = encode(WorkerJob(job=ONLY_JOB, request=request))
-        silence: type[ReplicaLost] = _NoAnswer
-        async with aclosing(self._replicas.upscale(job, source)) as answers:
+        async with self._calls.open(job, source) as call:
             while True:
-                try:
-                    async with asyncio.timeout(limit_s):
-                        header, data = await anext(answers)
-                except TimeoutError:
-                    raise silence(f"silent for {limit_s:.3g} s") from None
-                except StopAsyncIteration:
-                    raise ReplicaLost("ended without an answer") from None
-                limit_s, silence = _SILENCE_S, ReplicaLost
+                header, data = await call.receive(limit_s)
+                limit_s = _SILENCE_S
                 result = self._handle(header, data, request)
                 if result:
                     return result

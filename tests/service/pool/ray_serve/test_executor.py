@@ -24,7 +24,7 @@ from upscaled.pool.messages import (
     WorkerJob,
     decode_to_worker,
 )
-from upscaled.pool.ray_serve import executor
+from upscaled.pool.ray_serve import calls, executor
 from upscaled.pool.ray_serve.executor import MAX_REPLAYS, RayPool
 from upscaled.pool.ray_serve.messages import (
     Busy,
@@ -138,6 +138,41 @@ async def test_an_image_goes_to_another_replica_where_one_is(end: Step) -> None:
     async with pool_of([ALIVE, end], [ALIVE, DONE]) as (pool, replicas):
         await pool.upscale(b"", request())
     assert replicas.calls == 2
+
+
+async def test_a_silent_replica_keeps_its_call_until_it_speaks_again() -> None:
+    """Ray sends an image to the replica with the fewest calls: else, that would be this one."""
+    async with pool_of([ALIVE, 1.0, ALIVE, FOR_EVER_S], [ALIVE, DONE]) as (pool, replicas):
+        await pool.upscale(b"", request())
+        assert (replicas.calls, replicas.cancelled) == (2, 1)  # the one that had answered
+        await until(lambda: replicas.cancelled == 2)
+
+
+async def test_a_silent_replica_keeps_its_call_for_a_limited_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "KEPT_S", 0.5)
+    async with pool_of([ALIVE, FOR_EVER_S], [ALIVE, DONE]) as (pool, replicas):
+        await pool.upscale(b"", request())
+        assert replicas.cancelled == 1
+        await until(lambda: replicas.cancelled == 2)
+
+
+async def test_while_a_replica_is_silent_images_are_sent_again_sooner(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(executor, "_AFTER_SILENCE_S", 0.05)
+    async with pool_of([ALIVE, FOR_EVER_S], [FOR_EVER_S], [ALIVE, DONE]) as (pool, _):
+        await pool.upscale(b"", request())
+    waits = [record.getMessage().rpartition(": ")[2] for record in caplog.records]
+    assert waits == ["silent for 0.2 s", "silent for 0.05 s"]
+
+
+async def test_the_call_of_a_silent_replica_ends_with_the_front_end() -> None:
+    async with pool_of([ALIVE, FOR_EVER_S], [ALIVE, DONE]) as (pool, replicas):
+        await pool.upscale(b"", request())
+        assert replicas.cancelled == 1
+    assert replicas.cancelled == 2
 
 
 async def test_an_image_is_sent_again_where_nothing_answers_at_all() -> None:

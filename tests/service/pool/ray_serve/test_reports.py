@@ -1,10 +1,12 @@
 """Reports of replicas come in although one of them is silent; no cluster is started."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -122,3 +124,29 @@ async def test_a_report_that_ray_cancels_only_counts_as_missing(
     replicas._generation = connection._Generation(None, Handle())
     with pytest.raises(ReplicaLost):
         await replicas.reports()
+
+
+async def test_the_error_by_which_ray_answers_a_cancellation_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(RECONNECT_TIMEOUT, "3600")
+    from upscaled.pool.ray_serve import connection
+
+    class Answers:
+        async def __anext__(self) -> tuple[bytes, bytes]:
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                raise RuntimeError("cancelled") from None
+            raise AssertionError
+
+    logged: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: logged.append(context))
+    over: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(loop.call_soon, over.set_result, None)  # once it waits
+    with pytest.raises(ReplicaLost):
+        await connection._next(Answers(), over)
+    await asyncio.sleep(0.05)
+    gc.collect()
+    assert logged == []

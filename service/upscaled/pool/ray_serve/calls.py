@@ -1,0 +1,97 @@
+"""Calls of replicas: each message within a limit, and a silent replica's call kept for a while.
+
+Ray sends an image to the replica with the fewest calls under way. If the calls of one that is cut
+off or hangs were ended as soon as it is silent, that would be it, for the same images and others.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from upscaled.pool.ray_serve.messages import ReplicaLost, Replicas
+
+KEPT_S: Final = 10.0
+"""Longest time for which a silent replica keeps a call: by then the cluster has noticed."""
+
+
+class NoAnswer(ReplicaLost):
+    """A replica did not confirm receipt of an image."""
+
+
+class Call:
+    """One call of a replica, to read in turn. See `Calls.open`."""
+
+    def __init__(self, answers: AsyncGenerator[tuple[bytes, bytes], None]) -> None:
+        self._answers = answers
+        self._next: asyncio.Future[tuple[bytes, bytes]] | None = None
+        self._has_answered = False
+        self.is_silent = False
+
+    async def receive(self, limit_s: float) -> tuple[bytes, bytes]:
+        """Return the next message, and the bytes beside it.
+
+        Raises:
+            NoAnswer: the first message did not come within `limit_s`.
+            ReplicaLost: a later one did not, or there is none.
+            Exception: see `Replicas.upscale`.
+        """
+        self._next = asyncio.ensure_future(anext(self._answers))
+        done, _ = await asyncio.wait((self._next,), timeout=limit_s)
+        if not done:
+            self.is_silent = self._has_answered
+            silence = ReplicaLost if self._has_answered else NoAnswer
+            raise silence(f"silent for {limit_s:.3g} s")
+        try:
+            message = self._next.result()
+        except StopAsyncIteration:
+            raise ReplicaLost("ended without an answer") from None
+        self._has_answered = True
+        return message
+
+    async def end(self, *, within_s: float = 0) -> None:
+        """End the call, and so the work; `within_s` later, or once the replica speaks again."""
+        try:
+            if self._next:
+                await asyncio.wait((self._next,), timeout=within_s)
+        finally:
+            if self._next and not self._next.done():
+                self._next.cancel()
+                await asyncio.wait((self._next,))
+            if self._next and not self._next.cancelled():
+                self._next.exception()  # asyncio logs what is not looked at
+            await self._answers.aclose()
+
+
+class Calls:
+    """The calls of a front end, those of silent replicas included."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+        self._kept: set[asyncio.Task[None]] = set()
+
+    @property
+    def has_silent(self) -> bool:
+        """Return whether a silent replica has a call."""
+        return bool(self._kept)
+
+    @asynccontextmanager
+    async def open(self, job: bytes, source: bytes) -> AsyncIterator[Call]:
+        """Call a replica; the call ends with the block, but for that of a silent one, later."""
+        call = Call(self._replicas.upscale(job, source))
+        try:
+            yield call
+        finally:
+            if call.is_silent:
+                ending = asyncio.create_task(call.end(within_s=KEPT_S))
+                self._kept.add(ending)
+                ending.add_done_callback(self._kept.discard)
+            else:
+                await call.end()
+
+    async def close(self) -> None:
+        """End the calls that silent replicas still have."""
+        for ending in self._kept:
+            ending.cancel()
+        if self._kept:
+            await asyncio.wait(self._kept)
