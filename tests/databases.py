@@ -108,32 +108,16 @@ class PostgreSQL:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A real server for the session; skips where there is none to start."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    missing = [name for name in ("initdb", "postgres") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"no PostgreSQL here: {', '.join(missing)} not found")
+    require_postgresql()
     # Short, for a socket's path has a limit; and not below a folder that is root's alone.
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-    owner = _unprivileged_user()
-    if owner is not None:
-        shutil.chown(folder, owner)
+    owner = unprivileged_user()
     data, log = folder / "data", folder / "log"
     try:
-        subprocess.run(
-            ["initdb", "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"],
-            check=True, capture_output=True, user=owner, cwd=folder, env=_english(),
-        )  # fmt: skip
-        settings = (
-            "listen_addresses=",
-            f"unix_socket_directories={folder}",
-            "fsync=off",
-            "full_page_writes=off",
-            "autovacuum=off",
-        )
-        options = [part for setting in settings for part in ("-c", setting)]
+        init_postgresql(folder, data, owner)
         with log.open("wb") as output:
             server = subprocess.Popen(
-                ["postgres", "-D", data, *options],
+                postgresql_command(folder, data),
                 stdout=output, stderr=output, user=owner, cwd=folder, env=_english(),
             )  # fmt: skip
         try:
@@ -147,6 +131,36 @@ def postgresql() -> Iterator[PostgreSQL]:
         shutil.rmtree(folder)
 
 
+def require_postgresql() -> None:
+    """Skip where there is no server to start."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    missing = [name for name in ("initdb", "postgres") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"no PostgreSQL here: {', '.join(missing)} not found")
+
+
+def init_postgresql(folder: Path, data: Path, owner: int | None) -> None:
+    """Make a server's files in `folder`; its user `tester` needs no password."""
+    if owner is not None:
+        shutil.chown(folder, owner)
+    subprocess.run(
+        ["initdb", "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"],
+        check=True, capture_output=True, user=owner, cwd=folder, env=_english(),
+    )  # fmt: skip
+
+
+def postgresql_command(folder: Path, data: Path, addresses: str = "") -> list[str]:
+    """Return what runs the server, on a socket in `folder` and on `addresses`."""
+    settings = (
+        f"listen_addresses={addresses}",
+        f"unix_socket_directories={folder}",
+        "fsync=off",
+        "full_page_writes=off",
+        "autovacuum=off",
+    )
+    return ["postgres", "-D", str(data), *(part for each in settings for part in ("-c", each))]
+
+
 def _open_once(**settings: object) -> None:
     from upscaled.config import load_settings
     from upscaled.state import open_state
@@ -154,7 +168,7 @@ def _open_once(**settings: object) -> None:
     open_state(load_settings({}, **settings)).close()
 
 
-def _unprivileged_user() -> int | None:
+def unprivileged_user() -> int | None:
     """Return another user's id where this is root: PostgreSQL refuses to run as root."""
     return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
 

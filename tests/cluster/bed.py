@@ -1,0 +1,300 @@
+"""A cluster on machines of its own: head, two nodes, two front ends, a database and a bucket.
+
+head, a, b, f1, f2     each a node of Ray; a and b have a CPU and one replica each
+db, store              PostgreSQL, and moto's S3 server
+this machine           the clients
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import requests
+
+from tests.buckets import VARIABLES, Bucket
+from tests.cluster.machines import Machine, machine, network, wait_until
+from tests.databases import (
+    init_postgresql,
+    postgresql_command,
+    require_postgresql,
+    unprivileged_user,
+)
+from tests.running import UPSCALED
+from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT
+
+NODES = ("a", "b")
+FRONT_ENDS = ("f1", "f2")
+RAY_MACHINES = ("head", *NODES, *FRONT_ENDS)
+MACHINES = (*RAY_MACHINES, "db", "store")
+SLOTS = 4
+QUEUE = 10
+KEY = f"upk_{'0123456789abcdef'}_{'A-_z' * 10}xyz"
+CREDITS = 1_000_000
+_RAY = str(Path(sys.executable).with_name("ray"))
+_SERVE = str(Path(sys.executable).with_name("serve"))
+
+# As systemd does with Restart=always and KillMode=control-group.
+_UNIT = """
+while :; do
+    {command}
+    pkill -9 -f 'ray::|raylet/|ray/_private|ray/dashboard|gcs_server'
+    sleep 2
+done
+"""
+
+
+@dataclass
+class Bed:
+    """The machines, by name, and what runs on them."""
+
+    folder: Path
+    machines: dict[str, Machine]
+    bucket: Bucket
+    programs: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Machine:
+        return self.machines[name]
+
+    @property
+    def database_url(self) -> str:
+        return f"postgresql://tester@{self['db'].address}/postgres"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What all programs of the cluster have set, commands on this machine too."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return {
+            **kept,
+            **NODE_ENVIRONMENT,
+            **VARIABLES,
+            "RAY_ADDRESS": f"{self['head'].address}:6379",
+            "RAY_AUTH_TOKEN": "0" * 32,
+            # By default replicas and their workers yield to everything else on the machine.
+            "RAY_worker_niceness": "0",
+            "PYTHONWARNINGS": "ignore",
+            "OPENBLAS_NUM_THREADS": "1",
+            "UPSCALED_PACKAGED_MODELS": "false",
+            "UPSCALED_PRECISION": "exact",
+            "UPSCALED_JOBS_PER_WORKER": str(SLOTS),
+            "UPSCALED_MAX_QUEUE": str(QUEUE),
+            "UPSCALED_RESULTS_URL": self.bucket.url,
+            "UPSCALED_S3_ENDPOINT": self.bucket.endpoint,
+            "UPSCALED_DATABASE_URL": self.database_url,
+            "UPSCALED_FIRST_KEY_FILE": str(self.folder / "first.key"),
+            "UPSCALED_METERING": "true",
+            "UPSCALED_RATE_PER_S": "100000",
+            "UPSCALED_RATE_BURST": "100000",
+        }
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def url(self, front_end: str) -> str:
+        return f"http://{self[front_end].address}:8000"
+
+    def start_ray(self, name: str) -> None:
+        """Start a machine's node of Ray, as its unit does."""
+        here = self[name]
+        command = [_RAY, "start", "--block", "--node-ip-address", here.address]
+        command += ["--num-cpus", "1" if name in NODES else "0"]
+        command += ["--object-store-memory", "400000000", "--include-log-monitor", "false"]
+        environment = {**self.environment, "UPSCALED_DATA_DIR": str(self.folder / f"{name}.data")}
+        if name == "head":
+            command += ["--head", "--port", "6379", "--include-dashboard", "false"]
+            command += ["--temp-dir", str(here.shared)]
+            environment |= {
+                "RAY_gcs_storage": "rocksdb",
+                "RAY_gcs_storage_path": str(self.folder / "gcs"),
+            }
+            del environment["RAY_ADDRESS"]
+        else:
+            command += ["--address", self.environment["RAY_ADDRESS"]]
+        script = self.folder / f"{name}.sh"
+        script.write_text(_UNIT.format(command=shlex.join(command)))
+        self.programs[f"ray-{name}"] = here.start(
+            ["bash", str(script)], environment, self.log(f"ray-{name}")
+        )
+
+    def wait_ray(self, name: str) -> None:
+        """Wait until a node of Ray runs."""
+        log = self.log(f"ray-{name}")
+        wait_until(lambda: "Ray runtime started" in log.read_text(), f"the node of {name} runs")
+
+    def findings(self) -> dict[str, str]:
+        """What `upscaled cluster check` finds, by the name of the check."""
+        report = json.loads(self.run(*UPSCALED, "cluster", "check", "--json"))
+        return {each["check"]: each["found"] for each in report["findings"]}
+
+    def start_front_end(self, name: str) -> None:
+        environment = {
+            **self.environment,
+            "UPSCALED_CLUSTER": "ray",
+            "UPSCALED_DATA_DIR": str(self.folder / f"{name}.data"),
+            "UPSCALED_ADVERTISED_URL": self.url(name),
+        }
+        command = [*UPSCALED, "serve", "--host", "0.0.0.0", "--port", "8000"]
+        self.programs[name] = self[name].start(command, environment, self.log(name))
+
+    def stop_front_end(self, name: str, within_s: float) -> int:
+        """Stop a front end as its unit does: the exit status."""
+        self._supervisor(name).terminate()
+        return self.programs[name].wait(within_s)
+
+    def start_database(self) -> None:
+        folder, user = self.folder / "pg", unprivileged_user()
+        command = postgresql_command(folder, folder / "data", "*")
+        log = self.log("postgresql")
+        self.programs["db"] = self["db"].start(command, self.environment, log, user or 0)
+        wait_until(self._database_answers, "PostgreSQL answers")
+
+    def kill_database(self) -> None:
+        for process in self["db"].find("postgres"):
+            with suppress(psutil.NoSuchProcess):  # it may end with the first
+                process.kill()
+        self.programs["db"].wait(60)
+
+    def deploy(self, replicas: int = 2) -> None:
+        """Deploy the replicas as the page does; they are ready some seconds later."""
+        config = self.run(*UPSCALED, "cluster", "manifest", "--replicas", str(replicas))
+        file = self.folder / "serve.yaml"
+        file.write_text(config)
+        self.run(_SERVE, "run", "--non-blocking", str(file))
+
+    def run(self, *command: str) -> str:
+        """Run a program on the head's machine: its standard output."""
+        environment = {**self.environment, "RAY_ADDRESS": "auto"}
+        return self["head"].run(command, environment)
+
+    def restart_ray(self, name: str) -> None:
+        """Stop a machine's node of Ray as its unit does; it starts again by itself."""
+        for process in self[name].find("ray", "start", "--block"):
+            process.terminate()
+
+    def replicas(self) -> list[psutil.Process]:
+        return [each for name in NODES for each in self.replicas_on(name)]
+
+    def replicas_on(self, name: str) -> list[psutil.Process]:
+        return self[name].find("ServeReplica")
+
+    def workers(self) -> list[psutil.Process]:
+        return [each for name in NODES for each in self[name].find("upscaled.worker.main")]
+
+    def front_end(self, name: str) -> psutil.Process:
+        """The process that answers there; its parent supervises it."""
+        return self._supervisor(name).children()[0]
+
+    def _supervisor(self, name: str) -> psutil.Process:
+        return self[name].find("upscaled", "serve", "--port")[0]
+
+    def metric(self, front_end: str, name: str) -> float:
+        """A front end's figure; -1 where it does not answer."""
+        try:
+            text = requests.get(f"{self.url(front_end)}/metrics", timeout=5).text
+        except requests.RequestException:
+            return -1
+        lines = [line for line in text.splitlines() if line.startswith(f"upscaled_{name} ")]
+        return float(lines[0].split()[-1]) if lines else -1
+
+    def is_healthy(self, replicas: int = 2) -> bool:
+        return all(
+            self._is_ready(name) and self.metric(name, "workers_ready") == replicas
+            for name in FRONT_ENDS
+        )
+
+    def wait_replaced(self, old: Sequence[psutil.Process]) -> None:
+        """Wait until none of these replicas runs, and those that replace them take images.
+
+        The figures of front ends count a replica that is gone for another 10 s.
+        """
+        wait_until(lambda: not any(each.is_running() for each in old), "the old replicas end")
+        wait_until(
+            lambda: self.findings()["replicas"].startswith("2 of 2 take images"),
+            "the new replicas take images",
+        )
+        self.wait_healthy()
+
+    def wait_healthy(self, replicas: int = 2) -> None:
+        wait_until(lambda: self.is_healthy(replicas), f"{replicas} replicas at both front ends")
+
+    def _is_ready(self, front_end: str) -> bool:
+        try:
+            return requests.get(f"{self.url(front_end)}/readyz", timeout=5).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def _database_answers(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.database_url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@contextmanager
+def running_bed() -> Iterator[Bed]:
+    """Run the whole cluster until the block ends; takes a minute and some 5 GiB of memory."""
+    require_postgresql()
+    with (
+        # A short path: it holds sockets, whose names may have 107 bytes.
+        tempfile.TemporaryDirectory(prefix="upm", dir="/tmp", ignore_cleanup_errors=True) as home,
+        network() as hub,
+        ExitStack() as stack,
+    ):
+        folder = Path(home)
+        folder.chmod(0o755)
+        machines = {
+            name: stack.enter_context(machine(hub, name, number, folder))
+            for number, name in enumerate(MACHINES, start=2)
+        }
+        server = f"http://{machines['store'].address}:5000"
+        bed = Bed(folder, machines, Bucket(server, server, "bed"))
+        _start_state(bed)
+        _start_cluster(bed)
+        yield bed
+
+
+def _start_state(bed: Bed) -> None:
+    (bed.folder / "first.key").write_text(KEY)
+    postgresql = bed.folder / "pg"
+    postgresql.mkdir()
+    init_postgresql(postgresql, postgresql / "data", unprivileged_user())
+    with (postgresql / "data" / "pg_hba.conf").open("a") as rules:
+        rules.write("host all all all trust\n")
+    bed.start_database()
+    command = [sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", "5000"]
+    bed.programs["store"] = bed["store"].start(command, bed.environment, bed.log("store"))
+    wait_until(lambda: _answers(bed.bucket.server), "the S3 server answers")
+    requests.put(f"{bed.bucket.server}/{bed.bucket.name}", timeout=30).raise_for_status()
+
+
+def _start_cluster(bed: Bed) -> None:
+    bed.start_ray("head")
+    bed.wait_ray("head")
+    # One after the other: on a busy machine Ray gives a start up after 30 s.
+    for name in (*NODES, *FRONT_ENDS):
+        bed.start_ray(name)
+        bed.wait_ray(name)
+    bed.deploy()
+    for name in FRONT_ENDS:
+        bed.start_front_end(name)
+    bed.wait_healthy()
+    add = [*UPSCALED, "credits", "add", "first", str(CREDITS)]
+    bed["f1"].run(add, bed.environment)
+
+
+def _answers(url: str) -> bool:
+    try:
+        requests.get(url, timeout=2)
+    except requests.RequestException:
+        return False
+    return True
