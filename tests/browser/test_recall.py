@@ -137,6 +137,27 @@ def test_nothing_of_one_key_is_shown_under_another(open_page: Open, how: str) ->
     assert playground.page.evaluate("sessionStorage.getItem('upscaled-results')") is None
 
 
+CHANGE_KEY_WHILE_FILES_ARE_READ = """
+const { get } = IDBObjectStore.prototype;
+IDBObjectStore.prototype.get = function (id) {
+  const field = document.getElementById("key");
+  field.value = "upk_other";
+  field.dispatchEvent(new Event("change"));
+  return get.call(this, id);
+};"""
+
+
+def test_pictures_whose_key_is_changed_while_they_are_read_are_not_shown(open_page: Open) -> None:
+    playground = open_page()
+    make(playground)
+    playground.page.add_init_script(CHANGE_KEY_WHILE_FILES_ARE_READ)
+    playground.page.reload()
+    wait_until(lambda: key_shown(playground) == "upk_other")
+    wait_until(lambda: kept(playground) == [])
+    assert rows(playground) == []
+    assert playground.text("chosen") == "Choose pictures"
+
+
 def test_restored_pictures_are_removed_with_their_key(open_page: Open) -> None:
     playground = open_page()
     make(playground)

@@ -285,7 +285,9 @@ async function withKept(step) {
 async function recall() {
   const databases = await Promise.resolve().then(() => indexedDB.databases()).catch(() => []);
   if (!databases.length) return; // nothing has ever been kept
-  const entries = await withKept(() => kept.recall(keyring.key)) ?? [];
+  let asked = null;
+  const entries = await withKept(() => kept.recall(asked = keyring.key)) ?? [];
+  if (asked !== keyring.key) return; // they are of the key that was there before
   if (entries.length) loadRest();
   add(entries.map(Picture.recall));
 }
