@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from scripts.training.export import MANIFEST
 from upscaled_models.errors import ModelRefused
+from upscaled_models.families import Family
 from upscaled_models.quantise.files import quantised_path, record_path
 from upscaled_models.quantise.prepare import quantise
 from upscaled_models.quantise.record import QuantisedRecord
@@ -17,8 +18,12 @@ from upscaled_models.registry import read_default_models
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import recognise_file
 
-LICENCE: Final = "BSD-3-Clause"
-"""Students start from Real-ESRGAN's published weights, and stay under their licence."""
+LICENCES: Final[Mapping[Family, str]] = {"srvgg": "BSD-3-Clause", "plain": "Apache-2.0"}
+"""Compact students start from Real-ESRGAN's published weights and stay under their licence, plain
+ones from our own."""
+
+KEEP_COLOUR: Final[frozenset[Family]] = frozenset({"plain"})
+"""Families whose networks leave flat colours as they are by themselves."""
 
 
 def ship_student(
@@ -43,7 +48,8 @@ def ship_student(
 
     Raises:
         WeightsError: the student is damaged, or of no known network.
-        ValueError: another entry of the manifest shares the file that would change.
+        ValueError: another entry of the manifest shares the file that would change, or the network
+            is of a family that no student is of.
     """
     entry = _store(student, name, folder)
     say(f"{name}: {entry['size_bytes']} bytes, SHA-256 {entry['sha256']}")
@@ -64,6 +70,8 @@ def ship_student(
 def _store(student: Path, name: str, folder: Path) -> dict[str, Any]:
     """Write the weights as float16 and their manifest entry, and return the entry."""
     family, shape = recognise_file(student)
+    if family not in LICENCES:
+        raise ValueError(f"{student}: no student is a {family} network")
     manifest_path = folder / MANIFEST
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
     sharers = [other for other, entry in manifest.items() if entry.get("same_as") == name]
@@ -83,9 +91,9 @@ def _store(student: Path, name: str, folder: Path) -> dict[str, Any]:
         "size_bytes": len(content),
         "family": family,
         "shape": dict(shape),
-        "licence": LICENCE,
+        "licence": LICENCES[family],
         "bits": 16,
-        "keeps_colour": False,
+        "keeps_colour": family in KEEP_COLOUR,
     }
     manifest_path.write_text(json.dumps(dict(sorted(manifest.items())), indent=2) + "\n")
     return dict(manifest[name])

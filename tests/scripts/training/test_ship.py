@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from scripts.training.ship import ship_student
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.span import span_shape
 from upscaled_models.files import hash_file
 from upscaled_models.quantise.files import read_quantised
 from upscaled_models.store import ModelStore
@@ -69,6 +70,26 @@ def test_a_student_is_shipped_with_its_entry_and_its_8_bits(
     assert read_quantised(spec, path).convolutions["body.0"].quantised is not None
     assert any(entry["sha256"] in line for line in said)
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folded_student_of_our_own_is_shipped_under_our_licence(tmp_path: Path) -> None:
+    weights = build_network("plain", plain_shape(2, layers=0, features=4, fold=2)).state_dict()
+    save_file(weights, tmp_path / "student.safetensors")
+    folder = tmp_path / "default"
+    folder.mkdir()
+    ship_student(tmp_path / "student.safetensors", "upscaled-x2", folder, None, steps=0, say=print)
+    entry = json.loads((folder / "manifest.json").read_text())["upscaled-x2"]
+    assert entry["shape"] == plain_shape(2, layers=0, features=4, fold=2)
+    assert (entry["licence"], entry["keeps_colour"]) == ("Apache-2.0", True)
+
+
+def test_a_network_that_no_student_is_of_is_not_shipped(tmp_path: Path) -> None:
+    weights = build_network("span", span_shape(scale=2, features=4)).state_dict()
+    save_file(weights, tmp_path / "student.safetensors")
+    with pytest.raises(ValueError, match="no student is a span network"):
+        ship_student(
+            tmp_path / "student.safetensors", "upscaled-x2", tmp_path, None, steps=0, say=print
+        )
 
 
 def test_a_file_with_a_second_name_is_not_replaced(tmp_path: Path, student: Path) -> None:
