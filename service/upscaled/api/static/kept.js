@@ -20,7 +20,7 @@ async function openDatabase() {
   return settle(request);
 }
 
-/* Entries are { id, bytes, path, address, size, result } of a picture, the newest last, with
+/* Entries are { id, chosenAt, bytes, path, address, size, result } of a picture, the newest result last, with
    { source, blob } in the database for as long as that is. All belong to one API key, `owner`. */
 export class KeptResults {
   #lifetimeMs;
@@ -35,19 +35,20 @@ export class KeptResults {
     navigator.locks?.request(nameLock(this.#held.tab), () => new Promise(() => {}));
   }
 
-  /* What is kept for the key, the oldest first: entries with { source, blob }, without them where they
+  /* What is kept for the key, in the order in which it was chosen: entries with { source, blob }, without them where they
      have expired. What is kept for another key is deleted. */
   async recall(owner) {
     await this.#sweep();
     if (owner !== this.#held.owner) await this.clear();
     const find = (id) => this.#ask("readonly", (files) => files.get(id));
-    return Promise.all(this.#held.entries.map(async (entry) => ({ ...entry, ...await find(entry.id) })));
+    const entries = [...this.#held.entries].sort((one, other) => one.chosenAt - other.chosenAt);
+    return Promise.all(entries.map(async (entry) => ({ ...entry, ...await find(entry.id) })));
   }
 
-  async put({ id, path, address, size, file, bytes, result: { blob, url, ...result } }, owner) {
+  async put({ id, chosenAt, path, address, size, file, bytes, result: { blob, url, ...result } }, owner) {
     if (owner !== this.#held.owner) await this.clear();
     const others = this.#held.entries.filter((each) => each.id !== id);
-    const entry = { id, bytes: bytes + blob.size, path, address, size, result };
+    const entry = { id, chosenAt, bytes: bytes + blob.size, path, address, size, result };
     Object.assign(this.#held, { owner, entries: [...others, entry] });
     this.#save();
     const { tab } = this.#held;

@@ -14,7 +14,9 @@ export const FOR_ALL = new Set(["invalid_auth_token", "insufficient_api_credits"
 /* `state` is new, waiting, running, done, failed or expired. `result`: { url, name, scale, blob, model ... } of the
    last time that it was done; `error`: the Refusal of the last time that it failed. */
 export class Picture {
+  static #last = 0;
   id = makeId();
+  chosenAt = Picture.#last = Math.max(Date.now(), Picture.#last + 1); // no two alike
   isRecalled = false;
   state = "new";
   size = null;
@@ -28,9 +30,9 @@ export class Picture {
   }
 
   // One of the tab's before it was reloaded, as kept.js stored it.
-  static recall({ id, path, address, size, source, blob, result }) {
+  static recall({ id, chosenAt, path, address, size, source, blob, result }) {
     const picture = new Picture({ file: source, address, path });
-    Object.assign(picture, { id, size, isRecalled: true, state: blob ? "done" : "expired" });
+    Object.assign(picture, { id, chosenAt, size, isRecalled: true, state: blob ? "done" : "expired" });
     if (blob) picture.result = { ...result, blob, url: URL.createObjectURL(blob) };
     return picture;
   }
