@@ -12,7 +12,7 @@ from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
 STORE = ModelStore(Path("/nowhere"))
-LARGE, FAST = "realesrgan-x4plus", "upscaled-x4"
+LARGE, FAST = "realesrgan-x4plus", "upscaled-x4-faithful"
 LADDER = [Rung(model=LARGE, tempered_with=FAST, most_px=240_100), Rung(model=FAST)]
 HARMED = [Rung(model=LARGE, most_px=240_100, harmed_only=True), Rung(model="upscaled-x2")]
 X4PLUS_S, X4_S, X2_S = 1e-4, 1e-6, 2e-6
@@ -38,7 +38,7 @@ def make_ready(ladders: dict[int, list[Rung]], seconds_per_px: dict[str, float])
 
 
 def make_warm() -> CostModel:
-    return make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4=X4_S, upscaled_x2=X2_S)
+    return make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4_faithful=X4_S, upscaled_x2=X2_S)
 
 
 def test_a_shared_ladder_replaces_that_of_the_worker_and_is_sent_with_the_request() -> None:
@@ -98,7 +98,7 @@ def test_a_flat_image_takes_as_long_to_encode_as_a_full_one() -> None:
 
 
 def test_a_small_avif_that_takes_long_to_encode_is_not_small() -> None:
-    cost = make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4=1e-8)
+    cost = make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4_faithful=1e-8)
     work = of(250_000, model=FAST)
     assert cost.estimate(work).is_small
     assert not cost.estimate(encoded_as("AVIF", work)).is_small
@@ -130,7 +130,9 @@ def test_the_first_picture_is_estimated_by_the_model_that_auto_will_choose(
 
 def test_a_picture_of_16_bits_goes_by_its_own_bound() -> None:
     first = Rung(model=LARGE, most_px=240_100, most_deep_px=50_000)
-    cost = make_cost({4: [first, Rung(model=FAST)]}, realesrgan_x4plus=X4PLUS_S, upscaled_x4=X4_S)
+    cost = make_cost(
+        {4: [first, Rung(model=FAST)]}, realesrgan_x4plus=X4PLUS_S, upscaled_x4_faithful=X4_S
+    )
     for px, is_deep, s_per_px in (
         (50_000, True, X4PLUS_S),
         (50_100, True, X4_S),
@@ -181,7 +183,7 @@ def test_an_unmeasured_scale_is_estimated_by_the_other_and_by_its_passes() -> No
 
 def test_an_unmeasured_model_is_estimated_in_proportion_to_its_arithmetic() -> None:
     """Against multiplications counted layer by layer: 36 and 0.72 MFLOP for a pixel."""
-    cost = make_cost(upscaled_x4=X4_S)
+    cost = make_cost(upscaled_x4_faithful=X4_S)
     px = 10_000
     ratio = work_s(cost, of(px, model=LARGE)) / work_s(cost, of(px, model=FAST))
     assert ratio == pytest.approx(36 / 0.72, rel=0.15)
@@ -191,7 +193,7 @@ def test_an_unmeasured_model_is_estimated_in_proportion_to_its_arithmetic() -> N
 
 
 def test_the_measured_model_with_the_nearest_arithmetic_is_the_reference() -> None:
-    cost = make_cost(upscaled_x4=1.0, realesrgan_x4plus=1.0)
+    cost = make_cost(upscaled_x4_faithful=1.0, realesrgan_x4plus=1.0)
     assert work_s(cost, of(10_000, model="realesrnet-x4plus")) == pytest.approx(10_000, rel=0.01)
 
 
@@ -355,7 +357,7 @@ def test_an_image_is_small_up_to_the_time_of_the_fastest_models_largest_small_on
 
 
 def test_an_image_of_a_quarter_of_a_second_is_small_by_any_model() -> None:
-    cost = make_cost(realesrgan_x4plus=1e-5, upscaled_x4=1e-8)
+    cost = make_cost(realesrgan_x4plus=1e-5, upscaled_x4_faithful=1e-8)
     assert cost.estimate(of(25_000)).is_small
     assert not cost.estimate(of(25_100)).is_small
 
@@ -369,7 +371,7 @@ def test_with_one_model_the_pixels_of_the_result_alone_decide() -> None:
 
 
 def test_seconds_are_known_where_a_worker_or_a_picture_was_measured() -> None:
-    cost = make_cost(upscaled_x4=X4_S, upscaled_x2=X2_S)
+    cost = make_cost(upscaled_x4_faithful=X4_S, upscaled_x2=X2_S)
     cost.learn(of(10_000), LARGE, 3)
     cost.learn(of(10_000, model=FAST), FAST, 3)
     assert cost.seconds_per_px() == {
