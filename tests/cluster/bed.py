@@ -34,6 +34,7 @@ NODES = ("a", "b")
 FRONT_ENDS = ("f1", "f2")
 RAY_MACHINES = ("head", *NODES, *FRONT_ENDS)
 MACHINES = (*RAY_MACHINES, "db", "store")
+MODEL_X4 = "upscaled-x4-faithful"
 SLOTS = 4
 QUEUE = 10
 KEY = f"upk_{'0123456789abcdef'}_{'A-_z' * 10}xyz"
@@ -83,6 +84,8 @@ class Bed:
             "OPENBLAS_NUM_THREADS": "1",
             "UPSCALED_PACKAGED_MODELS": "false",
             "UPSCALED_PRECISION": "exact",
+            # `auto` would choose by the speed of the moment, and by another one's elsewhere.
+            "UPSCALED_MODEL_X4": MODEL_X4,
             "UPSCALED_JOBS_PER_WORKER": str(SLOTS),
             "UPSCALED_MAX_QUEUE": str(QUEUE),
             "UPSCALED_RESULTS_URL": self.bucket.url,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.cluster.bed import Bed, running_bed
+from tests.cluster.bed import MODEL_X4, Bed, running_bed
 from tests.cluster.clients import PICTURES
 from tests.running import serve
 from tests.service.pool.pools import picture
@@ -56,6 +56,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], 
         UPSCALED_RATE_PER_S="1000",
         UPSCALED_RATE_BURST="1000",
         UPSCALED_THREADS="1",
+        UPSCALED_MODEL_X4=MODEL_X4,
     ) as single:
         for side_px, scale in PICTURES:
             answer = requests.post(
