@@ -8,6 +8,7 @@ day's rows again, without any lock between writers and this cache.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -76,10 +77,16 @@ def roll_up(database: Database, *, since_s: float, now_s: float) -> int:
         rolled_up = count_rolled_up(connection)
         if rolled_up:
             first_s = max(first_s, max(rolled_up) * DAY_S)
-        days = days_with_rows(connection, first_s, today_s)
-        due = [day for day in days if count_rows(connection, day) != rolled_up.get(day.number, 0)][
-            :_DAYS_AT_ONCE
-        ]
+        due = list(
+            islice(
+                (
+                    day
+                    for day in days_with_rows(connection, first_s, today_s)
+                    if count_rows(connection, day) != rolled_up.get(day.number, 0)
+                ),
+                _DAYS_AT_ONCE,  # the days behind these are not even counted
+            )
+        )
     for day in due:
         _replace(database, day)
     return len(due)

@@ -113,3 +113,22 @@ def test_a_part_of_the_days_is_added_up_at_a_time(store: State, clock: Clock) ->
     key_id, day = key_with(store, 0), int(clock()) // DAY_S
     store.usage.add([image_row(key_id, (day - ago) * DAY_S) for ago in range(1, 14)])
     assert [store.usage.roll_up() for _ in range(3)] == [10, 3, 0]
+
+
+def test_the_days_behind_that_part_are_not_counted_either(store: State, clock: Clock) -> None:
+    key_id, day = key_with(store, 0), int(clock()) // DAY_S
+    store.usage.add([image_row(key_id, (day - ago) * DAY_S) for ago in range(1, 14)])
+    counted: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT count(*)"):
+            counted.append(statement)
+
+    with store.database.read() as connection:
+        engine = connection.engine
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        assert store.usage.roll_up() == 10
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    assert len(counted) == 10
