@@ -85,6 +85,11 @@ class _Waiting:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
+    @property
+    def is_failed(self) -> bool:
+        """Return whether a device failed the image, and no worker died under it."""
+        return bool(self.avoided) and not self.is_retry
+
 
 class RequestQueue:
     """Request queue, fair between API keys and in order within one, with two exceptions.
@@ -97,7 +102,8 @@ class RequestQueue:
     def __init__(self, max_waiting: int, cost: CostModel) -> None:
         """
         Args:
-            max_waiting: how many requests may wait; retries are not counted.
+            max_waiting: how many requests may wait. Beside them, as many may that a device failed,
+                at least one, and all whose workers died: they are no more than there were slots.
             cost: estimates what a request will take of a worker, when it comes.
         """
         self._max_waiting = max_waiting
@@ -157,8 +163,9 @@ class RequestQueue:
         self._assign()
 
     def remove_worker(self, worker: WorkerProcess) -> None:
-        """Hand out no further slot at a worker."""
+        """Hand out no further slot at a worker; what waited for it alone goes to the others."""
         self._workers.pop(worker, None)
+        self._assign()
 
     def release(self, slot: Slot) -> None:
         """Give back a slot that `acquire` returned."""
@@ -177,7 +184,8 @@ class RequestQueue:
                 and to a worker that has no other image meanwhile.
             avoided: the device on which that worker died, or which failed the image; another one is
                 taken where there is one, so that a broken device is not taken for a broken image.
-                An image that avoids one goes before those that never had a worker.
+                An image that avoids one goes before those that never had a worker; `QueueFull`
+                bounds those that failed, too.
 
         Raises:
             QueueFull: at once, or when the request gives way to another key's.
@@ -216,6 +224,8 @@ class RequestQueue:
         self._assign()
         if waiting in self._queue and len(self._queue) > self._max_waiting:
             self._refuse_excess(waiting)
+        if not is_first and waiting.is_failed:
+            self._refuse_excess_failed(waiting)
         try:
             return await waiting.slot
         except asyncio.CancelledError:
@@ -230,6 +240,17 @@ class RequestQueue:
             raise QueueFull
         if not excess.slot.done():
             excess.slot.set_exception(QueueFull(gave_way=True))
+
+    def _refuse_excess_failed(self, newest: _Waiting) -> None:
+        """Refuse an image that a device failed where as many of them wait as may.
+
+        The device that failed it is free again at once, so the limit of the others bounds nothing.
+        One may always wait: what becomes of it shows whether the device is at fault.
+        """
+        waiting = sum(each.is_failed for each in self._retries)
+        if newest in self._retries and waiting > max(1, self._max_waiting):
+            self._retries.remove(newest)
+            raise QueueFull
 
     def _give_up(self, waiting: _Waiting) -> None:
         if not waiting.slot.cancelled() and not waiting.slot.exception():

@@ -452,3 +452,34 @@ async def test_large_images_share_a_workers_own_part_of_the_memory() -> None:
     queue.dismiss(ValueError())
     with pytest.raises(ValueError):
         await tasks[2]
+
+
+async def test_no_more_images_that_a_device_failed_wait_than_may_and_one_always_may() -> None:
+    for max_waiting, may_wait in ((0, 1), (2, 2)):
+        one, other = make_worker(device="cuda:0"), make_worker(device="cuda:1")
+        queue = make_queue(one, other, max_waiting=max_waiting)
+        held = [await queue.acquire(SMALL) for _ in range(2)]
+        failed = [await start(queue, SMALL, avoided="cuda:0") for _ in range(may_wait)]
+        died = await start(queue, SMALL, is_retry=True, avoided="cuda:0")
+        queue.release(next(slot for slot in held if slot.worker is one))  # which they avoid
+        with pytest.raises(QueueFull):
+            await asyncio.wait_for(queue.acquire(SMALL, avoided="cuda:0"), 1)
+        died.cancel()  # the free worker is kept for it
+        queue.release(next(slot for slot in held if slot.worker is other))
+        assert await have_slots(failed[0]) == "y"
+        last = await start(queue, SMALL, avoided="cuda:0")
+        assert not last.done()
+        queue.dismiss(ValueError())
+        await asyncio.gather(*failed, died, last, return_exceptions=True)
+
+
+async def test_an_image_does_not_avoid_a_device_any_more_once_no_other_is_left() -> None:
+    one, other = make_worker(device="cuda:0"), make_worker(device="cuda:1")
+    queue = make_queue(one, other)
+    held = [await queue.acquire(SMALL) for _ in range(2)]
+    failed = await start(queue, SMALL, avoided="cuda:0")
+    queue.release(next(slot for slot in held if slot.worker is one))
+    assert await have_slots(failed) == "n"
+    queue.remove_worker(other)
+    assert await have_slots(failed) == "y"
+    assert (await failed).worker is one
