@@ -11,7 +11,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -76,14 +76,11 @@ def resolve_devices(settings: Settings, count: Callable[[], int] = count_gpus) -
             where the GPUs cannot be counted.
     """
     name = settings.device
-    gpus = _count_wanted(name, count)
+    gpus = _count_wanted(settings, count)
     if gpus > 1:
         return _with_devices(settings, [f"cuda:{number}" for number in range(gpus)])
     if name == "cpu" or (name == "auto" and not gpus):
-        nodes = cores_by_node()
-        is_shared_by_choice = settings.workers > 1 or settings.threads > 0
-        parts = [] if len(nodes) == 1 or is_shared_by_choice else nodes
-        return _with_devices(settings, [name_cores(cores) for cores in parts])
+        return _with_devices(settings, [name_cores(cores) for cores in _find_parts(settings)])
     if len(settings.devices) > 1 and settings.devices[0] == "cpu":
         try:
             parts = divide_cores(len(settings.devices))
@@ -98,8 +95,19 @@ def resolve_devices(settings: Settings, count: Callable[[], int] = count_gpus) -
     return settings
 
 
-def _count_wanted(name: str, count: Callable[[], int]) -> int:
+def _find_parts(settings: Settings) -> Sequence[Set[int]]:
+    """Return the cores of each NUMA node; empty for one node, or if the settings share out cores.
+
+    `auto` then stays as it is, without GPUs too, and its workers look for one themselves.
+    """
+    nodes = cores_by_node()
+    is_shared_by_choice = settings.workers > 1 or settings.threads > 0
+    return [] if len(nodes) == 1 or is_shared_by_choice else nodes
+
+
+def _count_wanted(settings: Settings, count: Callable[[], int]) -> int:
     """Return how many GPUs are to be used by a setting that does not list them."""
+    name = settings.device
     if name not in ("auto", "cuda"):
         return 0
     try:
@@ -109,7 +117,7 @@ def _count_wanted(name: str, count: Callable[[], int]) -> int:
             advice = "list them (UPSCALED_DEVICE=cuda:0,cuda:1), or use the CPU (cpu)"
             raise SettingsError(f"UPSCALED_DEVICE={name!r}: {error}; {advice}") from None
         text = "%s; UPSCALED_DEVICE=auto uses %s. Run `upscaled doctor`, or list the GPUs (%s)"
-        used = "the first GPU that a worker finds" if len(cores_by_node()) == 1 else "the CPU alone"
+        used = "the CPU alone" if _find_parts(settings) else "the first GPU that a worker finds"
         example = "UPSCALED_DEVICE=cuda:0,cuda:1"
         _log.error(text, error, used, example, extra=event("gpus_unknown"))
         return 0

@@ -115,3 +115,7 @@ def test_gpus_that_cannot_be_counted_refuse_only_the_start_that_asks_for_them(
     [record] = caplog.records
     assert (record.levelname, record.__dict__["event"]) == ("ERROR", "gpus_unknown")
     assert "uses the CPU alone. Run `upscaled doctor`, or list the GPUs" in caplog.text
+    caplog.clear()
+    # The workers of "auto" look for a GPU themselves, as with all settings of a cluster's replica.
+    assert resolve_devices(load_settings({}, threads=4), fail).device == "auto"
+    assert "uses the first GPU that a worker finds." in caplog.text
