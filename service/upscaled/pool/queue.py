@@ -9,7 +9,7 @@ few pixels, by a fast model.
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -271,36 +271,44 @@ class RequestQueue:
     def _assign(self) -> None:
         """Assign slots to all requests that fit at a worker.
 
-        A large image never passes another, which might then wait for ever.
+        A large image takes no worker that one before it waits for, which might then wait for ever.
         """
-        is_large_blocked = False
+        awaited: set[WorkerProcess] = set()
         for waiting in self._in_order():
             if not self._may_take(0, is_small=True):
                 return
             if waiting.slot.done():
                 self._remove(waiting)
                 continue
-            if is_large_blocked and not waiting.estimate.is_small:
+            is_small = waiting.estimate.is_small
+            if not is_small and len(awaited) == len(self._workers):
                 continue
-            worker = self._find_worker(waiting)
+            worker = self._find_worker(waiting, () if is_small else awaited)
             if worker is None:
-                is_large_blocked |= not waiting.estimate.is_small
+                awaited.update(() if is_small else self._usable_for(waiting))
                 continue
             if waiting in self._queue:
                 self._queue.serve(waiting)
             else:
                 self._retries.remove(waiting)
-            slot = Slot(worker, waiting.request, waiting.is_retry, waiting.estimate.is_small)
+            slot = Slot(worker, waiting.request, waiting.is_retry, is_small)
             self._workers[worker].in_use.add(slot)
             waiting.slot.set_result(slot)
 
-    def _find_worker(self, waiting: _Waiting) -> WorkerProcess | None:
-        """Return the worker that has least in flight, of those where the image fits."""
+    def _find_worker(
+        self, waiting: _Waiting, awaited: Collection[WorkerProcess]
+    ) -> WorkerProcess | None:
+        """Return the worker that has least in flight, of those where the image fits.
+
+        Args:
+            awaited: workers that are left to others.
+        """
         reserved = None if waiting.is_retry else self._reserved_for_retry()
         fitting = [
             worker
             for worker in self._usable_for(waiting)
             if worker is not reserved
+            and worker not in awaited
             and self._workers[worker].fits(
                 waiting.request.result_px,
                 is_small=waiting.estimate.is_small,

@@ -483,3 +483,18 @@ async def test_an_image_does_not_avoid_a_device_any_more_once_no_other_is_left()
     queue.remove_worker(other)
     assert await have_slots(failed) == "y"
     assert (await failed).worker is one
+
+
+async def test_a_large_image_that_avoids_a_device_keeps_others_from_other_devices_alone() -> None:
+    one, other = make_worker(device="cuda:0"), make_worker(device="cuda:1")
+    queue = make_queue(other, one)
+    at_other = await queue.acquire(LARGE)
+    avoiding = await start(queue, LARGE, avoided="cuda:0")
+    fresh = [await start(queue, LARGE) for _ in range(2)]
+    assert await have_slots(avoiding, *fresh) == "nyn"
+    queue.release(at_other)
+    assert await have_slots(avoiding, *fresh) == "yyn"
+    assert ((await avoiding).worker, (await fresh[0]).worker) == (other, one)
+    queue.dismiss(ValueError())
+    with pytest.raises(ValueError):
+        await fresh[1]
