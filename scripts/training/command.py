@@ -145,7 +145,8 @@ def _distil(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     student, native_scale = open_network(arguments.start_from, arguments.models_dir)
-    recipe = override(DistilRecipe(scale=native_scale), arguments.set)
+    recipe = distil.stored_recipe(arguments.out) or DistilRecipe(scale=native_scale)
+    recipe = override(recipe, arguments.set)
     run = distil.begin(recipe, student)
     distil.resume(run, arguments.out)
     distil.train(

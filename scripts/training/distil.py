@@ -110,6 +110,12 @@ def save(run: DistilRun, folder: Path) -> None:
     checkpoint.write({"recipe": asdict(run.recipe), "step": run.step, **state}, folder)
 
 
+def stored_recipe(folder: Path) -> DistilRecipe | None:
+    """Return the recipe of the folder's checkpoint, if there is one."""
+    state = checkpoint.read(folder)
+    return None if state is None else DistilRecipe(**state["recipe"])
+
+
 def resume(run: DistilRun, folder: Path) -> None:
     """Restore a fresh run from the folder's checkpoint, if there is one."""
     state = checkpoint.read(folder)

@@ -199,6 +199,19 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, targets: Path) -> 
     assert [line["begins_at"] for line in begins] == [0, 2]
 
 
+def test_a_run_goes_on_by_its_own_recipe(tmp_path: Path, targets: Path) -> None:
+    student, run = tmp_path / "student.safetensors", tmp_path / "run"
+    store_weights(fresh().network.state_dict(), student)
+    start = [*map(str, ("distil", "--targets", targets, "--out", run, "--from", student))]
+    settings = ("batch=1", "patch_px=12", "pages=1", "rate=0.001")
+    main([*start, *(part for each in settings for part in ("--set", each)), "--until", "1"])
+    main([*start, "--set", "rate=0.002", "--until", "1"])
+    begins = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["begins_at"] for line in begins] == [0, 1]
+    assert [line["rate"] for line in begins] == [0.001, 0.002]
+    assert begins[0] | {"begins_at": 1, "rate": 0.002} == begins[1]
+
+
 def test_a_student_comes_nearer_to_its_targets(tmp_path: Path, targets: Path) -> None:
     read = read_targets(targets, scale=4, pages=0, seed=1)
     rng = np.random.default_rng(1)
