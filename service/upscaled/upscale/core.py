@@ -141,12 +141,20 @@ class Core:
         return upscaled
 
     def choose(
-        self, image: Image, scale: int, model: str = "", ladder: tuple[Rung, ...] = ()
+        self,
+        image: Image,
+        scale: int,
+        model: str = "",
+        ladder: tuple[Rung, ...] = (),
+        *,
+        is_deep: bool,
     ) -> tuple[Rung, Harm]:
         """Choose what upscales an image; also return its harm, where that counts.
 
         Args:
             model: one by its name; "": the best that the image may have.
+            is_deep: its result has 16 bits a channel, so that it goes through float32. An image of
+                16 bits whose result has 8 is rounded first, and as fast as any other.
             ladder: see `upscale`.
         """
         ladder = ladder or self.ladders[scale]
@@ -157,7 +165,7 @@ class Core:
         harm = measure_harm(image) if counts else Harm()
         px = image.width_px * image.height_px
         is_hurt = counts and is_harmed(harm)
-        return choose_rung(ladder, px, is_harmed=is_hurt, is_deep=image.is_deep), harm
+        return choose_rung(ladder, px, is_harmed=is_hurt, is_deep=is_deep), harm
 
     def label(self, model: str) -> str:
         """Return the backend and precision that run a model, as "torch float32"."""
@@ -244,7 +252,9 @@ class Core:
         self, image: Image, output: OutputSpec, options: _Options
     ) -> Iterator[ImageStreams]:
         """Open the streams of one image: its model, and the faithful one it is tempered with."""
-        rung, harm = self.choose(image, options.scale, options.model, options.ladder)
+        rung, harm = self.choose(
+            image, options.scale, options.model, options.ladder, is_deep=output.is_deep
+        )
         run_scale = scale_to_run(image, options.scale, output)
         with ExitStack() as stack:
             engine = stack.enter_context(self.models.use(rung.model))

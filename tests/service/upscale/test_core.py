@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
-from tests.service.image.samples import picture, save
+from tests.service.image.samples import CHANNELS, RGB, RGBA, picture, png, save
 from tests.service.upscale.box_engine import CountedBatches
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InvalidParameter
@@ -46,6 +47,19 @@ def test_the_ladder_of_a_request_replaces_that_of_the_machine(core: Core) -> Non
     assert core.upscale(source, 2, ladder=ladder).model == "upscaled-x4-faithful"
     larger = save(picture(24, 33), "PNG")
     assert core.upscale(larger, 2, ladder=ladder).model == "upscaled-x2"
+
+
+@pytest.mark.parametrize(
+    ("colour", "media_type", "model"),
+    [(RGB, "image/jpeg", "upscaled-x4-faithful"), (RGBA, "image/png", "upscaled-x2")],
+)
+def test_16_bits_bound_a_model_only_where_the_result_keeps_them(
+    core: Core, colour: int, media_type: str, model: str
+) -> None:
+    source = png(picture(24, 32, CHANNELS[colour]).astype(np.uint16) * 257, 16, colour)
+    first = Rung(model="upscaled-x4-faithful", most_px=24 * 32, most_deep_px=24 * 32 - 1)
+    result = core.upscale(source, 2, ladder=(first, Rung(model="upscaled-x2")))
+    assert (result.media_type, result.model) == (media_type, model)
 
 
 def test_work_is_cancelled_before_it_begins_and_at_each_tile(core: Core) -> None:
