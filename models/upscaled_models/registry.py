@@ -54,7 +54,7 @@ class ModelSpec:
             (`families.rrdb.HALO_TRUNK_PX`, `families.realplksr.HALO_PX`). In input pixels.
         url: where to fetch the file; empty where it cannot be fetched.
         keeps_colour: the network leaves flat colour as it is, by its construction, so that its
-            results need no colour correction: the shipped models do.
+            results need no colour correction: the shipped faithful models do.
         wdn: the model to mix with where grain is to be kept (`weights.mix_states`).
         denoise: the strength that the name gives (`upscaled_models.denoise`); None: the setting's.
         bits: bits of one weight in the file.

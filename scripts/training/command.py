@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(act=_run)
     store = commands.add_parser("export", help="store a run's average as a default model")
     store.add_argument("--out", type=Path, required=True, help="the run's folder")
-    store.add_argument("--name", required=True, help="upscaled-x2 or upscaled-x4")
+    store.add_argument("--name", required=True, help="upscaled-x2 or upscaled-x4-faithful")
     store.add_argument("--folder", type=Path, default=Path("models/upscaled_models/default"))
     store.add_argument("--past", type=Path, help="a copy of --out from before its last stretch")
     store.add_argument(

@@ -33,9 +33,9 @@ class Effort:
 
 
 START: Final = Effort(budget_s=2.7, max_wait_s=2.0)
-"""Effort of a start on a CPU, where a default installation opens two models. With a wait of 0.25 s
-two fast cores took windows of 256 px for general-x4v3, which keep 54 % of what they compute; those
-of 512 px keep 75 %, and take 1.5 s."""
+"""Effort of a start on a CPU, where a default installation opens three small models. With a wait of
+0.25 s two fast cores took windows of 256 px for general-x4v3, which keep 54 % of what they compute;
+those of 512 px keep 75 %, and take 1.5 s."""
 
 CUDA_START: Final = Effort(budget_s=30.0, max_wait_s=0.08)
 """Effort of a start on a GPU: compiling our kernel in both types takes about 15 s, and windows of

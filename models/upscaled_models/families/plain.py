@@ -1,4 +1,4 @@
-"""Plain networks, the default models': 3x3 convolutions of the differences between pixels."""
+"""Plain networks, the faithful models': 3x3 convolutions of the differences between pixels."""
 
 import math
 import re

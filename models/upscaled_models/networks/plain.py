@@ -1,4 +1,4 @@
-"""The default models' network: plain 3x3 convolutions that leave flat colour exactly as it is.
+"""The faithful models' network: plain 3x3 convolutions that leave flat colour exactly as it is.
 
 The convolutions never see colours, only the differences between neighbouring pixels, and carry
 no biases; LeakyReLU maps 0 to 0. So an area of one colour, at the image's border too, has a

@@ -11,7 +11,7 @@ image alone decides, never how busy the machine is: the same file gives the same
 A rung takes images up to as many input pixels as its model does within the setting
 `auto_budget_s` (`upscaled.upscale.ladder`). Clean images at x2 stay with the faithful network: it
 is nearer to the truth there, and much faster. realesr-general-x4v3 is on no rung: upscaled-x4 is
-its network, trained further, and nearer to the truth.
+its network, trained further, and nearer to the truth by more than a decibel.
 Loads neither torch nor numpy: the front end estimates times with it.
 """
 

@@ -54,7 +54,7 @@ def open_core(
             name it.
         is_warm: run each model once as soon as it is opened, unless its speed is known.
         measures: measure what the ladders depend on, where this machine has not done so before;
-            else slow models of which nothing is known take no image.
+            else vivid models of which nothing is known take no image, and default ones every one.
 
     Raises:
         SettingsError: a device or a model that is not here, or a window too small for the model.
