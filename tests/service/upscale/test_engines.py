@@ -98,6 +98,22 @@ def test_tile_window_px_is_used_down_to_the_least_that_works() -> None:
         choose_window_px(Settings(tile_window_px=least_px - 1), spec, is_cuda=False)
 
 
+def test_a_limit_of_gpu_memory_halves_windows_until_they_fit() -> None:
+    spec: ModelSpec = BY_NAME["realesrgan-x4plus"]
+    whole_px = choose_window_px(Settings(), spec, is_cuda=True)
+    fits_mb = whole_px**2 * spec.network.cuda_bytes_per_px(spec.shape) // 2**20 + 1
+
+    def windows(is_cuda: bool) -> list[int]:
+        limits = (fits_mb, fits_mb // 2, fits_mb // 4 + 1, 1)
+        settings = [Settings(gpu_memory_mb=limit_mb) for limit_mb in limits]
+        return [choose_window_px(each, spec, is_cuda=is_cuda) for each in settings]
+
+    *halves, last_px = windows(is_cuda=True)
+    assert halves == [whole_px, whole_px // 2, whole_px // 2]
+    assert last_px >= least_window_px(spec.halo_px, spec.multiple_px)
+    assert len(set(windows(is_cuda=False))) == 1
+
+
 def test_the_shipped_models_open_without_any_download(tmp_path: Path) -> None:
     for scale in (2, 4):
         settings = Settings(device="cpu", precision="exact", data_dir=tmp_path)
