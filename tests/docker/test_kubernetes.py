@@ -1,9 +1,9 @@
 """The manifests for Kubernetes are valid to the last field, and agree with the program.
 
-No cluster runs here. Core objects are checked by Kubernetes' own schemas, and KEDA's by the types
-that KEDA generates its own from, where npm has installed them; these say nothing of unknown fields.
-So KubeRay's and KEDA's fields are also held against a list of those that KubeRay 1.7 and KEDA 2
-have, of which these manifests use few.
+No cluster runs here. Core objects are checked by Kubernetes' own schemas, and KEDA's by types that
+were generated from KEDA's definitions, where npm has installed them; these say nothing of unknown
+fields. So KubeRay's and KEDA's fields are also held against a list, written by hand, of the few
+that these manifests use of KubeRay 1.7 and KEDA 2. KubeRay's own definitions take no part.
 """
 
 import copy
