@@ -1,7 +1,7 @@
 """Files of a model in 8 bits: its own, or a shipped recipe and what that makes of the weights.
 
-    upscaled-x4-faithful.int8.safetensors    the layers, as `quantise.prepare` writes them
-    upscaled-x4-faithful.int8.json           the record: which weights they came from, and their proof
+    upscaled-x4-faithful.int8.safetensors  the layers, as `quantise.prepare` writes them
+    upscaled-x4-faithful.int8.json           the record: of which weights, and their proof
 
     recipes/NAME.json           of which weights, which layers stay in floats, and each form's proof
     recipes/NAME.safetensors    the input levels of every layer: kilobytes

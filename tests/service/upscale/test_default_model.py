@@ -51,10 +51,10 @@ def test_a_usual_picture_goes_to_the_default_model_and_a_huge_one_to_the_faithfu
     first, last = core.ladders[4]
     assert (first.model, first.tempered_with) == (MODEL, "")
     assert first.most_px is not None
-    assert core.choose(Image(busy(30, 40)), 4)[0] == first
+    assert core.choose(Image(busy(30, 40)), 4, is_deep=False)[0] == first
     side_px = int(first.most_px**0.5) + 1
     huge = np.broadcast_to(np.zeros(3, np.uint8), (side_px, side_px, 3))
-    assert core.choose(Image(huge), 4)[0] == last
+    assert core.choose(Image(huge), 4, is_deep=False)[0] == last
     assert last.model == "upscaled-x4-faithful"
 
 
