@@ -63,8 +63,8 @@ class Targets:
         """Draw the patches of a step.
 
         Args:
-            truth_share: of the harmed pictures, those whose reference is the truth; the teacher's
-                result is it for the others. A picture without harm always has the truth.
+            truth_share: of the harmed pictures, the share whose reference is the truth; that of the
+                others is the teacher's result. A picture without harm always has the truth.
         """
         drawn = [self._draw(rng, patch_px, page_share, truth_share) for _ in range(count)]
         small, target, reference = zip(*drawn, strict=True)

@@ -114,10 +114,10 @@ def differences(x: Tensor) -> Tensor:
 
 
 def folded_differences(x: Tensor, fold: int) -> Tensor:
-    """Return the differences, squares of `fold` x `fold` pixels as channels: `[N, 12 * fold^2, h /
-    fold, w / fold]`.
+    """Return the differences, with squares of `fold` x `fold` pixels as channels.
 
-    Channel `(c * fold + row) * fold + column` is difference c at that place of the square.
+    The result is `[N, 12 * fold^2, h / fold, w / fold]`; its channel `(c * fold + row) * fold +
+    column` is difference c at that place of the square.
     """
     return differences(x) if fold == 1 else F.pixel_unshuffle(differences(x), fold)
 

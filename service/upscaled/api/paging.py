@@ -1,7 +1,7 @@
-"""Pages of a list: the cursor that names a position, and the `Link` to the next page.
+"""Divide lists into pages: format and read cursors, and describe the `Link` to the next page.
 
 A cursor is the position of the last row of a page, so a row that is added or removed meanwhile
-moves no other one to another page. Clients take it as it is.
+moves no other one to another page. Clients send it back as they got it.
 """
 
 import base64
@@ -62,7 +62,7 @@ def describe_link(path: str, position: Sequence[float | str], **parameters: obje
     """Return the header `Link` (RFC 8288) of a page that another one follows.
 
     Args:
-        parameters: what else the next page is asked for with; those that are None are left out.
+        parameters: the other query parameters of the next page; those that are None are left out.
     """
     given = {name: value for name, value in parameters.items() if value is not None}
     query = urlencode({**given, "cursor": format_cursor(position)})
@@ -70,4 +70,4 @@ def describe_link(path: str, position: Sequence[float | str], **parameters: obje
 
 
 def _refusal() -> InvalidParameter:
-    return InvalidParameter("cursor must be a next_cursor of this API")
+    return InvalidParameter("cursor must be one that this API gave for this list")

@@ -1,4 +1,4 @@
-"""Attempts at one image: where it is tried next, after a worker died of it or failed it.
+"""Decide where an image is tried next, after a worker died of it or failed it.
 
 A worker that died may have died of the image, so the next attempt is the only image at its worker.
 A worker that failed it lives, and its device or the image may be at fault: another device shows

@@ -1,7 +1,7 @@
-"""What usage is added up by and to: the same figures of rows, and of days that were added up.
+"""Select the totals of usage, of its rows or of days that were added up, by any groups.
 
-`usage_days` is a cache of `usage_rows`: a row for each group of a finished day. Key 0 and model ""
-stand there for none, as columns of a primary key are never null.
+The table `usage_days` is a cache of `usage_rows`: a row for each group of a finished day. Key 0 and
+model "" stand there for none, as columns of a primary key are never null.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
-"""Calls of replicas: each message within a limit, and a silent replica's call kept for a while.
+"""Call replicas: limit the wait for each message, and end a silent replica's call later.
 
-Ray sends an image to the replica with the fewest calls under way. If the calls of one that is cut
-off or hangs were ended as soon as it is silent, that would be it, for the same images and others.
+Ray sends an image to the replica with the fewest calls under way. If the calls of a replica that is
+cut off or hangs were ended as soon as it is silent, it would have the fewest, and would be sent the
+same images again and most new ones.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ class NoAnswer(ReplicaLost):
 
 
 class Call:
-    """One call of a replica, to read in turn. See `Calls.open`."""
+    """One call of a replica, whose messages are received one by one. See `Calls.open`."""
 
     def __init__(self, answers: AsyncGenerator[tuple[bytes, bytes], None]) -> None:
         self._answers = answers
@@ -50,7 +51,7 @@ class Call:
         return message
 
     async def end(self, *, within_s: float = 0) -> None:
-        """End the call, and so the work; `within_s` later, or once the replica speaks again."""
+        """End the call, and so the work, after `within_s` or the replica's next message."""
         try:
             if self._next:
                 await asyncio.wait((self._next,), timeout=within_s)
