@@ -1,4 +1,4 @@
-"""A cluster on machines of its own: head, two nodes, two front ends, a database and a bucket.
+"""Run a cluster of seven machines: head, two nodes, two front ends, a database and a bucket.
 
 head, a, b, f1, f2     each a node of Ray; a and b have a CPU and one replica each
 db, store              PostgreSQL, and moto's S3 server
@@ -70,7 +70,7 @@ class Bed:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What all programs of the cluster have set, commands on this machine too."""
+        """Return the variables of all programs of the cluster, and of commands on this machine."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return {
             **kept,
@@ -84,7 +84,7 @@ class Bed:
             "OPENBLAS_NUM_THREADS": "1",
             "UPSCALED_PACKAGED_MODELS": "false",
             "UPSCALED_PRECISION": "exact",
-            # `auto` would choose by the speed of the moment, and by another one's elsewhere.
+            # `auto` chooses by measured speed, which the single machine does not share.
             "UPSCALED_MODEL_X4": MODEL_X4,
             "UPSCALED_JOBS_PER_WORKER": str(SLOTS),
             "UPSCALED_MAX_QUEUE": str(QUEUE),
@@ -132,7 +132,7 @@ class Bed:
         wait_until(lambda: "Ray runtime started" in log.read_text(), f"the node of {name} runs")
 
     def findings(self) -> dict[str, str]:
-        """What `upscaled cluster check` finds, by the name of the check."""
+        """Return what `upscaled cluster check` finds, by the name of the check."""
         report = json.loads(self.run(*UPSCALED, "cluster", "check", "--json"))
         return {each["check"]: each["found"] for each in report["findings"]}
 
@@ -147,7 +147,7 @@ class Bed:
         self.programs[name] = self[name].start(command, environment, self.log(name))
 
     def stop_front_end(self, name: str, within_s: float) -> int:
-        """Stop a front end as its unit does: the exit status."""
+        """Stop a front end as its unit does, and return its exit status."""
         self._supervisor(name).terminate()
         return self.programs[name].wait(within_s)
 
@@ -172,7 +172,7 @@ class Bed:
         self.run(_SERVE, "run", "--non-blocking", str(file))
 
     def run(self, *command: str) -> str:
-        """Run a program on the head's machine: its standard output."""
+        """Run a program on the head's machine, and return its standard output."""
         environment = {**self.environment, "RAY_ADDRESS": "auto"}
         return self["head"].run(command, environment)
 
@@ -191,14 +191,14 @@ class Bed:
         return [each for name in NODES for each in self[name].find("upscaled.worker.main")]
 
     def front_end(self, name: str) -> psutil.Process:
-        """The process that answers there; its parent supervises it."""
+        """Return the process that answers there; its parent supervises it."""
         return self._supervisor(name).children()[0]
 
     def _supervisor(self, name: str) -> psutil.Process:
         return self[name].find("upscaled", "serve", "--port")[0]
 
     def metric(self, front_end: str, name: str) -> float:
-        """A front end's figure; -1 where it does not answer."""
+        """Return a front end's figure; -1 where it does not answer."""
         try:
             text = requests.get(f"{self.url(front_end)}/metrics", timeout=5).text
         except requests.RequestException:
@@ -215,7 +215,7 @@ class Bed:
     def wait_replaced(self, old: Sequence[psutil.Process]) -> None:
         """Wait until none of these replicas runs, and those that replace them take images.
 
-        The figures of front ends count a replica that is gone for another 10 s.
+        Front ends count a replica in their figures for 10 s after it has gone.
         """
         wait_until(lambda: not any(each.is_running() for each in old), "the old replicas end")
         wait_until(

@@ -1,4 +1,4 @@
-"""Clients of the bed: they send without pause, retry as documented, and keep a record."""
+"""Run clients that send without pause, retry as documented, and record what they see."""
 
 import hashlib
 import threading
@@ -44,8 +44,8 @@ class Answer:
 class Record:
     """What clients saw.
 
-    began_at_s: by the monotonic clock, as the times of answers. front_ends: those that they share
-    out from now on, as a balancer does; a test may change the list.
+    began_at_s: by the monotonic clock, as the times of answers. front_ends: those that the
+    clients send to from now on, as a balancer has them do; a test may change the list.
     """
 
     answers: list[Answer] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Record:
         return [each for each in list(self.answers) if each.is_delivered]
 
     def lost(self) -> list[Answer]:
-        """Answers that are neither a result nor a wait that the client was asked for."""
+        """Return the answers that are neither a result nor 429 or 503, which ask for a retry."""
         return [
             each
             for each in list(self.answers)
@@ -66,7 +66,7 @@ class Record:
         ]
 
     def longest_gap_s(self) -> float:
-        """The longest time in which no client had a result."""
+        """Return the longest time in which no client had a result."""
         times = sorted(each.at_s for each in self.delivered())
         return max((later - earlier for earlier, later in pairwise(times)), default=0)
 
@@ -120,7 +120,7 @@ def send(bed: Bed, front_end: str, wanted: tuple[int, int], accept: str) -> Answ
 
 
 def _fetch(result_url: str, bed: Bed) -> bytes:
-    """Fetch a result, of any front end; one that cannot be had now is there once the store is."""
+    """Fetch a result from any front end, again and again while the store is away."""
     give_up_at = time.monotonic() + _TIMEOUT_S
     for front_end in cycle(FRONT_ENDS):
         status = 0
@@ -138,7 +138,7 @@ def _fetch(result_url: str, bed: Bed) -> bytes:
 
 @contextmanager
 def clients_sending(bed: Bed) -> Iterator[Record]:
-    """Let clients send one picture after another until the block ends; they share out front ends.
+    """Let clients send one picture after another to all front ends until the block ends.
 
     Half of them ask for the picture, half for its URL. One whose connection breaks goes to the
     other front end, as a balancer would send it.
@@ -173,7 +173,7 @@ def clients_sending(bed: Bed) -> Iterator[Record]:
 
 
 def count_captures(bed: Bed) -> int:
-    """Credits taken so far; the books must balance."""
+    """Count the credits captured so far, after an audit that must find nothing."""
     settings = load_settings({}, data_dir=bed.folder / "audit", database_url=bed.database_url)
     with open_state(settings) as state, state.database.read() as connection:
         assert state.credits.audit() == ()
@@ -183,7 +183,7 @@ def count_captures(bed: Bed) -> int:
 
 
 def count_holds(bed: Bed) -> int:
-    """Credits that are held for requests under way."""
+    """Count the credits that are on hold for requests under way."""
     settings = load_settings({}, data_dir=bed.folder / "audit", database_url=bed.database_url)
     with open_state(settings) as state, state.database.read() as connection:
         count_of = sa.select(sa.func.count()).select_from(OPEN_HOLDS)

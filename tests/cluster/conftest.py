@@ -1,4 +1,4 @@
-"""The bed of all tests here, and the results of a single machine."""
+"""Run the cluster that all tests here share, and a single machine to compare results with."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,7 +16,9 @@ from tests.service.pool.pools import picture
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("cluster").addoption(
-        "--chaos", action="store_true", help="run a cluster and harm it; takes a quarter of an hour"
+        "--chaos",
+        action="store_true",
+        help="run a Ray cluster whose parts fail in turn; takes a quarter of an hour",
     )
 
 
@@ -42,14 +44,14 @@ def running() -> Iterator[Bed]:
 
 @pytest.fixture
 def bed(running: Bed) -> Bed:
-    """The bed with all that belongs to it at work; each test leaves it so."""
+    """The running cluster, once all its parts are ready."""
     running.wait_healthy()
     return running
 
 
 @pytest.fixture(scope="package")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], str]:
-    """The digests of what a single machine makes of the clients' pictures."""
+    """The SHA-256 of what a single machine makes of each of the clients' pictures."""
     digests = {}
     with serve(
         tmp_path_factory.mktemp("single"),

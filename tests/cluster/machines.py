@@ -1,4 +1,4 @@
-"""Machines on one machine: namespaces with a network, processes and memory files of their own.
+"""Divide this machine into several, by namespaces of network, processes and mounts.
 
 with network() as hub, machine(hub, "node", 4, folder) as node:
     node.start(["ray", "start", ...], environment, log)
@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-_PROGRAMS = ("ip", "mount", "nsenter", "setpriv", "unshare")
+_PROGRAMS = ("ip", "mount", "nsenter", "pkill", "setpriv", "unshare")
 
 _INIT = """
 mount --bind {own} {shared}
@@ -71,7 +71,7 @@ def network() -> Iterator[Hub]:
 
 @dataclass
 class Machine:
-    """A machine. `own`: its folder, seen by its processes as `shared`, a path of all machines."""
+    """A machine. own: its folder, which its processes see at `shared`, a path that all have."""
 
     hub: Hub
     name: str
@@ -154,7 +154,7 @@ class Machine:
     def run(
         self, command: Sequence[str], environment: Mapping[str, str], timeout_s: float = 200
     ) -> str:
-        """Run a program there to its end: its standard output."""
+        """Run a program there to its end, and return its standard output."""
         finished = subprocess.run(
             [*self._enter(), *command],
             env=environment, capture_output=True, text=True, timeout=timeout_s,
@@ -163,7 +163,7 @@ class Machine:
         return finished.stdout
 
     def find(self, *words: str) -> list[psutil.Process]:
-        """The processes there whose command holds all these words, the oldest first."""
+        """Return the processes there whose command holds all these words, the oldest first."""
         if self.init is None:
             return []
         space, found = _namespace_of(self.init.pid), []
@@ -203,9 +203,8 @@ def machine(hub: Hub, name: str, number: int, folder: Path) -> Iterator[Machine]
         made.leave()
 
 
-def wait_until(condition: object, what: str, timeout_s: float = 150) -> None:
-    """Wait until a function returns something true; `what` says what it was to be."""
-    assert callable(condition)
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 150) -> None:
+    """Wait until a condition holds; `what` describes it where it does not in time."""
     give_up_at = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < give_up_at, f"not within {timeout_s:g} s: {what}"
@@ -213,7 +212,7 @@ def wait_until(condition: object, what: str, timeout_s: float = 150) -> None:
 
 
 def _clear() -> None:
-    """Take away networks of test runs that were killed."""
+    """Delete the networks of test runs that were killed."""
     listed = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
     for name, process_id in re.findall(r"^(upm(\d+)\S*)", listed, re.MULTILINE):
         if not psutil.pid_exists(int(process_id)):
