@@ -1,7 +1,8 @@
 """The programs that people really use, run against the real server: each uploads, fetches, fails.
 
-The kit replays recorded bytes (tests/conformance/captured); here the libraries of today speak for
-themselves. A client that is not installed is skipped by name. Slow, for the kit's bytes are theirs.
+The conformance kit, in the quick suite, sends bytes that were recorded of them
+(tests/conformance/captured); these slow tests run the libraries of today. A client that is not
+installed is skipped by name.
 """
 
 import io

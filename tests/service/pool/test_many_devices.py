@@ -33,7 +33,7 @@ TWO_GPUS = "cuda:0,cuda:1"  # their workers are fakes: what is proven is the fro
 
 async def upscale_on_both(pool: LocalPool, source: bytes) -> None:
     """Upscale an image at each of two idle devices, at once."""
-    await asyncio.gather(*(pool.upscale(source, request()) for _ in "12"))
+    await asyncio.gather(*(pool.upscale(source, request()) for _ in range(2)))
 
 
 async def test_all_devices_work_at_images_of_one_queue() -> None:
@@ -56,7 +56,7 @@ async def test_images_that_a_broken_device_fails_are_made_by_the_other_until_it_
     async with running_pool(device=TWO_GPUS, jobs_per_worker=1) as pool:
         async with asyncio.timeout(20):
             while not pool.stats().workers[0].is_out:
-                results = await asyncio.gather(*(pool.upscale(broken, request()) for _ in "12"))
+                results = await asyncio.gather(*(pool.upscale(broken, request()) for _ in range(2)))
                 assert all(isinstance(result, Result) for result in results)
         assert "cuda:0 failed repeatedly: worker 0 is not used" in caplog.text
         assert pool.is_ready()

@@ -23,8 +23,8 @@ def store(database_url: str, make_settings: MakeSettings, clock: Clock) -> Itera
 
 
 @contextmanager
-def rows_unread(state: State) -> Iterator[list[str]]:
-    """The statements in the block that add rows up."""
+def row_sums(state: State) -> Iterator[list[str]]:
+    """Record the statements in the block that add up rows, not days."""
     summed: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -73,10 +73,10 @@ def test_reports_of_days_that_were_added_up_are_the_same_without_their_rows(
     assert store.usage.roll_up() == 2  # today is not over, and two days have no rows
     assert [reports(store, **period) for period in periods] == before
     assert store.usage.roll_up() == 0
-    with rows_unread(store) as read:
+    with row_sums(store) as read:
         store.usage.report(["day"])
     assert len(read) == 1  # today's
-    with rows_unread(store) as read:
+    with row_sums(store) as read:
         store.usage.report(["day"], since_s=first + 1)
     assert len(read) == 2  # a part of the first day, too
 
@@ -90,7 +90,7 @@ def test_a_row_that_is_written_late_is_in_the_next_report(store: State, clock: C
     (total,) = store.usage.report()
     assert total.images == 4
     assert store.usage.roll_up() == 1  # the last day alone is looked at again
-    with rows_unread(store) as read:
+    with row_sums(store) as read:
         assert [each.images for each in store.usage.report(["day"])] == [2, 2]
     assert len(read) == 1
 
