@@ -21,7 +21,7 @@ SOURCES: Final = {2: "at-2.png", 4: "at-4.jpg"}
 JPEG_QUALITY: Final = 95
 
 MIN_PSNR_DB: Final = 38.0
-"""Of shipped models: in 8 bits they are within 40 dB of float32, and JPEG then takes a little."""
+"""Of shipped models: shorter types are within 40 dB of float32, and JPEG then takes a little."""
 
 MIN_INVENTED_PSNR_DB: Final = 30.0
 """Of others. Texture that a network invents is chaotic: x4plus in 8 bits is 33 to 44 dB from
