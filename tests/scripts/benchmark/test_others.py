@@ -44,4 +44,4 @@ def test_ncnn_makes_the_same_picture_of_any_size(
 @pytest.mark.usefixtures("published")
 def test_a_network_that_the_package_does_not_have_is_absent(tmp_path: Path) -> None:
     with pytest.raises(Absent, match="realesrgan has no plain network"):
-        load_published(Entry("others:Ncnn", str(tmp_path), "upscaled-x4"))
+        load_published(Entry("others:Ncnn", str(tmp_path), "upscaled-x4-faithful"))
