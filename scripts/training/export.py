@@ -1,7 +1,5 @@
 """Export a run's checkpoint as a default model: float16 safetensors and its manifest entry."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from scripts.training import checkpoint
-from upscaled_models.families import Shape, recognise
+from scripts.training.manifest import store_default
+from upscaled_models.families import recognise
 from upscaled_models.networks.plain import PlainNet
-
-LICENCE = "Apache-2.0"
-MANIFEST = "manifest.json"
 
 
 def export(
@@ -33,21 +29,13 @@ def export(
             trains a network that is not plain.
     """
     state = _read(run_folder)
-    path = folder / f"{name}.safetensors"
     average: dict[str, torch.Tensor] = state["average"]
     before: dict[str, torch.Tensor] = average if past is None else _read(past)["average"]
-    weights = {
-        key: (tensor + beyond * (tensor - before[key])).half().contiguous()
-        for key, tensor in average.items()
-    }
-    family, shape = recognise({key: tuple(tensor.shape) for key, tensor in weights.items()})
+    weights = {key: tensor + beyond * (tensor - before[key]) for key, tensor in average.items()}
+    family, _ = recognise({key: tuple(tensor.shape) for key, tensor in weights.items()})
     if family != "plain":
         raise ValueError(f"{run_folder} trains a {family} network; `student` stores its weights")
-    metadata = {"family": family, **{key: str(value) for key, value in shape.items()}}
-    _refuse_shared(path, name, weights)
-    save_file(weights, path, metadata=metadata)
-    path.chmod(0o644)  # the library leaves it readable to its maker alone
-    return _enter(path, name, shape)
+    return store_default(weights, name, folder)
 
 
 def export_student(run_folder: Path, path: Path) -> None:
@@ -64,7 +52,7 @@ def export_student(run_folder: Path, path: Path) -> None:
 def store_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Store weights as float16, in a `.safetensors` file without a description of the network."""
     save_file({key: value.half().contiguous() for key, value in state.items()}, path)
-    path.chmod(0o644)  # as in `export`
+    path.chmod(0o644)  # the library leaves it readable to its maker alone
 
 
 def read_network(path: Path) -> PlainNet:
@@ -83,39 +71,3 @@ def _read(run_folder: Path) -> dict[str, Any]:
     if state is None:
         raise FileNotFoundError(f"{run_folder} holds no {checkpoint.FILE_NAME}")
     return state
-
-
-def _refuse_shared(path: Path, name: str, weights: dict[str, torch.Tensor]) -> None:
-    """Refuse to replace a file with a second name, which stands for its present weights."""
-    manifest_path = path.with_name(MANIFEST)
-    manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
-    sharers = [other for other, entry in manifest.items() if entry.get("same_as") == name]
-    if not sharers:
-        return
-    before = load_file(path)
-    if before.keys() != weights.keys() or any(
-        not torch.equal(before[key], weights[key]) for key in weights
-    ):
-        raise ValueError(
-            f"{manifest_path}: {', '.join(sharers)} shares the file of {name}, which would change: "
-            "give it a file of its own first"
-        )
-
-
-def _enter(path: Path, name: str, shape: Shape) -> dict[str, Any]:
-    content = path.read_bytes()
-    entry = {
-        "file": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size_bytes": len(content),
-        "family": "plain",
-        "shape": dict(shape),
-        "licence": LICENCE,
-        "bits": 16,
-        "keeps_colour": True,
-    }
-    manifest_path = path.with_name(MANIFEST)
-    manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
-    manifest[name] = entry
-    manifest_path.write_text(json.dumps(dict(sorted(manifest.items())), indent=2) + "\n")
-    return entry

@@ -83,10 +83,10 @@ def test_a_folded_student_of_our_own_is_shipped_under_our_licence(tmp_path: Path
     assert (entry["licence"], entry["keeps_colour"]) == ("Apache-2.0", True)
 
 
-def test_a_network_that_no_student_is_of_is_not_shipped(tmp_path: Path) -> None:
+def test_a_network_of_a_family_without_a_default_model_is_not_shipped(tmp_path: Path) -> None:
     weights = build_network("span", span_shape(scale=2, features=4)).state_dict()
     save_file(weights, tmp_path / "student.safetensors")
-    with pytest.raises(ValueError, match="no student is a span network"):
+    with pytest.raises(ValueError, match="no default model is a span network"):
         ship_student(
             tmp_path / "student.safetensors", "upscaled-x2", tmp_path, None, steps=0, say=print
         )
