@@ -2,8 +2,8 @@
 
 No cluster runs here. Core objects are checked by Kubernetes' own schemas, and KEDA's by types that
 were generated from KEDA's definitions, where npm has installed them; these say nothing of unknown
-fields. So KubeRay's and KEDA's fields are also held against a list, written by hand, of the few
-that these manifests use of KubeRay 1.7 and KEDA 2. KubeRay's own definitions take no part.
+fields. So KubeRay's (`kuberay.py`) and KEDA's fields are also held against lists, written by hand,
+of the few that these manifests use.
 """
 
 import copy
@@ -20,6 +20,16 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.docker.kuberay import (
+    COUNT,
+    METADATA,
+    RAY_SERVICE,
+    TEXT,
+    TEXTS,
+    Manifest,
+    closed,
+    refusals,
+)
 from tests.running import REPOSITORY_DIR, clean_environment, run_upscaled
 from tests.service.pool.ray_serve.clusters import has_ray
 from upscaled.config import load_settings
@@ -31,57 +41,8 @@ OVERLAYS = ("cpu", "gpu")
 KUBERNETES = "1.37"
 SECRETS = {"upscaled-ray": "auth_token", "upscaled-database": "url", "upscaled-bucket": None}
 
-Manifest = dict[str, Any]
-
-
-def closed(required: dict[str, Any], **optional: Any) -> Manifest:
-    """The schema of an object that has these fields and no others."""
-    properties = required | optional
-    return {
-        "type": "object",
-        "required": list(required),
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-TEXT = {"type": "string", "minLength": 1}
-TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
-COUNT = {"type": "integer", "minimum": 0}
-POD = {"type": "object"}  # is checked as one
-METADATA = closed({"name": TEXT}, labels=TEXTS)
-GROUP = {"rayStartParams": TEXTS, "template": POD}
-CLUSTER = closed(
-    {
-        "rayVersion": TEXT,
-        "headGroupSpec": closed(GROUP),
-        "workerGroupSpecs": {
-            "type": "array",
-            "minItems": 1,
-            "items": closed(
-                GROUP
-                | {"groupName": TEXT, "replicas": COUNT, "minReplicas": COUNT, "maxReplicas": COUNT}
-            ),
-        },
-    },
-    authOptions=closed({"mode": {"enum": ["disabled", "token"]}}, secretName=TEXT),
-    gcsFaultToleranceOptions=closed(
-        {"backend": {"enum": ["redis", "rocksdb"]}}, storage=closed({}, size=TEXT)
-    ),
-)
 SCHEMAS = {
-    "RayService": closed(
-        {
-            "apiVersion": {"const": "ray.io/v1"},
-            "kind": TEXT,
-            "metadata": METADATA,
-            "spec": closed(
-                {"serveConfigV2": TEXT, "rayClusterConfig": CLUSTER},
-                upgradeStrategy=closed({"type": {"enum": ["NewCluster", "None"]}}),
-                excludeHeadPodFromServeSvc={"type": "boolean"},
-            ),
-        }
-    ),
+    "RayService": RAY_SERVICE,
     "ScaledObject": closed(
         {
             "apiVersion": {"const": "keda.sh/v1alpha1"},
@@ -213,6 +174,51 @@ def test_a_misspelt_field_is_refused_wherever_it_stands(manifests: list[Manifest
         inner["shareProcesNamespace"] = True
         with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
             validate(manifest)
+
+
+def test_kuberays_operator_has_no_reason_to_refuse_the_ray_service(
+    manifests: list[Manifest],
+) -> None:
+    assert refusals(named(manifests, "RayService", kubernetes.NAME)) == []
+
+
+CLUSTER = ("spec", "rayClusterConfig")
+HEAD = (*CLUSTER, "headGroupSpec", "template", "spec", "containers", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ((*CLUSTER, "rayVersion"), "2.51.0", "without tokens"),
+        ((*CLUSTER, "workerGroupSpecs", 0, "maxReplicas"), 1, "fewer than the least replicas"),
+        ((*CLUSTER, "gcsFaultToleranceOptions", "backend"), "redis", "of RocksDB alone"),
+        ((*HEAD, "env", 0, "name"), "RAY_gcs_storage_path", "RAY_gcs_storage_path is set"),
+        ((*HEAD, "env", 0, "name"), "RAY_REDIS_ADDRESS", "RAY_REDIS_ADDRESS is set"),
+        ((*HEAD, "volumeMounts", 0, "mountPath"), "/data/gcs", "a mount at /data/gcs"),
+        ((*HEAD[:-1],), [], "a group without containers"),
+    ],
+)
+def test_what_kuberays_operator_refuses_beside_its_schema_is_noticed(
+    manifests: list[Manifest], path: tuple[str | int, ...], value: object, reason: str
+) -> None:
+    service = copy.deepcopy(named(manifests, "RayService", kubernetes.NAME))
+    inner: Any = service
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    if value != []:
+        validate(service)
+    assert any(reason in refusal for refusal in refusals(service))
+
+
+@pytest.mark.parametrize("name", ["u" * 48, "1-upscaled", "upscaled-", "Upscaled"])
+def test_a_name_that_kuberay_does_not_take_is_noticed(manifests: list[Manifest], name: str) -> None:
+    service = copy.deepcopy(named(manifests, "RayService", kubernetes.NAME))
+    service["metadata"]["name"] = "u" * 47
+    validate(service)
+    service["metadata"]["name"] = name
+    with pytest.raises(jsonschema.ValidationError):
+        validate(service)
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
