@@ -1,4 +1,4 @@
-"""Options and the run of one batch, for `upscaled image` and `upscaled watch`."""
+"""Run one batch, for `upscaled image` and `upscaled watch`."""
 
 import faulthandler
 import os
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -16,11 +16,11 @@ from upscaled.batch.journal import Journal
 from upscaled.batch.s3_url import S3Url
 from upscaled.batch.standard_streams import OutputStream, ReaderGone
 from upscaled.batch.stop import Stop
+from upscaled.cli.batch_options import BatchOptions
 from upscaled.cli.batch_places import open_journal, open_output
 from upscaled.cli.batch_report import BatchReport
 from upscaled.cli.console import fail
-from upscaled.config import SCALES, load_settings
-from upscaled.image.output import NO_CHOICE, OutputChoice
+from upscaled.config import Settings, load_settings
 from upscaled.upscale.denoise import require_denoise
 from upscaled_models.errors import ModelError
 from upscaled_models.packaged import install_missing
@@ -35,38 +35,6 @@ STALL_S: Final = 1800.0
 _LOOK_EVERY_S: Final = 10.0
 
 
-def check_scale(scale: int | None) -> int | None:
-    """Refuse a scale that is neither 2 nor 4; None stands for one that was not given."""
-    if scale is not None and scale not in SCALES:
-        raise typer.BadParameter("must be 2 or 4")
-    return scale
-
-
-Scale = Annotated[int, typer.Option(metavar="2|4", callback=check_scale, help="2 or 4")]
-Model = Annotated[
-    str | None, typer.Option(metavar="NAME", help="a model's name, see `upscaled models list`")
-]
-Denoise = Annotated[
-    float | None,
-    typer.Option(
-        metavar="0..1",
-        min=0,
-        max=1,
-        help="1 removes noise most, 0 keeps grain; of models that have the choice",
-    ),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="JSON lines on a terminal too; elsewhere they are the rule")
-]
-Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite",
-        help="replace also what this command did not make, or what was changed since",
-    ),
-]
-
-
 class BatchCommand:
     """Batch of one command: its settings, what stops it, and its report.
 
@@ -75,44 +43,30 @@ class BatchCommand:
 
     def __init__(
         self,
-        scale: int,
-        model: str | None,
+        options: BatchOptions,
         output: Path | S3Url | OutputStream | None,
         *,
-        is_json: bool,
-        is_overwriting: bool,
-        choice: OutputChoice = NO_CHOICE,
-        suffix: str = "",
         target: Path | None = None,
         is_dry: bool = False,
-        denoise: float | None = None,
     ) -> None:
         """
         Args:
             output: None puts each result beside its source.
-            choice, suffix, target: of the results, as of `upscaled.batch.file_job.FileUpscaler`.
+            target: the file of the result, where there is one picture.
             is_dry: report what would be done; nothing is upscaled or written.
-            denoise: strength from 0 to 1, in place of the setting's.
 
         Raises:
             SettingsError: a setting has a wrong value.
-            typer.BadParameter: the model has no choice of `denoise`.
+            typer.BadParameter: options that contradict each other, or a model that has no choice
+                of `--denoise`.
         """
-        chosen: dict[str, object] = {f"model_x{scale}": model} if model else {}
-        self.settings = load_settings(
-            None, **chosen, **({} if denoise is None else {"denoise": denoise})
-        )
-        if denoise is not None:
-            _check_denoise(self.settings.model_for(scale))
+        self._choice = options.choose_output(target)
+        self.settings = _load_settings(options)
         self.stop = Stop()
         is_taken = isinstance(output, OutputStream) and not is_dry
-        self.report = BatchReport(is_json=is_json, is_stdout_taken=is_taken, is_dry=is_dry)
-        self._scale = scale
-        self._named_by = "--model" if model else None
+        self.report = BatchReport(is_json=options.is_json, is_stdout_taken=is_taken, is_dry=is_dry)
+        self._options = options
         self._output = output
-        self._is_overwriting = is_overwriting
-        self._choice = choice
-        self._suffix = suffix
         self._target = target
         self._is_dry = is_dry
 
@@ -151,37 +105,44 @@ class BatchCommand:
         from upscaled.upscale.opening import open_core
 
         output = open_output(self.settings, self._output, journal, is_dry=self._is_dry)
+        options, is_dry = self._options, self._is_dry
+        named_by = "--model" if options.model else None
+        scales = (options.scale,)
         with (
-            OutputStore(output, is_overwriting=self._is_overwriting, is_dry=self._is_dry) as store,
-            open_core(
-                self.settings,
-                scales=(self._scale,),
-                named_by=self._named_by,
-                is_warm=self._is_dry,
-            ) as core,
+            OutputStore(output, is_overwriting=options.is_overwriting, is_dry=is_dry) as store,
+            open_core(self.settings, scales=scales, named_by=named_by, is_warm=is_dry) as core,
             self.stop.on_signals(grace_s),
             self.report,
             ending_when_stalled(self.report),
         ):
             upscaler = FileUpscaler(
                 core,
-                self._scale,
+                options.scale,
                 store,
                 self.report,
                 self.stop.cancellation,
                 self._choice,
-                self._suffix,
+                options.suffix,
                 self._target,
-                self._is_dry,
+                is_dry,
             )
             run_batch(sources, upscaler, self.stop)
 
 
-def _check_denoise(model: str) -> None:
-    try:
-        require_denoise(model)
-    except ModelError as error:
-        raise typer.BadParameter(f"--denoise: {error} (--model)") from None
+def _load_settings(options: BatchOptions) -> Settings:
+    """Load the settings, with what the options say in their place."""
+    chosen: dict[str, object] = {}
+    if options.model:
+        chosen[f"model_x{options.scale}"] = options.model
+    if options.denoise is not None:
+        chosen["denoise"] = options.denoise
+    settings = load_settings(None, **chosen)
+    if options.denoise is not None:
+        try:
+            require_denoise(settings.model_for(options.scale))
+        except ModelError as error:
+            raise typer.BadParameter(f"--denoise: {error} (--model)") from None
+    return settings
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +16,7 @@ from upscaled.batch.bucket_source import open_bucket
 from upscaled.batch.files import BatchAborted
 from upscaled.batch.journal import FILE_NAME, Journal, JournalUnusable
 from upscaled.batch.s3_url import S3Url
-from upscaled.batch.standard_streams import OutputStream
+from upscaled.batch.standard_streams import STREAM, OutputStream
 from upscaled.cli.console import fail
 from upscaled.config import Settings
 
@@ -29,10 +31,61 @@ BESIDE_JOURNAL = "files-beside.sqlite3"
 _TRIAL: Final = ".upscaled-trial"
 """Name of an object that is deleted at once."""
 
+FORMATS_OF_ENDS: Final = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".png": "png",
+    ".webp": "webp",
+    ".avif": "avif",
+}
+"""The formats of one picture's result, by the end of the file that `-o` names."""
+
 
 def parse_place(text: str) -> Place:
     """Return the folder or bucket that an option names."""
     return S3Url.parse(text) or Path(text)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPlace:
+    """Place of the results, as `-o` names it.
+
+    text: as it was written; None without `-o`. output: a folder, a bucket, standard output, or None
+    for results beside their sources or in `target`. target: the file of one picture's result.
+    """
+
+    text: str | None = None
+    output: Path | S3Url | OutputStream | None = None
+    target: Path | None = None
+
+    @property
+    def is_for_one(self) -> bool:
+        """Return whether it takes the result of one picture only."""
+        return self.target is not None or isinstance(self.output, OutputStream)
+
+
+def find_place(text: str | None) -> ResultPlace:
+    """Return the place that `-o` names: the end of a format makes it a file, `-` a stream.
+
+    Raises:
+        typer.BadParameter: a picture would go to a terminal, or standard output is closed.
+    """
+    if text is None:
+        return ResultPlace()
+    if text == STREAM:
+        if sys.stdout is None:
+            raise typer.BadParameter("-o -: there is no standard output")
+        if sys.stdout.isatty():
+            raise typer.BadParameter(
+                "-o - writes a picture to standard output, which is a terminal: "
+                "lead it into a file or a program, or name a file"
+            )
+        return ResultPlace(text, output=OutputStream())
+    place = parse_place(text)
+    is_file = isinstance(place, Path) and place.suffix.lower() in FORMATS_OF_ENDS
+    if is_file and not os.path.isdir(text):
+        return ResultPlace(text, target=Path(os.path.abspath(text)))
+    return ResultPlace(text, output=place)
 
 
 def is_same_place(one: Place, other: Place) -> bool:

@@ -19,28 +19,10 @@ from upscaled.batch.files import BatchAborted
 from upscaled.batch.outcome import Kind
 from upscaled.batch.standard_streams import InputPicture, OutputStream
 from upscaled.batch.stop import Stop
-from upscaled.cli.batch import (
-    BatchCommand,
-    Denoise,
-    Json,
-    Model,
-    Overwrite,
-    Scale,
-)
-from upscaled.cli.batch_places import is_same_place, parse_place
+from upscaled.cli.batch import BatchCommand
+from upscaled.cli.batch_options import BatchOptions, with_batch_options
+from upscaled.cli.batch_places import ResultPlace, find_place, is_same_place, parse_place
 from upscaled.cli.batch_report import BatchReport
-from upscaled.cli.output_options import (
-    Format,
-    Height,
-    MaxSide,
-    Metadata,
-    Quality,
-    ResultPlace,
-    Suffix,
-    Width,
-    find_place,
-    make_choice,
-)
 
 _STDIN_FD: Final = 0
 
@@ -81,23 +63,13 @@ DryRun = Annotated[
 ]
 
 
+@with_batch_options
 def run(
     files: Files,
-    scale: Scale,
+    options: BatchOptions,
     output_dir: OutputDir = None,
-    model: Model = None,
-    is_json: Json = False,
     ends_in_null: EndsInNull = False,
-    is_overwriting: Overwrite = False,
     ignores_unsupported: IgnoresUnsupported = False,
-    form: Format = "",
-    quality: Quality = None,
-    max_side_px: MaxSide = None,
-    width_px: Width = None,
-    height_px: Height = None,
-    metadata: Metadata = "",
-    suffix: Suffix = "",
-    denoise: Denoise = None,
     is_dry: DryRun = False,
 ) -> None:
     """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through
@@ -148,27 +120,8 @@ def run(
     place = find_place(output_dir)
     _check_call(files, place, ends_in_null=ends_in_null)
     if place.is_for_one:
-        _check_single(files, place, is_json=is_json, is_dry=is_dry)
-    batch = BatchCommand(
-        scale,
-        model,
-        place.output,
-        is_json=is_json,
-        is_overwriting=is_overwriting,
-        choice=make_choice(
-            form,
-            quality,
-            target=place.target,
-            max_side_px=max_side_px,
-            width_px=width_px,
-            height_px=height_px,
-            metadata=metadata,
-        ),
-        suffix=suffix,
-        denoise=denoise,
-        target=place.target,
-        is_dry=is_dry,
-    )
+        _check_single(files, place, is_json=options.is_json, is_dry=is_dry)
+    batch = BatchCommand(options, place.output, target=place.target, is_dry=is_dry)
     batch.run(_list_sources(batch, files, place, b"\0" if ends_in_null else b"\n"))
     _exit_by_outcome(batch, place, ignores_unsupported=ignores_unsupported)
 

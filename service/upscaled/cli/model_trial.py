@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 
-from upscaled.cli.batch import check_scale
+from upscaled.cli.batch_options import check_scale
 from upscaled.cli.console import fail
 from upscaled.config import MAX_OUTPUT_SIDE_PX, load_settings
 from upscaled.errors import ServiceError

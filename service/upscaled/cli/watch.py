@@ -9,25 +9,9 @@ import typer
 from upscaled.batch.discovery import Finder
 from upscaled.batch.s3_url import S3Url
 from upscaled.batch.watcher import Watcher
-from upscaled.cli.batch import (
-    BatchCommand,
-    Denoise,
-    Json,
-    Model,
-    Overwrite,
-    Scale,
-)
+from upscaled.cli.batch import BatchCommand
+from upscaled.cli.batch_options import BatchOptions, with_batch_options
 from upscaled.cli.batch_places import is_same_place, parse_place, require_readable_bucket
-from upscaled.cli.output_options import (
-    Format,
-    Height,
-    MaxSide,
-    Metadata,
-    Quality,
-    Suffix,
-    Width,
-    make_choice,
-)
 
 InputDir = Annotated[
     str, typer.Argument(metavar="IN", help="folder that files arrive in, or s3://BUCKET/PREFIX")
@@ -43,22 +27,12 @@ SettleS = Annotated[
 ]
 
 
+@with_batch_options
 def run(
     input_dir: InputDir,
     output_dir: OutputDir,
-    scale: Scale,
-    model: Model = None,
+    options: BatchOptions,
     settle_s: SettleS = 2,
-    is_json: Json = False,
-    is_overwriting: Overwrite = False,
-    form: Format = "",
-    quality: Quality = None,
-    max_side_px: MaxSide = None,
-    width_px: Width = None,
-    height_px: Height = None,
-    metadata: Metadata = "",
-    suffix: Suffix = "",
-    denoise: Denoise = None,
 ) -> None:
     """Upscale what is in a folder and what comes into it, until SIGTERM or Ctrl-C.
 
@@ -80,25 +54,7 @@ def run(
         raise typer.BadParameter(f"{place} is no folder")
     if is_same_place(place, output):
         raise typer.BadParameter(f"{output} is the watched folder itself")
-    choice = make_choice(
-        form,
-        quality,
-        target=None,
-        max_side_px=max_side_px,
-        width_px=width_px,
-        height_px=height_px,
-        metadata=metadata,
-    )
-    batch = BatchCommand(
-        scale,
-        model,
-        output,
-        is_json=is_json,
-        is_overwriting=is_overwriting,
-        choice=choice,
-        suffix=suffix,
-        denoise=denoise,
-    )
+    batch = BatchCommand(options, output)
     endpoint = batch.settings.s3_endpoint
     if isinstance(place, S3Url):
         require_readable_bucket(place, endpoint)
