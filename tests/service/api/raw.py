@@ -74,6 +74,10 @@ class Connection:
         headers = {name.lower(): value for name, _, value in pairs}
         return RawAnswer(status, headers, self._receive_exactly(int(headers["content-length"])))
 
+    def receive_head(self) -> bytes:
+        """The next response's head: all that a request with the method HEAD gets."""
+        return self._receive_until(b"\r\n\r\n").lower()
+
     def is_closed(self, within_s: float = 5) -> bool:
         """Return whether the server closes the connection without sending more."""
         self.socket.settimeout(within_s)

@@ -10,6 +10,7 @@ from uvicorn._types import (
     ASGIReceiveCallable,
     ASGISendCallable,
     ASGISendEvent,
+    HTTPResponseStartEvent,
     HTTPScope,
     Scope,
 )
@@ -20,6 +21,9 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from upscaled.api.memory import OUTPUT_EXTENSION
 from upscaled.api.protocol.head import RequestHead
 from upscaled.api.protocol.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
+
+# Of a response's body that waits for nothing: refusals, results' URLs.
+ONE_SEGMENT_BYTES: Final = 16 * 1024
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -85,6 +89,7 @@ class Cycle(RequestResponseCycle):
             on_response=connection.end_request,
         )
         self._connection = connection
+        self._output = output
 
     @property
     def ahead(self) -> bytes:
@@ -94,8 +99,12 @@ class Cycle(RequestResponseCycle):
         return CHUNK_AHEAD if self.chunked_encoding else b""
 
     async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start" and _is_short(message):
+            self._output.cork()
         await super().send(message)
         is_body = message["type"] == "http.response.body"
+        if is_body:
+            self._output.uncork()
         if is_body and self.chunked_encoding is False and not self.expected_content_length:
             self._connection.note_answered()
 
@@ -116,6 +125,17 @@ class Cycle(RequestResponseCycle):
         """Report to the application that its client has left, unless its response is complete."""
         self.disconnected = not self.response_complete
         self.message_event.set()
+
+
+def _is_short(start: HTTPResponseStartEvent) -> bool:
+    """Return whether the head of a response is to wait for its body, and leave in one segment.
+
+    A client that sends its body still may stop at the head of a refusal; curl 7.88 ends its HTTP/2
+    stream there, and nginx then drops a body that it has not read yet. Streams have no length, and
+    their heads leave at once.
+    """
+    length = dict(start.get("headers", ())).get(b"content-length", b"")
+    return length.isdigit() and int(length) <= ONE_SEGMENT_BYTES
 
 
 def build_scope(

@@ -39,6 +39,7 @@ class Output:
         self._received_bytes = 0
         self._progress_at_s = time.monotonic()
         self._next_probe_s = 0.0
+        self._corked: bytearray | None = None
         _set_options(self._socket)
 
     def write(self, data: bytes) -> None:
@@ -49,10 +50,26 @@ class Output:
             data = data[self._ahead_bytes :]
         self._ahead_bytes, self._is_answer_ahead = 0, False
         self._written_bytes += len(data)
-        self._transport.write(data)
+        if self._corked is not None:
+            self._corked += data
+        else:
+            self._transport.write(data)
+
+    def cork(self) -> None:
+        """Collect what is written, to send it in one segment at `uncork`."""
+        self._corked = bytearray()
+
+    def uncork(self) -> None:
+        """Send what was collected since `cork`."""
+        if self._corked is None:
+            return
+        collected, self._corked = bytes(self._corked), None
+        if collected and not self._transport.is_closing():
+            self._transport.write(collected)
 
     def close(self) -> None:
         """Close the connection once everything written has been sent."""
+        self.uncork()
         if not self._transport.is_closing():
             self._transport.close()
 
@@ -72,6 +89,7 @@ class Output:
 
     def end_writing(self) -> None:
         """Shut the sending side once everything written has been sent."""
+        self.uncork()
         if not self._transport.is_closing() and self._transport.can_write_eof():
             self._transport.write_eof()
 

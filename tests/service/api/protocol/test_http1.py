@@ -1,4 +1,6 @@
 import logging
+import socket
+import sys
 import time
 
 import pytest
@@ -183,3 +185,29 @@ def test_a_thousand_offers_in_one_packet_are_all_declined(service: Service) -> N
         connection.send(offer * 1000)
         for _ in range(1000):
             connection.receive().assert_error(404, "not_found")
+
+
+_DATA_SEGMENTS_IN = slice(152, 156)  # of Linux's struct tcp_info
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux counts segments")
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/v1/upscale", 401), ("GET", "/healthz", 200), ("GET", "/nothing", 404)],
+)
+def test_head_and_body_of_a_short_response_leave_in_one_segment(
+    service: Service, method: str, path: str, status: int
+) -> None:
+    """A proxy that has the head alone may lose the body of a client that stops at it."""
+    with Connection(service, key="wrong") as connection:
+        connection.send_head("Content-Length: 0", method=method, path=path)
+        assert connection.receive().status == status
+        info = connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    assert int.from_bytes(info[_DATA_SEGMENTS_IN], sys.byteorder) == 1
+
+
+def test_a_response_to_head_leaves_at_once(service: Service) -> None:
+    with Connection(service) as connection:
+        for _ in range(2):
+            connection.send_head(method="HEAD", path="/healthz")
+            assert b"content-length: 0" not in connection.receive_head()
