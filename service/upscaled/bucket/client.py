@@ -49,11 +49,13 @@ def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
 
 
 def name_by_time(created_at_s: float, extension: str) -> str:
-    """Return an unguessable file name that begins with its time: a UUID of version 7.
+    """Return an unguessable file name that begins with its time: a UUID marked as version 4.
 
-    The sweep of results removes an object of such a name once it is as old as they get.
+    The contract says that results are named by UUIDs of version 4. Here 74 bits of it are random,
+    and the first 48, as in version 7, are milliseconds since 1970, so that names sort by age. The
+    sweep of results removes an object of such a name once it is as old as they get.
     """
-    number = int(created_at_s * 1000) << 80 | 7 << 76 | secrets.randbits(12) << 64
+    number = int(created_at_s * 1000) << 80 | 4 << 76 | secrets.randbits(12) << 64
     return f"{uuid.UUID(int=number | 2 << 62 | secrets.randbits(62))}.{extension}"
 
 

@@ -45,14 +45,17 @@ _CLOCKS_DIFFER_S: Final = 5.0
 """What the clocks of two front ends may differ by: a name of another's may be of a later moment."""
 LISTED_AT_ONCE: Final = 1000
 """Names that S3 lists and deletes in one request."""
-_UUID7: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_FILE_NAME: Final = re.compile(rf"{_UUID7}\.({EXTENSION_PATTERN})")
+_MOST_AHEAD_S: Final = 86_400.0
+"""No clock of a front end is further ahead; a random UUID is, as its time, nearly always."""
+# Names of version 0.2.0 were marked as version 7.
+_UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_FILE_NAME: Final = re.compile(rf"{_UUID}\.({EXTENSION_PATTERN})")
 
 _log: Final = logging.getLogger(__name__)
 
 
 class BucketResults:
-    """Objects `<prefix>/<uuid7>.jpg`, `.png` ...; see the protocol `Results`.
+    """Objects `<prefix>/<uuid4>.jpg`, `.png` ...; see the protocol `Results`.
 
     A name holds the moment of its creation: expiry needs no clock of the store, and names sort by
     age, so that a sweep lists only what has expired. Its other 74 bits are random.
@@ -66,8 +69,8 @@ class BucketResults:
             url: `s3://bucket` or `s3://bucket/prefix`.
             endpoint: the server's URL; empty for that of Amazon S3, or of AWS's own variables.
             earlier: results of this machine from before it had a bucket, which stay valid until
-                they expire: their names differ, being UUIDs of version 4. Its clock and `ttl_s`
-                are those of the bucket too.
+                they expire: their names are random throughout, and so hold no time that a
+                valid result could have. Its clock and `ttl_s` are those of the bucket too.
         """
         self.location = url
         self.ttl_s = earlier.ttl_s
@@ -128,8 +131,8 @@ class BucketResults:
 
     async def delete(self, file_name: str) -> None:
         """Remove a result from the bucket."""
-        if not _FILE_NAME.fullmatch(file_name):
-            await self._earlier.delete(file_name)
+        await self._earlier.delete(file_name)
+        if not self._has_time(file_name):
             return
         try:
             await self._delete(file_name)
@@ -197,7 +200,13 @@ class BucketResults:
         obstore.put(self._quick, file_name, data, mode="create", use_multipart=False)
 
     def _is_valid(self, file_name: str) -> bool:
-        return _FILE_NAME.fullmatch(file_name) is not None and self._expires_in_s(file_name) > 0
+        return self._has_time(file_name) and self._expires_in_s(file_name) > 0
+
+    def _has_time(self, file_name: str) -> bool:
+        """Return whether a name begins with the time of a result, be it expired."""
+        if not _FILE_NAME.fullmatch(file_name):
+            return False
+        return self._expires_in_s(file_name) <= self.ttl_s + _MOST_AHEAD_S
 
     def _describe(self, file_name: str, size_bytes: int) -> StoredResult:
         media_type = MEDIA_TYPES[file_name.rpartition(".")[2]]

@@ -81,7 +81,7 @@ async def test_another_front_end_finds_a_result_as_it_was_stored(
     assert (found.media_type, found.size_bytes) == (media_type, 700_000)
     assert found.expires_in_s == pytest.approx(TTL_S, abs=1e-2)
     assert await read(other, name) == data
-    assert uuid.UUID(name.removesuffix(f".{extension}")).version == 7
+    assert uuid.UUID(name.removesuffix(f".{extension}")).version == 4
     assert bucket.list_keys() == [f"results/{name}"]
     headers = bucket.head(f"results/{name}").headers
     assert headers["Content-Type"] == media_type
@@ -149,6 +149,29 @@ async def test_results_of_the_folder_stay_until_they_expire(
     assert await folder.find(undelivered) is None
     clock.now_s += TTL_S
     assert await results.find(old) is None
+    assert results.sweep().removed == 1
+
+
+async def test_an_undelivered_result_of_the_folder_goes_although_its_name_could_be_an_old_time(
+    results: BucketResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uuid, "uuid4", lambda: f"00{V4[2:].removesuffix('.jpg')}")
+    folder = FolderResults(tmp_path / "results", TTL_S, results.clock)
+    name = await folder.store(b"x", "image/jpeg")
+    await results.delete(name)
+    assert await folder.find(name) is None
+
+
+async def test_results_that_version_0_2_0_named_stay_until_they_expire(
+    results: BucketResults, bucket: Bucket, clock: Clock
+) -> None:
+    """Their names are UUIDs of version 7."""
+    name = make_name(clock.now_s, "image/jpeg")
+    name = f"{name[:14]}7{name[15:]}"
+    bucket.put(f"results/{name}", b"x")
+    assert await read(results, name) == b"x"
+    clock.now_s += TTL_S
+    assert await results.find(name) is None
     assert results.sweep().removed == 1
 
 
@@ -334,7 +357,7 @@ def test_names_sort_by_age_and_hold_their_time(one_ms: int, other_ms: int) -> No
     one, other = (make_name(each / 1000, "image/png") for each in (one_ms, other_ms))
     assert abs(read_creation_s(one) * 1000 - one_ms) < 1.5  # seconds are no whole binary fraction
     assert one_ms == other_ms or (one < other) == (one_ms < other_ms) or abs(one_ms - other_ms) < 2
-    assert uuid.UUID(one.removesuffix(".png")).version == 7
+    assert uuid.UUID(one.removesuffix(".png")).version == 4
 
 
 def test_names_of_one_moment_differ_in_74_random_bits() -> None:
