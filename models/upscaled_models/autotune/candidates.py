@@ -208,7 +208,7 @@ def _int8_candidates(model: LoadedModel, device: Device, precision: str) -> list
         _log.info("%s: its 8 bits are not proven near enough for `%s`", name, precision)
         return []
     # A small picture's decibels say little of a network that invents texture.
-    invents_texture = model.spec.network.invents_texture
+    invents_texture = model.spec.network.invents_texture or form.record.proof.truth is not None
     if invents_texture and find_instruction_set() not in EXACT_8_BITS:
         _log.info("%s: not in 8 bits here: this processor's sums of them may saturate", name)
         return []

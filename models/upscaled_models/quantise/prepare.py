@@ -27,7 +27,7 @@ from upscaled_models.quantise.forms import find_forms
 from upscaled_models.quantise.pictures import draw_pictures, draw_truths
 from upscaled_models.quantise.record import QuantisedAccuracy, QuantisedRecord, allowed_in, why_not
 from upscaled_models.quantise.simulation import choose_ranges, equalise, freeze, simulate
-from upscaled_models.quantise.tracks import Pixels
+from upscaled_models.quantise.tracks import Pixels, Upscaler
 from upscaled_models.quantise.tuning import tune
 from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import load_network
@@ -75,17 +75,49 @@ def quantise(
     network = load_network(spec, weights)
     calibrated, held_out = draw_pictures(pictures, SEED)
     say(f"{spec.name}: {len(calibrated)} pictures to calibrate with, {len(held_out)} to prove by")
+    truths = draw_truths(pictures) if pictures else []
     if spec.network.tuning_rate:
         layers = tune_network(
             spec.family, network, calibrated, steps=steps, seed=SEED, progress=progress
         )
-        upscale = quantised_upscaler(spec.family, spec.shape, layers)
-        proof = measure_quantised(layers, upscale, float_upscaler(network), list(held_out))
-        say(f"{spec.name}: {_describe(proof)}")
+        proof = _prove_tuned(spec, network, layers, held_out, truths, say)
     else:
-        truths = draw_truths(pictures) if pictures else []
         layers, proof = _quantise_large(spec, network, calibrated, held_out, truths, say)
     return _write_proven(spec, weights, layers, proof, say)
+
+
+def _prove_tuned(
+    spec: ModelSpec,
+    network: nn.Module,
+    layers: Layers,
+    held_out: Pixels,
+    truths: Sequence[Pixels],
+    say: Say,
+) -> QuantisedAccuracy:
+    """Compare tuned layers with float32: by pixels first, and by the truth where those differ.
+
+    A network that keeps flat colours is proven by pixels alone: nothing corrects its colours.
+    """
+    expect = float_upscaler(network)
+    upscale = quantised_upscaler(spec.family, spec.shape, layers)
+    proof = measure_quantised(layers, upscale, expect, list(held_out))
+    say(f"{spec.name}: {_describe(proof)}")
+    if not why_not(proof, "auto") or spec.keeps_colour or not truths:
+        return proof
+    comparison = _compare_with(spec, truths, expect, say)
+    proof = proof.model_copy(update={"truth": comparison.compare(upscale)})
+    say(f"{spec.name}: {_describe(proof)}")
+    return proof
+
+
+def _compare_with(
+    spec: ModelSpec, truths: Sequence[Pixels], expect: Upscaler, say: Say
+) -> TruthComparison:
+    say(f"{spec.name}: {len(truths)} photographs in float32, clean, jpeg and camera each")
+    comparison = TruthComparison(make_samples(truths, spec.native_scale, expect))
+    for reason in comparison.missing:
+        say(f"{spec.name}: a part of the proof is not made: {reason}")
+    return comparison
 
 
 def _write_proven(
@@ -124,12 +156,7 @@ def _quantise_large(
     Forms leave ever more layers in floats (`quantise.forms`).
     """
     expect = float_upscaler(network)
-    comparison = None
-    if truths:
-        say(f"{spec.name}: {len(truths)} photographs in float32, clean, jpeg and camera each")
-        comparison = TruthComparison(make_samples(truths, spec.native_scale, expect))
-        for reason in comparison.missing:
-            say(f"{spec.name}: a part of the proof is not made: {reason}")
+    comparison = _compare_with(spec, truths, expect, say) if truths else None
     tried: list[tuple[Layers, QuantisedAccuracy]] = []
     forms = find_forms(spec, network, _calibration(calibrated), list(held_out), expect, SEED)
     for float_layers, layers in forms:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.quantise.test_record import make_proof, write_int8
+from tests.models.quantise.test_record import make_proof, proof_by_truth, write_int8
 from tests.models.specs import spec_of
+from upscaled_models.accuracy import INT8_BARS, RECORDED_BAR
 from upscaled_models.autotune import candidates
 from upscaled_models.autotune.candidates import Candidate, list_candidates
 from upscaled_models.backends.base import LoadedModel
@@ -102,6 +103,22 @@ def test_8_bits_of_texture_are_not_tried_where_sums_may_saturate(
     vivid = replace(faithful, spec=replace(faithful.spec, family="rrdb"))
     assert "openvino int8" in labels(faithful, "auto")
     assert ("openvino int8" in labels(vivid, "auto")) == (instructions in EXACT_8_BITS)
+    assert faithful.weights is not None
+    write_int8(faithful.weights, faithful.spec, proof_by_truth(), sha256="0" * 64)
+    assert ("openvino int8" in labels(faithful, "auto")) == (instructions in EXACT_8_BITS)
+
+
+def test_8_bits_that_were_proven_by_the_truth_are_not_held_to_their_pixels(
+    model: LoadedModel,
+) -> None:
+    assert model.weights is not None
+    bars = []
+    for proof in (make_proof(60.0), proof_by_truth()):
+        write_int8(model.weights, model.spec, proof, sha256="0" * 64)
+        first = list_openvino(model, CPU, "auto")[0]
+        assert first.label == "openvino int8"
+        bars.append(first.bar)
+    assert bars == [INT8_BARS["auto"], RECORDED_BAR]
 
 
 def test_advice_to_quantise_names_the_model_of_the_file_and_is_not_given_for_a_mix(

@@ -28,7 +28,7 @@ from upscaled_models.quantise.files import quantised_path, read_quantised, read_
 from upscaled_models.quantise.forms import find_forms, find_levels
 from upscaled_models.quantise.pictures import SIDE_PX, draw_pictures, draw_truths
 from upscaled_models.quantise.prepare import quantise, to_inputs, tune_network
-from upscaled_models.quantise.record import QuantisedAccuracy, why_not
+from upscaled_models.quantise.record import TRACKS, QuantisedAccuracy, why_not
 from upscaled_models.quantise.rounding import InputLevels, round_layers
 from upscaled_models.quantise.simulation import choose_ranges, equalise, freeze, simulate
 from upscaled_models.store import ModelStore
@@ -222,6 +222,27 @@ def test_an_inaccurate_result_is_not_written(
         quantise(spec, store.target(spec), None, steps=0, say=print, progress=ignore)
     assert not quantised_path(store.target(spec)).exists()
     assert not record_path(store.target(spec)).exists()
+
+
+@pytest.mark.parametrize("keeps_colour", [True, False])
+def test_a_network_that_changes_colours_is_proven_by_photographs_where_its_pixels_differ(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_colour: bool
+) -> None:
+    file = tmp_path / "theirs.pth"
+    torch.save(network_of("srvgg", COMPACT).state_dict(), file)
+    spec = replace(store.add("theirs", file), keeps_colour=keeps_colour)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(6):
+        pixels = rng.integers(0, 256, (384, 384, 3), np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+    monkeypatch.setattr(record, "MIN_PSNR_DB", {"auto": 99.0, "fast": 1.0})
+    quantise(spec, store.target(spec), photos, steps=0, say=print, progress=ignore)
+    truth = read_record(spec, store.target(spec)).proof.truth
+    assert (truth is None) == keeps_colour
+    if truth is not None:
+        assert set(truth.tracks) == set(TRACKS)
 
 
 def test_another_networks_8_bits_are_refused(
