@@ -17,7 +17,7 @@ from tests.service.api.executors import (
 from tests.service.api.raw import Connection
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
-from upscaled.api.protocol import http1, output
+from upscaled.api.protocol import http1, output, registry
 from upscaled.api.protocol.cycle import HttpFlowControl
 from upscaled.api.protocol.registry import Connections
 from upscaled.state import ApiKey
@@ -27,8 +27,8 @@ LARGE = b"GET /assets/sample-x4.jpg HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def connections_of(service: Service) -> Connections:
-    registry: Connections = service.app.state.connections
-    return registry
+    connections: Connections = service.app.state.connections
+    return connections
 
 
 def small_window(service: Service) -> Connection:
@@ -152,6 +152,11 @@ def test_a_client_that_leaves_has_its_work_stopped(
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
     assert executor.is_cancelled.wait(1 if is_reset else 5)
     wait_until(lambda: service.balance() == 5)
+
+
+def test_a_client_that_leaves_is_noticed_within_a_second() -> None:
+    """A probe is due, a check sends it, and the next one sees that it was answered by a reset."""
+    assert output.PROBE_AFTER_S + 2 * registry.CHECK_EVERY_S < 1
 
 
 def test_work_stops_for_a_client_that_half_closes_and_leaves_later(
