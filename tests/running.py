@@ -31,6 +31,8 @@ from tests.databases import SQLITE_FILE, make_tables
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 UPSCALED = (sys.executable, "-c", "from upscaled.cli import main; main()")
+NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
+"""Before a command, and it has no more rights than any other user's processes (Linux)."""
 
 
 class ServerDied(Exception):

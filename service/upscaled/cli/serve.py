@@ -15,6 +15,7 @@ from upscaled.cli.supervisor import FrontEndSupervisor
 from upscaled.config import Settings, load_settings
 from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.listener import CannotListen, open_listener
+from upscaled.process.memory_access import hide_memory
 
 
 class CannotServe(Exception):
@@ -33,6 +34,7 @@ def run(
     ] = None,
 ) -> None:
     """Serve POST /v1/upscale until stopped. Settings: see `upscaled config`."""
+    hide_memory()  # before there is a child: they run as the same user
     options = {"host": host, "port": port}
     options = {name: value for name, value in options.items() if value is not None}
     settings = load_settings(None, **options)

@@ -12,6 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from upscaled.process.memory_access import give_up_other_processes
+
 _IGNORED_SIGNALS: Final = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -47,8 +49,14 @@ def child_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def confine(lifeline: int, oom_score: OomScore) -> None:
-    """Leave the end of this process to its parent (`die_with`), and to the kernel's OOM killer."""
+def confine(lifeline: int, oom_score: OomScore, *, keeps_setuid: bool = False) -> None:
+    """Leave the end of this process to its parent (`die_with`), and to the kernel's OOM killer.
+
+    It can then read no process but those that it starts (`give_up_other_processes`), unless it has
+    to start setuid programs. To be called before there are threads.
+    """
+    if not keeps_setuid:
+        give_up_other_processes()
     for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     die_with(lifeline)

@@ -30,6 +30,7 @@ from upscaled.logs import configure_logging, event, log_uncaught_exceptions
 from upscaled.pool.messages import Configure, Unusable, WorkerReady
 from upscaled.process.channel import FrameError
 from upscaled.process.confinement import OomScore, child_parser, confine
+from upscaled.process.memory_access import needs_setuid_programs
 from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue, listen
 from upscaled.worker.stats import Counters
 from upscaled_models.processor import pin_to
@@ -50,7 +51,7 @@ _log = logging.getLogger(__name__)
 def main() -> None:
     """Work on jobs until the front end closes the socket."""
     arguments = child_parser(__doc__.partition("\n")[0]).parse_args()
-    confine(arguments.lifeline, OomScore.WORKER)
+    confine(arguments.lifeline, OomScore.WORKER, keeps_setuid=needs_setuid_programs())
     faulthandler.enable()
     os.nice(NICENESS)
     front_end = FrontEnd(socket.socket(fileno=arguments.fd))

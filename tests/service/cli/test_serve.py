@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import psutil
 import pytest
 import requests
 
-from tests.running import UPSCALED, Server, clean_environment, run_upscaled, serve
+from tests.running import NO_CAPABILITIES, UPSCALED, Server, clean_environment, run_upscaled, serve
 from tests.service.pool.pools import picture
 
 
@@ -231,3 +232,22 @@ def test_a_third_ctrl_c_ends_the_server_with_a_request_in_flight(tmp_path: Path)
                 server.process.send_signal(signal.SIGINT)
                 time.sleep(0.5)
             server.process.wait(10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+def test_processes_of_its_user_cannot_read_its_environment(tmp_path: Path) -> None:
+    """A worker is such a process; its own environment, without secrets, can be read."""
+    program = (*NO_CAPABILITIES, *UPSCALED)
+    with serve(tmp_path, program=program, AWS_SECRET_ACCESS_KEY="of-the-bucket") as server:
+        front_end = server.front_end()
+        worker, *_ = front_end.children()
+        read = {
+            process.pid: subprocess.run(
+                [*NO_CAPABILITIES, "cat", f"/proc/{process.pid}/environ"], capture_output=True
+            )
+            for process in (psutil.Process(server.process.pid), front_end, worker)
+        }
+        is_read = {pid: done.returncode == 0 for pid, done in read.items()}
+        assert is_read == {server.process.pid: False, front_end.pid: False, worker.pid: True}
+        assert b"PATH=" in read[worker.pid].stdout
+        assert b"of-the-bucket" not in read[worker.pid].stdout

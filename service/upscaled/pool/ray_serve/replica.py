@@ -5,9 +5,7 @@ speak to no cluster. Its settings are those of its node, read from `UPSCALED_*` 
 """
 
 import asyncio
-import ctypes
 import os
-import sys
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -32,6 +30,7 @@ from upscaled.pool.messages import (
 from upscaled.pool.ray_serve.messages import ONLY_JOB, Busy, ReplicaReport, frame
 from upscaled.pool.ray_serve.replica_settings import load_replica_settings
 from upscaled.pool.ray_serve.result_store import ReplicaResults
+from upscaled.process.memory_access import hide_memory
 from upscaled_models.errors import ModelError
 from upscaled_models.store import ModelStore
 
@@ -42,8 +41,6 @@ _HOPELESS_AFTER_S: Final = 60.0
 """A replica without a worker for so long reports itself unhealthy, and Serve replaces it."""
 
 _PARENT_CHECKED_EVERY_S: Final = 1.0
-
-_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
 class UpscaleReplica:
@@ -173,15 +170,6 @@ class UpscaleReplica:
         self._watching.cancel()
         self._trying_out.cancel()
         await self._pool.stop(0)
-
-
-def hide_memory() -> None:
-    """Keep processes of the same user out of this one's memory and environment (Linux).
-
-    Workers run as the same user, and a replica's environment may hold the cluster's token.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 async def end_with_parent() -> None:

@@ -161,18 +161,6 @@ async def test_it_is_unhealthy_once_it_had_no_worker_for_long(
         await replica.check_health()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-def test_its_memory_is_closed_to_processes_of_the_same_user() -> None:
-    code = (
-        "import ctypes; from upscaled.pool.ray_serve.replica import hide_memory;"
-        "libc = ctypes.CDLL(None); print(libc.prctl(3, 0, 0, 0, 0)); hide_memory();"
-        "print(libc.prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
-    )
-    command = [sys.executable, "-c", code]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert finished.stdout.split() == ["1", "0"]
-
-
 def test_it_ends_once_its_parent_is_gone() -> None:
     """As where a raylet is killed: the child of a shell that ends is left to another parent."""
     inner = (
