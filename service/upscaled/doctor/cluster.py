@@ -1,11 +1,12 @@
 """Check a cluster: versions, Ray's dangerous defaults, the head's store, and the replicas."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled.pool.ray_serve.figures import find_difference
+from upscaled.pool.ray_serve.messages import APPLICATION
 from upscaled.pool.ray_serve.node_facts import (
     GCS_STORAGE,
     REDIS_ADDRESS,
@@ -24,6 +25,7 @@ from upscaled.pool.ray_serve.options import (
 _LEAST_RECONNECT_S: Final = 600
 """A head that moves to another machine is there again within ten minutes, or needs a hand."""
 
+_DEFAULT_RECONNECT_S: Final = 60
 _SLOWEST_NOTICE_MS: Final = 15_000
 _CHECKS_FAILED: Final = 5  # as many in a row, and a node counts as lost
 _DEFAULT_PERIOD_MS: Final = 3000
@@ -81,23 +83,23 @@ def _check_alike(check: str, seen: Seen, read: Callable[[NodeFacts], str], advic
 
 
 def _check_token(seen: Seen) -> Finding:
-    bare = [name for name, facts in seen.items() if _read(facts, "RAY_AUTH_MODE") != "token"]
-    if bare:
-        found = f"{', '.join(bare)}: whatever reaches its ports can run code there"
-        return failure(
-            "token", found, "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before ray start"
-        )
+    name = "RAY_AUTH_MODE"
+    if bare := {node: facts for node, facts in seen.items() if _read(facts, name) != "token"}:
+        found = f"{_describe_variable(bare, name)}: whatever reaches the ports can run code there"
+        return failure("token", found, f"{_advise(name)}, and RAY_AUTH_TOKEN, the same on all")
     return ok("token", "asked for on all")
 
 
 def _check_reconnect(seen: Seen) -> Finding:
-    short = [
-        name
+    short = {
+        name: facts
         for name, facts in seen.items()
-        if _read_number(facts, RECONNECT_TIMEOUT, 60) < _LEAST_RECONNECT_S
-    ]
+        if _read_number(facts, RECONNECT_TIMEOUT, _DEFAULT_RECONNECT_S) < _LEAST_RECONNECT_S
+    }
     if short:
-        found = f"{', '.join(short)}: ends, with its replicas, when the head is away for a minute"
+        found = f"{_describe_variable(short, RECONNECT_TIMEOUT)} (default {_DEFAULT_RECONNECT_S}), "
+        found += f"less than {_LEAST_RECONNECT_S} s: the node ends, with its replicas, "
+        found += "when the head is away for longer"
         return failure("head away", found, _advise(RECONNECT_TIMEOUT))
     return ok("head away", f"nodes wait at least {_LEAST_RECONNECT_S} s for it")
 
@@ -109,9 +111,13 @@ def _check_health(head: Seen) -> list[Finding]:
         timeout_ms = _read_number(facts, HEALTH_CHECK_TIMEOUT, _DEFAULT_TIMEOUT_MS)
         notice_ms = _CHECKS_FAILED * (period_ms + timeout_ms)
         found = f"noticed within some {notice_ms / 1000:.0f} s"
-        is_slow = notice_ms > _SLOWEST_NOTICE_MS
-        advice = _advise(HEALTH_CHECK_PERIOD, HEALTH_CHECK_TIMEOUT)
-        findings.append(warning("lost node", found, advice) if is_slow else ok("lost node", found))
+        if notice_ms <= _SLOWEST_NOTICE_MS:
+            findings.append(ok("lost node", found))
+            continue
+        found += f", not {_SLOWEST_NOTICE_MS / 1000:.0f} s: the head checks every {period_ms} ms, "
+        found += f"and waits {timeout_ms} ms for an answer"
+        advice = f"{_advise(HEALTH_CHECK_PERIOD, HEALTH_CHECK_TIMEOUT)} of the head"
+        findings.append(warning("lost node", found, advice))
     return findings
 
 
@@ -145,20 +151,20 @@ def _check_reaping(seen: Seen) -> Finding:
 
 def _check_usage(seen: Seen) -> Finding:
     name = "RAY_USAGE_STATS_ENABLED"
-    calling = [address for address, facts in seen.items() if _read(facts, name) != "0"]
-    if calling:
-        return warning("usage", f"{', '.join(calling)}: Ray reports to its makers", _advise(name))
+    if calling := {node: facts for node, facts in seen.items() if _read(facts, name) != "0"}:
+        found = f"{_describe_variable(calling, name)}: Ray reports to its makers"
+        return warning("usage", found, _advise(name))
     return ok("usage", "Ray reports nothing outward")
 
 
 def _check_serve(report: ClusterReport) -> list[Finding]:
     if not report.status:
         advice = "serve run --non-blocking FILE, which `upscaled cluster manifest` writes"
-        return [failure("deployment", "there is none", advice)]
+        return [failure("deployment", f"Ray Serve has no application {APPLICATION}", advice)]
     findings = [ok("deployment", report.status)]
     if report.status != "HEALTHY":
         advice = "`serve status` says why; UPDATING for long: no node has the CPUs or GPUs free"
-        findings = [warning("deployment", report.status, advice)]
+        findings = [warning("deployment", f"{report.status}, not HEALTHY", advice)]
     if report.has_proxy:
         found = "Serve's own runs: a way in that knows no API keys"
         advice = "serve shutdown, then deploy with proxy_location: Disabled"
@@ -170,7 +176,8 @@ def _check_replicas(report: ClusterReport) -> list[Finding]:
     if not report.status:
         return []
     if report.unreadable:
-        found = f"{report.unreadable} of another version of upscaled"
+        asked = len(report.replicas) + report.unreadable
+        found = f"{report.unreadable} of {asked} are of another version of upscaled than this one"
         return [failure("replicas", found, "upgrade all nodes, then deploy anew")]
     if not report.replicas:
         return [failure("replicas", "none answers", "`serve status`, and the logs of the nodes")]
@@ -186,20 +193,24 @@ def _check_replicas(report: ClusterReport) -> list[Finding]:
 
 def _check_results(report: ClusterReport) -> list[Finding]:
     """Check whether replicas store results themselves; no finding if none names a bucket."""
-    urls = {replica.results_url for replica in report.replicas}
+    urls = Counter(replica.results_url for replica in report.replicas)
     if not any(urls):
         return []
     if len(urls) > 1:
         advice = "the same UPSCALED_RESULTS_URL on all nodes and front ends, before ray start"
-        return [warning("results", "replicas name different buckets", advice)]
-    if len({replica.results_endpoint for replica in report.replicas}) > 1:
+        found = f"replicas name different buckets: {_describe_counts(urls, 'none')}"
+        return [warning("results", found, advice)]
+    endpoints = Counter(replica.results_endpoint for replica in report.replicas)
+    if len(endpoints) > 1:
         advice = "the same UPSCALED_S3_ENDPOINT on all nodes and front ends, before ray start"
-        return [warning("results", "replicas reach the bucket at different endpoints", advice)]
-    for replica in report.replicas:
-        if replica.results_trouble:
-            found = f"a replica returns them to the front ends: {replica.results_trouble}"
-            advice = "the bucket's credentials (AWS_ACCESS_KEY_ID ...) in each node's environment"
-            return [warning("results", found, advice)]
+        found = "replicas reach the bucket at different endpoints: "
+        found += _describe_counts(endpoints, "Amazon's")
+        return [warning("results", found, advice)]
+    troubles = [each.results_trouble for each in report.replicas if each.results_trouble]
+    if troubles:
+        found = f"{len(troubles)} of {len(report.replicas)} replicas return them to the front ends"
+        advice = "the bucket's credentials (AWS_ACCESS_KEY_ID ...) in each node's environment"
+        return [warning("results", f"{found}: {'; '.join(sorted({*troubles}))}", advice)]
     return [ok("results", "replicas store them in the bucket themselves")]
 
 
@@ -209,6 +220,16 @@ def _describe(seen: Seen, read: Callable[[NodeFacts], str]) -> str:
     for name, facts in seen.items():
         nodes[read(facts) or "none"].append(name)
     return "; ".join(f"{value} on {', '.join(names)}" for value, names in nodes.items())
+
+
+def _describe_variable(seen: Seen, name: str) -> str:
+    """Name the values that a variable has, with the nodes that have each."""
+    values = _describe(seen, lambda facts: facts.environment.get(name, "not set"))
+    return f"{name} is {values}"
+
+
+def _describe_counts(counted: Mapping[str, int], empty: str) -> str:
+    return ", ".join(f"{value or empty} ({count})" for value, count in sorted(counted.items()))
 
 
 def _read(facts: NodeFacts, name: str) -> str:

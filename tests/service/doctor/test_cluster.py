@@ -120,15 +120,52 @@ def test_what_is_wrong_with_the_deployment_is_found(
     assert (finding.check, finding.status) == (check, status)
 
 
+@pytest.mark.parametrize(
+    ("examined", "found", "advice"),
+    [
+        (cluster(other=without("RAY_AUTH_MODE")), "not set on 10.0.0.6", "RAY_AUTH_MODE=token"),
+        (
+            cluster(*[with_environment(RAY_AUTH_MODE="disabled")] * 2),
+            "RAY_AUTH_MODE is disabled on 10.0.0.5, 10.0.0.6",
+            "RAY_AUTH_TOKEN",
+        ),
+        (
+            cluster(other=with_environment(RAY_gcs_rpc_server_reconnect_timeout_s="70")),
+            "is 70 on 10.0.0.6 (default 60), less than 600 s",
+            "set RAY_gcs_rpc_server_reconnect_timeout_s=3600",
+        ),
+        (
+            cluster(without("RAY_health_check_timeout_ms")),
+            "within some 55 s, not 15 s: the head checks every 1000 ms, and waits 10000 ms",
+            "RAY_health_check_timeout_ms=2000",
+        ),
+        (
+            cluster(other=with_environment(RAY_USAGE_STATS_ENABLED="1")),
+            "RAY_USAGE_STATS_ENABLED is 1 on 10.0.0.6",
+            "RAY_USAGE_STATS_ENABLED=0",
+        ),
+        (replace(cluster(), status="UPDATING"), "UPDATING, not HEALTHY", "`serve status`"),
+        (replace(cluster(), unreadable=1), "1 of 3 are of another version", "upgrade all nodes"),
+    ],
+)
+def test_a_finding_names_what_is_found_what_is_wanted_and_the_cure(
+    examined: ClusterReport, found: str, advice: str
+) -> None:
+    (finding,) = faults_of(examined)
+    assert found in finding.found
+    assert advice in finding.advice
+
+
 def test_the_check_reports_whether_replicas_store_results_themselves() -> None:
     storing = report("a").model_copy(update={"results_url": "s3://b"})
     troubled = storing.model_copy(update={"results_trouble": "no credentials"})
     elsewhere = storing.model_copy(update={"results_endpoint": "http://other:9000"})
     for replicas, status, said in (
         ([storing], Status.OK, "themselves"),
+        ([storing, troubled], Status.WARNING, "1 of 2 replicas return them"),
         ([storing, troubled], Status.WARNING, "no credentials"),
-        ([storing, report("b")], Status.WARNING, "different buckets"),
-        ([storing, elsewhere], Status.WARNING, "different endpoints"),
+        ([storing, report("b")], Status.WARNING, "none (1), s3://b (1)"),
+        ([storing, elsewhere], Status.WARNING, "Amazon's (1), http://other:9000 (1)"),
     ):
         findings = check_cluster(replace(cluster(), replicas=replicas))
         [found] = [each for each in findings if each.check == "results"]

@@ -10,7 +10,7 @@ from typing import Any, Final
 import ray
 from pydantic import ValidationError
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -81,6 +81,8 @@ def _report_node(node: Mapping[str, Any], answer: ray.ObjectRef) -> NodeReport:
     facts, trouble = None, ""
     try:
         facts = NodeFacts.model_validate_json(ray.get(answer, timeout=0))
+    except GetTimeoutError:
+        trouble = f"no answer within {_FACTS_WITHIN_S:g} s"
     except (RayError, ValidationError) as error:
         trouble = str(error).strip().splitlines()[-1][:200]
     address = node["NodeManagerAddress"]
