@@ -53,15 +53,17 @@ def generate_document(routes: Sequence[BaseRoute]) -> Document:
 
 
 def add_settings(document: Document, settings: Settings) -> Document:
-    """Return the document with the limits and the address of `settings`."""
-    document = copy.deepcopy(document)
-    document["servers"] = [{"url": settings.public_base_url or "/"}]
-    document["paths"][schemas.UPSCALE_PATH]["post"]["description"] = _describe_limits(settings)
-    if settings.auth == "none":
-        for path in document["paths"].values():
-            for operation in path.values():
-                operation["security"] = []
-    return document
+    """Return the document with the limits and the address of `settings`.
+
+    It shares with the given one all that is the same: a full copy takes a fifth of a start.
+    """
+    open_to_all = {"security": []} if settings.auth == "none" else {}
+    paths = {
+        path: {method: {**operation, **open_to_all} for method, operation in operations.items()}
+        for path, operations in document["paths"].items()
+    }
+    paths[schemas.UPSCALE_PATH]["post"]["description"] = _describe_limits(settings)
+    return {**document, "servers": [{"url": settings.public_base_url or "/"}], "paths": paths}
 
 
 def keep_upload_only(document: Document) -> Document:

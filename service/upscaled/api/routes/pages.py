@@ -7,6 +7,7 @@ pages are the files that the repository shows.
 import gzip
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePath
@@ -97,14 +98,15 @@ def serve_folder(path: str, folder: Traversable) -> dict[str, Endpoint]:
 
 
 def serve_file(content: bytes, media_type: str) -> Endpoint:
-    """Return an endpoint of a file; a text is compressed once, for clients that take that."""
-    compressed = gzip.compress(content, mtime=0) if media_type in _COMPRESSED else b""
+    """Return an endpoint of a file; a text is compressed when a client first takes that."""
+    is_text = media_type in _COMPRESSED
+    compressed = cache(lambda: gzip.compress(content, mtime=0))
 
     async def get_file(request: Request) -> Response:
-        headers = {**HEADERS, "Vary": "Accept-Encoding"} if compressed else HEADERS
-        if compressed and _takes_gzip(request.headers.get("Accept-Encoding", "")):
+        headers = {**HEADERS, "Vary": "Accept-Encoding"} if is_text else HEADERS
+        if is_text and _takes_gzip(request.headers.get("Accept-Encoding", "")):
             headers = {**headers, "Content-Encoding": "gzip"}
-            return Response(compressed, media_type=media_type, headers=headers)
+            return Response(compressed(), media_type=media_type, headers=headers)
         return Response(content, media_type=media_type, headers=headers)
 
     return get_file
