@@ -161,7 +161,7 @@ class ModelStore:
         """
         removed: list[Path] = []
         try:
-            for path in self._files_of(name):
+            for path in self.files_of(name):
                 if path.is_file():
                     path.unlink()
                     removed.append(path)
@@ -182,8 +182,13 @@ class ModelStore:
     def _record_path(self, name: str) -> Path:
         return self._own_dir / f"{name}.json"
 
-    def _files_of(self, name: str) -> Iterator[Path]:
-        """Yield the places of a model's files; a user's record first: without it, it is gone."""
+    def files_of(self, name: str) -> Iterator[Path]:
+        """Yield the places of a model's files; a user's record first: without it, it is gone.
+
+        Raises:
+            UnknownModel: there is no model of that name.
+            ModelRefused: the model is shipped inside the package.
+        """
         official = find_official(name)
         if official is not None:
             for spec in (official, official.packaged):

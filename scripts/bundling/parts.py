@@ -1,36 +1,54 @@
-"""What goes into a bundle: wheels, and every model that was fetched, carried in or added here."""
+"""What goes into a bundle, wheels and models, and the bill of materials that lists it all."""
 
-import zipfile
+import itertools
+import json
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from typing import Any
 
-from packaging.metadata import RawMetadata, parse_email
+from packageurl import PackageURL
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.utils import parse_wheel_filename
 
-from scripts.bundling.target import CannotBundle, Glibc, parse_manylinux
-from upscaled_models.files import FileState, hash_file
-from upscaled_models.quantise.files import quantised_path, record_path
-from upscaled_models.registry import ModelSpec
+from scripts.bundling.gathering import Needs
+from scripts.bundling.target import CannotBundle, Glibc, Target, parse_manylinux
+from upscaled_models.files import hash_file
 from upscaled_models.store import ModelStore
+
+OWN_PACKAGE = "upscaled"
 
 
 @dataclass(frozen=True, slots=True)
-class Wheel:
-    """One wheel. licence: an SPDX expression, or its author's words; "" for none."""
+class Part:
+    """One file of a bundle: a wheel, or a file of a `model`, which has no version.
+
+    name: of the package, or of the file among the models.
+    licence: an SPDX expression, or its author's words; "" for none.
+    """
 
     path: Path
     name: str
     version: str
     licence: str
     sha256: str
+    model: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the bundle has it."""
+        return f"models/{self.name}" if self.model else f"wheels/{self.path.name}"
 
     def needed_glibc(self) -> Glibc | None:
-        """Return the oldest C library it runs on; None for one that needs none, or does not say."""
-        found = [parse_manylinux(tag.platform) for tag in parse_wheel_filename(self.path.name)[3]]
+        """Return the oldest C library that a wheel runs on; None where it names none."""
+        tags = parse_wheel_filename(self.path.name)[3]
+        found = [parse_manylinux(tag.platform) for tag in tags]
         return min((glibc for glibc, _ in filter(None, found)), default=None)
 
 
-def read_wheel(path: Path) -> Wheel:
+def read_wheel(path: Path) -> Part:
     """Read the metadata of the wheel at `path`.
 
     Raises:
@@ -38,59 +56,98 @@ def read_wheel(path: Path) -> Wheel:
     """
     try:
         name, version, _, _ = parse_wheel_filename(path.name)
-        with zipfile.ZipFile(path) as archive:
-            raw, _ = parse_email(archive.read(find_metadata(archive)))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        (wheel,) = distributions(path=[str(path)])  # those of packages inside it do not count
+    except ValueError as error:
         raise CannotBundle(f"{path.name}: not a readable wheel ({error})") from error
-    return Wheel(path, name, str(version), read_licence(raw), hash_file(path))
+    return Part(path, name, str(version), read_licence(wheel), hash_file(path))
 
 
-def find_metadata(wheel: zipfile.ZipFile) -> str:
-    """Name the member with the wheel's own metadata: packages inside it may have some too."""
-    ending = ".dist-info/METADATA"
-    (name,) = [each for each in wheel.namelist() if each.count("/") == 1 and each.endswith(ending)]
-    return name
-
-
-def read_licence(metadata: RawMetadata) -> str:
+def read_licence(package: Distribution) -> str:
     """Return its expression, else a short licence field, else the classifiers' names."""
-    if expression := metadata.get("license_expression"):
-        return expression
-    field = metadata.get("license", "").strip()
-    if field and "\n" not in field and field.upper() != "UNKNOWN":
-        return field
-    classifiers = metadata.get("classifiers", [])
+    fields = [package.metadata.get_all(name, []) for name in ("License-Expression", "License")]
+    for licence in map(str.strip, itertools.chain(*fields)):
+        if licence and "\n" not in licence and licence.upper() != "UNKNOWN":
+            return licence
+    classifiers = package.metadata.get_all("Classifier", [])
     names = [line.rpartition(" :: ")[2] for line in classifiers if line.startswith("License ::")]
     return " AND ".join(names)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """One file of a model: where it lies, and where under the folder of models it belongs."""
-
-    spec: ModelSpec
-    path: Path
-    relative: Path
-
-
-def find_model_files(store: ModelStore) -> list[ModelFile]:
+def find_model_files(store: ModelStore) -> list[Part]:
     """List the files of all models but the shipped ones, which are inside the package.
 
     Raises:
         CannotBundle: one is damaged, and would not be taken over there either.
     """
-    files: list[ModelFile] = []
+    parts = []
     for name, state in store.verify():
         if state.is_fault:
             raise CannotBundle(f"model {name}: {state} (`upscaled models verify` says more)")
         spec = store.find(name)
-        if state is FileState.NOT_FETCHED or spec.source == "default":
-            continue
-        weights = store.target(spec)
-        record = [weights.with_name(f"{spec.name}.json")] if spec.source == "user" else []
-        in_8_bits = [
-            path for path in (quantised_path(weights), record_path(weights)) if path.is_file()
-        ]
-        for path in (weights, *record, *in_8_bits):
-            files.append(ModelFile(spec, path, path.relative_to(store.models_dir)))
-    return files
+        places = [] if spec.source == "default" else store.files_of(name)
+        for path in places:
+            if path.is_file() and path.suffix != ".part":
+                file = path.relative_to(store.models_dir).as_posix()
+                parts.append(Part(path, file, "", spec.licence, hash_file(path), name))
+    return parts
+
+
+def write_sbom(parts: Sequence[Part], needs: Needs, target: Target) -> str:
+    """CycloneDX 1.6 in JSON: the same text for the same parts, so without a date."""
+    (own,) = [part for part in parts if part.name == OWN_PACKAGE]
+    refs = {part.name: _name(part) for part in parts if not part.model}
+    # The number is another for each set of parts.
+    number = uuid.uuid5(uuid.NAMESPACE_OID, " ".join(sorted(part.sha256 for part in parts)))
+    facts = {name: getattr(target, name) for name in ("python", "machine", "accelerator")}
+    document = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": number.urn,
+        "version": 1,
+        "metadata": {"component": _describe(own), "properties": _write_properties(facts)},
+        "components": [_describe(part) for part in parts if part is not own],
+        "dependencies": [
+            {
+                "ref": ref,
+                "dependsOn": [refs[other] for other in sorted(refs) if name in needs[other].by],
+            }
+            for name, ref in sorted(refs.items())
+        ],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _name(part: Part) -> str:
+    return part.place if part.model else f"{part.name}=={part.version}"
+
+
+def _describe(part: Part) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "bom-ref": _name(part),
+        "type": "machine-learning-model" if part.model else "library",
+        "name": part.name,
+        "hashes": [{"alg": "SHA-256", "content": part.sha256}],
+        "licenses": _describe_licence(part.licence),
+        "properties": _write_properties({"model": part.model, "file": part.place}),
+    }
+    if not part.model:
+        described["version"] = part.version
+        described["scope"] = "excluded" if part.name == "pip" else "required"
+        described["purl"] = PackageURL("pypi", name=part.name, version=part.version).to_string()
+    if part.name == OWN_PACKAGE:
+        described["type"] = "application"
+        del described["purl"]  # Built here, it is in no registry: it would name another project's.
+    return described
+
+
+def _describe_licence(licence: str) -> list[dict[str, Any]]:
+    try:
+        expression = canonicalize_license_expression(licence)
+    except InvalidLicenseExpression:
+        return [{"license": {"name": licence}}] if licence else []
+    return [{"expression": expression} if " " in expression else {"license": {"id": expression}}]
+
+
+def _write_properties(values: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": f"upscaled:{name}", "value": value} for name, value in values.items() if value]

@@ -1,9 +1,12 @@
 """The machine a bundle is for: its Python, its C library and which build of torch it gets."""
 
-import platform
 import re
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from packaging.tags import platform_tags
 
 Accelerator = Literal["cpu", "cuda"]
 Glibc = tuple[int, int]
@@ -39,15 +42,9 @@ class Target:
 
 
 def this_platform() -> str:
-    """Return the platform tag of the machine this runs on.
-
-    Raises:
-        CannotBundle: it is no Linux with glibc, so the target's platform must be named.
-    """
-    library, release = platform.libc_ver()
-    if platform.system() != "Linux" or library != "glibc":
-        raise CannotBundle("this machine has no glibc: name the target by --platform")
-    return f"manylinux_{release.replace('.', '_')}_{platform.machine()}"
+    """Return the tag of the machine this runs on; without glibc, one that names no C library."""
+    tags = list(platform_tags())
+    return next(filter(parse_manylinux, tags), tags[0])
 
 
 def read_target(platform_tag: str, python: str, accelerator: Accelerator) -> Target:
@@ -72,3 +69,15 @@ def parse_manylinux(platform_tag: str) -> tuple[Glibc, str] | None:
         platform_tag = platform_tag.replace(f"manylinux{name}_", f"manylinux_2_{minor}_")
     found = re.fullmatch(r"manylinux_(\d+)_(\d+)_([a-z0-9_]+)", platform_tag)
     return ((int(found[1]), int(found[2])), found[3]) if found else None
+
+
+def run(command: Sequence[str], given: str = "") -> str:
+    """Run a program with `given` as its standard input, and return its output.
+
+    Raises:
+        CannotBundle: it failed; the text is its own.
+    """
+    done = subprocess.run(command, input=given, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise CannotBundle(done.stderr.strip())
+    return done.stdout

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.bundling.archive import sign, write_manifest
-from scripts.bundling.command import make_bundle
+from scripts.bundling.assembling import make_bundle, sign, write_manifest
 from scripts.bundling.gathering import build_upscaled
 from scripts.bundling.target import Target
 from scripts.releasing.audit import OSV_URL, NotReachable, audit_locks

@@ -7,12 +7,10 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PathDistribution
 from pathlib import Path, PurePosixPath
 
-from packaging.metadata import parse_email
-
-from scripts.bundling.parts import find_metadata, read_licence
-from scripts.bundling.sbom import OWN_PACKAGE
+from scripts.bundling.parts import OWN_PACKAGE, read_licence
 
 _LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice|authors)", re.IGNORECASE)
 
@@ -74,14 +72,13 @@ def write_notices(notices: list[Notice]) -> str:
 
 def _read_wheel_notice(wheel: io.BytesIO) -> Notice:
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        metadata_name = find_metadata(archive)
-        raw, _ = parse_email(archive.read(metadata_name))
-        texts = tuple(
-            archive.read(name).decode("utf-8", "replace")
-            for name in sorted(_licence_files(names, PurePosixPath(metadata_name).parent))
-        )
-    return Notice(raw["name"], raw["version"], read_licence(raw), texts)
+        # Of its own: packages inside it may have some too.
+        top = zipfile.Path(archive).iterdir()
+        (info,) = [folder for folder in top if folder.name.endswith(".dist-info")]
+        package = PathDistribution(info)
+        names = sorted(_licence_files(archive.namelist(), PurePosixPath(info.name)))
+        texts = tuple(archive.read(name).decode("utf-8", "replace") for name in names)
+        return Notice(package.name, package.version, read_licence(package), texts)
 
 
 def _licence_files(names: list[str], info: PurePosixPath) -> Iterator[str]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundling import command
+from scripts.bundling import assembling
 from scripts.bundling.command import main
 from scripts.bundling.target import CannotBundle, Target
 from upscaled_models.registry import official_models
@@ -57,7 +57,7 @@ def test_the_official_weights_go_along_unless_they_are_declined(
         asked.append(given)
         raise CannotBundle("enough seen")
 
-    monkeypatch.setattr(command, "gather", gather)
+    monkeypatch.setattr(assembling, "gather", gather)
     with pytest.raises(SystemExit, match="enough seen"):
         main([*arguments, "--models-dir", str(tmp_path), "--output", str(tmp_path / "dist")])
     assert asked == [extras]

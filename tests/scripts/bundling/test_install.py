@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundling.archive import sign, write_manifest
-from scripts.bundling.assembling import INSTALLER
+from scripts.bundling.assembling import INSTALLER, sign, write_manifest
 from tests.scripts.bundling.making import make_signing_key
 
 pytestmark = [

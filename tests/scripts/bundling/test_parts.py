@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundling.parts import Wheel, find_model_files, read_wheel
+from scripts.bundling.parts import Part, find_model_files, read_wheel
 from scripts.bundling.target import CannotBundle
 from tests.scripts.bundling.making import make_own_model, make_wheel
 from upscaled_models.packaged import is_packaged_here, obtain
@@ -10,7 +10,7 @@ from upscaled_models.registry import official_models
 from upscaled_models.store import ModelStore
 
 
-def _make(folder: Path, name: str, *lines: str, **more: str) -> Wheel:
+def _make(folder: Path, name: str, *lines: str, **more: str) -> Part:
     return read_wheel(make_wheel(folder, name, *lines, **more))
 
 
@@ -50,7 +50,7 @@ def test_a_damaged_wheel_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def _relative(models_dir: Path) -> set[str]:
-    return {str(file.relative) for file in find_model_files(ModelStore(models_dir))}
+    return {file.name for file in find_model_files(ModelStore(models_dir))}
 
 
 def test_without_a_folder_of_models_there_are_none(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import jsonschema_rs
 import pytest
 
 from scripts.bundling.gathering import Need
-from scripts.bundling.parts import Wheel, find_model_files, read_wheel
-from scripts.bundling.sbom import write_sbom
+from scripts.bundling.parts import Part, find_model_files, read_wheel, write_sbom
 from scripts.bundling.target import Target
 from tests.scripts.bundling.making import make_own_model, make_wheel
 from upscaled_models.store import ModelStore
@@ -23,7 +22,7 @@ NEEDS = {
 
 
 @pytest.fixture
-def wheels(tmp_path: Path) -> list[Wheel]:
+def wheels(tmp_path: Path) -> list[Part]:
     paths = [
         make_wheel(tmp_path, "pip", "License-Expression: MIT"),
         make_wheel(tmp_path, "part", "License: a word of their own"),
@@ -46,20 +45,20 @@ def validator() -> Any:
 
 
 def test_the_document_is_what_cyclonedx_asks_for(
-    wheels: list[Wheel], tmp_path: Path, validator: Any
+    wheels: list[Part], tmp_path: Path, validator: Any
 ) -> None:
     make_own_model("our-own", tmp_path / "models")
     models = find_model_files(ModelStore(tmp_path / "models"))
-    document = json.loads(write_sbom(wheels, NEEDS, models, TARGET))
+    document = json.loads(write_sbom([*wheels, *models], NEEDS, TARGET))
     assert [error.message for error in validator.iter_errors(document)] == []
     document["components"][0]["type"] = "none such"
     assert list(validator.iter_errors(document))
 
 
-def test_every_part_is_there_with_its_hash_and_licence(wheels: list[Wheel], tmp_path: Path) -> None:
+def test_every_part_is_there_with_its_hash_and_licence(wheels: list[Part], tmp_path: Path) -> None:
     make_own_model("our-own", tmp_path / "models")
     models = find_model_files(ModelStore(tmp_path / "models"))
-    document = json.loads(write_sbom(wheels, NEEDS, models, TARGET))
+    document = json.loads(write_sbom([*wheels, *models], NEEDS, TARGET))
     parts = [document["metadata"]["component"], *document["components"]]
     hashes = {part["name"]: part["hashes"][0]["content"] for part in parts}
     assert hashes.items() >= {wheel.name: wheel.sha256 for wheel in wheels}.items()
@@ -69,8 +68,8 @@ def test_every_part_is_there_with_its_hash_and_licence(wheels: list[Wheel], tmp_
     assert licences["driver"][0]["expression"] == "MIT OR Apache-2.0"
 
 
-def test_dependencies_are_listed_as_installed(wheels: list[Wheel]) -> None:
-    document = json.loads(write_sbom(wheels, NEEDS, [], TARGET))
+def test_dependencies_are_listed_as_installed(wheels: list[Part]) -> None:
+    document = json.loads(write_sbom(wheels, NEEDS, TARGET))
     found = {entry["ref"]: entry.get("dependsOn", []) for entry in document["dependencies"]}
     assert found == {
         "upscaled==1.0": ["driver==1.0", "part==1.0"],
@@ -80,6 +79,6 @@ def test_dependencies_are_listed_as_installed(wheels: list[Wheel]) -> None:
     }
 
 
-def test_the_same_parts_give_the_same_document(wheels: list[Wheel]) -> None:
-    assert write_sbom(wheels, NEEDS, [], TARGET) == write_sbom(wheels, NEEDS, [], TARGET)
-    assert write_sbom(wheels, NEEDS, [], TARGET) != write_sbom(wheels[1:], NEEDS, [], TARGET)
+def test_the_same_parts_give_the_same_document(wheels: list[Part]) -> None:
+    assert write_sbom(wheels, NEEDS, TARGET) == write_sbom(wheels, NEEDS, TARGET)
+    assert write_sbom(wheels, NEEDS, TARGET) != write_sbom(wheels[1:], NEEDS, TARGET)

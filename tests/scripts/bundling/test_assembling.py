@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundling.archive import NAMESPACE, TIME_S, pack, sign, write_manifest
+from scripts.bundling.assembling import NAMESPACE, TIME_S, pack, sign, write_manifest
 from scripts.bundling.target import CannotBundle
 from tests.scripts.bundling.making import make_signing_key
 
@@ -113,8 +113,8 @@ def test_the_date_can_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_half_made_archive_leaves_nothing(tmp_path: Path) -> None:
     folder = _make(tmp_path, ["install"], 0o022, 1)
-    with pytest.raises(OSError, match="No such file"):
-        pack(folder, tmp_path / "nowhere" / "archive.tar")
+    with pytest.raises(OSError, match="File exists"):
+        pack(folder, folder / "install" / "archive.tar")
     (folder / "wheels" / "gone").symlink_to("nowhere")
     pack(folder, tmp_path / "archive.tar")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive.tar", "upscaled"]
