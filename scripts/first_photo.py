@@ -21,7 +21,7 @@ from types import FrameType
 
 from upscaled.config import Settings, SettingsError, load_settings
 from upscaled.errors import ServiceError
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 from upscaled.image.types import Header
 from upscaled.state import State, StateError, open_state
 

@@ -28,7 +28,7 @@ PROBE = """
 import resource, sys, time
 from pathlib import Path
 from upscaled.errors import ServiceError
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 
 def rss_kib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024

@@ -9,7 +9,7 @@ from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHigh
 from upscaled.fetch.client import FetchClient
 from upscaled.fetch.url import SourceUrl, parse_url
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 from upscaled.image.output import OutputChoice, decide_output
 from upscaled.image.types import Header
 from upscaled.pool.executor import OnTile, UpscaleRequest

@@ -29,7 +29,7 @@ from upscaled.errors import (
     ServiceError,
     UnsupportedImageFormat,
 )
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 from upscaled.image.output import MAX_CANVAS_PX, NO_CHOICE, OutputChoice, OutputSpec
 from upscaled.image.types import Header
 from upscaled.logs import event

@@ -20,8 +20,7 @@ import numpy as np
 from upscaled.decoder.limits import NO_MEMORY_STATUS, constrain, limits_of, stop_clocks
 from upscaled.errors import MalformedImage, ServiceError
 from upscaled.image.decode import decode
-from upscaled.image.formats.table import FORMATS
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import FORMATS, read_header
 from upscaled.image.types import Image, MetadataPlan
 from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.channel import Frame, receive, send

@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, ServiceError, UnsupportedImageFormat
-from upscaled.image.header import MAX_PIXELS
+from upscaled.image.formats.table import MAX_PIXELS
 from upscaled.image.kept_exif import MAX_EXIF_BYTES
 from upscaled.image.kept_xmp import MAX_XMP_BYTES
 from upscaled.image.types import Credit, Image, KeptMetadata, MetadataPlan

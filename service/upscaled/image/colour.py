@@ -1,16 +1,23 @@
-"""Keep profiles with RGB pixels, and convert CMYK, Lab and grey pixels to sRGB.
+"""Keep and make profiles of RGB pixels, and convert CMYK, Lab and grey pixels to sRGB.
 
-Profiles are read by LittleCMS through Pillow. One that cannot be used is as good as none.
+Profiles are read by LittleCMS through Pillow. One that cannot be used is as good as none. For
+colours that a file describes by numbers or by codes a profile is made: version 4.3 (ICC.1:2010),
+with one curve, and for RGB three primaries and a white, brought to the profile's own white D50 by
+Bradford's method. It has 500 bytes, the same for the same numbers.
 """
 
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from upscaled.image.icc import SRGB_CURVE, make_grey_profile
+from upscaled.image.metadata import Exif
 from upscaled.image.pixels import Pixels, is_deep, round_to_8bit
 
 # The default of Adobe's programs, and so what the maker of a CMYK file saw of it.
@@ -89,3 +96,185 @@ def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         return ImageCms.buildTransform(profile, srgb, mode, "RGB", _INTENT, _FLAGS)
     except _BROKEN_PROFILE_ERRORS:
         return None
+
+
+Matrix = NDArray[np.float64]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Curve from a channel's value in 0..1 to light: `(scale * v + offset) ** gamma`.
+
+    Below `linear_to` it is `v * slope`.
+    """
+
+    gamma: float
+    scale: float = 1.0
+    offset: float = 0.0
+    slope: float = 0.0
+    linear_to: float = 0.0
+
+
+class Chromaticities(NamedTuple):
+    """White and primaries in the CIE's x, y."""
+
+    white: Point
+    red: Point
+    green: Point
+    blue: Point
+
+
+SRGB_CURVE: Final = Curve(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+BT709_CURVE: Final = Curve(1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
+
+_D65: Final = (0.3127, 0.3290)
+SRGB: Final = Chromaticities(_D65, (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
+DISPLAY_P3: Final = Chromaticities(_D65, (0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
+# Adobe RGB (1998) Color Image Encoding, version 2005-05, 4.3.1 and 4.3.4.
+ADOBE_RGB: Final = Chromaticities(_D65, (0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
+ADOBE_RGB_CURVE: Final = Curve(563 / 256)
+BT2020: Final = Chromaticities(_D65, (0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
+
+Colours = tuple[Chromaticities, Curve]
+
+# ITU-T H.273, tables 2 and 3; PNG's cICP, the `colr` boxes of AVIF and HEIC, and AV1's sequence
+# header use these codes. PQ (16) and HLG (18) cannot be said by a profile that every program
+# reads: images of these are passed on as they are.
+_PRIMARIES: Final[Mapping[int, Chromaticities]] = {
+    1: SRGB,
+    5: Chromaticities(_D65, (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
+    **dict.fromkeys((6, 7), Chromaticities(_D65, (0.630, 0.340), (0.310, 0.595), (0.155, 0.070))),
+    9: BT2020,
+    11: Chromaticities((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    12: DISPLAY_P3,
+}
+_CURVES: Final[Mapping[int, Curve]] = {
+    **dict.fromkeys((1, 6, 14, 15), BT709_CURVE),
+    4: Curve(2.2),
+    5: Curve(2.8),
+    8: Curve(1.0),
+    13: SRGB_CURVE,
+}
+
+_D50: Final = np.array([0.9642, 1.0, 0.8249])
+_BRADFORD: Final = np.array(
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)
+_NAME: Final = "as the picture's file describes"
+_VERSION: Final = 0x04300000
+_MADE: Final = (2026, 1, 1, 0, 0, 0)
+_HIGHEST: Final = 32_767.0
+
+
+def colours_of(primaries: int, transfer: int) -> Colours | None:
+    """Look two codes up; None where one is unspecified, unknown, PQ or HLG."""
+    chromaticities, curve = _PRIMARIES.get(primaries), _CURVES.get(transfer)
+    return (chromaticities, curve) if chromaticities and curve else None
+
+
+def make_profile(colours: Colours, *, is_grey: bool) -> bytes | None:
+    """Make the profile of RGB or grey pixels in these colours; None for sRGB.
+
+    Raises:
+        ValueError: the numbers describe no colours.
+    """
+    chromaticities, curve = colours
+    if is_grey:
+        return None if curve == SRGB_CURVE else make_grey_profile(curve)
+    return None if colours == (SRGB, SRGB_CURVE) else make_rgb_profile(chromaticities, curve)
+
+
+def choose_camera_profile(embedded: bytes | None, exif: Exif) -> bytes | None:
+    """Return the embedded profile, else that of Adobe RGB where a camera's EXIF block states it."""
+    if embedded is None and exif.is_adobe_rgb:
+        return make_rgb_profile(ADOBE_RGB, ADOBE_RGB_CURVE)
+    return embedded
+
+
+def make_grey_profile(curve: Curve) -> bytes:
+    """Make the profile of grey pixels with that curve.
+
+    Raises:
+        ValueError: a number that no profile can hold.
+    """
+    return _join(b"GRAY", {b"wtpt": _fixed(b"XYZ ", _D50), b"kTRC": _curve(curve)})
+
+
+def make_rgb_profile(chromaticities: Chromaticities, curve: Curve) -> bytes:
+    """Make the profile of RGB pixels with these primaries and that curve in each channel.
+
+    Raises:
+        ValueError: the primaries span no colours, or a number that no profile can hold.
+    """
+    gains = (_BRADFORD @ _D50) / (_BRADFORD @ _to_xyz(chromaticities.white))
+    to_d50 = np.asarray(np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD)
+    red, green, blue = (to_d50 @ _colorants(chromaticities)).T
+    return _join(
+        b"RGB ",
+        {
+            b"wtpt": _fixed(b"XYZ ", _D50),
+            b"chad": _fixed(b"sf32", to_d50.ravel()),
+            b"rXYZ": _fixed(b"XYZ ", red),
+            b"gXYZ": _fixed(b"XYZ ", green),
+            b"bXYZ": _fixed(b"XYZ ", blue),
+            **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve(curve)),
+        },
+    )
+
+
+def _to_xyz(point: Point) -> Matrix:
+    x, y = point
+    if y <= 0:
+        raise ValueError(f"no colour lies at {point}")
+    return np.array([x / y, 1.0, (1 - x - y) / y])
+
+
+def _colorants(chromaticities: Chromaticities) -> Matrix:
+    """Compute the primaries' XYZ as columns, in strengths that together make the white."""
+    white, *primary_points = map(_to_xyz, chromaticities)
+    primaries = np.stack(primary_points, axis=1)
+    if abs(np.linalg.det(primaries)) < 1e-6:
+        raise ValueError("the primaries lie on a line")
+    strengths = np.linalg.solve(primaries, white)
+    if (strengths <= 0).any():
+        raise ValueError("the white lies outside of the primaries")
+    return np.asarray(primaries * strengths)
+
+
+def _curve(curve: Curve) -> bytes:
+    """Make a parametric curve: type 0 is a power alone, type 3 one with a straight beginning."""
+    if curve.linear_to == 0:
+        return _fixed(b"para", [curve.gamma], struct.pack(">HH", 0, 0))
+    numbers = [curve.gamma, curve.scale, curve.offset, curve.slope, curve.linear_to]
+    return _fixed(b"para", numbers, struct.pack(">HH", 3, 0))
+
+
+def _fixed(kind: bytes, numbers: list[float] | Matrix, head: bytes = b"") -> bytes:
+    """Make an element of 16.16 fixed-point numbers."""
+    if not all(abs(number) < _HIGHEST for number in numbers):
+        raise ValueError(f"{list(numbers)} in a profile")
+    whole = [round(float(number) * 65_536) for number in numbers]
+    return kind + bytes(4) + head + struct.pack(f">{len(whole)}i", *whole)
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode("utf-16-be")
+    return b"mluc" + struct.pack(">IIIIII", 0, 1, 12, 0x656E5553, len(encoded), 28) + encoded
+
+
+def _join(space: bytes, elements: Mapping[bytes, bytes]) -> bytes:
+    """Join header, table of tags and elements; equal elements are stored once."""
+    elements = {b"desc": _text(_NAME), b"cprt": _text("CC0-1.0"), **elements}
+    table, data = struct.pack(">I", len(elements)), b""
+    data_at = 128 + 4 + 12 * len(elements)
+    places: dict[bytes, int] = {}
+    for name, element in elements.items():
+        if element not in places:
+            places[element] = data_at + len(data)
+            data += element + bytes(-len(element) % 4)
+        table += struct.pack(">4sII", name, places[element], len(element))
+    head = struct.pack(">I4sI4s4s4s6H", data_at + len(data), bytes(4), _VERSION, b"mntr", space,
+                       b"XYZ ", *_MADE)  # fmt: skip
+    head += b"acsp" + bytes(28) + _fixed(b"XYZ ", _D50)[8:] + bytes(48)
+    return head + table + data

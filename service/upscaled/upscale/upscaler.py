@@ -22,7 +22,7 @@ from PIL import Image as PillowImage
 
 from upscaled.config import SCALES, Settings, load_settings
 from upscaled.errors import InvalidParameter
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 from upscaled.image.output import OutputSpec
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.conversion import read_array, read_pillow, write_pillow

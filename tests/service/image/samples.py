@@ -14,8 +14,7 @@ from PIL import ImageCms
 from upscaled.errors import MalformedImage, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 from upscaled.image.encode import Encoder
-from upscaled.image.formats.table import ALWAYS_DECODED
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import ALWAYS_DECODED, read_header
 from upscaled.image.output import decide_output
 from upscaled.image.types import Image
 

@@ -8,7 +8,7 @@ from typing import Any
 
 READER = "upscaled.image.formats.jpeg.reader"
 STEPS = {
-    "sniffed": ("upscaled.image.header", "sniff"),
+    "sniffed": ("upscaled.image.formats.table", "sniff"),
     "header parsed": (READER, "read_leading_segments"),
     "scans read": (READER, "read_scans"),
     "opened": (READER, "open_jpeg"),

@@ -9,8 +9,7 @@ import pytest
 from tests.service.image.samples import srgb_curve
 from upscaled.errors import MalformedImage, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
-from upscaled.image.formats.table import sniff
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header, sniff
 
 _GAMMA_1 = b"gAMA\x00\x01\x86\xa0"
 """Linear light, which is what every picture of the PNG suite says."""

@@ -24,8 +24,7 @@ from tests.service.image.samples import (
 from upscaled.config import Settings
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode, decode_file
-from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL, sniff
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL, read_header, sniff
 
 ALL = ALWAYS_DECODED | OPTIONAL
 TURNED = [kind for kind in sorted(ALL) if kind != "BMP"]  # BMP knows no orientation
@@ -159,7 +158,7 @@ def test_headers_of_all_other_formats_are_read_without_a_decoder(tmp_path: Path)
     for kind in kinds:
         (tmp_path / kind).write_bytes(encode(picture(72, 96), kind))
     code = (
-        "import sys, upscaled.image.header as p\n"
+        "import sys, upscaled.image.formats.table as p\n"
         "loaded = {'PIL._avif', 'PIL._webp', '_pillow_heif', 'PIL.TiffImagePlugin', 'numpy'}\n"
         "loaded |= {'simplejpeg', 'torch', 'cv2'}\n"
         "for kind in sys.argv[1:]:\n"

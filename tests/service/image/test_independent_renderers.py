@@ -17,7 +17,7 @@ from tests.service.image.samples import picture, save
 from tests.service.upscale.box_engine import core_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
-from upscaled.image import icc
+from upscaled.image import colour
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL
 from upscaled.image.pixels import Pixels
@@ -92,12 +92,14 @@ def test_ycck_without_a_profile_is_cmyks_image() -> None:
     assert distance(rgb, decode_file(cmyk_jpeg(inks())).rgb).mean() < 1
 
 
-@pytest.mark.parametrize("curve", [icc.Curve(1.0), icc.Curve(1.8), icc.Curve(2.2), icc.SRGB_CURVE])
+@pytest.mark.parametrize(
+    "curve", [colour.Curve(1.0), colour.Curve(1.8), colour.Curve(2.2), colour.SRGB_CURVE]
+)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_grey_through_its_profile_is_libvips_image(kind: str, curve: icc.Curve) -> None:
+def test_grey_through_its_profile_is_libvips_image(kind: str, curve: colour.Curve) -> None:
     """But for the dark of linear light, where libvips is up to 10 levels off the formula."""
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    source = save(ramp, kind, quality=100, icc_profile=icc.make_grey_profile(curve))
+    source = save(ramp, kind, quality=100, icc_profile=colour.make_grey_profile(curve))
     rgb = decode_file(source).rgb
     assert (rgb[..., :1] == rgb[..., 1:]).all()
     is_compared = ramp > (20 if curve.gamma == 1 else 0)
@@ -118,8 +120,8 @@ def test_lab_is_libvips_image() -> None:
 
 
 WIDE = {
-    "Display P3": icc.make_rgb_profile(icc.DISPLAY_P3, icc.SRGB_CURVE),
-    "Rec. 2020": icc.make_rgb_profile(icc.BT2020, icc.BT709_CURVE),
+    "Display P3": colour.make_rgb_profile(colour.DISPLAY_P3, colour.SRGB_CURVE),
+    "Rec. 2020": colour.make_rgb_profile(colour.BT2020, colour.BT709_CURVE),
 }
 
 

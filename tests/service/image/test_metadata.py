@@ -20,9 +20,9 @@ from tests.service.image.samples import (
     png,
     save,
 )
+from upscaled.image.colour import ADOBE_RGB, ADOBE_RGB_CURVE, SRGB, SRGB_CURVE, make_rgb_profile
 from upscaled.image.decode import decode_file
-from upscaled.image.header import read_header
-from upscaled.image.icc import ADOBE_RGB, ADOBE_RGB_CURVE, SRGB, SRGB_CURVE, make_rgb_profile
+from upscaled.image.formats.table import read_header
 from upscaled.image.metadata import Exif, write_exif
 from upscaled.image.types import Credit
 

@@ -15,7 +15,7 @@ from tests.service.upscale.box_engine import core_of, upscale_through
 from tests.service.upscale.test_job import decoded
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 from upscaled.image.output import decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.post_process.steps import PostProcessing

@@ -19,8 +19,8 @@ from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.formats.jpeg.writer import JpegWriter
+from upscaled.image.formats.table import read_header
 from upscaled.image.formats.whole_file import WholeFileWriter
-from upscaled.image.header import read_header
 from upscaled.image.output import OUTPUT_FORMATS, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancelled

@@ -24,7 +24,7 @@ from tests.service.pool.pools import (
 )
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, MalformedImage
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.pool.messages import ALIVE_EVERY_S

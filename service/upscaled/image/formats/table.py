@@ -1,12 +1,16 @@
-"""List the image formats, and recognise a file's format by its bytes alone.
+"""List the image formats, recognise a file's format by its bytes alone, and read its header.
+
+A header is read once in the front end, and once in the decoder.
 
 A new format is a row here and the module that reads it. What else is recognised is refused by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
-from upscaled.image.formats.format import Format
+from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from upscaled.image.formats.format import BROKEN_FILE_ERRORS, Format
+from upscaled.image.types import Header
 
 JPEG: Final = Format(
     "JPEG", "jpeg.reader", signatures=(b"\xff\xd8\xff",), media_type="image/jpeg", suffix="jpg"
@@ -101,6 +105,9 @@ _GENERAL_BRANDS: Final = frozenset({b"mif1", b"msf1", b"miaf"})
 
 _SVG_SEARCH_BYTES: Final = 4096
 
+MAX_PIXELS: Final = 100_000_000
+"""Pixels that a decoder may allocate for one file; no setting goes beyond it."""
+
 
 def sniff(source: bytes) -> str | None:
     """Recognise a format ("JPEG", "PNG", "GIF" ...); None where the bytes are no image.
@@ -142,3 +149,33 @@ def _sniff_svg(source: bytes) -> str | None:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         head = head.replace(b"\x00", b"")[2:]
     return "SVG" if head.lstrip()[:1] == b"<" and b"<svg" in head.lower() else None
+
+
+def read_header(source: bytes, formats: Collection[str] = ALWAYS_DECODED) -> Header:
+    """Read the format, upright size and transparency of an image file; no pixel is decoded.
+
+    It loads no decoder: the front end calls it beside keys and credits.
+
+    Args:
+        source: the file's bytes. Its name and media type are never trusted.
+        formats: names of the formats that are decoded here.
+
+    Raises:
+        MalformedImage: no bytes, no image, or a broken header.
+        UnsupportedImageFormat: a known format that is not among `formats` (GIF, PDF ...).
+        ResolutionTooHigh: more than `MAX_PIXELS`, before a crop too.
+    """
+    name = sniff(source)
+    if name is None:
+        raise MalformedImage(detail="no known image format")
+    if name not in formats:
+        raise UnsupportedImageFormat(detail=name)
+    try:
+        header = FORMATS[name].reader.read_header(source)
+    except BROKEN_FILE_ERRORS as error:
+        raise MalformedImage(detail=f"{name} header: {error}") from error
+    if header.width_px < 1 or header.height_px < 1:
+        raise MalformedImage(detail=f"{name} header: a side of no pixels")
+    if max(header.width_px * header.height_px, header.decoded_pixels) > MAX_PIXELS:
+        raise ResolutionTooHigh(detail=f"{header.width_px} x {header.height_px}")
+    return header

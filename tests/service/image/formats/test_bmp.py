@@ -17,7 +17,7 @@ from tests.service.image.samples import (
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.bmp import has_missing_pixels
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 from upscaled.image.types import Image
 
 MASKS = {  # where each channel stands in a pixel's four bytes

@@ -11,10 +11,9 @@ from typing import Final
 
 from PIL.ImageFile import ImageFile
 
-from upscaled.image.colour import is_sound_profile
+from upscaled.image.colour import colours_of, is_sound_profile, make_profile
 from upscaled.image.formats.isobmff.boxes import Meta, Still
 from upscaled.image.formats.isobmff.items import iter_coded
-from upscaled.image.icc import colours_of, make_profile
 
 _UNSPECIFIED: Final = 2
 _SRGB_PRIMARIES, _SRGB_TRANSFER = 1, 13

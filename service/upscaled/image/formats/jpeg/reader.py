@@ -1,18 +1,43 @@
-"""Read JPEG files; Pillow gets the parts that carry pixels, and nothing else."""
+"""Read JPEG files; Pillow gets the parts that carry pixels, and nothing else.
+
+The quality that a file was compressed by is libjpeg's number of 1 to 100, which scales the example
+table of ITU-T T.81, annex K. Each number gives a table of another sum, so a table's sum gives the
+number back. Other encoders (Photoshop, cameras, mozjpeg) have tables of their own: theirs is the
+number whose table has the nearest sum, that is the same mean step.
+"""
 
 import struct
 from contextlib import suppress
+from functools import cache
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from upscaled.image.formats.format import Stored
 from upscaled.image.formats.jpeg.scans import MAX_SCANS, read_scans
-from upscaled.image.formats.jpeg.segments import SOS, LeadingSegments, read_leading_segments
+from upscaled.image.formats.jpeg.segments import (
+    DQT,
+    SOS,
+    LeadingSegments,
+    iterate_quantisation_tables,
+    read_leading_segments,
+)
 from upscaled.image.metadata import Exif, upright_size
 from upscaled.image.types import Header
 
 if TYPE_CHECKING:
     from PIL.JpegImagePlugin import JpegImageFile
+
+# T.81, table K.1: the example for luminance, in rows.
+_LUMINANCE: Final = (
+    *(16, 11, 10, 16, 24, 40, 51, 61),
+    *(12, 12, 14, 19, 26, 58, 60, 55),
+    *(14, 13, 16, 24, 40, 57, 69, 56),
+    *(14, 17, 22, 29, 51, 87, 80, 62),
+    *(18, 22, 37, 56, 68, 109, 103, 77),
+    *(24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101),
+    *(72, 92, 95, 98, 112, 100, 103, 99),
+)
 
 
 def read_header(source: bytes) -> Header:
@@ -30,9 +55,8 @@ def read_header(source: bytes) -> Header:
 
 def open_stored(source: bytes, header: Header) -> Stored:
     """Read the scans, refuse missing pixels, and open the parts that carry pixels."""
+    from upscaled.image.colour import choose_camera_profile
     from upscaled.image.formats.jpeg.damage import refuse_missing_pixels
-    from upscaled.image.formats.jpeg.quality import read_quality
-    from upscaled.image.icc import choose_camera_profile
 
     leading: LeadingSegments = header.parts
     structure = read_scans(source, leading)
@@ -64,3 +88,33 @@ def open_jpeg(source: bytes) -> "JpegImageFile":
     opened = JpegImageFile(BytesIO(source))
     opened.decodermaxblock = len(source)
     return opened
+
+
+def read_quality(leading: LeadingSegments) -> int:
+    """Find libjpeg's quality, 1 to 100, for the table of the file's first channel."""
+    # T.81, B.2.2: the table's number follows a channel's sampling factors.
+    wanted = leading.frame.data[8]
+    tables = dict[int, tuple[int, ...]]()
+    for segment in leading.tables:
+        if segment.marker == DQT:
+            tables.update(iterate_quantisation_tables(segment.data))
+    if wanted not in tables:
+        raise ValueError(f"no quantisation table {wanted}")
+    return find_quality(tables[wanted])
+
+
+def find_quality(table: tuple[int, ...]) -> int:
+    """Find the quality, 1 to 100, whose table's sum is nearest to that of 64 quantisation steps."""
+    distances = [abs(each - sum(table)) for each in _list_sums()]
+    return distances.index(min(distances)) + 1
+
+
+@cache
+def _list_sums() -> tuple[int, ...]:
+    """Sum libjpeg's luminance table for each quality of 1 to 100; the sums fall."""
+    sums = list[int]()
+    for quality in range(1, 101):
+        percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+        steps = ((step * percent + 50) // 100 for step in _LUMINANCE)
+        sums.append(sum(min(255, max(1, step)) for step in steps))
+    return tuple(sums)

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from upscaled.image import icc
+from upscaled.image import colour
 from upscaled.image.colour import MAX_PROFILE_BYTES, is_sound_profile
 from upscaled.image.formats.png.structure import PngParts
 
@@ -30,14 +30,14 @@ def find_profile(png: PngParts) -> bytes | None:
     """Find the profile of a file's pixels; None for sRGB, and where the file does not say."""
     cicp = png.find(b"cICP")
     is_usable = len(cicp) == 4 and tuple(cicp[2:]) == _RGB_FULL_RANGE
-    colours = icc.colours_of(cicp[0], cicp[1]) if is_usable else None
+    colours = colour.colours_of(cicp[0], cicp[1]) if is_usable else None
     if colours is None:
         embedded = _read_profile(png)
         if embedded or png.find(b"sRGB"):
             return embedded
         colours = _read_gamma_and_primaries(png)
     try:
-        return icc.make_profile(colours, is_grey=png.header.is_grey)
+        return colour.make_profile(colours, is_grey=png.header.is_grey)
     except ValueError:  # numbers that describe no colours
         return None
 
@@ -54,17 +54,17 @@ def _read_profile(png: PngParts) -> bytes | None:
     return profile if is_sound_profile(profile, is_grey=png.header.is_grey) else None
 
 
-def _read_gamma_and_primaries(png: PngParts) -> icc.Colours:
+def _read_gamma_and_primaries(png: PngParts) -> colour.Colours:
     """Read gAMA and cHRM; where they are missing or near sRGB's, sRGB's values count."""
-    primaries, curve = icc.SRGB, icc.SRGB_CURVE
+    primaries, curve = colour.SRGB, colour.SRGB_CURVE
     (gamma,) = struct.unpack(">I", png.find(b"gAMA") or bytes(4))
     exponent = _UNIT / gamma if gamma else _SRGB_GAMMA
     is_sane = 1 / _STEEPEST <= exponent <= _STEEPEST
     if is_sane and abs(exponent / _SRGB_GAMMA - 1) > _GAMMA_TOLERANCE:
-        curve = icc.Curve(exponent)
+        curve = colour.Curve(exponent)
     chrm = png.find(b"cHRM")
     if chrm:
         points = np.reshape(struct.unpack(">8I", chrm), (4, 2)) / _UNIT
-        if (np.abs(points - icc.SRGB) > _POINT_TOLERANCE).any():
-            primaries = icc.Chromaticities(*((float(x), float(y)) for x, y in points))
+        if (np.abs(points - colour.SRGB) > _POINT_TOLERANCE).any():
+            primaries = colour.Chromaticities(*((float(x), float(y)) for x, y in points))
     return primaries, curve

@@ -27,8 +27,8 @@ def open_stored(source: bytes, header: Header) -> Stored:
     """Open the first image, and refuse one whose coded data end in zeros for missing ones."""
     from PIL.WebPImagePlugin import WebPImageFile
 
+    from upscaled.image.colour import choose_camera_profile
     from upscaled.image.formats.webp.damage import is_damaged
-    from upscaled.image.icc import choose_camera_profile
 
     first: FirstImage = header.parts
     opened = open_limited(first.to_file(), WebPImageFile)

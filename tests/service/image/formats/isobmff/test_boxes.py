@@ -30,16 +30,16 @@ from tests.service.image.iso_samples import (
 )
 from tests.service.image.samples import decode_checked, picture, save
 from upscaled.errors import MalformedImage, ResolutionTooHigh
-from upscaled.image import icc
+from upscaled.image import colour
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.isobmff import avif, boxes
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 
 WIDTH, HEIGHT = 96, 72
-LINEAR = icc.Curve(1.0)
-P3 = icc.make_rgb_profile(icc.DISPLAY_P3, icc.SRGB_CURVE)
+LINEAR = colour.Curve(1.0)
+P3 = colour.make_rgb_profile(colour.DISPLAY_P3, colour.SRGB_CURVE)
 
 
 def transformed(kind: str, pixels: NDArray[np.uint8], *properties: bytes) -> bytes:
@@ -181,9 +181,9 @@ def test_a_grid_with_alpha_for_some_tiles_is_opaque(with_alpha: int) -> None:
         (1, 2, None),
         (12, 13, P3),
         (12, 2, P3),
-        (9, 13, icc.make_rgb_profile(icc.BT2020, icc.SRGB_CURVE)),
-        (9, 14, icc.make_rgb_profile(icc.BT2020, icc.BT709_CURVE)),
-        (9, 15, icc.make_rgb_profile(icc.BT2020, icc.BT709_CURVE)),
+        (9, 13, colour.make_rgb_profile(colour.BT2020, colour.SRGB_CURVE)),
+        (9, 14, colour.make_rgb_profile(colour.BT2020, colour.BT709_CURVE)),
+        (9, 15, colour.make_rgb_profile(colour.BT2020, colour.BT709_CURVE)),
         (9, 16, None),
         (9, 18, None),
         (12, 16, None),
@@ -238,7 +238,7 @@ def test_grey_heic_is_converted_by_the_grey_profile_of_its_codes() -> None:
     (item,) = items_of(encode_heic(grey))
     source = build([item.with_properties(nclx(1, 8), without=(b"colr",))], brand=b"heic")
     rgb = decode_file(source, BRANDS).rgb
-    profile = ImageCms.ImageCmsProfile(BytesIO(icc.make_grey_profile(LINEAR)))
+    profile = ImageCms.ImageCmsProfile(BytesIO(colour.make_grey_profile(LINEAR)))
     shown = ImageCms.profileToProfile(
         PillowImage.fromarray(grey), profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
     )
@@ -257,7 +257,7 @@ def test_the_files_of_the_shared_cases_are_right(shared_dir: Path) -> None:
     assert colours == {
         "avif_p3.avif": P3,
         "heic_p3.heic": P3,
-        "avif_2020_srgb.avif": icc.make_rgb_profile(icc.BT2020, icc.SRGB_CURVE),
+        "avif_2020_srgb.avif": colour.make_rgb_profile(colour.BT2020, colour.SRGB_CURVE),
         "avif_srgb.avif": None,
     }
     crop = decode_file((cases / "avif-clap/blue-and-magenta-crop.avif").read_bytes(), BRANDS)

@@ -23,7 +23,7 @@ from upscaled.errors import MalformedImage, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.jpeg import damage, scans, segments
 from upscaled.image.formats.jpeg.segments import DQT, MAX_SEGMENTS, read_leading_segments
-from upscaled.image.header import read_header
+from upscaled.image.formats.table import read_header
 
 SMALL = save_jpeg(photograph(16, 16), "grey")
 FRAME_AT = SMALL.index(b"\xff\xc0")

@@ -11,8 +11,7 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 
 from tests.service.image.samples import GREY, PALETTE, RGB, chunk, deep_samples, png, srgb_curve
-from upscaled.image.decode import decode_file
-from upscaled.image.icc import (
+from upscaled.image.colour import (
     BT2020,
     DISPLAY_P3,
     SRGB,
@@ -21,6 +20,7 @@ from upscaled.image.icc import (
     make_grey_profile,
     make_rgb_profile,
 )
+from upscaled.image.decode import decode_file
 from upscaled.image.types import Image
 
 # Chromaticities x, y of white, red, green and blue, in 100,000ths.

@@ -27,11 +27,10 @@ from tests.service.image.samples import (
 )
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import MalformedImage
-from upscaled.image.colour import MAX_PROFILE_BYTES
+from upscaled.image.colour import DISPLAY_P3, MAX_PROFILE_BYTES, SRGB_CURVE, make_rgb_profile
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.png.structure import MAX_CHUNKS, read_png_parts
-from upscaled.image.header import read_header
-from upscaled.image.icc import DISPLAY_P3, SRGB_CURVE, make_rgb_profile
+from upscaled.image.formats.table import read_header
 from upscaled.image.types import Image
 
 P3 = make_rgb_profile(DISPLAY_P3, SRGB_CURVE)

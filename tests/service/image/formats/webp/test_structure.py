@@ -28,8 +28,8 @@ from tests.service.image.webp_samples import (
 )
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
+from upscaled.image.formats.table import read_header
 from upscaled.image.formats.webp.structure import read_first_image
-from upscaled.image.header import read_header
 
 WIDTH, HEIGHT = 97, 75
 ANIM: Chunk = (b"ANIM", bytes(6))
@@ -76,7 +76,7 @@ def test_a_huge_canvas_is_refused_in_a_process_without_memory_for_it() -> None:
     """In a process that may hold 300 MB; the canvas would take 1 GB, twice."""
     program = (
         "import sys\n"
-        "from upscaled.image.header import read_header\n"
+        "from upscaled.image.formats.table import read_header\n"
         "from upscaled.errors import ResolutionTooHigh\n"
         "try: read_header(bytes.fromhex(sys.argv[1]))\n"
         "except ResolutionTooHigh: print('refused')\n"

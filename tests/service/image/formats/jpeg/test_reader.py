@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.service.image.jpeg_samples import KINDS, make_jpeg, photograph, save_jpeg
 from upscaled.errors import UnsupportedImageFormat
-from upscaled.image.formats.jpeg.quality import find_quality
-from upscaled.image.formats.jpeg.quality import read_quality as quality_of
+from upscaled.image.formats.jpeg.reader import find_quality
+from upscaled.image.formats.jpeg.reader import read_quality as quality_of
 from upscaled.image.formats.jpeg.segments import read_leading_segments
 
 PRESETS_FALLING = ["maximum", "high", "medium", "low"]
