@@ -19,7 +19,7 @@ from upscaled.api.errors import error_response
 from upscaled.api.telemetry.access_log import AccessRecord, Reporter
 from upscaled.errors import InternalError
 from upscaled.logs import event
-from upscaled.state.key_secrets import SECRET_PREFIX
+from upscaled.state.key_rows import SECRET_PREFIX
 
 # Every response has these unless its endpoint sets others: a result belongs to the client that
 # sent the request, and is what its Content-Type says.

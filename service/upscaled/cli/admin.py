@@ -31,8 +31,7 @@ def make_admin_key(
     is started without.
     """
     from upscaled.state.errors import InvalidName
-    from upscaled.state.key_rows import check_name
-    from upscaled.state.key_secrets import hash_secret
+    from upscaled.state.key_rows import check_name, hash_secret
 
     try:
         check_name(name, "an administrator")

@@ -15,7 +15,7 @@ import typer
 
 from upscaled.cli.console import describe_user, fail, opened_state, print_columns
 from upscaled.state import RateLimit
-from upscaled.state.scopes import SCOPES, order_scopes
+from upscaled.state.key_rows import SCOPES, order_scopes
 
 commands = typer.Typer(
     no_args_is_help=True,

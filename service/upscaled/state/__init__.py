@@ -3,12 +3,11 @@
 from upscaled.state.clocks import Clocks
 from upscaled.state.database_url import hide_password
 from upscaled.state.errors import DatabaseFailed, StateError
-from upscaled.state.key_rows import ApiKey, ListedKey
+from upscaled.state.key_rows import ApiKey, ListedKey, Scope
 from upscaled.state.keys import LOCAL_KEY_NAME
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.rate import RateLimit
 from upscaled.state.results import OpenedResult, StoredResult
-from upscaled.state.scopes import Scope
 from upscaled.state.store import State, Swept, open_state
 
 __all__ = [

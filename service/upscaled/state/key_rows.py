@@ -1,20 +1,38 @@
-"""Read the rows of API keys, and check the values that a key may be given."""
+"""Read the rows of API keys, check the values that a key may be given, and make their secrets.
+
+A secret is stored as its hash. A key that names no scope may do everything, also what a later
+version adds.
+"""
 
 import re
+import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypedDict
+from hashlib import sha256
+from typing import Any, Final, Literal, TypedDict, get_args
 
+import sqlalchemy as sa
 from sqlalchemy import Row
 
 from upscaled.state.audit import Detail
-from upscaled.state.errors import InvalidExpiry, InvalidName
-from upscaled.state.key_secrets import SECRET_PREFIX
+from upscaled.state.errors import InvalidExpiry, InvalidName, InvalidScope, InvalidSecret
 from upscaled.state.rate import AS_SET, RateLimit
-from upscaled.state.scopes import Scope, Scopes, check_scopes, read_scopes, write_scopes
+from upscaled.state.schema import API_KEYS
 
 LATEST_END_S: Final = 253_402_300_799
 """The last second of the year 9999, UTC, in seconds since 1970."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+Scope = Literal["upscale", "jobs", "credits"]
+"""upscale: send images, and watch their progress. jobs: have them become jobs, and list, read and
+cancel these. credits: read the balance."""
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+
+Scopes = frozenset[str] | None
+"""The scopes of a key; None: all."""
+
+SECRET_PREFIX: Final = "upk_"  # noqa: S105  (scanners find a leaked key by it)
+_SECRET = re.compile(r"upk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +159,84 @@ def check_name(name: str, owner: str = "an API key") -> None:
             f"{name!r} is no name for {owner}: 1 to 64 letters, digits and . _ @ -, "
             "beginning with a letter or digit"
         )
+
+
+def check_scopes(scopes: Scopes) -> None:
+    """Raise InvalidScope for none at all, or for one that there is not."""
+    if scopes is None:
+        return
+    unknown = sorted(scopes - set(SCOPES))
+    if unknown or not scopes:
+        what = f"{unknown[0]!r} is no scope" if unknown else "no scope at all"
+        raise InvalidScope(f"{what}: name one or more of {', '.join(SCOPES)}")
+
+
+def write_scopes(scopes: Scopes) -> str | None:
+    """Return the column of scopes, in the order of `SCOPES`; None for all."""
+    return None if scopes is None else ",".join(order_scopes(scopes))
+
+
+def read_scopes(column: str | None) -> Scopes:
+    """Return the scopes in a column."""
+    return None if column is None else frozenset(column.split(","))
+
+
+def order_scopes(scopes: Collection[str]) -> list[str]:
+    """Return scopes in the order of `SCOPES`."""
+    return [scope for scope in SCOPES if scope in scopes]
+
+
+def make_secret() -> str:
+    """Return a new secret: `upk_`, a public id of 64 bits and 256 random bits."""
+    return f"{SECRET_PREFIX}{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+
+
+def read_id(secret: str) -> str | None:
+    """Return the public id in a secret; None if it does not have the form of a secret."""
+    match = _SECRET.fullmatch(secret)
+    return None if match is None else match[1]
+
+
+def secret_columns(secret: str) -> dict[str, str]:
+    """Return the values of the columns that store a secret.
+
+    Raises:
+        InvalidSecret: it does not have the form of an API key.
+    """
+    public_id = read_id(secret)
+    if public_id is None:
+        raise InvalidSecret("the secret does not have the form of an API key")
+    return {"public_id": public_id, "secret_sha256": hash_secret(secret)}
+
+
+def hash_secret(secret: str) -> str:
+    """Return the stored form of a secret: 64 hexadecimal digits."""
+    return sha256(secret.encode()).hexdigest()
+
+
+def build_find(secrets_table: sa.Table) -> sa.Select[*tuple[Any, ...]]:
+    """Build a query of `verify`, with the parameters `public_id`, `secret_sha256` and `now_s`.
+
+    Args:
+        secrets_table: API_KEYS, or FORMER_SECRETS, whose secrets are valid only for a time.
+    """
+    columns, near = secrets_table.c, secrets_table.alias()
+    (row_id,), (near_id,) = secrets_table.primary_key, near.primary_key
+    now_s: sa.BindParameter[float] = sa.bindparam("now_s")
+    public_id: sa.BindParameter[str] = sa.bindparam("public_id")
+    nearest = (
+        sa.select(near_id)
+        .where(near.c.public_id <= public_id)
+        .order_by(near.c.public_id.desc())
+        .limit(1)
+    )
+    query = sa.select(API_KEYS).where(
+        row_id == nearest.scalar_subquery(),
+        columns.secret_sha256 == sa.bindparam("secret_sha256"),  # first: it fails alike for both
+        columns.public_id == public_id,
+        API_KEYS.c.revoked_at_s.is_(None),
+        sa.func.coalesce(API_KEYS.c.expires_at_s > now_s, sa.true()),
+    )
+    if secrets_table is API_KEYS:
+        return query
+    return query.where(columns.key_id == API_KEYS.c.id, columns.valid_until_s > now_s)

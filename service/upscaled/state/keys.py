@@ -15,24 +15,24 @@ from upscaled.state.key_rows import (
     ApiKey,
     KeyChanges,
     ListedKey,
+    Scopes,
+    build_find,
     check_changes,
     check_expiry,
     check_name,
+    check_scopes,
     describe_changes,
-    read_key,
-    read_listed,
-)
-from upscaled.state.key_secrets import (
-    build_find,
     hash_secret,
     make_secret,
     read_id,
+    read_key,
+    read_listed,
     secret_columns,
+    write_scopes,
 )
 from upscaled.state.ledger import check_amount, grant, lock_active, refuse_impossible
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS, FORMER_SECRETS
-from upscaled.state.scopes import Scopes, check_scopes, write_scopes
 
 LOCAL_KEY_NAME: Final = "local"
 """Key that requests without one count as, where `UPSCALED_AUTH` is none."""

@@ -48,7 +48,7 @@ API_KEYS = Table(
     Column("rate_burst", BigInteger),
     # NULL: never.
     Column("expires_at_s", BigInteger),
-    # NULL: all; see `upscaled.state.scopes`.
+    # NULL: all; see `upscaled.state.key_rows`.
     Column("scopes", Text),
     CheckConstraint("balance >= 0", name="balance_is_never_negative"),
 )

@@ -10,7 +10,7 @@ from typer.testing import Result
 from tests.running import clean_environment, run_upscaled
 from tests.service.cli.invoking import invoke
 from upscaled.config import load_settings
-from upscaled.state.key_secrets import hash_secret
+from upscaled.state.key_rows import hash_secret
 
 
 def run(*arguments: str) -> Result:

@@ -21,7 +21,7 @@ from tests.service.state.conftest import Clock, MakeSettings, all_of
 from upscaled.state import PaidResult, RateLimit, open_state
 from upscaled.state.database import open_database
 from upscaled.state.errors import DatabaseRefused
-from upscaled.state.key_secrets import hash_secret
+from upscaled.state.key_rows import hash_secret
 from upscaled.state.migrate import read_revision
 from upscaled.state.migrations import SCHEMA_REVISION
 from upscaled.state.schema import METADATA

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from upscaled.api.errors import handle_error
 from upscaled.api.telemetry.access_log import record_of
 from upscaled.errors import InvalidAuthToken, RateLimitExceeded
-from upscaled.state.key_secrets import hash_secret
+from upscaled.state.key_rows import hash_secret
 
 ADMIN_API: Final = "/admin/v1"
 ADMIN_KEY: Final = Security(

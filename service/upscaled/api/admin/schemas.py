@@ -7,9 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.fetch.url import MAX_URL_CHARACTERS
 from upscaled.state.audit import AuditEntry, Detail
-from upscaled.state.key_rows import KeyChanges, ListedKey
+from upscaled.state.key_rows import SCOPES, KeyChanges, ListedKey, Scope
 from upscaled.state.keys import MAX_KEEP_S
-from upscaled.state.scopes import SCOPES, Scope
 from upscaled.state.usage_figures import DAY_S
 from upscaled.state.usage_report import UsageTotals
 from upscaled.state.webhook_rows import Delivery, DeliveryState, KeyWebhook

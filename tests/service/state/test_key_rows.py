@@ -1,5 +1,3 @@
-"""Scopes of keys as they are stored."""
-
 from pathlib import Path
 
 import pytest
@@ -7,7 +5,7 @@ import pytest
 from upscaled.config import load_settings
 from upscaled.state import ApiKey, open_state
 from upscaled.state.errors import InvalidScope
-from upscaled.state.scopes import SCOPES, check_scopes, order_scopes, read_scopes, write_scopes
+from upscaled.state.key_rows import SCOPES, check_scopes, order_scopes, read_scopes, write_scopes
 
 
 @pytest.mark.parametrize(
