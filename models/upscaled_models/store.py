@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from upscaled_models.denoise import split_strength
 from upscaled_models.errors import ModelError, ModelRefused, UnknownModel
 from upscaled_models.families import Family, Shape
 from upscaled_models.files import (
@@ -33,6 +32,7 @@ from upscaled_models.registry import (
     makes_every_scale,
     official_models,
     read_default_models,
+    split_strength,
 )
 
 MAX_NAME_CHARACTERS = 64
@@ -63,7 +63,7 @@ class ModelStore:
         """Return the model of that name, whether or not its file is here.
 
         Where only the 16-bit file of an official model is here, that variant is returned. The name
-        may give a strength of denoising (`upscaled_models.denoise`).
+        may give a strength of denoising (`upscaled_models.registry`).
 
         Raises:
             UnknownModel: there is no such model; the text lists near names.

@@ -8,7 +8,7 @@ from upscaled.config import Settings
 from upscaled.errors import InsufficientApiCredits, InvalidParameter
 from upscaled.pool.executor import Executor, UpscaleRequest
 from upscaled.state import ApiKey
-from upscaled_models.denoise import split_strength
+from upscaled_models.registry import split_strength
 
 DRY_RUN_HEADER: Final = "X-Upscale-Dry-Run"
 DRY_RUN_PARAMETER: Final[dict[str, Any]] = {

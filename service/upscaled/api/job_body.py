@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from upscaled.api import schemas
 from upscaled.state.job_rows import StoredJob
-from upscaled_models.denoise import split_strength
+from upscaled_models.registry import split_strength
 
 
 def describe_job(

@@ -16,7 +16,7 @@ from upscaled.pool.executor import Executor, UpscaleRequest
 from upscaled.state import DatabaseFailed, State
 from upscaled.state.reuse import ReusableResult
 from upscaled.upscale.result import Result, Timings
-from upscaled_models.denoise import split_strength
+from upscaled_models.registry import split_strength
 
 REUSED_HEADER: Final = "X-Upscale-Reused"
 _NO_WORK: Final = Timings(decode_s=0, network_s=0, encode_s=0, device_s=0)

@@ -184,7 +184,7 @@ def describe_engine(scale: int, info: "EngineInfo", unsettled: str, *, is_chosen
 def _make(scale: int, model: str, core: "Core") -> Finding:
     """Upscale a golden image with a model alone: tempering is off for one that is named."""
     from upscaled.image.decode import decode_file
-    from upscaled.upscale.post_process.sanity_check import is_plausible
+    from upscaled.upscale.post_process.steps import is_plausible
 
     source = read_source(scale)
     result = core.upscale(source, scale, model=model)

@@ -43,11 +43,11 @@ class UpscaleRequest:
     scale: 2 or 4. width_px, height_px: the upright size of the source, by its header; with the
     scale they give its cost. output: what its result is to be. on_tile: called as the work
     advances; it does not cross to a worker. key_id: the API key that sent it; the queue and the
-    workers are shared fairly between keys. model: the one that the client names, with its
-    strength of denoising (`upscaled_models.denoise`); "" for the worker's own choice. source_bytes:
-    the length of its file; 0: not known. ladder: the rungs of that choice, best first, if
-    all machines share them; empty: the worker's own. store: where a replica stores the result if
-    it can; it is not sent to a worker.
+    workers are shared fairly between keys. model: the one that the client names, with its strength
+    of denoising (`upscaled_models.registry`); "" for the worker's own choice. source_bytes: the
+    length of its file; 0: not known. ladder: the rungs of that choice, best first, if all machines
+    share them; empty: the worker's own. store: where a replica stores the result if it can; it is
+    not sent to a worker.
     """
 
     request_id: str

@@ -7,7 +7,7 @@ keeps for a while (`MAX_STRENGTHS` of them). Loads neither torch nor numpy.
 from collections import OrderedDict
 from typing import Final
 
-from upscaled_models.denoise import MAX_STRENGTHS, split_strength
+from upscaled_models.registry import MAX_STRENGTHS, split_strength
 
 _FIRST_S: Final = 2.0
 """The estimate before the first opening. On two cores an opening took 0.5 s, and 4 s for a strength

@@ -28,7 +28,7 @@ class JobOrder:
         image_url: None where there is a stored source.
         scale: 2 or 4.
         model: the model that the client named, with its strength of denoising
-            (`upscaled_models.denoise`); "" for the server's own choice.
+            (`upscaled_models.registry`); "" for the server's own choice.
         choice: the client's wishes for the result.
         base_url: where the URLs of results began for the client; None of jobs before schema 0009.
         webhook_url: to call at the job's end; None: the address of its key, if there is one.

@@ -35,8 +35,8 @@ from upscaled.upscale.stream import Stream
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
 from upscaled.upscale.weighted_semaphore import WeightedSemaphore
 from upscaled_models.backends.base import Engine
-from upscaled_models.denoise import split_strength
 from upscaled_models.errors import UnknownModel
+from upscaled_models.registry import split_strength
 from upscaled_models.store import ModelStore
 
 OnTile = Callable[[int, int], None]

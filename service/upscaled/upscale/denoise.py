@@ -5,9 +5,8 @@ the request or the settings name, and the choice of `auto` has none. Loads neith
 """
 
 from upscaled.config import Settings
-from upscaled_models.denoise import name_strength, split_strength
 from upscaled_models.errors import ModelRefused
-from upscaled_models.registry import ModelSpec, official_models
+from upscaled_models.registry import ModelSpec, name_strength, official_models, split_strength
 from upscaled_models.store import ModelStore
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from upscaled.logs import event
 from upscaled.process.confinement import lower_priority
 from upscaled_models.backends.base import Engine
-from upscaled_models.denoise import MAX_STRENGTHS, split_strength
+from upscaled_models.registry import MAX_STRENGTHS, split_strength
 
 _log = logging.getLogger(__name__)
 

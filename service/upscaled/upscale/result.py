@@ -6,7 +6,7 @@ from typing import Final
 from upscaled.errors import ResolutionTooHigh
 from upscaled.image.output import NO_CHOICE, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Header, Image
-from upscaled_models.denoise import name_strength
+from upscaled_models.registry import name_strength
 
 MAX_RESULT_SIDE_PX: Final = 20_000
 """Longest side of a result without HTTP. 20,000 x 20,000 pixels take 1.2 GB while they are made;

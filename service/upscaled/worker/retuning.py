@@ -15,7 +15,7 @@ from upscaled.upscale.engines import is_tuned, open_autotuner
 from upscaled.worker.connection import JobQueue
 from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.retuner import Retuner
-from upscaled_models.denoise import split_strength
+from upscaled_models.registry import split_strength
 
 IDLE_S: Final = 60.0
 """A worker is idle after so long without a job: the machine's load averages have then forgotten its

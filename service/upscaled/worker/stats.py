@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from upscaled.pool.stats import ModelStats, WorkerStats
 from upscaled.process.confinement import measure_resident
-from upscaled_models.denoise import split_strength
+from upscaled_models.registry import split_strength
 
 if TYPE_CHECKING:  # the scheduler loads numpy, which starts threads
     from upscaled.decoder.pool import Decoder

@@ -6,7 +6,7 @@ import torch
 
 from scripts.benchmark.pictures import make_pixels
 from scripts.benchmark.weights import RANDOM, X4PLUS, add_official, add_random_compact
-from upscaled.upscale.post_process.sanity_check import is_plausible
+from upscaled.upscale.post_process.steps import is_plausible
 from upscaled_models import packaged
 from upscaled_models.packaged import is_packaged_here
 from upscaled_models.store import ModelStore

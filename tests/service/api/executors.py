@@ -14,7 +14,7 @@ from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerState, WorkerStats
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result, Timings
-from upscaled_models.denoise import split_strength
+from upscaled_models.registry import split_strength
 
 TIMINGS = Timings(decode_s=0.002, network_s=0.25, encode_s=0.003, device_s=0.2, queue_s=0.001)
 FIGURES = PoolStats(

@@ -13,7 +13,7 @@ from upscaled.doctor.golden import (
 )
 from upscaled.image.decode import decode_file
 from upscaled.image.types import Image
-from upscaled.upscale.post_process.sanity_check import is_plausible
+from upscaled.upscale.post_process.steps import is_plausible
 
 
 def grey(level: int, *, alpha: int | None = None) -> Image:

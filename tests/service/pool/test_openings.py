@@ -8,7 +8,7 @@ import pytest
 from tests.service.pool.pools import request
 from upscaled.pool.cost import CostModel
 from upscaled.pool.openings import Openings
-from upscaled_models.denoise import MAX_STRENGTHS
+from upscaled_models.registry import MAX_STRENGTHS
 from upscaled_models.store import ModelStore
 
 NAMES = [f"realesr-general-x4v3@0.{tenths}" for tenths in range(MAX_STRENGTHS + 1)]

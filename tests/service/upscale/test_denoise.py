@@ -13,8 +13,8 @@ from upscaled import InvalidParameter, Upscaler
 from upscaled.config import Settings, load_settings
 from upscaled.upscale.denoise import name_denoised
 from upscaled.upscale.opening import open_core
-from upscaled_models.denoise import MAX_STRENGTHS, STEPS
 from upscaled_models.errors import ModelRefused
+from upscaled_models.registry import MAX_STRENGTHS, STRENGTH_STEPS
 
 SOURCE = save(picture(16, 16), "PNG")
 OPTIONS: dict[str, Any] = {"device": "cpu", "precision": "exact", "threads": 1}
@@ -61,11 +61,14 @@ def test_each_strength_is_an_engine_of_its_own_and_few_stay_in_memory(
     settings = settings_in(tmp_path)
     place_tiny_pair(settings.models_dir, monkeypatch)
     with open_core(settings, scales=(4,), decoders=1) as core:
-        made = [core.upscale(SOURCE, 4, model=f"{NAME}@{at / STEPS}") for at in range(STEPS + 1)]
-        assert [(each.model, each.denoise) for each in made] == [
-            (NAME, at / STEPS) for at in range(STEPS + 1)
+        made = [
+            core.upscale(SOURCE, 4, model=f"{NAME}@{at / STRENGTH_STEPS}")
+            for at in range(STRENGTH_STEPS + 1)
         ]
-        assert len({each.data for each in made}) == STEPS + 1
+        assert [(each.model, each.denoise) for each in made] == [
+            (NAME, at / STRENGTH_STEPS) for at in range(STRENGTH_STEPS + 1)
+        ]
+        assert len({each.data for each in made}) == STRENGTH_STEPS + 1
         assert made[0].timings.opening_s > 0
         named = {name for name in core.models.loaded() if name.startswith(NAME)}
         assert named == {f"{NAME}@0.8", f"{NAME}@0.9", f"{NAME}@1.0"}

@@ -43,7 +43,7 @@ class UpscaleParameters:
     Attributes:
         image: the encoded image.
         model: the model that the request names, with the strength of denoising that it asks for
-            (`upscaled_models.denoise`); "" for the server's own choice.
+            (`upscaled_models.registry`); "" for the server's own choice.
         choice: the wishes for the result.
     """
 

@@ -60,7 +60,7 @@ from upscaled.state import ApiKey, PaidResult
 from upscaled.state.idempotency import Reservation, StoredAnswer
 from upscaled.state.results import EXTENSIONS
 from upscaled.upscale.result import Result, Timings
-from upscaled_models.denoise import split_strength
+from upscaled_models.registry import split_strength
 
 _RESPONSE_HEADERS: Final[dict[str, Any]] = {
     name: {"description": description, "required": is_required, "schema": {"type": "string"}}

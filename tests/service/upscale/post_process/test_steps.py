@@ -2,17 +2,28 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from upscaled.upscale.post_process import sanity_check
+from scripts.evaluation.upscalers import Upscaler, network_upscaler, open_network
+from upscaled.upscale.post_process import steps
 from upscaled.upscale.post_process.colour_correction import correct_colours
-from upscaled.upscale.post_process.steps import LEAST_ROWS_PX, PostProcessing
+from upscaled.upscale.post_process.steps import (
+    BLOCK_PX,
+    LEAST_ROWS_PX,
+    PostProcessing,
+    is_plausible,
+)
 from upscaled.upscale.post_process.tempering import Tempering, temper
 from upscaled_models.backends.base import Window
 
 TEMPERING = Tempering(8, 0.5)
+Pixels = NDArray[np.uint8]
+SIDE_PX = 64
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +93,7 @@ def test_windows_are_cut_only_where_that_pays(
         seen.append(source.shape[0])
         return True
 
-    monkeypatch.setattr(sanity_check, "is_plausible", note)
+    monkeypatch.setattr(steps, "is_plausible", note)
     source = source_of(height)
     assert PostProcessing(checks=True, threads=threads).is_plausible(source, source)
     assert sorted(seen) == strips
@@ -91,3 +102,111 @@ def test_windows_are_cut_only_where_that_pays(
 def test_without_a_step_the_result_is_kept_as_it_is(threads: ThreadPoolExecutor) -> None:
     result = result_of(source_of(200), 2)
     assert PostProcessing(threads=threads).correct(source_of(200), result) is result
+
+
+def harsh_pictures() -> Iterator[tuple[str, Pixels]]:
+    """Draw what networks were never trained on: noise, patterns, text, one colour, tiny sizes."""
+    chance = np.random.default_rng(0)
+    rows, columns = np.mgrid[:SIDE_PX, :SIDE_PX]
+    yield "noise", chance.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+    yield "binary noise", (chance.integers(0, 2, (SIDE_PX, SIDE_PX, 3)) * 255).astype(np.uint8)
+    yield "stars", np.where(chance.random((SIDE_PX, SIDE_PX, 1)) < 0.03, 255, 0).repeat(3, 2)
+    for width in (1, 2, 3):
+        board = ((columns // width + rows // width) % 2 * 255).astype(np.uint8)
+        yield f"board {width}", np.dstack([board] * 3)
+        yield f"red and blue board {width}", np.dstack([board, 0 * board, 255 - board])
+        lines = (columns // width % 2 * 255).astype(np.uint8)
+        yield f"lines {width}", np.dstack([lines] * 3)
+    for colour in ((0, 0, 0), (3, 3, 3), (15, 15, 15), (255, 0, 0), (0, 0, 255), (255, 255, 255)):
+        yield f"flat {colour}", np.full((SIDE_PX, SIDE_PX, 3), colour, np.uint8)
+    text = Image.new("RGB", (SIDE_PX, SIDE_PX), "white")
+    ImageDraw.Draw(text).multiline_text((0, 0), "the quick\nbrown fox\njumps", fill="black")
+    yield "text", np.asarray(text)
+    yield "white text", 255 - np.asarray(text)
+    for shape in ((1, 1), (2, 3), (64, 1)):
+        yield f"tiny {shape}", chance.integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def complaints(upscale: Upscaler, pictures: Iterator[tuple[str, Pixels]]) -> list[str]:
+    return [
+        name
+        for name, picture in pictures
+        if not is_plausible(np.asarray(picture, np.uint8), upscale(np.asarray(picture, np.uint8)))
+    ]
+
+
+@pytest.mark.parametrize("model", ["upscaled-x2", "upscaled-x4"])
+def test_the_shipped_models_pass_the_check_over_the_harshest_images(
+    model: str, tmp_path: Path
+) -> None:
+    network, scale = open_network(model, tmp_path)
+
+    assert complaints(network_upscaler(network, scale, scale), harsh_pictures()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "realesr-general-x4v3.fp16.safetensors",
+        "realesr-general-wdn-x4v3.fp16.safetensors",
+        "realesr-animevideov3.pth",
+        "4xLSDIRCompactC3.fp16.safetensors",
+    ],
+)
+def test_no_official_network_fails_the_check_over_harsh_or_real_images(
+    shared_dir: Path, name: str
+) -> None:
+    network, scale = open_network(str(shared_dir / "weights" / name), shared_dir)
+    upscale = network_upscaler(network, scale, scale)
+
+    def real_pictures() -> Iterator[tuple[str, Pixels]]:
+        for path in sorted((shared_dir / "images" / "quality").rglob("*.png")):
+            with Image.open(path) as opened:
+                yield path.name, np.asarray(opened.convert("RGB"))[:200, :200]
+
+    assert complaints(upscale, harsh_pictures()) == []
+    assert complaints(upscale, real_pictures()) == []
+
+
+def enlarged(source: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+    return source.repeat(4, axis=0).repeat(4, axis=1)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("level", [0.2, 0.5, 0.99])
+def test_one_black_block_is_implausible(level: float, kind: type[np.unsignedinteger]) -> None:
+    source = np.full((200, 200, 3), int(level * np.iinfo(kind).max), kind)
+    result = enlarged(source)
+    assert is_plausible(source, result)
+    side = BLOCK_PX * 4 * 3 // 2
+    result[100 : 100 + side, 200 : 200 + side] = 0
+
+    assert not is_plausible(source, result)
+
+
+@pytest.mark.parametrize(
+    "shape", [(400, 400, 3), (798, 800, 3), (800, 799, 3), (800, 800, 4), (100, 100, 3)]
+)
+def test_a_result_of_another_size_is_implausible(shape: tuple[int, int, int]) -> None:
+    source = np.full((200, 200, 3), 90, np.uint8)
+
+    assert is_plausible(source, np.full(shape, 90, np.uint8)) == (shape == (400, 400, 3))
+
+
+def test_a_window_of_another_image_is_implausible() -> None:
+    chance = np.random.default_rng(1)
+    smooth = [
+        np.asarray(Image.fromarray(chance.integers(0, 256, (4, 4, 3), np.uint8)).resize((96, 96)))
+        for _ in range(12)
+    ]
+
+    for source in smooth:
+        believed = [is_plausible(source, enlarged(other)) for other in smooth]
+        assert sum(believed) == 1
+
+
+def test_black_is_implausible_but_where_the_source_is_black() -> None:
+    for level in (0, 5, 20):
+        source = np.full((96, 96, 3), level, np.uint8)
+        assert is_plausible(source, np.zeros((384, 384, 3), np.uint8)) == (level < 16)
