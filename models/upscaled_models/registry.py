@@ -35,8 +35,8 @@ WEIGHTS_PACKAGE_VERSION: Final = "1.0.1"
 """Holds three official models as ncnn pairs in 16 bits. pyproject's extra `realesrgan` names it."""
 
 STRENGTH_STEPS: Final = 10
-"""Strengths that have a name are multiples of 1 / `STRENGTH_STEPS`: each is an engine in memory, and finer
-steps are hardly seen."""
+"""Strengths that have a name are multiples of 1 / `STRENGTH_STEPS`: each is an engine in memory,
+and finer steps are hardly seen."""
 
 MAX_STRENGTHS: Final = 3
 """Strengths that a process keeps in memory when nothing uses them: a client that tries a few gets

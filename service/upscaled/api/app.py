@@ -24,8 +24,7 @@ from upscaled.api.middleware import (
     allow_origins,
 )
 from upscaled.api.openapi import Document, add_settings, generate_document
-from upscaled.api.progress import ProgressTracker
-from upscaled.api.progress_relay import ProgressRelay
+from upscaled.api.progress import ProgressRelay, ProgressTracker
 from upscaled.api.protocol.registry import build_connections
 from upscaled.api.routes import credits, jobs, models, ops, pages, progress, results, upscale
 from upscaled.api.state_probe import StateProbe

@@ -10,8 +10,10 @@ from uuid import uuid4
 
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.telemetry.metrics import Metrics
+from upscaled.config import Settings
+from upscaled.errors import InsufficientApiCredits
 from upscaled.logs import event
-from upscaled.state import DatabaseFailed, Hold, PaidResult, State
+from upscaled.state import ApiKey, DatabaseFailed, Hold, PaidResult, State
 from upscaled.state.ledger import IMAGE_PRICE
 
 CAPTURE_RETRIES_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
@@ -126,3 +128,15 @@ async def release_pending_credits(state: State, metrics: Metrics) -> None:
 def pause_before_retry_s(failures: int) -> float:
     """Return the wait before the next try, after so many failures in a row."""
     return min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 30))
+
+
+def price(key: ApiKey, settings: Settings) -> int:
+    """Return the credits that an upscale of the key would cost.
+
+    Raises:
+        InsufficientApiCredits: the balance is too low.
+    """
+    credits = 1 if settings.metering else 0
+    if key.balance < credits:
+        raise InsufficientApiCredits
+    return credits

@@ -14,8 +14,7 @@ from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.keyless import refuse_foreign_page
 from upscaled.api.memory import MemoryBudget, UnsentResponses
-from upscaled.api.progress import ProgressTracker
-from upscaled.api.progress_relay import ProgressRelay
+from upscaled.api.progress import ProgressRelay, ProgressTracker
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import AccessRecord, Reporter, record_of
 from upscaled.api.telemetry.metrics import Metrics

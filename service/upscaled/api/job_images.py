@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from upscaled.api.memory import MemoryBudget, Share
 from upscaled.api.progress import Progress
-from upscaled.api.result_storing import order_storing, store_result
+from upscaled.api.reuse import order_storing, store_result
 from upscaled.api.source import build_request, fetch_source, read_checked_header
 from upscaled.config import Settings
 from upscaled.errors import InternalError

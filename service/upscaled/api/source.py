@@ -1,8 +1,12 @@
-"""Read the source of an upscale: its bytes, its header, and the request that is made of both."""
+"""Read the source of an upscale: its bytes, its header, and the request that is made of both.
+
+A dry run is answered by an estimate of that request, which is not sent.
+"""
 
 import asyncio
 from collections.abc import Iterable
 
+from upscaled.api import schemas
 from upscaled.api.memory import Share
 from upscaled.api.schemas import RESULT_PATH
 from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
@@ -12,9 +16,10 @@ from upscaled.fetch.url import SourceUrl, parse_url
 from upscaled.image.formats.table import read_header
 from upscaled.image.output import OutputChoice, decide_output
 from upscaled.image.types import Header
-from upscaled.pool.executor import OnTile, UpscaleRequest
+from upscaled.pool.executor import Executor, OnTile, UpscaleRequest
 from upscaled.state import OpenedResult
 from upscaled.state.results import Results
+from upscaled_models.registry import split_strength
 
 
 async def fetch_source(
@@ -117,3 +122,18 @@ def check_size(header: Header, scale: int, settings: Settings) -> None:
             f"Image resolution too high: at most {max_side_px}x{max_side_px} pixels "
             f"for scale {scale}"
         )
+
+
+def estimate(work: UpscaleRequest, credits: int, executor: Executor) -> schemas.Estimate:
+    """Return what an accepted request would give, and its price."""
+    expectation = executor.expect(work)
+    _, denoise = split_strength(work.model)
+    return schemas.Estimate(
+        credits=credits,
+        width=work.output.width_px,
+        height=work.output.height_px,
+        media_type=work.output.media_type,
+        models=[split_strength(name)[0] for name in expectation.models],
+        denoise=denoise,
+        seconds=round(expectation.seconds, 3) if executor.is_ready() else None,
+    )

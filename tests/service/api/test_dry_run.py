@@ -10,7 +10,7 @@ from tests.service.api.answers import assert_error
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import MakeService, Service
-from upscaled.api.dry_run import parse_dry_run_header
+from upscaled.api.request.choices import parse_dry_run_header
 from upscaled.errors import InvalidParameter
 
 DRY = {"X-Upscale-Dry-Run": "true"}

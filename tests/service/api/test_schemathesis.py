@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service, serve
-from upscaled.api.dry_run import DRY_RUN_HEADER
+from upscaled.api.request.choices import DRY_RUN_HEADER
 from upscaled.api.schemas import Estimate
 
 if TYPE_CHECKING:

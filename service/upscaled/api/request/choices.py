@@ -1,13 +1,15 @@
 """Read the choices of a request that go beyond the contract, from headers and fields.
 
 Each is a header `X-Upscale-Format` or a field `x_upscale_format` of the form or of the JSON object.
+Whether a request is a dry run, or is to be a job, is read from headers alone.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Final
+from urllib.request import parse_http_list
 
 from starlette.datastructures import Headers
 
@@ -35,9 +37,14 @@ MAX_SIDE_HEADER: Final = "X-Upscale-Max-Side"
 WIDTH_HEADER: Final = "X-Upscale-Width"
 HEIGHT_HEADER: Final = "X-Upscale-Height"
 METADATA_HEADER: Final = "X-Upscale-Metadata"
+DRY_RUN_HEADER: Final = "X-Upscale-Dry-Run"
 
 _DIGITS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _STRENGTH: Final = re.compile(r"0|1|0?\.[0-9]{1,30}|1\.0{1,30}", re.ASCII)
+
+
+RESPOND_ASYNC: Final = "respond-async"
+"""The preference, in a request's `Prefer` and in the answer's `Preference-Applied`."""
 
 
 def _describe(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +94,23 @@ CHOICE_PARAMETERS: Final = (
     ),
 )
 """The headers as OpenAPI parameters."""
+DRY_RUN_PARAMETER: Final[dict[str, Any]] = {
+    "name": DRY_RUN_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "`true`: check the request, and answer 200 with an `Estimate` in place of the "
+    "result. Nothing is upscaled or charged.",
+    "schema": {"type": "boolean", "default": False},
+}
+PREFER_PARAMETER: Final = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`respond-async`: accept the request as a job, which runs later (202)",
+    "required": False,
+    "schema": {"type": "string"},
+}
+
+_DRY_RUN_VALUES: Final = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +226,36 @@ def _read_quality(options: _Options, form: str) -> int | None:
     if quality is not None and not OutputChoice(form).has_quality:
         raise InvalidParameter(f"{QUALITY_HEADER}: {form} has no quality")
     return quality
+
+
+def parse_dry_run_header(values: Sequence[str]) -> bool:
+    """Return whether a request asks for a dry run.
+
+    Args:
+        values: one for each header of that name, without white space around.
+
+    Raises:
+        InvalidParameter: another value than `true` or `false`, or several headers. A client that
+            meant a dry run must not be charged.
+    """
+    if not values:
+        return False
+    is_dry_run = _DRY_RUN_VALUES.get(values[0].lower()) if len(values) == 1 else None
+    if is_dry_run is None:
+        raise InvalidParameter(f"{DRY_RUN_HEADER} must be true or false")
+    return is_dry_run
+
+
+def may_be_dry_run(values: Sequence[str]) -> bool:
+    """Return whether a request is a dry run, or will be refused for its header's value."""
+    try:
+        return parse_dry_run_header(values)
+    except InvalidParameter:
+        return True
+
+
+def prefers_async(prefer_headers: Sequence[str]) -> bool:
+    """Return whether a request's `Prefer` headers hold `respond-async` (RFC 7240)."""
+    preferences = parse_http_list(",".join(prefer_headers))
+    names = (preference.partition(";")[0].partition("=")[0] for preference in preferences)
+    return any(name.strip(" \t").lower() == RESPOND_ASYNC for name in names)

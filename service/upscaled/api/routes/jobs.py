@@ -2,10 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Final
-from urllib.request import parse_http_list
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -17,6 +15,7 @@ from upscaled.api.dependencies import AppContext, Context, JobsKey
 from upscaled.api.idempotency import REPLAYED_HEADER, WEBHOOK_HEADER
 from upscaled.api.job_body import describe_job
 from upscaled.api.paging import format_cursor, read_job_position
+from upscaled.api.request.choices import RESPOND_ASYNC
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.api.routes.results import find_base_url
 from upscaled.api.source import read_checked_header
@@ -35,13 +34,6 @@ from upscaled.state.job_rows import JOB_STATES, JobChange, JobOrder, JobState, S
 JOBS_PATH: Final = "/v1/jobs"
 JOB_PATH: Final = JOBS_PATH + "/{job_id}"
 MAX_PAGE_JOBS: Final = 100
-PREFER_PARAMETER: Final = {
-    "name": "Prefer",
-    "in": "header",
-    "description": "`respond-async`: accept the request as a job, which runs later (202)",
-    "required": False,
-    "schema": {"type": "string"},
-}
 WEBHOOK_PARAMETER: Final = {
     "name": WEBHOOK_HEADER,
     "in": "header",
@@ -49,9 +41,6 @@ WEBHOOK_PARAMETER: Final = {
     "required": False,
     "schema": {"type": "string", "format": "uri", "maxLength": MAX_URL_CHARACTERS},
 }
-RESPOND_ASYNC: Final = "respond-async"
-"""The preference, in a request's `Prefer` and in the answer's `Preference-Applied`."""
-
 _KEY_ERRORS: Final = schemas.describe_errors(InvalidAuthToken, InternalError)  # not counted
 _ERRORS: Final = {**_KEY_ERRORS, **schemas.describe_errors(NotFound)}
 
@@ -136,13 +125,6 @@ async def cancel_job(
         context.job_runner.stop(change.job.id)
         await context.job_runner.note_end(change.job, "cancelled")
     return _describe(request, context, change.job)
-
-
-def prefers_async(prefer_headers: Sequence[str]) -> bool:
-    """Return whether a request's `Prefer` headers hold `respond-async` (RFC 7240)."""
-    preferences = parse_http_list(",".join(prefer_headers))
-    names = (preference.partition(";")[0].partition("=")[0] for preference in preferences)
-    return any(name.strip(" \t").lower() == RESPOND_ASYNC for name in names)
 
 
 async def accept_job(

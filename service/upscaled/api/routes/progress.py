@@ -11,8 +11,13 @@ from starlette.responses import Response, StreamingResponse
 
 from upscaled.api import schemas
 from upscaled.api.dependencies import AppContext, WatchingKey
-from upscaled.api.progress import ARRIVAL_WAIT_S, MAX_WATCHERS_PER_KEY, Progress
-from upscaled.api.progress_relay import RELAY_PATH, TOKEN_HEADER
+from upscaled.api.progress import (
+    ARRIVAL_WAIT_S,
+    MAX_WATCHERS_PER_KEY,
+    RELAY_PATH,
+    TOKEN_HEADER,
+    Progress,
+)
 from upscaled.errors import NotFound
 
 PROGRESS_PATH: Final = "/v1/progress/{request_id}"

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from upscaled import errors
 from upscaled.api import schemas
 from upscaled.api.available_models import DENOISE_HEADER, MODEL_HEADER, TEMPERED_HEADER
-from upscaled.api.billing import Charge, hold_credit
+from upscaled.api.billing import Charge, hold_credit, price
 from upscaled.api.cancellation import Client, run_to_end, watch_client
 from upscaled.api.dependencies import (
     AppContext,
@@ -21,14 +21,6 @@ from upscaled.api.dependencies import (
     UntilSent,
     UpscalingKey,
     require_scope,
-)
-from upscaled.api.dry_run import (
-    DRY_RUN_HEADER,
-    DRY_RUN_PARAMETER,
-    estimate,
-    may_be_dry_run,
-    parse_dry_run_header,
-    price,
 )
 from upscaled.api.idempotency import (
     IDEMPOTENCY_PARAMETER,
@@ -41,19 +33,23 @@ from upscaled.api.idempotency import (
 )
 from upscaled.api.memory import ImageResponse, Share, max_bodies
 from upscaled.api.progress import Progress
-from upscaled.api.request.accept import wants_image
-from upscaled.api.request.choices import CHOICE_PARAMETERS
-from upscaled.api.request.reader import UpscaleParameters, read_parameters
-from upscaled.api.result_storing import order_storing, store_result
-from upscaled.api.reuse import REUSED_HEADER, Reuse, prepare_reuse
-from upscaled.api.routes.jobs import (
+from upscaled.api.request.choices import (
+    CHOICE_PARAMETERS,
+    DRY_RUN_HEADER,
+    DRY_RUN_PARAMETER,
     PREFER_PARAMETER,
-    WEBHOOK_PARAMETER,
-    accept_job,
+    may_be_dry_run,
+    parse_dry_run_header,
     prefers_async,
 )
+from upscaled.api.request.reader import UpscaleParameters, read_parameters, wants_image
+from upscaled.api.reuse import REUSED_HEADER, Reuse, order_storing, prepare_reuse, store_result
+from upscaled.api.routes.jobs import (
+    WEBHOOK_PARAMETER,
+    accept_job,
+)
 from upscaled.api.routes.results import build_result_url
-from upscaled.api.source import build_request, fetch_source, read_checked_header
+from upscaled.api.source import build_request, estimate, fetch_source, read_checked_header
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.counting import assert_linear
-from upscaled.api.request.accept import MediaRange, parse_accept, wants_image
+from upscaled.api.request.reader import MediaRange, parse_accept, wants_image
 
 # More than the conformance kit has in `rows/accept.py`.
 JSON = [
