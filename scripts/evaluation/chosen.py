@@ -25,7 +25,7 @@ from upscaled.image.decode import decode_file
 from upscaled.image.harm import measure_harm
 from upscaled.upscale.opening import open_core
 from upscaled.upscale.post_process.colour_correction import correct_colours as correct_window
-from upscaled.upscale.post_process.colour_correction import is_neutral, neutralise
+from upscaled.upscale.post_process.steps import is_neutral, neutralise
 from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering, temper
 from upscaled_models.errors import UnknownModel
 from upscaled_models.quantise.tracks import decode

@@ -1,30 +1,18 @@
-"""List the models on this machine, and read the request header that names one of them.
+"""List the models on this machine, and refuse a request that names another one.
 
 The files are looked at anew for each such request: a model that was added or removed while
 the service runs counts at once.
 """
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
 
+from upscaled.api.request.choices import DENOISE_HEADER, MODEL_HEADER
 from upscaled.config import SCALES, Settings
 from upscaled.errors import InvalidParameter
 from upscaled.upscale.denoise import name_denoised
-from upscaled.upscale.model_choice import AUTO
 from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.registry import ModelSpec, makes_every_scale
-from upscaled_models.store import MAX_NAME_CHARACTERS, NAME_PATTERN, ModelStore
-
-MODEL_HEADER: Final = "X-Upscale-Model"
-"""In a request, the model to use; in an answer, the model that was used."""
-DENOISE_HEADER: Final = "X-Upscale-Denoise"
-"""In a request, the strength of denoising; in an answer, the one that was used."""
-TEMPERED_HEADER: Final = "X-Upscale-Tempered-With"
-"""In an answer, the faithful model that the result was mixed with; absent where it was not."""
-
-_NAME: Final = re.compile(NAME_PATTERN)
+from upscaled_models.store import ModelStore
 
 
 def read_available_models(models_dir: Path) -> tuple[ModelSpec, ...]:
@@ -50,46 +38,6 @@ def read_available_models(models_dir: Path) -> tuple[ModelSpec, ...]:
 def scales_of(spec: ModelSpec) -> tuple[int, ...]:
     """Return the scales that a model can make, by running twice or by averaging its result."""
     return SCALES if makes_every_scale(spec.native_scale) else ()
-
-
-def parse_model_header(values: Sequence[str]) -> str:
-    """Return the model that a request names; "" where it names none, or `auto`.
-
-    Args:
-        values: one for each header of that name, without white space around.
-
-    Raises:
-        InvalidParameter: several headers, or a value that no model can have as its name. The value
-            is not repeated in the text: it may hold anything.
-    """
-    if not values:
-        return ""
-    if len(values) > 1:
-        raise InvalidParameter(f"{MODEL_HEADER} must be sent once")
-    (name,) = values
-    if not _NAME.fullmatch(name):
-        raise InvalidParameter(
-            f"{MODEL_HEADER} must be {AUTO} or the name of one model: at most "
-            f"{MAX_NAME_CHARACTERS} letters, digits, dots, hyphens and underscores"
-        )
-    return "" if name == AUTO else name
-
-
-MODEL_PARAMETER: Final[dict[str, Any]] = {
-    "name": MODEL_HEADER,
-    "in": "header",
-    "required": False,
-    "description": "The model to take, one that `GET /v1/models` lists, or `auto`, which is "
-    "the same as no header: the best model that the server can afford for the picture. A "
-    "model that is not present, or is named twice, is `invalid_parameter`; nothing is charged.",
-    "schema": {
-        "type": "string",
-        "pattern": f"^{NAME_PATTERN}$",
-        "maxLength": MAX_NAME_CHARACTERS,
-        "default": AUTO,
-    },
-}
-"""The header as an OpenAPI parameter."""
 
 
 def require_model(name: str, scale: int, models_dir: Path) -> None:

@@ -3,36 +3,43 @@
 Started by a worker as `python -m upscaled.decoder.child --fd N --lifeline N --formats JPEG,PNG`. It
 holds no key, no model and no connection, loads no torch, and answers with pixels or a refusal. What
 it cannot do ends it, and so does the end of its worker.
+
+All limits on what one file may take are the kernel's own: no line of Python has to run for them to
+work, for a decoder that hangs in C code runs none. A process that goes over its time is ended by a
+signal; one that asks for more memory gets none.
 """
 
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 import warnings
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from upscaled.decoder.limits import NO_MEMORY_STATUS, constrain, limits_of, stop_clocks
 from upscaled.errors import MalformedImage, ServiceError
+from upscaled.image.colour import MAX_PROFILE_BYTES
 from upscaled.image.decode import decode
 from upscaled.image.formats.table import FORMATS, read_header
 from upscaled.image.types import Image, MetadataPlan
 from upscaled.logs import configure_logging, log_uncaught_exceptions
-from upscaled.process.channel import Frame, receive, send
+from upscaled.process.channel import Frame, can_seal, receive, send, write_memory
 from upscaled.process.confinement import (
+    NO_MEMORY_STATUS,
     CapturedStderr,
     OomScore,
     child_parser,
     confine,
     limit_files,
+    limit_softly,
     measure_address_space,
 )
-from upscaled.process.shared_memory import can_seal, write_memory
 
 _MAX_OPEN_FILES: Final = 32
 
@@ -40,6 +47,64 @@ _MAX_DETAIL_CHARACTERS: Final = 1000
 
 _NO_MEMORY_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM})
 """Shared memory, or the disk that stands in for it, is full. A limit of the file's own is EFBIG."""
+
+MIB = 1024 * 1024
+# A header is read by walking it: 2 s of work is 20 times what the longest one takes.
+_HEADER_CPU_S = 2.0
+_HEADER_MEMORY_BYTES = 192 * MIB
+# Deep PNG with alpha uses most memory: 21 bytes a pixel at its peak (measured).
+_BYTES_PER_PIXEL = 48
+# 36 megapixels of PNG take 1.5 s; a progressive JPEG may pass over its pixels 100 times.
+_CPU_S_PER_MEGAPIXEL = 0.5
+# An arithmetic JPEG is decoded eight times to see that it is whole, each time in 0.13 s a megabyte.
+_CPU_S_PER_SOURCE_BYTE = 1e-6
+# Beside other work a second of computing takes several of waiting.
+_WALL_S = 5.0
+_WALL_PER_CPU = 2.5
+# Colour and alpha take 4 bytes, 8 where they have 16 bits; 16 are room for more.
+_RESULT_BYTES_PER_PIXEL = 16
+_RESULT_BYTES = MIB + MAX_PROFILE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    """Limits of one file: memory beyond what the idle process holds, time, bytes written."""
+
+    memory_bytes: int
+    cpu_s: float
+    wall_s: float
+    result_bytes: int
+
+
+def limits_of(source_bytes: int, pixels: int = 0) -> FileLimits:
+    """Return the limits of a file of `source_bytes`; `pixels` is 0 until its header is read."""
+    cpu_s = _HEADER_CPU_S
+    if pixels:
+        cpu_s += _CPU_S_PER_MEGAPIXEL * pixels / 1e6 + _CPU_S_PER_SOURCE_BYTE * source_bytes
+    return FileLimits(
+        memory_bytes=_HEADER_MEMORY_BYTES + 4 * source_bytes + _BYTES_PER_PIXEL * pixels,
+        cpu_s=cpu_s,
+        wall_s=_WALL_S + _WALL_PER_CPU * cpu_s,
+        result_bytes=_RESULT_BYTES + source_bytes + _RESULT_BYTES_PER_PIXEL * pixels,
+    )
+
+
+def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
+    """Hold this process to `limits` from now on, the clocks starting anew.
+
+    `idle_bytes` of address space it had before its first file; None: memory has no limit.
+    """
+    if idle_bytes is not None:
+        limit_softly(resource.RLIMIT_AS, idle_bytes + limits.memory_bytes)
+    limit_softly(resource.RLIMIT_FSIZE, limits.result_bytes)
+    signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)
+    signal.setitimer(signal.ITIMER_REAL, limits.wall_s)
+
+
+def stop_clocks() -> None:
+    """Stop the clocks that `constrain` has set: between two files no time runs."""
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def main() -> None:
@@ -49,7 +114,7 @@ def main() -> None:
     parser.add_argument("--log-format", default="auto", help="how a fault of its own is logged")
     arguments = parser.parse_args()
     confine(arguments.lifeline, OomScore.DECODER)
-    for clock in (signal.SIGPROF, signal.SIGALRM):  # of `limits.constrain`
+    for clock in (signal.SIGPROF, signal.SIGALRM):  # of `constrain`
         signal.signal(clock, signal.SIG_DFL)
     limit_files(_MAX_OPEN_FILES)
     printed = _capture_stderr(arguments.log_format)

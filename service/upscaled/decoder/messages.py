@@ -22,6 +22,7 @@ from dataclasses import asdict
 from typing import Annotated, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, ServiceError, UnsupportedImageFormat
@@ -29,8 +30,7 @@ from upscaled.image.formats.table import MAX_PIXELS
 from upscaled.image.kept_exif import MAX_EXIF_BYTES
 from upscaled.image.kept_xmp import MAX_XMP_BYTES
 from upscaled.image.types import Credit, Image, KeptMetadata, MetadataPlan
-from upscaled.process.channel import Frame
-from upscaled.process.shared_memory import Bytes, read_memory
+from upscaled.process.channel import Frame, read_memory
 
 _MAX_ICC_BYTES: Final = 2**31
 _REFUSALS: Final[Mapping[str, type[ServiceError]]] = {
@@ -128,7 +128,7 @@ def _unpack_image(metadata: _Metadata, fd: int) -> Image:
     )
 
 
-def _map(fd: int, size_bytes: int) -> Bytes:
+def _map(fd: int, size_bytes: int) -> NDArray[np.uint8]:
     try:
         return read_memory(fd, size_bytes)
     except (OSError, ValueError) as error:

@@ -2,19 +2,20 @@
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
-from upscaled.decoder.limits import NO_MEMORY_STATUS, is_fault_of_file
 from upscaled.decoder.messages import ProtocolError, pack_plan, unpack
 from upscaled.errors import InternalError, MalformedImage, ServiceError
 from upscaled.image.types import Image, MetadataPlan
 from upscaled.logs import event
 from upscaled.process.channel import FrameError, receive, send
 from upscaled.process.child import Child, scrub_environment
+from upscaled.process.confinement import NO_MEMORY_STATUS
 from upscaled.process.supervision import SILENCE_S, ProcessHangs, Watchdog, describe_exit
 from upscaled_models.processor import count_cores
 
@@ -24,7 +25,7 @@ MAX_DECODERS: Final = 4
 """Limits the files that are decoded at once: each takes a core for a moment, and memory."""
 
 _WITHIN_S: Final = 120.0
-"""Limits one file, where the decoder's own clocks (`upscaled.decoder.limits`) failed to."""
+"""Limits one file, where the decoder's own clocks (`upscaled.decoder.child`) failed to."""
 
 _FILES_PER_PROCESS: Final = 500
 """Limits what files can leave behind in a process: after so many it is replaced."""
@@ -46,6 +47,14 @@ _ONE_THREAD: Final = {
     "MKL_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
 }
+
+# Ends that a file brings about: its decoder's crash in C code, and the kernel's answer to going
+# over a limit set here or by RLIMIT_CPU. SIGALRM is not among them: what ends by that clock waited
+# without computing, which no file can make it do and a stopped or starved process does.
+_CRASHES: Final = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+_SIGNALS_BY_FILE: Final = frozenset(
+    _CRASHES | {signal.SIGTRAP, signal.SIGSYS, signal.SIGPROF, signal.SIGXCPU, signal.SIGXFSZ}
+)
 
 _log = logging.getLogger(__name__)
 
@@ -243,3 +252,15 @@ class Decoder:
         elif process.files == _SUCCESSOR_AT:
             with suppress(OSError):  # it is then started when it is needed
                 self._put_back(self._start())
+
+
+def is_fault_of_file(status: int) -> bool:
+    """Return whether a decoder ended because of the file that it had at the time.
+
+    An exit status of its own (a MemoryError under RLIMIT_AS, any other exception) and a crash are.
+    SIGKILL is not: no limit here sends it, so the kernel's out-of-memory killer, an operator or
+    another program did. `status` is as `subprocess.Popen.returncode`: negative for a signal.
+    """
+    if status >= 0:
+        return status != NO_MEMORY_STATUS
+    return -status in _SIGNALS_BY_FILE

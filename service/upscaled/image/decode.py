@@ -9,7 +9,6 @@ from PIL import JpegImagePlugin  # noqa: F401 - see below
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
-from upscaled.image.formats.format import BROKEN_FILE_ERRORS, Stored
 
 # Readers import these when they need them. Here they are loaded before the first file comes.
 from upscaled.image.formats.isobmff import colour as _isobmff_colour  # noqa: F401
@@ -17,7 +16,13 @@ from upscaled.image.formats.jpeg import damage as _jpeg_damage  # noqa: F401
 from upscaled.image.formats.jpeg import reader as _jpeg_reader  # noqa: F401
 from upscaled.image.formats.png import colour as _png_colour  # noqa: F401
 from upscaled.image.formats.png.pixels import read_deep
-from upscaled.image.formats.table import ALWAYS_DECODED, FORMATS, read_header
+from upscaled.image.formats.table import (
+    ALWAYS_DECODED,
+    BROKEN_FILE_ERRORS,
+    FORMATS,
+    Stored,
+    read_header,
+)
 from upscaled.image.formats.webp import damage as _webp_damage  # noqa: F401
 from upscaled.image.kept_exif import keep_exif
 from upscaled.image.kept_xmp import keep_xmp

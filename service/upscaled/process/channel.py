@@ -1,4 +1,4 @@
-"""Frames over a Unix socket pair: how a parent and a child process talk with each other.
+"""Frames over a Unix socket pair, and shared memory: how parent and child processes talk.
 
     4 bytes   length of the header, big endian; a file descriptor may travel with them
     8 bytes   length of the payload, big endian
@@ -9,15 +9,25 @@ Nothing is pickled, so a child that an image has taken over cannot make its pare
 every length is checked before memory is taken for it. `send` and `receive` block and are for
 threads; `send_async` and `receive_async` give the event loop back after each chunk. Only these
 import asyncio: it would be a quarter of what the start of a decoder takes, which has no event loop.
+
+Shared memory is anonymous: it has no name, so nothing is left of it once no process holds it. Only
+`read_memory` imports numpy, which the front end does without.
 """
 
+import fcntl
+import mmap
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from io import BytesIO
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from upscaled.process.supervision import Watchdog
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_HEADER_BYTES: Final = 1024 * 1024
 """Limits what a child can make its parent parse: an image's metadata with long texts fits."""
@@ -27,6 +37,9 @@ MAX_PAYLOAD_BYTES: Final = 2**31
 
 CHUNK_BYTES: Final = 256 * 1024
 """Limits how much is sent or received before other work gets its turn."""
+
+_WRITE_CHUNK_BYTES = 64 * 1024 * 1024
+"""Limits one write: the kernel writes at most 2 GiB at once."""
 
 _LENGTHS: Final = struct.Struct("!IQ")
 
@@ -193,3 +206,74 @@ async def _receive_async(sock: socket.socket, size_bytes: int) -> bytes:
         if len(chunk) == CHUNK_BYTES:
             await asyncio.sleep(0)
     return received.getvalue()
+
+
+def can_seal() -> bool:
+    """Return whether this system has memory files that can be sealed against change (Linux)."""
+    return hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
+
+
+def write_memory(parts: Iterable[memoryview], *, is_sealed: bool) -> int:
+    """Return the descriptor of new anonymous memory that holds `parts` one behind the other.
+
+    Sealed memory can neither be written nor resized by any process. Otherwise it is a temporary
+    file without a name.
+
+    Raises:
+        OSError: no memory is left, or this process may not write so much.
+    """
+    if is_sealed:
+        fd = os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    else:
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    try:
+        for part in parts:
+            rest = part.cast("B")
+            while rest:
+                rest = rest[os.write(fd, rest[:_WRITE_CHUNK_BYTES]) :]
+        if is_sealed:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _seals())
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_memory(fd: int, size_bytes: int) -> "NDArray[np.uint8]":
+    """Return the `size_bytes` that another process wrote by `write_memory`; `fd` stays open.
+
+    Sealed memory is mapped, not copied; what is written to the array stays in this process. Other
+    memory is copied: its writer could cut it short, and a mapping would then end this process.
+
+    Raises:
+        ValueError: it does not hold exactly so much.
+        OSError: it is no memory at all.
+    """
+    import numpy as np
+
+    if os.fstat(fd).st_size != size_bytes or size_bytes == 0:
+        raise ValueError(f"{os.fstat(fd).st_size} bytes of memory, {size_bytes} announced")
+    if _is_sealed(fd):
+        return np.frombuffer(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY), np.uint8)
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        copied = np.fromfile(file, np.uint8, size_bytes)
+    if copied.size != size_bytes:
+        raise ValueError("memory was cut short")
+    return copied
+
+
+def _seals() -> int:
+    return fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+def _is_sealed(fd: int) -> bool:
+    if not can_seal():
+        return False
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _seals() == _seals()
+    except OSError:  # a file of another kind
+        return False

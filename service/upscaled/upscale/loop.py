@@ -10,10 +10,14 @@ from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale.content import Content, choose_part_step_px
-from upscaled.upscale.post_process.colour_correction import is_neutral, neutralise
 from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
 from upscaled.upscale.post_process.pattern_correction import PatternCorrection
-from upscaled.upscale.post_process.steps import NO_POST_PROCESSING, PostProcessing
+from upscaled.upscale.post_process.steps import (
+    NO_POST_PROCESSING,
+    PostProcessing,
+    is_neutral,
+    neutralise,
+)
 from upscaled.upscale.stream import Stream
 from upscaled.upscale.tiles import Tile, Tiling, count_px, cut, cut_one
 from upscaled_models.backends.base import Window, least_window_px

@@ -14,8 +14,7 @@ from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.kept_exif import MAX_EXIF_BYTES
 from upscaled.image.kept_xmp import MAX_XMP_BYTES
 from upscaled.image.types import Credit, Image, KeptMetadata, MetadataPlan
-from upscaled.process.channel import Frame
-from upscaled.process.shared_memory import can_seal, write_memory
+from upscaled.process.channel import Frame, can_seal, write_memory
 
 RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 ALPHA = np.arange(8, dtype=np.uint8).reshape(2, 4)

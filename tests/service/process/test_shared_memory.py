@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-from upscaled.process.shared_memory import can_seal, read_memory, write_memory
+from upscaled.process.channel import can_seal, read_memory, write_memory
 
 PARTS = [memoryview(b"abc"), np.arange(4, dtype=np.uint8).reshape(2, 2).data]
 WHOLE = b"abc\x00\x01\x02\x03"

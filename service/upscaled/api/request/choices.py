@@ -13,12 +13,6 @@ from urllib.request import parse_http_list
 
 from starlette.datastructures import Headers
 
-from upscaled.api.available_models import (
-    DENOISE_HEADER,
-    MODEL_HEADER,
-    MODEL_PARAMETER,
-    parse_model_header,
-)
 from upscaled.config import MAX_OUTPUT_SIDE_PX
 from upscaled.errors import InvalidParameter
 from upscaled.image.output import (
@@ -30,7 +24,15 @@ from upscaled.image.output import (
     OUTPUT_FORMATS,
     OutputChoice,
 )
+from upscaled.upscale.model_choice import AUTO
+from upscaled_models.store import MAX_NAME_CHARACTERS, NAME_PATTERN
 
+MODEL_HEADER: Final = "X-Upscale-Model"
+"""In a request, the model to use; in an answer, the model that was used."""
+DENOISE_HEADER: Final = "X-Upscale-Denoise"
+"""In a request, the strength of denoising; in an answer, the one that was used."""
+TEMPERED_HEADER: Final = "X-Upscale-Tempered-With"
+"""In an answer, the faithful model that the result was mixed with; absent where it was not."""
 FORMAT_HEADER: Final = "X-Upscale-Format"
 QUALITY_HEADER: Final = "X-Upscale-Quality"
 MAX_SIDE_HEADER: Final = "X-Upscale-Max-Side"
@@ -39,6 +41,7 @@ HEIGHT_HEADER: Final = "X-Upscale-Height"
 METADATA_HEADER: Final = "X-Upscale-Metadata"
 DRY_RUN_HEADER: Final = "X-Upscale-Dry-Run"
 
+_NAME: Final = re.compile(NAME_PATTERN)
 _DIGITS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _STRENGTH: Final = re.compile(r"0|1|0?\.[0-9]{1,30}|1\.0{1,30}", re.ASCII)
 
@@ -57,6 +60,20 @@ def _describe(name: str, description: str, schema: dict[str, Any]) -> dict[str, 
     }
 
 
+MODEL_PARAMETER: Final[dict[str, Any]] = {
+    "name": MODEL_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "The model to take, one that `GET /v1/models` lists, or `auto`, which is "
+    "the same as no header: the best model that the server can afford for the picture. A "
+    "model that is not present, or is named twice, is `invalid_parameter`; nothing is charged.",
+    "schema": {
+        "type": "string",
+        "pattern": f"^{NAME_PATTERN}$",
+        "maxLength": MAX_NAME_CHARACTERS,
+        "default": AUTO,
+    },
+}
 CHOICE_PARAMETERS: Final = (
     MODEL_PARAMETER,
     _describe(
@@ -219,6 +236,29 @@ def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, O
         height_px=options.number(HEIGHT_HEADER, MAX_OUTPUT_SIDE_PX),
         metadata=options.name(METADATA_HEADER, METADATA_CHOICES),
     )
+
+
+def parse_model_header(values: Sequence[str]) -> str:
+    """Return the model that a request names; "" where it names none, or `auto`.
+
+    Args:
+        values: one for each header of that name, without white space around.
+
+    Raises:
+        InvalidParameter: several headers, or a value that no model can have as its name. The value
+            is not repeated in the text: it may hold anything.
+    """
+    if not values:
+        return ""
+    if len(values) > 1:
+        raise InvalidParameter(f"{MODEL_HEADER} must be sent once")
+    (name,) = values
+    if not _NAME.fullmatch(name):
+        raise InvalidParameter(
+            f"{MODEL_HEADER} must be {AUTO} or the name of one model: at most "
+            f"{MAX_NAME_CHARACTERS} letters, digits, dots, hyphens and underscores"
+        )
+    return "" if name == AUTO else name
 
 
 def _read_quality(options: _Options, form: str) -> int | None:

@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from upscaled import errors
 from upscaled.api import schemas
-from upscaled.api.available_models import DENOISE_HEADER, MODEL_HEADER, TEMPERED_HEADER
 from upscaled.api.billing import Charge, hold_credit, price
 from upscaled.api.cancellation import Client, run_to_end, watch_client
 from upscaled.api.dependencies import (
@@ -35,9 +34,12 @@ from upscaled.api.memory import ImageResponse, Share, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.choices import (
     CHOICE_PARAMETERS,
+    DENOISE_HEADER,
     DRY_RUN_HEADER,
     DRY_RUN_PARAMETER,
+    MODEL_HEADER,
     PREFER_PARAMETER,
+    TEMPERED_HEADER,
     may_be_dry_run,
     parse_dry_run_header,
     prefers_async,

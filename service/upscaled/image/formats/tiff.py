@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from upscaled.errors import UnsupportedImageFormat
-from upscaled.image.formats.format import Stored, open_limited
+from upscaled.image.formats.table import Stored, open_limited
 from upscaled.image.kept_xmp import MAX_XMP_BYTES
 from upscaled.image.metadata import Exif, iterate_directory, upright_size
 from upscaled.image.types import UPRIGHT, Header

@@ -30,7 +30,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.image.pixels import Pixels
 from upscaled_models.backends.base import Window
 
 CORRECTION_REACH_PX: Final = 3
@@ -39,7 +38,6 @@ CORRECTION_REACH_PX: Final = 3
 FLAT_PX: Final = 2
 """Reach around a source pixel within which all must be of its colour, for it to be flat."""
 
-_ROWS_AT_ONCE: Final = 64
 # Binomial: sigma 1. Its weights are dyadic, so float32 sums are exact and do not depend on where
 # a window lies: tiles have no seams. (In 16 bits a channel so long as the drift is under 4,096 of
 # 65,535; beyond, the last of 16 bits may differ.)
@@ -101,18 +99,3 @@ def keep_flat(source: Window, result: Window, faithful: Window) -> Window:
     gain = result.shape[0] // source.shape[0]
     mask = is_flat.repeat(gain, axis=0).repeat(gain, axis=1)
     return np.where(mask[..., None], faithful, result)
-
-
-def is_neutral(rgb: Pixels) -> bool:
-    """Return whether red, green and blue are equal in all of `[H, W, 3]`."""
-    for top in range(0, rgb.shape[0], _ROWS_AT_ONCE):
-        rows = rgb[top : top + _ROWS_AT_ONCE]
-        if (rows[..., :2] != rows[..., 1:]).any():
-            return False
-    return True
-
-
-def neutralise(rgb: Pixels) -> Pixels:
-    """Return each pixel's luma in all three channels, in its type; a grey is its own."""
-    luma = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB), rgb.dtype)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.config import Settings
+from upscaled.image.pixels import Pixels
 from upscaled.upscale.post_process.colour_correction import (
     CORRECTION_REACH_PX,
     FLAT_PX,
@@ -38,6 +39,7 @@ BLOCK_PX: Final = 32
 _FIXED_SHARE: Final = 24 / 255
 _SHARE_OF_CONTRAST: Final = 0.75
 _LEAST_SHARE_FOR_BLACK: Final = 16 / 255
+_ROWS_AT_ONCE: Final = 64
 
 STRIPS_PER_WINDOW: Final = 8
 """Strips of a window that are post-processed at once, where cores are free for it."""
@@ -217,3 +219,18 @@ def _fits(source: Window, result: Window) -> bool:
 
 def _average(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def is_neutral(rgb: Pixels) -> bool:
+    """Return whether red, green and blue are equal in all of `[H, W, 3]`."""
+    for top in range(0, rgb.shape[0], _ROWS_AT_ONCE):
+        rows = rgb[top : top + _ROWS_AT_ONCE]
+        if (rows[..., :2] != rows[..., 1:]).any():
+            return False
+    return True
+
+
+def neutralise(rgb: Pixels) -> Pixels:
+    """Return each pixel's luma in all three channels, in its type; a grey is its own."""
+    luma = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB), rgb.dtype)

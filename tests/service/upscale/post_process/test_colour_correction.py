@@ -16,11 +16,9 @@ from upscaled.upscale.post_process.colour_correction import (
     CORRECTION_REACH_PX,
     FLAT_PX,
     correct_colours,
-    is_neutral,
     keep_flat,
-    neutralise,
 )
-from upscaled.upscale.post_process.steps import PostProcessing
+from upscaled.upscale.post_process.steps import PostProcessing, is_neutral, neutralise
 from upscaled_models.quantise.metrics import luma, psnr_db
 from upscaled_models.quantise.record import TRACKS
 from upscaled_models.quantise.tracks import make_small

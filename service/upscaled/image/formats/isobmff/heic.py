@@ -1,8 +1,8 @@
 """Read HEIC files; libheif decodes them, through pillow-heif."""
 
-from upscaled.image.formats.format import Stored, open_limited
 from upscaled.image.formats.isobmff.boxes import Still, read_still
 from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, is_damaged
+from upscaled.image.formats.table import Stored, open_limited
 from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
 

@@ -12,7 +12,6 @@ from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from upscaled.image.formats.format import Stored
 from upscaled.image.formats.jpeg.scans import MAX_SCANS, read_scans
 from upscaled.image.formats.jpeg.segments import (
     DQT,
@@ -21,6 +20,7 @@ from upscaled.image.formats.jpeg.segments import (
     iterate_quantisation_tables,
     read_leading_segments,
 )
+from upscaled.image.formats.table import Stored
 from upscaled.image.metadata import Exif, upright_size
 from upscaled.image.types import Header
 

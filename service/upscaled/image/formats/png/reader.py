@@ -1,7 +1,7 @@
 """Read PNG files; Pillow gets the chunks that carry pixels, and nothing else."""
 
-from upscaled.image.formats.format import Stored
 from upscaled.image.formats.png.structure import PngParts, read_png_parts
+from upscaled.image.formats.table import Stored
 from upscaled.image.metadata import Exif, upright_size
 from upscaled.image.types import Header
 

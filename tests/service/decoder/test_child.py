@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from upscaled.decoder.limits import MIB, is_fault_of_file, limits_of
+from upscaled.decoder.child import MIB, limits_of
+from upscaled.decoder.pool import is_fault_of_file
 from upscaled.process.confinement import measure_address_space
 
 
@@ -14,7 +15,7 @@ def run_limited(work: str, *, cpu_s: float = 5, wall_s: float = 5) -> int:
     """Return the exit status of a process that works under the limits of a small file."""
     program = (
         "import signal\n"
-        "from upscaled.decoder.limits import FileLimits, constrain\n"
+        "from upscaled.decoder.child import FileLimits, constrain\n"
         "from upscaled.process.confinement import measure_address_space\n"
         f"constrain(FileLimits({64 * MIB}, {cpu_s}, {wall_s}, {MIB}), measure_address_space())\n"
         f"{work}\n"
