@@ -24,8 +24,7 @@ from upscaled.batch.journal import FILE_NAME, Journal
 from upscaled.batch.outcome import Kind, Summary
 from upscaled.batch.output_folder import OutputFolder
 from upscaled.batch.output_store import OutputStore
-from upscaled.batch.run import run_batch
-from upscaled.batch.stop import Stop
+from upscaled.batch.run import Stop, run_batch
 from upscaled.config import Settings
 from upscaled.decoder.pool import count_decoders
 from upscaled.upscale.engines import open_model

@@ -9,7 +9,7 @@ from upscaled.errors import ServiceError as ServiceError
 from upscaled.errors import UnsupportedImageFormat as UnsupportedImageFormat
 from upscaled.upscale.cancellation import Cancellation as Cancellation
 from upscaled.upscale.cancellation import Cancelled as Cancelled
-from upscaled.upscale.output_options import OutputOptions as OutputOptions
+from upscaled.upscale.conversion import OutputOptions as OutputOptions
 from upscaled.upscale.result import Result as Result
 from upscaled.upscale.result import Timings as Timings
 from upscaled.upscale.upscaler import Upscaler as Upscaler

@@ -10,7 +10,7 @@ from typer.core import TyperGroup, TyperOption
 from tests.docs.blocks import DOCS, PAGES, ROOT
 from upscaled.cli import build_app
 from upscaled.config import ALIASES, PREFIX, Settings
-from upscaled.config.secret_files import FILES
+from upscaled.config.loading import FILES
 from upscaled.errors import ServiceError
 
 

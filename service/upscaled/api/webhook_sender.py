@@ -5,17 +5,22 @@ private, unless `UPSCALED_WEBHOOK_CIDRS` allows it, and no redirect is followed.
 """
 
 import asyncio
+import json
 import logging
+import uuid
 from contextlib import suppress
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from standardwebhooks import Webhook
 
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.job_body import describe_job, format_time
 from upscaled.api.telemetry.metrics import Metrics
-from upscaled.api.webhook_message import ANYWHERE, build_body, judge, sign_request
 from upscaled.config import Settings
 from upscaled.errors import ServiceError
 from upscaled.fetch.client import FetchClient
+from upscaled.fetch.messages import PostRequest
 from upscaled.logs import event
 from upscaled.state import DatabaseFailed, State
 from upscaled.state.webhook_rows import ClaimedDelivery, DeliveryState
@@ -27,6 +32,12 @@ MAX_AT_ONCE_PER_KEY: Final = 4
 """Receivers of one key that do not answer leave the other calls to those of other keys."""
 
 _logger: Final = logging.getLogger(__name__)
+ATTEMPT_S: Final = 15.0
+"""Until the head of the receiver's answer has come; Standard Webhooks asks for 15 to 30."""
+ANYWHERE: Final = ("0.0.0.0/0", "::/0")
+"""The networks that an address of the operator's may lead to."""
+
+_GONE: Final = 410
 
 
 class WebhookSender:
@@ -130,3 +141,50 @@ class WebhookSender:
         )
         at = format_time(job.ended_at_s or 0.0)
         return build_body(f"job.{job.state}", at, described.model_dump(mode="json"))
+
+
+def build_body(kind: str, at: datetime, data: dict[str, Any]) -> str:
+    """Return the body of a webhook: the same at each attempt, as what it says does not change."""
+    return json.dumps({"type": kind, "timestamp": at.isoformat(), "data": data})
+
+
+def sign_request(
+    url: str,
+    secret: str,
+    message_id: str,
+    body: str,
+    *,
+    key_id: int,
+    private_cidrs: tuple[str, ...],
+) -> PostRequest:
+    """Return the signed request of one attempt.
+
+    Args:
+        message_id: by which a receiver knows a webhook that it has had before.
+        private_cidrs: networks that may be reached although they are private.
+    """
+    now = datetime.now(UTC)
+    headers = {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret).sign(message_id, now, body),
+    }
+    return PostRequest(key_id, url, headers, body, private_cidrs, ATTEMPT_S)
+
+
+def judge(status: int) -> tuple[str, DeliveryState]:
+    """Return what an answer's status means, as text and as the state of the delivery."""
+    if 200 <= status < 300:
+        return f"status {status}", "delivered"
+    return f"status {status}", "gone" if status == _GONE else "waiting"
+
+
+async def send_test(fetcher: FetchClient, url: str, secret: str) -> tuple[str, DeliveryState]:
+    """Send a signed `webhook.test` to the address of a key, once, and return what came of it."""
+    body = build_body("webhook.test", datetime.now(UTC), {})
+    message_id = f"test-{uuid.uuid4()}"
+    request = sign_request(url, secret, message_id, body, key_id=0, private_cidrs=ANYWHERE)
+    try:
+        return judge(await fetcher.post(request))
+    except ServiceError as error:
+        return error.detail, "failed"

@@ -17,8 +17,8 @@ import typer
 from upscaled.batch.discovery import LIST, Finder, Source, read_names
 from upscaled.batch.files import BatchAborted
 from upscaled.batch.outcome import Kind
+from upscaled.batch.run import Stop
 from upscaled.batch.standard_streams import InputPicture, OutputStream
-from upscaled.batch.stop import Stop
 from upscaled.cli.batch import BatchCommand
 from upscaled.cli.batch_options import BatchOptions, with_batch_options
 from upscaled.cli.batch_places import ResultPlace, find_place, is_same_place, parse_place

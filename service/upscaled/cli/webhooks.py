@@ -79,7 +79,7 @@ def try_webhook(
 
 
 async def _send_test(url: str, secret: str) -> tuple[str, "DeliveryState"]:
-    from upscaled.api.webhook_message import send_test
+    from upscaled.api.webhook_sender import send_test
     from upscaled.config import load_settings
     from upscaled.fetch.client import FetchClient
     from upscaled.fetch.messages import FetchOptions

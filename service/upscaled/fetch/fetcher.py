@@ -15,6 +15,7 @@ from upscaled.errors import FileSizeTooLarge
 from upscaled.fetch.codings import choose_stages, finish, unpack
 from upscaled.fetch.connection import (
     READ_BYTES,
+    NameLookup,
     PrivateAddress,
     SourceConnection,
     make_tls_context,
@@ -24,7 +25,6 @@ from upscaled.fetch.cookies import CookieStore
 from upscaled.fetch.framing import choose_framing, max_framed_bytes
 from upscaled.fetch.head import MAX_HEAD_BYTES, HeadParser, ResponseHead
 from upscaled.fetch.messages import FetchOptions, PostRequest
-from upscaled.fetch.names import NameLookup
 from upscaled.fetch.url import SourceUrl, UnusableUrl, encode_host, join_url, parse_url
 
 MAX_REDIRECTS: Final = 10

@@ -17,8 +17,12 @@ from obstore.exceptions import (
     PreconditionError,
 )
 
-from upscaled.bucket.client import ANSWER_WITHIN_S, SLOWEST_BYTES_PER_S, connect
-from upscaled.bucket.failures import describe_bucket_error
+from upscaled.bucket.client import (
+    ANSWER_WITHIN_S,
+    SLOWEST_BYTES_PER_S,
+    connect,
+    describe_bucket_error,
+)
 from upscaled.state.bucket_results import LISTED_AT_ONCE
 
 _NOTE: Final = "upscaled"

@@ -14,12 +14,12 @@ from obstore.exceptions import AlreadyExistsError
 
 from upscaled.bucket.client import (
     ANSWER_WITHIN_S,
+    BROKEN_OFF,
     connect,
     create_result,
     name_by_time,
     reporting,
 )
-from upscaled.bucket.failures import BROKEN_OFF
 from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state.folder_results import FolderResults

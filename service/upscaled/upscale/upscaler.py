@@ -25,12 +25,17 @@ from upscaled.errors import InvalidParameter
 from upscaled.image.formats.table import read_header
 from upscaled.image.output import OutputSpec
 from upscaled.upscale.cancellation import Cancellation
-from upscaled.upscale.conversion import read_array, read_pillow, write_pillow
+from upscaled.upscale.conversion import (
+    OutputOptions,
+    read_array,
+    read_options,
+    read_pillow,
+    write_pillow,
+)
 from upscaled.upscale.core import Core
 from upscaled.upscale.denoise import name_denoised
 from upscaled.upscale.model_choice import AUTO
 from upscaled.upscale.opening import open_core
-from upscaled.upscale.output_options import OutputOptions, read_options
 from upscaled.upscale.result import Result, decide_local_output
 from upscaled_models.errors import ModelRefused
 from upscaled_models.files import write_atomically

@@ -20,7 +20,7 @@ from tests.service.api.pictures import size_of
 from tests.service.api.receiver import Receiver, receive, status
 from tests.service.api.serving import Service, serve
 from tests.service.api.waiting import wait_until
-from upscaled.api import webhook_message, webhook_sender
+from upscaled.api import webhook_sender
 from upscaled.state import open_state
 from upscaled.state import webhooks as state_webhooks
 from upscaled.state.job_rows import JobOrder
@@ -152,7 +152,7 @@ def test_what_the_receiver_answers_decides(
     outcome: str,
 ) -> None:
     if answer == b"":
-        monkeypatch.setattr(webhook_message, "ATTEMPT_S", 0.5)
+        monkeypatch.setattr(webhook_sender, "ATTEMPT_S", 0.5)
     with receive(answer) as receiver:
         job_id = run(shared, receiver.url)
         delivery = wait_for_outcome(shared, job_id)

@@ -18,9 +18,8 @@ from upscaled.batch.outcome import Kind, Outcome
 from upscaled.batch.output_bucket import OutputBucket
 from upscaled.batch.output_folder import OutputFolder
 from upscaled.batch.output_store import Output, OutputStore
-from upscaled.batch.run import run_batch
+from upscaled.batch.run import Stop, run_batch
 from upscaled.batch.s3_url import S3Url
-from upscaled.batch.stop import Stop
 from upscaled.config import Settings, load_settings
 from upscaled.upscale.opening import open_core
 from upscaled_models.backends.base import Engine

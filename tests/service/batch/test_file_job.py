@@ -1,7 +1,8 @@
 import errno
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,21 @@ from tests.buckets import Bucket, FaultyBucket
 from tests.service.batch.benches import Batch, true_engine
 from tests.service.image.samples import picture, save
 from tests.service.upscale.true_engine import TrueEngine
-from upscaled.batch.file_job import EngineBroken
+from upscaled.batch.file_job import EngineBroken, expect_upscale
 from upscaled.batch.files import OutputFull
 from upscaled.batch.outcome import Kind
 from upscaled.batch.s3_url import S3Url
+from upscaled.config import load_settings
 from upscaled.errors import InternalError
+from upscaled.image.types import Header
 from upscaled.upscale import result
+from upscaled.upscale.core import Core
+from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.opening import open_core
+from upscaled.upscale.result import Expectation, decide_local_output
 
 pytestmark = pytest.mark.usefixtures("_lent_decoder")
+S_PER_PX = {"upscaled-x2": 1e-6, "upscaled-x4-faithful": 1e-3}
 
 
 @pytest.fixture
@@ -342,3 +350,45 @@ def test_transparency_becomes_png(batch: Batch) -> None:
     (batch.source_dir / "a.png").write_bytes(save(picture(channels=4), "PNG"))
     assert batch.run_kinds() == {"a.png": Kind.UPSCALED}
     assert batch.results() == ["a-x2.png"]
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    """A core whose two models take a known time for a pixel."""
+    folder = tmp_path_factory.mktemp("data")
+    settings = load_settings({}, data_dir=folder, device="cpu", precision="exact", threads=1)
+    with open_core(settings, scales=(2,), decoders=0, is_warm=True) as opened:
+        assert opened.seconds_per_px["upscaled-x2"] > 0, "a warm core knows its models' speed"
+        yield replace(opened, seconds_per_px=S_PER_PX)
+
+
+def expect(core: Core, ladder: tuple[Rung, ...], width_px: int, height_px: int) -> Expectation:
+    header = Header("PNG", width_px, height_px, has_alpha=False)
+    output = decide_local_output(header, 2, keeps_depth=False)
+    return expect_upscale(replace(core, ladders={2: ladder}), header, 2, output)
+
+
+def test_an_image_of_one_window_takes_its_pixels(core: Core) -> None:
+    expected = expect(core, (Rung(model="upscaled-x2"),), 60, 40)
+    assert expected.models == ("upscaled-x2",)
+    assert expected.device_s == pytest.approx(60 * 40 * 1e-6)
+
+
+def test_the_halos_of_several_windows_count(core: Core) -> None:
+    expected = expect(core, (Rung(model="upscaled-x2"),), 3000, 2000)
+    assert 6.0 < expected.device_s < 9.0
+
+
+def test_a_tempered_model_takes_the_time_of_both(core: Core) -> None:
+    tempered = Rung(model="upscaled-x4-faithful", tempered_with="upscaled-x2")
+    expected = expect(core, (tempered,), 60, 40)
+    assert expected.models == ("upscaled-x4-faithful",)
+    assert expected.device_s == pytest.approx(60 * 40 * (1e-3 + 1e-6))
+
+
+def test_where_the_pixels_decide_the_slower_model_counts(core: Core) -> None:
+    ladder = (Rung(model="upscaled-x4-faithful", harmed_only=True), Rung(model="upscaled-x2"))
+    expected = expect(core, ladder, 60, 40)
+    both = ("upscaled-x4-faithful", "upscaled-x2")
+    assert expected.models == both
+    assert expected.device_s == pytest.approx(60 * 40 * 1e-3)

@@ -12,8 +12,7 @@ from upscaled.batch.discovery import Source
 from upscaled.batch.files import LocalFile
 from upscaled.batch.journal import FILE_NAME
 from upscaled.batch.outcome import Kind, Outcome
-from upscaled.batch.run import run_batch
-from upscaled.batch.stop import Stop
+from upscaled.batch.run import Stop, run_batch
 
 
 @pytest.fixture

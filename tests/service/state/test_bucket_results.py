@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.buckets import ACCESS_KEY, Bucket, Fault, FaultyBucket
 from tests.service.state.conftest import Clock, all_of
 from upscaled.api.cancellation import run_to_end
-from upscaled.bucket.failures import describe_bucket_error
+from upscaled.bucket.client import describe_bucket_error
 from upscaled.errors import InternalError
 from upscaled.state.clocks import Clocks, StampClock
 from upscaled.state.folder_results import FolderResults

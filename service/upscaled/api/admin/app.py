@@ -2,11 +2,16 @@
 
 It has its own middleware: no other origin may call it from a browser, whatever
 `UPSCALED_CORS_ORIGINS` lets call the contract. Its OpenAPI document is its own too.
+
+Its page shows nothing by itself. It asks for an administrator's key, keeps it for as long as its
+tab is open, and calls `/admin/v1` with it. What the page loads is served with it: a listener of its
+own has no other.
 """
 
+from importlib.resources import files
 from typing import Any, Final
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
@@ -17,11 +22,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import upscaled
 from upscaled.api.admin import keys, reports, webhooks
 from upscaled.api.admin.authentication import AdminKeyMiddleware, GuessLimiter, is_below
-from upscaled.api.admin.page import build_page_router
 from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS, handle_error
 from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddleware
 from upscaled.api.protocol.registry import build_admin_connections
+from upscaled.api.routes.pages import Endpoint, route_pages, serve_file, serve_folder
 from upscaled.errors import InvalidParameter, NotFound
 from upscaled.state.errors import (
     InvalidAmount,
@@ -35,6 +40,14 @@ from upscaled.state.errors import (
 ADMIN_ROOT: Final = "/admin"
 OPENAPI_PATH: Final = f"{ADMIN_ROOT}/openapi.json"
 _REFUSED: Final = (InvalidAmount, InvalidExpiry, InvalidName, InvalidRate, NameTaken)
+PAGE_PATHS: Final = ("/admin", "/admin/")
+ASSETS_PATH: Final = "/admin/assets"
+# Of the service's own pages.
+_SHARED: Final = {
+    "style.css": "text/css",
+    "document.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
 
 
 class AdminDispatchMiddleware:
@@ -115,3 +128,18 @@ _HANDLERS: Final[dict[Any, Any]] = {
     RequestValidationError: _refuse_invalid,
     **dict.fromkeys((UnknownName, *_REFUSED), _refuse),
 }
+
+
+def build_page_router() -> APIRouter:
+    """Return the routes of the page, which need no key."""
+    own, shared = files("upscaled.api.admin") / "static", files("upscaled.api") / "static"
+    page = serve_file((own / "admin.html").read_bytes(), "text/html")
+    endpoints: dict[str, Endpoint] = {
+        **dict.fromkeys(PAGE_PATHS, page),
+        **serve_folder(ASSETS_PATH, own),
+        **{
+            f"{ASSETS_PATH}/{name}": serve_file((shared / name).read_bytes(), media_type)
+            for name, media_type in _SHARED.items()
+        },
+    }
+    return route_pages(endpoints)

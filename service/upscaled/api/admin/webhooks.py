@@ -20,7 +20,7 @@ from upscaled.api.admin.schemas import (
 )
 from upscaled.api.dependencies import AppContext
 from upscaled.api.paging import describe_link, read_job_position
-from upscaled.api.webhook_message import send_test
+from upscaled.api.webhook_sender import send_test
 from upscaled.errors import InvalidParameter, NotFound
 from upscaled.fetch.url import UnusableUrl, check_source_url
 from upscaled.state.webhook_rows import DeliveryState

@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from tests.service.api.serving import Service
-from upscaled.api.routes.documentation import render_page
+from upscaled.api.routes.pages import render_page
 
 PAGES = sorted(
     file.name.removesuffix(".md")

@@ -2,7 +2,7 @@ import pytest
 
 from upscaled.errors import InvalidParameter
 from upscaled.image.output import NO_CHOICE, OutputChoice
-from upscaled.upscale.output_options import OutputOptions, read_options
+from upscaled.upscale.conversion import OutputOptions, read_options
 
 
 def test_no_option_is_no_choice() -> None:
