@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from upscaled.api.memory import MemoryBudget, Share
 from upscaled.api.progress import Progress
@@ -126,9 +126,9 @@ class JobImages:
             scale=job.order.scale,
             model=job.order.model,
             choice=job.order.choice,
-            on_tile=tiles.note,
             source_bytes=len(source),
         )
+        request = replace(request, on_tile=tiles.note)
         request = order_storing(request, self._state.job_results, self._settings)
         tiles.expect(self._executor.expect(request).seconds)
         self.at_executor += 1

@@ -57,7 +57,7 @@ def add_settings(document: Document, settings: Settings) -> Document:
 
     It shares with the given one all that is the same: a full copy takes a fifth of a start.
     """
-    open_to_all = {"security": []} if settings.auth == "none" else {}
+    open_to_all: Document = {"security": []} if settings.auth == "none" else {}
     paths = {
         path: {method: {**operation, **open_to_all} for method, operation in operations.items()}
         for path, operations in document["paths"].items()

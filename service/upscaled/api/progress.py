@@ -14,11 +14,10 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from upscaled.api.cancellation import run_to_end
@@ -76,12 +75,11 @@ class Signal:
 class Progress:
     """The progress of one request, which its watchers read. `error_code` is set at its end."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self.step = Step()
         self.is_ended = False
         self.error_code: str | None = None
-        self._clock = clock
-        self._begun_at = 0.0
+        self._begun_at_s = 0.0
         self._expected_s: float | None = None
         self._changed = Signal()
 
@@ -94,15 +92,20 @@ class Progress:
         self._expected_s = expected_s
         self._set(Step("queue"))
 
-    def note_tile(self, done: int, total: int) -> None:
-        """Note tiles done, as the executor reports them: from 0, once more if a try is repeated."""
+    def note_tile(self, done: int, total: int, *, at_s: float | None = None) -> None:
+        """Note tiles done, as the executor reports them: from 0, once more if a try is repeated.
+
+        Args:
+            at_s: when that was, by the monotonic clock; None: now.
+        """
+        at_s = time.monotonic() if at_s is None else at_s
         if done == 0:
-            self._begun_at = self._clock()
+            self._begun_at_s = at_s
             self._set(Step("network", 0, total, self._expected_s))
         elif done >= total:
             self._set(Step("encode", total, total, 0.0))
         else:
-            per_tile_s = (self._clock() - self._begun_at) / done
+            per_tile_s = (at_s - self._begun_at_s) / done
             self._set(Step("network", done, total, per_tile_s * (total - done)))
 
     def end(self, error_code: str | None) -> None:
@@ -205,11 +208,11 @@ class ProgressRelay:
             request = RequestUnderWay(key_id, request_id, self.own_url, token)
             self._announced[token] = progress
             try:
-                await _try(partial(self._under_way.add, request))
+                await _try(asyncio.to_thread(self._under_way.add, request))
                 yield progress
             finally:
                 del self._announced[token]
-                await _try(partial(self._under_way.remove, request))
+                await _try(asyncio.to_thread(self._under_way.remove, request))
 
     def find_announced(self, token: str) -> Progress | None:
         """Return the progress of a request of this front end by its token."""
@@ -240,10 +243,10 @@ class ProgressRelay:
             writer.transport.abort()
 
 
-async def _try(step: Callable[[], None]) -> None:
+async def _try(step: Coroutine[Any, Any, None]) -> None:
     """Do a step that its request does not need."""
     try:
-        await run_to_end(asyncio.to_thread(step))
+        await run_to_end(step)
     except DatabaseFailed as error:
         _logger.info(
             "progress is shown here alone: %s", error, extra=event("progress_not_announced")

@@ -16,7 +16,7 @@ from upscaled.fetch.url import SourceUrl, parse_url
 from upscaled.image.formats.table import read_header
 from upscaled.image.output import OutputChoice, decide_output
 from upscaled.image.types import Header
-from upscaled.pool.executor import Executor, OnTile, UpscaleRequest
+from upscaled.pool.executor import Executor, UpscaleRequest
 from upscaled.state import OpenedResult
 from upscaled.state.results import Results
 from upscaled_models.registry import split_strength
@@ -81,7 +81,6 @@ def build_request(
     scale: int,
     model: str,
     choice: OutputChoice,
-    on_tile: OnTile,
     source_bytes: int,
 ) -> UpscaleRequest:
     """Return what the executor is to do with an image; its output is decided here."""
@@ -98,7 +97,6 @@ def build_request(
         header.width_px,
         header.height_px,
         output,
-        on_tile,
         key_id=key_id,
         model=model,
         source_bytes=source_bytes,

@@ -6,10 +6,10 @@ A running server applies each change from the next request on.
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from upscaled.state.key_rows import KeyChanges
 
 _TIMES: Final = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ")
-T = TypeVar("T")
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the key: letters, digits and . _ @ -")
@@ -139,13 +138,17 @@ def change_key(
     """
     changes: KeyChanges = {}
     if rate:
-        changes["rate_per_s"] = _parse("--rate", rate, "settings", float)
+        with _refusing("--rate", rate, "settings"):
+            changes["rate_per_s"] = None if rate == "settings" else float(rate)
     if burst:
-        changes["rate_burst"] = _parse("--burst", burst, "settings", int)
+        with _refusing("--burst", burst, "settings"):
+            changes["rate_burst"] = None if burst == "settings" else int(burst)
     if expires:
-        changes["expires_at_s"] = _parse("--expires", expires, "never", _parse_end)
+        with _refusing("--expires", expires, "never"):
+            changes["expires_at_s"] = None if expires == "never" else _parse_end(expires)
     if scopes:
-        changes["scopes"] = _parse("--scopes", scopes.lower(), "all", _split)
+        scopes = scopes.lower()
+        changes["scopes"] = None if scopes == "all" else _split(scopes)
     if not changes:
         raise fail("name what to change: --rate, --burst, --expires or --scopes", 2)
     with opened_state() as state:
@@ -237,10 +240,11 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
         raise
 
 
-def _parse(option: str, text: str, word: str, parse: Callable[[str], T]) -> T | None:
-    """Return the value of an option; None for the word that removes the key's own value."""
+@contextmanager
+def _refusing(option: str, text: str, word: str) -> Iterator[None]:
+    """Refuse the value of an option that is none; `word` removes the key's own value."""
     try:
-        return None if text == word else parse(text)
+        yield
     except ValueError:
         raise fail(
             f'{option}: {text!r} is not a valid value; see --help, or write "{word}"', 2

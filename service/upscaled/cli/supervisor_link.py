@@ -44,7 +44,15 @@ class SupervisorLink:
 
     def start(self, loop: "AbstractEventLoop", on_signal: Callable[[signal.Signals], None]) -> None:
         """Beat from this event loop from now on, and hand each signal to `on_signal`."""
-        loop.add_reader(self._signals_fd, self._read_signals, on_signal)
+
+        def read_signals() -> None:
+            numbers = os.read(self._signals_fd, READ_BYTES)
+            if not numbers:  # where the kernel does not end this process with its parent
+                os._exit(1)
+            for number in numbers:
+                on_signal(signal.Signals(number))
+
+        loop.add_reader(self._signals_fd, read_signals)
         self._send_heartbeat(loop)
 
     def announce_ready(self) -> None:
@@ -59,10 +67,3 @@ class SupervisorLink:
         # A supervisor that is stopped leaves the pipe full; one that is gone is noticed below.
         with suppress(BlockingIOError, BrokenPipeError):
             os.write(self._beats_fd, message)
-
-    def _read_signals(self, on_signal: Callable[[signal.Signals], None]) -> None:
-        numbers = os.read(self._signals_fd, READ_BYTES)
-        if not numbers:  # where the kernel does not end this process with its parent
-            os._exit(1)
-        for number in numbers:
-            on_signal(signal.Signals(number))

@@ -1,7 +1,7 @@
 """Check a cluster: versions, Ray's dangerous defaults, the head's store, and the replicas."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
@@ -45,8 +45,14 @@ def check_cluster(report: ClusterReport) -> list[Finding]:
     return [
         *_check_nodes(report.nodes),
         _check_ray(seen),
-        _check_alike("Python", seen, lambda facts: facts.python, "install the same on all"),
-        _check_alike("upscaled", seen, lambda facts: facts.upscaled, "upgrade them all"),
+        _check_alike(
+            "Python",
+            {name: facts.python for name, facts in seen.items()},
+            "install the same on all",
+        ),
+        _check_alike(
+            "upscaled", {name: facts.upscaled for name, facts in seen.items()}, "upgrade them all"
+        ),
         _check_token(seen),
         _check_reconnect(seen),
         *_check_health(head),
@@ -68,17 +74,17 @@ def _check_nodes(nodes: Sequence[NodeReport]) -> list[Finding]:
 
 def _check_ray(seen: Seen) -> Finding:
     series = required_ray()
-    wrong = {facts.ray for facts in seen.values() if not facts.ray.startswith(f"{series}.")}
-    if wrong:
-        found = f"{_describe(seen, lambda facts: facts.ray)}; {series}.* is what works"
+    by_node = {name: facts.ray for name, facts in seen.items()}
+    if not all(version.startswith(f"{series}.") for version in by_node.values()):
+        found = f"{_describe(by_node)}; {series}.* is what works"
         return failure("Ray", found, _INSTALL)
-    return _check_alike("Ray", seen, lambda facts: facts.ray, _INSTALL)
+    return _check_alike("Ray", by_node, _INSTALL)
 
 
-def _check_alike(check: str, seen: Seen, read: Callable[[NodeFacts], str], advice: str) -> Finding:
-    versions = {read(facts) for facts in seen.values()}
+def _check_alike(check: str, by_node: Mapping[str, str], advice: str) -> Finding:
+    versions = set(by_node.values())
     if len(versions) > 1 or "" in versions:
-        return failure(check, _describe(seen, read), advice)
+        return failure(check, _describe(by_node), advice)
     return ok(check, f"{next(iter(versions), 'unknown')} on all")
 
 
@@ -136,9 +142,9 @@ def _check_store(head: Seen) -> list[Finding]:
 
 
 def _check_reaping(seen: Seen) -> Finding:
-    left = {name: facts for name, facts in seen.items() if facts.is_reaped is False}
+    left = {name: facts.adopted_by for name, facts in seen.items() if facts.is_reaped is False}
     if left:
-        found = f"{_describe(left, lambda facts: facts.adopted_by)} does not reap dead processes: "
+        found = f"{_describe(left)} does not reap dead processes: "
         found += "replicas would outlive a dead raylet, and keep their GPU"
         advice = "an init that does: `init: true`, tini, or shareProcessNamespace: true"
         return failure("zombies", found, advice)
@@ -214,17 +220,19 @@ def _check_results(report: ClusterReport) -> list[Finding]:
     return [ok("results", "replicas store them in the bucket themselves")]
 
 
-def _describe(seen: Seen, read: Callable[[NodeFacts], str]) -> str:
+def _describe(by_node: Mapping[str, str]) -> str:
     """Name each value with the nodes that have it."""
     nodes = defaultdict(list)
-    for name, facts in seen.items():
-        nodes[read(facts) or "none"].append(name)
+    for name, value in by_node.items():
+        nodes[value or "none"].append(name)
     return "; ".join(f"{value} on {', '.join(names)}" for value, names in nodes.items())
 
 
 def _describe_variable(seen: Seen, name: str) -> str:
     """Name the values that a variable has, with the nodes that have each."""
-    values = _describe(seen, lambda facts: facts.environment.get(name, "not set"))
+    values = _describe(
+        {node: facts.environment.get(name, "not set") for node, facts in seen.items()}
+    )
     return f"{name} is {values}"
 
 

@@ -55,7 +55,7 @@ def _run(settings: Settings) -> Iterator[Finding]:
     check = ENGINE
     try:
         yield from describe_devices(settings)
-        workers = plan_workers(resolve_devices(settings, count_gpus))
+        workers = plan_workers(resolve_devices(settings, count_gpus()))
         yield describe_workers(workers)
         settings = workers[0]
         with ExitStack() as stack:

@@ -11,7 +11,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -63,20 +63,20 @@ def count_gpus() -> int:
         raise GpusUnknown(f"cannot count the GPUs: {error}") from None
 
 
-def resolve_devices(settings: Settings, count: Callable[[], int] = count_gpus) -> Settings:
+def resolve_devices(settings: Settings, gpus: int | None = None) -> Settings:
     """Return the settings with every device listed that is to have workers of its own.
 
     Where there is only one device the settings are unchanged, and its worker finds it.
 
     Args:
-        count: counts the NVIDIA GPUs that workers could use.
+        gpus: the NVIDIA GPUs that workers could use; None: they are counted, where it matters.
 
     Raises:
         SettingsError: cores that this process may not run on, more parts than cores, or "cuda"
             where the GPUs cannot be counted.
     """
     name = settings.device
-    gpus = _count_wanted(settings, count)
+    gpus = _count_wanted(settings, gpus)
     if gpus > 1:
         return _with_devices(settings, [f"cuda:{number}" for number in range(gpus)])
     if name == "cpu" or (name == "auto" and not gpus):
@@ -105,13 +105,13 @@ def _find_parts(settings: Settings) -> Sequence[Set[int]]:
     return [] if len(nodes) == 1 or is_shared_by_choice else nodes
 
 
-def _count_wanted(settings: Settings, count: Callable[[], int]) -> int:
+def _count_wanted(settings: Settings, gpus: int | None) -> int:
     """Return how many GPUs are to be used by a setting that does not list them."""
     name = settings.device
     if name not in ("auto", "cuda"):
         return 0
     try:
-        return count()
+        return count_gpus() if gpus is None else gpus
     except GpusUnknown as error:
         if name == "cuda":
             advice = "list them (UPSCALED_DEVICE=cuda:0,cuda:1), or use the CPU (cpu)"

@@ -6,13 +6,14 @@ changes nothing, or fails, leaves none.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
 from upscaled.state.schema import AUDIT_ENTRIES
 
@@ -63,13 +64,13 @@ class AuditEntry:
 class AuditLog:
     """The audit log of one database, for any thread."""
 
-    def __init__(self, database: Database, clock: Callable[[], float], *, keep_s: float) -> None:
+    def __init__(self, database: Database, clocks: Clocks, *, keep_s: float) -> None:
         """
         Args:
             keep_s: how long entries are kept; infinity: for ever.
         """
         self._database = database
-        self._clock = clock
+        self._clocks = clocks
         self._keep_s = keep_s
 
     def note(
@@ -89,7 +90,7 @@ class AuditLog:
         known = {name: value for name, value in details.items() if value is not None}
         connection.execute(
             sa.insert(AUDIT_ENTRIES).values(
-                at_s=int(self._clock()),
+                at_s=int(self._clocks.wall()),
                 actor=actor,
                 action=action,
                 subject=subject,
@@ -121,7 +122,7 @@ class AuditLog:
         Entries are in order of time, so the first one shows whether any is due. If the clock was
         set back, an old entry is removed only once all entries before it are old too.
         """
-        row, before_s, removed = AUDIT_ENTRIES.c, self._clock() - self._keep_s, 0
+        row, before_s, removed = AUDIT_ENTRIES.c, self._clocks.wall() - self._keep_s, 0
         first = sa.select(row.at_s).order_by(row.id).limit(1)
         old = sa.select(row.id).where(row.at_s < before_s).order_by(row.id).limit(REMOVED_AT_ONCE)
         while math.isfinite(before_s):

@@ -1,6 +1,6 @@
 """Create, verify, list and revoke API keys, which are stored only as a hash."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
 from upscaled.state.audit import SERVICE_ITSELF, AuditAction, AuditLog, Detail
+from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
 from upscaled.state.errors import InvalidExpiry, NameTaken, UnknownName
 from upscaled.state.key_rows import (
@@ -47,9 +48,9 @@ class Keys:
     that much randomness a slow hash would protect nothing and only be a lever to overload us.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float], audit: AuditLog) -> None:
+    def __init__(self, database: Database, clocks: Clocks, audit: AuditLog) -> None:
         self._database = database
-        self._clock = clock
+        self._clocks = clocks
         self._audit = audit
         self._finds = tuple(build_find(table) for table in (API_KEYS, FORMER_SECRETS))
 
@@ -84,7 +85,7 @@ class Keys:
         check_amount(credits, smallest=0)
         rate.check()
         check_scopes(scopes)
-        check_expiry(expires_at_s, self._clock())
+        check_expiry(expires_at_s, self._clocks.wall())
         secret = make_secret() if secret is None else secret
         columns = {
             "name": name,
@@ -102,7 +103,7 @@ class Keys:
 
     def _insert(self, columns: Mapping[str, Any], credits: int, by: str) -> None:
         """Insert the row of a new key, with its credits and the entry of the audit log."""
-        now_s = int(self._clock())
+        now_s = int(self._clocks.wall())
         insert = sa.insert(API_KEYS).values(created_at_s=now_s, balance=0, **columns)
         with self._database.write() as connection:
             key_id = int(connection.execute(insert.returning(API_KEYS.c.id)).scalar_one())
@@ -135,7 +136,7 @@ class Keys:
         parameters = {
             "public_id": public_id,
             "secret_sha256": hash_secret(secret),
-            "now_s": self._clock(),
+            "now_s": self._clocks.wall(),
         }
         with self._database.read() as connection:
             found = (connection.execute(find, parameters).one_or_none() for find in self._finds)
@@ -149,7 +150,7 @@ class Keys:
         of_name = sa.select(API_KEYS).where(
             API_KEYS.c.name == name,
             API_KEYS.c.revoked_at_s.is_(None),
-            sa.func.coalesce(API_KEYS.c.expires_at_s > self._clock(), sa.true()),
+            sa.func.coalesce(API_KEYS.c.expires_at_s > self._clocks.wall(), sa.true()),
         )
         with self._database.read() as connection:
             row = connection.execute(of_name).one_or_none()
@@ -189,7 +190,7 @@ class Keys:
         Raises:
             UnknownName: no active key has that name.
         """
-        self._update(name, {"revoked_at_s": int(self._clock())}, by, "keys revoke")
+        self._update(name, {"revoked_at_s": int(self._clocks.wall())}, by, "keys revoke")
 
     def set_rate(self, name: str, rate: RateLimit, *, by: str = SERVICE_ITSELF) -> None:
         """Give an active key a rate of its own, in every process from its next request on.
@@ -224,7 +225,7 @@ class Keys:
             InvalidName, InvalidRate, InvalidExpiry, InvalidScope: a value is out of range.
             NameTaken: an active key has the new name.
         """
-        check_changes(changes, self._clock())
+        check_changes(changes, self._clocks.wall())
         columns: dict[str, Any] = {**changes}
         if "scopes" in changes:
             columns["scopes"] = write_scopes(changes["scopes"])
@@ -261,7 +262,7 @@ class Keys:
             (key_id,) = lock_active(connection, name)
             of_key = API_KEYS.c.id == key_id
             had = connection.execute(sa.select(API_KEYS).where(of_key)).one()
-            self._keep_until(connection, had, int(self._clock()) + keep_s)
+            self._keep_until(connection, had, int(self._clocks.wall()) + keep_s)
             connection.execute(sa.update(API_KEYS).where(of_key).values(**secret_columns(secret)))
             self._audit.note(connection, by, "keys rotate", name, key_id, keep_s=keep_s)
         return secret

@@ -12,7 +12,7 @@ has reached the database without a gap for as long as a lease lasts: all others 
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from upscaled.logs import event
+from upscaled.state.clocks import Clocks
 from upscaled.state.database import NOW_S, Database
 from upscaled.state.errors import DatabaseFailed
 from upscaled.state.holder import Holders
@@ -43,9 +44,9 @@ class LeasedHolder:
     That connection also has the leader's lock, so losing it is losing the lead.
     """
 
-    def __init__(self, database: Database, running_clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clocks: Clocks) -> None:
         self._database = database
-        self._clock = running_clock
+        self._clocks = clocks
         self._lock = threading.Lock()
         self._id: str | None = None
         self._renewing = threading.Lock()
@@ -141,7 +142,7 @@ class LeasedHolder:
             self._forget(holder_id)
             fields = event("lease_lost", holder=holder_id)
             _log.warning("this front end had been declared dead; it goes on", extra=fields)
-        now_s = self._clock()
+        now_s = self._clocks.running()
         if now_s - self._renewed_at_s > _LARGEST_GAP_S:
             self._steady_since_s = now_s
         self._renewed_at_s = now_s

@@ -207,11 +207,9 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     database, is_new = _open_migrated(settings)
     holder = _open_holder(database, settings, clocks)
-    audit = AuditLog(
-        database, clocks.wall, keep_s=settings.audit_retention_days * DAY_S or math.inf
-    )
+    audit = AuditLog(database, clocks, keep_s=settings.audit_retention_days * DAY_S or math.inf)
     state = State(
-        keys=Keys(database, clocks.wall, audit),
+        keys=Keys(database, clocks, audit),
         credits=CreditLedger(
             database, holder, clocks, audit, max_hold_age_s=longest_request_s(settings)
         ),
@@ -219,7 +217,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         reusable=ReusableResults(database),
         jobs=Jobs(database, clocks, settings.job_result_lifetime_s),
         webhooks=Webhooks(database, audit),
-        usage=Usage(database, clocks.wall, keep_s=settings.usage_retention_days * DAY_S),
+        usage=Usage(database, clocks, keep_s=settings.usage_retention_days * DAY_S),
         audit=audit,
         job_sources=_open_job_sources(settings),
         results=open_results(settings, StampClock(clocks)),
@@ -275,7 +273,7 @@ def _open_job_sources(settings: Settings) -> JobSources:
 
 def _open_holder(database: Database, settings: Settings, clocks: Clocks) -> Holder:
     if database.is_server:
-        return LeasedHolder(database, clocks.running)
+        return LeasedHolder(database, clocks)
     return FileHolder(settings.data_dir / "holders")
 
 

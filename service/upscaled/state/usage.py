@@ -5,7 +5,7 @@ written a moment after it, in a batch, and a row of a job's end in the transacti
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Final, Literal
@@ -13,6 +13,7 @@ from typing import Final, Literal
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database, insert_into
 from upscaled.state.job_rows import StoredJob
 from upscaled.state.ledger import IMAGE_PRICE
@@ -80,13 +81,13 @@ class UsageRow:
 class Usage:
     """The usage rows of one database, for any thread and any number of processes."""
 
-    def __init__(self, database: Database, clock: Callable[[], float], *, keep_s: float) -> None:
+    def __init__(self, database: Database, clocks: Clocks, *, keep_s: float) -> None:
         """
         Args:
             keep_s: how long rows are kept.
         """
         self._database = database
-        self._clock = clock
+        self._clocks = clocks
         self._keep_s = keep_s
 
     def add(self, rows: Sequence[UsageRow]) -> None:
@@ -112,16 +113,20 @@ class Usage:
 
     def roll_up(self) -> int:
         """Add up finished days, so that reports are fast, and return how many; see `usage_days`."""
-        now_s = self._clock()
+        now_s = self._clocks.wall()
         return roll_up(self._database, since_s=now_s - self._keep_s, now_s=now_s)
 
     def remove_old(self) -> int:
         """Remove rows older than they are kept, and return how many; a part at a time."""
-        last_day = int((self._clock() - self._keep_s) // DAY_S)
+        last_day = int((self._clocks.wall() - self._keep_s) // DAY_S)
         with self._database.write() as connection:
             connection.execute(sa.delete(USAGE_DAYS).where(USAGE_DAYS.c.day < last_day))
         row, removed = USAGE_ROWS.c, 0
-        old = sa.select(row.id).where(row.at_s < self._clock() - self._keep_s).limit(ROWS_AT_ONCE)
+        old = (
+            sa.select(row.id)
+            .where(row.at_s < self._clocks.wall() - self._keep_s)
+            .limit(ROWS_AT_ONCE)
+        )
         while True:
             with self._database.write() as connection:
                 delete = sa.delete(USAGE_ROWS).where(row.id.in_(old))

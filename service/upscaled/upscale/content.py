@@ -18,7 +18,7 @@ sides are multiples of `choose_part_step_px`, so that few shapes come. An image 
 has the windows that it would have without all this.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,13 +69,13 @@ class Content:
         cells = np.ones((-(-height_px // CELL_PX), -(-width_px // CELL_PX)), np.bool_)
         if flat_reach_px is not None:
             around = _square(flat_reach_px, CELL_PX)
-            darkest = cv2.erode(_pool(rgb, cv2.erode), around)
-            lightest = cv2.dilate(_pool(rgb, cv2.dilate), around)
+            darkest = cv2.erode(_pool(rgb, cv2.MORPH_ERODE), around)
+            lightest = cv2.dilate(_pool(rgb, cv2.MORPH_DILATE), around)
             cells &= (darkest != lightest).any(axis=2)
         is_seen = None if alpha is None else cv2.dilate(alpha, _square(_ALPHA_REACH_PX, 1)) > 0
         if is_seen is None or is_seen.all():
             return cls(cells, height_px, width_px)
-        cells &= _pool(is_seen.view(np.uint8), cv2.dilate) > 0
+        cells &= _pool(is_seen.view(np.uint8), cv2.MORPH_DILATE) > 0
         return cls(cells, height_px, width_px, is_seen)
 
     def enlarged(self, gain: int, flat_reach_px: int | None) -> "Content":
@@ -132,10 +132,11 @@ def choose_part_step_px(info: EngineInfo, window_px: int) -> int:
     return info.shape_step_px if weights >= _MANY_WEIGHTS else window_px // _PART_LENGTHS
 
 
-def _pool(pixels: Pixels, extreme: Callable[..., Any]) -> Pixels:
-    """Return the extreme of each cell."""
+def _pool(pixels: Pixels, operation: int) -> Pixels:
+    """Return the darkest or lightest of each cell: `cv2.MORPH_ERODE` or `MORPH_DILATE`."""
     inside = np.ones((CELL_PX, CELL_PX), np.uint8)
-    return np.ascontiguousarray(extreme(pixels, inside, anchor=(0, 0))[::CELL_PX, ::CELL_PX])
+    pooled = cv2.morphologyEx(pixels, operation, inside, anchor=(0, 0))
+    return np.ascontiguousarray(pooled[::CELL_PX, ::CELL_PX])
 
 
 def _repeat(mask: _Cells, times: int) -> _Cells:

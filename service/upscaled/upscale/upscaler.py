@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
@@ -42,6 +43,18 @@ from upscaled_models.files import write_atomically
 
 AnyImage = TypeVar("AnyImage", bytes, NDArray[np.uint8], NDArray[np.uint16], PillowImage.Image)
 OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One image, of any of the kinds of `AnyImage`, and the arguments of `Upscaler.upscale`."""
+
+    image: Any
+    scale: int
+    model: str
+    options: OutputOptions
+    cancellation: Cancellation | None = None
+    on_progress: OnProgress | None = None
 
 
 class Upscaler:
@@ -165,7 +178,8 @@ class Upscaler:
             TypeError: `image` is of none of these kinds.
         """
         model = self._name_model(scale, model, denoise)
-        result: AnyImage = self._upscale(image, scale, model, on_progress, cancellation, options)
+        work = _Work(image, scale, model, options, cancellation, on_progress)
+        result: AnyImage = self._upscale(work)
         return result
 
     def upscale_bytes(
@@ -297,7 +311,7 @@ class Upscaler:
 
         try:
             for image in images:
-                tasks.append(self._submit(image, scale, model, None, cancellation, options))
+                tasks.append(self._submit(_Work(image, scale, model, options, cancellation)))
                 if len(tasks) >= self._max_in_flight:
                     yield finish_first()
             while tasks:
@@ -331,46 +345,29 @@ class Upscaler:
                 with suppress(RuntimeError):  # the loop was closed meanwhile
                     loop.call_soon_threadsafe(on_progress, done, total)
 
-        task = self._submit(image, scale, model, report, cancellation, options)
+        task = self._submit(_Work(image, scale, model, options, cancellation, report))
         try:
             return await asyncio.wrap_future(task)
         except asyncio.CancelledError:
             cancellation.cancel()
             raise
 
-    def _submit(
-        self,
-        image: AnyImage,
-        scale: int,
-        model: str,
-        on_progress: OnProgress | None,
-        cancellation: Cancellation,
-        options: OutputOptions,
-    ) -> "Future[AnyImage]":
-        self._require_core(scale)
-        return self._threads.submit(
-            self._upscale, image, scale, model, on_progress, cancellation, options
-        )
+    def _submit(self, work: _Work) -> "Future[Any]":
+        self._require_core(work.scale)
+        return self._threads.submit(self._upscale, work)
 
-    def _upscale(
-        self,
-        image: Any,  # noqa: ANN401  (each of the kinds of `AnyImage`, as is the result)
-        scale: int,
-        model: str,
-        on_progress: OnProgress | None,
-        cancellation: Cancellation | None,
-        options: OutputOptions,
-    ) -> Any:  # noqa: ANN401
+    def _upscale(self, work: _Work) -> Any:  # noqa: ANN401  (of the kind of the image)
+        image, scale = work.image, work.scale
         if isinstance(image, bytes | bytearray | memoryview):
             return self.upscale_bytes(
                 bytes(image),
                 scale,
-                model=model,
-                on_progress=on_progress,
-                cancellation=cancellation,
-                **options,
+                model=work.model,
+                on_progress=work.on_progress,
+                cancellation=work.cancellation,
+                **work.options,
             ).data
-        choice = read_options(options, is_file=False)
+        choice = read_options(work.options, is_file=False)
         if isinstance(image, np.ndarray):
             decoded, shape = read_array(image)
         elif isinstance(image, PillowImage.Image):
@@ -381,9 +378,9 @@ class Upscaler:
             decoded,
             scale,
             decide_local_output(decoded, scale, keeps_depth=True, choice=choice),
-            model=model,
-            on_tile=on_progress,
-            cancellation=cancellation,
+            model=work.model,
+            on_tile=work.on_progress,
+            cancellation=work.cancellation,
         )
         is_array = isinstance(image, np.ndarray)
         return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)

@@ -8,32 +8,21 @@ from upscaled.api.progress import MAX_WATCHERS_PER_KEY, Progress, ProgressTracke
 from upscaled.errors import MalformedImage, RateLimitExceeded
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def test_the_remaining_time_follows_from_the_tiles_done() -> None:
-    clock = Clock()
-    progress = Progress(clock)
+    progress = Progress()
     assert progress.step == Step("receive", 0, None, None)
     progress.note_queued()
     assert progress.step == Step("queue", 0, None, None)
-    progress.note_tile(0, 8)
+    progress.note_tile(0, 8, at_s=100)
     assert progress.step == Step("network", 0, 8, None)
-    clock.now_s += 3
-    progress.note_tile(2, 8)
+    progress.note_tile(2, 8, at_s=103)
     assert progress.step == Step("network", 2, 8, 9.0)
-    clock.now_s += 1
-    progress.note_tile(8, 8)
+    progress.note_tile(8, 8, at_s=104)
     assert progress.step == Step("encode", 8, 8, 0.0)
 
 
 def test_before_the_first_tile_the_estimate_is_the_expected_time() -> None:
-    progress = Progress(Clock())
+    progress = Progress()
     progress.note_queued(8.0)
     assert progress.step == Step("queue", 0, None, None)
     progress.note_tile(0, 4)
@@ -41,14 +30,11 @@ def test_before_the_first_tile_the_estimate_is_the_expected_time() -> None:
 
 
 def test_a_repeated_image_is_estimated_anew() -> None:
-    clock = Clock()
-    progress = Progress(clock)
-    progress.note_tile(0, 4)
-    clock.now_s += 50
-    progress.note_tile(3, 4)
-    progress.note_tile(0, 16)
-    clock.now_s += 2
-    progress.note_tile(1, 16)
+    progress = Progress()
+    progress.note_tile(0, 4, at_s=100)
+    progress.note_tile(3, 4, at_s=150)
+    progress.note_tile(0, 16, at_s=150)
+    progress.note_tile(1, 16, at_s=152)
     assert progress.step == Step("network", 1, 16, 30.0)
 
 

@@ -23,7 +23,7 @@ HALVES = [{0, 1, 4}, {2, 3, 5}]
 
 def device_of(given: str, gpus: int = 0, **values: object) -> str:
     settings = load_settings({}, device=given, **values)
-    return resolve_devices(settings, lambda: gpus).device
+    return resolve_devices(settings, gpus).device
 
 
 @pytest.fixture
@@ -101,21 +101,22 @@ def test_gpus_are_counted_by_torch_in_a_process_of_its_own(
 
 
 def test_gpus_that_cannot_be_counted_refuse_only_the_start_that_asks_for_them(
-    two_nodes: None, caplog: pytest.LogCaptureFixture
+    two_nodes: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> int:
         raise GpusUnknown("cannot count the GPUs: no answer")
 
+    monkeypatch.setattr(devices, "count_gpus", fail)
     with pytest.raises(SettingsError, match=r"no answer; list them \(UPSCALED_DEVICE=cuda:0"):
-        resolve_devices(load_settings({}, device="cuda"), fail)
+        resolve_devices(load_settings({}, device="cuda"))
     for named in ("cpu", "cuda:0,cuda:1"):
-        resolve_devices(load_settings({}, device=named), fail)
+        resolve_devices(load_settings({}, device=named))
     assert caplog.messages == []
-    assert resolve_devices(load_settings({}), fail).device == "cpu:0-1,4,cpu:2-3,5"
+    assert resolve_devices(load_settings({})).device == "cpu:0-1,4,cpu:2-3,5"
     [record] = caplog.records
     assert (record.levelname, record.__dict__["event"]) == ("ERROR", "gpus_unknown")
     assert "uses the CPU alone. Run `upscaled doctor`, or list the GPUs" in caplog.text
     caplog.clear()
     # The workers of "auto" look for a GPU themselves, as with all settings of a cluster's replica.
-    assert resolve_devices(load_settings({}, threads=4), fail).device == "auto"
+    assert resolve_devices(load_settings({}, threads=4)).device == "auto"
     assert "uses the first GPU that a worker finds." in caplog.text

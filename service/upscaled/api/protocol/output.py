@@ -15,8 +15,8 @@ ANSWER_AHEAD: Final = b"HTTP/1.1 "
 CHUNK_AHEAD: Final = b"0000"
 # Less received than this, as an average over the time limit, counts as nothing.
 MIN_WRITE_BYTES_PER_S: Final = 256
-# A client is probed a moment after it stopped sending, then now and then. The first probe is sent by
-# the first check after that time, and the next check sees its outcome: within a second in all.
+# A client is probed a moment after it stopped sending, then now and then. The first probe is sent
+# by the first check after that time, and the next check sees its outcome: within a second in all.
 PROBE_AFTER_S: Final = 0.25
 PROBE_EVERY_S: Final = 5.0
 # Unsent bytes in the kernel, beside those on their way: what a client that reads nothing can hold.

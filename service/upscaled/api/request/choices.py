@@ -5,10 +5,9 @@ Whether a request is a dry run, or is to be a job, is read from headers alone.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.request import parse_http_list
 
 from starlette.datastructures import Headers
@@ -42,6 +41,7 @@ METADATA_HEADER: Final = "X-Upscale-Metadata"
 DRY_RUN_HEADER: Final = "X-Upscale-Dry-Run"
 
 _NAME: Final = re.compile(NAME_PATTERN)
+_Kind = Literal["exact", "name", "whole", "decimal"]
 _DIGITS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _STRENGTH: Final = re.compile(r"0|1|0?\.[0-9]{1,30}|1\.0{1,30}", re.ASCII)
 
@@ -137,34 +137,29 @@ class _Options:
     headers: Headers
     fields: Mapping[str, object]
 
-    def values(
-        self, header: str, spell: Callable[[str], str] = str, numbers: type | UnionType = int
-    ) -> list[str]:
+    def values(self, header: str, kind: _Kind = "exact") -> list[str]:
         """Return the texts of an option: one for each header, and the field's where it differs.
 
-        Args:
-            spell: gives one spelling to texts that mean the same.
-            numbers: of the field, that mean what their text does.
+        Texts that mean the same are spelled alike. A field may also be a number of JSON.
         """
-        values = [spell(text) for text in self.headers.getlist(header)]
+        values = [_spell(text, kind) for text in self.headers.getlist(header)]
         field = self.fields.get(header.lower().replace("-", "_"))
         if field is None:
             return values
+        numbers = int | float if kind == "decimal" else int
         is_number = isinstance(field, numbers) and not isinstance(field, bool)
         # No option takes "", nor the exponent of a small number's own text.
         shown = f"{field:.9f}" if is_number and isinstance(field, float) else str(field)
-        text = spell(shown) if isinstance(field, str) or is_number else ""
+        text = _spell(shown, kind) if isinstance(field, str) or is_number else ""
         return values if text in values else [*values, text]
 
-    def value(
-        self, header: str, spell: Callable[[str], str], numbers: type | UnionType = int
-    ) -> str | None:
+    def value(self, header: str, kind: _Kind) -> str | None:
         """Return the text of an option, as one of `values`; None where it is not there.
 
         Raises:
             InvalidParameter: it is there twice, or with two values.
         """
-        values = self.values(header, spell, numbers)
+        values = self.values(header, kind)
         if len(values) > 1:
             raise InvalidParameter(f"{header} must be sent once")
         return values[0] if values else None
@@ -175,7 +170,7 @@ class _Options:
         Raises:
             InvalidParameter: it is none of them, or there twice.
         """
-        text = self.value(header, str.lower)
+        text = self.value(header, "name")
         if text is None:
             return ""
         if text not in names:
@@ -188,7 +183,7 @@ class _Options:
         Raises:
             InvalidParameter: it is no such number, or there twice.
         """
-        text = self.value(header, _without_zeros)
+        text = self.value(header, "whole")
         if text is None:
             return None
         number = int(text) if _DIGITS.fullmatch(text) else 0
@@ -203,7 +198,7 @@ def read_strength(headers: Headers, fields: Mapping[str, object]) -> float | Non
     Raises:
         InvalidParameter: no decimal number in that range, or two of them.
     """
-    text = _Options(headers, fields).value(DENOISE_HEADER, _without_places, int | float)
+    text = _Options(headers, fields).value(DENOISE_HEADER, "decimal")
     if text is None:
         return None
     if not _STRENGTH.fullmatch(text):
@@ -211,13 +206,15 @@ def read_strength(headers: Headers, fields: Mapping[str, object]) -> float | Non
     return float(text)
 
 
-def _without_places(text: str) -> str:
-    """Return one spelling of numbers that are the same: 0.5, .5 and 0.50."""
-    return f"{float(text):.9f}" if _STRENGTH.fullmatch(text) else text
-
-
-def _without_zeros(text: str) -> str:
-    return str(int(text)) if _DIGITS.fullmatch(text) else text
+def _spell(text: str, kind: _Kind) -> str:
+    """Return one spelling of texts that mean the same, such as 0.5, .5 and 0.50."""
+    if kind == "name":
+        return text.lower()
+    if kind == "whole" and _DIGITS.fullmatch(text):
+        return str(int(text))
+    if kind == "decimal" and _STRENGTH.fullmatch(text):
+        return f"{float(text):.9f}"
+    return text
 
 
 def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, OutputChoice]:

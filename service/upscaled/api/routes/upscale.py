@@ -2,7 +2,7 @@
 
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -333,10 +333,9 @@ async def _read_work(
         scale=parameters.scale,
         model=parameters.model,
         choice=parameters.choice,
-        on_tile=progress.note_tile,
         source_bytes=len(source),
     )
-    return source, work
+    return source, replace(work, on_tile=progress.note_tile)
 
 
 async def _upscale(

@@ -202,7 +202,11 @@ class Reporter:
             while self._pending:
                 record = self._pending.popleft()
                 for observe in self._observers:
-                    self._report(observe, record)
+                    try:
+                        observe(record)
+                    except Exception:  # the other observers, and later records, must be served
+                        extra = event("crash", request_id=record.request_id)
+                        _logger.exception("an observer of access records failed", extra=extra)
 
     async def close(self) -> None:
         """Report what is pending; later records are reported at once."""
@@ -218,13 +222,6 @@ class Reporter:
             self._is_closed.wait(self._every_s)
             self._is_wanted.clear()
             self.flush()
-
-    def _report(self, observe: Observer, record: AccessRecord) -> None:
-        try:
-            observe(record)
-        except Exception:  # the other observers, and later records, must still be served
-            extra = event("crash", request_id=record.request_id)
-            _logger.exception("an observer of access records failed", extra=extra)
 
 
 def log_request(record: AccessRecord) -> None:

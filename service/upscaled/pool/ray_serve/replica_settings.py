@@ -7,11 +7,11 @@ UPSCALED_DEVICE=cpu,cpu  4 CPUs        cpu:0-7 | cpu:8-15, each with 2 threads
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from upscaled.config import Settings, load_settings
-from upscaled.pool.devices import count_gpus, resolve_devices
+from upscaled.pool.devices import resolve_devices
 
 _RESERVED_CPUS: Final = "OMP_NUM_THREADS"
 """Ray sets it in a replica to the CPUs that it has reserved, rounded down and at least 1, unless
@@ -19,7 +19,7 @@ the node was started with it. Of GPUs a replica sees only those that are reserve
 
 
 def load_replica_settings(
-    environment: Mapping[str, str] = os.environ, count: Callable[[], int] = count_gpus
+    environment: Mapping[str, str] = os.environ, gpus: int | None = None
 ) -> Settings:
     """Return the settings with every device listed, and the reserved CPUs shared out to workers.
 
@@ -28,7 +28,7 @@ def load_replica_settings(
 
     Args:
         environment: of the replica's process.
-        count: counts the NVIDIA GPUs that workers could use.
+        gpus: the NVIDIA GPUs that workers could use; None: they are counted, where it matters.
 
     Raises:
         SettingsError: a value that no setting may have, cores that this process may not run on, or
@@ -37,8 +37,8 @@ def load_replica_settings(
     settings = load_settings(environment)
     reserved = environment.get(_RESERVED_CPUS, "")
     if settings.threads or not reserved.isdecimal():
-        return resolve_devices(settings, count)
+        return resolve_devices(settings, gpus)
     # With a number of threads, NUMA nodes do not count.
-    resolved = resolve_devices(settings.model_copy(update={"threads": int(reserved)}), count)
+    resolved = resolve_devices(settings.model_copy(update={"threads": int(reserved)}), gpus)
     threads = max(1, int(reserved) // resolved.all_workers)
     return resolved.model_copy(update={"threads": threads})

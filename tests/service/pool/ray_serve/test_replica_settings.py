@@ -13,7 +13,7 @@ HALVES = [{0, 1}, {2, 3}]
 
 def workers(gpus: int = 0, reserved_cpus: str = "4", **variables: str) -> list[Settings]:
     environment = {"OMP_NUM_THREADS": reserved_cpus, **variables}
-    return plan_workers(load_replica_settings(environment, lambda: gpus))
+    return plan_workers(load_replica_settings(environment, gpus))
 
 
 def test_each_reserved_gpu_has_a_worker_with_its_share_of_the_cpus() -> None:
