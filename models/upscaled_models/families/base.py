@@ -50,6 +50,9 @@ class NetworkFamily(ABC):
     tuning_rate: ClassVar[float] = 0.0
     """Distance of an 8-bit weight's move per tuning step, in its own steps; 0: it is not tuned."""
 
+    equalised_share: ClassVar[float] = 0.45
+    """Trade-off of equalising before tuning: 1 for activations alone, 0 for weights alone."""
+
     float_layer: ClassVar[str] = ""
     """The first layer, where it stays in floats in every 8-bit form."""
 

@@ -19,6 +19,9 @@ from upscaled_models.quantise.tracks import Pixels
 SIDE_PX: Final = 96
 PAGES: Final = 24
 PHOTOS: Final = 48
+PHOTOS_TO_TUNE: Final = 140
+"""More than to calibrate with: a thousand steps would learn a few by heart."""
+
 HELD_OUT_ONE_IN: Final = 6
 TRUTHS: Final = 12
 TRUTH_PX: Final = 384
@@ -31,19 +34,21 @@ FLAT_COLOURS: Final = tuple(
 )
 
 
-def draw_pictures(folder: Path | None, seed: int) -> tuple[Pixels, Pixels]:
+def draw_pictures(folder: Path | None, seed: int, photos: int = PHOTOS) -> tuple[Pixels, Pixels]:
     """Return pictures to calibrate with and others to compare, uint8 `[n, 96, 96, 3]` each.
 
-    Half of the photos are shrunk, which makes them sharper; a third is compressed.
+    With half as many drawn pages as photos. Half of the photos are shrunk, which makes them
+    sharper; a third is compressed.
 
     Raises:
         ValueError: the folder holds no picture, or an unreadable one.
         OSError: there is no such folder.
     """
     rng = np.random.default_rng(seed)
-    pictures = [_draw_small_page(rng) for _ in range(PAGES)]
+    pages = PAGES if folder is None else photos // 2
+    pictures = [_draw_small_page(rng) for _ in range(pages)]
     if folder is not None:
-        pictures += _cut_photos(folder, rng)
+        pictures += _cut_photos(folder, rng, photos)
     held_out = pictures[::HELD_OUT_ONE_IN]
     kept = [picture for at, picture in enumerate(pictures) if at % HELD_OUT_ONE_IN]
     return np.stack([*kept, *flat_pictures(FLAT_COLOURS, SIDE_PX)]), np.stack(held_out)
@@ -103,9 +108,9 @@ def _draw_small_page(rng: Generator) -> Pixels:
     return _cut(np.asarray(small, np.uint8), rng)
 
 
-def _cut_photos(folder: Path, rng: Generator) -> list[Pixels]:
+def _cut_photos(folder: Path, rng: Generator, count: int) -> list[Pixels]:
     paths = [path for at, path in enumerate(_photos_in(folder), 1) if at % HELD_OUT_ONE_IN]
-    chosen = rng.choice(len(paths), PHOTOS, replace=len(paths) < PHOTOS)
+    chosen = rng.choice(len(paths), count, replace=len(paths) < count)
     return [_cut_photo(read_rgb(paths[int(at)]), rng) for at in chosen]
 
 

@@ -24,7 +24,12 @@ from upscaled_models.quantise.comparison import (
 )
 from upscaled_models.quantise.files import quantised_path, record_path, serialise_layers
 from upscaled_models.quantise.forms import find_forms
-from upscaled_models.quantise.pictures import draw_pictures, draw_truths
+from upscaled_models.quantise.pictures import (
+    PHOTOS,
+    PHOTOS_TO_TUNE,
+    draw_pictures,
+    draw_truths,
+)
 from upscaled_models.quantise.record import QuantisedAccuracy, QuantisedRecord, allowed_in, why_not
 from upscaled_models.quantise.simulation import choose_ranges, equalise, freeze, simulate
 from upscaled_models.quantise.tracks import Pixels, Upscaler
@@ -35,9 +40,11 @@ from upscaled_models.weights import load_network
 Say = Callable[[str], None]
 
 SEED: Final = 1
+CALIBRATED: Final = 30
+"""Pictures from which the ranges of a network are measured that is tuned then."""
 CALIBRATED_UNTUNED: Final = 12
-"""Pictures from which an untuned network's ranges are measured: each takes it seconds."""
-CALIBRATED_UNTUNED_PX: Final = 64
+"""The same of an untuned network: each takes it seconds."""
+CALIBRATED_PX: Final = 64
 PRECISIONS: Final = ("auto", "fast")
 
 
@@ -73,7 +80,8 @@ def quantise(
             f"{possible} networks are"
         )
     network = load_network(spec, weights)
-    calibrated, held_out = draw_pictures(pictures, SEED)
+    photos = PHOTOS_TO_TUNE if spec.network.tuning_rate else PHOTOS
+    calibrated, held_out = draw_pictures(pictures, SEED, photos)
     say(f"{spec.name}: {len(calibrated)} pictures to calibrate with, {len(held_out)} to prove by")
     truths = draw_truths(pictures) if pictures else []
     if spec.network.tuning_rate:
@@ -158,7 +166,14 @@ def _quantise_large(
     expect = float_upscaler(network)
     comparison = _compare_with(spec, truths, expect, say) if truths else None
     tried: list[tuple[Layers, QuantisedAccuracy]] = []
-    forms = find_forms(spec, network, _calibration(calibrated), list(held_out), expect, SEED)
+    forms = find_forms(
+        spec,
+        network,
+        to_inputs(_cut_few(calibrated, CALIBRATED_UNTUNED)),
+        list(held_out),
+        expect,
+        SEED,
+    )
     for float_layers, layers in forms:
         upscale = quantised_upscaler(spec.family, spec.shape, layers)
         truth = comparison.compare(upscale) if comparison else None
@@ -197,17 +212,17 @@ def tune_network(
     torch.manual_seed(seed)
     rate = FAMILIES[family].tuning_rate
     inputs = to_inputs(calibrated)
-    simulation = simulate(equalise(network, inputs))
-    choose_ranges(simulation, inputs)
+    few = to_inputs(_cut_few(calibrated, CALIBRATED))
+    simulation = simulate(equalise(network, few, FAMILIES[family].equalised_share))
+    choose_ranges(simulation, few)
     if steps:
         tune(simulation, network, inputs, steps=steps, rate=rate, seed=seed, progress=progress)
     return freeze(simulation)
 
 
-def _calibration(calibrated: Pixels) -> Tensor:
-    """Return a few corners of the pictures: a large network takes seconds for each."""
-    few = calibrated[:: max(1, len(calibrated) // CALIBRATED_UNTUNED)]
-    return to_inputs(few[:, :CALIBRATED_UNTUNED_PX, :CALIBRATED_UNTUNED_PX])
+def _cut_few(pictures: Pixels, count: int) -> Pixels:
+    """Return a corner of every few pictures, evenly chosen, `count` at least where there are."""
+    return pictures[:: max(1, len(pictures) // count), :CALIBRATED_PX, :CALIBRATED_PX]
 
 
 def to_inputs(pictures: Pixels) -> Tensor:

@@ -20,9 +20,6 @@ from torch import Tensor, nn
 from upscaled_models.backends.openvino.layers import Convolution, Floats, Layers, Quantisation
 from upscaled_models.quantise.rounding import WEIGHT_LIMIT
 
-ALPHA: Final = 0.45
-"""Trade-off: 1 equalises activations, 0 the weights that read them."""
-
 LAST_LEVEL: Final = 255
 ZERO_OF_SYMMETRIC: Final = 128
 SAMPLES: Final = 20_000
@@ -40,25 +37,24 @@ class InputGrid(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.zero = ZERO_OF_SYMMETRIC
         self.is_symmetric = is_symmetric
-        self.seen: list[Tensor] | None = None
+        self.seen: list[Tensor] = []
+        self.is_watching = False
         self.least, self.most = 0.0, 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Round each value to its nearest level; while `seen` is a list, take samples instead."""
-        if self.seen is not None:
-            self._observe(x.detach(), self.seen)
-            return x
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each value's nearest level as a whole number, 0 being 0, and a level's height."""
         scale = self.log_scale.exp()
         levels = (_round(x / scale) + self.zero).clamp(0, LAST_LEVEL)
-        return (levels - self.zero) * scale
+        return levels - self.zero, scale
 
     def watch(self) -> None:
         """Start taking samples, until a range is chosen."""
-        self.seen = []
+        self.seen, self.is_watching = [], True
         self.least = self.most = 0.0
 
-    def _observe(self, x: Tensor, seen: list[Tensor]) -> None:
-        seen.append(x.flatten()[torch.randint(0, x.numel(), (SAMPLES,))])
+    def observe(self, x: Tensor) -> None:
+        """Take samples of an input, between `watch` and `choose_range`."""
+        self.seen.append(x.flatten()[torch.randint(0, x.numel(), (SAMPLES,))])
         self.least = min(self.least, float(x.min()))
         self.most = max(self.most, float(x.max()))
 
@@ -66,7 +62,7 @@ class InputGrid(nn.Module):
     def choose_range(self) -> None:
         """Choose the range with the least square error, mostly narrower than the values."""
         samples = torch.cat(self.seen or [torch.zeros(1)])
-        self.seen = None
+        self.seen, self.is_watching = [], False
         errors = []
         for shrink in SHRINKS:
             scale, zero = self._scale_and_zero(self.least * shrink, self.most * shrink)
@@ -90,7 +86,11 @@ class InputGrid(nn.Module):
 
 
 class SimulatedConvolution(nn.Module):
-    """A 3x3 convolution whose input has 256 levels and whose weights are whole multiples."""
+    """A 3x3 convolution whose input has 256 levels and whose weights are whole multiples.
+
+    dtype: of the multiplications, whose factors are whole numbers up to 255: bfloat16 holds them
+    exactly, though not their sums.
+    """
 
     def __init__(self, convolution: nn.Conv2d, grid: InputGrid) -> None:
         super().__init__()
@@ -101,17 +101,19 @@ class SimulatedConvolution(nn.Module):
         widest = self.weight.detach().abs().amax((1, 2, 3)).clamp_min(1e-8)
         self.log_weight_scale = nn.Parameter((widest / WEIGHT_LIMIT).log())
         self.grid = grid
+        self.dtype = torch.float32
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, I, h, w] to [N, O, h, w]; with unrounded weights while the grid takes samples."""
-        is_observed = self.grid.seen is not None
-        weight = self.weight if is_observed else self._rounded()
-        return F.conv2d(self.grid(x), weight, self.bias, padding=1)
-
-    def _rounded(self) -> Tensor:
+        if self.grid.is_watching:
+            self.grid.observe(x.detach())
+            return F.conv2d(x, self.weight, self.bias, padding=1)
+        levels, scale = self.grid(x)
         weight_scale = self.log_weight_scale.exp().view(-1, 1, 1, 1)
         whole = _round(self.weight / weight_scale).clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
-        return whole * weight_scale
+        sums = F.conv2d(levels.to(self.dtype), whole.to(self.dtype), padding=1).float()
+        result: Tensor = sums * (scale * weight_scale.view(1, -1, 1, 1))
+        return result if self.bias is None else result + self.bias.view(1, -1, 1, 1)
 
     def freeze(self) -> Convolution:
         """Return the layer as plain numbers."""
@@ -123,10 +125,11 @@ class SimulatedConvolution(nn.Module):
 
 
 @torch.no_grad()
-def equalise(network: nn.Module, inputs: Tensor) -> nn.Module:
+def equalise(network: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     """Return an equalised copy of a network that is one chain of convolutions (compact or plain).
 
     Args:
+        share: trade-off: 1 equalises activations, 0 the weights that read them.
         inputs: `[N, 3, h, w]` in 0..1, from which the size of each channel is measured.
     """
     network = copy.deepcopy(network)
@@ -134,7 +137,7 @@ def equalise(network: nn.Module, inputs: Tensor) -> nn.Module:
     sizes = _measure_channels(network, chain, inputs)
     for before, after, size in zip(chain, chain[1:], sizes[1:], strict=False):
         read = after.weight.abs().amax((0, 2, 3)).clamp_min(1e-6)
-        factor = size.clamp_min(1e-6).pow(ALPHA) / read.pow(1 - ALPHA)
+        factor = size.clamp_min(1e-6).pow(share) / read.pow(1 - share)
         factor /= factor.log().mean().exp()
         before.weight.div_(factor.view(-1, 1, 1, 1))
         if before.bias is not None:

@@ -11,12 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.nodes import LEVELS
+from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
 from upscaled_models.fetch import ReportProgress
 from upscaled_models.quantise.simulation import InputGrid, simulated
 
 BATCH: Final = 4
 PATCH_PX: Final = 48
 WARM_STEPS: Final = 15
+FIRST_SHARE: Final = 6 / 7
+"""Share of the steps in bfloat16, where the processor multiplies it: 1.6 times as fast (64
+features, 32 convolutions, one core of an AMD EPYC). The last steps are exact."""
+
 SCALE_RATE: Final = 0.001
 """Learning rate of the logarithm of a range."""
 
@@ -42,7 +47,11 @@ def tune(
     optimiser = torch.optim.Adam(_groups(network, rate), betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share(step, steps))
     generator = torch.Generator().manual_seed(seed)
+    half = torch.bfloat16 if has_fast_bfloat16() else torch.float32
     for step in range(steps):
+        is_first_part = step < steps * FIRST_SHARE
+        for layer in simulated(network).values():
+            layer.dtype = half if is_first_part else torch.float32
         patches = _cut(inputs, generator)
         with torch.no_grad():
             wanted = teacher(patches)

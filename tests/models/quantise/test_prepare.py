@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_equalised_channels_give_the_same_picture(
 ) -> None:
     network = network_of(family, shape)
     inputs = to_inputs(few_pictures)
-    equal = equalise(network, inputs)
+    equal = equalise(network, inputs, 0.5)
     with torch.inference_mode():
         torch.testing.assert_close(equal(inputs), network(inputs), atol=1e-4, rtol=0)
     changed = [
@@ -237,12 +238,14 @@ def test_a_network_that_changes_colours_is_proven_by_photographs_where_its_pixel
     for number in range(6):
         pixels = rng.integers(0, 256, (384, 384, 3), np.uint8)
         Image.fromarray(pixels).save(photos / f"{number}.png")
-    monkeypatch.setattr(record, "MIN_PSNR_DB", {"auto": 99.0, "fast": 1.0})
-    quantise(spec, store.target(spec), photos, steps=0, say=print, progress=ignore)
-    truth = read_record(spec, store.target(spec)).proof.truth
-    assert (truth is None) == keeps_colour
-    if truth is not None:
-        assert set(truth.tracks) == set(TRACKS)
+    monkeypatch.setattr(record, "MIN_PSNR_DB", {"auto": 99.0, "fast": 98.0})
+    said: list[str] = []
+    with suppress(ModelRefused):  # by its pixels
+        quantise(spec, store.target(spec), photos, steps=0, say=said.append, progress=ignore)
+    tracks = [
+        all(f"{track} " in line.partition("photographs: ")[2] for track in TRACKS) for line in said
+    ]
+    assert any(tracks) != keeps_colour
 
 
 def test_another_networks_8_bits_are_refused(
