@@ -23,6 +23,7 @@ CLIENTS = 8
 PICTURES = tuple((side_px, scale) for side_px in (64, 96) for scale in (2, 4))
 _LONGEST_WAIT_S = 5.0
 _TIMEOUT_S = 120.0
+_AGAIN_AFTER_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,18 @@ class Answer:
 class Record:
     """What clients saw.
 
-    began_at_s: by the monotonic clock, as the times of answers. front_ends: those that the
-    clients send to from now on, as a balancer has them do; a test may change the list.
+    began_at_s: by the monotonic clock, as the times of answers. back_at_s: when that which was away
+    came back; gaps are counted from then on. front_ends: those that the clients send to from now
+    on, as a balancer has them do; a test may change the list. given_up: requests that were answered
+    500 again and again.
     """
 
     answers: list[Answer] = field(default_factory=list)
     began_at_s: float = field(default_factory=time.monotonic)
+    back_at_s: float = 0.0
     front_ends: list[str] = field(default_factory=lambda: list(FRONT_ENDS))
     captured: int = 0
+    given_up: int = 0
     is_over: threading.Event = field(default_factory=threading.Event)
 
     def delivered(self) -> list[Answer]:
@@ -65,9 +70,14 @@ class Record:
             if not each.is_delivered and each.status not in (429, 503)
         ]
 
+    def note_return(self) -> None:
+        """Note that what was away answers again."""
+        self.back_at_s = time.monotonic()
+
     def longest_gap_s(self) -> float:
-        """Return the longest time in which no client had a result."""
-        times = sorted(each.at_s for each in self.delivered())
+        """Return the longest time in which no client had a result, since what was away is back."""
+        times = sorted(each.at_s for each in self.delivered() if each.at_s > self.back_at_s)
+        times = [self.back_at_s, *times] if self.back_at_s else times
         return max((later - earlier for earlier, later in pairwise(times)), default=0)
 
     def wait_for(self, more: int, timeout_s: float = 300) -> None:
@@ -141,7 +151,8 @@ def clients_sending(bed: Bed) -> Iterator[Record]:
     """Let clients send one picture after another to all front ends until the block ends.
 
     Half of them ask for the picture, half for its URL. One whose connection breaks goes to the
-    other front end, as a balancer would send it.
+    other front end, as a balancer would send it; one that is answered 500 sends again, as the page
+    on errors says, until it has its result.
     """
     record = Record()
     before = count_captures(bed)
@@ -153,11 +164,19 @@ def clients_sending(bed: Bed) -> Iterator[Record]:
             if record.is_over.is_set():
                 return
             wanted = PICTURES[sent % len(PICTURES)]
-            chosen = list(record.front_ends)
-            answer = send(bed, chosen[at % len(chosen)], wanted, accept)
-            record.answers.append(answer)
-            if answer.status == 0:
-                at += 1
+            give_up_at = time.monotonic() + _TIMEOUT_S
+            while True:
+                chosen = list(record.front_ends)
+                answer = send(bed, chosen[at % len(chosen)], wanted, accept)
+                record.answers.append(answer)
+                if answer.status == 0:
+                    at += 1
+                if answer.status != 500:
+                    break
+                if time.monotonic() > give_up_at:
+                    record.given_up += 1
+                    break
+                time.sleep(_AGAIN_AFTER_S)
 
     threads = [threading.Thread(target=loop, args=(number,)) for number in range(CLIENTS)]
     for thread in threads:

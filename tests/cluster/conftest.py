@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.cluster.bed import MODEL_X4, Bed, running_bed
+from tests.cluster.bed import MODEL_X4, Bed
 from tests.cluster.clients import PICTURES
+from tests.cluster.starting import running_bed
 from tests.running import serve
 from tests.service.pool.pools import picture
 

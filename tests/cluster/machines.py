@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+_LOOK_EVERY_S = 0.5
 _PROGRAMS = ("ip", "mount", "nsenter", "pkill", "setpriv", "unshare")
 
 _INIT = """
@@ -204,11 +205,15 @@ def machine(hub: Hub, name: str, number: int, folder: Path) -> Iterator[Machine]
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 150) -> None:
-    """Wait until a condition holds; `what` describes it where it does not in time."""
-    give_up_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_at, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.5)
+    """Wait until a condition holds; `what` describes it where it does not in time.
+
+    Time in which all that runs here stands still does not count.
+    """
+    for _ in range(round(timeout_s / _LOOK_EVERY_S)):
+        if condition():
+            return
+        time.sleep(_LOOK_EVERY_S)
+    raise AssertionError(f"not within {timeout_s:g} s: {what}")
 
 
 def _clear() -> None:

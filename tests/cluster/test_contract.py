@@ -1,0 +1,92 @@
+"""A cluster of several machines answers as a single one: rate and cancelling.
+
+Each test prints its figures (`pytest -rP`). The times are those of a machine that does nothing
+else; on a busy one they are longer.
+"""
+
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+
+import psutil
+import pytest
+import requests
+
+from tests.cluster.bed import FRONT_ENDS, KEY, Bed
+from tests.cluster.machines import wait_until
+from tests.running import UPSCALED
+from tests.service.pool.pools import picture
+
+STOPPED_WITHIN_S = 1.0
+LONG_SIDE_PX = 1500
+
+RATE_PER_S = 20
+BURST = 10
+HAMMERED_S = 30.0
+HAMMERING = 8
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_a_client_that_leaves_stops_the_replica_within_a_second(bed: Bed, front_end: str) -> None:
+    stopped_s = leave_and_wait(bed, front_end)
+    print(f"client of {front_end} left: the workers stood still {stopped_s:.2f} s later")
+    assert stopped_s < STOPPED_WITHIN_S
+
+
+def test_a_key_has_its_rate_once_for_both_front_ends(bed: Bed) -> None:
+    name = f"limited-{time.time_ns()}"
+    create = [*UPSCALED, "keys", "create", name, "--rate", str(RATE_PER_S), "--burst", str(BURST)]
+    key = bed["f1"].run(create, bed.environment).split()[-1]
+    began_at_s = time.monotonic()
+
+    def hammer(front_end: str) -> list[int]:
+        """Send requests that pass the rate, and are then refused for having no body."""
+        statuses = []
+        with requests.Session() as session:
+            session.headers["X-API-KEY"] = key
+            while time.monotonic() - began_at_s < HAMMERED_S:
+                statuses.append(session.post(f"{bed.url(front_end)}/v1/upscale").status_code)
+        return statuses
+
+    with ThreadPoolExecutor(HAMMERING) as threads:
+        lists = list(threads.map(hammer, FRONT_ENDS * (HAMMERING // len(FRONT_ENDS))))
+    took_s = time.monotonic() - began_at_s
+    statuses = [status for each in lists for status in each]
+    passed, allowed = len(statuses) - statuses.count(429), BURST + RATE_PER_S * took_s
+    print(f"rate: {passed} of {len(statuses)} passed in {took_s:.1f} s, {allowed:.0f} were allowed")
+    assert set(statuses) == {400, 429}
+    assert passed == pytest.approx(allowed, rel=0.02)
+
+
+def leave_and_wait(bed: Bed, front_end: str) -> float:
+    """Leave while the workers compute; return after how many seconds they stood still."""
+    workers = bed.workers()
+    form = requests.Request(
+        "POST",
+        f"{bed.url(front_end)}/v1/upscale",
+        headers={"X-API-KEY": KEY, "Accept": "image/*"},
+        files={"image": picture(LONG_SIDE_PX)},
+        data={"scale": "4"},
+    ).prepare()
+    connection = HTTPConnection(re.sub("^http://", "", bed.url(front_end)), timeout=60)
+    idle_s = busy_s(workers)
+    connection.request("POST", "/v1/upscale", form.body, dict(form.headers))
+    # A second of a core's time: it is amid the tiles.
+    wait_until(lambda: busy_s(workers) - idle_s > 1, "a worker computes")
+    connection.close()
+    left_at_s = stopped_at_s = time.monotonic()
+    before_s = busy_s(workers)
+    while time.monotonic() - stopped_at_s < 1:
+        time.sleep(0.05)
+        now_s = busy_s(workers)
+        if now_s - before_s > 0.02:  # a tick of Alive messages takes less
+            before_s, stopped_at_s = now_s, time.monotonic()
+        assert stopped_at_s - left_at_s < 30, "the workers go on"
+    return stopped_at_s - left_at_s
+
+
+def busy_s(workers: list[psutil.Process]) -> float:
+    """Return the processor seconds of these so far."""
+    times = [each.cpu_times() for each in workers]
+    return sum(each.user + each.system for each in times)
