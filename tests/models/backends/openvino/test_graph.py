@@ -3,13 +3,14 @@ import sys
 from dataclasses import replace
 from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from tests.models.quantise.test_rounding import levels_of
-from upscaled_models.backends.openvino.graph import build_graph, finish_window
+from upscaled_models.backends.openvino.graph import STRIP_BYTES, build_graph, finish_window
 from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation, layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph
 from upscaled_models.families import FAMILIES, Family, Shape
@@ -69,6 +70,39 @@ def test_a_graph_gives_the_pixels_that_torch_gives(
     expected = averaged[0].permute(1, 2, 0).numpy() * 255
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < 0.502  # the nearest whole level, but for float's noise
+
+
+@pytest.mark.parametrize(
+    ("family", "fold", "side", "interpolation"),
+    [
+        ("plain", 1, 4, cv2.INTER_LINEAR),
+        ("plain", 2, 4, cv2.INTER_LINEAR),
+        ("srvgg", 1, 4, cv2.INTER_NEAREST),
+        ("span", 1, 4, None),
+        ("rrdb", 1, 1, None),
+    ],
+)
+@pytest.mark.parametrize("reduce", [1, 2])
+def test_a_large_window_has_no_seams_where_its_strips_meet(
+    family: Family, fold: int, side: int, interpolation: int | None, reduce: int
+) -> None:
+    window, generator = draw_window(302, 300), np.random.default_rng(4)
+    height, width = 302 // fold, 300 // fold * (4 // side if family == "rrdb" else 1)
+    result = generator.normal(90, 90, (height, width, 3 * side**2)).astype(np.float32)
+    rows = result.reshape(height, width, side, side * 3).transpose(0, 2, 1, 3)
+    levels: NDArray[np.float32] = rows.reshape(height * side, width * side, 3)
+    if interpolation is not None:
+        size = (levels.shape[1], levels.shape[0])
+        skip = cv2.resize(window.astype(np.float32), size, interpolation=interpolation)
+        levels = np.asarray(levels + skip, np.float32)
+    if reduce > 1:
+        size = (levels.shape[1] // reduce, levels.shape[0] // reduce)
+        whole = np.clip(levels, 0, 255)
+        averaged = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
+        levels = np.asarray(averaged, np.float32)
+    expected = np.clip(np.rint(levels), 0, 255)
+    assert result[:1].nbytes * 4 < STRIP_BYTES < result.nbytes / 4, "it takes several strips"
+    assert np.array_equal(finish_window(result, window, family, reduce), expected)
 
 
 def test_a_network_without_a_graph_is_known_as_such() -> None:
