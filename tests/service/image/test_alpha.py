@@ -33,6 +33,24 @@ def test_enlarging_does_not_shift_by_half_a_pixel() -> None:
     assert np.abs(mirrored.astype(int) - upscale_alpha(alpha, 2)).max() <= 1
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_large_plane_is_enlarged_as_each_part_of_it_is(
+    scale: int, kind: type[np.uint8 | np.uint16]
+) -> None:
+    rows, columns = np.mgrid[:300, :290]
+    disc = np.hypot(rows - 150, columns - 140) < 90
+    noise = np.random.default_rng(0).integers(0, np.iinfo(kind).max + 1, disc.shape, dtype=kind)
+    for alpha in (noise, np.where(disc, noise, kind(0)), disc.astype(kind) * kind(255)):
+        large, edge = upscale_alpha(alpha, scale), 3 * scale
+        for top, left in ((0, 0), (60, 70), (200, 190), (170, 20)):
+            part = upscale_alpha(alpha[top : top + 100, left : left + 100], scale)
+            seen = large[top * scale : (top + 100) * scale, left * scale : (left + 100) * scale]
+            inside = (slice(edge, -edge), slice(edge, -edge))
+            apart = part[inside].astype(int) - seen[inside]
+            assert np.abs(apart).max() <= (0 if kind is np.uint8 else 1)  # floats' last bit
+
+
 def test_hidden_colours_are_those_of_the_nearest_visible_pixel() -> None:
     rgb = np.zeros((9, 9, 3), np.uint8)
     alpha = np.zeros((9, 9), np.uint8)
