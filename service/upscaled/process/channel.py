@@ -198,12 +198,14 @@ async def _receive_async(sock: socket.socket, size_bytes: int) -> bytes:
 
     loop = asyncio.get_running_loop()
     received = BytesIO()
-    while received.tell() < size_bytes:
-        chunk = await loop.sock_recv(sock, min(size_bytes - received.tell(), CHUNK_BYTES))
-        if not chunk:
+    # One buffer for all chunks: to map and unmap the memory of each took as long as to read it.
+    buffer = memoryview(bytearray(min(size_bytes, CHUNK_BYTES)))
+    while (left_bytes := size_bytes - received.tell()) > 0:
+        count = await loop.sock_recv_into(sock, buffer[:left_bytes])
+        if not count:
             raise EOFError
-        received.write(chunk)
-        if len(chunk) == CHUNK_BYTES:
+        received.write(buffer[:count])
+        if count == CHUNK_BYTES:
             await asyncio.sleep(0)
     return received.getvalue()
 

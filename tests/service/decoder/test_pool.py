@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -289,6 +290,25 @@ def test_a_decoder_holds_nothing_of_its_worker(decoder: Decoder, tmp_path: Path)
             mapped = "".join(entry.path for entry in process.memory_maps())
             assert "torch" not in mapped
             assert "cv2" not in mapped  # nor any library that decoding does without
+
+
+def is_asking_for_large_pages() -> bool:
+    """Whether glibc does so here where it is told to: 2.35 does, if the kernel waits for it."""
+    library, version = platform.libc_ver()
+    file = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    is_new = library == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)
+    return is_new and file.exists() and "[madvise]" in file.read_text()
+
+
+@pytest.mark.skipif(not is_asking_for_large_pages(), reason="no large pages to ask for")
+def test_pixels_come_into_memory_in_large_pages() -> None:
+    others = decoder_processes()
+    with Decoder(THREE, processes=1) as fresh:
+        fresh.decode(save(picture(), "PNG"))
+        (process,) = (each for each in decoder_processes() if each not in others)
+        mappings = Path(f"/proc/{process.pid}/smaps").read_text().partition("[heap]")[2]
+    heap_flags = mappings.partition("VmFlags:")[2].partition("\n")[0].split()
+    assert "hg" in heap_flags
 
 
 def test_closing_ends_every_process_while_threads_still_decode() -> None:

@@ -54,7 +54,7 @@ class Output:
         if self._corked is not None:
             self._corked += data
         else:
-            self._transport.write(data)
+            self._transport.write(memoryview(data))  # of which the transport copies no part twice
 
     def cork(self) -> None:
         """Collect what is written, to send it in one segment at `uncork`."""
