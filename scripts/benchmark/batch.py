@@ -1,6 +1,5 @@
-"""Parts `batch` and `avatars`: many pictures against the network alone, and as one batch."""
+"""Part `batch`: a folder of files, against the network alone."""
 
-import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from scripts.benchmark.effort import MODEL, SCALE, Effort
 from scripts.benchmark.machine import Figures, count_cpu_s
 from scripts.benchmark.ours import settings_of
 from scripts.benchmark.pictures import JPEG_QUALITY, make_pixels
-from scripts.benchmark.weights import X4PLUS, add_official, add_random_compact
 from upscaled.batch.discovery import Finder
 from upscaled.batch.file_job import FileUpscaler
 from upscaled.batch.journal import FILE_NAME, Journal
@@ -30,9 +28,6 @@ from upscaled.decoder.pool import count_decoders
 from upscaled.upscale.engines import open_model
 from upscaled.upscale.opening import open_core
 from upscaled_models.backends.base import Engine, Started, Window, most_windows
-
-SHARE_OF_BATCH = {"fast": 1, "exact": 4}
-"""In 8 bits, and in float32 a quarter of the pictures, which take as long."""
 
 
 def measure_batch(data_dir: Path, effort: Effort, device: str) -> Figures:
@@ -72,34 +67,6 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Figures:
         "ratio": ratio,
         "cpu_ratio": cpu_ratio,
     }
-
-
-def measure_avatars(data_dir: Path, effort: Effort, device: str) -> Figures:
-    """Compute small pictures as one batch and one after the other, in turns and in both orders.
-
-    `ratio`: of the batch's seconds to the others', the median of rounds; of processor seconds
-    where a processor computes, which other programs change little.
-    """
-    weights = None if effort.is_tiny else add_official(data_dir, X4PLUS)
-    weights = weights or add_random_compact(data_dir, num_conv=2, num_feat=8)
-    clock = 0 if device == "cuda" else 1
-    side_px, count = effort.small_px, effort.avatar_batch
-    pictures = _cut_sample(count, side_px)
-    ratios: dict[str, Figures] = {}
-    for precision, share in SHARE_OF_BATCH.items():
-        entry = Entry("ours:Ours", str(data_dir), weights.model, precision, device)
-        engine = open_model(settings_of(entry), weights.model)
-        few = pictures[: max(2, count // share)]
-        sizes = (len(few), 1)
-        for size in sizes:
-            _run_network(engine, few[:size], size)  # compiles what is made anew for a shape
-        found = []
-        for order in (1, -1):
-            seconds = {size: _run_network(engine, few, size)[clock] for size in sizes[::order]}
-            found.append(seconds[len(few)] / seconds[1])
-        ratio = round(statistics.median(found), 3)
-        ratios[engine.info.label] = {"images": len(few), "ratio": ratio}
-    return {"model": weights.model, "side_px": side_px, "by_engine": ratios}
 
 
 def _cut_sample(count: int, side_px: int) -> list[Window]:

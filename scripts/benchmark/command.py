@@ -7,16 +7,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from scripts.benchmark.effort import CUDA, FULL, MODEL, QUICK, Effort
 from scripts.benchmark.machine import Figures, describe_machine
 from scripts.benchmark.report import DOCS, to_table, write_into_page, write_sizes
-from upscaled_models.processor import count_cores
 
-ON_THE_SERVICE = ("memory", "http", "cold", "divided")
-PARTS = ("kernel", "peak", "seams", "batch", "avatars", *ON_THE_SERVICE)
+ON_THE_SERVICE = ("memory", "http", "cold")
+PARTS = ("kernel", "peak", "seams", "batch", *ON_THE_SERVICE)
 
 
 def main(arguments_given: list[str] | None = None) -> None:
@@ -29,7 +27,7 @@ def main(arguments_given: list[str] | None = None) -> None:
     effort = QUICK if arguments.quick else CUDA if device == "cuda" else FULL
     wanted = PARTS if "all" in arguments.parts else tuple(dict.fromkeys(arguments.parts))
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir:
-        report = measure(Path(data_dir), wanted, effort, device, arguments.weights)
+        report = measure(Path(data_dir), wanted, effort, device)
     print(to_table(report))
     if arguments.page and "sizes" in report:
         write_sizes(report)
@@ -38,22 +36,16 @@ def main(arguments_given: list[str] | None = None) -> None:
     print(json.dumps(report))
 
 
-def measure(
-    data_dir: Path, parts: tuple[str, ...], effort: Effort, device: str, general: Path | None
-) -> Figures:
+def measure(data_dir: Path, parts: tuple[str, ...], effort: Effort, device: str) -> Figures:
     """Measure one part after another; what one learns of this machine serves the next.
 
     The service has the model that ships, else it is as it is out of the box. Memory comes first:
     what it is of a service that has not worked yet can be measured only then. Another service,
-    which finds what the first has measured, is for the first request. Parts of a processor are
-    measured where it has two cores.
-
-    Args:
-        general: a file of realesr-general-x4v3.
+    which finds what the first has measured, is for the first request.
     """
     # torch is imported after the environment is set.
     from scripts.benchmark import batch, ours, race, service
-    from scripts.benchmark.server import Server, serving
+    from scripts.benchmark.server import serving
 
     report: Figures = {"machine": describe_machine(), "is_quick": effort.is_tiny, "device": device}
 
@@ -62,27 +54,20 @@ def measure(
             print(f"measuring: {part}", file=sys.stderr, flush=True)
             report[part] = function(*arguments)
 
-    add("kernel", race.measure_kernel, data_dir, effort, device, general)
-    add("sizes", race.measure_sizes, data_dir, effort, general)
+    add("kernel", race.measure_kernel, data_dir, effort, device)
+    add("sizes", race.measure_sizes, data_dir, effort)
     add("peak", race.measure_peak, effort, device)
-    add("seams", ours.measure_seams, data_dir, effort, device, general)
+    add("seams", ours.measure_seams, data_dir, effort, device)
     add("batch", batch.measure_batch, data_dir, effort, device)
-    add("avatars", batch.measure_avatars, data_dir, effort, device)
     if set(ON_THE_SERVICE).isdisjoint(parts):
         return report
     settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": MODEL}
     settings["UPSCALED_TUNING"] = str(not effort.is_tiny).lower()
     report["served_model"] = MODEL
-    if {"memory", "http", "cold"} & set(parts):
+    if not {"memory", "http"}.isdisjoint(parts):
         with serving(data_dir, settings) as server:
             add("memory", service.measure_memory, server, effort, device)
             add("http", service.measure_http, server, effort)
-    if device == "cpu" and count_cores() > 1:
-
-        def serve(by: str) -> AbstractContextManager[Server]:
-            return serving(data_dir / f"divided-{by}", settings | {"UPSCALED_DEVICE": by})
-
-        add("divided", service.measure_divided, serve, effort)
     if "cold" in parts:
         cold_dir = data_dir / "cold"
         if (data_dir / "tuning").exists():
@@ -100,8 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     add("parts", nargs="*", default="all", choices=choices, metavar="PART", help=parts)
     add("--quick", action="store_true", help="tiny inputs: that it works at all")
     add("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
-    weights = "a file of realesr-general-x4v3; default: the one fetched, else random ones"
-    add("--weights", type=Path, help=weights)
     page = "write results and plots into the page of performance"
     add("--page", action="store_true", help=page)
     return parser

@@ -15,10 +15,9 @@ class Effort:
 
     is_tiny: everything runs in this process, untuned. alone: by side, how many requests are sent
     one after another. clients: numbers of clients, who send the sizes mixed_px in turn, per_client
-    each. poster_px: the large image, sent beside `avatars` small ones, `rounds` times as a product
-    photo and a cut-out, and divided_posters times in a mixed load. photo_px: the first picture of a
-    service, and batch_images files, `rounds` times. small_px: small_images sent by small_clients,
-    and avatar_batch in one batch.
+    each. poster_px: the large image, sent beside `avatars` small ones, and `rounds` times as a
+    product photo and a cut-out. photo_px: the first picture of a service, and batch_images files,
+    `rounds` times. small_px: small_images sent by small_clients.
     """
 
     is_tiny: bool = False
@@ -32,14 +31,12 @@ class Effort:
     per_client: int = 6
     poster_px: int = 1500
     avatars: int = 40
-    divided_posters: int = 6
     photo_px: int = 256
     batch_images: int = 100
     rounds: int = 3
     small_px: int = 96
     small_images: int = 200
     small_clients: int = 8
-    avatar_batch: int = 16
     seams_px: tuple[int, int] = (500, 620)
     rrdb_seams_px: tuple[int, int] = (268, 300)
 
@@ -68,13 +65,11 @@ QUICK: Final = Effort(
     per_client=1,
     poster_px=200,
     avatars=2,
-    divided_posters=2,
     photo_px=64,
     batch_images=4,
     rounds=2,
     small_px=64,
     small_images=4,
     small_clients=2,
-    avatar_batch=2,
     seams_px=(60, 64),
 )

@@ -7,12 +7,13 @@ import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import psutil
 
 from upscaled_models.processor import count_cores, describe_processor, read_processor_flags
 
-Figures = dict[str, object]
+Figures = dict[str, Any]
 
 _FLAGS = re.compile(r"avx2|avx_vnni|avx512(f|_vnni|_bf16|_fp16)|amx_\w+|asimd|sve\d?|bf16")
 _NOTABLE = ("avx2", "avx512f", "amx_bf16", "amx_int8")

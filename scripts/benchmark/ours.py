@@ -103,14 +103,14 @@ def upscale(core: Core, rgb: Pixels, scale: int) -> tuple[Pixels, int]:
     return np.asarray(result.rgb, np.uint8), totals[-1]
 
 
-def measure_seams(data_dir: Path, effort: Effort, device: str, general: Path | None) -> Figures:
+def measure_seams(data_dir: Path, effort: Effort, device: str) -> Figures:
     """Measure each model in float32: sizes in pixels, halo, tiles, differences in levels of 255."""
     models: list[Weights | None] = [
         Weights(name, "shipped") for name in ("upscaled-x2", "upscaled-x4-faithful")
     ]
     if not effort.is_tiny:
         models.append(Weights("upscaled-x4", "shipped"))
-        models.append(add_general(data_dir, general))
+        models.append(add_general(data_dir))
         models += [add_official(data_dir, name) for name in (ANIME, X4PLUS, X4PLUS_ANIME)]
     rows: Figures = {}
     for weights in filter(None, models):

@@ -1,7 +1,7 @@
 """Curves over named points, with equal steps between them, as one SVG picture."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,14 +58,14 @@ def _draw_panel(panel: Panel) -> list[str]:
     points = list(dict.fromkeys(point for curve in panel.curves.values() for point in curve))
     has_names = len(panel.curves) > 1
     bottom, right = HEIGHT_PX - BOTTOM_PX, WIDTH_PX - RIGHT_PX - NAMES_PX * has_names
+    scale: Callable[[float], float] = float
+    ticks = [nice_ceiling(max(values)) * at / 4 for at in range(5)]
     if panel.is_log:
         low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-        ticks = [10.0**power for power in range(low, high + 1)]
-    else:
-        ticks = [nice_ceiling(max(values)) * at / 4 for at in range(5)]
+        scale, ticks = math.log10, [10.0**power for power in range(low, high + 1)]
 
     def y(value: float) -> float:
-        share = (math.log10(value) - low) / (high - low) if panel.is_log else value / ticks[-1]
+        share = (scale(value) - scale(ticks[0])) / (scale(ticks[-1]) - scale(ticks[0]))
         return bottom - (bottom - TOP_PX) * share
 
     def x(point: str) -> float:

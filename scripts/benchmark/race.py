@@ -1,6 +1,5 @@
 """Parts `kernel` and `peak`: contestants in turn, round after round, and what follows from it."""
 
-import itertools
 import statistics
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from scripts.benchmark.weights import (
     GENERAL,
     RANDOM,
     X4PLUS,
+    Weights,
     add_general,
     add_official,
     add_random_compact,
@@ -30,24 +30,21 @@ OTHERS: Mapping[str, Kind] = {"ncnn": "others:Ncnn", PACKAGE: "others:Package"}
 SIZED_PX = {X4PLUS: (64, 96, 128, 192, 256), GENERAL: (64, 128, 256, 512)}
 
 
-def measure_kernel(data_dir: Path, effort: Effort, device: str, general: Path | None) -> Figures:
+def measure_kernel(data_dir: Path, effort: Effort, device: str) -> Figures:
     """Run a race for each official network that is here.
 
     Returns:
         by the race's name, what `run_race` returns, and where the weights come from.
     """
     is_whole = not effort.is_tiny
-    if effort.is_tiny:
-        compact, rrdb = add_random_compact(data_dir, num_conv=2, num_feat=8), None
-    else:
-        compact, rrdb = add_general(data_dir, general), add_official(data_dir, X4PLUS)
-    races = (
-        ("general-x4v3", compact, effort.compact_px, effort.compact_rounds, MODEL),
-        ("x4plus", rrdb, effort.rrdb_px, effort.rrdb_rounds, ""),
-    )
+    networks = _add_networks(data_dir, effort)
+    races = {
+        GENERAL: ("general-x4v3", effort.compact_px, effort.compact_rounds, MODEL),
+        X4PLUS: ("x4plus", effort.rrdb_px, effort.rrdb_rounds, ""),
+    }
     report: Figures = {}
-    for name, weights, side_px, rounds, beside in races:
-        if weights is not None:
+    for network, (name, side_px, rounds, beside) in races.items():
+        if weights := networks.get(network):
             ours = Entry("ours:Ours", str(data_dir), weights.model, "", device, side_px, side_px)
             ours = replace(ours, is_tuned=is_whole, is_apart=is_whole)
             entries = enter(ours, beside, is_random=weights.origin == RANDOM)
@@ -56,36 +53,36 @@ def measure_kernel(data_dir: Path, effort: Effort, device: str, general: Path | 
     return report
 
 
+def _add_networks(data_dir: Path, effort: Effort) -> dict[str, Weights]:
+    """Add the official networks that are here; of a tiny effort a small one in place of all."""
+    if effort.is_tiny:
+        return {GENERAL: add_random_compact(data_dir, num_conv=2, num_feat=8)}
+    networks = {X4PLUS: add_official(data_dir, X4PLUS), GENERAL: add_general(data_dir)}
+    return {name: weights for name, weights in networks.items() if weights}
+
+
 def measure_peak(effort: Effort, device: str) -> Figures:
     """Measure the matrix products alone: GFLOP/s by type."""
     return run_race(enter_products(device, is_whole=not effort.is_tiny), effort.compact_rounds)
 
 
-def measure_sizes(data_dir: Path, effort: Effort, general: Path | None) -> Figures:
+def measure_sizes(data_dir: Path, effort: Effort) -> Figures:
     """Measure processor seconds of one core, which other programs change little, by size.
 
     Returns:
         by model, contestant and side in pixels, the faster of two runs, after one to warm up.
     """
-    if effort.is_tiny:
-        added = {GENERAL: add_random_compact(data_dir, num_conv=2, num_feat=8)}
-    else:
-        official = {X4PLUS: add_official(data_dir, X4PLUS), GENERAL: add_general(data_dir, general)}
-        added = {name: weights for name, weights in official.items() if weights}
+    kinds: dict[str, Kind] = {"upscaled": "ours:Ours", **OTHERS}
+    is_whole = not effort.is_tiny
     report: Figures = {}
-    for model, weights in added.items():
-        kinds: dict[str, Kind] = {"upscaled": "ours:Ours", **OTHERS}
-        curves: dict[str, dict[str, float]] = {name: {} for name in kinds}
-        for (name, kind), side in itertools.product(
-            kinds.items(), SIZED_PX[model][: 1 if effort.is_tiny else None]
-        ):
-            entry = Entry(kind, str(data_dir), weights.model, "auto", "cpu", side, side, cores=1)
-            entry = replace(entry, is_tuned=not effort.is_tiny)
-            with open_contestant(entry) as runner:
-                for _ in range(3):
-                    runner.run_once()
-            curves[name][str(side)] = round(min(run.cpu_s for run in runner.runs[1:]), 3)
-        report[model] = curves
+    for network, weights in _add_networks(data_dir, effort).items():
+        report[network] = {name: {} for name in kinds}
+        for side in SIZED_PX[network] if is_whole else SIZED_PX[network][:1]:
+            entry = Entry("ours:Ours", str(data_dir), weights.model, "auto", "cpu", side, side)
+            entry = replace(entry, is_tuned=is_whole, cores=1)
+            race = run_race({name: replace(entry, kind=kinds[name]) for name in kinds}, rounds=2)
+            for name, row in race["contestants"].items():
+                report[network][name][str(side)] = row["cpu_s"]
     return report
 
 
@@ -143,6 +140,7 @@ def _describe(name: str, runners: Mapping[str, Runner], truth: str) -> Figures:
         "label": runner.label,
         "fastest_s": round(fastest_s, 5),
         "median_s": round(statistics.median(runner.seconds), 5),
+        "cpu_s": round(min(run.cpu_s for run in runner.runs[1:]), 3),
         "gflop": round(runner.gflop, 3),
         "gflop_per_s": round(runner.gflop_per_s, 2),
     }

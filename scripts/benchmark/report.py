@@ -1,7 +1,7 @@
 """Results as the page of performance shows them: a table, and the picture of throughput."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,60 @@ PLOT = DOCS / "performance" / "throughput.svg"
 SIZES, SIZES_PLOT = Path(__file__).with_name("sizes.json"), PLOT.with_name("sizes.svg")
 """README's plot, and its figures: of one core of an AMD EPYC with AVX-512, November 2026."""
 
-_WAITS = "p50 {p50_s:.2f} s, p95 {p95_s:.2f} s, "
+_WAITS = "p50 {p50_s:.2f} s, p95 {p95_s:.2f} s"
+
+ROWS = {
+    "peak contestants *": ["matrix {name} | {gflop_per_s:.0f} GFLOP/s"],
+    "cold": [
+        "first request of a service, {side_px}x{side_px} at x4 | {first_s:.2f} s, "
+        "later ones {later_s:.2f} s; ready after {ready_s:.1f} s"
+    ],
+    "http alone last": [
+        "{name}x{name} at x4 over HTTP, alone | " + _WAITS + ", {megapixels_per_s:.1f} "
+        "megapixels/s; {share_outside_network:.1%} outside the network"
+    ],
+    "http clients last": [
+        "{name} clients of mixed sizes | " + _WAITS + ", {images_per_s:.1f} images/s, "
+        "{megapixels_per_s:.1f} megapixels/s"
+    ],
+    "http beside_large": [
+        "{small_px}x{small_px} while {large_px}x{large_px} is under way, p95 "
+        "| {ratio:.1f}x its idle time ({idle_p95_s:.3f} s)"
+    ],
+    "http small_images": [
+        "{images} images of {side_px} px, {clients} clients | {ratio:.2f}x as fast as one at a time"
+    ],
+    "http content ratios *": [
+        "{side_px}x{side_px} {name}, {share:.0%} of it object "
+        "| {ratio:.2f} of the time of a full picture in its format"
+    ],
+    "seams *": [
+        "tiled against untiled, {name} ({weights}), halo {halo_px} px "
+        "| largest {largest_levels}, mean {mean_levels:.4f} levels"
+    ],
+    "memory": [
+        "memory of all processes, {side_px}x{side_px} at x4 | {peak_rss_mib} MiB resident at "
+        "most, {peak_pss_mib} MiB with what they share counted once",
+        "`/healthz` meanwhile | p50 {healthz_ms[p50]:.0f} ms, p99 {healthz_ms[p99]:.0f} ms",
+    ],
+    "memory peak_device_mib": ["memory of the GPU meanwhile | {peak_device_mib} MiB"],
+    "batch": [
+        "`upscaled image`, {images} files of {side_px}x{side_px} at x4 | {ratio:.1%} of the "
+        "network's own throughput ({cpu_ratio:.1%} by processor time); "
+        "{images_per_s:.1f} images/s, {megapixels_per_s:.1f} megapixels/s"
+    ],
+}
+"""Further rows by the path to their figures: `*` is each of several, `last` the last of them."""
 
 
 def to_table(report: Figures) -> str:
     """Write Markdown: one row for each figure that was measured."""
-    machine: Any = report["machine"]
+    machine = report["machine"]
     heading = [f"{describe_in_a_line(machine)}; {machine['date']}.", "", "| what | figure |"]
     rows = [f"| {subject} | {figure} |" for subject, figure in _kernel_rows(report)]
-    rows += [f"| {row} |".format_map(values) for values, row in _other_rows(report)]
+    for path, texts in ROWS.items():
+        for figures in _find(report, path.split(), {}):
+            rows += [f"| {text.format_map(figures)} |" for text in texts]
     return "\n".join([*heading, "|---|---|", *rows])
 
 
@@ -38,8 +83,7 @@ def write_into_page(report: Figures, page: Path, plot: Path = PLOT) -> None:
     if not begin or not end:
         raise ValueError(f"{page}: has no {BEGIN} and {END}")
     middle = to_table(report)
-    http: Any = report.get("http")
-    if http:
+    if http := report.get("http"):
         plot.write_text(draw_throughput(http))
         link = plot.relative_to(page.parent).as_posix()
         middle += f"\n\n![Throughput by image size and by clients]({link})"
@@ -57,9 +101,8 @@ def draw_throughput(http: Mapping[str, Any]) -> str:
 
 def write_sizes(report: Figures) -> None:
     """Record the figures of the part `sizes`, and draw README's plot of them."""
-    sizes: Any = report["sizes"]
-    SIZES.write_text(json.dumps(sizes) + "\n")
-    SIZES_PLOT.write_text(draw_sizes(sizes))
+    SIZES.write_text(json.dumps(report["sizes"]) + "\n")
+    SIZES_PLOT.write_text(draw_sizes(report["sizes"]))
 
 
 def draw_sizes(sizes: Mapping[str, Any]) -> str:
@@ -86,83 +129,17 @@ def _kernel_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{race}: {name}", f"absent: {reason.splitlines()[0]}"
 
 
-def _other_rows(report: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Yield the values of each further row, and the text that they fill."""
-    for name, figures in report.get("peak", {"contestants": {}})["contestants"].items():
-        yield {"name": name} | figures, "matrix {name} | {gflop_per_s:.0f} GFLOP/s"
-    if cold := report.get("cold"):
-        yield (
-            cold,
-            "first request of a service, {side_px}x{side_px} at x4 | {first_s:.2f} s, "
-            "later ones {later_s:.2f} s; ready after {ready_s:.1f} s",
-        )
-    if http := report.get("http"):
-        yield from _http_rows(http)
-    for name, figures in report.get("seams", {}).items():
-        yield (
-            {"name": name} | figures,
-            "tiled against untiled, {name} ({weights}), halo {halo_px} px "
-            "| largest {largest_levels}, mean {mean_levels:.4f} levels",
-        )
-    if memory := report.get("memory"):
-        device_mib = memory["peak_device_mib"]
-        yield (
-            memory | {"of_gpu": f"; {device_mib} MiB of the GPU" if device_mib else ""},
-            "memory of all processes, {side_px}x{side_px} at x4 | {peak_rss_mib} MiB resident at "
-            "most, {peak_pss_mib} MiB with what they share counted once{of_gpu}",
-        )
-        yield memory["healthz_ms"], "`/healthz` meanwhile | p50 {p50:.0f} ms, p99 {p99:.0f} ms"
-    if batch := report.get("batch"):
-        yield (
-            batch,
-            "`upscaled image`, {images} files of {side_px}x{side_px} at x4 | {ratio:.1%} of the "
-            "network's own throughput ({cpu_ratio:.1%} by processor time); "
-            "{images_per_s:.1f} images/s, {megapixels_per_s:.1f} megapixels/s",
-        )
-    if avatars := report.get("avatars"):
-        for name, figures in avatars["by_engine"].items():
-            yield (
-                avatars | figures | {"name": name},
-                "{images} pictures of {side_px}x{side_px} as one batch, {model} ({name}) "
-                "| {ratio:.2f} of the time of one after the other",
-            )
-    if divided := report.get("divided"):
-        yield (
-            divided | divided["ratios"],
-            "{large_px}x{large_px} from two clients beside {small_px}x{small_px}, two workers on "
-            "half the cores | {large_s:.2f} of one worker's time ({cpu_s:.2f} by processor time)",
-        )
-        yield (
-            divided | {at: divided[at]["small_p95_s"] * 1000 for at in ("whole", "divided")},
-            "{small_px}x{small_px} meanwhile, p95 "
-            "| {divided:.0f} ms, with one worker {whole:.0f} ms",
-        )
+def _find(figures: Any, path: Sequence[str], around: Mapping[str, Any]) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    """Yield the figures at a path of `ROWS` together with those around them; none if not measured.
 
-
-def _http_rows(http: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
-    side, alone = list(http["alone"].items())[-1]
-    yield (
-        alone,
-        f"{side}x{side} at x4 over HTTP, alone | {_WAITS}{{megapixels_per_s:.1f}} megapixels/s; "
-        "{share_outside_network:.1%} outside the network",
-    )
-    count, clients = list(http["clients"].items())[-1]
-    yield (
-        clients,
-        f"{count} clients of mixed sizes | {_WAITS}{{images_per_s:.1f}} images/s, "
-        "{megapixels_per_s:.1f} megapixels/s",
-    )
-    beside = http["beside_large"]
-    yield (
-        beside | {"idle_p95_ms": beside["idle_p95_s"] * 1000},
-        "{small_px}x{small_px} while {large_px}x{large_px} is under way, p95 "
-        "| {ratio:.1f}x its idle time ({idle_p95_ms:.0f} ms)",
-    )
-    small = "{images} images of {side_px} px, {clients} clients "
-    yield http["small_images"], small + "| {ratio:.2f}x as fast as one at a time"
-    for name, ratio in http["content"]["ratios"].items():
-        yield (
-            http["content"] | {"name": name, "ratio": ratio},
-            "{side_px}x{side_px} {name}, {share:.0%} of it object "
-            "| {ratio:.2f} of the time of a full picture in its format",
-        )
+    `name` is the last name on the way; a figure that stands alone is `ratio`.
+    """
+    found = {**around, **(figures if isinstance(figures, Mapping) else {"ratio": figures})}
+    if not path:
+        yield found
+        return
+    step, *rest = path
+    several = {"*": list(figures), "last": list(figures)[-1:]}
+    for name in several.get(step, [step]):
+        if figures.get(name) is not None:
+            yield from _find(figures[name], rest, {**found, "name": name})

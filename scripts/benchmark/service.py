@@ -1,17 +1,17 @@
-"""Parts `http`, `cold`, `memory` and `divided`: whole requests, and the memory they take."""
+"""Parts `http`, `cold` and `memory`: whole requests, and the memory they take."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import psutil
 import requests
 
 from scripts.benchmark.effort import SCALE, Effort
-from scripts.benchmark.machine import Figures, count_cpu_s, query_gpu
+from scripts.benchmark.machine import Figures, query_gpu
 from scripts.benchmark.pictures import CONTENT_SHARE, make_picture
 from scripts.benchmark.server import Answer, Server
 
@@ -20,8 +20,6 @@ HEAD_START_S = 0.3
 COLD_REPEATS = 5
 MIB = 2**20
 PERIOD_S = 0.05
-DIVISIONS = {"whole": "cpu", "divided": "cpu,cpu"}
-LARGE_CLIENTS = 2
 
 
 def measure_http(server: Server, effort: Effort) -> Figures:
@@ -109,18 +107,10 @@ def _send_small(server: Server, effort: Effort) -> Figures:
 def _send_products(server: Server, effort: Effort) -> Figures:
     """Send a product photo and a cut-out, each in turn with a full picture in its format."""
     side_px = effort.poster_px
-    pairs = {
-        "product photo, white around": (
-            make_picture(side_px, is_product=True),
-            make_picture(side_px),
-        ),
-        "cut-out": (
-            make_picture(side_px, has_alpha=True, is_product=True),
-            make_picture(side_px, has_alpha=True),
-        ),
-    }
     ratios = {}
-    for name, (few, full) in pairs.items():
+    for name, has_alpha in (("product photo, white around", False), ("cut-out", True)):
+        few = make_picture(side_px, has_alpha=has_alpha, is_product=True)
+        full = make_picture(side_px, has_alpha=has_alpha)
         rounds = [
             server.send(few).seconds / server.send(full).seconds for _ in range(effort.rounds)
         ]
@@ -190,43 +180,3 @@ def _look(supervisor: psutil.Process) -> tuple[float, float]:
             found.append(process.memory_full_info())
     rss = sum(memory.rss for memory in found)
     return rss / MIB, sum(getattr(memory, "pss", memory.rss) for memory in found) / MIB
-
-
-def measure_divided(
-    serve: Callable[[str], AbstractContextManager[Server]], effort: Effort
-) -> Figures:
-    """Measure a mixed load on one worker on all cores, then on two on halves of them.
-
-    Two clients send large pictures, a third small ones as long as those are under way. Processor
-    seconds are those of the whole service for a large picture: where other programs share the
-    cores, they say what the clock does not.
-
-    Args:
-        serve: runs a service with this `UPSCALED_DEVICE`.
-    """
-    figures: dict[str, dict[str, float]] = {}
-    for name, device in DIVISIONS.items():
-        with serve(device) as server:
-            figures[name] = _send_mixture(server, effort)
-    whole, divided = (figures[name] for name in DIVISIONS)
-    names = ("large_s", "cpu_s", "small_p95_s")
-    ratios = {name: round(divided[name] / whole[name], 3) for name in names}
-    return {"small_px": AVATAR_PX, "large_px": effort.poster_px, **figures, "ratios": ratios}
-
-
-def _send_mixture(server: Server, effort: Effort) -> dict[str, float]:
-    side_px, count = effort.poster_px, effort.divided_posters
-    small = make_picture(AVATAR_PX)
-    server.send_all([side_px, side_px, AVATAR_PX, AVATAR_PX], LARGE_CLIENTS)
-    before_s, latencies = count_cpu_s(server.process), []
-    with ThreadPoolExecutor(1) as pool:
-        large = pool.submit(server.send_all, [side_px] * count, LARGE_CLIENTS)
-        while not large.done():
-            latencies.append(server.send(small).seconds)
-        _, seconds = large.result()
-    return {
-        "large_s": round(seconds / count, 3),
-        "cpu_s": round((count_cpu_s(server.process) - before_s) / count, 3),
-        "small_p95_s": round(percentile(latencies, 95), 4),
-        "small_images": len(latencies),
-    }

@@ -33,18 +33,17 @@ class Weights:
     origin: str
 
 
-def add_official(data_dir: Path, name: str, file: Path | None = None) -> Weights | None:
-    """Add a model from `file`, the user's own store or `TEST_DATA_DIR`, else an installed package.
+def add_official(data_dir: Path, name: str) -> Weights | None:
+    """Add a model from the user's own store or `TEST_DATA_DIR`, else from an installed package.
 
-    Returns:
-        the model, named "general-x4v3" if a file is not the release's own; None if it is nowhere.
+    It is named "general-x4v3" if a file is not the release's own. None if it is nowhere.
     """
     store, folders = ModelStore(data_dir / "models"), [load_settings({}).models_dir]
     if "TEST_DATA_DIR" in os.environ:
         folders.append(Path(os.environ["TEST_DATA_DIR"]) / "weights")
     suffixes = _SUFFIXES.get(name, ())
     files = [folder / f"{name}{suffix}" for folder in folders for suffix in suffixes]
-    for candidate in ([file] if file else []) + files:
+    for candidate in files:
         if candidate.is_file():
             own_name = name if candidate.name == f"{name}.pth" else "general-x4v3"
             store.add(own_name, candidate)
@@ -57,9 +56,9 @@ def add_official(data_dir: Path, name: str, file: Path | None = None) -> Weights
     return Weights(name, f"{WEIGHTS_PACKAGE} {WEIGHTS_PACKAGE_VERSION}")
 
 
-def add_general(data_dir: Path, file: Path | None = None) -> Weights:
+def add_general(data_dir: Path) -> Weights:
     """Add realesr-general-x4v3, with random weights where it is nowhere: its speed is the same."""
-    return add_official(data_dir, GENERAL, file) or add_random_compact(data_dir)
+    return add_official(data_dir, GENERAL) or add_random_compact(data_dir)
 
 
 def add_random_compact(data_dir: Path, num_conv: int = 32, num_feat: int = 64) -> Weights:

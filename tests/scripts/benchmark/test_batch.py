@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmark.batch import measure_avatars, measure_batch
+from scripts.benchmark.batch import measure_batch
 from scripts.benchmark.effort import QUICK
 
 
@@ -13,9 +13,3 @@ def test_a_batch_of_files_is_held_to_the_network_alone(tmp_path: Path) -> None:
     assert figures["cpu_ratio"] > 0
     assert 0.9 < figures["images_per_s"] * min(figures["batch_s"]) / figures["images"] < 1.1
     assert len(list((tmp_path / "batch-0").glob("*-x4.jpg"))) == figures["images"] == 4
-
-
-def test_one_batch_is_held_to_one_picture_after_the_other_by_each_engine(tmp_path: Path) -> None:
-    rows: Any = measure_avatars(tmp_path, QUICK, "cpu")["by_engine"]
-    assert all(row["images"] == 2 and row["ratio"] > 0 for row in rows.values())
-    assert any(label.endswith("float32") for label in rows)

@@ -70,7 +70,7 @@ def test_pictures_for_seams_take_several_windows(
 
 
 def test_tiles_of_the_models_that_ship_leave_no_seams(tmp_path: Path) -> None:
-    report: Any = measure_seams(tmp_path, QUICK, "cpu", None)
+    report: Any = measure_seams(tmp_path, QUICK, "cpu")
     assert list(report) == ["upscaled-x2", "upscaled-x4-faithful"]
     for figures in report.values():
         assert figures["tiles"] > 1

@@ -141,7 +141,7 @@ def test_ratios_and_shares_follow_from_the_reported_times(tmp_path: Path) -> Non
 
 
 def test_one_network_runs_everywhere_and_the_one_that_ships_beside_it(tmp_path: Path) -> None:
-    report: Any = measure_kernel(tmp_path, QUICK, "cpu", None)
+    report: Any = measure_kernel(tmp_path, QUICK, "cpu")
     (compact,) = report.values()
     assert compact["weights"] == "random"
     table, absent = compact["contestants"], compact["absent"]
@@ -164,6 +164,6 @@ def test_products_of_every_type_that_the_processor_has_are_measured() -> None:
     reason="tests/reference/requirements.lock is not installed",
 )
 def test_sizes_are_measured_for_each_contestant_in_processor_time(tmp_path: Path) -> None:
-    (curves,) = cast(Any, measure_sizes(tmp_path, QUICK, None)).values()
+    (curves,) = cast(Any, measure_sizes(tmp_path, QUICK)).values()
     assert list(curves) == ["upscaled", "ncnn", "package"], "in the order of the plot's colours"
     assert all(curve.keys() == {"64"} and curve["64"] > 0 for curve in curves.values())

@@ -46,27 +46,6 @@ def test_a_table_says_on_what_and_when_it_was_measured(report: dict[str, Any]) -
     ]
 
 
-def test_batches_and_divided_processors_are_compared_with_what_they_replace(
-    report: dict[str, Any],
-) -> None:
-    report["avatars"] = {
-        "model": "m", "side_px": 96, "by_engine": {"int8": {"images": 16, "ratio": 0.984}}
-    }  # fmt: skip
-    report["divided"] = {
-        "small_px": 64,
-        "large_px": 1500,
-        "whole": {"small_p95_s": 0.2},
-        "divided": {"small_p95_s": 0.09},
-        "ratios": {"large_s": 1.02, "cpu_s": 0.97},
-    }
-    assert to_table(report).splitlines()[-3:] == [
-        "| 16 pictures of 96x96 as one batch, m (int8) | 0.98 of the time of one after the other |",
-        "| 1500x1500 from two clients beside 64x64, two workers on half the cores "
-        "| 1.02 of one worker's time (0.97 by processor time) |",
-        "| 64x64 meanwhile, p95 | 90 ms, with one worker 200 ms |",
-    ]
-
-
 def test_a_first_request_stands_beside_later_ones(report: dict[str, Any]) -> None:
     figures = "256x256 at x4 | 0.40 s, later ones 0.25 s; ready after 4.0 s |"
     assert f"| first request of a service, {figures}" in to_table(report)

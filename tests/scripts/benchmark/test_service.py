@@ -1,7 +1,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,7 +12,6 @@ from scripts.benchmark.effort import QUICK
 from scripts.benchmark.server import Server, read_stages
 from scripts.benchmark.service import (
     measure_cold,
-    measure_divided,
     measure_http,
     measure_memory,
     percentile,
@@ -99,21 +97,6 @@ def test_memory_is_looked_at_while_a_picture_is_under_way(server: Server) -> Non
     assert 10 < figures["peak_pss_mib"] <= figures["peak_rss_mib"]
     assert 0 < figures["healthz_ms"]["p50"] <= figures["healthz_ms"]["p99"]
     assert figures["peak_device_mib"] is None
-
-
-def test_parts_of_a_processor_are_compared_with_the_whole(server: Server) -> None:
-    asked: list[str] = []
-
-    def serve(device: str) -> AbstractContextManager[Server]:
-        asked.append(device)
-        return nullcontext(server)
-
-    figures: Any = measure_divided(serve, QUICK)
-    assert asked == ["cpu", "cpu,cpu"]
-    assert figures["whole"]["small_images"] > 0
-    assert figures["divided"]["large_s"] >= WORK_S / 2
-    by_time = figures["divided"]["large_s"] / figures["whole"]["large_s"]
-    assert figures["ratios"]["large_s"] == pytest.approx(by_time, rel=0.1)
 
 
 def test_throughput_counts_the_pixels_of_results(server: Server) -> None:
