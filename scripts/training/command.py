@@ -39,6 +39,18 @@ def main(arguments_given: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__)
     commands = parser.add_subparsers(required=True)
+    _add_runs(commands)
+    _add_students(commands)
+    draw = commands.add_parser("draw", help="write pages of text and line art, to measure on")
+    draw.add_argument("--out", type=Path, required=True)
+    draw.add_argument("--count", type=int, default=8)
+    draw.add_argument("--seed", type=int, default=1000, help="training's own is the recipe's seed")
+    draw.set_defaults(act=_draw)
+    return parser
+
+
+def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of a network that is trained on photos."""
     run = commands.add_parser("run", help="start a run, or go on with the one in --out")
     run.add_argument("--photos", type=Path, required=True, help="folder of ground truth photos")
     run.add_argument("--out", type=Path, required=True, help="folder of the run's checkpoint")
@@ -58,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
         "--beyond", type=float, default=0.0, help="how much further than the way from --past"
     )
     store.set_defaults(act=_export)
+
+
+def _add_students(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of a network that is trained on what x4plus makes of photos."""
     teach = commands.add_parser("teach", help="make a student's targets, with x4plus tempered")
     teach.add_argument("--photos", type=Path, required=True, help="folder of photos")
     teach.add_argument("--targets", type=Path, required=True, help="folder of the targets")
@@ -94,12 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     ship.add_argument("--steps", type=int, default=300, help="of tuning in 8 bits; 0: none")
     ship.add_argument("--threads", type=int, default=2)
     ship.set_defaults(act=_ship)
-    draw = commands.add_parser("draw", help="write pages of text and line art, to measure on")
-    draw.add_argument("--out", type=Path, required=True)
-    draw.add_argument("--count", type=int, default=8)
-    draw.add_argument("--seed", type=int, default=1000, help="training's own is the recipe's seed")
-    draw.set_defaults(act=_draw)
-    return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
