@@ -1,4 +1,4 @@
-"""The parts of the service that all requests share, and the API key that each is sent with.
+"""The parts of the service that all requests share, the API key of each, and where URLs begin.
 
 Where `UPSCALED_AUTH` is none, requests need no key, but those of a foreign web page are refused.
 Any page that a browser of this computer shows may send requests here: it need only name this
@@ -18,6 +18,7 @@ from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
+from upscaled.api import schemas
 from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.memory import MemoryBudget, UnsentResponses
@@ -205,3 +206,24 @@ def _split(origin: str) -> tuple[str, int | None]:
         return parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         return "", None
+
+
+def build_result_url(request: Request, public_base_url: str, file_name: str) -> str:
+    """Return a result's URL below the public base, or where that is empty below the called one."""
+    return f"{find_base_url(request, public_base_url)}{schemas.RESULT_PATH}{file_name}"
+
+
+def find_base_url(request: Request, public_base_url: str) -> str:
+    """Return where the URLs of this service begin: at the public base, or as it was called."""
+    return public_base_url or _called_url(request)
+
+
+def _called_url(request: Request) -> str:
+    """By the Host header where it is sane (Starlette checks its characters), else the socket."""
+    called = str(request.base_url).rstrip("/")
+    try:
+        _ = urlsplit(called).port
+    except ValueError:
+        host, port = request.scope["server"]
+        return f"{request.url.scheme}://{host}:{port}"
+    return called

@@ -31,8 +31,7 @@ from upscaled.pool.messages import Configure, Unusable, WorkerReady
 from upscaled.process.channel import FrameError
 from upscaled.process.confinement import OomScore, child_parser, confine
 from upscaled.process.memory_access import needs_setuid_programs
-from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue, listen
-from upscaled.worker.stats import Counters
+from upscaled.worker.connection import Counters, FrontEnd, FrontEndGone, JobQueue, listen
 from upscaled_models.processor import pin_to
 
 if TYPE_CHECKING:

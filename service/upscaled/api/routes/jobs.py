@@ -11,13 +11,12 @@ from starlette.responses import JSONResponse, Response
 
 from upscaled.api import schemas
 from upscaled.api.cancellation import run_to_end
-from upscaled.api.dependencies import AppContext, Context, JobsKey
+from upscaled.api.dependencies import AppContext, Context, JobsKey, find_base_url
 from upscaled.api.idempotency import REPLAYED_HEADER, WEBHOOK_HEADER
 from upscaled.api.job_body import describe_job
 from upscaled.api.paging import format_cursor, read_job_position
 from upscaled.api.request.choices import RESPOND_ASYNC
 from upscaled.api.request.reader import UpscaleParameters
-from upscaled.api.routes.results import find_base_url
 from upscaled.api.source import read_checked_header
 from upscaled.errors import (
     InternalError,

@@ -20,9 +20,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from upscaled.api.dependencies import find_base_url
 from upscaled.api.openapi import keep_upload_only
 from upscaled.api.routes.playground import render_playground
-from upscaled.api.routes.results import find_base_url
 from upscaled.config import Settings
 
 if TYPE_CHECKING:

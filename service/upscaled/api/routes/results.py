@@ -1,11 +1,9 @@
-"""GET /public/result/{file_name}: serve a stored result, and build its URL."""
+"""GET /public/result/{file_name}: serve a stored result."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from upscaled.api import schemas
@@ -55,27 +53,6 @@ async def get_result(opened: Annotated[OpenedResult, Depends(_open)]) -> Respons
     """Stream a stored result: true length and type, no Range, and 404 from its expiry on."""
     stored = opened.stored
     return StreamingResponse(opened.chunks, headers=_headers(stored), media_type=stored.media_type)
-
-
-def build_result_url(request: Request, public_base_url: str, file_name: str) -> str:
-    """Return a result's URL below the public base, or where that is empty below the called one."""
-    return f"{find_base_url(request, public_base_url)}{schemas.RESULT_PATH}{file_name}"
-
-
-def find_base_url(request: Request, public_base_url: str) -> str:
-    """Return where the URLs of this service begin: at the public base, or as it was called."""
-    return public_base_url or _called_url(request)
-
-
-def _called_url(request: Request) -> str:
-    """By the Host header where it is sane (Starlette checks its characters), else the socket."""
-    called = str(request.base_url).rstrip("/")
-    try:
-        _ = urlsplit(called).port
-    except ValueError:
-        host, port = request.scope["server"]
-        return f"{request.url.scheme}://{host}:{port}"
-    return called
 
 
 def _headers(stored: StoredResult) -> dict[str, str]:

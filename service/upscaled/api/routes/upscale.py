@@ -19,6 +19,7 @@ from upscaled.api.dependencies import (
     Record,
     UntilSent,
     UpscalingKey,
+    build_result_url,
     require_scope,
 )
 from upscaled.api.idempotency import (
@@ -50,7 +51,6 @@ from upscaled.api.routes.jobs import (
     WEBHOOK_PARAMETER,
     accept_job,
 )
-from upscaled.api.routes.results import build_result_url
 from upscaled.api.source import build_request, estimate, fetch_source, read_checked_header
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.pool.executor import UpscaleRequest
