@@ -222,3 +222,49 @@ def test_the_lock_holds_no_package_of_one_accelerator() -> None:
     pins = _pins(*LOCKS)
     found = {name for name in pins if re.match(r"nvidia-|cuda-|triton$|torchvision$", name)}
     assert found == set(_pins("requirements-cuda.lock"))
+
+
+_PEOPLE = re.compile(r"(?<![.\"])\b(whoever|nobody|anybody|somebody|told|tells?|telling)\b", re.I)
+MAX_SHARE_OF_SMALL_MODULES = 0.08
+SMALL_MODULE_LINES = 40
+MAX_CALLABLE_PARAMETERS = 20
+
+
+def test_no_text_speaks_of_processes_as_of_people() -> None:
+    found = [
+        (path.relative_to(ROOT), line)
+        for path, text in _tracked_texts()
+        if path.suffix in {".py", ".md", ".js", ".html", ".css", ".cu"} and path != Path(__file__)
+        for line in text.splitlines()
+        if _PEOPLE.search(line)
+    ]
+    assert not found
+
+
+def test_few_modules_are_small() -> None:
+    modules = [
+        path
+        for path in _tracked("service/*.py", "models/*.py")
+        if path.name != "__init__.py" and "migrations" not in path.parts
+    ]
+    small = [path for path in modules if len(path.read_text().splitlines()) < SMALL_MODULE_LINES]
+    assert len(small) <= MAX_SHARE_OF_SMALL_MODULES * len(modules), small
+
+
+def _callable_parameters(path: Path, names: set[str]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for parameter in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
+                words = set(re.findall(r"\w+", ast.unparse(parameter.annotation or ast.Pass())))
+                if words & names:
+                    yield f"{path.relative_to(ROOT)}: {node.name}({parameter.arg})"
+
+
+def test_few_functions_of_the_service_take_callables() -> None:
+    """Values go one way: what a function needs is passed as a value, wherever that can be."""
+    paths = _tracked("service/*.py")
+    names = {"Callable"}
+    for path in paths:
+        names.update(re.findall(r"^(\w+) = Callable\[", path.read_text(), re.MULTILINE))
+    found = [text for path in paths for text in _callable_parameters(path, names)]
+    assert 0 < len(found) <= MAX_CALLABLE_PARAMETERS, "\n".join(found)

@@ -105,7 +105,7 @@ def listener() -> Iterator[Listener]:
 
 
 def upload(data: bytes, target: Target) -> Reply:
-    """A form whose file has neither a telling name nor a type."""
+    """A form whose file has no type, and a name without a suffix."""
     lines = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="file"\r\n\r\n',
         f'\r\n--{BOUNDARY}\r\nContent-Disposition: form-data; name="scale"\r\n\r\n2\r\n'
