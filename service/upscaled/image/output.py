@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Final
 
 from upscaled.errors import InvalidParameter, ResolutionTooHigh
-from upscaled.image.formats.table import AVIF, FORMATS, JPEG, PNG, WEBP
+from upscaled.image.formats.table import AVIF, ENCODED, FORMATS, JPEG, PNG, WEBP
 from upscaled.image.types import Header, Image, MetadataPlan
 
 MAX_CANVAS_PX: Final = 2 * 6000**2
@@ -15,10 +15,7 @@ HTTP: 216 MB. A single one may be larger."""
 
 LOSSLESS: Final = "lossless"
 OUTPUT_FORMATS: Final[Mapping[str, str]] = {
-    "jpeg": JPEG.name,
-    "png": PNG.name,
-    "webp": WEBP.name,
-    "avif": AVIF.name,
+    **{each.name.lower(): each.name for each in ENCODED},
     LOSSLESS: PNG.name,
 }
 """The formats that may be asked for, by the names under which they are."""

@@ -11,29 +11,22 @@ from string import Template
 from typing import Any, Final
 
 from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, SCALES, Settings
-from upscaled.image.formats.table import FORMATS
+from upscaled.image.formats.table import FORMATS, Format
 
 _MEBIBYTE: Final = 1024 * 1024
 _KEY: Final = {"key": "", "key_state": ""}
 _NO_KEY: Final = {"key": "none", "key_state": " hidden"}
-_SUFFIXES: Final = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "TIFF": (".tif", ".tiff"),
-    "HEIC": (".heic", ".heif"),
-}
-"""Suffixes of file names, where they are more than the format's own name."""
-_NAMES: Final = {"WEBP": "WebP"}
-"""Names in a text, where they are not written in capitals."""
 
 
 def render_playground(settings: Settings) -> str:
     """Return the page at `/` as HTML."""
     template = (files("upscaled.api") / "static" / "playground.html").read_text("utf-8")
-    suffixes = [suffix for name in _taken(settings) for suffix in _suffixes(name)]
     return Template(template).substitute(
         limits=html.escape(json.dumps(describe_limits(settings))),
-        accept=",".join([*(f"image/{name.lower()}" for name in _taken(settings)), *suffixes]),
-        formats=", ".join(_NAMES.get(name, name) for name in _taken(settings)),
+        accept=",".join(
+            [*(f"image/{each.name.lower()}" for each in _taken(settings)), *_suffixes(settings)]
+        ),
+        formats=", ".join(each.label for each in _taken(settings)),
         # Any key is taken where none is needed, so the page sends one that says so.
         **(_NO_KEY if settings.auth == "none" else _KEY),
         max_file=describe_bytes(settings.max_file_bytes),
@@ -54,7 +47,7 @@ def describe_limits(settings: Settings) -> dict[str, Any]:
         "resultSide": MAX_OUTPUT_SIDE_PX,
         "file": describe_bytes(settings.max_file_bytes),
         "fileBytes": settings.max_file_bytes,
-        "suffixes": [suffix for name in _taken(settings) for suffix in _suffixes(name)],
+        "suffixes": _suffixes(settings),
         "keptS": settings.result_ttl_s,
     }
 
@@ -75,10 +68,10 @@ def describe_duration(seconds: int) -> str:
     return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
 
-def _taken(settings: Settings) -> list[str]:
-    """Return the names of the formats that this server decodes, in the table's order."""
-    return [name for name in FORMATS if name in settings.formats]
+def _taken(settings: Settings) -> list[Format]:
+    """Return the formats that this server decodes, in the table's order."""
+    return [each for each in FORMATS.values() if each.name in settings.formats]
 
 
-def _suffixes(format_name: str) -> tuple[str, ...]:
-    return _SUFFIXES.get(format_name, (f".{format_name.lower()}",))
+def _suffixes(settings: Settings) -> list[str]:
+    return [f".{suffix}" for each in _taken(settings) for suffix in each.suffixes]

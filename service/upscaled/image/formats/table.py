@@ -97,7 +97,9 @@ class Format:
     brands: those of an ISO base media file in this format, instead of a signature.
     is_optional: decoded only where the setting `extra_formats` names it.
     reports_damage_on_stderr: its decoder reports damaged pixels there and nowhere else.
-    media_type, suffix: of a file that is written in this format; "" where none is.
+    media_type: of a file that is written in this format; "" where none is.
+    suffixes: of its files' names, the usual one first; by default the name in small letters.
+    label: the name as texts for people write it; by default as it is.
     """
 
     name: str
@@ -107,7 +109,16 @@ class Format:
     is_optional: bool = False
     reports_damage_on_stderr: bool = False
     media_type: str = ""
-    suffix: str = ""
+    suffixes: tuple[str, ...] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "suffixes", self.suffixes or (self.name.lower(),))
+        object.__setattr__(self, "label", self.label or self.name)
+
+    @property
+    def suffix(self) -> str:
+        return self.suffixes[0]
 
     @property
     def reader(self) -> Reader:
@@ -115,20 +126,21 @@ class Format:
 
 
 JPEG: Final = Format(
-    "JPEG", "jpeg.reader", signatures=(b"\xff\xd8\xff",), media_type="image/jpeg", suffix="jpg"
+    "JPEG",
+    "jpeg.reader",
+    signatures=(b"\xff\xd8\xff",),
+    media_type="image/jpeg",
+    suffixes=("jpg", "jpeg", "jpe", "jfif"),
 )
-PNG: Final = Format(
-    "PNG", "png.reader", signatures=(b"\x89PNG\r\n\x1a\n",), media_type="image/png", suffix="png"
-)
+PNG: Final = Format("PNG", "png.reader", signatures=(b"\x89PNG\r\n\x1a\n",), media_type="image/png")
 # Its signature is in two pieces: see `sniff`.
-WEBP: Final = Format("WEBP", "webp.reader", media_type="image/webp", suffix="webp")
+WEBP: Final = Format("WEBP", "webp.reader", media_type="image/webp", label="WebP")
 AVIF: Final = Format(
     "AVIF",
     "isobmff.avif",
     brands=(b"avif", b"avis"),
     is_optional=True,
     media_type="image/avif",
-    suffix="avif",
 )
 _TABLE: Final = (
     JPEG,
@@ -141,6 +153,7 @@ _TABLE: Final = (
         "isobmff.heic",
         brands=(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"),
         is_optional=True,
+        suffixes=("heic", "heif"),
     ),
     Format(
         "TIFF",
@@ -149,6 +162,7 @@ _TABLE: Final = (
         signatures=(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
         is_optional=True,
         reports_damage_on_stderr=True,
+        suffixes=("tif", "tiff"),
     ),
 )
 
