@@ -293,7 +293,7 @@ def test_a_decoder_holds_nothing_of_its_worker(decoder: Decoder, tmp_path: Path)
 
 
 def is_asking_for_large_pages() -> bool:
-    """Whether glibc does so here where it is told to: 2.35 does, if the kernel waits for it."""
+    """Whether glibc does so here where it is set to: 2.35 does, if the kernel waits for it."""
     library, version = platform.libc_ver()
     file = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     is_new = library == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)
