@@ -192,7 +192,7 @@ def test_a_client_that_leaves_in_the_midst_of_its_upload(service: Service, befor
 
 
 def test_a_client_that_leaves_during_the_work(service: Service, before: Traces) -> None:
-    with send_without_waiting(service, LARGE):
+    with send_without_waiting(service, encode_gradient(1500)):
         held = service.wait_for(lambda traces: traces.open_holds == 1)
         assert held.balance == before.balance - 1
         time.sleep(0.5)
@@ -270,7 +270,7 @@ def _kill_at_work(service: Service) -> None:
 def test_a_full_disk_costs_and_leaves_nothing(service: Service, before: Traces) -> None:
     results_dir = service.server.data_dir / "results"
     with small_disk(results_dir, 64 * 1024):
-        answer = service.send(encode(400, 400))
+        answer = service.send(WITH_ALPHA, scale=4)  # noise of 320x256 px as PNG: 200 KB
         assert (answer.status_code, answer.json()["error_code"]) == (500, "internal_error")
         assert [path for path in results_dir.rglob("*") if path.is_file()] == []
     assert_nothing_happened(service, before)
