@@ -1,4 +1,4 @@
-"""A cluster of several machines answers as a single one: rate and cancelling.
+"""A cluster of several machines answers as a single one: refusals, rate and cancelling.
 
 Each test prints its figures (`pytest -rP`). The times are those of a machine that does nothing
 else; on a busy one they are longer.
@@ -6,17 +6,26 @@ else; on a busy one they are longer.
 
 import re
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPConnection
+from itertools import cycle
 
 import psutil
 import pytest
 import requests
 
-from tests.cluster.bed import FRONT_ENDS, KEY, Bed
+from tests.cluster.bed import FRONT_ENDS, KEY, QUEUE, SLOTS, Bed
 from tests.cluster.machines import wait_until
 from tests.running import UPSCALED
 from tests.service.pool.pools import picture
+
+AT_ONCE = 40
+SMALL_SIDE_PX = 256
+"""Small enough for all places, of which one is for small results alone, yet none of the first is
+done before the last is sent."""
 
 STOPPED_WITHIN_S = 1.0
 LONG_SIDE_PX = 1500
@@ -25,6 +34,31 @@ RATE_PER_S = 20
 BURST = 10
 HAMMERED_S = 30.0
 HAMMERING = 8
+
+
+def test_what_has_no_room_is_refused_before_anything_is_delivered(bed: Bed) -> None:
+    with one_replica(bed):
+        source, targets = picture(SMALL_SIDE_PX), cycle(FRONT_ENDS)
+        began_at_s = time.monotonic()
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            sent = [threads.submit(post, bed, next(targets), source) for _ in range(AT_ONCE)]
+            answers = [each.result() for each in sent]
+        took_s = time.monotonic() - began_at_s
+        worked = [each for each in answers if each.status == 200]
+        refused = [each for each in answers if each.status == 429]
+        waits_s = [each.retry_after_s for each in refused]
+        slowest_s, first_s = (
+            max(each.took_s for each in refused),
+            min(each.took_s for each in worked),
+        )
+        print(
+            f"{AT_ONCE} at once: {len(worked)} delivered within {took_s:.1f} s, {len(refused)} "
+            f"refused within {slowest_s:.2f} s, Retry-After {min(waits_s)} to {max(waits_s)} s"
+        )
+        assert len(worked) == SLOTS + QUEUE
+        assert len(refused) == AT_ONCE - SLOTS - QUEUE
+        assert slowest_s < first_s
+        assert min(waits_s) >= 1
 
 
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
@@ -57,6 +91,38 @@ def test_a_key_has_its_rate_once_for_both_front_ends(bed: Bed) -> None:
     print(f"rate: {passed} of {len(statuses)} passed in {took_s:.1f} s, {allowed:.0f} were allowed")
     assert set(statuses) == {400, 429}
     assert passed == pytest.approx(allowed, rel=0.02)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    took_s: float
+    retry_after_s: int
+
+
+def post(bed: Bed, front_end: str, source: bytes) -> _Answer:
+    began_at_s = time.monotonic()
+    answer = requests.post(
+        f"{bed.url(front_end)}/v1/upscale",
+        headers={"X-API-KEY": KEY, "Accept": "image/*"},
+        files={"image": source},
+        data={"scale": "4"},
+        timeout=300,
+    )
+    took_s = time.monotonic() - began_at_s
+    return _Answer(answer.status_code, took_s, int(answer.headers.get("Retry-After", "0")))
+
+
+@contextmanager
+def one_replica(bed: Bed) -> Iterator[None]:
+    bed.deploy(1)
+    bed.wait_healthy(1)
+    wait_until(lambda: len(bed.replicas()) == 1, "the other replica ends")
+    try:
+        yield
+    finally:
+        bed.deploy(2)
+        bed.wait_healthy()
 
 
 def leave_and_wait(bed: Bed, front_end: str) -> float:
