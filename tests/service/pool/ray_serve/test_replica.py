@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.pool.pools import fake_command, order, until
+from tests.service.pool.pools import fake_command, order, picture, until
 from tests.service.pool.pools import request as job_request
 from upscaled.pool.executor import StoreOrder
 from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerJob, encode
@@ -23,6 +23,9 @@ from upscaled.pool.ray_serve.messages import (
     decode_from_replica,
 )
 from upscaled.pool.ray_serve.replica import UpscaleReplica
+from upscaled.pool.stats import ModelStats
+
+BATCHING_WORKER = Path(__file__).with_name("batching_worker.py")
 
 REFUSED_WITHIN_S = 15.0
 """All 26; a quiet machine needs a few hundredths of a second."""
@@ -141,6 +144,43 @@ async def test_its_workers_are_tied_to_their_parts_of_the_cores(replica: Upscale
     report = ReplicaReport.model_validate_json(await replica.report())
     assert report.workers_wanted == 2
     assert report.ready.device.startswith("cpu:")
+
+
+async def test_small_pictures_of_two_front_ends_share_batches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each picture is one window, so a batch of two has one of each front end's.
+
+    A third one keeps the device busy meanwhile with pictures for another model.
+    """
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("UPSCALED_PRECISION", "exact")
+    monkeypatch.setenv("UPSCALED_AUTO_BUDGET_S", "0")
+    monkeypatch.setenv("UPSCALED_DEVICE", "cpu")
+    monkeypatch.setattr(module, "hide_memory", lambda: None)
+    monkeypatch.setattr(module, "configure_logging", lambda *_: None)
+    replica = UpscaleReplica((sys.executable, str(BATCHING_WORKER)))
+    try:
+        await replica.check_health()
+
+        async def front_end(key_id: int, side_px: int, scale: int) -> None:
+            source = picture(side_px)
+            request = job_request(width_px=side_px, height_px=side_px, key_id=key_id, scale=scale)
+            job = encode(WorkerJob(job=0, request=request))
+            while not await _has_batched(replica):
+                *_, (header, _) = [answer async for answer in replica.upscale(job, source)]
+                assert isinstance(decode_from_replica(header), Done)
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(front_end(1, 64, 4), front_end(2, 64, 4), front_end(3, 300, 2))
+    finally:
+        await replica.stop()
+
+
+async def _has_batched(replica: UpscaleReplica) -> bool:
+    report = ReplicaReport.model_validate_json(await replica.report())
+    done = report.done.models.get(report.ready.models[4], ModelStats())
+    return done.windows > done.batches
 
 
 async def test_its_report_says_what_it_has_and_does(replica: UpscaleReplica) -> None:
