@@ -44,6 +44,15 @@ def check_cluster(report: ClusterReport) -> list[Finding]:
     head = {node.address: node.facts for node in report.nodes if node.facts and node.is_head}
     return [
         *_check_nodes(report.nodes),
+        *(_check_facts(seen, head) if seen else []),
+        *_check_serve(report),
+        *_check_replicas(report),
+        *_check_results(report),
+    ]
+
+
+def _check_facts(seen: Seen, head: Seen) -> list[Finding]:
+    return [
         _check_ray(seen),
         _check_alike(
             "Python",
@@ -59,17 +68,18 @@ def check_cluster(report: ClusterReport) -> list[Finding]:
         *_check_store(head),
         _check_reaping(seen),
         _check_usage(seen),
-        *_check_serve(report),
-        *_check_replicas(report),
-        *_check_results(report),
     ]
 
 
 def _check_nodes(nodes: Sequence[NodeReport]) -> list[Finding]:
     silent = [node for node in nodes if not node.facts]
+    answering = f"{len(nodes) - len(silent)} of {len(nodes)} answer"
+    if not silent:
+        return [ok("nodes", answering)]
     advice = "see whether upscaled is installed there, and the logs under /tmp/ray"
-    findings = [failure("nodes", f"{node.address}: {node.trouble}", advice) for node in silent]
-    return [ok("nodes", f"{len(nodes) - len(silent)} of {len(nodes)} answer"), *findings]
+    return [
+        failure("nodes", f"{node.address}: {node.trouble} ({answering})", advice) for node in silent
+    ]
 
 
 def _check_ray(seen: Seen) -> Finding:
@@ -164,6 +174,9 @@ def _check_usage(seen: Seen) -> Finding:
 
 
 def _check_serve(report: ClusterReport) -> list[Finding]:
+    if report.trouble:
+        advice = "`ray status`, and the controller's logs under /tmp/ray/session_latest/logs/serve"
+        return [failure("deployment", report.trouble, advice)]
     if not report.status:
         advice = "serve run --non-blocking FILE, which `upscaled cluster manifest` writes"
         return [failure("deployment", f"Ray Serve has no application {APPLICATION}", advice)]

@@ -80,6 +80,14 @@ def test_what_is_wrong_on_a_node_is_found_and_the_node_named(
         assert "10.0.0.6" in finding.found
 
 
+def test_of_a_cluster_whose_nodes_are_silent_nothing_is_called_right() -> None:
+    findings = check_cluster(cluster(None, None))
+    assert [finding.check for finding in findings if finding.status is not Status.OK] == [
+        "nodes"
+    ] * 2
+    assert "Ray" not in {finding.check for finding in findings}
+
+
 def test_a_ray_that_is_alike_but_not_the_required_one_is_found() -> None:
     old = GOOD.model_copy(update={"ray": "2.9.3"})
     (finding,) = faults_of(cluster(old, old))
@@ -105,6 +113,7 @@ def test_nodes_must_wait_ten_minutes_for_the_head(reconnect_s: str, faults: int)
     [
         ("deployment", Status.FAILURE, {"status": "", "replicas": []}),
         ("deployment", Status.WARNING, {"status": "UPDATING"}),
+        ("deployment", Status.FAILURE, {"status": "", "trouble": "no answer", "replicas": []}),
         ("proxy", Status.FAILURE, {"has_proxy": True}),
         ("replicas", Status.FAILURE, {"replicas": []}),
         ("replicas", Status.FAILURE, {"unreadable": 1}),

@@ -29,13 +29,13 @@ from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.pool.ray_serve.messages import (
     APPLICATION,
+    CONTROLLER,
     DEPLOYMENT,
+    NAMESPACE,
     NoReplicaFree,
     ReplicaLost,
 )
 
-_NAMESPACE: Final = "serve"
-_CONTROLLER: Final = "SERVE_CONTROLLER_ACTOR"
 _CHECKED_EVERY_S: Final = 2.0
 _REPORTS_WITHIN_S: Final = 5.0
 _DISCONNECTED_WITHIN_S: Final = 5.0
@@ -177,13 +177,13 @@ async def _in_thread(call: Callable[[], _T]) -> _T:
 
 def _find_deployment() -> tuple[object, DeploymentHandle]:
     if not ray.is_initialized():
-        ray.init("auto", namespace=_NAMESPACE, log_to_driver=False, configure_logging=False)
+        ray.init("auto", namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
     return _find_controller(), serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
 
 
 def _find_controller() -> object:
     """Return what no two controllers have in common; raises ValueError where there is none."""
-    return ray.get_actor(_CONTROLLER, namespace=_NAMESPACE)._actor_id
+    return ray.get_actor(CONTROLLER, namespace=NAMESPACE)._actor_id
 
 
 def _collect(asked: DeploymentBroadcastResponse) -> list[object]:

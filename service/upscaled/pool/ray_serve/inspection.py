@@ -14,7 +14,13 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from upscaled.pool.ray_serve.messages import APPLICATION, DEPLOYMENT, ReplicaReport
+from upscaled.pool.ray_serve.messages import (
+    APPLICATION,
+    CONTROLLER,
+    DEPLOYMENT,
+    NAMESPACE,
+    ReplicaReport,
+)
 from upscaled.pool.ray_serve.node_facts import (
     ClusterReport,
     ClusterUnreachable,
@@ -28,6 +34,7 @@ _CONNECTED_WITHIN_S: Final = 3.0
 _FACTS_WITHIN_S: Final = 30.0
 """A node that has no free process starts one, which takes seconds."""
 
+_SERVE_WITHIN_S: Final = 15.0
 _REPORTS_WITHIN_S: Final = 10.0
 
 
@@ -40,6 +47,8 @@ def inspect_cluster() -> ClusterReport:
     _connect()
     try:
         nodes = _inspect_nodes([node for node in ray.nodes() if node["Alive"]])
+        if trouble := _find_trouble():
+            return ClusterReport(nodes, "", has_proxy=False, replicas=(), trouble=trouble)
         status, has_proxy = _read_serve()
         replicas, unreadable = _read_replicas() if status else ((), 0)
         return ClusterReport(nodes, status, has_proxy, replicas, unreadable)
@@ -58,7 +67,7 @@ def _connect() -> None:
         except OSError as error:
             raise ClusterUnreachable(f"nothing answers at {address}: {error}") from None
     try:
-        ray.init("auto", namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
+        ray.init("auto", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # noqa: BLE001 (what Ray raises here has no common type)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ClusterUnreachable(" ".join(lines)[:300] or type(error).__name__) from None
@@ -87,6 +96,22 @@ def _report_node(node: Mapping[str, Any], answer: ray.ObjectRef) -> NodeReport:
         trouble = str(error).strip().splitlines()[-1][:200]
     address = node["NodeManagerAddress"]
     return NodeReport(address, _HEAD in node["Resources"], facts, trouble)
+
+
+def _find_trouble() -> str:
+    """Return why Serve's controller cannot be asked, "" where it can, or where there is none.
+
+    What asks it for more waits without a limit.
+    """
+    try:
+        controller = ray.get_actor(CONTROLLER, namespace=NAMESPACE)
+    except ValueError:
+        return ""
+    try:
+        ray.get(controller.check_alive.remote(), timeout=_SERVE_WITHIN_S)
+    except RayError:
+        return f"Ray Serve's controller does not answer within {_SERVE_WITHIN_S:g} s"
+    return ""
 
 
 def _read_serve() -> tuple[str, bool]:

@@ -23,6 +23,10 @@ from upscaled.pool.stats import WorkerStats
 APPLICATION: Final = "upscaled"
 DEPLOYMENT: Final = "UpscaleReplica"
 
+# Ray Serve's own names.
+CONTROLLER: Final = "SERVE_CONTROLLER_ACTOR"
+NAMESPACE: Final = "serve"
+
 ONLY_JOB: Final = 0
 """The number in messages about a job: each call of a replica is about one."""
 

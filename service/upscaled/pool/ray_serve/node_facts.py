@@ -59,7 +59,8 @@ class ClusterReport:
     """What was found out about a cluster.
 
     status: of the deployment, as Ray Serve names it; "" where there is none. has_proxy: Serve's own
-    HTTP proxy runs. unreadable: replicas whose report is of another version.
+    HTTP proxy runs. unreadable: replicas whose report is of another version. trouble: why the
+    status is not known, "" where it is.
     """
 
     nodes: Sequence[NodeReport]
@@ -67,6 +68,7 @@ class ClusterReport:
     has_proxy: bool
     replicas: Sequence[ReplicaReport]
     unreadable: int = 0
+    trouble: str = ""
 
 
 class ClusterUnreachable(Exception):

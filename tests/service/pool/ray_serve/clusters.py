@@ -36,6 +36,10 @@ class Cluster:
         """The processes of the replicas; each is one that speaks to the cluster."""
         return [each for each in self._processes() if "ServeReplica" in _command_of(each)]
 
+    def controllers(self) -> list[psutil.Process]:
+        """The process of Serve's controller."""
+        return [each for each in self._processes() if "ServeController" in _command_of(each)]
+
     def workers(self) -> list[psutil.Process]:
         """The workers under the replicas."""
         return [each for each in self._processes() if "upscaled.worker.main" in _command_of(each)]

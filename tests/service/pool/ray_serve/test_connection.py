@@ -20,6 +20,7 @@ from tests.buckets import VARIABLES
 from tests.running import REPOSITORY_DIR, Server, serve
 from tests.service.pool.pools import picture
 from tests.service.pool.ray_serve.clusters import (
+    BIN,
     QUEUE,
     REPLICAS,
     SLOTS,
@@ -138,6 +139,21 @@ def test_the_cluster_passes_its_check(cluster: Cluster) -> None:
     assert found["deployment"] == "HEALTHY"
     assert found["replicas"].startswith(f"{REPLICAS} of {REPLICAS} take images")
     assert found["results"] == "replicas store them in the bucket themselves"
+
+
+def test_the_check_ends_where_serves_controller_is_silent(cluster: Cluster) -> None:
+    (controller,) = cluster.controllers()
+    controller.suspend()
+    try:
+        command = [str(BIN / "upscaled"), "cluster", "check", "--json"]
+        done = subprocess.run(command, env=cluster.environment, capture_output=True, timeout=200)
+    finally:
+        controller.resume()
+    findings = json.loads(done.stdout)["findings"]
+    assert done.returncode == 1
+    (failed,) = [finding for finding in findings if finding["status"] == "failure"]
+    assert failed["check"] == "deployment"
+    assert "controller does not answer" in failed["found"]
 
 
 def test_a_replica_stores_the_result_itself(server: Server, cluster: Cluster) -> None:
