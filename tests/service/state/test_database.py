@@ -203,6 +203,18 @@ def test_a_password_that_no_url_needs_is_refused_and_not_shown(
     assert "geheim" not in str(refused.value)
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
+def test_a_database_of_any_encoding_keeps_names(
+    encoding: str, postgresql: PostgreSQL, make_settings: MakeSettings
+) -> None:
+    """An unencoded one (initdb without a locale) would give bytes in place of texts."""
+    options = f"ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    for url in postgresql.lend(options):
+        with open_state(make_settings(database_url=url)) as state:
+            state.keys.create("web", credits=3)
+            assert [key.name for key in state.keys.list()] == ["web"]
+
+
 def test_a_missing_driver_is_named_with_its_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
