@@ -24,8 +24,8 @@ _IGNORED_SIGNALS: Final = (
 """Signals that may reach a whole process group or control group; the parent decides what ends."""
 
 NO_MEMORY_STATUS: Final = 75
-"""Exit status of a child that found no memory to hand its result over in: the machine's
-want, not its input's doing (EX_TEMPFAIL of sysexits.h)."""
+"""Exit status of a child that found no memory to hand its result over in: the machine lacks it, and
+its input is not to blame (EX_TEMPFAIL of sysexits.h)."""
 
 _STDERR: Final = 2
 

@@ -1,9 +1,10 @@
 """Close the memory and environment of processes of one user to each other; only Linux can.
 
 A parent holds secrets: the database's password, keys of a bucket, a cluster's token. Its children,
-which take hostile bytes, run as the same user, whom the system lets read the environment, memory
-and open files of each process of theirs (ptrace(2), "Ptrace access mode checking"). There are two
-walls, since a kernel may lack one of them: the parent hides, and a child gives up looking.
+which take hostile bytes, run as the same user, and the system lets a process read the environment,
+memory and open files of each other one of its user (ptrace(2), "Ptrace access mode checking").
+There are two barriers, since a kernel may lack one of them: the parent closes its memory
+(`hide_memory`), and a child gives up its right to read others (`give_up_other_processes`).
 """
 
 import ctypes
@@ -44,7 +45,8 @@ def give_up_other_processes() -> bool:
     """Give up reading other processes, except children, and gaining rights by setuid programs.
 
     It holds for the calling thread and the threads and processes that it starts, so it belongs
-    before all threads. Of root it takes only what no capability gives back.
+    before all threads. Root is held to it only without CAP_PERFMON and CAP_SYS_ADMIN: with either,
+    newer kernels (6.18, say) still let a process read all others.
 
     Returns:
         Whether the kernel has Landlock and lets this process use it.
