@@ -54,7 +54,7 @@ def measure_kernel(data_dir: Path, effort: Effort, device: str) -> Figures:
 
 
 def _add_networks(data_dir: Path, effort: Effort) -> dict[str, Weights]:
-    """Add the official networks that are here; of a tiny effort a small one in place of all."""
+    """Add the official networks that are here, or one small random one where the effort is tiny."""
     if effort.is_tiny:
         return {GENERAL: add_random_compact(data_dir, num_conv=2, num_feat=8)}
     networks = {X4PLUS: add_official(data_dir, X4PLUS), GENERAL: add_general(data_dir)}

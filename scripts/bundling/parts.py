@@ -38,7 +38,7 @@ class Part:
 
     @property
     def place(self) -> str:
-        """Where the bundle has it."""
+        """Return its path in the bundle."""
         return f"models/{self.name}" if self.model else f"wheels/{self.path.name}"
 
     def needed_glibc(self) -> Glibc | None:
@@ -93,7 +93,7 @@ def find_model_files(store: ModelStore) -> list[Part]:
 
 
 def write_sbom(parts: Sequence[Part], needs: Needs, target: Target) -> str:
-    """CycloneDX 1.6 in JSON: the same text for the same parts, so without a date."""
+    """Return the bill of materials (CycloneDX 1.6, JSON): the same for the same parts, undated."""
     (own,) = [part for part in parts if part.name == OWN_PACKAGE]
     refs = {part.name: _name(part) for part in parts if not part.model}
     # The number is another for each set of parts.

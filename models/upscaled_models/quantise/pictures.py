@@ -20,7 +20,7 @@ SIDE_PX: Final = 96
 PAGES: Final = 24
 PHOTOS: Final = 48
 PHOTOS_TO_TUNE: Final = 140
-"""More than to calibrate with: a thousand steps would learn a few by heart."""
+"""More than for calibration alone: a thousand steps of tuning would overfit the few."""
 
 HELD_OUT_ONE_IN: Final = 6
 TRUTHS: Final = 12
@@ -37,8 +37,8 @@ FLAT_COLOURS: Final = tuple(
 def draw_pictures(folder: Path | None, seed: int, photos: int = PHOTOS) -> tuple[Pixels, Pixels]:
     """Return pictures to calibrate with and others to compare, uint8 `[n, 96, 96, 3]` each.
 
-    With half as many drawn pages as photos. Half of the photos are shrunk, which makes them
-    sharper; a third is compressed.
+    There are half as many drawn pages as photos; without a folder `PAGES` of them, and no photo.
+    Half of the photos are shrunk, which makes them sharper; a third is compressed.
 
     Raises:
         ValueError: the folder holds no picture, or an unreadable one.

@@ -41,9 +41,9 @@ Say = Callable[[str], None]
 
 SEED: Final = 1
 CALIBRATED: Final = 30
-"""Pictures from which the ranges of a network are measured that is tuned then."""
+"""Pictures from which ranges are measured, of a network that is tuned afterwards."""
 CALIBRATED_UNTUNED: Final = 12
-"""The same of an untuned network: each takes it seconds."""
+"""The same for a large network, which is not tuned: each picture takes it seconds."""
 CALIBRATED_PX: Final = 64
 PRECISIONS: Final = ("auto", "fast")
 
@@ -221,7 +221,7 @@ def tune_network(
 
 
 def _cut_few(pictures: Pixels, count: int) -> Pixels:
-    """Return a corner of every few pictures, evenly chosen, `count` at least where there are."""
+    """Return the corners of `count` pictures or somewhat more, chosen at even distances."""
     return pictures[:: max(1, len(pictures) // count), :CALIBRATED_PX, :CALIBRATED_PX]
 
 

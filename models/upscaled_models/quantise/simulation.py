@@ -42,7 +42,7 @@ class InputGrid(nn.Module):
         self.least, self.most = 0.0, 0.0
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each value's nearest level as a whole number, 0 being 0, and a level's height."""
+        """Return the nearest level of each value, a whole number (0 for 0), and their step."""
         scale = self.log_scale.exp()
         levels = (_round(x / scale) + self.zero).clamp(0, LAST_LEVEL)
         return levels - self.zero, scale

@@ -242,7 +242,7 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
 
 @contextmanager
 def _refusing(option: str, text: str, word: str) -> Iterator[None]:
-    """Refuse the value of an option that is none; `word` removes the key's own value."""
+    """Refuse an option whose `text` the block cannot parse, and name the `word` that unsets it."""
     try:
         yield
     except ValueError:

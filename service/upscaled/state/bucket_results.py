@@ -46,7 +46,8 @@ _CLOCKS_DIFFER_S: Final = 5.0
 LISTED_AT_ONCE: Final = 1000
 """Names that S3 lists and deletes in one request."""
 _MOST_AHEAD_S: Final = 86_400.0
-"""No clock of a front end is further ahead; a random UUID is, as its time, nearly always."""
+"""The furthest that the clock of a front end may be ahead. A random UUID that is read as a time is
+further ahead, nearly always."""
 # Names of version 0.2.0 were marked as version 7.
 _UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _FILE_NAME: Final = re.compile(rf"{_UUID}\.({EXTENSION_PATTERN})")

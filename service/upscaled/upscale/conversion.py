@@ -1,4 +1,4 @@
-"""Convert arrays and Pillow images, as Python code holds them, and options of their results."""
+"""Convert arrays and Pillow images to `Image` and back, and check the options of their results."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypedDict

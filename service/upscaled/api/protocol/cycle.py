@@ -22,7 +22,7 @@ from upscaled.api.memory import OUTPUT_EXTENSION
 from upscaled.api.protocol.head import RequestHead
 from upscaled.api.protocol.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
 
-# Of a response's body that waits for nothing: refusals, results' URLs.
+# The largest body that its head waits for, such as that of a refusal or of a result's URL.
 ONE_SEGMENT_BYTES: Final = 16 * 1024
 
 _logger: Final = logging.getLogger(__name__)

@@ -186,7 +186,7 @@ def parse_scale(value: object) -> int:
 
 
 class MediaRange(NamedTuple):
-    """One member of the header. `weight` is its `q`, from 0 to 1."""
+    """One member of an `Accept` header. `weight` is its `q`, from 0 to 1."""
 
     type: str
     subtype: str
@@ -208,7 +208,7 @@ def wants_image(accept: str | None) -> bool:
 
 
 def parse_accept(accept: str) -> list[MediaRange]:
-    """Return the header's media ranges in lower case; none if any member breaks the grammar."""
+    """Return an `Accept` header's media ranges, in lower case; none if it breaks the grammar."""
     ranges: list[MediaRange] = []
     position = _skip(_BETWEEN_MEMBERS, accept, 0)
     while position < len(accept):
