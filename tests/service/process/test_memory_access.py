@@ -1,4 +1,4 @@
-"""Processes of one user that look into each other, as ones without capabilities."""
+"""Processes of one user, without capabilities, that try to read each other's memory."""
 
 import subprocess
 import sys
@@ -83,12 +83,12 @@ def landlock() -> None:
         pytest.skip("this kernel has no Landlock of version 2, or a sandbox forbids it")
 
 
-def test_a_child_sees_its_parent_until_that_hides() -> None:
+def test_a_child_reads_its_parent_until_that_closes_its_memory() -> None:
     seen = "in_a_child(lambda: print(sees(own)));"
     assert run(f"{seen} hide_memory(); {seen}") == ["True", "False"]
 
 
-def test_a_process_that_hides_stays_so_over_a_fork_and_still_sees_itself() -> None:
+def test_closed_memory_stays_closed_over_a_fork_and_open_to_its_own_process() -> None:
     program = """
 hide_memory()
 with Waiting() as pid:
@@ -98,7 +98,7 @@ with Waiting() as pid:
 
 
 @pytest.mark.usefixtures("landlock")
-def test_a_child_that_has_given_up_other_processes_sees_its_own_children_alone() -> None:
+def test_a_child_that_gave_up_other_processes_reads_its_own_children_alone() -> None:
     program = """
 def look():
     before = sees(own)
@@ -112,7 +112,9 @@ in_a_child(look)
 
 @pytest.mark.usefixtures("landlock")
 @pytest.mark.parametrize(("keeps_setuid", "sees"), [(False, "False"), (True, "True")])
-def test_a_confined_child_does_not_see_its_parent(keeps_setuid: bool, sees: str) -> None:
+def test_a_confined_child_reads_its_parent_only_if_it_keeps_setuid_programs(
+    keeps_setuid: bool, sees: str
+) -> None:
     program = f"""
 lifeline, held = os.pipe()
 def look():

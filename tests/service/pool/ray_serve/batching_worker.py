@@ -17,7 +17,7 @@ BATCH = 4
 
 
 class BatchingEngine(TorchEngine):
-    """One that computes a batch, and nothing beside it."""
+    """Engine that computes windows in batches, and none beside them."""
 
     @property
     def concurrent(self) -> None:
