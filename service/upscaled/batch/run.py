@@ -1,4 +1,8 @@
-"""Run a batch: several files in flight at once, an outcome for each, until it is stopped."""
+"""Run a batch: several files in flight at once, an outcome for each, until it is stopped.
+
+Loads neither torch nor OpenCV: the command line imports `Stop` for every command, and a batch sets
+its environment before it loads them.
+"""
 
 import signal
 import threading
@@ -6,10 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from upscaled.batch.discovery import Source
-from upscaled.batch.file_job import FileUpscaler
 from upscaled.upscale.cancellation import Cancellation, Cancelled
+
+if TYPE_CHECKING:
+    from upscaled.batch.file_job import FileUpscaler
 
 
 class Stop:
@@ -61,7 +68,7 @@ class Stop:
                 signal.signal(number, handler)
 
 
-def run_batch(sources: Iterator[Source], upscaler: FileUpscaler, stop: Stop) -> None:
+def run_batch(sources: Iterator[Source], upscaler: "FileUpscaler", stop: Stop) -> None:
     """Work on every source until there is none or the batch is stopped, and report each outcome.
 
     A source is drawn when it can be worked on, so there may be any number of them, and `sources`
