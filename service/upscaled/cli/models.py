@@ -127,11 +127,13 @@ def quantise_model(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a model whose file is here")],
     pictures: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="photos to calibrate with, beside drawn pages"),
+        typer.Option(
+            metavar="FOLDER", help="photos to calibrate with, beside drawn pages, and to prove by"
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=0, metavar="N", help="steps of tuning, 1 s each")] = 300,
 ) -> None:
-    """Prepare a model in 8 bits, for `UPSCALED_PRECISION=fast`: once, and it takes minutes."""
+    """Prepare a model in 8 bits if it proves good enough: once, and it takes minutes."""
     from upscaled_models.quantise.files import quantised_path
     from upscaled_models.quantise.prepare import quantise
 
