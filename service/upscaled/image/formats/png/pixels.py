@@ -8,9 +8,7 @@ interlacing, and nothing is inflated twice.
 
 import struct
 import zlib
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Final
 
@@ -33,9 +31,7 @@ _ADAM7: Final = (
 )
 _ONE_PASS: Final = ((0, 0, 1, 1),)
 _ZLIB_HEAD: Final = b"\x78\x01"
-_INPUT_BYTES: Final = 256 * 1024
-_PIECE_BYTES: Final = 1024 * 1024
-_PIECES_AHEAD: Final = 2
+_INPUT_BYTES: Final = 64 * 1024
 _MAX_BLOCK_BYTES: Final = 65_535
 # Some programs write rows too many. What is more goes on where a stream turned to garbage.
 MAX_SURPLUS_BYTES: Final = 4 * 1024 * 1024
@@ -50,13 +46,13 @@ class PngFile(PngImageFile):
     """
 
     def __init__(self, png: PngParts) -> None:
-        self._inflated = _iterate_ahead(_iterate_inflated(png))
+        self._inflated = _iterate_inflated(png)
         self._left_bytes = count_pixel_bytes(png.header)
         self._is_begun = False
         super().__init__(BytesIO(png.without_pixels()))
 
     def load_read(self, read_bytes: int) -> bytes:
-        """Return the next stored blocks of the stream, which ends exactly behind the last row."""
+        """Return the next stored block of the stream, which ends exactly behind the last row."""
         inflated = next(self._inflated, b"")
         piece = inflated[: max(0, self._left_bytes)]
         if not piece:
@@ -64,7 +60,7 @@ class PngFile(PngImageFile):
         self._left_bytes -= len(inflated)
         head = b"" if self._is_begun else _ZLIB_HEAD
         self._is_begun = True
-        return b"".join((head, *_iterate_stored(piece)))
+        return b"".join((head, struct.pack("<BHH", 0, len(piece), len(piece) ^ 0xFFFF), piece))
 
     def load_end(self) -> None:
         """Read on to the stream's end, where its checksum is."""
@@ -87,7 +83,7 @@ def count_pixel_bytes(header: PngHeader) -> int:
 
 
 def _iterate_inflated(png: PngParts) -> Iterator[bytes]:
-    """Inflate the stream in pieces of at most `_PIECE_BYTES`, none of them empty.
+    """Inflate the stream in pieces of at most `_MAX_BLOCK_BYTES`, none of them empty.
 
     Without the checksum behind its last piece the stream looks like one that was cut and
     goes on with whatever bytes follow, as long as they are codes; so it must be there.
@@ -96,32 +92,14 @@ def _iterate_inflated(png: PngParts) -> Iterator[bytes]:
     for waiting in _iterate_compressed(png):
         is_more = True
         while is_more and not inflater.eof:
-            piece = inflater.decompress(waiting, _PIECE_BYTES)
+            piece = inflater.decompress(waiting, _MAX_BLOCK_BYTES)
             waiting = inflater.unconsumed_tail
             # A full piece may have left some behind, also when no input is waiting.
-            is_more = bool(waiting) or len(piece) == _PIECE_BYTES
+            is_more = bool(waiting) or len(piece) == _MAX_BLOCK_BYTES
             if piece:
                 yield piece
     if not inflater.eof:
         raise ValueError("the stream of pixels has no end")
-
-
-def _iterate_stored(piece: bytes) -> Iterator[bytes | memoryview]:
-    """Iterate over the parts of the stored blocks that hold a piece."""
-    view = memoryview(piece)
-    for start in range(0, len(piece), _MAX_BLOCK_BYTES):
-        block = view[start : start + _MAX_BLOCK_BYTES]
-        yield struct.pack("<BHH", 0, len(block), len(block) ^ 0xFFFF)
-        yield block
-
-
-def _iterate_ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the same pieces, of which a thread inflates some while the ones before are decoded."""
-    with ThreadPoolExecutor(1, thread_name_prefix="inflate") as thread:
-        ahead = deque(thread.submit(next, pieces, b"") for _ in range(_PIECES_AHEAD))
-        while piece := ahead.popleft().result():
-            ahead.append(thread.submit(next, pieces, b""))
-            yield piece
 
 
 def _iterate_compressed(png: PngParts) -> Iterator[bytes | memoryview]:
