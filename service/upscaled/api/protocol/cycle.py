@@ -23,7 +23,7 @@ from upscaled.api.protocol.head import RequestHead
 from upscaled.api.protocol.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
 
 # The largest body that its head waits for, such as that of a refusal or of a result's URL.
-ONE_SEGMENT_BYTES: Final = 16 * 1024
+WRITTEN_WITH_HEAD_BYTES: Final = 16 * 1024
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -128,14 +128,14 @@ class Cycle(RequestResponseCycle):
 
 
 def _is_short(start: HTTPResponseStartEvent) -> bool:
-    """Return whether the head of a response is to wait for its body, and leave in one segment.
+    """Return whether the head of a response is to wait for its body, to be written with it.
 
     A client that sends its body still may stop at the head of a refusal; curl 7.88 ends its HTTP/2
     stream there, and nginx then drops a body that it has not read yet. Streams have no length, and
     their heads leave at once.
     """
     length = dict(start.get("headers", ())).get(b"content-length", b"")
-    return length.isdigit() and int(length) <= ONE_SEGMENT_BYTES
+    return length.isdigit() and int(length) <= WRITTEN_WITH_HEAD_BYTES
 
 
 def build_scope(

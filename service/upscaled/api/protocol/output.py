@@ -57,7 +57,7 @@ class Output:
             self._transport.write(memoryview(data))  # of which the transport copies no part twice
 
     def cork(self) -> None:
-        """Collect what is written, to send it in one segment at `uncork`."""
+        """Collect what is written, to send it in one write at `uncork`."""
         self._corked = bytearray()
 
     def uncork(self) -> None:
