@@ -56,19 +56,20 @@ def take_torch(pinned: str, wanted: Sequence[str], target: Target, folder: Path)
 
     Returns what `wanted` needs with that torch, itself included.
     """
-    build = "cpu" if target.accelerator == "cpu" else "default"
-    listed = run([str(ROOT / "scripts" / "torch_sources"), build])
+    kind = "cpu" if target.accelerator == "cpu" else "default"
+    listed = run([str(ROOT / "scripts" / "torch_sources"), kind])
     # The sources' own names come first on each line.
     sources = [(pinned, line.split()[1:]) for line in listed.splitlines()]
     if target.accelerator == "cuda" and "TORCH_INDEX_URL" not in os.environ:
         # Three equal signs: a CPU build on disk, 2.13.0+cpu, would count as the newer version.
         sources.append((pinned.replace("==", "==="), []))
-    refusals = [f"there is no {pinned} for {target.accelerator}, {target.python}, {target.machine}"]
+    build = f"{pinned} for {target.accelerator}, Python {target.python}, {target.machine}"
+    refusals = [f"there is no {build}:"]
     for requirement, options in sources:
         try:
             (torch,) = download([requirement], target, folder, options)
         except CannotBundle as error:
-            refusals.append(f"  {[*options, 'the index'][-1]}: {str(error).splitlines()[0]}")
+            refusals.append(f"  {['the index', *options][-1]}: {str(error).splitlines()[0]}")
             continue
         needs = resolve([*wanted, f"torch @ {torch.resolve().as_uri()}"], target)
         has_cuda = any(name.startswith(("nvidia-", "cuda-")) for name in needs)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def _describe_licence(licence: str) -> list[dict[str, Any]]:
         expression = canonicalize_license_expression(licence)
     except InvalidLicenseExpression:
         return [{"license": {"name": licence}}] if licence else []
-    return [{"expression": expression} if " " in expression else {"license": {"id": expression}}]
+    is_id = re.fullmatch(r"(?!LicenseRef-)[\w.-]+", expression)  # a licence that SPDX itself lists
+    return [{"license": {"id": expression}} if is_id else {"expression": expression}]
 
 
 def _write_properties(values: dict[str, str]) -> list[dict[str, str]]:

@@ -74,10 +74,12 @@ def parse_manylinux(platform_tag: str) -> tuple[Glibc, str] | None:
 def run(command: Sequence[str], given: str = "") -> str:
     """Run a program with `given` as its standard input, and return its output.
 
+    Where nothing is given, it has the caller's: ssh-keygen asks for passphrases at a terminal.
+
     Raises:
         CannotBundle: it failed; the text is its own.
     """
-    done = subprocess.run(command, input=given, capture_output=True, text=True)
+    done = subprocess.run(command, input=given or None, capture_output=True, text=True)
     if done.returncode != 0:
         raise CannotBundle(done.stderr.strip())
     return done.stdout

@@ -12,9 +12,9 @@ from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 
 
-def make_signing_key(path: Path) -> Path:
-    """Make an SSH key without a passphrase; its public half is beside it, with `.pub`."""
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
+def make_signing_key(path: Path, passphrase: str = "") -> Path:
+    """Make an SSH key; its public half is beside it, with `.pub`."""
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "test", "-f", str(path)]
     subprocess.run(command, check=True)
     return path
 

@@ -1,7 +1,10 @@
 import os
+import pty
 import shutil
 import subprocess
+import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,41 @@ def test_the_same_list_and_key_give_the_same_signature(folder: Path, tmp_path: P
 def test_a_key_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CannotBundle, match="nowhere"):
         sign(write_manifest(folder), tmp_path / "nowhere")
+
+
+_SIGNING = """
+import fcntl, sys, termios
+from pathlib import Path
+from scripts.bundling.assembling import sign
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+sign(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+"""Signs a list at the terminal that is its standard input."""
+
+
+@needs_ssh_keygen
+def test_a_key_s_passphrase_is_asked_for_at_the_terminal(folder: Path, tmp_path: Path) -> None:
+    """Even with a screen, where ssh-keygen opens a window if its standard input is none."""
+    manifest = write_manifest(folder)
+    key = make_signing_key(tmp_path / "key", passphrase="a secret")
+    leader, follower = pty.openpty()
+    signing = subprocess.Popen(
+        [sys.executable, "-c", _SIGNING, str(manifest), str(key)],
+        env={**os.environ, "DISPLAY": ":99"},
+        stdin=follower,
+        stderr=follower,
+        start_new_session=True,
+    )
+    os.close(follower)
+    said = b""
+    with open(leader, "r+b", buffering=0) as terminal, suppress(OSError):
+        # Linux answers EIO, other systems nothing more, when the other end is closed.
+        while chunk := terminal.read(65_536):
+            said += chunk
+            if b"Enter passphrase" in chunk:
+                terminal.write(b"a secret\n")
+    assert signing.wait() == 0, said.decode()
+    assert manifest.with_name("MANIFEST.sha256.sig").exists()
 
 
 def _make(root: Path, names: list[str], umask: int, time_s: int) -> Path:

@@ -87,6 +87,14 @@ def test_a_torch_of_the_wrong_build_is_not_taken(shelf: Path, taken: Path) -> No
         take_torch("torch==9", [], Target("3.11", (2, 28), "x86_64", "cuda"), taken)
 
 
+def test_each_place_that_has_no_torch_is_named(
+    shelf: Path, taken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_INDEX_URL", "http://127.0.0.1:9/torch")
+    with pytest.raises(CannotBundle, match=r"\n  http://127\.0\.0\.1:9/torch: ERROR: "):
+        take_torch("torch==9", [], INTEL, taken)
+
+
 @pytest.fixture
 def locks(tmp_path: Path) -> Path:
     """Make a folder of locks: part 1.0 by one hash, and for CUDA driver 1.0 by another."""

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ def test_every_part_is_there_with_its_hash_and_licence(wheels: list[Part], tmp_p
     licences = {part["name"]: part["licenses"] for part in parts}
     assert licences["part"] == [{"license": {"name": "a word of their own"}}]
     assert licences["driver"][0]["expression"] == "MIT OR Apache-2.0"
+
+
+@pytest.mark.parametrize(
+    "licence", ["LicenseRef-Of-A-Driver", "(MIT)", "Apache-2.0+", "ISC", "BSD"]
+)
+def test_every_way_to_write_a_licence_is_what_cyclonedx_takes(
+    wheels: list[Part], validator: Any, licence: str
+) -> None:
+    others = [replace(each, licence=licence) for each in wheels]
+    document = json.loads(write_sbom(others, NEEDS, TARGET))
+    assert [error.message for error in validator.iter_errors(document)] == []
+    (kind,) = {json.dumps(part["licenses"]) for part in document["components"]}
+    assert licence in kind
 
 
 def test_dependencies_are_listed_as_installed(wheels: list[Part]) -> None:
