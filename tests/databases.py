@@ -163,6 +163,12 @@ ORDER BY c.relname, a.attnum
 """
 
 
+_END_OTHERS: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
 def _read_rows(connection: "psycopg.Connection[Any]", table: str) -> bytes:
     with connection.cursor().copy(f"COPY {table} TO STDOUT".encode()) as copy:
         return b"".join(bytes(chunk) for chunk in copy)
@@ -173,10 +179,9 @@ def _empty(url: str, contents: Contents) -> bool:
     import psycopg
 
     with psycopg.connect(url) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        # Until none is left: their locks are held and their transactions may yet end well.
+        while connection.execute(_END_OTHERS).rowcount:
+            connection.commit()
         if _read_columns(connection) != contents.columns:
             return False
         # No foreign key is checked: what it points to is deleted with it.
