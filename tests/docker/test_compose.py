@@ -197,7 +197,8 @@ def test_nodes_and_front_end_have_the_variables_of_every_node_and_an_init_that_r
         assert NODE_ENVIRONMENT.items() <= service["environment"].items()
         assert service["init"] is True
         assert service["build"]["args"] == {"EXTRAS": "cluster"}
-    assert cluster["cluster-node"]["deploy"]["replicas"] == 2
+    # Without the mode, which has a default elsewhere, podman-compose starts one.
+    assert cluster["cluster-node"]["deploy"] == {"mode": "replicated", "replicas": 2}
 
 
 def test_the_front_end_of_the_cluster_has_settings_that_the_program_takes(
