@@ -64,10 +64,9 @@ def measure(data_dir: Path, parts: tuple[str, ...], effort: Effort, device: str)
     settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": MODEL}
     settings["UPSCALED_TUNING"] = str(not effort.is_tiny).lower()
     report["served_model"] = MODEL
-    if not {"memory", "http"}.isdisjoint(parts):
-        with serving(data_dir, settings) as server:
-            add("memory", service.measure_memory, server, effort, device)
-            add("http", service.measure_http, server, effort)
+    with serving(data_dir, settings) as server:
+        add("memory", service.measure_memory, server, effort, device)
+        add("http", service.measure_http, server, effort)
     if "cold" in parts:
         cold_dir = data_dir / "cold"
         if (data_dir / "tuning").exists():

@@ -71,6 +71,9 @@ def measure_sizes(data_dir: Path, effort: Effort) -> Figures:
 
     Returns:
         by model, contestant and side in pixels, the faster of two runs, after one to warm up.
+
+    Raises:
+        Absent: a contestant is not here, whose curve would be missing in the plot.
     """
     kinds: dict[str, Kind] = {"upscaled": "ours:Ours", **OTHERS}
     is_whole = not effort.is_tiny
@@ -81,6 +84,8 @@ def measure_sizes(data_dir: Path, effort: Effort) -> Figures:
             entry = Entry("ours:Ours", str(data_dir), weights.model, "auto", "cpu", side, side)
             entry = replace(entry, is_tuned=is_whole, cores=1)
             race = run_race({name: replace(entry, kind=kinds[name]) for name in kinds}, rounds=2)
+            for name, reason in race["absent"].items():
+                raise Absent(f"{name}: {reason}")
             for name, row in race["contestants"].items():
                 report[network][name][str(side)] = row["cpu_s"]
     return report

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from scripts.benchmark import race
 from scripts.benchmark.contestant import Absent, Entry, Run, Runner
 from scripts.benchmark.effort import QUICK
 from scripts.benchmark.race import (
@@ -167,3 +168,11 @@ def test_sizes_are_measured_for_each_contestant_in_processor_time(tmp_path: Path
     (curves,) = cast(Any, measure_sizes(tmp_path, QUICK)).values()
     assert list(curves) == ["upscaled", "ncnn", "package"], "in the order of the plot's colours"
     assert all(curve.keys() == {"64"} and curve["64"] > 0 for curve in curves.values())
+
+
+def test_sizes_are_not_measured_without_a_contestant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race, "OTHERS", {"ncnn": "others:NotHere"})
+    with pytest.raises(Absent, match=r"ncnn: .*NotHere"):
+        measure_sizes(tmp_path, QUICK)
