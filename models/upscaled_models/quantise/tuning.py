@@ -49,7 +49,7 @@ def tune(
     generator = torch.Generator().manual_seed(seed)
     half = torch.bfloat16 if has_fast_bfloat16() else torch.float32
     for step in range(steps):
-        is_first_part = step < steps * FIRST_SHARE
+        is_first_part = step < (steps - 1) * FIRST_SHARE
         for layer in simulated(network).values():
             layer.dtype = half if is_first_part else torch.float32
         patches = _cut(inputs, generator)
