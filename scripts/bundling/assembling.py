@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scripts.bundling.gathering import ROOT, gather
 from scripts.bundling.parts import OWN_PACKAGE, Part, find_model_files, read_wheel, write_sbom
-from scripts.bundling.target import Target, run
+from scripts.bundling.target import CannotBundle, Target, run
 from upscaled.config import load_settings
 from upscaled_models.files import hash_file, incoming_file
 from upscaled_models.store import ModelStore
@@ -99,10 +99,12 @@ def sign(manifest: Path, key: Path) -> Path:
     ssh-keygen may ask for the key's passphrase.
 
     Raises:
-        CannotBundle: there is no such key, or the passphrase was wrong.
+        CannotBundle: ssh-keygen or the key is missing, or the passphrase was wrong.
     """
     signature = manifest.with_name(f"{manifest.name}.sig")
     signature.unlink(missing_ok=True)
+    if shutil.which("ssh-keygen") is None:
+        raise CannotBundle("ssh-keygen is not installed (Debian: openssh-client)")
     run(["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(manifest)])
     return signature
 

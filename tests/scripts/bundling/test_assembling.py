@@ -156,3 +156,11 @@ def test_a_half_made_archive_leaves_nothing(tmp_path: Path) -> None:
     (folder / "wheels" / "gone").symlink_to("nowhere")
     pack(folder, tmp_path / "archive.tar")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive.tar", "upscaled"]
+
+
+def test_a_missing_ssh_keygen_is_named_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotBundle, match=r"ssh-keygen is not installed \(Debian: openssh-client"):
+        sign(tmp_path / "MANIFEST.sha256", tmp_path / "key")
