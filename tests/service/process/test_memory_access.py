@@ -1,5 +1,6 @@
 """Processes of one user, without capabilities, that try to read each other's memory."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.running import NO_CAPABILITIES
+from tests.service.api.waiting import wait_until
+from upscaled.decoder.pool import DECODER_COMMAND
+from upscaled.fetch.client import COMMAND as FETCHER_COMMAND
+from upscaled.pool.local import WORKER_COMMAND
 from upscaled.process import memory_access
+from upscaled.process.child import Child
 from upscaled.process.memory_access import needs_setuid_programs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc and prctl")
@@ -123,6 +129,31 @@ def look():
 in_a_child(look)
 """
     assert run(program) == [sees]
+
+
+@pytest.mark.usefixtures("landlock")
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*DECODER_COMMAND, "--formats", "PNG"),
+        FETCHER_COMMAND,
+        pytest.param(
+            WORKER_COMMAND,
+            marks=pytest.mark.skipif(
+                needs_setuid_programs(), reason="no worker has used this machine's GPU yet"
+            ),
+        ),
+    ],
+    ids=["decoder", "fetcher", "worker"],
+)
+def test_decoders_fetchers_and_workers_give_up_other_processes(command: tuple[str, ...]) -> None:
+    """Before the first message; no setuid program is what the system shows of it."""
+    child = Child(command, os.environ)
+    try:
+        status = Path(f"/proc/{child.pid}/status")
+        wait_until(lambda: "NoNewPrivs:\t1\n" in status.read_text(), timeout_s=60)
+    finally:
+        child.end()
 
 
 @pytest.mark.usefixtures("landlock")
