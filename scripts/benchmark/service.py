@@ -177,6 +177,18 @@ def _look(supervisor: psutil.Process) -> tuple[float, float]:
     found = []
     for process in (supervisor, *supervisor.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # decoders come and go
-            found.append(process.memory_full_info())
-    rss = sum(memory.rss for memory in found)
-    return rss / MIB, sum(getattr(memory, "pss", memory.rss) for memory in found) / MIB
+            found.append(_measure_bytes(process))
+    return sum(rss for rss, _ in found) / MIB, sum(pss for _, pss in found) / MIB
+
+
+def _measure_bytes(process: psutil.Process) -> tuple[int, int]:
+    """Return a process's resident bytes, and its share of them where the system counts that.
+
+    A front end shows what it shares to root alone; for others it counts in full.
+    """
+    try:
+        memory = process.memory_full_info()
+    except psutil.AccessDenied:
+        rss = process.memory_info().rss
+        return rss, rss
+    return memory.rss, getattr(memory, "pss", memory.rss)

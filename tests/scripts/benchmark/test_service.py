@@ -99,6 +99,19 @@ def test_memory_is_looked_at_while_a_picture_is_under_way(server: Server) -> Non
     assert figures["peak_device_mib"] is None
 
 
+def test_memory_counts_in_full_where_what_is_shared_is_hidden(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a front end's is from every user but root."""
+
+    def hide(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", hide)
+    figures: Any = measure_memory(server, QUICK, "cpu")
+    assert 10 < figures["peak_rss_mib"] == figures["peak_pss_mib"]
+
+
 def test_throughput_counts_the_pixels_of_results(server: Server) -> None:
     figures: Any = send_timed(server, [100, 50], clients=1)[0]
     assert figures["requests"] == 2
