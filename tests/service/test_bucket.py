@@ -35,7 +35,7 @@ def test_credentials_stay_with_the_front_end_and_out_of_the_log(
         children = server.front_end().children(recursive=True)
         commands = " ".join(" ".join(child.cmdline()) for child in children)
         environments = [child.environ() for child in children]
-        assert ACCESS_KEY in server.front_end().environ().values()
+        assert ACCESS_KEY in server.environment.values()
         faults: list[Fault] = ["busy", "cut"]
         for fault in faults:
             faulty_bucket.fail(fault)
