@@ -17,11 +17,12 @@ from pathlib import Path
 
 import psutil
 import requests
+import yaml
 
 from tests.buckets import VARIABLES, Bucket
 from tests.cluster.machines import Machine, wait_until
 from tests.databases import postgresql_command, unprivileged_user
-from tests.running import UPSCALED
+from tests.running import REPOSITORY_DIR, UPSCALED
 from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT
 
 NODES = ("a", "b")
@@ -29,6 +30,7 @@ FRONT_ENDS = ("f1", "f2")
 RAY_MACHINES = ("head", *NODES, *FRONT_ENDS)
 MACHINES = (*RAY_MACHINES, "db", "store")
 MODEL_X4 = "upscaled-x4-faithful"
+PORT = 8000
 SLOTS = 4
 QUEUE = 10
 KEY = f"upk_{'0123456789abcdef'}_{'A-_z' * 10}xyz"
@@ -76,6 +78,7 @@ class Bed:
             "RAY_worker_niceness": "0",
             "PYTHONWARNINGS": "ignore",
             "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": str(REPOSITORY_DIR),  # Serve imports deployments of these tests
             "UPSCALED_PACKAGED_MODELS": "false",
             "UPSCALED_PRECISION": "exact",
             # `auto` chooses by measured speed, which the single machine does not share.
@@ -94,8 +97,8 @@ class Bed:
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def url(self, front_end: str) -> str:
-        return f"http://{self[front_end].address}:8000"
+    def url(self, front_end: str, port: int = PORT) -> str:
+        return f"http://{self[front_end].address}:{port}"
 
     def start_ray(self, name: str) -> None:
         """Start a machine's node of Ray, as its unit does."""
@@ -130,20 +133,25 @@ class Bed:
         report = json.loads(self.run(*UPSCALED, "cluster", "check", "--json"))
         return {each["check"]: each["found"] for each in report["findings"]}
 
-    def start_front_end(self, name: str) -> None:
+    def start_front_end(
+        self, name: str, port: int = PORT, program: Sequence[str] = UPSCALED, **settings: str
+    ) -> None:
+        """Start a front end; a second one of its machine has another port."""
+        label = name if port == PORT else f"{name}-{port}"
         environment = {
             **self.environment,
             "UPSCALED_CLUSTER": "ray",
-            "UPSCALED_DATA_DIR": str(self.folder / f"{name}.data"),
-            "UPSCALED_ADVERTISED_URL": self.url(name),
+            "UPSCALED_DATA_DIR": str(self.folder / f"{label}.data"),
+            "UPSCALED_ADVERTISED_URL": self.url(name, port),
+            **settings,
         }
-        command = [*UPSCALED, "serve", "--host", "0.0.0.0", "--port", "8000"]
-        self.programs[name] = self[name].start(command, environment, self.log(name))
+        command = [*program, "serve", "--host", "0.0.0.0", "--port", str(port)]
+        self.programs[label] = self[name].start(command, environment, self.log(label))
 
-    def stop_front_end(self, name: str, within_s: float) -> int:
+    def stop_front_end(self, name: str, within_s: float, port: int = PORT) -> int:
         """Stop a front end as its unit does, and return its exit status."""
-        self._supervisor(name).terminate()
-        return self.programs[name].wait(within_s)
+        self._supervisor(name, port).terminate()
+        return self.programs[name if port == PORT else f"{name}-{port}"].wait(within_s)
 
     def start_database(self) -> None:
         folder, user = self.folder / "pg", unprivileged_user()
@@ -158,11 +166,20 @@ class Bed:
                 process.kill()
         self.programs["db"].wait(60)
 
-    def deploy(self, replicas: int = 2) -> None:
-        """Deploy the replicas as the page does; they are ready some seconds later."""
-        config = self.run(*UPSCALED, "cluster", "manifest", "--replicas", str(replicas))
+    def deploy(self, replicas: int = 2, *, build: str = "", **options: object) -> None:
+        """Deploy the replicas as the page does; they are ready some seconds later.
+
+        Args:
+            build: makes the application, where it is not that of the product.
+            options: of the deployment, beside those of the manifest or in place of them.
+        """
+        manifest = self.run(*UPSCALED, "cluster", "manifest", "--replicas", str(replicas))
+        config = yaml.safe_load(manifest)
+        (application,) = config["applications"]
+        application["import_path"] = build or application["import_path"]
+        application["deployments"][0] |= options
         file = self.folder / "serve.yaml"
-        file.write_text(config)
+        file.write_text(yaml.safe_dump(config))
         self.run(_SERVE, "run", "--non-blocking", str(file))
 
     def run(self, *command: str) -> str:
@@ -188,8 +205,8 @@ class Bed:
         """Return the process that answers there; its parent supervises it."""
         return self._supervisor(name).children()[0]
 
-    def _supervisor(self, name: str) -> psutil.Process:
-        return self[name].find("upscaled", "serve", "--port")[0]
+    def _supervisor(self, name: str, port: int = PORT) -> psutil.Process:
+        return self[name].find("serve", "--port", str(port))[0]
 
     def metric(self, front_end: str, name: str) -> float:
         """Return a front end's figure; -1 where it does not answer."""
@@ -202,7 +219,7 @@ class Bed:
 
     def is_healthy(self, replicas: int = 2) -> bool:
         return all(
-            self._is_ready(name) and self.metric(name, "workers_ready") == replicas
+            self.is_ready(name) and self.metric(name, "workers_ready") == replicas
             for name in FRONT_ENDS
         )
 
@@ -221,9 +238,9 @@ class Bed:
     def wait_healthy(self, replicas: int = 2) -> None:
         wait_until(lambda: self.is_healthy(replicas), f"{replicas} replicas at both front ends")
 
-    def _is_ready(self, front_end: str) -> bool:
+    def is_ready(self, front_end: str, port: int = PORT) -> bool:
         try:
-            return requests.get(f"{self.url(front_end)}/readyz", timeout=5).status_code == 200
+            return requests.get(f"{self.url(front_end, port)}/readyz", timeout=5).status_code == 200
         except requests.RequestException:
             return False
 

@@ -21,7 +21,8 @@ Expected = Mapping[tuple[int, int], str]
 SOME = 3 * CLIENTS
 """Results that clients wait for where all is as before."""
 
-HEAD_AWAY_S = 40
+HEAD_HANGS_S = 40
+HEAD_AWAY_S = 100
 CUT_S = 30
 DOWN_S = 30
 
@@ -120,11 +121,11 @@ def test_a_head_that_hangs_costs_nothing(bed: Bed, expected: Expected) -> None:
     def hang(record: Record) -> None:
         (gcs,) = bed["head"].find("gcs_server")
         gcs.suspend()
-        wait_under_load(record, HEAD_AWAY_S)
+        wait_under_load(record, HEAD_HANGS_S)
         gcs.resume()
 
     check_nothing_lost(
-        bed, fail_under_load(bed, f"GCS stopped for {HEAD_AWAY_S} s", hang), expected
+        bed, fail_under_load(bed, f"GCS stopped for {HEAD_HANGS_S} s", hang), expected
     )
 
 
@@ -265,3 +266,34 @@ def test_another_number_of_replicas_costs_nothing(bed: Bed, expected: Expected) 
         bed.deploy(2)
 
     check_nothing_lost(bed, fail_under_load(bed, "2 to 1 to 2 replicas", scale), expected)
+
+
+def test_another_release_costs_nothing_where_there_is_room_for_both(
+    bed: Bed, expected: Expected
+) -> None:
+    """Replicas of half a CPU leave room on their nodes: new ones start before old ones stop."""
+    full = bed.replicas()
+    bed.deploy(ray_actor_options=half_a_cpu(1))
+    bed.wait_replaced(full)
+    bed.wait_healthy()
+    old = bed.replicas()
+
+    def release(_: Record) -> None:
+        bed.deploy(max_surge_percent=100, ray_actor_options=half_a_cpu(2))
+        bed.wait_replaced(old)
+
+    try:
+        check_nothing_lost(bed, fail_under_load(bed, "new release, with surge", release), expected)
+    finally:
+        old = bed.replicas()
+        bed.deploy()
+        bed.wait_replaced(old)
+
+
+def half_a_cpu(release: int) -> dict[str, object]:
+    """Return the options of replicas whose environment names a release."""
+    return {
+        "num_cpus": 0.5,
+        "num_gpus": 0,
+        "runtime_env": {"env_vars": {"RELEASE": str(release)}},
+    }
