@@ -15,9 +15,8 @@ ANSWER_AHEAD: Final = b"HTTP/1.1 "
 CHUNK_AHEAD: Final = b"0000"
 # Less received than this, as an average over the time limit, counts as nothing.
 MIN_WRITE_BYTES_PER_S: Final = 256
-# A client is probed a moment after it stopped sending, then now and then. The first probe is sent
-# by the first check after that time, and the next check sees its outcome: within a second in all.
-PROBE_AFTER_S: Final = 0.25
+# A client that has stopped sending is probed by the next check, and the check after that sees the
+# outcome: half a second in all. Then it is probed now and then.
 PROBE_EVERY_S: Final = 5.0
 # Unsent bytes in the kernel, beside those on their way: what a client that reads nothing can hold.
 UNSENT_BYTES: Final = 256 * 1024
@@ -109,7 +108,7 @@ class Output:
 
     def expect_silence(self, now_s: float) -> None:
         """Note that nothing more is read, so that only `is_lost` can notice a disconnect."""
-        self._next_probe_s = now_s + PROBE_AFTER_S
+        self._next_probe_s = now_s
 
     def is_lost(self, now_s: float, ahead: bytes) -> bool:
         """Return whether a client that is not read from has disconnected.
