@@ -13,7 +13,7 @@ from PIL import Image
 
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import MODEL, SCALE, Effort
-from scripts.benchmark.machine import Figures, count_cpu_s
+from scripts.benchmark.machine import Figures
 from scripts.benchmark.ours import settings_of
 from scripts.benchmark.pictures import JPEG_QUALITY, make_pixels
 from upscaled.batch.discovery import Finder
@@ -77,7 +77,8 @@ def _cut_sample(count: int, side_px: int) -> list[Window]:
 
 def _read_clocks() -> NDArray[np.float64]:
     """Return seconds of the clock, and those of processors with the children's."""
-    children_s = sum(map(count_cpu_s, psutil.Process().children()))
+    below = psutil.Process().children(recursive=True)
+    children_s = sum(sum(each.cpu_times()[:2]) for each in below)
     return np.array([time.perf_counter(), time.process_time() + children_s])
 
 

@@ -14,7 +14,7 @@ from scripts.benchmark.machine import Figures, describe_machine
 from scripts.benchmark.report import DOCS, to_table, write_into_page, write_sizes
 
 ON_THE_SERVICE = ("memory", "http", "cold")
-PARTS = ("kernel", "peak", "seams", "batch", *ON_THE_SERVICE)
+PARTS = ("kernel", "batch", *ON_THE_SERVICE)
 
 
 def main(arguments_given: list[str] | None = None) -> None:
@@ -44,7 +44,7 @@ def measure(data_dir: Path, parts: tuple[str, ...], effort: Effort, device: str)
     which finds what the first has measured, is for the first request.
     """
     # torch is imported after the environment is set.
-    from scripts.benchmark import batch, ours, race, service
+    from scripts.benchmark import batch, race, service
     from scripts.benchmark.server import serving
 
     report: Figures = {"machine": describe_machine(), "is_quick": effort.is_tiny, "device": device}
@@ -56,8 +56,6 @@ def measure(data_dir: Path, parts: tuple[str, ...], effort: Effort, device: str)
 
     add("kernel", race.measure_kernel, data_dir, effort, device)
     add("sizes", race.measure_sizes, data_dir, effort)
-    add("peak", race.measure_peak, effort, device)
-    add("seams", ours.measure_seams, data_dir, effort, device)
     add("batch", batch.measure_batch, data_dir, effort, device)
     if set(ON_THE_SERVICE).isdisjoint(parts):
         return report
@@ -84,6 +82,5 @@ def _parser() -> argparse.ArgumentParser:
     add("parts", nargs="*", default="all", choices=choices, metavar="PART", help=parts)
     add("--quick", action="store_true", help="tiny inputs: that it works at all")
     add("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
-    page = "write results and plots into the page of performance"
-    add("--page", action="store_true", help=page)
+    add("--page", action="store_true", help="write results into the page of performance")
     return parser

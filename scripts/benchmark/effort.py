@@ -5,7 +5,7 @@ from typing import Final
 
 MODEL: Final = "upscaled-x4-faithful"
 SCALE: Final = 4
-"""The scale that everything but seams is measured at."""
+"""The scale that everything is measured at."""
 _ALONE: Final = ((64, 40), (128, 30), (256, 20), (512, 10), (1024, 5), (1500, 5))
 
 
@@ -37,8 +37,6 @@ class Effort:
     small_px: int = 96
     small_images: int = 200
     small_clients: int = 8
-    seams_px: tuple[int, int] = (500, 620)
-    rrdb_seams_px: tuple[int, int] = (268, 300)
 
 
 FULL: Final = Effort()
@@ -50,8 +48,6 @@ CUDA: Final = replace(
     rrdb_rounds=3,
     alone=((64, 40), (128, 30), (256, 20), (512, 20), (1024, 10), (1500, 10)),
     per_client=12,
-    seams_px=(1100, 1300),
-    rrdb_seams_px=(700, 900),
     rounds=5,
 )
 
@@ -71,5 +67,4 @@ QUICK: Final = Effort(
     small_px=64,
     small_images=4,
     small_clients=2,
-    seams_px=(60, 64),
 )

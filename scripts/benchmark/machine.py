@@ -1,4 +1,4 @@
-"""The machine that was measured: hardware, versions, the day, and its processor seconds."""
+"""The machine that was measured: hardware, versions and the day."""
 
 import os
 import platform
@@ -17,16 +17,13 @@ Figures = dict[str, Any]
 
 _FLAGS = re.compile(r"avx2|avx_vnni|avx512(f|_vnni|_bf16|_fp16)|amx_\w+|asimd|sve\d?|bf16")
 _NOTABLE = ("avx2", "avx512f", "amx_bf16", "amx_int8")
-PACKAGES = (
-    *("upscaled", "torch", "openvino", "numpy", "opencv-python-headless", "pillow"),
-    *("realesrgan", "basicsr", "ncnn"),
-)
+_PACKAGES = "upscaled torch openvino numpy opencv-python-headless pillow realesrgan basicsr ncnn"
 
 
 def describe_machine() -> Figures:
     """Return processor, flags, cores, memory, GPU, versions and date, as JSON values."""
     versions = {}
-    for name in PACKAGES:
+    for name in _PACKAGES.split():
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return {
@@ -57,9 +54,3 @@ def query_gpu(figure: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return answer.stdout.partition("\n")[0].strip()
-
-
-def count_cpu_s(process: psutil.Process) -> float:
-    """Add up the processor seconds of a process and all below it."""
-    family = (process, *process.children(recursive=True))
-    return sum(sum(each.cpu_times()[:2]) for each in family)

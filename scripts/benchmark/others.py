@@ -96,7 +96,8 @@ class Matmul:
     def run(self) -> None:
         for _ in range(self._count):
             self._product()
-        self._wait()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     def _make(self, side: int) -> Callable[[], torch.Tensor]:
         shape = (2, side, side)
@@ -114,10 +115,6 @@ class Matmul:
             return timer.timeit(TRIALS).mean
         except RuntimeError as error:
             raise Absent(f"no matrix product of {self._dtype} here: {error}") from error
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
 
 
 def load_published(entry: Entry) -> tuple[PublishedRealEsrgan, nn.Module]:

@@ -1,16 +1,13 @@
-"""Curves over named points, with equal steps between them, as one SVG picture."""
+"""Curves over named points, with equal steps between them, on a logarithmic axis, as one SVG."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 WIDTH_PX: Final = 440
 HEIGHT_PX: Final = 300
-LEFT_PX, TOP_PX, RIGHT_PX, BOTTOM_PX = 56, 40, 16, 46
-NAMES_PX: Final = 84
-"""Width of what stands behind the curves of a panel that has several."""
-
+LEFT_PX, TOP_PX, RIGHT_PX, BOTTOM_PX = 56, 40, 100, 46
 LINE_PX: Final = 14
 STYLE: Final = (
     "text{font:12px system-ui,sans-serif;fill:#57606a}.title{font-size:13px;font-weight:600}"
@@ -21,16 +18,11 @@ COLOURS: Final = ("#0969da", "#bc4c00", "#57606a")
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Curves by name, each of values by point.
-
-    A curve alone has its values written to its points; of several, each ends in its name and its
-    last value. is_log: the values' axis is logarithmic.
-    """
+    """Curves by name, each of values by point; each ends in its name and its last value."""
 
     title: str
     axis: str
     curves: Mapping[str, Mapping[str, float]]
-    is_log: bool = False
 
 
 def draw(panels: Sequence[Panel]) -> str:
@@ -47,26 +39,14 @@ def draw(panels: Sequence[Panel]) -> str:
     )
 
 
-def nice_ceiling(value: float) -> float:
-    """Return the least of 1, 2, 2.5, 5, 10 times a power of ten that is not below `value`."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(step for step in (1, 2, 2.5, 5, 10) if step * power >= value * (1 - 1e-9)) * power
-
-
 def _draw_panel(panel: Panel) -> list[str]:
     values = [value for curve in panel.curves.values() for value in curve.values()]
     points = list(dict.fromkeys(point for curve in panel.curves.values() for point in curve))
-    has_names = len(panel.curves) > 1
-    bottom, right = HEIGHT_PX - BOTTOM_PX, WIDTH_PX - RIGHT_PX - NAMES_PX * has_names
-    scale: Callable[[float], float] = float
-    ticks = [nice_ceiling(max(values)) * at / 4 for at in range(5)]
-    if panel.is_log:
-        low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-        scale, ticks = math.log10, [10.0**power for power in range(low, high + 1)]
+    bottom, right = HEIGHT_PX - BOTTOM_PX, WIDTH_PX - RIGHT_PX
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
 
     def y(value: float) -> float:
-        share = (scale(value) - scale(ticks[0])) / (scale(ticks[-1]) - scale(ticks[0]))
-        return bottom - (bottom - TOP_PX) * share
+        return bottom - (bottom - TOP_PX) * (math.log10(value) - low) / (high - low)
 
     def x(point: str) -> float:
         return LEFT_PX + (right - LEFT_PX) * (points.index(point) + 0.5) / len(points)
@@ -75,7 +55,7 @@ def _draw_panel(panel: Panel) -> list[str]:
         return f'<text x="{x_px:.1f}" y="{y_px:.1f}" {more}>{words}</text>'
 
     parts = [text(panel.title, LEFT_PX, 22, 'class="title"')]
-    for tick in ticks:
+    for tick in (10.0**power for power in range(low, high + 1)):
         parts.append(f'<path class="grid" d="M{LEFT_PX} {y(tick):.1f}H{right}"/>')
         parts.append(text(f"{tick:g}", LEFT_PX - 8, y(tick) + 4, 'text-anchor="end"'))
     parts += [text(point, x(point), bottom + 18) for point in points]
@@ -86,13 +66,10 @@ def _draw_panel(panel: Panel) -> list[str]:
         for point, value in curve.items():
             at = f'cx="{x(point):.1f}" cy="{y(value):.1f}"'
             parts.append(f'<circle {at} r="3.5" fill="{colour}"/>')
-            if not has_names:
-                parts.append(text(f"{value:.3g}", x(point), y(value) - 8))
-    if has_names:
-        last, lowest = points[-1], 0.0
-        ends = zip(panel.curves.items(), COLOURS, strict=False)
-        for (name, curve), colour in sorted(ends, key=lambda end: -end[0][1][last]):
-            lowest = max(y(curve[last]) + 4, lowest + LINE_PX)
-            style = f'style="fill:{colour}"'
-            parts.append(text(f"{name} {curve[last]:.3g}", x(last) + 10, lowest, style))
+    last, lowest = points[-1], 0.0
+    ends = zip(panel.curves.items(), COLOURS, strict=False)
+    for (name, curve), colour in sorted(ends, key=lambda end: -end[0][1][last]):
+        lowest = max(y(curve[last]) + 4, lowest + LINE_PX)
+        style = f'style="fill:{colour}"'
+        parts.append(text(f"{name} {curve[last]:.3g}", x(last) + 10, lowest, style))
     return parts

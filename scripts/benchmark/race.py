@@ -1,4 +1,4 @@
-"""Parts `kernel` and `peak`: contestants in turn, round after round, and what follows from it."""
+"""Parts `kernel` and `sizes`: contestants in turn, round after round, and what follows from it."""
 
 import statistics
 import sys
@@ -19,8 +19,8 @@ from scripts.benchmark.weights import (
     X4PLUS,
     Weights,
     add_general,
-    add_official,
     add_random_compact,
+    add_x4plus,
 )
 
 PACKAGE = "package"
@@ -57,13 +57,8 @@ def _add_networks(data_dir: Path, effort: Effort) -> dict[str, Weights]:
     """Add the official networks that are here, or one small random one where the effort is tiny."""
     if effort.is_tiny:
         return {GENERAL: add_random_compact(data_dir, num_conv=2, num_feat=8)}
-    networks = {X4PLUS: add_official(data_dir, X4PLUS), GENERAL: add_general(data_dir)}
+    networks = {X4PLUS: add_x4plus(data_dir), GENERAL: add_general(data_dir)}
     return {name: weights for name, weights in networks.items() if weights}
-
-
-def measure_peak(effort: Effort, device: str) -> Figures:
-    """Measure the matrix products alone: GFLOP/s by type."""
-    return run_race(enter_products(device, is_whole=not effort.is_tiny), effort.compact_rounds)
 
 
 def measure_sizes(data_dir: Path, effort: Effort) -> Figures:

