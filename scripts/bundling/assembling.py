@@ -1,7 +1,6 @@
 """Lay out a bundle's folder, list its files, sign the list, and pack it all into one file.
 
-The list is what `sha256sum --check` reads, the signature what `ssh-keygen -Y verify` does: both are
-on every Debian machine that one can log in to, and need nothing of the bundle to be trusted.
+Both are checked by programs of the target's own, `sha256sum --check` and `ssh-keygen -Y verify`.
 """
 
 import os
@@ -32,13 +31,7 @@ def make_bundle(
 ) -> Path:
     """Make the archive in the folder `output`, replacing one of the same name.
 
-    Args:
-        models_dir: the models to take along beside the shipped ones; None: the settings' own.
-        key: what to sign with; None: not at all.
-
-    Raises:
-        CannotBundle, ModelError: something has no wheel for the target, a model's file is damaged,
-            or the key does not sign.
+    models_dir: the models to take along beside the shipped ones; None: the settings' own.
     """
     models = find_model_files(ModelStore(models_dir or load_settings().models_dir))
     output.mkdir(parents=True, exist_ok=True)
@@ -66,8 +59,7 @@ def make_bundle(
 def _write_facts(wheels: Sequence[Part], target: Target, folder: Path) -> str:
     """Write what the installer goes by into `folder`, and return the bundle's name.
 
-    That is `upscaled-0.1.0-cp311-manylinux_2_28_x86_64-cpu`, say: the C library is the oldest that
-    all the wheels run on, so what the target must have at least.
+    The C library in both is the oldest that all the wheels run on.
     """
     (version,) = [wheel.version for wheel in wheels if wheel.name == OWN_PACKAGE]
     needed = [glibc for wheel in wheels if (glibc := wheel.needed_glibc())]
@@ -94,9 +86,7 @@ def write_manifest(folder: Path) -> Path:
 
 
 def sign(manifest: Path, key: Path) -> Path:
-    """Sign the list with an SSH key; a public one will do where an agent holds its other half.
-
-    ssh-keygen may ask for the key's passphrase.
+    """Sign the list with an SSH key, or with a public one whose other half an agent holds.
 
     Raises:
         CannotBundle: ssh-keygen or the key is missing, or the passphrase was wrong.
@@ -110,10 +100,9 @@ def sign(manifest: Path, key: Path) -> Path:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write `folder` to `archive`, a tar file, whole or not at all.
+    """Write `folder` to `archive`, a tar file, whole or not at all; independent of the user.
 
-    Nothing in it depends on who packs: owner, date, umask. It is not compressed: wheels are, and
-    weights hardly can be.
+    It is not compressed: wheels are, and weights hardly can be.
     """
     time_s = os.environ.get("SOURCE_DATE_EPOCH", TIME_S)
     origin = ["--owner=0", "--group=0", "--numeric-owner", f"--mtime=@{time_s}"]

@@ -29,10 +29,10 @@ FAILURES = (CannotBundle, ModelError)
 def main(arguments_given: list[str] | None = None) -> None:
     """Make the archive; its path is all that goes to standard output."""
     given = _parser().parse_args(arguments_given)
-    extras = given.extra + ([] if given.without_weights else ["realesrgan"])
-    extras = list(dict.fromkeys(extras))
+    weights = [] if given.without_weights else ["realesrgan"]
     try:
         target = read_target(given.platform, given.python, given.accelerator)
+        extras = list(dict.fromkeys([*given.extra, *weights]))
         archive = make_bundle(target, extras, given.models_dir, given.sign, given.output)
     except (*FAILURES, OSError) as error:
         sys.exit(f"scripts/bundle: {error}")
@@ -47,9 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "the oldest machine to install on, as wheels name it: manylinux_2_28_x86_64, "
     text += "manylinux_2_36_aarch64 (the figures are the C library's; default: this machine)"
     add("--platform", metavar="TAG", default=this_platform(), help=text)
-    here = f"3.{sys.version_info.minor}"
     text = "the Python over there (default: %(default)s, as here)"
-    add("--python", metavar="3.X", default=here, help=text)
+    add("--python", metavar="3.X", default=f"3.{sys.version_info.minor}", help=text)
     text = "which build of torch: cuda adds gigabytes (default: %(default)s)"
     add("--accelerator", choices=["cpu", "cuda"], default="cpu", help=text)
     add = parser.add_argument_group("the archive").add_argument

@@ -1,7 +1,6 @@
 """Bring together every wheel that upscaled needs on a target: chosen by uv, downloaded by pip.
 
-Where one of them refuses, `CannotBundle` has its own words: there is no wheel of something for the
-target, its hash is not the locked one, or a version of the locks does not suit another package.
+Where one of them refuses, `CannotBundle` has its own words.
 """
 
 import os
@@ -30,10 +29,7 @@ Needs = Mapping[str, Need]
 
 
 def gather(target: Target, extras: Sequence[str], folder: Path) -> Needs:
-    """Collect every wheel for the target in `folder`: upscaled, all it needs there, and pip.
-
-    pip is for the installer: Debian's Python has none unless python3-venv is there.
-    """
+    """Collect every wheel for the target in `folder`: upscaled, its needs, and pip to install."""
     upscaled = build_upscaled(folder)
     wanted = [f"upscaled[{','.join(extras)}] @ {upscaled.resolve().as_uri()}", "pip"]
     torch = (ROOT / "requirements-torch.lock").read_text().split()[-1]
@@ -52,10 +48,7 @@ def build_upscaled(folder: Path) -> Path:
 
 
 def take_torch(pinned: str, wanted: Sequence[str], target: Target, folder: Path) -> Needs:
-    """Download torch in the build of the target's accelerator, from the first source with it.
-
-    Returns what `wanted` needs with that torch, itself included.
-    """
+    """Download torch in the target's build; return what `wanted` needs with it, itself included."""
     kind = "cpu" if target.accelerator == "cpu" else "default"
     listed = run([str(ROOT / "scripts" / "torch_sources"), kind])
     # The sources' own names come first on each line.
@@ -81,10 +74,7 @@ def take_torch(pinned: str, wanted: Sequence[str], target: Target, folder: Path)
 
 
 def resolve(wanted: Sequence[str], target: Target, locks_dir: Path = ROOT) -> Needs:
-    """Choose what `wanted` needs on the target: in the versions and by the hashes of the locks.
-
-    What the locks lack, or have for another build of torch, is as the index has it.
-    """
+    """Choose what `wanted` needs on the target: as the locks have it, else as the index has."""
     locks = sorted(locks_dir.glob("requirements*.lock"))
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-python-downloads"]
     # Only markers depend on the C library here: which files suit is pip's to decide.
@@ -106,10 +96,8 @@ def resolve(wanted: Sequence[str], target: Target, locks_dir: Path = ROOT) -> Ne
 
 
 def _index_lines() -> list[str]:
-    """Write where pip is configured to look as lines of a requirements file, for uv.
-
-    Not its extra indexes: of a version that several have, uv would see the files of one alone.
-    """
+    """Write where pip is configured to look as lines of a requirements file, for uv."""
+    # Not its extra indexes: of a version that several have, uv would see the files of one alone.
     names = r"^\S+\.(index-url|find-links|no-index)='(.+)'$"
     # The environment's own stand first, as `:env:.index-url`.
     found = dict(reversed(re.findall(names, _pip("config", "list"), re.MULTILINE)))
@@ -120,10 +108,7 @@ def _index_lines() -> list[str]:
 def download(
     requirements: Sequence[str], target: Target, folder: Path, options: Sequence[str] = ()
 ) -> list[Path]:
-    """Download exactly these as wheels for the target.
-
-    requirements: lines as in pip's requirement files. Where one has hashes, all must have them.
-    """
+    """Download exactly these lines of a requirements file as wheels for the target."""
     before = set(folder.iterdir())
     suits = [f"--platform={tag}" for tag in target.platform_tags()]
     suits += ["--only-binary=:all:", "--implementation=cp", f"--python-version={target.python}"]

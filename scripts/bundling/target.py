@@ -3,8 +3,7 @@
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from packaging.tags import platform_tags
 
@@ -19,12 +18,8 @@ class CannotBundle(RuntimeError):
     """A bundle cannot be made; the text says why, and names what is at fault."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Machine that wheels must suit: CPython `python` ("3.11") on Linux with `glibc` or newer.
-
-    machine: as `uname -m` prints it.
-    """
+class Target(NamedTuple):
+    """Machine (of `uname -m`) that wheels must suit, with CPython `python` and `glibc` or newer."""
 
     python: str
     glibc: Glibc
@@ -32,10 +27,7 @@ class Target:
     accelerator: Accelerator
 
     def platform_tags(self) -> list[str]:
-        """List every tag that a wheel for this machine may carry, newest first.
-
-        pip takes the tags it is given to the letter: not even an older C library counts as one.
-        """
+        """List every tag that a wheel for this machine may carry, newest first: pip adds none."""
         minors = range(self.glibc[1], min(_OLD_NAMES) - 1, -1)
         names = [name for each in minors for name in (f"_2_{each}", _OLD_NAMES.get(each)) if name]
         return [f"manylinux{name}_{self.machine}" for name in names] + [f"linux_{self.machine}"]
@@ -48,11 +40,7 @@ def this_platform() -> str:
 
 
 def read_target(platform_tag: str, python: str, accelerator: Accelerator) -> Target:
-    """Read a tag such as `manylinux_2_28_x86_64` and a version such as `3.11`.
-
-    Raises:
-        CannotBundle: torch has no builds for it, or it is none at all.
-    """
+    """Read a tag such as `manylinux_2_28_x86_64`; one without torch's builds is refused."""
     if not re.fullmatch(r"3\.\d+", python) or int(python[2:]) < 11:
         raise CannotBundle(f"--python {python}: must be 3.11 or newer, as in 3.11")
     if found := parse_manylinux(platform_tag):
@@ -72,13 +60,8 @@ def parse_manylinux(platform_tag: str) -> tuple[Glibc, str] | None:
 
 
 def run(command: Sequence[str], given: str = "") -> str:
-    """Run a program with `given` as its standard input, and return its output.
-
-    Where nothing is given, it has the caller's: ssh-keygen asks for passphrases at a terminal.
-
-    Raises:
-        CannotBundle: it failed; the text is its own.
-    """
+    """Run a program and return its output; its failure raises `CannotBundle` in its own words."""
+    # Where nothing is given, it has the caller's input: ssh-keygen asks for passphrases there.
     done = subprocess.run(command, input=given or None, capture_output=True, text=True)
     if done.returncode != 0:
         raise CannotBundle(done.stderr.strip())
