@@ -1,19 +1,4 @@
-"""Errors of models and engines. Loads no torch, so that every command can catch them.
-
-    ModelError
-    ├── UnknownModel   no model of that name
-    ├── ModelRefused   a name or file that the store refuses
-    ├── WeightsError   a weights file that cannot be used: wrong hash, keys, shapes, or damaged
-    └── FetchError     a download that failed or was not what it should be
-
-    EngineError
-    ├── DeviceUnavailable   the device that was chosen is not on this machine
-    ├── BackendUnavailable  a backend that this machine cannot compile or run
-    ├── EngineOutOfMemory   too little memory on the device for a batch of this size
-    └── ResultNotFinite     the network's result holds NaN or infinity
-
-Each text is written for the operator: it names the file, and the key, URL or hash concerned.
-"""
+"""Errors of models and engines, written for the operator. Loads no torch."""
 
 
 class ModelError(Exception):

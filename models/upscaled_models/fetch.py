@@ -1,7 +1,6 @@
 """Download an official model's file: resumed where it broke off, checked, then moved into place.
 
-The incomplete file is `FILE.part` beside the final one. It is kept when the connection breaks, so
-that the next call resumes it, and removed when its contents turn out wrong.
+The incomplete file is `FILE.part` beside it, which stays unless its contents turn out wrong.
 """
 
 import fcntl
@@ -42,8 +41,7 @@ def fetch(
         timeout_s: longest silence of the server.
 
     Raises:
-        FetchError: no address to fetch from, no connection, or wrong contents; the text names URL,
-            hash and the path to copy the file to by hand.
+        FetchError: the text names URL, hash and the path to copy the file to by hand.
     """
     target = store.target(spec)
     try:

@@ -34,11 +34,7 @@ class FileState(StrEnum):
 
 
 def check_file(path: Path, spec: ModelSpec) -> FileState:
-    """Compare the file at `path` with the size and the SHA-256 that `spec` names.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Compare the file at `path` with the size and the SHA-256 that `spec` names."""
     if path.stat().st_size != spec.size_bytes:
         return FileState.WRONG_SIZE
     return FileState.OK if hash_file(path) == spec.sha256 else FileState.WRONG_HASH
@@ -51,11 +47,7 @@ def hash_file(path: Path) -> str:
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
-    """Read a file of weights, unless it is larger than any network's.
-
-    Raises:
-        WeightsError: it cannot be read or is too large; the text names it.
-    """
+    """Read a file of weights; one larger than any network's raises `WeightsError`."""
     try:
         with path.open("rb") as opened:
             size_bytes = os.fstat(opened.fileno()).st_size
@@ -67,11 +59,7 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
 
 
 def read_checked(path: Path, sha256: str) -> bytes:
-    """Read the file that has this SHA-256.
-
-    Raises:
-        WeightsError: it cannot be read, or is another; the text names it.
-    """
+    """Read the file that has this SHA-256; another one raises `WeightsError`, which names it."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -83,10 +71,7 @@ def read_checked(path: Path, sha256: str) -> bytes:
 
 
 def find_installed(package: str, path: str) -> Path | None:
-    """Locate a package's file by its path inside it; None if the package is not installed.
-
-    The package's metadata show where it is: its code is never imported.
-    """
+    """Locate a package's file by its metadata, never importing its code; None if not installed."""
     try:
         return Path(str(importlib.metadata.distribution(package).locate_file(path)))
     except importlib.metadata.PackageNotFoundError:
@@ -97,8 +82,7 @@ def find_installed(package: str, path: str) -> Path | None:
 def incoming_file(target: Path, content: Content, mode: int = 0o644) -> Iterator[Path]:
     """Provide a private file beside `target` with that content, to be checked, then moved there.
 
-    What is checked is then what is installed, even if the user's own file changes meanwhile. The
-    file is deleted afterwards unless it was moved.
+    What is checked is then what is installed. The file is deleted unless it was moved.
     """
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".incoming-", suffix=target.suffix, dir=target.parent)

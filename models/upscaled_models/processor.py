@@ -1,7 +1,4 @@
-"""This machine's processor: its cores, its name and what it can do.
-
-What was measured on one processor holds on another of the same description.
-"""
+"""This machine's processor: its cores, its name and flags, by which measurements are kept."""
 
 import hashlib
 import os
@@ -63,9 +60,7 @@ def count_physical_cores() -> int:
 
 
 def pin_to(cores: Collection[int]) -> None:
-    """Pin this process, and the threads and processes that it starts, to some cores.
-
-    Does nothing without cores, or on systems without CPU affinity (macOS).
+    """Pin this process and its children to some cores; does nothing without any, or on macOS.
 
     Raises:
         OSError: this process may run on none of them.
@@ -75,10 +70,7 @@ def pin_to(cores: Collection[int]) -> None:
 
 
 def cores_by_node(nodes: Path = _NODES) -> list[set[int]]:
-    """Return the cores this process may run on, grouped by NUMA node.
-
-    One group where the system lists no nodes; a node without such cores is left out.
-    """
+    """Return the cores this process may run on by NUMA node; one group where none are listed."""
     listed = sorted(nodes.glob("node[0-9]*/cpulist"), key=lambda path: int(path.parent.name[4:]))
     usable = usable_cores()
     found = [usable & _parse_list(_read_text(path)) for path in listed]
@@ -89,13 +81,8 @@ def cores_by_node(nodes: Path = _NODES) -> list[set[int]]:
 def divide_cores(parts: int, nodes: Sequence[set[int]] | None = None) -> list[set[int]]:
     """Divide the cores this process may run on into parts, none larger by more than one core.
 
-    Neighbours stay together: two that share arithmetic units, then those of a node.
-
-    Args:
-        nodes: the cores by NUMA node; by default this machine's.
-
-    Raises:
-        ValueError: there are fewer cores than parts.
+    Neighbours stay together: two that share arithmetic units, then those of a node (`nodes`). More
+    parts than cores raise ValueError.
     """
     nodes = cores_by_node() if nodes is None else nodes
     units: list[list[int]] = []
@@ -115,10 +102,7 @@ def divide_cores(parts: int, nodes: Sequence[set[int]] | None = None) -> list[se
 
 
 def describe_processor() -> str:
-    """Return the processor's name and a digest of its flags.
-
-    A virtual machine may hide some flags, and give very different processors one name.
-    """
+    """Return the processor's name and a digest of its flags: virtual machines share names."""
     fields = _read_first_processor()
     name = fields.get("model name") or platform.processor() or platform.machine()
     return f"{name} {hashlib.sha256(_flags_of(fields).encode()).hexdigest()[:8]}"

@@ -1,14 +1,12 @@
 """The registry of models: networks with their weights files, and their tiling constraints.
 
-Shipped models are listed in `default/manifest.json`, the official ones of Real-ESRGAN in
-`official.json`, and a user's own each in a record beside its file. Sizes and hashes of the official
-files (the releases of https://github.com/xinntao/Real-ESRGAN) were confirmed by two independent
-listings. Three of those models are also on the Python package index, as ncnn pairs in 16 bits.
+Shipped models are in `default/manifest.json`, Real-ESRGAN's in `official.json` (sizes and hashes
+were confirmed by two independent listings), a user's own each in a record beside its file.
 
 A model with a partner (`ModelSpec.wdn`) is also named at a strength of denoising:
-`realesr-general-x4v3@0.4` is realesr-general-x4v3 with 0.4 of its own weights, which remove noise,
-and 0.6 of those of its partner, which keeps it (`weights.mix_states`). Code that opens, counts and
-times models treats each such name as a model of its own; no file has one. Loads no torch.
+`realesr-general-x4v3@0.4` has 0.4 of its own weights, which remove noise, and 0.6 of its partner's,
+which keep it (`weights.mix_states`). Each such name is treated as a model of its own. Loads no
+torch.
 """
 
 import functools
@@ -60,23 +58,15 @@ class PackagedPair(BaseModel):
 class ModelSpec:
     """A model: a network's family and shape, and the file of its weights.
 
-    Attributes:
-        shape: the network's arguments by name.
-        native_scale: the network's own factor.
-        multiple_px: both input sides must be multiples of it.
-        radius_px: an output pixel depends on input pixels at most this far from its own.
-        halo_px: what a tile's window needs around it for the result to be the untiled one, exactly
-            or, where the radius is too large to compute and discard, nearly
-            (`families.rrdb.HALO_TRUNK_PX`, `families.realplksr.HALO_PX`). In input pixels.
-        url: where to fetch the file; empty where it cannot be fetched.
-        keeps_colour: the network leaves flat colour as it is, by its construction, so that its
-            results need no colour correction: the shipped faithful models do.
-        wdn: the model to mix with where grain is to be kept (`weights.mix_states`).
-        denoise: the strength that the name gives (`upscaled_models.registry`); None: the setting's.
-        bits: bits of one weight in the file.
-        packaged: the same model in 16 bits, whose file is made of `pair`, from a package instead of
-            a release.
-        same_as: the model whose file this one shares under another name; empty for its own file.
+    multiple_px: both input sides must be multiples of it. radius_px: an output pixel depends on
+    input pixels at most this far away. halo_px: input pixels that a window needs around its tile
+    for the untiled result: exact, or nearly where the radius is too large to compute
+    (`families.rrdb.HALO_TRUNK_PX`, `families.realplksr.HALO_PX`). url: empty where the file cannot
+    be fetched. keeps_colour: the network leaves flat colour as it is by construction, so its
+    results need no colour correction. wdn: the model to mix with where grain is to be kept.
+    denoise: the strength that the name gives; None: the setting's. bits: of one weight in the file.
+    packaged: the same model in 16 bits, made of a package's `pair`. same_as: the model whose file
+    this one shares under another name; empty for its own file.
     """
 
     name: str
@@ -188,19 +178,12 @@ def find_official(name: str) -> ModelSpec | None:
 
 @functools.cache
 def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...]:
-    """Read the models that ship inside the package from their manifest, once a process.
-
-    Raises:
-        ModelError: the manifest is missing or incomplete: the installation is damaged.
-    """
+    """Read the models that ship inside the package from their manifest, once a process."""
     return _read_manifest(default_dir / "manifest.json", "default")
 
 
 def makes_every_scale(native_scale: int) -> bool:
-    """Return whether x2 and x4 can both be made with a network of that scale.
-
-    A network of x2 runs twice for x4; a larger result is averaged down by a whole number.
-    """
+    """Return whether a network of that scale makes x2 and x4, run twice or averaged down."""
     return native_scale == 2 or native_scale % 4 == 0
 
 
@@ -238,23 +221,15 @@ def _describe(name: str, entries: Mapping[str, Any], source: Source) -> ModelSpe
 
 
 def round_strength(strength: float) -> float:
-    """Round a strength to the nearest multiple of 1 / `STRENGTH_STEPS`, ties to the stronger.
-
-    Args:
-        strength: from 0 to 1.
-    """
+    """Round a strength of 0 to 1 to a multiple of 1 / `STRENGTH_STEPS`, ties to the stronger."""
     return math.floor(strength * STRENGTH_STEPS + 0.5) / STRENGTH_STEPS
 
 
 def name_strength(model: str, strength: float) -> str:
-    """Return the name of a model at a strength of denoising.
-
-    Args:
-        model: the model's own name, or its name at another strength.
-        strength: from 0 to 1; it is rounded.
+    """Return the name of a model (or of it at another strength) at a strength of denoising.
 
     Raises:
-        ValueError: the strength is out of range.
+        ValueError: the strength is not from 0 to 1.
     """
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"a strength of denoising is in 0..1, not {strength}")

@@ -51,8 +51,7 @@ class ModelStore:
         self.default_dir = default_dir
 
     def names(self) -> tuple[str, ...]:
-        """Return every model's name: shipped, official, then the user's own in alphabetical
-        order."""
+        """Return every model's name: shipped, official, then the user's own by the alphabet."""
         shipped = (
             spec.name for spec in (*read_default_models(self.default_dir), *official_models())
         )
@@ -62,12 +61,8 @@ class ModelStore:
     def find(self, name: str) -> ModelSpec:
         """Return the model of that name, whether or not its file is here.
 
-        Where only the 16-bit file of an official model is here, that variant is returned. The name
-        may give a strength of denoising (`upscaled_models.registry`).
-
-        Raises:
-            UnknownModel: there is no such model; the text lists near names.
-            ModelError: the record of a user's own model, or the shipped manifest, is damaged.
+        It is the 16-bit variant of an official model where only that is here. The name may give a
+        strength of denoising. `UnknownModel` lists near names; `ModelError`: a record is damaged.
         """
         own_name, strength = split_strength(name)
         if strength is not None:
@@ -107,26 +102,21 @@ class ModelStore:
         return target if target.is_file() else None
 
     def missing(self, spec: ModelSpec) -> tuple[ModelSpec, ...]:
-        """Return the models that `spec` is made of and whose files are not here.
-
-        Those are itself, and the partner that it is mixed with at a strength below 1.
-        """
+        """Return `spec` and the partner it is mixed with, as far as their files are missing."""
         is_mixed = spec.denoise is not None and spec.denoise < 1.0
         parts = (spec, spec.wdn if is_mixed else None)
         return tuple(each for each in parts if each is not None and self.path(each) is None)
 
     def add(self, name: str, *files: Path) -> ModelSpec:
-        """Add a model: an official one copied here by hand, or a user's own under a new name.
+        """Add an official model that was copied here by hand, or a user's own under a new name.
 
         A user's own model is recognised by its weights, all of which must fit.
 
         Args:
-            files: one weights file, or the `.param` and the `.bin` file of an ncnn pair, which is
-                kept as one safetensors file of the same values.
+            files: one weights file, or the two of an ncnn pair, which become one safetensors file.
 
         Raises:
-            ModelRefused: the name is unsafe or in use, the files are not the official ones, do not
-                belong together, or cannot be copied.
+            ModelRefused: the name is unsafe or in use, or the files are not that model's.
             WeightsError: a file is damaged or of no known network.
         """
         from upscaled_models.ncnn.pair import PARAM_SUFFIX, sort_pair
@@ -151,13 +141,8 @@ class ModelStore:
     def remove(self, name: str) -> list[Path]:
         """Delete the files of a fetched model or of a user's own, and return their paths.
 
-        A user's own model is deleted even where its record is damaged. A running service keeps the
-        model that it has loaded.
-
-        Raises:
-            UnknownModel: there is no model of that name.
-            ModelRefused: the model is shipped inside the package, none of its files is here, or one
-                cannot be deleted.
+        A damaged record is no obstacle, and a running service keeps what it has loaded. A shipped
+        model, one without files and one whose file cannot be deleted raise `ModelRefused`.
         """
         removed: list[Path] = []
         try:
@@ -185,9 +170,7 @@ class ModelStore:
     def files_of(self, name: str) -> Iterator[Path]:
         """Yield the places of a model's files; a user's record first: without it, it is gone.
 
-        Raises:
-            UnknownModel: there is no model of that name.
-            ModelRefused: the model is shipped inside the package.
+        A shipped model raises `ModelRefused`.
         """
         official = find_official(name)
         if official is not None:

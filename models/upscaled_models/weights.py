@@ -1,7 +1,4 @@
-"""Load a weights file into a network. Loading executes nothing from the file.
-
-A file is read once: the bytes that are loaded are those whose hash was checked.
-"""
+"""Load a weights file into a network, executing nothing: the bytes loaded are those checked."""
 
 import hashlib
 import io
@@ -32,12 +29,11 @@ def load_network(
     """Load the network of `spec` with the weights at `path`: eval mode, float32, on the CPU.
 
     Args:
-        denoise: 1 takes the model as it is, 0 its `wdn` partner; values between mix the weights.
+        denoise: the share of the model in its mix with its `wdn` partner.
         wdn_path: the partner's file, needed for any `denoise` below 1.
 
     Raises:
-        WeightsError: a file is not the one `spec` names, is damaged, or holds other keys, shapes
-            or kinds of values than the network; or the model has no partner to mix with.
+        WeightsError: a file is damaged, or not the one that `spec` names; or there is no partner.
     """
     state = _read_checked(spec, path)
     if denoise != 1.0:
@@ -63,12 +59,8 @@ def recognise_file(
 ) -> tuple[Family, Shape]:
     """Return the family and shape of the network that the weights at `path` fill exactly.
 
-    Args:
-        shown_as: the path that error texts name, where `path` is a copy of it.
-        network: family and shape, where they are known: `path` is a file made of an ncnn pair.
-
-    Raises:
-        WeightsError: the file cannot be read, or fits no known network; the text names the key.
+    `network` gives them for the file of an ncnn pair. Error texts name `shown_as`, of which `path`
+    may be a copy, and the key; a file that fits no known network raises `WeightsError`.
     """
     shown_as = shown_as or path
     state = read_state(read_bounded(path, MAX_WEIGHTS_BYTES), path if network else shown_as)
@@ -86,13 +78,9 @@ def recognise_file(
 def read_state(data: bytes, path: Path) -> State:
     """Read the state dict in a weights file's bytes, as float32 on the CPU.
 
-    A `.safetensors` file holds tensors and nothing else. Any other is read as a torch file with
-    `weights_only=True` and unwrapped from `params_ema` or `params`. Weights of older ESRGAN files
-    get today's names, and the parts of SPAN's convolutions are summed up.
-
-    Raises:
-        WeightsError: the file is damaged, a pickle with code to run, not a dict of tensors, or of a
-            format or a network that does not run here; the text says which.
+    A file that is no `.safetensors` is read as torch's with `weights_only=True` and unwrapped from
+    `params_ema` or `params`. Older ESRGAN names become today's, and SPAN's convolutions are summed
+    up. Other formats, damaged files and pickles with code raise `WeightsError`, which says which.
     """
     try:
         is_safetensors = path.suffix == ".safetensors"
@@ -143,10 +131,7 @@ def _parse_safetensors(data: bytes, path: Path) -> object:
 
 
 def _parse_torch(data: bytes, path: Path) -> object:
-    """Parse a torch file; official ones hold CUDA tensors, hence `map_location`.
-
-    torch's own error text is not passed on: it may advise to load the file unsafely.
-    """
+    """Parse a torch file, of CUDA tensors perhaps; torch's error text is not safe advice."""
     _refuse_compressed(data, path)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -157,10 +142,7 @@ def _parse_torch(data: bytes, path: Path) -> object:
 
 
 def _refuse_compressed(data: bytes, path: Path) -> None:
-    """Refuse a zip with compressed tensors, which torch would unpack to whatever size they claim.
-
-    Torch files store their tensors uncompressed.
-    """
+    """Refuse a zip with compressed tensors, which torch would unpack to any size they claim."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             is_compressed = any(entry.compress_type for entry in archive.infolist())
@@ -200,11 +182,8 @@ def mix_states(
 ) -> dict[str, Tensor]:
     """Mix two networks of one shape: `denoise * general + (1 - denoise) * wdn`, for every weight.
 
-    Deep network interpolation (Wang et al., arXiv:1811.10515), as Real-ESRGAN uses it for
-    `realesr-general-x4v3`: one network removes noise, the other (`wdn`) keeps it.
-
-    Raises:
-        WeightsError: `denoise` out of range, or the two do not have the same keys and shapes.
+    Deep network interpolation (Wang et al., arXiv:1811.10515): `wdn` keeps the noise that the other
+    removes. Other keys or shapes, or a share out of range, raise `WeightsError`.
     """
     if not 0.0 <= denoise <= 1.0:
         raise WeightsError(f"denoise must be in 0..1, not {denoise}")

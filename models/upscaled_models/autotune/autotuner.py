@@ -115,8 +115,7 @@ class Autotuner:
         Processes that start together choose once: the others wait and read.
 
         Raises:
-            ResultNotFinite: the model's result is not finite in float32.
-            EngineOutOfMemory: not even a small picture fits.
+            ResultNotFinite, EngineOutOfMemory: of a small picture, in float32.
         """
         with lock_folder(self.file.path.parent):
             choice = self.read_stored()

@@ -1,7 +1,4 @@
-"""The choice cache: what was measured on this machine, one JSON file for each model and key.
-
-tuning/upscaled-x4-auto-5f0c….json      the key it holds for, the choice and its proof
-"""
+"""The choice cache: what was measured on this machine, one JSON file for each model and key."""
 
 import fcntl
 import hashlib
@@ -160,13 +157,7 @@ class CacheFile(Generic[R]):
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder that only its owner can read, whatever the umask.
-
-    A folder that version 0.1.0 made readable by others becomes private.
-
-    Raises:
-        OSError: the folder cannot be made or changed.
-    """
+    """Make a folder that only its owner can read, or make one of version 0.1.0 private."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
@@ -177,9 +168,8 @@ def make_private_folder(folder: Path) -> None:
 def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     """Hold the folder's lock for the block: processes that start later wait, and find a choice.
 
-    The kernel drops the lock however the process ends. A folder that takes no file is not locked.
-    Where another process keeps the lock for `wait_s`, the block runs without, after a warning: at
-    worst both measure.
+    The block runs without it where the folder takes no file, or, after a warning, where another
+    process keeps it for `wait_s`: at worst both measure.
     """
     give_up_at_s = time.monotonic() + wait_s
     while (claim := Claim.take(folder, ".lock")) is None:
@@ -202,7 +192,7 @@ class Claim:
 
     @classmethod
     def take(cls, folder: Path, name: str = ".measuring") -> "Claim | None":
-        """Take a lock, by default that of the one process which measures; None where it is held.
+        """Take the lock of the one process that measures, or another; None where it is held.
 
         A folder that takes no file, or no lock, needs none.
         """

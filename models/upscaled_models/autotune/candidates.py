@@ -1,7 +1,4 @@
-"""The ways a model may run on a device: one table of backends, and the candidates they make.
-
-A new backend is a row of `BACKENDS`. Loads no OpenVINO: only opening one of its candidates does.
-"""
+"""The ways a model may run on a device: one table of backends, and the candidates they make."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -66,9 +63,8 @@ class Candidate:
 class Backend:
     """A row of the table.
 
-    dtypes: floating point types that are tried, by kind of device, the likeliest first. can_run:
-    whether it can run a model's network. version: see `Candidate`. open: opens a model on a device
-    in the device's dtype.
+    dtypes: floating point types that are tried, by kind of device, the likeliest first. can_run: a
+    model's network. open: in the device's dtype.
     """
 
     dtypes: Mapping[str, Sequence[torch.dtype]]
@@ -155,11 +151,7 @@ def float32_candidate(model: LoadedModel, device: Device) -> Candidate:
 
 
 def list_candidates(model: LoadedModel, device: Device, precision: str) -> list[Candidate]:
-    """List every way to run a model but the reference, the likeliest first.
-
-    Args:
-        precision: "auto" or "fast".
-    """
+    """List every way to run a model in "auto" or "fast" but the reference, the likeliest first."""
     listed = []
     for name, backend in BACKENDS.items():
         listed += backend.candidates(name, model, device, FLOAT_BARS[precision])

@@ -64,11 +64,7 @@ SLOW_FLATS: Final = 2
 
 
 def likeliest(family: Family, instructions: InstructionSet | None = None) -> Sequence[str]:
-    """List the labels of candidates that may be taken unmeasured, the likeliest first.
-
-    Args:
-        instructions: None for those of this processor.
-    """
+    """List the labels of candidates that may be taken unmeasured, the likeliest first."""
     order = LIKELIEST[find_instruction_set() if instructions is None else instructions]
     inaccurate = FAMILIES[family].inaccurate
     return [label for label in order if label.split()[1] not in inaccurate]
@@ -87,8 +83,6 @@ def take_likeliest(
     space: SearchSpace, order: Sequence[str], reason: str, meter: Meter, attempts: Attempts
 ) -> tuple[Choice, Tunable]:
     """Take the first candidate of the table that passes its accuracy check, else float32.
-
-    It is checked even so: what a broken backend computes is not taken, though the table names it.
 
     Args:
         space: its candidates in the table's order.
@@ -138,8 +132,7 @@ def _find_accurate(
 def _run_reference(float32: OpenCandidate, candidate: Candidate, *, is_slow: bool) -> Reference:
     """Compute as little in float32 as the candidate's bar needs.
 
-    For a slow model with a recorded proof that is one small picture, which shows that the backend
-    computes at all.
+    Of a slow model with a recorded proof one small picture shows that the backend computes.
     """
     if not candidate.bar.are_flats_checked:
         return run_reference(float32, load_pictures(SMALL_PX)[:1], (), is_probed=False)

@@ -1,7 +1,4 @@
-"""The machine's load: under other work, measuring shows little and takes long.
-
-Read from Linux's `/proc`; elsewhere a machine counts as idle.
-"""
+"""The machine's load by Linux's `/proc`, under which measuring shows little; else it is idle."""
 
 import os
 import time

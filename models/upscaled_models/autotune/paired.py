@@ -1,11 +1,9 @@
 """Paired test: which of two candidates is faster, by the ratios of runs that were side by side.
 
-Runs alternate, so what disturbs one disturbs its neighbour, and the ratio of the two is kept. After
-each pair Student's interval of the mean logarithm of the ratios says whether the order is settled:
-the interval lies on one side of 1, or so near to 1 that either may be taken (equivalence by
-repeated confidence intervals: Jennison and Turnbull, Sequential Analysis 12, 1993). Looking ten
-times, each look at 99 % makes 95 % for all of them (Pocock, Biometrika 64, 1977: 0.0106 at each of
-ten).
+After each pair Student's interval of the mean logarithm of the ratios says whether the order is
+settled: it lies on one side of 1, or so near to 1 that either may be taken (repeated confidence
+intervals: Jennison and Turnbull, Sequential Analysis 12, 1993). Ten looks at 99 % make 95 % for all
+of them (Pocock, Biometrika 64, 1977: 0.0106 at each of ten).
 """
 
 import math
@@ -61,11 +59,7 @@ class PairedTest:
     logs: list[float] = field(default_factory=list)
 
     def add(self, challenger: Timing, champion: Timing, weight: float = 1.0) -> None:
-        """Add a pair of runs.
-
-        Args:
-            weight: what the ratio is multiplied by, where the two did not do the same work.
-        """
+        """Add a pair of runs; `weight` multiplies the ratio where their work was unequal."""
         self.logs.append(math.log(cost_ratio(challenger, champion) * weight))
 
     @property

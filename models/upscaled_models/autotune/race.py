@@ -1,7 +1,6 @@
 """Race two candidates, or two sizes of one, in runs that alternate until their order is settled.
 
-Races are generators: they yield after each run and are sent whether that run was undisturbed. So
-they can be driven to their end at once, or slice by slice while a service is idle.
+Races are generators: they yield after each run and are sent whether that run was undisturbed.
 """
 
 from collections.abc import Generator
@@ -97,8 +96,7 @@ class Race:
 
         Args:
             handicap: see `PairedTest`.
-            enough: end as soon as one is settled to be more than so many times as fast; without
-                it, as soon as there is a verdict.
+            enough: end as soon as one is settled to be more than so many times as fast.
         """
         test = PairedTest(handicap)
         weight = champion.kept_px / challenger.kept_px

@@ -1,8 +1,7 @@
 """Measure in idle time what a start left unsettled, slice by slice.
 
-A start under load, or of a slow model, takes the shipped defaults; this finds the fastest, and the
-worker adopts it between requests. A slice is a run of one window, or the opening and trial of one
-candidate: a request that comes meanwhile does not wait, but computes beside it until it ends.
+A slice is a run of one window, or the opening and trial of one candidate: a request that comes
+meanwhile computes beside it. The worker adopts what is fastest between requests.
 """
 
 import logging
@@ -37,12 +36,7 @@ class Retuner:
     """Measures one model, and goes on where the last slice ended."""
 
     def __init__(self, load: Callable[[], Autotuner], running: Engine) -> None:
-        """Prepare to measure the model of a running engine.
-
-        Args:
-            load: loads the model for measuring; its memory is freed at the end of the race.
-            running: the engine that serves, by what was chosen at the start.
-        """
+        """Prepare to measure the model that `running` serves; `load` loads it a second time."""
         self._load = load
         self._name = running.info.model
         self._running = _form_of(running)
@@ -65,14 +59,10 @@ class Retuner:
         return self._race is not None
 
     def slice(self, is_idle: Callable[[], bool]) -> Adopted | None:
-        """Measure for one slice.
+        """Measure for one slice; return what to run from now on, once that is known.
 
         Args:
-            is_idle: whether this process has no other work; called when the slice is over, for a
-                disturbed run does not count.
-
-        Returns:
-            What to run from now on, where the race is over or another process was first.
+            is_idle: whether this process has no other work, so that the slice was undisturbed.
         """
         try:
             if self._race is None:

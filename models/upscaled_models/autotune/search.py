@@ -1,7 +1,4 @@
-"""The search for the fastest: check every candidate's accuracy, race them, then race sizes.
-
-As a race (`race.py`), it yields after each run.
-"""
+"""The search for the fastest: check every candidate's accuracy, race them, then race sizes."""
 
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -46,10 +43,7 @@ request may have to wait."""
 
 @dataclass(slots=True)
 class Search:
-    """One search, and the candidates that it refused, compared or did not try.
-
-    attempts: records which candidate is being tried, should it end this process.
-    """
+    """One search, and the candidates that it refused, compared or did not try."""
 
     space: SearchSpace
     meter: Meter
@@ -64,8 +58,7 @@ class Search:
         """Choose the fastest of float32 and the candidates that compute float32's picture.
 
         Raises:
-            ResultNotFinite: float32's own result is not finite.
-            EngineOutOfMemory: not even float32's smallest pictures fit.
+            ResultNotFinite, EngineOutOfMemory: of float32's own smallest pictures.
         """
         budget = TimeBudget(self.effort.budget_s, self.meter)
         reference = OpenCandidate(self.space.reference, self.space.reference.open(), self.meter)

@@ -56,10 +56,9 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """The candidates and sizes that may be chosen for one model.
+    """The candidates (the likeliest first) and sizes that may be chosen for one model.
 
-    reference: computes in float32. candidates: all others, the likeliest first. is_slow: whether a
-    window takes seconds.
+    reference: computes in float32. is_slow: whether a window takes seconds.
     """
 
     reference: Candidate

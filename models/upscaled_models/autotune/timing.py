@@ -1,9 +1,8 @@
 """Measure the time of a run by the clock and by the processor, and choose which of them counts.
 
-Beside other work the clock is noise: on two cores with a load of ten, runs of one network took 0.35
-to 0.48 s by the clock, and 0.060 to 0.070 s of each core. Processor time alone misses cores that
-stood idle, as in a network that does not spread over them. So the clock counts where nothing else
-kept this process waiting, and the processor's time where something did.
+Beside other work the clock is noise: at a load of ten on two cores, runs of one network took 0.35
+to 0.48 s, and 0.060 to 0.070 s of each core. Processor time alone misses cores that stood idle. So
+the clock counts where nothing else kept this process waiting, else the processor's time.
 """
 
 import time
@@ -98,10 +97,9 @@ class ProcessMeter:
 
 
 def read_waited_s(tasks: Path = _TASKS) -> float | None:
-    """Return how long threads of this process were ready and waited for a core, summed.
+    """Return how long threads of this process waited for a core, summed; None where unknown.
 
-    The second number of Linux's `schedstat` (Documentation/scheduler/sched-stats.rst); None where
-    there is none.
+    The second number of Linux's `schedstat` (Documentation/scheduler/sched-stats.rst).
     """
     waited_ns = 0
     try:

@@ -1,9 +1,8 @@
 """Try one candidate: a few pixels first, so that a very slow one costs next to nothing.
 
-On some CPUs a convolution in bfloat16 takes 89 times as long as in float32. So a candidate runs a
-few pixels first, and is refused when they take much longer than float32's. And a processor may lack
-an instruction that a backend takes for granted: then the kernel ends the process, and no exception
-says so. So each trial is recorded in a file while it runs.
+On some CPUs a convolution in bfloat16 takes 89 times as long as in float32. And where a processor
+lacks an instruction that a backend takes for granted, the kernel ends the process. So each trial is
+recorded in a file while it runs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,10 +64,7 @@ class TimeBudget:
 
 
 class Attempts:
-    """A file with the label of each candidate whose trial began and has not ended, a line each.
-
-    In a folder that takes no file, nothing is recorded.
-    """
+    """A file with a line for each candidate whose trial began and has not ended, if it can be."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -81,8 +77,7 @@ class Attempts:
     def trying(self, label: str) -> Iterator[None]:
         """Record the candidate during the block; where the block ends, clear its deaths too.
 
-        A worker may be stopped from outside while it measures, so a candidate that gets through
-        once is not the cause.
+        A worker may be stopped while it measures: what gets through once is not the cause.
         """
         before = self._read()
         self._write([*before, label])
@@ -201,11 +196,7 @@ def try_candidate(
 
 
 def require_picture(result: Window, expected: Reference, trial: OpenCandidate) -> None:
-    """Check a window that has the first picture in its corner, all but the halo, by its result.
-
-    Raises:
-        CandidateRefused: the picture's result is another one in this window.
-    """
+    """Refuse (`CandidateRefused`) another result of the first picture in a window's corner."""
     spec = trial.engine.info.spec
     scale = spec.native_scale
     sides = expected.pictures[0].shape[0], result.shape[0] // scale

@@ -81,7 +81,7 @@ class Started(Protocol):
 
         Raises:
             EngineOutOfMemory: the caller may start again with fewer or smaller windows.
-            ResultNotFinite: the network's result is not finite, not even in float32.
+            ResultNotFinite: not even in float32.
         """
         ...
 
@@ -89,8 +89,8 @@ class Started(Protocol):
 class Engine(Protocol):
     """A network on a device.
 
-    concurrent: the same network for a second thread, which runs small windows while this engine is
-    at work; None where the device computes one batch after the other.
+    concurrent: the same network for a second thread, which runs small windows meanwhile; None
+    where the device computes one batch after the other.
     """
 
     @property
@@ -103,19 +103,15 @@ class Engine(Protocol):
     ) -> Started:
         """Start a batch: computed at once on a CPU, queued behind earlier batches on a GPU.
 
+        Its results are `[h * native_scale / reduce, w * native_scale / reduce, 3]`; it may raise
+        what `Started.finish` does.
+
         Args:
             windows: `[h, w, 3]` of one shape and type, RGB, sides multiples of the model's
                 `multiple_px`; 1 to `most_windows` of them. They are not read after this returns.
             reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding;
                 divides the model's `native_scale`.
             is_exact: compute in float32, whatever the precision this engine was opened in.
-
-        Returns:
-            A batch whose results are `[h * native_scale / reduce, w * native_scale / reduce, 3]`.
-
-        Raises:
-            EngineOutOfMemory: as `Started.finish`.
-            ResultNotFinite: as `Started.finish`.
         """
         ...
 
@@ -124,11 +120,7 @@ class Tunable(Engine, Protocol):
     """An engine that the autotuner can try."""
 
     def strict(self) -> Self:
-        """Return the same engine, which raises `ResultNotFinite` instead of using float32.
-
-        An engine that serves computes such a window again in float32; one that is tried must show
-        that it never needs to.
-        """
+        """Return the same engine, which raises `ResultNotFinite` instead of using float32."""
         ...
 
     def sized(self, *, window_px: int, batch: int, proof: str) -> Self:
@@ -148,10 +140,7 @@ class Computed:
 
 
 def most_windows(info: EngineInfo, px: int) -> int:
-    """Return how many windows of `px` pixels each may be in one `start`.
-
-    As many pixels as `batch` windows of the longest side have, where `small_batch` allows so many.
-    """
+    """Return how many windows of `px` each one `start` takes: as many pixels as `batch` largest."""
     like_full = info.batch * info.window_px**2 // px
     return max(info.batch, min(info.small_batch, like_full))
 

@@ -9,10 +9,7 @@ from upscaled_models.errors import DeviceUnavailable
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device and how it is used.
-
-    dtype: the type of the network's weights. threads: CPU threads that one engine computes with.
-    """
+    """A device, the type of the network's weights, and the CPU threads that one engine has."""
 
     torch_device: torch.device
     dtype: torch.dtype
@@ -34,10 +31,9 @@ class Device:
 
 
 def choose_device(name: str, *, is_exact: bool, threads: int) -> Device:
-    """Find the device of that name; `auto` is the first GPU, of NVIDIA or Apple, or the CPU.
+    """Find the device "cpu", "cuda", "cuda:N" or "mps"; `auto` is the first GPU, or the CPU.
 
     Args:
-        name: "auto", "cpu", "cuda", "cuda:N" or "mps".
         is_exact: compute in float32 on GPUs too, instead of in float16.
 
     Raises:

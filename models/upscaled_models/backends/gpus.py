@@ -1,8 +1,6 @@
 """Count the NVIDIA GPUs that torch can use, and limit how much memory this process takes of one.
 
-`python -m upscaled_models.backends.gpus` prints the number: a front end loads no torch, and runs
-this program to know how many workers it needs. As loading torch takes seconds, it does so only
-where there is an NVIDIA driver.
+`python -m upscaled_models.backends.gpus` prints the number, for a front end, which loads no torch.
 """
 
 import sys
@@ -16,23 +14,16 @@ def count_gpus() -> int:
 
 
 def find_gpu_memory(device: str) -> int:
-    """Return the total memory of a GPU in bytes.
-
-    Args:
-        device: "cuda", which is the first one, or "cuda:N".
-    """
+    """Return the total memory in bytes of "cuda", which is the first GPU, or "cuda:N"."""
     import torch
 
     return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def limit_gpu_memory(device: str, limit_bytes: int) -> None:
-    """Limit the GPU memory of this process; beyond the limit torch raises its out-of-memory error.
+    """Limit the GPU memory of this process, not counting some hundred megabytes of the context.
 
-    The CUDA context itself, some hundred megabytes, is not counted.
-
-    Args:
-        limit_bytes: more than the GPU has is no limit.
+    Beyond the limit torch raises its out-of-memory error.
     """
     import torch
 

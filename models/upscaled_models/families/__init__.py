@@ -37,11 +37,7 @@ FAMILIES: Final[Mapping[Family, NetworkFamily]] = {
 
 
 def check_shape(family: Family, shape: Shape) -> None:
-    """Refuse a shape that no network of that family has, before a network is built from it.
-
-    Raises:
-        ValueError: arguments are missing, unknown, of the wrong kind or out of range.
-    """
+    """Refuse (ValueError) a shape that no network of that family has, before one is built."""
     arguments, optional = FAMILIES[family].example, FAMILIES[family].optional
     if not arguments.keys() <= shape.keys() <= arguments.keys() | optional.keys():
         taken = ", ".join([*arguments, *(f"perhaps {name}" for name in optional)])
@@ -60,11 +56,8 @@ def find_new_names(names: Collection[str]) -> dict[str, str]:
 def recognise(sizes: Sizes) -> tuple[Family, Shape]:
     """Find the family and shape of a network by the names and sizes of its weights alone.
 
-    Only the few weights are looked at that show the shape; whether all others fit is checked by
-    strict loading (`upscaled_models.weights`).
-
-    Raises:
-        UnknownArchitecture: none of the known networks has such weights; the text says why.
+    Few weights show the shape; strict loading (`upscaled_models.weights`) checks all others. What
+    is none of the known networks raises `UnknownArchitecture`.
     """
     for name, family in FAMILIES.items():
         if family.recognises(sizes.keys()):

@@ -1,8 +1,7 @@
 """The record of a family of networks: its shapes, its reach, and the names of its weights.
 
-A shape holds a network's arguments by name; sizes are those of the tensors in a weights file, by
-the tensor's name. `UnknownArchitecture` says why sizes are those of no such network. Loads neither
-torch nor numpy: the front end reads this.
+A shape holds a network's arguments by name; sizes are of the tensors in a weights file by name.
+Loads neither torch nor numpy: the front end reads this.
 """
 
 import math
@@ -103,18 +102,13 @@ class NetworkFamily(ABC):
     def window_px(self, shape: Shape, *, is_cuda: bool, is_tuned: bool) -> int:
         """Return the side of the window that was measured best, in input pixels.
 
-        On CUDA two windows of 800 px side by side make the longest side at x4. On two CPU cores
-        small networks gain nothing over 384 px in float32, but do in shorter types, which only
-        tuning takes.
+        On CUDA two of 800 px make the longest side at x4. On two CPU cores small networks gain
+        over 384 px only in shorter types, which only tuning takes.
         """
         return 800 if is_cuda else 512 if is_tuned else self.untuned_window_px
 
     def cuda_bytes_per_px(self, shape: Shape) -> int:
-        """Estimate what an input pixel of a window takes of a GPU's memory, at most.
-
-        Some layers' features in 16 bits, and the result. Where it is too low, windows are halved
-        when memory ends.
-        """
+        """Estimate what an input pixel takes of a GPU's memory: too low, and windows halve."""
         return 1000
 
     def native_scale(self, shape: Shape) -> int:

@@ -54,10 +54,7 @@ class CompactFamily(NetworkFamily):
         return "body.0.weight" in names and "tail.weight" not in names
 
     def shape_of(self, sizes: Sizes) -> Shape:
-        """Read the shape; activations without weights count as LeakyReLU.
-
-        PReLU has one weight a channel. ReLU and LeakyReLU have none and look alike in a file.
-        """
+        """Read the shape; activations without weights (ReLU, LeakyReLU) count as LeakyReLU."""
         num_feat, num_in, *_ = convolution_size(sizes, "body.0.weight")
         last = max(numbers_in(sizes, _BODY))
         num_out, *_ = convolution_size(sizes, f"body.{last}.weight")

@@ -39,8 +39,7 @@ def plain_shape(scale: int, layers: int, features: int, fold: int = 1) -> Shape:
 class PlainFamily(NetworkFamily):
     """Networks of `layers + 2` convolutions; the bilinearly enlarged input is added.
 
-    Where `fold` is 2, squares of 2x2 pixels become channels before the first convolution, so that
-    all run at half of the input's side: at scale 2 for a quarter of the time.
+    `fold` 2 makes squares of 2x2 pixels channels first: at scale 2 for a quarter of the time.
     """
 
     label = "plain"
@@ -70,11 +69,7 @@ class PlainFamily(NetworkFamily):
         return whole(shape, "fold", default=1)
 
     def radius_px(self, shape: Shape) -> int:
-        """Return 1 trunk pixel for each convolution and 1 for the difference to the next pixel.
-
-        A trunk pixel's own differences look one input pixel past its last one, and the output pixel
-        may be its first: together that is one trunk pixel, whatever the fold.
-        """
+        """Return 1 trunk pixel for each convolution and, for any fold, 1 for differences."""
         return (whole(shape, "layers") + 3) * self.fold(shape)
 
     def window_px(self, shape: Shape, *, is_cuda: bool, is_tuned: bool) -> int:

@@ -121,11 +121,7 @@ class RealPlksrFamily(NetworkFamily):
         return shape["upsampler"] != "dysample"
 
     def radius_px(self, shape: Shape) -> int:
-        """Return what the convolutions see, and one pixel for the sampling of DySample.
-
-        DySample may look farther where its weights say so, and a group normalisation sees the whole
-        window besides.
-        """
+        """Return what the convolutions see, and one pixel for DySample, which may look farther."""
         block_px = 2 + whole(shape, "kernel_px") // 2 + (shape["attention"] == "yes")
         return whole(shape, "blocks") * block_px + 2 + (shape["upsampler"] == "dysample")
 

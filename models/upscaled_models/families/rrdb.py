@@ -119,10 +119,9 @@ class RrdbFamily(NetworkFamily):
         return ".".join(layer.split(".")[:2]) if ".rdb" in layer else ""
 
     def input_group(self, convolution: str) -> str:
-        """Return the dense block: its five convolutions read front parts of one joined input.
+        """Return the dense block, whose convolutions read front parts of one joined input.
 
-        With levels of its own each part would be rounded once for each convolution that reads it,
-        which takes a seventh of the time.
+        Levels of its own for each would cost a seventh of the time in rounding.
         """
         return convolution.rpartition(".conv")[0] if ".rdb" in convolution else convolution
 
@@ -131,21 +130,16 @@ class RrdbFamily(NetworkFamily):
         return 4 // whole(shape, "scale")
 
     def radius_px(self, shape: Shape) -> int:
-        """Return the reach of the convolutions: 15 a block, `conv_first` and `conv_body`.
-
-        The four behind the doublings run on finer grids and together reach two trunk pixels more.
-        """
+        """Return the reach: 15 a block, `conv_first`, `conv_body`, and 2 behind the trunk."""
         return (15 * whole(shape, "num_block") + 4) * self.fold(shape)
 
     def window_px(self, shape: Shape, *, is_cuda: bool, is_tuned: bool) -> int:
         """Return the measured window's side, which is 256, 512 or 816 trunk pixels.
 
-        On CUDA two windows of 816 px with their halo make the longest side at x4 and take 4 GB;
-        where that is too much, half of it is tried. On a CPU, with 23 blocks windows of 256 keep
-        28 % of what they compute, 384 47 %, 512 59 %, and a picture as large as the window all of
-        it. 512 takes 10 s in 8 bits on two cores; tuning takes less where a batch would be longer
-        than it allows. Float32 without tuning takes 13 s for 256, 4 s with 6 blocks. Memory is 2 kB
-        for a trunk pixel, 600 MB at 512 (OpenVINO).
+        On CUDA two of 816 px make the longest side at x4 and take 4 GB; where that is too much,
+        half is tried. On a CPU, with 23 blocks windows of 256 keep 28 % of what they compute, 384
+        47 %, 512 59 %. 512 takes 10 s in 8 bits on two cores and 600 MB (OpenVINO); tuning takes
+        less where a batch would be too long. Float32 without tuning takes 13 s for 256.
         """
         is_slow = not is_tuned and whole(shape, "num_block") > MAX_QUICK_BLOCKS
         return self.fold(shape) * (816 if is_cuda else 256 if is_slow else 512)
@@ -165,16 +159,13 @@ class RrdbFamily(NetworkFamily):
     def new_names(self, names: Collection[str]) -> dict[str, str]:
         """Map each name in an older ESRGAN file to today's; empty for every other set of names.
 
-        Most community models of ESRGAN's x4 network carry one of two older sets of names. The
-        network is the same, operation for operation: RRDBNet of https://github.com/xinntao/ESRGAN
-        (2018) became BasicSR's, which gave it today's names.
+        Most community models of the x4 network carry one of two older sets of names of the same
+        network (RRDBNet of https://github.com/xinntao/ESRGAN, 2018, became BasicSR's):
 
             2018, "model.1.sub.7.RDB2.conv3.0.weight"     2019, "RRDB_trunk.7.RDB2.conv3.weight"
             today, "body.7.rdb2.conv3.weight"
 
-        The 2018 files of scales 1, 2 and 8 have another number of upsampling layers than BasicSR's
-        network, which folds or unfolds pixels instead: all names must be of one set and of the x4
-        network, so those files keep their names and are refused by them.
+        2018 files of other scales upsample otherwise, keep their names and are refused by them.
         """
         for layers, block, trunk_end in (
             (_FIRST_LAYERS, _FIRST_BLOCK, _FIRST_END),

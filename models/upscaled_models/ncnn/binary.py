@@ -1,9 +1,7 @@
 """The binary half of an ncnn pair: the layers' weights one after the other, without a heading.
 
-A convolution's weights begin with a tag of four bytes that says how they are kept; its biases, and
-a PReLU's slopes, are float32 without a tag. Source: `ModelBinFromDataReader::load` in ncnn's
-`src/modelbin.cpp`. A file that ends early, goes on, or has another tag is refused by
-`BadBinary`, which names the layer.
+A convolution's weights begin with a tag of four bytes that says how they are kept; biases and
+slopes are float32 without a tag (`ModelBinFromDataReader::load` in ncnn's `src/modelbin.cpp`).
 """
 
 from typing import Final, TypeVar

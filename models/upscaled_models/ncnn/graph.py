@@ -1,9 +1,8 @@
 """Build the graph of an ncnn pair: values that refer to the values they are made of.
 
-Exporters write the same network in many ways, which become one here: a fused activation is a value
-of its own, `Split` makes no new value, a product with a number is part of the sum it goes into, and
-values joined in steps are joined at once. A layer or an option that no known network has is refused
-by `BadParam`.
+What exporters write in many ways becomes one here: a fused activation is a value of its own,
+`Split` makes none, a product with a number is part of the sum it goes into, and values joined in
+steps are joined at once. Other layers and options are refused by `BadParam`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +25,7 @@ Sources = list[Value]
 
 
 def build_graph(layers: Sequence[ParamLayer], reader: WeightReader) -> Value:
-    """Return the network's result, which refers to all values that lead to it.
-
-    A layer that does not lead to it, or a second result, is refused.
-    """
+    """Return the network's one result, which refers to all values; stray layers are refused."""
     values: dict[str, Value] = {}
     used: set[int] = set()
     for layer in layers:

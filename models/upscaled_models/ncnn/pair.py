@@ -52,14 +52,10 @@ def read_pair(
 ) -> tuple[Family, Shape, Tensors]:
     """Return the family, shape and state dict in an ncnn pair, in the pair's own precision.
 
-    Time and memory grow with the files' sizes only; the tensors are views of `weights`.
-
-    Args:
-        param_shown_as, weights_shown_as: the paths that error texts name.
+    Time and memory grow with the files only; the tensors are views of `weights`.
 
     Raises:
-        WeightsError: a file is damaged, they do not belong together, or the network is none of
-            `networks.pairs`; the text names the file and the layer.
+        WeightsError: a file is damaged or of no known network; the text names file and layer.
     """
     try:
         return match_network(build_graph(parse_param(param), WeightReader(weights)))
@@ -72,8 +68,8 @@ def read_pair(
 def to_safetensors(tensors: Tensors) -> bytes:
     """Return a safetensors file of float16 and float32 tensors: equal bytes for equal tensors.
 
-    The `safetensors` library promises no order of tensors, and the hash of this file is pinned. The
-    format: https://github.com/huggingface/safetensors#format.
+    The library promises no order of tensors, and the hash of this file is pinned. The format:
+    https://github.com/huggingface/safetensors#format.
     """
     header: dict[str, object] = {}
     parts: list[bytes] = []

@@ -1,7 +1,6 @@
 """Match the graph of an ncnn pair with that of a network, from the result back to the picture.
 
-The place in the graph names a weight, not that in the file or a layer's name. A graph that departs
-from the network's is refused by `BadParam`, which names the layer where it does.
+The place in the graph names a weight. The layer where a graph departs is named by `BadParam`.
 """
 
 import math
@@ -17,10 +16,10 @@ Tensors = Mapping[str, Weights]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
-    """A value of a network's graph. Compared by identity: a pattern is one value of a pair.
+    """A value of a network's graph, compared by identity.
 
-    numbers: see `Value`; None: any. name: of the module that has the value's weights in the state
-    dict; empty where it has none. channels, kernel_px: of a convolution.
+    numbers: see `Value`; None: any. name: of the module with the value's weights in the state dict;
+    empty without any. channels, kernel_px: of a convolution.
     """
 
     kind: Kind
@@ -45,11 +44,7 @@ def add(x: Pattern, y: Pattern, factor: float = 1.0) -> Pattern:
 
 
 def match_graph(result: Value, pattern: Pattern, network: str) -> dict[Pattern, Value]:
-    """Return the value that matches each part of a network's graph.
-
-    Args:
-        network: with its article, as in "an RRDB network has a convolution here".
-    """
+    """Return the value that matches each part of the graph of `network` ("an RRDB network")."""
     found: dict[Pattern, Value] = {}
     waiting = [(pattern, result)]
     while waiting:

@@ -1,7 +1,6 @@
 """SRVGGNetCompact: the small plain network of Real-ESRGAN (realesr-general, realesr-animevideo).
 
-All convolutions run at the input's size; the last gives the pixels of one input pixel as channels.
-Attribute names are those of the published weight files: `body.N.weight`, `body.N.bias`.
+All convolutions run at the input's size. Attribute names are those of the published weight files.
 """
 
 from torch import Tensor, nn
@@ -40,8 +39,7 @@ class SRVGGNetCompact(KernelModule):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, 3, h, w] floats in 0..1 to [N, 3, h * s, w * s], about 0..1, not clamped.
 
-        The picture that is added keeps the input's own precision, and the convolutions run in
-        that of the weights: bfloat16 weights on a float32 image leave out the coarsest rounding.
+        The added picture keeps the input's precision; convolutions run in that of the weights.
         """
         out = x.to(next(self.parameters()).dtype)
         for layer in self.body:

@@ -1,7 +1,6 @@
 """The networks that ncnn pairs may hold, each as the graph that its own `forward` computes.
 
-A graph's last layer shows the family, and counts and sizes of layers the shape; then all of it is
-compared with the graph of such a network. Loads no torch.
+A graph's last layer shows the family, counts and sizes of layers the shape. Loads no torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,9 +35,7 @@ _RRDB, _COMPACT, _SPAN = "an RRDB network", "a compact network", "a SPAN network
 
 
 def match_network(result: Value) -> tuple[Family, Shape, Tensors]:
-    """Find the network that has this result: its family, shape and state dict.
-
-    The state dict has the names of the family's published files; its values keep their precision.
+    """Find the network that has this result: its family, shape and (in its precision) state dict.
 
     Raises:
         BadParam: it is none of them; the text names the layer where it departs.

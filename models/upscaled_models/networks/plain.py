@@ -1,9 +1,7 @@
 """The faithful models' network: plain 3x3 convolutions that leave flat colour exactly as it is.
 
-The convolutions never see colours, only the differences between neighbouring pixels, and carry
-no biases; LeakyReLU maps 0 to 0. So an area of one colour, at the image's border too, has a
-residual of exactly zero in every precision (float32, bfloat16, int8): its result is the bilinear
-skip, which is that colour.
+They see only the differences between neighbouring pixels, and carry no biases; LeakyReLU maps 0 to
+0. So an area of one colour has a residual of exactly zero in every precision.
 """
 
 import numpy as np
@@ -22,9 +20,9 @@ from upscaled_models.families.plain import DIFFERENCE_CHANNELS, LIMIT, SLOPE
 class PlainNet(KernelModule):
     """A plain convolutional upscaler: `12-F-...-F-(3*scale^2)`, pixel shuffle, bilinear skip.
 
-    `features` is F, `layers` the number of F-to-F convolutions between head and tail, so one
-    output pixel depends on input pixels at most `(layers + 3) * fold` away. `fold` 2 turns squares
-    of 2x2 pixels into channels first (`48-F-...-F-(12*scale^2)`): both sides must be multiples.
+    `features` is F, `layers` the number of F-to-F convolutions: an output pixel depends on input
+    pixels at most `(layers + 3) * fold` away. `fold` 2 turns squares of 2x2 pixels into channels
+    first (`48-F-...-F-(12*scale^2)`): both sides must be multiples.
     """
 
     def __init__(self, features: int, layers: int, scale: int, fold: int = 1) -> None:
@@ -38,8 +36,7 @@ class PlainNet(KernelModule):
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, 3, h, w]` in 0..1 to `[N, 3, h*scale, w*scale]`, not clamped.
 
-        The input's own precision is kept for differences and skip, and the convolutions run in
-        the precision of the weights: bfloat16 weights on a float32 image lose no level of it.
+        Differences and skip keep the input's precision; convolutions run in that of the weights.
         """
         z = folded_differences(x, self.fold).to(self.head.weight.dtype)
         z = F.leaky_relu(self.head(z), SLOPE, inplace=True)
@@ -99,12 +96,11 @@ def _graph_differences(x: Node) -> Node:
 
 
 def differences(x: Tensor) -> Tensor:
-    """Return the horizontal and vertical steps to the next pixel, plain and limited: `[N, 12, h,
-    w]`.
+    """Return the steps to the next pixel right and below, plain and limited: `[N, 12, h, w]`.
 
-    The limited view is `clamp(16 * step, -1, 1)`: it shows the network, which is otherwise blind
-    to contrast (without biases it is homogeneous), how large a step is, and keeps small steps
-    visible where activations are quantised to 8 bits. The last row and column step to themselves.
+    `clamp(16 * step, -1, 1)` shows the network, which is blind to contrast without biases, how
+    large a step is, and keeps small steps visible in 8 bits. The last row and column step to
+    themselves.
     """
     padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
     across = padded[..., :-1, 1:] - x
@@ -116,8 +112,7 @@ def differences(x: Tensor) -> Tensor:
 def folded_differences(x: Tensor, fold: int) -> Tensor:
     """Return the differences, with squares of `fold` x `fold` pixels as channels.
 
-    The result is `[N, 12 * fold^2, h / fold, w / fold]`; its channel `(c * fold + row) * fold +
-    column` is difference c at that place of the square.
+    Channel `(c * fold + row) * fold + column` is difference c at that place of the square.
     """
     return differences(x) if fold == 1 else F.pixel_unshuffle(differences(x), fold)
 

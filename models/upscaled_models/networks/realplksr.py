@@ -1,8 +1,7 @@
 """RealPLKSR: blocks with a large kernel on part of their channels, after PLKSR (arXiv:2404.11848).
 
-The community's form of it (neosr, traiNNer-redux): doubled channel mixers with Mish, one group or
-layer normalisation a block, and either a pixel shuffle or DySample (arXiv:2308.15085) at the end.
-Attribute names are those of the published weight files.
+The community's form (neosr, traiNNer-redux): doubled channel mixers with Mish, one normalisation a
+block, and a pixel shuffle or DySample (arXiv:2308.15085) at the end. Names are the weight files'.
 """
 
 import numpy as np
@@ -76,10 +75,7 @@ class Block(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, features) if norm == "group" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, features, h, w] to the same shape and dtype.
-
-        The sum and the normalisations keep the dtype of `x`; convolutions run in the weights'.
-        """
+        """Map [N, features, h, w] to the same shape and dtype; convolutions run in the weights'."""
         y = x
         if isinstance(self.layer_norm, LayerNorm):
             y = self.layer_norm(x)
@@ -92,10 +88,7 @@ class Block(nn.Module):
 
 
 class DySample(nn.Module):
-    """Enlarges by sampling `[N, 3 * scale^2, h, w]` at points that it computes from it.
-
-    All of it keeps the input's own precision: a coordinate in a wide window needs more than 8 bits.
-    """
+    """Enlarges by sampling `[N, 3 * scale^2, h, w]` at points in the input's precision."""
 
     init_pos: Tensor
 
@@ -136,14 +129,10 @@ class DySample(nn.Module):
 class RealPLKSR(nn.Module):
     """A convolution, `blocks` blocks, a convolution, and the nearest-neighbour picture added.
 
-    Args:
-        scale: the network's own factor.
-        features: channels between the blocks; a multiple of 4 with group normalisation.
-        kernel_px: side of the large kernels, odd. wide_features: the channels they work on.
-        norm: "group" or "layer". attention: "yes" or "no". upsampler: "pixelshuffle" or "dysample".
-
-    Group normalisation takes its mean and variance from the whole picture that the network
-    reads: the same part in a smaller window has another result, however large its margin.
+    features: a multiple of 4 with group normalisation. kernel_px: side of the large kernels, odd.
+    wide_features: the channels they work on. norm: "group" (of the whole picture that is read: a
+    smaller window has another result) or "layer". attention: "yes" or "no". upsampler:
+    "pixelshuffle" or "dysample".
     """
 
     def __init__(
@@ -168,8 +157,7 @@ class RealPLKSR(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, 3, h, w] floats in 0..1 to [N, 3, h * scale, w * scale], about 0..1, not clamped.
 
-        The sum over the blocks is kept in the input's own precision, and the convolutions run in
-        that of the weights: bfloat16 weights on a float32 image round each residual once.
+        The sum over the blocks keeps the input's precision; convolutions run in the weights'.
         """
         first, *blocks, _, last = self.feats
         dtype = next(last.parameters()).dtype

@@ -1,8 +1,4 @@
-"""RRDBNet: the large network of ESRGAN and Real-ESRGAN (Wang et al., arXiv:1809.00219, 2107.10833).
-
-Attribute names are those of the published weight files:
-`conv_first, body.N.rdbM.convK, conv_body, conv_up1, conv_up2, conv_hr, conv_last`.
-"""
+"""RRDBNet: the large network of ESRGAN and Real-ESRGAN (arXiv:1809.00219, 2107.10833)."""
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +29,7 @@ class ResidualDenseBlock(nn.Module):
 
         Args:
             buffer: [N, num_feat + 4 * num_grow_ch, h, w], overwritten: every convolution reads a
-                front part of it and writes behind that. Without it outputs are joined anew for
-                each convolution, as gradients need.
+                front part and writes behind it. Without it outputs are joined anew, for gradients.
         """
         residual = self._join(x) if buffer is None else self._fill(x, buffer)
         return residual.to(x.dtype).mul_(RESIDUAL_SCALE).add_(x)
@@ -76,8 +71,8 @@ class ResidualInResidual(nn.Module):
 class RRDBNet(KernelModule):
     """A trunk of `num_block` residual dense blocks, then two nearest-neighbour doublings.
 
-    The trunk always runs at a quarter of the output's side: scale 2 and 1 first fold 2x2 or 4x4
-    pixels into channels (`pixel_unshuffle`), so that side must be a multiple of 2 or 4.
+    The trunk runs at a quarter of the output's side: scale 2 and 1 first fold 2x2 or 4x4 pixels
+    into channels, so that sides must be multiples.
     """
 
     def __init__(
@@ -106,9 +101,8 @@ class RRDBNet(KernelModule):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, 3, h, w] floats in 0..1 to [N, 3, h * scale, w * scale], about 0..1, not clamped.
 
-        The trunk is a sum of many small residuals. It is kept in the input's own precision, and the
-        convolutions run in that of the weights: bfloat16 weights on a float32 image round each
-        residual once, and never the sum.
+        The trunk, a sum of small residuals, keeps the input's precision; convolutions run in the
+        weights': bfloat16 rounds each residual once, and never the sum.
         """
         if self.fold > 1:
             x = F.pixel_unshuffle(x, self.fold)
@@ -141,11 +135,7 @@ class RRDBNet(KernelModule):
         return out
 
     def _enlarge_in_strips(self, features: Tensor, dtype: torch.dtype) -> Tensor:
-        """Run the tail on a few rows at a time.
-
-        Its layers hold 16 times the trunk's pixels, which at 512x512 would take 2 GB of a
-        computer's memory. A GPU has that memory, and small parts would slow it down.
-        """
+        """Run the tail a few rows at a time: at 512x512 it would take 2 GB of a CPU's memory."""
         count, _, height, width = features.shape
         rows, strips = plan_strips(height, width)
         if len(strips) == 1:

@@ -37,10 +37,7 @@ def build_trunk(x: Node, shape: Shape, layers: Layers) -> Node:
 
 
 def build_tail(features: Node, layers: Layers) -> Node:
-    """Build the tail, from features to the picture in levels.
-
-    A result pixel depends on features at most `strips.TAIL_RADIUS_PX` from its own.
-    """
+    """Build the tail, from features (`strips.TAIL_RADIUS_PX` around) to the picture in levels."""
     convolutions = layers.convolutions
     for name in ("conv_up1", "conv_up2"):
         features = convolve_doubled(features, convolutions[name], LEAK)
@@ -57,8 +54,7 @@ def _dense(x: Node, name: str, layers: Layers) -> Node:
 def _dense_in_pairs(x: Node, convolutions: Sequence[Convolution]) -> Node:
     """Build a dense block in floats: each convolution is a sum over two outputs at a time.
 
-    These are joined once for all that read them: joining anew all that each convolution reads took
-    7 % of a window of 256 px in bfloat16.
+    Joining anew all that each convolution reads took 7 % of a window of 256 px in bfloat16.
     """
     pairs = [x]
     y = convolve(x, convolutions[0])
@@ -82,10 +78,9 @@ def _convolve_sum(parts: Sequence[Node], layer: Convolution) -> Node:
 
 
 def _dense_joined(x: Node, convolutions: Sequence[Convolution]) -> Node:
-    """Build a dense block in 8 bits.
+    """Build a dense block in 8 bits: on one grid each output is rounded once, else once a reader.
 
-    On one grid for all five convolutions, each output is rounded once, by the convolution that
-    made it; else once for each that reads it, which takes a seventh of the time.
+    The latter takes a seventh of the time.
     """
     grid = common_grid(convolutions)
     if grid is not None:
@@ -102,8 +97,7 @@ def _dense_joined(x: Node, convolutions: Sequence[Convolution]) -> Node:
 def _dense_on_grid(x: Node, convolutions: Sequence[Convolution], grid: Quantisation) -> Node:
     """Build a dense block in 8 bits on one grid.
 
-    What is divided by channel before it is rounded is scaled by its own convolution instead:
-    LeakyReLU keeps any positive factor.
+    What is divided by channel before rounding is scaled by its own convolution instead.
     """
     start = convolutions[0].weight.shape[1]
     seen = [to_grid(x, _on_channels(grid, 0, start))]

@@ -1,7 +1,4 @@
-"""Run an RRDB network as steps of the CUDA kernel.
-
-The trunk, a sum of many small residuals, is kept in float32; everything else is 16 bits.
-"""
+"""Run an RRDB network as steps of the CUDA kernel: 16 bits, but the trunk's sum in float32."""
 
 from dataclasses import dataclass
 
@@ -34,8 +31,7 @@ class KernelRrdb:
     def _run_trunk(self, source: Tensor, count: int, grid: Grid) -> Tensor:
         """Compute the planes of the features.
 
-        Two hold the trunk in turn, for its old values are still read while the new ones are
-        written; in float32 each pixel is read where it is written.
+        Two hold the trunk in turn: old values are read while new ones are written.
         """
         layers = self.layers
         features = layers["conv_first"].columns * 8

@@ -1,8 +1,7 @@
 """SPAN: six blocks of 3x3 convolutions that weigh their own result (Wan et al., arXiv:2311.12770).
 
-Each of its convolutions is trained as several (a 1x1, a 3x3 and a 1x1 beside a second 1x1) and sums
-up to one 3x3 convolution, which is what runs here: `fold_state` makes it. Attribute names are those
-of the published weight files, without the parts.
+Each is trained as several convolutions and summed up to one 3x3, which runs here (`fold_state`).
+Attribute names are those of the published weight files, without the parts.
 """
 
 import re
@@ -24,9 +23,7 @@ State = dict[str, Tensor]
 
 TRAINING_MEAN: Final = (0.4488, 0.4371, 0.4040)
 TRAINING_RANGE: Final = 255.0
-"""The published code subtracts the mean (DIV2K's mean colour) and multiplies by the range.
-
-A file does not hold them; an entry `no_norm` in it says that the network has neither.
+"""The published code subtracts DIV2K's mean colour and multiplies by the range (not if `no_norm`).
 """
 
 _PART: Final = re.compile(r"(.+)\.(sk|eval_conv|conv\.[012])\.(weight|bias)")
@@ -52,7 +49,7 @@ class SpanBlock(nn.Module):
 class SPAN(nn.Module):
     """One convolution, six blocks, and a pixel shuffle; nothing is added to an enlarged picture.
 
-    `mean` `[3]` and `gain` `[1]` are what the picture is normalised by: 0 and 1 where it is not.
+    `mean` `[3]` and `gain` `[1]` normalise the picture: 0 and 1 where it is not.
     """
 
     mean: Tensor
@@ -71,11 +68,7 @@ class SPAN(nn.Module):
         self.upsampler = nn.ModuleList([_conv(features, 3 * scale**2)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, 3, h, w] floats in 0..1 to [N, 3, h * scale, w * scale], about 0..1, not clamped.
-
-        The picture is normalised in its own precision, and the convolutions run in that of the
-        weights.
-        """
+        """Map [N, 3, h, w] in 0..1 to [N, 3, h * scale, w * scale], about 0..1, not clamped."""
         normalised = (x - self.mean.to(x.dtype).view(1, 3, 1, 1)) * self.gain.to(x.dtype)
         shallow = self.conv_1(normalised.to(self.conv_1.weight.dtype))
         after_first, activated = self.get_submodule("block_1")(shallow)
@@ -118,10 +111,7 @@ def _build_block(x: Node, name: str, layers: Layers) -> tuple[Node, Node]:
 
 
 def fold_state(state: Mapping[str, Tensor]) -> State:
-    """Fold the state dict of a SPAN file: sum up each convolution's parts.
-
-    Sums are computed in float64. Whole convolutions (`eval_conv` alone), folded state dicts and
-    those of any other network are returned unchanged.
+    """Sum up each convolution's parts in a SPAN file's state dict, in float64; others stay as is.
 
     Raises:
         ValueError: parts of a convolution are missing or do not fit together; the text names it.

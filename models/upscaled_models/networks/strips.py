@@ -1,7 +1,6 @@
 """Strips of a window: the rows of features that a network's tail takes at a time.
 
-The tail of an RRDB network works on 16 times the trunk's pixels, so all of it at once would need
-most of the network's memory, for a tenth of the arithmetic.
+An RRDB network's tail works on 16 times the trunk's pixels: at once it would need most memory.
 """
 
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ MIN_CORE_ROWS = 8
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Rows of features, from `start` on, of whose results rows `first` to `last` are kept.
+    """Rows of features from `start` on, whose results from `first` up to `last` are kept.
 
-    All of them count trunk pixels from the window's top; `last` is excluded.
+    All count trunk pixels from the window's top.
     """
 
     start: int
@@ -34,12 +33,8 @@ class Strip:
 def plan_strips(height: int, width: int) -> tuple[int, list[Strip]]:
     """Return the height of every strip, and the strips that the tail takes one after the other.
 
-    Together they cover the rows of a window's features without overlap. All are as high as each
-    other, so that the tail is compiled once for it: the last one begins further up instead of being
-    shorter.
-
-    Args:
-        height, width: of the features, in trunk pixels.
+    They cover a window's features (`height`, `width` in trunk pixels) without overlap. All are
+    equally high, to be compiled once: the last begins further up instead of being shorter.
     """
     most = max(STRIP_PX // width, MIN_CORE_ROWS + 2 * TAIL_RADIUS_PX)
     if height <= most:

@@ -1,7 +1,6 @@
 """The table of what runs the networks of each family: torch, an OpenVINO graph.
 
-The record of a family, which loads no torch, is in `families`. A network that our CUDA kernel can
-run is a `KernelModule`.
+A network that our CUDA kernel can run is a `KernelModule`; `families` has what needs no torch.
 """
 
 from collections.abc import Callable, Mapping

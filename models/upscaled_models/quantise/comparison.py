@@ -57,7 +57,6 @@ def measure_quantised(
 
     Args:
         layers: the layers that `upscale` runs.
-        upscale, expect: the network in 8 bits and in float32, whole pictures.
         truth: the comparison with the truth, for a network that invents texture.
     """
     greys = tuple((level, level, level) for level in range(LEVELS + 1))
@@ -149,10 +148,7 @@ def make_samples(
 
 
 class TruthComparison:
-    """Compares results in 8 bits with the truth; those in float32 are measured once.
-
-    missing: why some metrics cannot be measured; empty where all can.
-    """
+    """Compares results in 8 bits with the truth; `missing` is why some metrics cannot be."""
 
     def __init__(self, samples: Mapping[str, Sequence[Sample]]) -> None:
         self.missing: list[str] = []

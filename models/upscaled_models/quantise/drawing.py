@@ -18,10 +18,7 @@ WORDS = """
 
 
 def draw_page(rng: Generator) -> NDArray[np.uint8]:
-    """Draw one `[384, 384, 3]` uint8 RGB page: a ground, some shapes, some lines, some text.
-
-    It is drawn at twice the size and shrunk by area, so that edges are anti-aliased.
-    """
+    """Draw one `[384, 384, 3]` uint8 RGB page of shapes, lines and text, shrunk from twice that."""
     side = PAGE_PX * SUPERSAMPLING
     canvas = _ground(rng, side)
     for _ in range(int(rng.integers(0, 7))):

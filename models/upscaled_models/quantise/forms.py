@@ -58,8 +58,7 @@ def find_forms(
     expect: Upscaler,
     seed: int,
 ) -> Iterator[tuple[Sequence[str], Layers]]:
-    """Yield forms of a network, the fastest first: what stays in floats (see `round_layers`), and
-    the layers.
+    """Yield what stays in floats and the layers of a network's forms, the fastest first.
 
     Args:
         inputs: `[N, 3, h, w]` in 0..1, from which input levels are measured.
@@ -104,11 +103,7 @@ def _rank_blocks(
 def find_levels(
     family: NetworkFamily, network: nn.Module, inputs: Tensor, seed: int
 ) -> dict[str, InputLevels]:
-    """Measure the input levels of every group of layers (`input_group` of its family).
-
-    Args:
-        inputs: `[N, 3, h, w]` in 0..1, on which the network is run.
-    """
+    """Measure the input levels of every group of layers on `inputs`, `[N, 3, h, w]` in 0..1."""
     groups: dict[str, list[nn.Conv2d]] = {}
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -155,10 +150,7 @@ def _choose_levels(samples: Values, weights: list[Floats]) -> InputLevels:
 
 
 def _choose_range(values: Values, importance: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the range with the least square error, mostly narrower than the values.
-
-    importance: `[channels, 1]`, the weight of an error in that channel.
-    """
+    """Return the range of least square error, by the `importance` `[channels, 1]` of channels."""
     least, most = min(0.0, float(values.min())), max(0.0, float(values.max()))
     tried = [
         _try_range(values, importance, least * below, most * above)

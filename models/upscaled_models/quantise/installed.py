@@ -1,8 +1,6 @@
 """Find data files of installed packages without importing the packages.
 
-The reference parameters of NIQE and the weights of the feature network are in packages whose code
-is not needed, or cannot even be imported beside a current torchvision. Files are checked by
-their SHA-256.
+Their code cannot even be imported beside a current torchvision. Files are checked by SHA-256.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,9 @@
 """Metrics of pictures that need no network: luma PSNR against a truth, and NIQE without one.
 
-NIQE measures how far a picture's statistics are from those of natural photographs. Source: Mittal,
-Soundararajan, Bovik, "Making a 'Completely Blind' Image Quality Analyzer", IEEE Signal Processing
-Letters 20(3), 2013; equation numbers below are the paper's. The model of natural pictures is the
-authors' own, in the form in which basicsr 1.4.2 carries it. Results agree with that package's
-`calculate_niqe` to 1e-3 (tested), so its precision (float32 planes) is kept.
+NIQE (Mittal, Soundararajan, Bovik, "Making a 'Completely Blind' Image Quality Analyzer", IEEE
+Signal Processing Letters 20(3), 2013, whose equations are numbered below) measures how far a
+picture's statistics are from those of natural photographs, in the authors' own model as basicsr
+1.4.2 carries it. Results agree with that package's to 1e-3 (tested), in its precision.
 """
 
 import functools
@@ -132,10 +131,7 @@ def _features(block: Block) -> list[float]:
 
 
 def _fit(values: Block) -> tuple[float, float, float]:
-    """Fit an asymmetric generalised Gaussian: shape, left and right width. (7), by moments.
-
-    The widths are NaN for values of which none is negative or none positive.
-    """
+    """Fit an asymmetric generalised Gaussian by moments (7): shape, widths (NaN: one-sided)."""
     shapes, ratios = _moment_ratios()
     squares = np.square(values)
     negative, positive = squares[values < 0], squares[values > 0]

@@ -37,12 +37,8 @@ FLAT_COLOURS: Final = tuple(
 def draw_pictures(folder: Path | None, seed: int, photos: int = PHOTOS) -> tuple[Pixels, Pixels]:
     """Return pictures to calibrate with and others to compare, uint8 `[n, 96, 96, 3]` each.
 
-    There are half as many drawn pages as photos; without a folder `PAGES` of them, and no photo.
-    Half of the photos are shrunk, which makes them sharper; a third is compressed.
-
-    Raises:
-        ValueError: the folder holds no picture, or an unreadable one.
-        OSError: there is no such folder.
+    There are half as many drawn pages as photos; without a folder `PAGES` of them. Half of the
+    photos are shrunk, a third is compressed. A folder without pictures raises ValueError.
     """
     rng = np.random.default_rng(seed)
     pages = PAGES if folder is None else photos // 2
@@ -55,10 +51,9 @@ def draw_pictures(folder: Path | None, seed: int, photos: int = PHOTOS) -> tuple
 
 
 def draw_truths(folder: Path) -> list[Pixels]:
-    """Return the middles of photos that `draw_pictures` leaves out, uint8 `[384, 384, 3]`.
+    """Return the middles of at most 12 photos, one in six, that `draw_pictures` leaves out.
 
-    At most 12. Smaller photos are left out. One photo in six is kept back, so fewer than six yield
-    none.
+    They are uint8 `[384, 384, 3]`; smaller photos are left out.
     """
     kept_back = _photos_in(folder)[HELD_OUT_ONE_IN - 1 :: HELD_OUT_ONE_IN]
     truths: list[Pixels] = []
@@ -72,11 +67,7 @@ def draw_truths(folder: Path) -> list[Pixels]:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Decode one file to `[h, w, 3]` uint8 RGB, laid on white where it has alpha.
-
-    Raises:
-        ValueError: the file cannot be decoded, or has more than 8 bits a channel.
-    """
+    """Decode a file to `[h, w, 3]` uint8 RGB, laid on white; ValueError: damaged, or deep."""
     try:
         with PictureFile.open(path) as photo:
             if photo.mode.startswith(("I", "F")):

@@ -62,14 +62,12 @@ def quantise(
     Args:
         pictures: a folder of photos to calibrate with, beside drawn pages and flat colours. Some
             are kept back: a network that invents texture is proven by them.
-        steps: steps of tuning; 0 only rounds the weights. RRDB networks are not tuned: their
-            channels are scaled instead, and some layers stay in floats.
+        steps: of tuning; 0 only rounds. RRDB networks are not tuned: their channels are scaled.
         say: called with lines for people.
         progress: called with (steps done, steps in all) of the tuning.
 
     Raises:
-        ModelRefused: networks of this family are not prepared in 8 bits, or the result is too far
-            from float32's; nothing is written.
+        ModelRefused: this family is not prepared in 8 bits, or the result is too far from float32.
         WeightsError: the weights are damaged or not those of `spec`.
         ValueError, OSError: there are no readable pictures, or the files cannot be written.
     """
@@ -104,7 +102,7 @@ def _prove_tuned(
 ) -> QuantisedAccuracy:
     """Compare tuned layers with float32: by pixels first, and by the truth where those differ.
 
-    A network that keeps flat colours is proven by pixels alone: nothing corrects its colours.
+    A network that keeps flat colours is proven by pixels alone.
     """
     expect = float_upscaler(network)
     upscale = quantised_upscaler(spec.family, spec.shape, layers)
@@ -159,10 +157,7 @@ def _quantise_large(
     truths: Sequence[Pixels],
     say: Say,
 ) -> tuple[Layers, QuantisedAccuracy]:
-    """Return the fastest form that is proven for `auto`, else for `fast`, else the last one tried.
-
-    Forms leave ever more layers in floats (`quantise.forms`).
-    """
+    """Return the fastest form that is proven for `auto`, else for `fast`, else the last one."""
     expect = float_upscaler(network)
     comparison = _compare_with(spec, truths, expect, say) if truths else None
     tried: list[tuple[Layers, QuantisedAccuracy]] = []
@@ -206,8 +201,7 @@ def tune_network(
 ) -> Layers:
     """Return every layer of a compact or plain network in 8 bits, not compared with float32 yet.
 
-    Args:
-        calibrated: uint8 `[N, h, w, 3]`; h and w at least `tuning.PATCH_PX`.
+    `calibrated` is uint8 `[N, h, w, 3]`; h and w at least `tuning.PATCH_PX`.
     """
     torch.manual_seed(seed)
     rate = FAMILIES[family].tuning_rate

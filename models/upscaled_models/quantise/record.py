@@ -1,7 +1,4 @@
-"""The record of a model in 8 bits: its proof, and the precisions that the proof allows.
-
-Loads no torch.
-"""
+"""The record of a model in 8 bits: its proof, and what that allows. Loads no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,15 +18,10 @@ TRACKS: Final = ("clean", "jpeg", "camera")
 class TruthBars:
     """Limits on the distance from float32, on every track, of a network that invents texture.
 
-    Flat colours have no limit: such networks do not keep them in float32 either (x4plus: 111 levels
-    off at the border of pure magenta), and colour correction, which follows, restores them exactly.
+    Flat colours have none: colour correction, which follows, restores them exactly.
 
-    Attributes:
-        mean_db: lowest mean PSNR against float32.
-        psnr_db: how much further from the truth than float32 the result may be.
-        niqe: largest difference from float32's NIQE to either side; None: no limit.
-        feature: how much larger the feature distance to the truth may be.
-        smooth_share: lowest `TruthAccuracy.smooth_share`.
+    mean_db: lowest mean PSNR against float32. psnr_db, feature: how much further from the truth the
+    result may be. niqe: largest difference to either side; None: no limit. smooth_share: lowest.
     """
 
     mean_db: float
@@ -63,11 +55,8 @@ class Pair(_Record):
 class TrackAccuracy(_Record):
     """Results of one track, as means over its pictures.
 
-    Attributes:
-        mean_db, worst_db: PSNR of 8 bits against float32.
-        psnr_db: PSNR of luma against the truth.
-        niqe, feature: see `quantise.metrics` and `quantise.features`; None where the packages that
-            they need were not installed.
+    mean_db, worst_db: PSNR against float32. psnr_db: of luma against the truth. niqe, feature: see
+    `quantise.metrics` and `quantise.features`; None where the packages are not installed.
     """
 
     pictures: int
@@ -81,12 +70,10 @@ class TrackAccuracy(_Record):
 class TruthAccuracy(_Record):
     """Results in 8 bits of a network that invents texture, compared with the truth.
 
-    Invented texture is chaotic: in 8 bits it may be as near to the truth and as natural as in
-    float32, though its pixels differ.
+    Invented texture is chaotic: it may be as near to the truth though its pixels differ.
 
-    Attributes:
-        smooth_share: of the values where float32 varies by less than 4 levels over 13x13 px, the
-            share that is within 2 levels of float32.
+    smooth_share: of the values where float32 varies by less than 4 levels over 13x13 px, the share
+    that is within 2 levels of float32.
     """
 
     tracks: dict[str, TrackAccuracy]
@@ -102,14 +89,9 @@ class TruthAccuracy(_Record):
 class QuantisedAccuracy(_Record):
     """The distance of results in 8 bits from the network's own in float32, in levels of 255.
 
-    Attributes:
-        psnr_db: over all compared pictures.
-        largest: largest difference of any value.
-        pictures: number of compared pictures; calibration used none of them.
-        flat_largest: largest difference on 256 greys and 27 colours.
-        are_flats_kept: colours that float32 keeps exactly are kept in 8 bits too.
-        float_layers: convolutions that stay in floats.
-        truth: for networks that invent texture only.
+    psnr_db, largest: over `pictures`, which calibration did not use. flat_largest: on 256 greys and
+    27 colours. are_flats_kept: those that float32 keeps are kept. float_layers: convolutions that
+    stay in floats. truth: for networks that invent texture only.
     """
 
     psnr_db: float
@@ -138,18 +120,14 @@ class QuantisedRecord(MeasuredLayers):
 
 
 def allowed_in(record: MeasuredLayers, precision: str) -> bool:
-    """Return whether the proof allows 8 bits in `precision` ("auto" or "fast").
-
-    Nothing else decides this.
-    """
+    """Return whether the proof allows 8 bits in "auto" or "fast"; nothing else decides this."""
     return not why_not(record.proof, precision)
 
 
 def why_not(proof: QuantisedAccuracy, precision: str) -> str:
     """Return why a proof does not allow `precision` ("auto" or "fast"); empty if it does.
 
-    The pixels must nearly equal float32's, or, for a network that invents texture, the results must
-    be as natural and as near to the truth as float32's.
+    Pixels must nearly equal float32's, or, where texture is invented, be as near to the truth.
     """
     fault = _fault_of_pixels(proof, precision)
     if fault and proof.truth is not None:

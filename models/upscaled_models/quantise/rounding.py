@@ -1,7 +1,6 @@
 """Round weights to 8 bits by a recipe: input levels that were measured once, and weights to fit.
 
-Only multiplications, divisions and rounding of float32, one value at a time, each of which IEEE 754
-fixes to the last bit: the same recipe and weights give the same bytes on every machine.
+Single operations of float32 as IEEE 754 fixes them: equal bytes on every machine.
 """
 
 from collections.abc import Collection, Mapping
@@ -50,9 +49,6 @@ def round_layers(
         state: float32 weights and biases by name.
         levels: by convolution, or by its group (`NetworkFamily.input_group`).
         float_layers: convolutions, or blocks of them (`body.3`), that stay in floats.
-
-    Raises:
-        KeyError: there are no levels for a layer.
     """
     floats = layers_of(state)
     return Layers(
@@ -85,11 +81,7 @@ def round_convolution(layer: Convolution, levels: InputLevels) -> Convolution:
 
 
 def cut_to_half(state: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Round weights (not biases) to float16 towards 0, as float32.
-
-    The makers of ncnn's 16-bit files round this way: the weights of a release's file in 32 bits
-    become exactly those of the file in 16 bits, which stay as they are.
-    """
+    """Round weights (not biases) to float16 towards 0, as float32, as ncnn's 16-bit files are."""
     return {key: _cut(value) if value.ndim == 4 else value for key, value in state.items()}
 
 

@@ -1,10 +1,9 @@
 """Equalise compact and plain networks, and simulate their 8-bit convolutions in torch to tune them.
 
 All channels of an activation share one 8-bit range, so a small channel would get few levels. PReLU
-and LeakyReLU let a positive factor through, so the next convolution can undo it. (Nagel et al.,
-arXiv:1906.04721; the trade between activations and weights is that of SmoothQuant,
-arXiv:2211.10438.) Simulated convolutions are tuned in their ranges and weights.
-They compute the same as OpenVINO does with the same numbers, but for the order of additions.
+and LeakyReLU let a positive factor through, so the next convolution can undo it (Nagel et al.,
+arXiv:1906.04721; SmoothQuant, arXiv:2211.10438). Simulated convolutions compute what OpenVINO does
+with the same numbers, but for the order of additions.
 """
 
 import copy
@@ -27,10 +26,7 @@ SHRINKS: Final = tuple(float(shrink) for shrink in np.geomspace(1.0, 0.1, 24))
 
 
 class InputGrid(nn.Module):
-    """The 256 levels of a convolution's input.
-
-    is_symmetric: as many levels below 0 as above; else the levels cover just the values that occur.
-    """
+    """The 256 levels of a convolution's input, as many below 0 as above if it `is_symmetric`."""
 
     def __init__(self, is_symmetric: bool) -> None:
         super().__init__()
@@ -177,8 +173,7 @@ def watch_inputs(
 def simulate(network: nn.Module) -> nn.Module:
     """Return a copy of the network with simulated convolutions, whose ranges are not chosen yet.
 
-    With PReLU they are symmetric: OpenVINO has no fast kernel for such a layer whose zero is not in
-    the middle (2 times as long with AMX). LeakyReLU has one, and is worth a bit more precision.
+    With PReLU they are symmetric: OpenVINO has no fast kernel for other layers of it.
     """
     is_symmetric = any(isinstance(module, nn.PReLU) for module in network.modules())
     network = copy.deepcopy(network).requires_grad_(True)

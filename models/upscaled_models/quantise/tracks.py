@@ -1,7 +1,4 @@
-"""Make a truth small for measuring, by track: clean, jpeg, jpeg75, camera or webp.
-
-Each track makes a file, as users send them: a compressed file shows how coarsely it was quantised.
-"""
+"""Make a truth small for measuring, by track: clean, jpeg, jpeg75, camera or webp."""
 
 import io
 import zlib
@@ -63,11 +60,9 @@ FILES: Mapping[str, Callable[[Pixels, int, str], bytes]] = {
 
 
 def make_small(track: str, truth: Pixels, scale: int, name: str) -> Small:
-    """Make a truth small by the track of that name.
+    """Make a truth small (uint8 RGB `[h, w, 3]`, multiples of `scale`) by a track.
 
-    Args:
-        truth: `[h, w, 3]` uint8 RGB; its sides are multiples of `scale`.
-        name: the picture's name, which seeds the camera's noise.
+    `name` is the picture's, which seeds the camera's noise.
     """
     return Small(FILES[track](truth, scale, name))
 

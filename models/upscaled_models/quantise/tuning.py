@@ -1,7 +1,6 @@
 """Tune a simulated network towards the results of the float network.
 
-A network is distilled into its own 8 bits: weights, their scales and the ranges of activations move
-a little (Esser et al., arXiv:1902.08153). No truth is needed.
+Weights, their scales and the ranges of activations move a little (Esser et al., arXiv:1902.08153).
 """
 
 import math
@@ -36,12 +35,11 @@ def tune(
     seed: int,
     progress: ReportProgress | None = None,
 ) -> None:
-    """Tune the simulated `network` in place.
+    """Tune the simulated `network` in place towards `teacher`.
 
     Args:
         inputs: `[N, 3, h, w]` in 0..1, from which patches are cut.
-        rate: how far a weight moves per step, in steps of its 8-bit scale. Deep networks without
-            residuals diverge at 0.01.
+        rate: steps of its 8-bit scale that a weight moves at a time; deep networks diverge at 0.01.
         progress: called with (steps done, steps in all).
     """
     optimiser = torch.optim.Adam(_groups(network, rate), betas=(0.9, 0.99))

@@ -1,7 +1,6 @@
 """The audit log: which change of keys, credits and webhooks was made when, and by whom.
 
-An entry is written in the transaction of its change: neither is there without the other. What
-changes nothing, or fails, leaves none.
+An entry is written in the transaction of its change: neither is there without the other.
 """
 
 import json
@@ -45,12 +44,9 @@ REMOVED_AT_ONCE: Final = 1000
 class AuditEntry:
     """A change that was made.
 
-    Attributes:
-        at_s: seconds since 1970.
-        actor: who made it: `user@machine` of a command, `admin:NAME` over HTTP.
-        subject: the name that the key had before the change, or the id of a webhook's job.
-        key_id: of the key, or of the job's key.
-        details: what was given; never a secret.
+    at_s: seconds since 1970. actor: `user@machine` of a command, `admin:NAME` over HTTP. subject:
+    the name that the key had before, or the id of a webhook's job. key_id: of the key, or of the
+    job's key. details: what was given; never a secret.
     """
 
     at_s: int
@@ -82,11 +78,7 @@ class AuditLog:
         key_id: int,
         **details: Detail,
     ) -> None:
-        """Write the entry of a change, in the transaction that makes it.
-
-        Args:
-            details: no secret; those that are None are left out.
-        """
+        """Write the entry of a change, in its transaction; details that are None are left out."""
         known = {name: value for name, value in details.items() if value is not None}
         connection.execute(
             sa.insert(AUDIT_ENTRIES).values(
@@ -102,11 +94,9 @@ class AuditLog:
     def list(
         self, *, since_s: float = 0, until_s: float | None = None, last: int | None = None
     ) -> tuple[AuditEntry, ...]:
-        """Return the entries of a time, oldest first.
+        """Return the entries of a time (from `since_s`, before `until_s`), oldest first.
 
-        Args:
-            since_s, until_s: from and before, in seconds since 1970; None: no end.
-            last: only so many of them, the newest.
+        `last` keeps only so many of them, the newest.
         """
         row = AUDIT_ENTRIES.c
         query = sa.select(AUDIT_ENTRIES).where(row.at_s >= since_s).order_by(row.id.desc())
@@ -119,8 +109,7 @@ class AuditLog:
     def remove_old(self) -> int:
         """Remove entries older than the retention time in batches, and return how many.
 
-        Entries are in order of time, so the first one shows whether any is due. If the clock was
-        set back, an old entry is removed only once all entries before it are old too.
+        They are in order of time: the first one shows whether any is due.
         """
         row, before_s, removed = AUDIT_ENTRIES.c, self._clocks.wall() - self._keep_s, 0
         first = sa.select(row.at_s).order_by(row.id).limit(1)

@@ -39,7 +39,6 @@ class SharedAutoChoice:
         """Return the stored choice; None before any front end has written one.
 
         Raises:
-            DatabaseFailed: the database does not work.
             UnreadableChoice: it is damaged, or another version's: only `reset` helps.
         """
         with self._database.read() as connection:
@@ -49,11 +48,7 @@ class SharedAutoChoice:
         """Return the stored choice; if there is none, store this front end's own and return that.
 
         A stored choice of other plans is replaced if no other living front end uses it. From then
-        on this front end counts as one that uses its plans.
-
-        Raises:
-            DatabaseFailed, FolderUnusable: the database does not work.
-            UnreadableChoice: as `read`.
+        on this front end counts as one that uses its plans. Raises as `read` does.
         """
         holder_id = self._holder.id
         with self._database.write() as connection:
@@ -69,28 +64,14 @@ class SharedAutoChoice:
             return stored
 
     def confirm(self, own: AutoChoice) -> AutoChoice | None:
-        """Return the stored choice as `read` does, and still count as a user of these plans.
-
-        Raises:
-            DatabaseFailed, FolderUnusable: the database does not work.
-            UnreadableChoice: as `read`.
-        """
+        """Return the stored choice as `read` does, and still count as a user of these plans."""
         holder_id = self._holder.id  # another one after an outage
         with self._database.write() as connection:
             _mark(connection, holder_id, own)
             return _read(connection)
 
     def reset(self) -> bool:
-        """Delete the stored choice, so that the next front end that starts writes its own.
-
-        Those that run keep theirs until then.
-
-        Returns:
-            Whether there was one.
-
-        Raises:
-            DatabaseFailed: the database does not work.
-        """
+        """Delete the stored choice, for front ends that start later; return if there was one."""
         with self._database.write() as connection:
             return bool(connection.execute(sa.delete(AUTO_CHOICE)).rowcount)
 

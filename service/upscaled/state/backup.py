@@ -18,13 +18,12 @@ _PAGES_PER_STEP: Final = 1024
 def back_up(database_url: str, data_dir: Path, target: Path) -> int:
     """Copy the database into a new file while the service may be running, and verify the copy.
 
-    The copy is one consistent state of every table, of whatever schema revision the database has:
-    nothing is migrated. It appears under its name only when it is complete and on the disk, is
-    readable by its owner alone (it holds hashed API keys), and needs no side files.
+    The copy is one consistent state, of whatever schema revision. It appears under its name only
+    when it is complete and on the disk, is readable by its owner alone, and needs no side files.
 
     Args:
         database_url: as in `UPSCALED_DATABASE_URL`; empty for the SQLite file in `data_dir`.
-        target: the file to make; it must not exist.
+        target: the file to make; FileExistsError where there is one.
 
     Returns:
         The size of the copy in bytes.
@@ -32,8 +31,6 @@ def back_up(database_url: str, data_dir: Path, target: Path) -> int:
     Raises:
         DatabaseRefused: the database is not SQLite's, or there is none yet.
         DatabaseFailed: the database cannot be read, or is damaged.
-        FileExistsError: `target` is already there.
-        OSError: the folder of `target` takes no file.
     """
     source = find_sqlite_file(database_url, data_dir)
     if source is None:

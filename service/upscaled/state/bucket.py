@@ -45,8 +45,8 @@ class FoundObject:
 class Bucket:
     """Bucket, for any number of threads, with the errors that files have.
 
-    Each call raises an `OSError` that says in words why the bucket did not do it. obstore repeats
-    for 10 s what the server refuses for the moment, and where a connection breaks.
+    Each `OSError` says in words why the bucket did not do it. obstore repeats for 10 s what the
+    server refuses for the moment, and where a connection breaks.
     """
 
     def __init__(self, name: str, endpoint: str) -> None:
@@ -78,11 +78,7 @@ class Bucket:
         return FoundObject(key, meta["size"], meta["e_tag"] or "", note)
 
     def read(self, key: str, size_bytes: int) -> bytes:
-        """Read an object of about this size, in time for a slow connection.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
+        """Read an object of about this size, in time for a slow line, or FileNotFoundError."""
 
         async def read() -> bytes:
             found = await obstore.get_async(self._bulk, key)
@@ -101,15 +97,10 @@ class Bucket:
     def put(
         self, key: str, data: bytes, media_type: str, note: str, *, replaced_e_tag: str = ""
     ) -> None:
-        """Put an object as a whole, or not at all.
+        """Put an object with a `note` in ASCII, as a whole or not at all.
 
-        Args:
-            note: ASCII.
-            replaced_e_tag: of the object that is there; empty: none is.
-
-        Raises:
-            FileExistsError: it is another one, or there is one: of another program, or by a first
-                request whose answer was lost.
+        Where another one is there than that of `replaced_e_tag` (empty: none) FileExistsError: of
+        another program, or of a first request whose answer was lost.
         """
 
         async def put() -> None:

@@ -65,13 +65,12 @@ class BucketResults:
     folder = None
 
     def __init__(self, url: str, endpoint: str, earlier: FolderResults) -> None:
-        """
-        Args:
-            url: `s3://bucket` or `s3://bucket/prefix`.
-            endpoint: the server's URL; empty for that of Amazon S3, or of AWS's own variables.
-            earlier: results of this machine from before it had a bucket, which stay valid until
-                they expire: their names are random throughout, and so hold no time that a
-                valid result could have. Its clock and `ttl_s` are those of the bucket too.
+        """Args:
+        url: `s3://bucket` or `s3://bucket/prefix`.
+        endpoint: the server's URL; empty for that of Amazon S3, or of AWS's own variables.
+        earlier: results of this machine from before it had a bucket, valid until they expire:
+            their random names hold no time that a valid result could have. Its clock and
+            `ttl_s` are those of the bucket too.
         """
         self.location = url
         self.ttl_s = earlier.ttl_s
@@ -84,8 +83,7 @@ class BucketResults:
     def reserve(self, media_type: str) -> ReservedName:
         """Return a new name, under which a replica may store a result in the bucket.
 
-        The name holds a time shortly ahead, so that a result stored until then is kept no shorter
-        than others.
+        Its time is shortly ahead: a result stored until then is kept no shorter than others.
         """
         ahead_s = self._ahead_s
         return ReservedName(make_name(self.clock.now_s() + ahead_s, media_type), ahead_s / 2)
@@ -180,11 +178,7 @@ class BucketResults:
             raise InternalError(detail="a result that was stored reads differently")
 
     def overwrites(self) -> bool:
-        """Return whether the server replaces an object although the request says to create one.
-
-        Raises:
-            InternalError: the bucket cannot be used.
-        """
+        """Return whether the server replaces an object although the request says to create one."""
         file_name = make_name(self.clock.now_s(), "image/jpeg")
         with reporting("store"):
             self._create(file_name, b"first")

@@ -24,9 +24,8 @@ def read_boot_time_s() -> float:
 class Clocks:
     """Three clocks of the machine, each in seconds.
 
-    wall: since 1970; it may be set forward or back at any time. boot: never set, and goes on while
-    the machine sleeps. running: never set, and stands still while the machine sleeps, as this
-    process does.
+    wall: since 1970; it may be set. boot, running: never set; only boot goes on while the machine
+    sleeps.
     """
 
     wall: Callable[[], float] = time.time
@@ -45,10 +44,9 @@ class _Jump:
 class StampClock:
     """Make timestamps by the wall clock and give their age even if it is set; from any thread.
 
-    A stamp has to be readable by other processes and after a restart, so it is of the wall clock.
-    This process sees when that is set, by comparing it with the boot clock, and leaves what it was
-    set by out of the age of what was stamped before. Of two moments with the same stamp, the clock
-    having been set back between them, the later one is meant.
+    A stamp is readable by other processes and after a restart. By comparing the clock with the boot
+    clock, what it was set by is left out of the age of what this process stamped before. Of two
+    moments with one stamp the later one is meant.
     """
 
     def __init__(self, clocks: Clocks) -> None:
@@ -65,9 +63,8 @@ class StampClock:
         """Return the age of a timestamp in seconds; below 0 if another clock must have made it.
 
         Args:
-            ahead_s: stamps may be of a moment that much later than the one they were made at: up to
-                so far ahead one is of a moment to come, and not of one before the clock was set
-                back.
+            ahead_s: up to so far ahead, a stamp is of a moment to come, and not of one before the
+                clock was set back.
         """
         now_s, jumps = self._observe()
         end_s, elapsed_s = now_s, 0.0

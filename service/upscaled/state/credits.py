@@ -1,17 +1,13 @@
 """The credit ledger of a database: each delivered image is paid once, whatever fails.
 
-An image is paid in two steps. `hold` takes the credit before the work, `capture` makes that final
-when the result is stored, `release` gives it back when anything else happened:
-
     grant +n, take -n, and for each image
                     hold -1 ──> capture 0 ──> (grant +1, named refund-<request id>)
                             └─> release +1
 
-A capture may be committed although its caller only sees that the connection was lost. The image is
-then not delivered, and `give_back` grants the credit again, once.
-
-The database lets one capture or release through for each hold, whatever is tried again: also for a
-front end that was taken for dead, and whose holds were released meanwhile.
+`hold` comes before the work, `capture` when the result is stored, `release` when anything else
+happened. The database lets one of the last two through for each hold, whatever is tried again: also
+for a front end that was taken for dead. A capture may be committed although its caller only sees
+that the connection was lost: `give_back` then grants the credit again, once.
 """
 
 from collections.abc import Callable
@@ -43,11 +39,9 @@ class Retried:
 class CreditLedger:
     """The credit ledger of one database, for any thread and any number of processes.
 
-    max_hold_age_s: no request takes longer, so an older hold was forgotten and is given back. The
-    age of this process's own holds is measured by a clock that cannot be set. Holds of other living
-    processes are left to them. The wall clock decides only where a hold's process left no trace.
-
-    pending: holds that could not be given back, for `retry_pending`.
+    max_hold_age_s: no request takes longer, so an older hold was forgotten and is given back, by a
+    clock that cannot be set for this process's own, and by the wall clock only where a hold's
+    process left no trace. pending: holds that could not be given back, for `retry_pending`.
     """
 
     def __init__(
@@ -75,19 +69,12 @@ class CreditLedger:
             return ledger.read_balance(connection, key_id)
 
     def show(self, name: str) -> int:
-        """Return the credits of an active key, without those on hold.
-
-        Raises:
-            UnknownName: no active key has that name.
-        """
+        """Return the credits of an active key, without those on hold; `UnknownName` of no key."""
         with self._database.read() as connection:
             return ledger.read_balance(connection, ledger.find_active(connection, name))
 
     def add(self, name: str, amount: int, *, by: str = SERVICE_ITSELF) -> int:
-        """Grant credits to an active key and return its new balance.
-
-        Args:
-            by: the actor for the audit log, as of `take` and `transfer`.
+        """Grant credits to an active key and return its new balance; `by` is for the audit log.
 
         Raises:
             InvalidAmount: the amount is not 1 to `MAX_GRANT`.
@@ -101,11 +88,9 @@ class CreditLedger:
             return ledger.read_balance(connection, key_id)
 
     def take(self, name: str, amount: int, *, by: str = SERVICE_ITSELF) -> int:
-        """Take credits from an active key and return its new balance.
+        """Take credits from an active key, and return its new balance, as `add` gives them.
 
-        Raises:
-            InvalidAmount: the amount is not 1 to `MAX_GRANT`, or more than the key has.
-            UnknownName: no active key has that name.
+        More than the key has raises `InvalidAmount` too.
         """
         ledger.check_amount(amount, smallest=1)
         with self._database.write() as connection:
@@ -119,9 +104,7 @@ class CreditLedger:
     ) -> tuple[int, int]:
         """Move credits between two active keys and return the new balances of both, or move none.
 
-        Raises:
-            InvalidAmount: the amount is not 1 to `MAX_GRANT`, or more than the first key has.
-            UnknownName: no active key has one of the names.
+        It raises what `take` does.
         """
         ledger.check_amount(amount, smallest=1)
         with self._database.write() as connection:
@@ -141,8 +124,7 @@ class CreditLedger:
         Raises:
             InsufficientApiCredits: the balance is 0.
             DuplicateRequest: the request id was used for a hold before.
-            DatabaseFailed, FolderUnusable: there is no hold; the release of one that may have been
-                committed is pending.
+            DatabaseFailed, FolderUnusable: there is no hold; one that may be is pending.
         """
         hold = Hold(key_id, request_id)
         begun_s = self._running_clock()
@@ -167,9 +149,7 @@ class CreditLedger:
         return True
 
     def capture(self, hold: Hold, paid: PaidResult | None = None) -> None:
-        """Make a hold final; done again it changes nothing.
-
-        paid: the result to remember with it, in the same transaction; None: none is stored.
+        """Make a hold final, and remember the result that it paid for; doing it twice is safe.
 
         Raises:
             HoldReleased: it was given back before. The image must then not be delivered.
@@ -192,9 +172,8 @@ class CreditLedger:
         """Make sure that a request whose image was not delivered costs nothing.
 
         An open hold is released. One that was captured, unknown to its caller, is granted again,
-        and the record of its result removed, unless a retry was given what it paid for. One that
-        is not there may be of a transaction that the server has not ended yet: `release_stale` sees
-        to it when it is too old.
+        and the record of its result removed, unless a retry was given that. One that is not there
+        may be of an open transaction: `release_stale` sees to it when it is too old.
 
         Returns:
             Whether this call gave a credit back; a second call does not.
@@ -213,11 +192,7 @@ class CreditLedger:
         return is_given_back
 
     def give_back_or_retry(self, hold: Hold) -> bool:
-        """Do `give_back`, and leave the hold to `retry_pending` if that fails.
-
-        Raises:
-            DatabaseFailed: as of `give_back`; the release is then pending.
-        """
+        """Do `give_back`, and leave the hold to `retry_pending` if that raises."""
         try:
             return self.give_back(hold)
         except BaseException:
@@ -239,7 +214,7 @@ class CreditLedger:
     def release_stale(self) -> int:
         """Release the holds of processes that died, and forgotten ones; return how many.
 
-        One that cannot be released stops none of the others; the first failure is raised then.
+        The first failure is raised after all were tried.
         """
         holds = OPEN_HOLDS.c
         with self._holder.survey() as holders:

@@ -39,10 +39,9 @@ NOW_S = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
 class Database:
     """Transactions on one database, from any thread.
 
-    On SQLite a write begins with BEGIN IMMEDIATE: it takes the write lock at once, so what it
-    reads cannot change before it commits, and it never fails half-way with "database is locked".
-    On PostgreSQL both kinds run at READ COMMITTED, and writers rely on the row locks of their
-    UPDATE and DELETE statements.
+    A write on SQLite begins with BEGIN IMMEDIATE: what it reads cannot change before it commits,
+    and it never fails half-way with "database is locked". On PostgreSQL both kinds run at READ
+    COMMITTED, and writers rely on the row locks of their UPDATE and DELETE statements.
     """
 
     def __init__(self, engine: Engine, file: OpenedFile | None = None) -> None:
@@ -57,11 +56,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a connection that sees one state of the database.
-
-        Raises:
-            DatabaseFailed: it cannot be read, or its file was deleted or replaced.
-        """
+        """Open a connection that sees one state of the database; `DatabaseFailed` as in all."""
         with self.translating_failures():
             self.check_file()
             with self._engine.connect() as connection:
@@ -69,11 +64,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Run a transaction: committed at the end of the block, rolled back if it raises.
-
-        Raises:
-            DatabaseFailed: it cannot be written, or its file was deleted or replaced.
-        """
+        """Run a transaction: committed at the end of the block, rolled back if it raises."""
         with self.translating_failures(), self._write_lock:
             self.check_file()
             with self._engine.connect() as connection:
@@ -83,11 +74,7 @@ class Database:
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """Open a connection to a server on which each statement is a transaction.
-
-        Raises:
-            DatabaseFailed: the database does not work.
-        """
+        """Open a connection to a server on which each statement is a transaction."""
         with self.translating_failures(), self._engine.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -101,7 +88,7 @@ class Database:
     def translating_failures(self) -> Iterator[None]:
         """Turn what a database that does not work raises into DatabaseFailed.
 
-        A violated constraint is an answer, and a wrong statement is a bug: both stay as they are.
+        A violated constraint is an answer, and a wrong statement is a bug.
         """
         try:
             yield
@@ -136,20 +123,14 @@ class Database:
 
 
 def database_time_s(connection: Connection) -> sa.ColumnElement[float]:
-    """Return an expression for the database's own clock: seconds since 1970, with fractions.
-
-    The front ends of one database may have clocks that differ; this one they share.
-    """
+    """Return the clock that all front ends share, the database's: seconds since 1970."""
     if connection.dialect.name == "postgresql":
         return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
     return (sa.func.julianday("now") - 2_440_587.5) * 86_400.0
 
 
 def insert_into(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":
-    """Return an INSERT of the dialect in use, which can handle conflicts with existing rows.
-
-    Only that dialect is imported: PostgreSQL's would delay a start with SQLite by 30 ms.
-    """
+    """Return an INSERT of the dialect in use, which alone is imported, for ON CONFLICT."""
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
@@ -170,8 +151,7 @@ def open_database(
     """Connect to `database_url`, or where it is empty to SQLite in `data_dir` (which exists).
 
     password: of a PostgreSQL whose URL has none.
-    timeout_s: longest a server may be silent: while it connects, in a statement, or where it does
-    not acknowledge what was sent. A transaction may be idle for as long.
+    timeout_s: longest that a server may be silent, or a transaction idle.
     is_read_only: SQLite's file, which must be there, is not written, not even by opening it.
 
     Raises:
@@ -203,10 +183,7 @@ def open_database(
 
 
 def _server_engine(url: URL, timeout_s: int) -> Engine:
-    """Make an engine on whose connections neither side waits for the other for ever.
-
-    What the URL says itself comes first.
-    """
+    """Make an engine on whose connections neither side waits for ever; the URL's own words win."""
     engine = sa.create_engine(
         url,
         isolation_level="READ COMMITTED",

@@ -17,7 +17,7 @@ def parse_database_url(database_url: str, data_dir: Path, password: str = "") ->
     """Return the URL with the driver we use; an empty one is SQLite's file in `data_dir`.
 
     Args:
-        password: of a PostgreSQL whose URL has none, as it is; in a URL it would be escaped.
+        password: of a PostgreSQL whose URL has none, unescaped.
 
     Raises:
         DatabaseRefused: a URL of another kind, or none that the password is for.
@@ -57,11 +57,7 @@ def _parse(database_url: str, data_dir: Path) -> URL:
 
 
 def find_sqlite_file(database_url: str, data_dir: Path) -> Path | None:
-    """Return the path of SQLite's file, whether it exists or not; None for another database.
-
-    Raises:
-        DatabaseRefused: a URL of another kind.
-    """
+    """Return the path of SQLite's file, whether it exists or not; None for another database."""
     url = parse_database_url(database_url, data_dir)
     return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
 

@@ -1,24 +1,4 @@
-"""Errors of the stored state, with texts for a terminal and for the log.
-
-    StateError
-    ├── DatabaseRefused    the database cannot be used: wrong URL, newer version, missing driver
-    ├── DatabaseFailed     it fails at work: full disk, lost connection, lock, damage
-    │   └── DatabaseLost   its file was deleted or replaced while it was in use
-    ├── FolderUnusable     a folder of the data folder takes no file
-    ├── UnreadableChoice   what is stored for `auto` is damaged, or another version's
-    ├── InvalidName        an API key's name breaks the rules
-    ├── InvalidSecret      a secret is not of the form of our keys
-    ├── NameTaken          an active API key has that name
-    ├── UnknownName        no active API key has that name
-    ├── InvalidAmount      credits out of range
-    ├── InvalidRate        a rate or burst out of range
-    ├── InvalidScope       a scope that there is not, or none at all
-    ├── InvalidExpiry      an end of a key or secret that is past or too far away
-    ├── DuplicateRequest   a request id was used for a hold before
-    └── HoldReleased       a hold was given back before it was captured
-
-None of them holds a secret or a password.
-"""
+"""Errors of the stored state, with texts for a terminal and the log, without secrets."""
 
 
 class StateError(Exception):
@@ -39,8 +19,7 @@ class DatabaseRefused(StateError):
 class DatabaseFailed(StateError):
     """The database fails at work.
 
-    is_connection_lost: its server is away, perhaps only for a moment, and a transaction under way
-    may or may not have been committed.
+    is_connection_lost: its server is away, and a transaction may or may not be committed.
     """
 
     def __init__(self, text: str, *, is_connection_lost: bool = False) -> None:

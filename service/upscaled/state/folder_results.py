@@ -35,10 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class FolderResults:
-    """Files `<folder>/<first two digits>/<uuid4>.jpg`, `.png` ...; see the protocol `Results`.
-
-    A file's modification time is its creation by `clock`.
-    """
+    """Files `<folder>/<first two digits>/<uuid4>.jpg`, created when last modified by `clock`."""
 
     def __init__(self, folder: Path, ttl_s: float, clock: StampClock) -> None:
         self.location = str(folder)
@@ -76,10 +73,7 @@ class FolderResults:
         await asyncio.to_thread(self._delete, file_name)
 
     def sweep(self) -> SweptResults:
-        """Remove every expired result and every part file whose writer died.
-
-        A file that cannot be examined or removed does not stop the others.
-        """
+        """Remove every expired result and every part file whose writer died, as far as possible."""
         removed = kept = kept_bytes = failed = 0
         for path in list(self._files()):
             try:

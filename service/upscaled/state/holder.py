@@ -39,8 +39,7 @@ class Holder(Protocol):
     def confirm(self, connection: Connection, holder_id: str) -> bool:
         """Keep `holder_id` from being declared dead until the transaction ends.
 
-        Returns:
-            False if it was declared dead before: `id` is a new one then.
+        False if it was declared dead before: `id` is a new one then.
         """
 
     def survey(self) -> AbstractContextManager[Holders]:
@@ -65,14 +64,7 @@ class FileHolder:
 
     @property
     def id(self) -> str:
-        """Return the id to write beside a hold; from the first call on this process is alive.
-
-        A file that was deleted meanwhile is made anew under another id: other processes would take
-        its holds for those of a dead one.
-
-        Raises:
-            FolderUnusable: the folder takes no file.
-        """
+        """As of `Holder`; a file that was deleted meanwhile is made anew under another id."""
         with self._lock:
             if self._descriptor is not None and not self._is_in_place(self._descriptor):
                 self._forget()

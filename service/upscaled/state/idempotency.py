@@ -31,13 +31,7 @@ RENEW_EVERY_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """The client's name for a request, and the fingerprint of the request.
-
-    Attributes:
-        key_id: the API key.
-        name: the client's `Idempotency-Key`.
-        fingerprint: of all that decides the answer.
-    """
+    """The client's `Idempotency-Key`, its API key, and a fingerprint of what decides the answer."""
 
     key_id: int
     name: str
@@ -48,9 +42,8 @@ class RequestKey:
 class Reservation:
     """The right to answer a request, as long as its lease is renewed.
 
-    Attributes:
-        request_id: of the credit's hold; made by the server.
-        is_paid: the request was charged before, and its result has expired: no credit is held.
+    request_id: of the credit's hold; made by the server. is_paid: the request was charged before,
+    and its result has expired: no credit is held.
     """
 
     key: RequestKey
@@ -102,11 +95,7 @@ class IdempotencyKeys:
             return self._take_over(connection, key, row.request_id)
 
     def reserve_again(self, key: RequestKey, expired: StoredAnswer) -> Reservation:
-        """Reserve a request whose answer is known, but whose result has expired: it is paid.
-
-        Raises:
-            RequestInProgress: another call did so first.
-        """
+        """Reserve a request whose result has expired: it is paid. RequestInProgress: taken."""
         with self._database.write() as connection:
             row = read_key(connection, key)
             if row.is_running or row.answer != _format(expired):
@@ -171,10 +160,9 @@ class IdempotencyKeys:
 
 
 def insert_key(connection: Connection, key: RequestKey, request_id: str, *, is_job: bool) -> bool:
-    """Insert a key in the caller's transaction; return False if it is there.
+    """Insert a key in the caller's transaction; return False if it is there and not over.
 
-    One whose lifetime is over counts as absent. On PostgreSQL this waits for another transaction
-    that is inserting the same key.
+    On PostgreSQL this waits for another transaction that is inserting the same key.
     """
     now_s = database_time_s(connection)
     row = IDEMPOTENCY_KEYS.c
@@ -222,11 +210,7 @@ def read_key(connection: Connection, key: RequestKey) -> sa.Row[Any]:
 
 
 def is_known(connection: Connection, key: RequestKey) -> bool:
-    """Return whether the request was sent under this key before, within its lifetime.
-
-    Raises:
-        InvalidParameter: another one was.
-    """
+    """Return whether the request was sent under this key before; InvalidParameter: another was."""
     row = IDEMPOTENCY_KEYS.c
     query = sa.select(row.fingerprint).where(
         row.key_id == key.key_id,
@@ -245,12 +229,9 @@ def _require_same(fingerprint: str, key: RequestKey) -> None:
 
 
 def make_anew(connection: Connection, key: RequestKey, row: sa.Row[Any], new_id: str) -> bool:
-    """Give the request of a key another id, in the caller's transaction, and return if it is paid.
+    """Give the request of a `read_key` row another id, and return if it is paid.
 
     What was paid for once stays so, however often the result expires within the key's lifetime.
-
-    Args:
-        row: of `read_key`.
     """
     is_paid = row.answer is not None or _is_paid(connection, Hold(key.key_id, row.request_id))
     connection.execute(
@@ -262,10 +243,7 @@ def make_anew(connection: Connection, key: RequestKey, row: sa.Row[Any], new_id:
 
 
 def is_answered(connection: Connection, hold: Hold) -> bool:
-    """Return whether a retry of the hold's request has been given what was paid for.
-
-    Its row is locked, so that no retry is given it until the transaction ends.
-    """
+    """Return whether a retry was given what the hold paid for; none is before the commit."""
     row = IDEMPOTENCY_KEYS.c
     query = (
         sa.select(row.answer)

@@ -31,10 +31,7 @@ def find_first(
 
     None if there was no such request, or its job failed or its lifetime is over: the key then
     stands for `job_id`. The second value says whether a job whose lifetime is over was charged, so
-    that `job_id` must not be.
-
-    Raises:
-        InvalidParameter, RequestInProgress: as of `IdempotencyKeys.reserve`.
+    that `job_id` must not be. Raises what `IdempotencyKeys.reserve` does.
     """
     if request_key is None or insert_key(connection, request_key, job_id, is_job=True):
         return None, False

@@ -59,12 +59,7 @@ def settle_unpaid(
     *,
     at_s: int,
 ) -> None:
-    """Release the credit held for a job that ended without a result, and record its usage.
-
-    Args:
-        status: see `UsageRow`.
-        at_s: the time of both entries, in seconds since 1970.
-    """
+    """Release the credit held for a job without a result, and record its usage (see `UsageRow`)."""
     if job.is_metered:
         ledger.release(connection, Hold(job.key_id, job.id), at_s=at_s)
     note_job_end(connection, job, status, at_s=at_s, error_code=error_code)

@@ -23,15 +23,10 @@ ENDED_STATES: Final[tuple[JobState, ...]] = ("succeeded", "failed", "cancelled")
 class JobOrder:
     """The work of a job.
 
-    Attributes:
-        source_name: the stored source; None where it is to be fetched from `image_url`.
-        image_url: None where there is a stored source.
-        scale: 2 or 4.
-        model: the model that the client named, with its strength of denoising
-            (`upscaled_models.registry`); "" for the server's own choice.
-        choice: the client's wishes for the result.
-        base_url: where the URLs of results began for the client; None of jobs before schema 0009.
-        webhook_url: to call at the job's end; None: the address of its key, if there is one.
+    source_name: the stored source; None where it is to be fetched from `image_url`. model: what the
+    client named, with its strength of denoising; "" for the server's choice. choice: wishes for the
+    result. base_url: where the URLs of results began; None of jobs before schema 0009. webhook_url:
+    to call at the job's end; None: the address of its key, if there is one.
     """
 
     source_name: str | None
@@ -47,14 +42,10 @@ class JobOrder:
 class StoredJob:
     """A job as it is in the database; times are seconds since 1970 by the database's clock.
 
-    Attributes:
-        is_metered: whether it holds a credit, as the settings said when it was submitted; one that
-            is made again after its lifetime, under its idempotency key, does not.
-        tiles_done, tiles_total: of the attempt under way, as of its last renewal; total is None
-            until known.
-        result, result_model: the stored result of a job that succeeded, and what made it.
-        error_code, error_text: of a job that failed, as the contract's error bodies.
-        ended_at_s: None while it is queued or running.
+    is_metered: whether it holds a credit: not one that is made again after its lifetime under its
+    idempotency key. tiles_done, tiles_total: of the attempt under way, as of its last renewal;
+    total is None until known. result, result_model: what succeeded, and what made it. error_code,
+    error_text: as the contract's error bodies. ended_at_s: None while it is queued or running.
     """
 
     id: str
@@ -124,8 +115,7 @@ def is_left(connection: Connection) -> sa.ColumnElement[bool]:
 def select_claimable(connection: Connection, after_key_id: int) -> sa.Select[Any]:
     """Select the id of the next job that is queued, and due, or left.
 
-    Keys with the fewest running jobs go first, of those the next one behind `after_key_id`, of its
-    jobs the oldest.
+    Keys with the fewest running jobs go first, then the next behind `after_key_id`, then old ones.
     """
     running = (
         sa.select(JOBS.c.key_id, sa.func.count().label("count"))
@@ -200,10 +190,7 @@ def read_job(connection: Connection, job_id: str) -> StoredJob:
 
 
 def is_shown(connection: Connection, lifetime_s: float) -> sa.ColumnElement[bool]:
-    """Return the condition that a job has not ended, or less than its lifetime ago.
-
-    Others are there until the next sweep, or until their webhook is sent, and for nothing else.
-    """
+    """Return the condition that a job has not ended, or less than its lifetime ago."""
     ended_at_s = JOBS.c.ended_at_s
     return sa.or_(ended_at_s.is_(None), ended_at_s >= database_time_s(connection) - lifetime_s)
 

@@ -22,18 +22,10 @@ class JobSources(Protocol):
     """Sources under unguessable names."""
 
     async def store(self, data: bytes) -> str:
-        """Store a source, whole or not at all, and return its name.
-
-        Raises:
-            InternalError: it could not be stored.
-        """
+        """Store a source, whole or not at all, and return its name, or raise InternalError."""
 
     async def read(self, name: str) -> bytes | None:
-        """Return a source's bytes; None where it is not there.
-
-        Raises:
-            InternalError: the store does not answer.
-        """
+        """Return a source's bytes; None where it is not there, InternalError without an answer."""
 
     async def delete(self, name: str) -> None:
         """Remove a source; one that cannot be removed is left to the sweep."""
@@ -42,19 +34,12 @@ class JobSources(Protocol):
         """Remove the sources that no job needs, and return how many; this blocks.
 
         Args:
-            in_use: read before the sources are listed, so a newer one may be missing there: those
-                younger than `UNCLAIMED_S` stay.
-
-        Raises:
-            InternalError, OSError: the store does not answer.
+            in_use: read before the sources are listed, so those younger than `UNCLAIMED_S` stay.
         """
 
 
 class FolderSources:
-    """Files `<folder>/<name>`, readable by their owner only; see the protocol `JobSources`.
-
-    All front ends of one database share the folder, as they share that of results.
-    """
+    """Files `<folder>/<name>` for their owner; all front ends of a database share the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -5,10 +5,8 @@
                  └──put back────────┘ └───cancel───> cancelled   (hold released; queued ones too)
 
 A job and its hold are written in one transaction, and so are its end, the hold's, its webhook and
-its usage row. A front end works on a job under a lease, which it renews. A lease that ran out (the
-front end died, or was cut off from the database) lets another one claim the job, and its first
-owner can neither finish it nor take its credit. Leases are measured by the database's clock, which
-all front ends share.
+its usage row. A front end works under a lease by the database's clock. Where that runs out, another
+one claims the job, and its first owner can neither finish it nor take its credit.
 """
 
 import uuid
@@ -57,10 +55,9 @@ class Jobs:
     """The jobs of one database, for any thread and any number of processes."""
 
     def __init__(self, database: Database, clocks: Clocks, lifetime_s: float) -> None:
-        """
-        Args:
-            clocks: their wall clock dates the entries of the ledger.
-            lifetime_s: a job that ended longer ago is shown no more, and stands for no request.
+        """Args:
+        clocks: their wall clock dates the entries of the ledger.
+        lifetime_s: a job that ended longer ago is shown no more, and stands for no request.
         """
         self._database = database
         self._lifetime_s = lifetime_s
@@ -78,12 +75,10 @@ class Jobs:
         """Add a job, and hold its credit, in one transaction.
 
         Args:
-            max_unfinished: jobs that the key may have queued and running, this one included. Of
-                several added at the same moment on PostgreSQL a few may be more.
-
+            max_unfinished: jobs that the key may have queued and running, this one included; on
+                PostgreSQL a few more of the same moment.
             request_key: of a request that may be sent again: the same job is returned then,
-                unless it failed or its lifetime is over. One that was charged, and whose lifetime
-                is over, is made again uncharged.
+                unless it failed or its lifetime is over: then it is made again, charged once.
 
         Raises:
             InvalidParameter, RequestInProgress: as of `IdempotencyKeys.reserve`.
@@ -114,14 +109,7 @@ class Jobs:
         max_unfinished: int,
         request_key: RequestKey | None = None,
     ) -> None:
-        """Check whether a job could be submitted now, before its source is stored.
-
-        Args:
-            request_key: one that is known passes, as its job exists already; `submit` decides.
-
-        Raises:
-            InvalidParameter, RateLimitExceeded, InsufficientApiCredits: as of `submit`.
-        """
+        """Raise what `submit` would now, before a job's source is stored; a known key passes."""
         with self._database.read() as connection:
             if request_key is not None and is_known(connection, request_key):
                 return
@@ -132,11 +120,8 @@ class Jobs:
     def claim(self, after_key_id: int = 0) -> ClaimedJob | None:
         """Take a job without a valid lease under a new one; None if there is none.
 
-        Keys with the fewest running jobs go first, of those in turn the next one; of a key's jobs
-        the oldest.
-
-        Args:
-            after_key_id: the key of the job that this process claimed last.
+        Keys with the fewest running jobs go first, of those the one behind `after_key_id` (of the
+        last claim); of a key's jobs the oldest.
         """
         lease_id = uuid.uuid4().hex
         with self._database.write() as connection:
@@ -160,10 +145,7 @@ class Jobs:
             return None if claimed is None else ClaimedJob(read_job(connection, claimed), lease_id)
 
     def renew(self, claimed: ClaimedJob, tiles_done: int, tiles_total: int | None) -> bool:
-        """Renew the lease and note the progress; False where the job is no longer this process's.
-
-        It was cancelled then, or its lease had run out and another process claimed it.
-        """
+        """Renew the lease and note the progress; False where another process has the job."""
         with self._database.write() as connection:
             renewed = connection.execute(
                 sa.update(JOBS)
@@ -186,14 +168,8 @@ class Jobs:
     ) -> bool:
         """End the job with its stored result and capture its credit, in one transaction.
 
-        Args:
-            image: what the result is.
-            tiles: all tiles of the image.
-
-        Done again with the same result it changes nothing.
-
-        Returns:
-            False where the job is no longer this process's: the result must be thrown away.
+        False where the job is no longer this process's: the result must be thrown away. Done again
+        with the same result it changes nothing.
         """
         job = claimed.job
         with self._database.write() as connection:
@@ -215,11 +191,7 @@ class Jobs:
             return True
 
     def fail(self, claimed: ClaimedJob, error: ServiceError) -> bool:
-        """End the job with an error and release its credit, in one transaction.
-
-        Returns:
-            False where the job is no longer this process's; nothing is changed then.
-        """
+        """End the job with an error and release its credit; False where it is another's by now."""
         with self._database.write() as connection:
             is_failed = end_job(
                 connection,
@@ -235,11 +207,7 @@ class Jobs:
             return is_failed
 
     def put_back(self, claimed: ClaimedJob, delay_s: float = 0.0) -> bool:
-        """Queue the job again, as if it had not been claimed; False where it is another's.
-
-        Args:
-            delay_s: how long it is not claimed.
-        """
+        """Queue the job as if it had not been claimed, for in `delay_s`; False: it is another's."""
         with self._database.write() as connection:
             changed = connection.execute(
                 sa.update(JOBS)
@@ -256,11 +224,7 @@ class Jobs:
             return changed.rowcount == 1
 
     def cancel(self, key_id: int, job_id: str) -> JobChange | None:
-        """Cancel a job and release its credit; one that has ended stays as it is.
-
-        Returns:
-            The job as it is afterwards; None where the key has no such job.
-        """
+        """Cancel a job and release its credit, unless it has ended; return it, None if unknown."""
         is_open = sa.and_(
             JOBS.c.id == job_id, JOBS.c.key_id == key_id, JOBS.c.state.in_(UNFINISHED_STATES)
         )
@@ -272,11 +236,7 @@ class Jobs:
             return None if job is None else JobChange(job, is_cancelled)
 
     def end_unwanted(self) -> tuple[StoredJob, ...]:
-        """End jobs that wait under a revoked key, and those whose last allowed attempt was left.
-
-        Returns:
-            Those that this call ended; there may be more.
-        """
+        """End some jobs that wait under a revoked key, or whose last attempt was left."""
         at_s = self._now_s()
         with self._database.write() as connection:
             return (
@@ -297,13 +257,7 @@ class Jobs:
         after: tuple[float, str] | None = None,
         limit: int,
     ) -> StoredJobPage:
-        """Return a key's jobs, the newest first.
-
-        Args:
-            state: only jobs in this state.
-            after: `next_position` of the page before.
-            limit: most jobs on the page, from 1.
-        """
+        """Return at most `limit` of a key's jobs, the newest first, behind `next_position`."""
         is_wanted = JOBS.c.key_id == key_id
         if state is not None:
             is_wanted = sa.and_(is_wanted, JOBS.c.state == state)
@@ -317,10 +271,7 @@ class Jobs:
             return count_unfinished(connection, sa.true())
 
     def remove_ended(self, *, lifetime_s: float) -> int:
-        """Remove jobs that ended longer ago than `lifetime_s`; return how many.
-
-        A job whose webhook waits is kept until that is over.
-        """
+        """Remove jobs that ended longer ago, but those whose webhook waits; return how many."""
         delivery = WEBHOOK_DELIVERIES.c
         waiting = sa.select(delivery.job_id).where(delivery.state == "waiting")
         with self._database.write() as connection:

@@ -1,7 +1,6 @@
 """Read the rows of API keys, check the values that a key may be given, and make their secrets.
 
-A secret is stored as its hash. A key that names no scope may do everything, also what a later
-version adds.
+A key that names no scope may do everything, also what a later version adds.
 """
 
 import re
@@ -39,8 +38,7 @@ _SECRET = re.compile(r"upk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 class ApiKey:
     """The key of a request whose secret was verified.
 
-    balance: its credits, without those on hold. rate: its own, where it has one. scopes: what it
-    may be used for.
+    balance: credits, without those on hold. rate: its own. scopes: what it may be used for.
     """
 
     id: int
@@ -97,11 +95,7 @@ def check_expiry(expires_at_s: int | None, now_s: float) -> None:
 
 
 def check_changes(changes: KeyChanges, now_s: float) -> None:
-    """Check the values of a change.
-
-    Raises:
-        InvalidName, InvalidRate, InvalidExpiry, InvalidScope: one is out of range.
-    """
+    """Check the values of a change; the error of one that is out of range names it."""
     if "name" in changes:
         check_name(changes["name"])
     RateLimit(changes.get("rate_per_s"), changes.get("rate_burst")).check()
@@ -110,10 +104,7 @@ def check_changes(changes: KeyChanges, now_s: float) -> None:
 
 
 def describe_changes(changes: KeyChanges) -> dict[str, Detail]:
-    """Return the details of a change for the audit log, without the name.
-
-    A value that is removed is written as the one that applies instead, since entries omit None.
-    """
+    """Return the details of a change for the audit log; a removed value as what applies instead."""
     shown: dict[str, Detail] = {}
     if "rate_per_s" in changes:
         shown["rate"] = changes["rate_per_s"] or "settings"
@@ -198,11 +189,7 @@ def read_id(secret: str) -> str | None:
 
 
 def secret_columns(secret: str) -> dict[str, str]:
-    """Return the values of the columns that store a secret.
-
-    Raises:
-        InvalidSecret: it does not have the form of an API key.
-    """
+    """Return the values of the columns that store a secret, or raise `InvalidSecret`."""
     public_id = read_id(secret)
     if public_id is None:
         raise InvalidSecret("the secret does not have the form of an API key")
@@ -217,8 +204,7 @@ def hash_secret(secret: str) -> str:
 def build_find(secrets_table: sa.Table) -> sa.Select[*tuple[Any, ...]]:
     """Build a query of `verify`, with the parameters `public_id`, `secret_sha256` and `now_s`.
 
-    Args:
-        secrets_table: API_KEYS, or FORMER_SECRETS, whose secrets are valid only for a time.
+    Secrets of FORMER_SECRETS are valid only for a time.
     """
     columns, near = secrets_table.c, secrets_table.alias()
     (row_id,), (near_id,) = secrets_table.primary_key, near.primary_key

@@ -67,8 +67,8 @@ class Keys:
     ) -> str:
         """Make a key and return its secret, which cannot be read again.
 
-        Names are 1 to 64 of letters, digits and `._@-`, and unique among the active keys: after a
-        revoke the name may be used for a new key. Credits do not move to it.
+        Names are 1 to 64 of letters, digits and `._@-`, and unique among the active keys; a name
+        may be used again after a revoke, without the credits.
 
         Args:
             secret: in the form of our keys; None: a new one.
@@ -77,9 +77,7 @@ class Keys:
             by: the actor for the audit log, as in all methods that change something.
 
         Raises:
-            InvalidName, InvalidAmount, InvalidRate, InvalidSecret, InvalidExpiry, InvalidScope: the
-                value is out of range.
-            NameTaken: an active key has the name.
+            NameTaken, or the error of a value that is out of range.
         """
         check_name(name)
         check_amount(credits, smallest=0)
@@ -125,10 +123,9 @@ class Keys:
     def verify(self, secret: str) -> ApiKey | None:
         """Return the active key that `secret` belongs to, or None.
 
-        Reads the database each time, so that a revoke by another process holds at once. An unknown
-        public id takes the steps of a known one with another secret: the row of the next smaller id
-        is read and its hash compared, so its duration does not show which ids exist. The
-        database may compare hashes byte by byte: no client can choose the bytes of a SHA-256.
+        Reads the database each time, so that a revoke by another process holds at once. Of an
+        unknown id the row of the next smaller one is read and its hash compared, so its duration
+        does not show which ids exist.
         """
         public_id = read_id(secret)
         if public_id is None:
@@ -163,12 +160,7 @@ class Keys:
                 self.create(LOCAL_KEY_NAME)
 
     def list(self, *, after_id: int = 0, first: int | None = None) -> tuple[ListedKey, ...]:
-        """Return every key ever made, including revoked ones, oldest first.
-
-        Args:
-            after_id: only those that were made after the key of this id.
-            first: only so many of them; None: all.
-        """
+        """Return every key ever made behind `after_id`, oldest first, or the first few."""
         query = sa.select(API_KEYS).where(API_KEYS.c.id > after_id).order_by(API_KEYS.c.id)
         with self._database.read() as connection:
             rows = connection.execute(query.limit(first)).all()
@@ -185,45 +177,23 @@ class Keys:
             return connection.execute(others).first() is None
 
     def revoke(self, name: str, *, by: str = SERVICE_ITSELF) -> None:
-        """End an active key: from now on, in every process, its secrets are unknown.
-
-        Raises:
-            UnknownName: no active key has that name.
-        """
+        """End an active key: from now on, in every process, its secrets are unknown."""
         self._update(name, {"revoked_at_s": int(self._clocks.wall())}, by, "keys revoke")
 
     def set_rate(self, name: str, rate: RateLimit, *, by: str = SERVICE_ITSELF) -> None:
-        """Give an active key a rate of its own, in every process from its next request on.
-
-        Raises:
-            UnknownName: no active key has that name.
-            InvalidRate: the rate or burst is out of range.
-        """
+        """Give an active key a rate of its own, in every process from its next request on."""
         rate.check()
         values = {"rate_per_s": rate.per_s, "rate_burst": rate.burst}
         self._update(name, values, by, "keys rate", rate=rate.per_s, burst=rate.burst)
 
     def rename(self, name: str, new_name: str, *, by: str = SERVICE_ITSELF) -> None:
-        """Give an active key another name; its secret, credits and history stay.
-
-        Raises:
-            UnknownName: no active key has that name.
-            InvalidName: the new name is none that a key may have.
-            NameTaken: an active key has the new name.
-        """
+        """Give an active key another name; its secret, credits and history stay."""
         self.change(name, {"name": new_name}, by=by)
 
     def change(self, name: str, changes: KeyChanges, *, by: str = SERVICE_ITSELF) -> ListedKey:
         """Change a key that was not revoked, all or nothing, and return it as it then is.
 
-        The change holds in every process from now on.
-
-        One that has expired is active again with a later end, or with none.
-
-        Raises:
-            UnknownName: no such key has that name.
-            InvalidName, InvalidRate, InvalidExpiry, InvalidScope: a value is out of range.
-            NameTaken: an active key has the new name.
+        It holds in every process from now on; one that has expired is active with a later end.
         """
         check_changes(changes, self._clocks.wall())
         columns: dict[str, Any] = {**changes}
@@ -247,13 +217,7 @@ class Keys:
     def rotate(self, name: str, *, keep_s: int, by: str = SERVICE_ITSELF) -> str:
         """Give an active key a new secret and return it, which cannot be read again.
 
-        Args:
-            keep_s: how long the secret that it had stays valid beside the new one, 0 to
-                `MAX_KEEP_S`. None of earlier rotations stays valid for longer.
-
-        Raises:
-            UnknownName: no active key has that name.
-            InvalidExpiry: `keep_s` is out of range.
+        The one that it had stays valid for `keep_s`, 0 to `MAX_KEEP_S`; earlier ones no longer.
         """
         if not 0 <= keep_s <= MAX_KEEP_S:
             raise InvalidExpiry(f"{keep_s} seconds: must be 0 to {MAX_KEEP_S}")

@@ -1,12 +1,10 @@
 """Leases of the front ends of one PostgreSQL, and the leader among them.
 
 A front end that holds credits has a row in `holders` and renews it, by the database's clock. The
-leader, who has an advisory lock for as long as its session lives, declares those dead that have
-not renewed theirs. A front end declared dead in error, its connection having been cut, sees it at
-its next hold or renewal and goes on under a new id; its old holds can no longer be captured.
-
-After an outage of the database all leases look expired. So a leader declares no death until it
-has reached the database without a gap for as long as a lease lasts: all others could too, then.
+leader, who has an advisory lock as long as its session lives, declares those dead that have not,
+but only once it has reached the database without a gap for the time of a lease: after an outage all
+look expired. One declared dead in error sees it at its next hold or renewal and goes on under a new
+id; its old holds can no longer be captured.
 """
 
 import logging
@@ -58,11 +56,7 @@ class LeasedHolder:
 
     @property
     def id(self) -> str:
-        """Return the id to write beside a hold; from the first call on this process is alive.
-
-        Raises:
-            DatabaseFailed: the row cannot be written.
-        """
+        """As of `Holder`."""
         self._start()
         with self._lock:
             if self._id is None:
@@ -73,11 +67,7 @@ class LeasedHolder:
             return self._id
 
     def confirm(self, connection: Connection, holder_id: str) -> bool:
-        """Lock the row against being declared dead until the transaction ends.
-
-        Returns:
-            False if it was declared dead before: `id` is a new one then.
-        """
+        """As of `Holder`: the row is locked against being declared dead."""
         is_alive = sa.and_(HOLDERS.c.id == holder_id, HOLDERS.c.seen_at_s.is_not(None))
         query = sa.select(HOLDERS.c.id).where(is_alive).with_for_update(read=True)
         if connection.execute(query).first() is not None:
@@ -102,11 +92,7 @@ class LeasedHolder:
         return self._leads
 
     def renew(self) -> None:
-        """Renew the lease, contend for the lead, and as the leader declare expired leases dead.
-
-        Raises:
-            DatabaseFailed: the database cannot be reached; the lead is lost.
-        """
+        """Renew the lease, contend for the lead, and as the leader declare others dead."""
         with self._renewing:
             try:
                 with self._database.translating_failures():
@@ -117,11 +103,7 @@ class LeasedHolder:
                 raise
 
     def close(self) -> None:
-        """Count as dead from now on, so that any process may give back what is still on hold.
-
-        Raises:
-            DatabaseFailed: the database cannot be reached; the lease ends by itself.
-        """
+        """Count as dead from now on, so that any process may give back what is still on hold."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join(_CLOSE_WITHIN_S)

@@ -1,7 +1,6 @@
 """Balances and entries of the credit ledger: single steps, each in the caller's transaction.
 
-Entries are only ever added, and a balance changes in the same transaction as its entry. The row of
-an open hold is deleted by the one transaction that settles it.
+Entries are only ever added; the one transaction that settles an open hold deletes its row.
 """
 
 import uuid
@@ -77,11 +76,8 @@ def find_active(connection: Connection, name: str) -> int:
 def lock_active(connection: Connection, *names: str) -> list[int]:
     """Return the ids of the active keys of these names, whose rows no other transaction changes.
 
-    They are locked in the order of their ids: of two transactions that want the same ones, one
-    waits for the other. SQLite's write transaction has the whole database anyway.
-
-    Raises:
-        UnknownName: no active key has one of the names.
+    They are locked in the order of their ids, so that two transactions cannot block each other. A
+    name without a key raises `UnknownName`.
     """
     for name in names:
         refuse_impossible(name)
@@ -111,11 +107,7 @@ def grant(connection: Connection, key_id: int, amount: int, *, at_s: int) -> Non
 
 
 def take(connection: Connection, key_id: int, amount: int, *, at_s: int) -> None:
-    """Take credits from a key.
-
-    Raises:
-        InvalidAmount: the key has fewer; those on hold cannot be taken.
-    """
+    """Take credits from a key; `InvalidAmount`: it has fewer that are not on hold."""
     if not _change_balance(connection, key_id, -amount):
         balance = read_balance(connection, key_id)
         raise InvalidAmount(f"{amount} credits: the key has {balance}")
@@ -166,8 +158,7 @@ def release(connection: Connection, hold: Hold, *, at_s: int) -> bool:
 def refund(connection: Connection, hold: Hold, *, at_s: int) -> bool:
     """Grant a captured credit again and forget the result it paid for; return False if done before.
 
-    Raises:
-        IntegrityError: another transaction has just done it.
+    IntegrityError: another transaction has just done it.
     """
     granted = Hold(hold.key_id, f"refund-{hold.request_id}")
     if has_entry(connection, granted, "grant"):

@@ -1,8 +1,7 @@
 """Lock files that show whether the process which made them still lives.
 
-The process keeps its file open and locked. The kernel drops the lock however the process ends, so
-a file that can be locked is an orphan. Process ids do not serve: they are used again, and two
-containers on one disk number theirs alike.
+The kernel drops a lock however the process ends, so a file that can be locked is an orphan. Process
+ids are used again, and two containers on one disk number theirs alike.
 """
 
 import fcntl
@@ -13,11 +12,7 @@ from pathlib import Path
 
 
 def create_locked(path: Path) -> int:
-    """Create a file, lock it and return its open descriptor; closing it drops the lock.
-
-    Raises:
-        OSError: the file exists already, or cannot be made.
-    """
+    """Create a new file, lock it and return its open descriptor; closing it drops the lock."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -30,8 +25,7 @@ def create_locked(path: Path) -> int:
 def adopt_orphan(path: Path) -> Iterator[bool]:
     """Lock `path` for the block if its process ended, and remove it unless the block raises.
 
-    Yields:
-        Whether the file is an orphan; False also if it is gone or another caller adopts it.
+    Yields whether the file is an orphan; False also if it is gone or another caller adopts it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

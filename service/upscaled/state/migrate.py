@@ -14,16 +14,10 @@ _POSTGRESQL_LOCK = 7_302_118_844_611_209
 
 
 def migrate(connection: Connection) -> bool:
-    """Create or upgrade the tables, inside the write transaction `connection` is in.
+    """Create or upgrade the tables in a write transaction; return whether the database was empty.
 
-    Several processes may start at once: SQLite's write lock, on PostgreSQL an advisory lock,
-    lets one of them work while the others wait and then find nothing to do.
-
-    Returns:
-        Whether the database was empty before.
-
-    Raises:
-        DatabaseRefused: the database was written by a newer version.
+    Processes that start at once wait for SQLite's write lock, or an advisory lock, and then find
+    nothing to do. A database of a newer version raises `DatabaseRefused`.
     """
     lift_timeout(connection)
     if connection.dialect.name == "postgresql":

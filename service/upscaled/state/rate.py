@@ -19,11 +19,7 @@ _SMALLEST_PRUNE = 1024
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A key's own rate. None: what the settings say.
-
-    per_s: requests a second in the long run, 0.001 to 1,000,000. burst: requests at once, 1 to
-    1,000,000.
-    """
+    """A key's own rate, 0.001 to 1,000,000 requests `per_s` and `burst` at once; None: as set."""
 
     per_s: float | None = None
     burst: int | None = None
@@ -61,9 +57,8 @@ class Rate:
     """Lets `burst` requests of a key through at once and `per_s` a second in the long run.
 
     The generic cell rate algorithm (ITU-T I.371): one number per key, the time at which its
-    allowance is whole again. Written out here, for these lines are all of it: the libraries
-    at hand count whole milliseconds, keep one object and one timer per key, and cannot say after
-    which whole second a refused request will pass.
+    allowance is whole again. The libraries at hand count whole milliseconds, keep an object and a
+    timer per key, and cannot say after which whole second a refused request will pass.
     """
 
     def __init__(
@@ -77,11 +72,7 @@ class Rate:
         self._lock = threading.Lock()
 
     def take(self, key_id: int, own: RateLimit = AS_SET) -> None:
-        """Count one request of this key.
-
-        Args:
-            own: the key's rate as it is now. Where it changed, what was spent is carried over as a
-                number of requests.
+        """Count one request of this key, at its rate as it is now; what was spent is carried over.
 
         Raises:
             RateLimitExceeded: not counted; its `retry_after_s` is the least number of whole
@@ -102,10 +93,7 @@ class Rate:
                 self._prune(now_ns)
 
     def _whole_at_ns(self, key_id: int, now_ns: int, interval_ns: int, burst: int) -> int:
-        """Return when the key's allowance is whole, at its rate of now; not before now.
-
-        What a changed rate makes of it is kept, for a refused request must find it again.
-        """
+        """Return when the key's allowance is whole at its present rate, and keep that."""
         spent = self._spent.get(key_id)
         if spent is None or spent.whole_at_ns <= now_ns:
             return now_ns

@@ -77,46 +77,22 @@ class Results(Protocol):
         """Return a new name under which a replica may store a result itself; None in a folder."""
 
     async def store(self, data: bytes, media_type: str) -> str:
-        """Store a result, whole or not at all, and return its unguessable file name.
+        """Store a result of a type in `EXTENSIONS`, whole or not at all, and return its file name.
 
         A cancelled call may have stored it, under a name that nothing knows.
-
-        Args:
-            media_type: one of `EXTENSIONS`.
-
-        Raises:
-            InternalError: it could not be stored.
         """
 
     async def find(self, file_name: str) -> StoredResult | None:
-        """Return a stored result that has not expired, or None for any other name.
-
-        Raises:
-            InternalError: the store does not answer.
-        """
+        """Return a stored result that has not expired, or None for any other name."""
 
     def open(self, file_name: str) -> AbstractAsyncContextManager[OpenedResult | None]:
-        """Find a result as `find` does, and hold it open for the block.
-
-        A failure to read raises InternalError, also from the chunks.
-        """
+        """Find a result as `find` does, and hold it open; chunks may raise InternalError too."""
 
     async def delete(self, file_name: str) -> None:
-        """Remove a result that is not delivered; an unknown name is no error.
-
-        One that cannot be removed is left to the sweep, because no client has its name.
-        """
+        """Remove a result that is not delivered; one that cannot be is left to the sweep."""
 
     def sweep(self) -> SweptResults:
-        """Remove expired results; this blocks.
-
-        Raises:
-            InternalError, OSError: the store does not answer.
-        """
+        """Remove expired results; this blocks."""
 
     def try_out(self) -> None:
-        """Store a small result, read it back and remove it; this blocks.
-
-        Raises:
-            InternalError: a result stored now would fail too; the text says at what.
-        """
+        """Store, read and remove a small result, blocking; InternalError says what fails."""

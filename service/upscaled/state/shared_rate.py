@@ -38,8 +38,7 @@ _WAIT: Final = sa.text(f"""
 class SharedRate:
     """The algorithm of `rate.Rate`, as one statement that takes no lock but that of the key's row.
 
-    The table is unlogged, so no request waits for a disk; after a crash of the server every
-    allowance is whole.
+    The table is unlogged: no request waits for a disk, and a crash makes every allowance whole.
     """
 
     def __init__(self, database: Database, per_s: float, burst: int) -> None:
@@ -48,17 +47,7 @@ class SharedRate:
         self._burst = burst
 
     def take(self, key_id: int, own: RateLimit = AS_SET) -> None:
-        """Count one request of this key.
-
-        Args:
-            own: the key's rate as it is now. Where it changed, what was spent is carried over as a
-                number of requests.
-
-        Raises:
-            RateLimitExceeded: not counted; its `retry_after_s` is the least number of whole
-                seconds after which a single request would pass.
-            DatabaseFailed: the database does not work.
-        """
+        """Count one request of this key, as `Rate.take` does; DatabaseFailed where it cannot."""
         burst = self._burst if own.burst is None else own.burst
         interval_ns = round(NS_PER_S / (self._per_s if own.per_s is None else own.per_s))
         values = {"key_id": key_id, "interval_ns": interval_ns}

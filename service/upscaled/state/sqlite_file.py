@@ -23,10 +23,7 @@ _RESTORE = "put it back, or restart the service to begin with what is there now"
 
 
 class OpenedFile:
-    """Notice that the SQLite file at `path` was deleted or replaced since it was opened.
-
-    A deleted file still works for the processes that have it open, and loses all they write.
-    """
+    """Notice that the SQLite file at `path` was deleted or replaced: writes would be lost."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -53,10 +50,7 @@ class OpenedFile:
 
 
 def make_sqlite_engine(url: URL, *, is_read_only: bool = False) -> Engine:
-    """Make an engine on the file of `url`, which is created where it is missing.
-
-    is_read_only: no byte of the file and no file beside it changes.
-    """
+    """Make an engine on the file of `url`, created where it is missing unless it `is_read_only`."""
     if is_read_only:
         url = _read_only(url)
     else:
@@ -68,11 +62,10 @@ def make_sqlite_engine(url: URL, *, is_read_only: bool = False) -> Engine:
 
 
 def switch_to_wal(engine: Engine) -> None:
-    """Switch the file to WAL, so that readers go on while one process writes; it stays so.
+    """Switch the file to WAL for good, so that readers go on while one process writes.
 
     Raises:
-        OperationalError: other processes kept the file busy for `BUSY_TIMEOUT_S`, or the disk
-            does not work.
+        OperationalError: the file was busy for `BUSY_TIMEOUT_S`, or the disk does not work.
     """
     give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
     while True:
@@ -90,10 +83,7 @@ def switch_to_wal(engine: Engine) -> None:
 
 
 def _read_only(url: URL) -> URL:
-    """Return the URL that opens the file without a write.
-
-    Without a log of writes beside it no process has the file open; a mere `mode=ro` would make one.
-    """
+    """Return the URL that opens the file without a write; `mode=ro` alone would make a log."""
     file = Path(str(url.database)).absolute()
     is_open = file.with_name(f"{file.name}-wal").exists()
     options = {"mode": "ro"} if is_open else {"mode": "ro", "immutable": "1"}

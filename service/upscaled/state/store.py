@@ -63,9 +63,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Keys, credits, rates, results, usage and audit log of one installation.
-
-    Every call may block, and any thread may make it.
+    """Keys, credits, rates, results, usage and audit log of one installation; every call may block.
 
     is_new: the database was empty until this start.
     """
@@ -97,8 +95,7 @@ class State:
     def find_trouble(self) -> str:
         """Return why a request would fail now, for an operator; empty if it would not.
 
-        Writes to the database, which has to be the file that was opened, and stores, reads and
-        deletes a result.
+        Writes to the database, and stores, reads and deletes a result.
         """
         try:
             with self.database.write() as connection:
@@ -123,8 +120,7 @@ class State:
     def sweep(self) -> Swept:
         """Remove what expired or was left by dead processes; called every minute.
 
-        Files first: the database may need their space. A step that fails stops none of the others;
-        the first failure is raised at the end.
+        Files first: the database may need their space. The first failure is raised at the end.
         """
         failures: list[Exception] = []
         results = _attempt(self.results.sweep, failures) or SweptResults()
@@ -195,9 +191,7 @@ class State:
 def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa: B008  (frozen)
     """Open the state of this installation, and create or migrate it where needed.
 
-    Folders are made for their owner only (0700), whatever the umask. A data folder that exists
-    keeps its mode: the files in it are private by themselves. Credits that dead processes had on
-    hold are given back.
+    New folders are for their owner only (0700). Credits of dead processes are given back.
 
     Raises:
         DatabaseRefused, DatabaseFailed: the database cannot be used.
@@ -313,9 +307,8 @@ def _open_migrated(settings: Settings) -> tuple[Database, bool]:
 def longest_request_s(settings: Settings) -> float:
     """Return the longest time that a request may hold its credit.
 
-    One worker may compute the images of a full queue one after another, for all others may be out
-    of service. Each image may be tried four times: on two devices beside others, and twice by
-    itself.
+    One worker alone may compute a full queue, and try each image four times: on two devices beside
+    others, and twice by itself.
     """
     images = settings.max_queue + 2
     return settings.source_timeout_s + 4 * settings.work_timeout_s * images

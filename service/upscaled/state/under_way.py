@@ -19,10 +19,7 @@ class RequestUnderWay:
 
 
 class UnderWay:
-    """The requests under way at all front ends of one PostgreSQL; none on SQLite.
-
-    max_age_s: no request takes longer.
-    """
+    """The requests (at most `max_age_s` old) at all front ends of a PostgreSQL; none on SQLite."""
 
     def __init__(self, database: Database, max_age_s: float) -> None:
         self._database = database

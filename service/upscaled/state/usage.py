@@ -1,7 +1,7 @@
 """Usage: a row for each answer of an upscale and each job's end, whether images are metered or not.
 
-The rows say who used how much; what was paid is the credit ledger's alone. A row of an answer is
-written a moment after it, in a batch, and a row of a job's end in the transaction that ends it.
+What was paid is the credit ledger's alone. Rows of answers are written in batches, a moment later,
+a row of a job's end in the transaction that ends it.
 """
 
 import secrets
@@ -51,15 +51,10 @@ class MadeImage:
 class UsageRow:
     """One answer, or several alike ones; what is not known is None.
 
-    Attributes:
-        at_s: when it ended, in seconds since 1970.
-        key_id: None where the request had no valid key.
-        status: of HTTP; of a job's end the one that the request would have got without a job. None
-            where the client left before an answer, or the job was cancelled.
-        format: of the result, as "jpeg".
-        credits: charged for it.
-        device_s: seconds that the device was at work on this image.
-        answers: number of equal answers within about a second that this row stands for.
+    at_s: when it ended, in seconds since 1970. key_id: None without a valid key. status: of HTTP,
+    or what a job's request would have got; None where the client left, or the job was cancelled.
+    format: of the result, as "jpeg". credits: charged. device_s: of the device on this image.
+    answers: equal ones within about a second.
     """
 
     at_s: int
@@ -93,8 +88,7 @@ class Usage:
     def add(self, rows: Sequence[UsageRow]) -> None:
         """Write rows; those that are there already, from a try that seemed to fail, stay as is.
 
-        Raises:
-            DatabaseFailed: some may have been written; add the same ones again.
+        After a DatabaseFailed, add the same ones again.
         """
         for first in range(0, len(rows), ROWS_AT_ONCE):
             with self._database.write() as connection:
@@ -103,11 +97,9 @@ class Usage:
     def report(
         self, by: Sequence[UsageGroup] = (), *, since_s: float = 0, until_s: float | None = None
     ) -> tuple[UsageTotals, ...]:
-        """Return the usage of a time, one for each group that has any, in the groups' order.
+        """Return the usage from `since_s` and before `until_s`, one for each group, in their order.
 
-        Args:
-            by: what to group by; nothing: all in one, which may be all zeros.
-            since_s, until_s: from and before, in seconds since 1970; None: no end.
+        Without groups it is all in one, which may be all zeros.
         """
         return report_usage(self._database, by, since_s=since_s, until_s=until_s)
 
@@ -151,11 +143,7 @@ def note_job_end(
     error_code: str | None = None,
     image: MadeImage | None = None,
 ) -> None:
-    """Insert the row of a job that ends, in the transaction that ends it.
-
-    Args:
-        status: see `UsageRow`.
-    """
+    """Insert the row of a job (see `UsageRow`) in the transaction that ends it."""
     made = {} if image is None else asdict(image)
     is_paid = job.is_metered and status == HTTPStatus.OK
     row = UsageRow(

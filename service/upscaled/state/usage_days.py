@@ -64,12 +64,9 @@ def count_rolled_up(connection: Connection) -> dict[int, int]:
 
 
 def roll_up(database: Database, *, since_s: float, now_s: float) -> int:
-    """Add up finished days, the oldest first, and return how many; at most `_DAYS_AT_ONCE`.
+    """Add up some finished days since `since_s`, the oldest first, and return how many.
 
     The last one that was added up is looked at again, for rows that were written late.
-
-    Args:
-        since_s: older rows are removed by age, so their days are left.
     """
     today_s = int(now_s // DAY_S) * DAY_S
     first_s = math.ceil(since_s / DAY_S) * DAY_S

@@ -23,10 +23,7 @@ _Groups = Mapping[UsageGroup, sa.ColumnElement[Any]]
 
 
 def select_row_totals(by: Sequence[UsageGroup], *extra: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """Select totals of rows: the columns of `UsageTotals` but for names, and extra ones.
-
-    What is not grouped by is NULL.
-    """
+    """Select the columns of `UsageTotals` but for names, and extra ones; not grouped by: NULL."""
     row = USAGE_ROWS.c
     groups: _Groups = {
         "day": (row.at_s // DAY_S).label("day"),

@@ -1,8 +1,7 @@
 """Add up usage by day, API key and model.
 
-Whole days that were added up before are read from there, the others from their rows. Each of these
-is read by a statement of its own: one over all rows of a busy year would exceed
-`UPSCALED_DATABASE_TIMEOUT_S` on PostgreSQL.
+Whole days that were added up are read from there, each other one by a statement of its own: all
+rows of a busy year would exceed `UPSCALED_DATABASE_TIMEOUT_S` on PostgreSQL.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,14 +21,10 @@ from upscaled.state.usage_figures import UsageGroup, select_day_totals, select_r
 class UsageTotals:
     """The usage of one group: of a day, a key, a model, or what they have in common.
 
-    Attributes:
-        day: UTC, in days since 1970; None where not grouped by it, as the other two.
-        key_id, key_name: None of requests without a valid key; the name is the present one.
-        model: None where no model made an image.
-        requests: answers over HTTP, and requests whose clients left before one.
-        images: delivered, those of jobs included; `replay`s are none.
-        refused, failed, left: not delivered: the request was at fault; the service was; the client
-            left, or cancelled the job.
+    day: UTC, in days since 1970. day, key_id, key_name (the present one), model: None where not
+    grouped by, or without one. requests: answers over HTTP, and clients that left before. images:
+    delivered, those of jobs included; `replay`s are none. refused, failed, left: the request was at
+    fault; the service was; the client left, or cancelled the job.
     """
 
     day: int | None

@@ -25,9 +25,7 @@ SECRET_BYTES: Final = 32
 class KeyWebhook:
     """The webhook of an API key.
 
-    Attributes:
-        url: None where each job has to name its own.
-        is_disabled: the address answered 410.
+    url: None where each job has to name its own. is_disabled: the address answered 410.
     """
 
     secret: str
@@ -56,11 +54,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedDelivery:
-    """A webhook that this process is to send before its lease ends.
-
-    Attributes:
-        is_trusted: the operator named the address, which may then be private.
-    """
+    """A webhook to send under a lease; a trusted address, the operator's, may be private."""
 
     job: StoredJob
     url: str
@@ -105,11 +99,7 @@ def read_delivery(row: Row[*tuple[Any, ...]]) -> Delivery:
 def queue_delivery(
     connection: Connection, job_id: str, key_id: int, webhook_url: str | None
 ) -> None:
-    """Queue the webhook of a job that ends, in the transaction that ends it.
-
-    Args:
-        webhook_url: of the job; None: the key's own address, if it has one.
-    """
+    """Queue a job's webhook, to its own address or the key's, in the transaction of its end."""
     webhook = find_webhook(connection, key_id)
     url = webhook_url
     if url is None and webhook is not None and not webhook.is_disabled:

@@ -54,15 +54,11 @@ class Webhooks:
         renews_secret: bool = False,
         by: str = SERVICE_ITSELF,
     ) -> KeyWebhook:
-        """Set an active key's address, and make its secret where there is none.
+        """Set an active key's address (None: jobs name theirs), and a secret if it has none.
 
         Args:
-            url: None: no address; jobs may still name theirs.
             renews_secret: make a new one all the same.
             by: the actor for the audit log, as of `retry`.
-
-        Raises:
-            UnknownName: no active key has that name.
         """
         with self._database.write() as connection:
             (key_id,) = lock_active(connection, name)
@@ -85,11 +81,7 @@ class Webhooks:
             return new
 
     def show(self, name: str) -> KeyWebhook | None:
-        """Return the webhook of an active key; None where it has no secret.
-
-        Raises:
-            UnknownName: no active key has that name.
-        """
+        """Return the webhook of an active key; None where it has no secret."""
         with self._database.read() as connection:
             return find_webhook(connection, find_active(connection, name))
 
@@ -99,12 +91,9 @@ class Webhooks:
             return find_webhook(connection, key_id) is not None
 
     def claim(self, busy_key_ids: Collection[int] = ()) -> ClaimedDelivery | None:
-        """Take a delivery that is due under a lease; None if there is none.
+        """Take a delivery that is due under a lease, of no busy key; None if there is none.
 
         First attempts go first, so that receivers which do not answer delay the others little.
-
-        Args:
-            busy_key_ids: keys of which this process is making calls enough.
         """
         row, lease_id = WEBHOOK_DELIVERIES.c, uuid.uuid4().hex
         with self._database.read() as connection:  # most times there is none, and nothing to write
@@ -213,13 +202,7 @@ class Webhooks:
         last: int | None = None,
         after: tuple[float, str] | None = None,
     ) -> tuple[Delivery, ...]:
-        """Return the deliveries of the jobs that are kept, the newest job first.
-
-        Args:
-            state: only those in this state.
-            last: only so many of them, of the newest jobs.
-            after: only those behind the delivery of this `Delivery.position`.
-        """
+        """Return deliveries in a state, the newest jobs' first: the `last`, behind `after`."""
         row, ended_at_s = WEBHOOK_DELIVERIES.c, JOBS.c.ended_at_s
         query = (
             sa.select(WEBHOOK_DELIVERIES, API_KEYS.c.name, ended_at_s)

@@ -1,7 +1,6 @@
 """Compile the kernel for a GPU at its first use, by the compiler that torch brings, and launch it.
 
 The bindings are NVIDIA's own (`cuda-bindings`), which torch's CUDA builds depend on.
-`BackendUnavailable` says that they are missing, or that the GPU cannot run the kernel.
 """
 
 import ctypes

@@ -1,7 +1,6 @@
 """Steps: one convolution and the operations after it, as a value that a launcher runs.
 
-A network on the kernel takes float32 `[N, 3, h, w]` in 0..1 and gives float32 `[N, 3, h * s,
-w * s]`, not clamped, as the network's torch module does, of whose layers it is made.
+A network on the kernel takes and gives what its torch module does, of whose layers it is made.
 """
 
 from collections.abc import Callable

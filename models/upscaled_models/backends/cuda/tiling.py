@@ -53,11 +53,8 @@ class KernelTiling:
 def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> KernelTiling | None:
     """Choose the tiling for `columns` x 8 channels; None where shared memory is too small.
 
-    Two blocks of four warps where each has memory for two stages; else one of eight, whose larger
-    tile has less of a ring.
-
-    Args:
-        shared_bytes: of a multiprocessor. block_bytes: of it, the most that one block may have.
+    Two blocks of four warps where each has memory for two stages; else one of eight. shared_bytes:
+    of a multiprocessor; block_bytes: the most of it for one block.
     """
     blocks, warps_n = _BLOCKS_BY_WARPS[columns]
     for warps, warps_x, resident in ((4, 1, 2), (8, 2, 1)):

@@ -224,10 +224,9 @@ class ReadyGraphs:
         return compiled.create_infer_request()
 
     def release_memory(self, shape: tuple[int, ...]) -> None:
-        """Free the memory of a kept shape's layers, which OpenVINO keeps for the next request.
+        """Free what OpenVINO keeps of a shape's layers for its next request; none may be under way.
 
-        For 512x512 through an RRDB trunk that is 400 MB, and to take it anew costs 1 to 2 % of the
-        time. No request of that shape may be running or its result be read afterwards.
+        For 512x512 through an RRDB trunk that is 400 MB; to take it anew costs 1 to 2 % of time.
         """
         self.kept[self._compiled_shape(shape)].release_memory()
 
@@ -241,14 +240,11 @@ class ReadyGraphs:
 def open_openvino(
     model: LoadedModel, exact: TorchEngine, layers: Layers, precision: OpenVinoPrecision
 ) -> OpenVinoEngine:
-    """Open a model with OpenVINO on the CPU.
+    """Open a model with OpenVINO on the CPU; ImportError where that is not installed.
 
     Args:
         exact: the same model in torch and float32, on the same CPU threads.
         layers: the model's weights (`layers.layers_of`), quantised ones for int8.
-
-    Raises:
-        ImportError: OpenVINO is not installed.
     """
     graphs = _make_graphs(model.spec, layers, precision, exact.device.threads)
     info = EngineInfo(
@@ -263,11 +259,10 @@ def open_openvino(
 def _make_graphs(
     spec: ModelSpec, layers: Layers, precision: OpenVinoPrecision, threads: int
 ) -> ReadyGraphs:
-    """Make one graph of a network, or a trunk and a tail (the module `networks.strips` says why).
+    """Make one graph of a network, or a trunk and a tail (`networks.strips` says why).
 
-    A trunk in 8 bits is compiled once, for windows of any size: x4plus takes 3 s of a processor for
-    that, a size that is new 0.5 s, and a window 2 % more than with a graph of its own. In floats
-    such a graph took twice as long, and small networks are compiled too fast to need it.
+    A trunk in 8 bits is compiled once for all sizes: x4plus takes 3 s for that, a new size 0.5 s,
+    a window 2 % more. In floats that took twice as long.
     """
     most, hint = NETWORKS[spec.family].max_ready_shapes, _HINTS[precision]
     first, *rest = build_parts(spec.family, spec.shape, layers)

@@ -1,8 +1,7 @@
 """Build the graph of a network from its shape and weights, and turn its results into pixels.
 
 A graph ends where bfloat16 would cost whole levels and OpenVINO is slow: before the pixel shuffle
-and the enlarged input that some networks add. `finish_window` does these in numpy and OpenCV: 2 ms
-for 1024x1024 result pixels, where the same as graph nodes took 10 to 60.
+and the enlarged input. `finish_window` does these in numpy and OpenCV: 2 instead of 10 to 60 ms.
 """
 
 import math
@@ -29,12 +28,8 @@ def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
     """Build an `openvino.Model` from uint8 `[N, h, w, 3]` to float32, any N, h and w.
 
     Its result is in levels (0..255, not clamped): of a network with a tail the picture
-    `[N, h*s, w*s, 3]`, of others `[N, h/f, w/f, s*f*s*f*3]`, where f is the network's fold, all of
-    a trunk pixel's rows, columns and colours in this order: the picture, or what is added to the
-    enlarged input.
-
-    Raises:
-        ValueError: there is no graph of such a network.
+    `[N, h*s, w*s, 3]`, of others `[N, h/f, w/f, s*f*s*f*3]`, f the network's fold: a trunk pixel's
+    rows, columns and colours of the picture, or of what is added to the enlarged input.
     """
     pixels, y = _build(family, shape, layers)
     build_tail = NETWORKS[family].build_tail
@@ -45,9 +40,6 @@ def build_parts(family: Family, shape: Shape, layers: Layers) -> list[Graph]:
     """Build the graphs that run one after the other: the whole network, or its trunk and tail.
 
     A tail takes the trunk's features, float32 `[N, h, w, C]`, any rows of which it can run on.
-
-    Raises:
-        ValueError: as `build_graph`.
     """
     build_tail = NETWORKS[family].build_tail
     if build_tail is None:
@@ -61,15 +53,11 @@ def build_parts(family: Family, shape: Shape, layers: Layers) -> list[Graph]:
 
 
 def finish_window(result: Floats, window: Pixels, family: Family, reduce: int) -> Pixels:
-    """Make pixels of the result that the graph of a `family` network has for one window.
+    """Make the pixels `[h * s / reduce, w * s / reduce, 3]` of one window's `build_graph` result.
 
     Args:
-        result: see `build_graph`, without its first axis.
         window: uint8 `[h, w, 3]`, the graph's input.
         reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding.
-
-    Returns:
-        uint8 `[h * s / reduce, w * s / reduce, 3]`.
     """
     height, width, channels = result.shape
     side = math.isqrt(channels // 3)
@@ -87,10 +75,7 @@ def finish_window(result: Floats, window: Pixels, family: Family, reduce: int) -
 
 
 def _shuffle(part: Floats, side: int) -> Floats:
-    """Return the pixels `[h * side, w * side, 3]` of rows `[h, w, side * side * 3]`.
-
-    A run of `side` pixels is copied as one value, in half the time that its floats take.
-    """
+    """Return `[h * side, w * side, 3]` of rows `[h, w, side * side * 3]`, copied in whole runs."""
     height, width, _ = part.shape
     run = np.dtype((np.void, side * 3 * part.itemsize))
     runs = np.ascontiguousarray(part).view(run).reshape(height, width, side).transpose(0, 2, 1)
@@ -100,11 +85,7 @@ def _shuffle(part: Floats, side: int) -> Floats:
 def _enlarge_rows(
     window: Pixels, top: int, bottom: int, side: int, height: int, interpolation: int
 ) -> Floats:
-    """Enlarge the part of a window that belongs to some of a result's `height` rows.
-
-    A pixel of an interpolation depends on the rows next to it, so that one more is read on either
-    side.
-    """
+    """Enlarge what some of a result's `height` rows depend on: one row more on either side."""
     fold = window.shape[0] // height
     gain = side // fold
     first, last = max(0, top * fold - 1), min(window.shape[0], bottom * fold + 1)

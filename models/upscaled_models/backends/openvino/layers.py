@@ -27,10 +27,7 @@ class Quantisation:
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """A convolution as arrays.
-
-    weight: `[O, I, k, k]`, float32, or int8 where it is quantised; bias: float32 `[O]`.
-    """
+    """A convolution: weight `[O, I, k, k]`, float32 (int8 if quantised), and bias float32 `[O]`."""
 
     weight: Floats | NDArray[np.int8]
     bias: Floats | None
@@ -39,10 +36,9 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The layers of a network.
+    """The layers of a network by the name of their module; slopes are PReLU's, float32 `[C]`.
 
-    convolutions and slopes (of PReLU, float32 `[C]`) by the name of their module; constants:
-    what else the network keeps (float32), by its name in the state dict.
+    constants: what else the network keeps (float32), by its name in the state dict.
     """
 
     convolutions: Mapping[str, Convolution]
@@ -69,10 +65,7 @@ def _is_part_of(one: Quantisation, whole: Quantisation) -> bool:
 
 
 def layers_of(state: Mapping[str, Floats]) -> Layers:
-    """Sort a state dict of float32 arrays into layers.
-
-    A weight of four sizes is a convolution's, one of one size and without a bias a PReLU's.
-    """
+    """Sort float32 arrays into layers: of four sizes convolutions, of one without bias PReLUs."""
     weights = {key.removesuffix(".weight"): key for key in state if key.endswith(".weight")}
     convolutions = {
         name: Convolution(state[key], state.get(f"{name}.bias"))

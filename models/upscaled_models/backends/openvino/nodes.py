@@ -53,11 +53,7 @@ def convolve(
 
 
 def to_grid(x: Node, quantised: Quantisation, input_gain: float = 1.0) -> Node:
-    """Round each value of `x` to the nearest of the levels between the ends of the range.
-
-    Where channels are divided first, the result is what they were divided into: OpenVINO computes
-    both at once.
-    """
+    """Round each value of `x` (divided by channel, if so) to the nearest of the range's levels."""
     fake_quantize = import_openvino().opset15.fake_quantize
     low, high = (np.float32(end * input_gain) for end in (quantised.low, quantised.high))
     if quantised.input_scale is None:
@@ -76,9 +72,8 @@ def leak(x: Node, slope: float | Floats) -> Node:
 def convolve_doubled(x: Node, layer: Convolution, slope: float) -> Node:
     """Add a 3x3 convolution of `double(x)` and LeakyReLU: `[N, C, h, w]` to `[N, O, 2h, 2w]`.
 
-    In floats without doubling: three rows of the doubled input are only two of `x`, so that each of
-    the four pixels in the place of one takes 4 products instead of 9. That is a fifth of the time
-    of what follows an RRDB network's trunk.
+    In floats without doubling: each of four pixels in the place of one takes 4 products instead of
+    9, a fifth of the time of what follows an RRDB network's trunk.
     """
     if layer.quantised is not None:
         return leak(convolve(double(x), layer), slope)

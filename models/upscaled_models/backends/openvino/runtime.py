@@ -1,7 +1,6 @@
 """Import OpenVINO without its telemetry, and compile graphs; nothing else imports it.
 
-`import openvino` reports to a web analytics service, with a file in the home folder, unless that
-part of it is missing. So it is made to be missing. (NNCF does the same, and would be silenced too.)
+`import openvino` reports to a web analytics service unless that part is missing, so it is made so.
 """
 
 import hashlib
@@ -24,11 +23,7 @@ KEPT_KERNELS: Final = 64
 
 @cache
 def import_openvino() -> OpenVino:
-    """Import the `openvino` module; takes about 0.2 s the first time.
-
-    Raises:
-        ImportError: it is not installed, or was imported by other code, telemetry and all.
-    """
+    """Import the `openvino` module; ImportError: not installed, or imported with its telemetry."""
     if sys.modules.setdefault(_TELEMETRY, None) is not None:  # type: ignore[arg-type]
         raise ImportError(f"{_TELEMETRY} is already at work in this process")
     return importlib.import_module("openvino")
@@ -55,21 +50,15 @@ def has_fast_bfloat16() -> bool:
 
 
 def choose_tail_precision() -> str:
-    """Choose "f32" or "bf16" for what follows the trunk of an RRDB network in 8 bits.
-
-    In float32 that is a quarter of such a network's time, in bfloat16 half as much.
-    """
+    """Choose "f32" or "bf16", half as slow, for what follows the trunk of RRDB in 8 bits."""
     return "bf16" if has_fast_bfloat16() else "f32"
 
 
 def compile_graph(graph: Graph, *, precision: str, threads: int) -> OpenVino:
     """Compile a graph for this CPU: one stream on any `threads` cores.
 
-    A graph with shapes that are not fixed takes any shape. Its kernels are made anew for each, and
-    without a limit all of them would be kept (11 MB for a shape of x4plus).
-
-    Args:
-        precision: "f32" or "bf16": what layers compute in that are not quantised.
+    A graph of open shapes has kernels for each, of which few are kept (11 MB a shape of x4plus).
+    `precision` is what layers compute in that are not quantised.
     """
     options: dict[str, str | int | bool] = {
         "INFERENCE_PRECISION_HINT": precision,

@@ -156,10 +156,7 @@ class Launched:
 
 
 def open_torch(model: LoadedModel, device: Device) -> TorchEngine:
-    """Open a model with torch's own modules; on a CPU in float32 its network is shared, not copied.
-
-    The network is put into eval mode and channels-last memory.
-    """
+    """Open a model with torch's own modules; on a CPU in float32 its network is shared."""
     network = _prepare(model.network)
     placed = network
     if device.dtype != torch.float32 or device.is_cuda:
@@ -170,12 +167,7 @@ def open_torch(model: LoadedModel, device: Device) -> TorchEngine:
 def build_engine(
     model: LoadedModel, device: Device, network: Network, backend: str = "torch"
 ) -> TorchEngine:
-    """Build the engine of a model around what runs its network on a device.
-
-    Args:
-        network: the model's network on `device`, in its dtype.
-        backend: the name of what runs `network`, for the engine's label.
-    """
+    """Build the engine of a model around its `network` on `device`; `backend` is for its label."""
     pipeline = None
     if device.is_cuda:
         _set_up_cuda()

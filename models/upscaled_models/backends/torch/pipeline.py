@@ -1,8 +1,7 @@
 """Batches through an NVIDIA GPU: upload, network, download, each in a CUDA stream of its own.
 
-While one batch computes, the next is uploaded and the one before downloaded. A shape that comes a
-second time is captured as a CUDA graph: the device then runs all of a network's kernels by itself,
-where launching them one by one takes longer than small windows compute.
+A shape that comes a second time is captured as a CUDA graph: launching a network's kernels one by
+one takes longer than small windows compute.
 """
 
 from collections import OrderedDict
@@ -64,9 +63,8 @@ class CudaStreams:
     def capture(self, work: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
         """Record `work` of the compute stream: what replays it, and where its results lie.
 
-        All graphs share one pool: they run one after the other in one stream, and the results of
-        each are copied out in that stream before the next. Warm-up runs in the same stream, so
-        that libraries make their handles and choose their kernels before anything is recorded.
+        All graphs share one pool, for they run one after the other. Warm-up runs in the same
+        stream, so that libraries choose their kernels before anything is recorded.
         """
         with self.on("compute"):
             work()
@@ -111,8 +109,8 @@ class Flight:
 class Pipeline:
     """Runs `compute` on `device`: uint8 `[N, h, w, 3]` and `reduce` to tensors of N along axis 0.
 
-    To be used by one thread. A captured graph reads the same memory each time it is replayed, so
-    `compute` may depend on nothing but its arguments, and must not synchronise with the device.
+    For one thread. As it is captured, `compute` may depend on nothing but its arguments, and must
+    not synchronise with the device.
     """
 
     compute: Compute

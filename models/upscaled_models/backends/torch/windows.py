@@ -1,8 +1,4 @@
-"""Windows of pixels to torch tensors and back, in 8 and in 16 bits a channel.
-
-8 bits travel to the device as bytes. 16 bits become floating point on the host: Apple's GPUs have
-no such integers, and others support few operations on them.
-"""
+"""Windows of pixels to torch tensors and back, in 8 bits, and in 16 as floats from the host on."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -37,10 +33,7 @@ def to_windows(result: Tensor, reduce: int) -> list[Window]:
 
 
 def to_levels(result: Tensor, reduce: int) -> Tensor:
-    """Convert `[N, 3, h, w]` to uint8 `[N, h / reduce, w / reduce, 3]`: clamp, average, round.
-
-    The result may be overwritten.
-    """
+    """Turn `[N, 3, h, w]` into uint8 `[N, h / reduce, w / reduce, 3]`, perhaps in place."""
     return _average(result, reduce, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
