@@ -201,6 +201,17 @@ def test_nodes_and_front_end_have_the_variables_of_every_node_and_an_init_that_r
     assert cluster["cluster-node"]["deploy"] == {"mode": "replicated", "replicas": 2}
 
 
+def test_a_node_of_the_cluster_is_healthy_by_rays_word_and_starts_after_the_head(
+    cluster: dict[str, Any],
+) -> None:
+    """The image's own check asks a front end, which no node is."""
+    for name in ("cluster-head", "cluster-node"):
+        assert "52365/api/local_raylet_healthz" in cluster[name]["healthcheck"]["test"][-1]
+    healthy = {"condition": "service_healthy"}
+    assert cluster["cluster-node"]["depends_on"] == {"cluster-head": healthy}
+    assert cluster["cluster-front"]["depends_on"]["cluster-node"] == healthy
+
+
 def test_the_front_end_of_the_cluster_has_settings_that_the_program_takes(
     cluster: dict[str, Any],
 ) -> None:
