@@ -25,6 +25,39 @@ LISTS = (
     "tests/models/backends/cuda",
     "scripts/evaluation",
 )
+MIRRORED = {
+    "service": ROOT / "service" / "upscaled",
+    "models": ROOT / "models" / "upscaled_models",
+    "scripts": ROOT / "scripts",
+}
+"""Folders of tests, and what each mirrors. The other folders test more than one package."""
+NAMED_FOR_A_CLAIM = {
+    "the whole server, in processes of its own": """
+        service/test_corpus service/test_deep service/test_every_format service/test_killed
+        service/test_front_end_hangs service/test_memory service/test_nothing_is_lost
+        service/test_private_data service/test_two_front_ends service/test_upgrade
+    """,
+    "a whole front end over a socket": """
+        service/api/test_bucket service/api/test_corpus service/api/test_fair_queue
+        service/api/test_generated_clients service/api/test_mutated_requests
+        service/api/test_schemathesis service/api/test_usage service/api/admin/test_hostile
+    """,
+    "the page's JavaScript, which lies in one folder": """
+        service/api/test_snippets service/api/test_zip
+    """,
+    "all families or backends, and what they are measured against": """
+        models/autotune/test_fairness models/backends/cuda/test_networks
+        models/backends/openvino/test_folding models/backends/test_exact_tiling
+        models/backends/test_real_weights models/families/test_older_names
+        models/families/test_radius models/families/test_recognition models/families/test_shapes
+        models/networks/test_published models/test_published_tool
+    """,
+    "what a script makes, in a browser or without a network": """
+        scripts/bundling/test_air_gap scripts/evaluation/blind/test_page
+        scripts/simulation/test_page
+    """,
+}
+"""Test files that are named for what they claim, as no one module keeps it; by what they run."""
 MAX_FILE_BYTES = 1_000_000
 MAX_WEIGHTS_BYTES = 8_000_000
 
@@ -67,6 +100,35 @@ def test_every_test_file_collects_a_test() -> None:
         if not re.search(r"^\s*(async )?def test_|^class Test", path.read_text(), re.MULTILINE)
     ]
     assert not empty
+
+
+def test_every_test_file_is_named_for_what_it_tests() -> None:
+    """So the tests of a module are found by its name, and none keeps the name of one that is gone.
+
+    A file is named for a module or folder, with or without what it tests of it behind an
+    underscore: `cli/test_image.py` and `cli/test_image_streams.py` test `cli/image.py`.
+    """
+    tests = [path.relative_to(ROOT / "tests") for path in _tracked("tests/*test_*.py")]
+    claims = {f"{name}.py" for names in NAMED_FOR_A_CLAIM.values() for name in names.split()}
+    others = {
+        str(test)
+        for test in tests
+        if test.parts[0] in MIRRORED and not _is_named_for_something(test)
+    }
+    assert others == claims
+
+
+def _is_named_for_something(test: Path) -> bool:
+    """Whether the folder it mirrors, or its own, has what the file's name begins with."""
+    root, *folders = test.parts[:-1]
+    mirrored = MIRRORED[root].joinpath(*folders)
+    words = test.stem.split("_")[1:]
+    starts = ["_".join(words[: count + 1]) for count in range(len(words))]
+    return mirrored.name in starts or any(
+        (folder / f"{start}.py").is_file() or (folder / start).exists()
+        for folder in (mirrored, ROOT / "tests" / test.parent)
+        for start in starts
+    )
 
 
 def test_every_package_says_what_it_is() -> None:
