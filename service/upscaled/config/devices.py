@@ -39,11 +39,7 @@ def split_devices(text: str) -> tuple[str, ...]:
 
 
 def cores_of(device: str) -> frozenset[int]:
-    """Return the cores that an entry lists; empty where it lists none: all of the process's.
-
-    Raises:
-        ValueError: a range ends before it begins.
-    """
+    """Return the cores that an entry lists; empty where it lists none: all of the process's."""
     cores: set[int] = set()
     if device.startswith(_CORES):
         for part in device.removeprefix(_CORES).split(","):

@@ -1,7 +1,7 @@
 """Read the settings from the environment and from files of secrets, and describe them.
 
-A wrong value, or a variable that no setting has, stops the start with its name and value. Secrets
-may be in files, as container platforms give them: `UPSCALED_DATABASE_URL_FILE`.
+A wrong value, or a variable that no setting has, stops the start. Secrets may be in files, as
+container platforms give them: `UPSCALED_DATABASE_URL_FILE`.
 """
 
 import difflib
@@ -50,13 +50,10 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
 
     Args:
         environment: read instead of `os.environ`. An empty value counts as unset.
-        overrides: field values that win over the environment, for the command line and tests; old
-            names count here too.
+        overrides: field values that win over the environment; old names count here too.
 
     Raises:
-        SettingsError: a value out of range or of the wrong kind, an unknown `UPSCALED_` name, a
-            setting given by its old name and its new one, or a file of a secret that is not to be
-            had.
+        SettingsError: a wrong or unknown setting, one by both its names, a file of no secret.
     """
     environment = os.environ if environment is None else environment
     given = {
@@ -84,7 +81,7 @@ def describe_settings(settings: Settings) -> list[tuple[str, str, str, str]]:
             PREFIX + name.upper(),
             _as_text(getattr(settings, name)),
             _as_text(field.get_default(call_default_factory=True, validated_data={})),
-            field.description or "",
+            " ".join((field.description or "").split()),
         )
         for name, field in Settings.model_fields.items()
     ]
@@ -143,16 +140,10 @@ def _as_text(value: object) -> str:
 
 
 def read_secret_files(values: Mapping[str, str]) -> dict[str, str]:
-    """Return the values with the content of each file in place of its name.
+    """Return the values with the content of each file in place of its name, read once.
 
-    A file is read once, at the start; the line end behind its only line is no part of the secret.
-    The texts of errors name the file, and never show what is in it.
-
-    Args:
-        values: what the environment gives, by the names of settings and of `FILES`.
-
-    Raises:
-        SettingsError: a file cannot be read or is not one line, or the setting is given too.
+    The line end behind its only line is no part of the secret. Errors name the file, and never
+    show what is in it; a setting that is given besides is one.
     """
     read = {name: value for name, value in values.items() if name not in FILES}
     for name in FILES.keys() & values.keys():

