@@ -3,7 +3,6 @@
 A running server applies each change from the next request on.
 """
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,14 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from upscaled.cli.console import describe_user, fail, opened_state, print_columns
+from upscaled.cli.console import describe_user, fail, opened_state
+from upscaled.cli.report import AsJson, choose_format, format_time, print_report, show_cell
 from upscaled.state import RateLimit
 from upscaled.state.key_rows import SCOPES, order_scopes
 
-commands = typer.Typer(
-    no_args_is_help=True,
-    help="Make, list, change, rotate and revoke API keys.",
-)
+commands = typer.Typer(no_args_is_help=True, help="Make, list, change, rotate and revoke API keys.")
 
 if TYPE_CHECKING:
     from upscaled.state.key_rows import KeyChanges
@@ -78,9 +75,7 @@ def create_key(
 
 
 @commands.command("list")
-def list_keys(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of objects.")] = False,
-) -> None:
+def list_keys(as_json: AsJson = False) -> None:
     """Print every key ever made, oldest first: name, state, credits, its beginning and its rate.
 
     A rate or burst of "-" is that of the settings, scopes of "-" are all.
@@ -92,21 +87,17 @@ def list_keys(
             "name": key.name,
             "state": key.state_at(time.time()),
             "credits": key.balance,
-            "created": _as_text(key.created_at_s),
+            "created": format_time(key.created_at_s),
             "key": key.shown_secret,
             "rate": key.rate.per_s,
             "burst": key.rate.burst,
-            "expires": None if key.expires_at_s is None else _as_text(key.expires_at_s),
+            "expires": None if key.expires_at_s is None else format_time(key.expires_at_s),
             "scopes": None if key.scopes is None else order_scopes(key.scopes),
         }
         for key in keys
     ]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    heads = ("name", "state", "credits", "created", "key", "rate", "burst", "expires", "scopes")
-    shown = [[_or_dash(row[head]) for head in heads] for row in rows]
-    print_columns([[head.upper() for head in heads], *shown])
+    names = ("name", "state", "credits", "created", "key", "rate", "burst", "expires", "scopes")
+    print_report(names, rows, choose_format(as_json=as_json))
 
 
 @commands.command("rate")
@@ -115,7 +106,7 @@ def set_rate(name: Name, rate: PerSecond = None, burst: Burst = None) -> None:
     own = RateLimit(rate, burst)
     with opened_state() as state:
         state.keys.set_rate(name, own, by=describe_user())
-    shown = f"{_or_dash(own.per_s)} requests a second, {_or_dash(own.burst)} at once"
+    shown = f"{show_cell(own.per_s)} requests a second, {show_cell(own.burst)} at once"
     typer.echo(f"API key {name}: {shown} (-: as the settings say).")
 
 
@@ -125,8 +116,7 @@ def change_key(
     rate: Annotated[str, typer.Option(metavar="R", help='Requests a second, or "settings".')] = "",
     burst: Annotated[str, typer.Option(metavar="B", help='Requests at once, or "settings".')] = "",
     expires: Annotated[
-        str,
-        typer.Option(metavar="DATE", help='When it ends, in UTC: 2027-01-31, or "never".'),
+        str, typer.Option(metavar="DATE", help='When it ends, in UTC: 2027-01-31, or "never".')
     ] = "",
     scopes: Annotated[
         str, typer.Option(metavar="A,B", help=f'{", ".join(SCOPES)}; or "all".')
@@ -160,8 +150,7 @@ def change_key(
 
 @commands.command("rename")
 def rename_key(
-    name: Name,
-    new_name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    name: Name, new_name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")]
 ) -> None:
     """Give an API key another name; its secret, credits and history stay."""
     with opened_state() as state:
@@ -194,8 +183,7 @@ def rotate_key(
 def set_webhook(
     name: Name,
     url: Annotated[
-        str | None,
-        typer.Argument(metavar="URL", help="Called when a job of the key has ended."),
+        str | None, typer.Argument(metavar="URL", help="Called when a job of the key has ended.")
     ] = None,
     new_secret: Annotated[bool, typer.Option("--new-secret", help="Make a new secret.")] = False,
 ) -> None:
@@ -264,15 +252,3 @@ def _seconds(time: datetime) -> int:
 
 def _split(scopes: str) -> frozenset[str]:
     return frozenset(scopes.split(","))
-
-
-def _or_dash(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return ",".join(value)
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
-
-
-def _as_text(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

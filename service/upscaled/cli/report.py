@@ -30,11 +30,7 @@ _AGO: Final = re.compile(r"([0-9]{1,5})([dh])")
 
 
 def parse_time(text: str, option: str, now: datetime) -> datetime:
-    """Return the time that an option names: so long before `now`, or a date, or a time, in UTC.
-
-    Raises:
-        typer.Exit: with status 2; it is none of these.
-    """
+    """Return the time that an option names: an age before `now`, a date or a time, in UTC."""
     if ago := _AGO.fullmatch(text):
         number = int(ago[1])
         return now - (timedelta(days=number) if ago[2] == "d" else timedelta(hours=number))
@@ -47,11 +43,7 @@ def parse_time(text: str, option: str, now: datetime) -> datetime:
 
 
 def choose_format(*, as_json: bool, as_csv: bool = False) -> Format:
-    """Return the format of a report.
-
-    Raises:
-        typer.Exit: with status 2; both were asked for.
-    """
+    """Return the format of a report; two of them end the command."""
     if as_json and as_csv:
         raise fail("--json and --csv are two formats; choose one", 2)
     return "json" if as_json else "csv" if as_csv else "columns"
@@ -69,10 +61,18 @@ def print_report(
         writer.writerows(rows)
     else:
         heads = [name.upper().replace("_", " ") for name in names]
-        print_columns([heads, *([_show(row[name]) for name in names] for row in rows)])
+        print_columns([heads, *([show_cell(row[name]) for name in names] for row in rows)])
 
 
-def _show(cell: object) -> str:
+def show_cell(cell: object) -> str:
+    """Return a cell of a column."""
     if cell is None:
         return "-"
+    if isinstance(cell, list):
+        return ",".join(cell)
     return f"{cell:.15g}" if isinstance(cell, float) else str(cell)
+
+
+def format_time(at_s: float) -> str:
+    """Return seconds since 1970 as a time in UTC."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -4,12 +4,12 @@ A running server sends what is due within a second.
 """
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upscaled.cli.console import describe_user, fail, opened_state, print_columns
+from upscaled.cli.report import format_time
 
 if TYPE_CHECKING:
     from upscaled.state.webhook_rows import DeliveryState
@@ -42,7 +42,7 @@ def list_webhooks(
             each.key_name,
             each.state,
             str(each.attempts),
-            _as_text(each.due_at_s) if each.state == "waiting" else "-",
+            format_time(each.due_at_s) if each.state == "waiting" else "-",
             each.url,
             each.outcome or "-",
         )
@@ -89,7 +89,3 @@ async def _send_test(url: str, secret: str) -> tuple[str, "DeliveryState"]:
         return await send_test(client, url, secret)
     finally:
         await client.close()
-
-
-def _as_text(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
