@@ -10,13 +10,7 @@ from pathlib import Path
 
 from upscaled_models.errors import FetchError, WeightsError
 from upscaled_models.fetch import ReportProgress, fetch
-from upscaled_models.files import (
-    FileState,
-    check_file,
-    find_installed,
-    incoming_file,
-    read_checked,
-)
+from upscaled_models.files import FileState, check_file, find_installed, incoming_file, read_checked
 from upscaled_models.registry import (
     WEIGHTS_PACKAGE,
     WEIGHTS_PACKAGE_VERSION,

@@ -24,12 +24,7 @@ from upscaled_models.quantise.comparison import (
 )
 from upscaled_models.quantise.files import quantised_path, record_path, serialise_layers
 from upscaled_models.quantise.forms import find_forms
-from upscaled_models.quantise.pictures import (
-    PHOTOS,
-    PHOTOS_TO_TUNE,
-    draw_pictures,
-    draw_truths,
-)
+from upscaled_models.quantise.pictures import PHOTOS, PHOTOS_TO_TUNE, draw_pictures, draw_truths
 from upscaled_models.quantise.record import QuantisedAccuracy, QuantisedRecord, allowed_in, why_not
 from upscaled_models.quantise.simulation import choose_ranges, equalise, freeze, simulate
 from upscaled_models.quantise.tracks import Pixels, Upscaler

@@ -18,11 +18,7 @@ _SMALL_BYTES: Final = 8 * 2**20
 
 @lru_cache
 def open_bucket(name: str, endpoint: str) -> "Bucket":
-    """Return the client of a bucket.
-
-    Raises:
-        BatchAborted: the extra `s3` is not installed.
-    """
+    """Return the client of a bucket; `BatchAborted` without the extra `s3`."""
     try:
         require_package("a bucket needs", "obstore")
     except ValueError as error:
@@ -69,11 +65,7 @@ class BucketObject:
 
 
 def list_objects(bucket: "Bucket", top: S3Url) -> Iterator[BucketObject]:
-    """List the objects below a prefix, but for hidden names as in folders.
-
-    Raises:
-        OSError: the bucket cannot be listed, or no further.
-    """
+    """List the objects below a prefix, but for hidden names as in folders."""
     for found in bucket.list(top.key):
         url = S3Url(bucket.name, found.key)
         if top.holds(url) and "/." not in str(url).removeprefix(str(top)):
@@ -81,10 +73,6 @@ def list_objects(bucket: "Bucket", top: S3Url) -> Iterator[BucketObject]:
 
 
 def find_object(bucket: "Bucket", url: S3Url) -> BucketObject | None:
-    """Return the object of an address, None where it is a prefix or nothing.
-
-    Raises:
-        OSError: the bucket cannot be asked.
-    """
+    """Return the object of an address, None where it is a prefix or nothing."""
     found = bucket.find(url.key) if url.key else None
     return BucketObject(bucket, url, found.size_bytes, found.e_tag) if found else None

@@ -73,9 +73,8 @@ class Source:
 class Finder:
     """Finder of the sources that arguments name, lazy: it holds the names of one folder at most.
 
-    In folders, hidden names are passed over, links to folders are not followed (so no loop is ever
-    walked), and links to files are. A file keeps its path below the folder, or below the fixed
-    part of the pattern, by which it was found.
+    In folders, hidden names are passed over, and links are followed to files alone. A file has its
+    path below the folder, or the fixed part of the pattern, by which it was found.
 
     output: never looked into; None: results lie beside their sources, and folders are errors.
     names: those that `-` stands for. s3_endpoint: of the buckets.
@@ -97,11 +96,7 @@ class Finder:
                 yield from self._find_named(argument)
 
     def walk(self, top: Path | S3Url, depth: int = -1) -> Iterator[Source]:
-        """Find every file in a folder or below a prefix, in alphabetical order.
-
-        Args:
-            depth: how many levels of folders; -1: all.
-        """
+        """Find every file in a folder (so many levels deep, -1: all) or below a prefix, by name."""
         return self._walk_bucket(top) if isinstance(top, S3Url) else self._walk_folder(top, depth)
 
     def _walk_bucket(self, top: S3Url) -> Iterator[Source]:
@@ -223,11 +218,7 @@ def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def read_names(fd: int, separator: bytes, is_over: threading.Event) -> Iterator[str]:
-    """Read names as they come, until the end of the file or of the batch, and skip empty ones.
-
-    Raises:
-        PictureOnInput: its first bytes are a picture's.
-    """
+    """Read names as they come, to the end of the file or the batch, but `PictureOnInput`."""
     rest = b""
     is_first = True
     while not is_over.is_set():
@@ -250,7 +241,7 @@ def read_names(fd: int, separator: bytes, is_over: threading.Event) -> Iterator[
 def _sniff_picture(data: bytes) -> str | None:
     """Return the format of a picture, None for a list of names.
 
-    Names may begin like a picture ("BMW.png", "P5 final.jpg"), but do not hold control characters.
+    Names may begin like a picture ("BMW.png"), but do not hold control characters.
     """
     format_name = sniff(data)
     is_text = data.translate(None, _NOT_IN_NAMES) == data

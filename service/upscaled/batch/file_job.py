@@ -8,27 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from upscaled.batch.discovery import Source
-from upscaled.batch.files import (
-    BatchAborted,
-    CannotWrite,
-    NotAnImage,
-    refuse_unreadable,
-)
+from upscaled.batch.files import BatchAborted, CannotWrite, NotAnImage, refuse_unreadable
 from upscaled.batch.fingerprint import fingerprint
 from upscaled.batch.journal import Record
 from upscaled.batch.outcome import Kind, Listener, Outcome
-from upscaled.batch.output_store import (
-    ExistingResult,
-    OutputStore,
-    ReservedPath,
-    candidate_names,
-)
-from upscaled.errors import (
-    InternalError,
-    InvalidParameter,
-    ServiceError,
-    UnsupportedImageFormat,
-)
+from upscaled.batch.output_store import ExistingResult, OutputStore, ReservedPath, candidate_names
+from upscaled.errors import InternalError, InvalidParameter, ServiceError, UnsupportedImageFormat
 from upscaled.image.formats.table import read_header
 from upscaled.image.output import MAX_CANVAS_PX, NO_CHOICE, OutputChoice, OutputSpec
 from upscaled.image.types import Header
@@ -70,10 +55,7 @@ class FileUpscaler:
 
     @property
     def max_in_flight(self) -> int:
-        """Return how many files are in flight at once.
-
-        As many images as keep the device at work, while others are decoded, encoded and written.
-        """
+        """Return how many files keep the device at work, while others are decoded and written."""
         return max(self.core.settings.jobs_per_worker, self.core.max_in_flight)
 
     def work(self, source: Source) -> Outcome:
@@ -81,8 +63,7 @@ class FileUpscaler:
 
         Raises:
             Cancelled: the batch was stopped; nothing is left of this file's work.
-            BatchAborted: no further file can be worked on: nothing goes through the network any
-                more (`EngineBroken`), no result can be written, or the journal fails.
+            BatchAborted: no further file can be worked on, read or written.
         """
         started = time.perf_counter()
         name = str(source.file)
@@ -157,11 +138,7 @@ class FileUpscaler:
         return replace(outcome, kind=Kind.UPSCALED, expected=expected)
 
     def _find_paths(self, source: Source, name: str, output: OutputSpec) -> Iterator[PurePath]:
-        """Find the paths that the result may have, the best first.
-
-        Raises:
-            InvalidParameter: another picture's result is at the only one.
-        """
+        """Find the paths that the result may have; another picture's at the only one is refused."""
         if self.target is not None:
             yield self.target.relative_to(self.target.anchor)
             raise InvalidParameter(f"{self.target} is the result of another picture")
@@ -200,10 +177,7 @@ class FileUpscaler:
         return fingerprint(self.core.settings, self.scale, rungs, self.choice)
 
     def _check_engine(self) -> None:
-        """End the batch if the engine fails at everything.
-
-        After some errors of a device every further call fails: then no file need be tried.
-        """
+        """End the batch if the engine fails at everything, as after some errors of a device."""
         try:
             self.core.check_engines()
         except Exception as error:

@@ -69,16 +69,13 @@ def refuse_format(name: str) -> UnsupportedImageFormat:
 
 
 def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
-    """Read a regular file; only the ends of one that is no image are read.
-
-    is_any: read it also where it is no picture.
+    """Read a regular file; only the ends of one that is no image are read, unless `is_any`.
 
     Raises:
         NotAnImage: it is no picture.
         UnsupportedImageFormat: a picture whose format is not among `formats`.
         FileSizeTooLarge: over `MAX_SOURCE_BYTES`.
         InvalidParameter: it is no regular file.
-        OSError: it cannot be read.
     """
     with open(path, "rb", opener=_open_at_once) as file:
         status = os.fstat(file.fileno())
@@ -144,8 +141,8 @@ class LocalFile:
 def is_being_written(path: Path) -> bool:
     """Return whether some process has the file open for writing; False where that is unknown.
 
-    Linux grants a lease for reading only while no process writes. It is given up at once; a writer
-    that comes in between waits for that, and this process is sent SIGIO, which must be ignored.
+    Linux grants a lease for reading only while no process writes. A writer that comes before it is
+    given up waits, and this process is sent SIGIO, which must be ignored.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
@@ -178,10 +175,7 @@ def part_of(target: Path) -> Path:
 
 
 def write_part(target: Path, part: Path, data: bytes) -> int:
-    """Write a result beside its path, on the disk when this returns.
-
-    Returns:
-        its modification time, in ns.
+    """Write a result beside its path, on the disk when this returns its modification time in ns.
 
     Raises:
         CannotWrite: this file cannot be written.
@@ -200,12 +194,7 @@ def write_part(target: Path, part: Path, data: bytes) -> int:
 
 
 def rename_part(target: Path, part: Path) -> None:
-    """Give a whole result its name. A reader sees what was there before, or this.
-
-    Raises:
-        CannotWrite: this file cannot be written.
-        OutputFull: nor can any other.
-    """
+    """Give a whole result its name, at once; errors as of `write_part`."""
     try:
         os.replace(part, target)
     except OSError as error:

@@ -26,12 +26,8 @@ def fingerprint(
 ) -> bytes:
     """Return a SHA-256 of the settings and weights behind a result, equal where it would be equal.
 
-    The number type that `precision` came to on a machine is not in it, nor how large pictures may
-    be for a model there, but the models that come to it: a batch that moves to another machine goes
-    on there with the pictures that the same model would make.
-
-    Args:
-        rungs: those that the source may come to, as of `upscaled.upscale.model_choice.rungs_for`.
+    What differs by machine is not in it, such as how large pictures may be for a model, but the
+    models that come to it (`rungs`): a batch that moves to another machine goes on there.
     """
     find = ModelStore(settings.models_dir).find
     first, *others = rungs

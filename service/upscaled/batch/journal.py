@@ -2,15 +2,12 @@
 
     OUT/.upscaled-journal.sqlite3     one row for each result, by its path below OUT
 
-A row goes through phases, of which only the second is waited for until the disk has it:
-
     RESERVED   the path belongs to a source; an unfinished file beside it may exist
-    WRITTEN    that file is whole, and the row describes it; it only has to be given its name
+    WRITTEN    that file is whole, and the row describes it, on the disk; it lacks its name
     COMMITTED  it has its name
 
-The next run that opens the journal recovers what a killed one left: it names what is WRITTEN and
-clears away what is RESERVED. The file is locked while a run has it open, and the kernel drops the
-lock however the run ends. Names are bytes, as the file system has them.
+The next run names what is WRITTEN and clears away what is RESERVED. The kernel drops the file's
+lock however a run ends. Names are bytes, as the file system has them.
 """
 
 import os
@@ -83,10 +80,7 @@ class Row:
 
 
 class Journal:
-    """Journal of one folder, a context; every method may be called from any thread.
-
-    `lock` may be held over several calls.
-    """
+    """Journal of one folder, a context for any thread; `lock` may be held over several calls."""
 
     def __init__(self, path: Path | None) -> None:
         """Open the journal in a file; None: one that is forgotten with this process.
@@ -144,10 +138,7 @@ class Journal:
         )
 
     def record(self, path: PurePath, record: Record) -> None:
-        """Record a result that is written; the row is on the disk when this returns.
-
-        Until then it would be safe from a kill only, not from a power failure.
-        """
+        """Record a result that is written: safe from a power failure when this returns."""
         with self.lock:
             self._run("PRAGMA synchronous = FULL")
             try:
@@ -209,11 +200,7 @@ class Journal:
         ]
 
     def _run(self, statement: str, *values: bytes | str | int) -> list[tuple[Any, ...]]:
-        """Run a statement, and return its rows.
-
-        Raises:
-            JournalUnusable: SQLite failed: a full disk, an unreadable file.
-        """
+        """Run a statement, and return its rows; `JournalUnusable` where SQLite failed."""
         with self.lock:
             try:
                 return self._database.execute(statement, values).fetchall()

@@ -76,11 +76,7 @@ class Outcome:
         return (self.record.width_px, self.record.height_px) if self.record else self.expected_px
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON line of this file.
-
-        Bytes of a name that are no UTF-8 are surrogates, as Python has them (`os.fsencode` gives
-        them back).
-        """
+        """Return the JSON line of this file; bytes of a name that are no UTF-8 are surrogates."""
         return {
             "source": self.source,
             "result": self.result,
@@ -99,10 +95,7 @@ class Outcome:
         }
 
     def to_dry_json(self) -> dict[str, Any]:
-        """Return the JSON line of this file in a dry run: `outcome` is the one that it would have.
-
-        models: the names that it may come to. expected_s: of the device.
-        """
+        """Return the JSON line of this file in a dry run: `outcome` is what it would have."""
         models = list(self.expected.models) if self.expected else None
         expected_s = round(self.expected.device_s, 2) if self.expected else None
         timings = ("seconds", "decode_s", "network_s", "encode_s", "result_bytes", "model")
@@ -122,10 +115,7 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class Summary:
-    """Counts of all outcomes so far.
-
-    result_megapixels: of what was upscaled. expected_s: seconds of the device in a dry run.
-    """
+    """Counts of all outcomes so far, megapixels of results or, in a dry run, device seconds."""
 
     counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     result_megapixels: float = 0

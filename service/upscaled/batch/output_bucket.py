@@ -21,9 +21,8 @@ FORMAT: Final = 1
 class OutputBucket:
     """Bucket of results; see the protocol `Output`.
 
-    An object is there whole or not at all, with its record in its metadata, and is only put where
-    the bucket holds what was seen there before. journal: of this machine, which only spares work:
-    it knows by content what lies where.
+    An object is whole, with its record in its metadata, and is only put where the bucket holds what
+    was seen there. journal: of this machine; it knows by content what lies where.
     """
 
     def __init__(self, root: S3Url, bucket: "Bucket", journal: Journal) -> None:

@@ -23,10 +23,7 @@ ROOT: Final = Path("/")
 
 
 class OutputFolder:
-    """Folder of results; see the protocol `Output`.
-
-    root: None: results lie beside their sources.
-    """
+    """Folder of results (see `Output`); root None: results lie beside their sources."""
 
     def __init__(self, root: Path | None, journal: Journal) -> None:
         self._root = ROOT if root is None else Path(os.path.abspath(root))
@@ -34,10 +31,7 @@ class OutputFolder:
         self._journal = journal
 
     def recover(self) -> None:
-        """Recover what a killed run left: see `upscaled.batch.journal`.
-
-        A result that cannot be given its name now is made again, or refused, when its source comes.
-        """
+        """Recover what a killed run left: see `upscaled.batch.journal`."""
         for row in self._journal.interrupted():
             target = self._root / row.path
             part = self._part(target)
@@ -112,10 +106,7 @@ class OutputFolder:
 
 
 def is_intact(path: Path, record: Record) -> bool | None:
-    """Return whether a result is what was written, None where it is gone.
-
-    It is read only where its modification time differs.
-    """
+    """Return whether a result is what was written (read if its time differs), None if gone."""
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode) or status.st_size != record.size_bytes:

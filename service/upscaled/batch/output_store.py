@@ -43,9 +43,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ReservedPath:
-    """Result path that is reserved for one source, by its content and its settings.
+    """Result path below the output's root, reserved for one source by content and settings.
 
-    path: below the root of the output. target: the same as a whole name. before: what is there.
+    target: the same as a whole name. before: what is there.
     """
 
     path: PurePath
@@ -67,8 +67,8 @@ class ExistingResult:
 class Output(Protocol):
     """Folder or bucket that takes results, for any number of threads.
 
-    Sources and results go by their whole names, as in `SourceFile`. Methods raise `JournalUnusable`
-    where a journal fails, and an `OSError` where what is there cannot be read.
+    Sources and results go by their whole names. Methods raise `JournalUnusable` where a journal
+    fails, and an `OSError` where what is there cannot be read.
     """
 
     def recover(self) -> None:
@@ -97,8 +97,7 @@ class Output(Protocol):
     def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
         """Write the result whole and recorded, also after a kill, and return its final record.
 
-        Raises:
-            CannotWrite, OutputFull: the path is as it was before.
+        CannotWrite, OutputFull: the path is as it was before.
         """
 
     def release(self, reservation: ReservedPath) -> None:
@@ -135,9 +134,7 @@ class OutputStore:
     ) -> ReservedPath | ExistingResult:
         """Reserve the first of `paths` below the root that is free for the result of `source`.
 
-        Raises:
-            InvalidParameter: a file is there that this program did not make, or not like that.
-            OSError: what is there cannot be read.
+        A file that this program did not make, or not like that, raises `InvalidParameter`.
         """
         content = source_sha256, fingerprint
         for path in paths:
@@ -157,8 +154,7 @@ class OutputStore:
     def commit(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
         """Commit the result: from here on it is complete and recorded, even after a kill.
 
-        Raises:
-            CannotWrite, OutputFull: the path is as it was before, and still reserved.
+        CannotWrite, OutputFull: the path is as it was before, and still reserved.
         """
         record = self.output.write(reservation, record, data)
         self._forget(reservation.path)
@@ -212,11 +208,8 @@ class OutputStore:
 def candidate_names(source_name: str, scale: int, ending: str, suffix: str = "") -> Iterator[str]:
     """Return the result's name, and those it gets where that is another source's: without end.
 
-    a.png at x4: `a-x4.jpg`, `a.png-x4.jpg`, `a.png-2-x4.jpg`, `a.png-3-x4.jpg` ... A name that
-    would be longer than `MAX_NAME_BYTES` is cut, and a digest of the whole keeps it apart.
-
-    Args:
-        suffix: in place of "-x4".
+    a.png at x4: `a-x4.jpg`, `a.png-x4.jpg`, `a.png-2-x4.jpg` ... (or `suffix` for "-x4"). A name
+    over `MAX_NAME_BYTES` is cut, and a digest of the whole keeps it apart.
     """
     end = f"{suffix or f'-x{scale}'}.{ending}"
     return (_shorten(stem, end) + end for stem in _stems(source_name))

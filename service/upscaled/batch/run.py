@@ -1,7 +1,6 @@
 """Run a batch: several files in flight at once, an outcome for each, until it is stopped.
 
-Loads neither torch nor OpenCV: the command line imports `Stop` for every command, and a batch sets
-its environment before it loads them.
+Loads neither torch nor OpenCV: a batch sets its environment before it does.
 """
 
 import signal
@@ -40,8 +39,7 @@ class Stop:
     def on_signals(self, grace_s: float) -> Iterator[None]:
         """Stop the batch on SIGINT and SIGTERM during the block.
 
-        After the first, what is in flight is finished for at most `grace_s`; a second ends it at
-        once, and a third the process.
+        After the first, what is in flight has `grace_s`; a second ends it, a third the process.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -71,11 +69,8 @@ class Stop:
 def run_batch(sources: Iterator[Source], upscaler: "FileUpscaler", stop: Stop) -> None:
     """Work on every source until there is none or the batch is stopped, and report each outcome.
 
-    A source is drawn when it can be worked on, so there may be any number of them, and `sources`
-    may block.
-
-    Raises:
-        Exception: one of `sources` or the listener; what is in flight is cancelled then.
+    A source is drawn when it can be worked on, and `sources` may block. What that or the listener
+    raises cancels what is in flight.
     """
     drawing, reporting = threading.Lock(), threading.Lock()
 

@@ -38,10 +38,7 @@ class ReaderGone(BatchAborted):
 
 @dataclass(frozen=True, slots=True)
 class InputPicture:
-    """Picture on standard input as a source, see `upscaled.batch.discovery.SourceFile`.
-
-    fd: the descriptor to read. is_over: ends the wait for a writer.
-    """
+    """Picture on standard input as a `SourceFile`; `is_over` ends the wait for a writer."""
 
     fd: int
     is_over: threading.Event
@@ -55,11 +52,9 @@ class InputPicture:
         return "stdin"
 
     def read(self, formats: Collection[str], *, is_any: bool) -> bytes:
-        """Read it to its end, or a byte more than `MAX_SOURCE_BYTES`.
+        """Read it to its end, or to `MAX_SOURCE_BYTES` and one; raises as `files.read_source`.
 
-        Raises:
-            Cancelled: the batch was stopped while the writer still had it open.
-            NotAnImage, UnsupportedImageFormat, FileSizeTooLarge: as of `files.read_source`.
+        Cancelled: the batch was stopped while the writer still had it open.
         """
         data = bytearray()
         for part in self._parts():
@@ -95,10 +90,7 @@ class OutputStream:
         self._fd = fd
 
     def take_over(self) -> None:
-        """Keep the stream for the result: what else is written to its descriptor goes nowhere.
-
-        Libraries print there, too.
-        """
+        """Keep the stream for the result: what libraries print to its descriptor goes nowhere."""
         taken = self._fd
         self._fd = os.dup(taken)
         null = os.open(os.devnull, os.O_WRONLY)
@@ -134,12 +126,7 @@ class OutputStream:
         """Do nothing: no other run uses this stream."""
 
     def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
-        """Write a result.
-
-        Raises:
-            ReaderGone: the stream is a pipe that nothing reads any more.
-            CannotWrite, OutputFull: it takes no more for another reason.
-        """
+        """Write a result; `ReaderGone` where nothing reads the pipe any more."""
         left = memoryview(data)
         try:
             while left:

@@ -1,9 +1,8 @@
 """Watch a folder or a bucket, and yield each file once it is complete.
 
-It is looked through again and again: that finds files on any file system, network ones
-included, where notices of the kernel are lost or never come. A file is complete when it has not
-changed between two looks and no process has it open for writing, as far as the kernel knows. An
-object of a bucket is complete as soon as it is there.
+Looking again and again finds files on any file system, network ones included. A file is complete
+when it has not changed between two looks and no process has it open for writing, as far as the
+kernel knows; an object as soon as it is there.
 """
 
 import threading

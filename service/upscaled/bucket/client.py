@@ -61,9 +61,8 @@ def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
 def name_by_time(created_at_s: float, extension: str) -> str:
     """Return an unguessable file name that begins with its time: a UUID marked as version 4.
 
-    The contract says that results are named by UUIDs of version 4. Here 74 bits of it are random,
-    and the first 48, as in version 7, are milliseconds since 1970, so that names sort by age. The
-    sweep of results removes an object of such a name once it is as old as they get.
+    As the contract wants, but with 74 random bits behind the milliseconds since 1970, as in version
+    7: names sort by age, and the sweep removes an object once it is as old as they get.
     """
     number = int(created_at_s * 1000) << 80 | 4 << 76 | secrets.randbits(12) << 64
     return f"{uuid.UUID(int=number | 2 << 62 | secrets.randbits(62))}.{extension}"
@@ -72,14 +71,8 @@ def name_by_time(created_at_s: float, extension: str) -> str:
 async def create_result(store: S3Store, name: str, data: bytes, media_type: str) -> bool:
     """Create the object of a result by one request, or by a second where its answer was lost.
 
-    obstore repeats what the server refused for the moment, and not what it may have done.
-
-    Returns:
-        False if there is an object of that name, which only this result's own requests know: one
-        of them created it.
-
-    Raises:
-        InternalError: it could not be stored.
+    obstore repeats what the server refused for the moment, and not what it may have done. False if
+    there is an object of that name: one of the two created it.
     """
     attributes = {"Content-Type": media_type, "Cache-Control": "private, no-store"}
     with reporting("store"):
@@ -87,12 +80,7 @@ async def create_result(store: S3Store, name: str, data: bytes, media_type: str)
             for is_last in (False, True):
                 try:
                     await obstore.put_async(
-                        store,
-                        name,
-                        data,
-                        attributes=attributes,
-                        mode="create",
-                        use_multipart=False,
+                        store, name, data, attributes=attributes, mode="create", use_multipart=False
                     )
                     break
                 except AlreadyExistsError:
@@ -118,8 +106,7 @@ def reporting(verb: str, what: str = "a result") -> Iterator[None]:
 def describe_bucket_error(text: str) -> str:
     """Return a reason for an operator, out of obstore's text for an error.
 
-    That text quotes the object's URL, which is all it takes to fetch a result, and the server's
-    answer, which may quote the access key. Only what is known to be harmless is kept of it.
+    That quotes the object's URL and perhaps the access key: only what is harmless is kept of it.
     """
     if _ROLE.search(text):
         return "no credentials: neither AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY nor a role"

@@ -8,13 +8,9 @@ _VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 def find_endpoint(setting: str) -> str:
-    """Return the URL of the server that a client with this setting connects to; "" for Amazon's.
+    """Return the URL of the server that a client with UPSCALED_S3_ENDPOINT reaches; "": Amazon's.
 
-    Two processes whose settings are empty may still reach different servers, by the variables of
-    AWS in their environments: the same bucket name is then another bucket.
-
-    Args:
-        setting: `UPSCALED_S3_ENDPOINT`, which wins over AWS's own variables.
+    Two processes without it may reach different servers, by AWS's variables in their environments.
     """
     found = (os.environ.get(name, "") for name in _VARIABLES)
     return (setting or next(filter(None, found), "")).rstrip("/")

@@ -15,13 +15,7 @@ class ResultUploads:
     """The bucket of results for a process that only adds to it; needs a running event loop."""
 
     def __init__(self, url: str, endpoint: str) -> None:
-        """
-        Args:
-            url, endpoint: as of `BucketResults`.
-
-        Raises:
-            InternalError: they cannot be used.
-        """
+        """Raise InternalError where `url` and `endpoint`, as of `BucketResults`, cannot be used."""
         with reporting("store"):
             # The client's own limit counts until the last byte, whose time depends on the size.
             self._store = connect(url, endpoint, timedelta(days=1))
@@ -29,11 +23,7 @@ class ResultUploads:
     async def create(self, name: str, data: bytes, media_type: str) -> int:
         """Store a result by one conditional request, and return the length of what is stored.
 
-        If the object exists already, an earlier attempt at the same image created it and its
-        answer was lost: that object is the result.
-
-        Raises:
-            InternalError: it could not be stored.
+        An object that exists is the result: the answer to an earlier attempt was lost.
         """
         if await create_result(self._store, name, data, media_type):
             return len(data)
@@ -41,13 +31,7 @@ class ResultUploads:
             return int((await obstore.head_async(self._store, name))["size"])
 
     async def try_out(self) -> None:
-        """Store a small object and delete it.
-
-        It is named as a result: one that cannot be deleted is left to the front ends' sweep.
-
-        Raises:
-            InternalError: a result could not be stored now; the text says why.
-        """
+        """Store a small object, named as a result for the sweep, and delete it, or say why not."""
         name = name_by_time(time.time(), "jpg")
         await create_result(self._store, name, _TRIAL, "application/octet-stream")
         with reporting("delete"):

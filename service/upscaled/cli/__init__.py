@@ -42,8 +42,7 @@ _SLOW_STARTS: Final = frozenset(
 def build_app(commands: Sequence[str] = COMMANDS) -> typer.Typer:
     """Build the command line, and import only the commands named.
 
-    The module of `serve` stays in memory as long as the service, so it comes without the others'
-    NumPy and database library.
+    The module of `serve` stays in memory as long as the service, without the others' libraries.
     """
     app = typer.Typer(
         help="Self-hosted image upscaling: the hosted POST /v1/upscale contract on your own "
@@ -81,11 +80,7 @@ def _upscaled(
 
 
 def main() -> None:
-    """Run the command line.
-
-    A wrong setting is reported with exit status 2, a standard output that cannot be written with
-    exit status 1.
-    """
+    """Run the command line; a wrong setting has exit status 2, a broken standard output 1."""
     first = "".join(sys.argv[1:2])
     commands = {"--version": ()} | {name: (name,) for name in COMMANDS}
     _announce(sys.argv[1:])
@@ -120,8 +115,8 @@ def _announce(arguments: Sequence[str]) -> None:
 def _why_output_fails() -> str | None:
     """Return why standard output cannot be written, or None if it can.
 
-    A line end is written to find out, because its buffer may be empty. An output that fails is
-    replaced: Python would write to it again at its exit, and print an error.
+    A line end is written to find out. An output that fails is replaced: Python would write to it
+    again at its exit.
     """
     try:
         print(flush=True)

@@ -36,10 +36,7 @@ _LOOK_EVERY_S: Final = 10.0
 
 
 class BatchCommand:
-    """Batch of one command: its settings, what stops it, and its report.
-
-    settings: with the model of `--model` for the scale of the batch.
-    """
+    """Batch of one command: its settings (with `--model`), what stops it, and its report."""
 
     def __init__(
         self,
@@ -49,17 +46,7 @@ class BatchCommand:
         target: Path | None = None,
         is_dry: bool = False,
     ) -> None:
-        """
-        Args:
-            output: None puts each result beside its source.
-            target: the file of the result, where there is one picture.
-            is_dry: report what would be done; nothing is upscaled or written.
-
-        Raises:
-            SettingsError: a setting has a wrong value.
-            typer.BadParameter: options that contradict each other, or a model that has no choice
-                of `--denoise`.
-        """
+        """Prepare a batch whose results go to `output` (None: beside their sources) or `target`."""
         self._choice = options.choose_output(target)
         self.settings = _load_settings(options)
         self.stop = Stop()
@@ -73,11 +60,7 @@ class BatchCommand:
     def run(self, sources: Iterator["Source"], *, grace_s: float = 0) -> None:
         """Upscale the sources, which are drawn once everything is open, and print how it went.
 
-        Args:
-            grace_s: how long what is in flight is finished after a first signal.
-
-        Raises:
-            typer.Exit: the batch could not begin or go on; standard error says why.
+        `grace_s`: how long what is in flight is finished after a first signal.
         """
         if sys.__stderr__ is not None and not faulthandler.is_enabled():
             faulthandler.enable(sys.__stderr__)  # a library that crashes says nothing by itself
@@ -149,8 +132,8 @@ def _load_settings(options: BatchOptions) -> Settings:
 def ending_when_stalled(report: BatchReport, look_every_s: float = _LOOK_EVERY_S) -> Iterator[None]:
     """End the process if the device returns nothing for `STALL_S` during the block.
 
-    Its threads cannot be stopped, so nothing is awaited; the journal loses nothing by that. Silence
-    is counted in steps that this process has run: a machine that was asleep does not count.
+    Its threads cannot be stopped; the journal loses nothing. Silence is counted in steps that this
+    process has run: a machine that was asleep does not count.
     """
     is_over = threading.Event()
 

@@ -48,10 +48,10 @@ def parse_place(text: str) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class ResultPlace:
-    """Place of the results, as `-o` names it.
+    """Place of the results, as `-o` names it in `text`.
 
-    text: as it was written; None without `-o`. output: a folder, a bucket, standard output, or None
-    for results beside their sources or in `target`. target: the file of one picture's result.
+    output: a folder, a bucket, standard output, or None for results beside their sources or in
+    `target`, the file of one picture's result.
     """
 
     text: str | None = None
@@ -65,11 +65,7 @@ class ResultPlace:
 
 
 def find_place(text: str | None) -> ResultPlace:
-    """Return the place that `-o` names: the end of a format makes it a file, `-` a stream.
-
-    Raises:
-        typer.BadParameter: a picture would go to a terminal, or standard output is closed.
-    """
+    """Return the place that `-o` names: the end of a format makes it a file, `-` a stream."""
     if text is None:
         return ResultPlace()
     if text == STREAM:
@@ -117,10 +113,7 @@ def open_journal(
     """Open the journal of the output folder, of a bucket, or of results beside their sources.
 
     The latter two lie in the data folder and only save work: where one cannot be opened, the batch
-    runs without a journal. A dry run takes one that is there and makes none.
-
-    Raises:
-        typer.Exit: the output takes no results, or its journal cannot be used.
+    runs without. A dry run takes one that is there and makes none.
     """
     if isinstance(output, OutputStream):
         return Journal(None)
@@ -159,11 +152,7 @@ def _name_journal(settings: Settings, output: Place | None) -> Path:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the output folder, and a nameless file in it to see whether its disk takes files.
-
-    Raises:
-        typer.Exit: it does not; standard error says why.
-    """
+    """Make the output folder, and a nameless file in it to see whether its disk takes files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -173,21 +162,13 @@ def require_writable(folder: Path) -> None:
 
 
 def require_writable_bucket(url: S3Url, endpoint: str) -> None:
-    """Put a small object, and delete it where that is allowed.
-
-    Raises:
-        typer.Exit: the bucket does not take it; standard error says why.
-    """
+    """Put a small object, and delete it where that is allowed."""
     with _exit_on_failure(f"output bucket {url}"):
         open_bucket(url.bucket, endpoint).try_out(url.below(_TRIAL))
 
 
 def require_readable_bucket(url: S3Url, endpoint: str) -> None:
-    """List the first object.
-
-    Raises:
-        typer.Exit: the bucket does not list it; standard error says why.
-    """
+    """List the first object."""
     with _exit_on_failure(f"input bucket {url}"):
         next(open_bucket(url.bucket, endpoint).list(url.key), None)
 

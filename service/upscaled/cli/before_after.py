@@ -21,13 +21,7 @@ _CANDIDATE_STEPS: Final = 4
 
 
 def draw_sheet(before: Pixels, after: Pixels, title: str, names: tuple[str, str]) -> Image.Image:
-    """Draw two columns, before and after: the whole picture, its busiest and smoothest part.
-
-    Args:
-        before, after: uint8 `[h, w, 3]` of one size, RGB.
-        title: the first line of the sheet.
-        names: of the two columns.
-    """
+    """Draw two named columns of uint8 RGB pixels: the whole, its busiest and its smoothest part."""
     rows = [("whole", _shrink(before), _shrink(after))]
     for label, box in zip(("busiest", "smoothest"), _find_details(after), strict=True):
         label = f"{label} part, {ENLARGED * 100} %"

@@ -17,8 +17,7 @@ _CHOICE: Final = "|"
 class Option:
     """An option of a command.
 
-    flags: its names, as `-o` and `--output-dir`. value: the name of its value, "" where it takes
-    none. choices: all values, where they are few. is_required: the command fails without it.
+    value: the name of its value, "" where it takes none. choices: all values, where they are few.
     """
 
     flags: tuple[str, ...]
@@ -30,10 +29,9 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command, or a group of commands.
+    """A command, or a group of commands, by the words behind the program's name.
 
-    path: its words behind the program's name; none for the program itself. help: paragraphs.
-    arguments: (name, help) of each, in order; a name in brackets may be left out.
+    help: paragraphs. arguments: (name, help) of each; a name in brackets may be left out.
     """
 
     path: tuple[str, ...]

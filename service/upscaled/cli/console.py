@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in aligned columns, one line each, for people and for `awk`.
-
-    Args:
-        rows: equally many cells each; a column is as wide as its widest cell, however narrow the
-            terminal is.
-    """
+    """Print rows in columns as wide as their widest cell, one line each, for people and `awk`."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -50,8 +45,7 @@ def describe_user() -> str:
 def opened_state() -> Iterator["State"]:
     """Open the state that the settings name, which is safe while a server uses it too.
 
-    Raises:
-        typer.Exit: with status 1; standard error says why the state cannot do what is needed.
+    Where it fails the command ends with status 1; standard error says why.
     """
     # Not at the top: the commands about models need no database library.
     from upscaled.state import StateError, open_state

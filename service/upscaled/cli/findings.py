@@ -21,11 +21,7 @@ _CHECK_WIDTH: Final = 15
 
 
 def print_findings(findings: Iterable[Finding], *, is_json: bool) -> None:
-    """Print each finding as it comes, and a summary; or one JSON document at the end.
-
-    Raises:
-        typer.Exit: with status 1, if one is a failure.
-    """
+    """Print each finding as it comes, and a summary, or one JSON document; exit 1 on a failure."""
     started = time.monotonic()
     console = Console(highlight=False, markup=False, emoji=False)
     printed = []
@@ -40,10 +36,7 @@ def print_findings(findings: Iterable[Finding], *, is_json: bool) -> None:
 
 
 def _show(finding: Finding, console: Console) -> None:
-    """Print a finding, and its advice below it.
-
-    A terminal gets colours and lines folded to its width, a pipe one line each, for `grep`.
-    """
+    """Print a finding and its advice: coloured on a terminal, a line each in a pipe."""
     advice = f"do: {finding.advice}" if finding.advice else ""
     if not console.is_terminal:
         status, check = finding.status.ljust(_STATUS_WIDTH), finding.check.ljust(_CHECK_WIDTH)

@@ -19,14 +19,9 @@ _log: Final = logging.getLogger(__name__)
 def make_first_key(state: State, url: str, settings: Settings) -> str:
     """Make the key `first` where no key was ever made, and return what to print about it.
 
-    The secret is that of `UPSCALED_FIRST_KEY_FILE`, which front ends on several machines share;
-    without a file it is a new one on SQLite, to be printed this once. Front ends of a PostgreSQL
-    would race for it, and each print another: there no key is made, and a warning logged.
-
-    Where no request needs a key, none is made, and the text says so at every start.
-
-    Raises:
-        CannotServe: the file cannot be read, or holds no key.
+    The secret is that of `UPSCALED_FIRST_KEY_FILE`, which several machines share; else a new one on
+    SQLite, to be printed this once. Front ends of a PostgreSQL would race for it: there no key is
+    made, and a warning logged. Where no request needs a key, the text says so at every start.
     """
     if settings.auth == "none":
         _warn_of_exposure(settings)

@@ -43,8 +43,7 @@ def try_model(
         ),
     ] = None,
     whole: Annotated[
-        bool,
-        typer.Option("--whole", help=f"all of PHOTO, not its middle {MOST_SIDE_PX} px alone"),
+        bool, typer.Option("--whole", help=f"all of PHOTO, not its middle {MOST_SIDE_PX} px alone")
     ] = False,
 ) -> None:
     """Upscale a photo with a model, and draw a sheet: bicubic at the left, the model at the right,
@@ -78,13 +77,7 @@ class Trial:
 
 
 def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> Trial:
-    """Upscale the photo, or its middle, with that model.
-
-    Raises:
-        ModelError, SettingsError: the model is not here, or cannot be used.
-        ServiceError: the photo is refused, or the network failed.
-        OSError: the photo cannot be read.
-    """
+    """Upscale the photo, or its middle, with that model."""
     from upscaled.image.output import decide_output
     from upscaled.image.pixels import rounded
     from upscaled.upscale.opening import open_core

@@ -203,12 +203,7 @@ def _failing_on_model_errors() -> Iterator[None]:
 
 @contextmanager
 def _progress_bar(label: str, size_bytes: int | None = None) -> Iterator[ReportProgress]:
-    """Draw a bar on standard error if that is a terminal.
-
-    Args:
-        label: what is under way.
-        size_bytes: of a download, whose bar counts bytes; None for a bar that counts steps.
-    """
+    """Draw a bar on a terminal's standard error: of bytes of a download, or of steps."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar

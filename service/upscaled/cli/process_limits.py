@@ -22,12 +22,7 @@ _LARGE_BYTES: Final = 64 * 1024
 
 
 def ignore_signals(numbers: Sequence[signal.Signals] = SURVIVED_SIGNALS) -> list[signal.Signals]:
-    """Ignore signals from now on.
-
-    Returns:
-        Those that were not ignored before; `nohup` for example starts a process with SIGHUP
-        ignored.
-    """
+    """Ignore signals from now on; return those that were not ignored before, as by `nohup`."""
     handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     for number in handled:
         signal.signal(number, signal.SIG_IGN)
@@ -48,9 +43,8 @@ def raise_descriptor_limit() -> int:
 def return_memory_early() -> None:
     """Have glibc return large blocks to the system when they are freed, and use one heap.
 
-    By itself glibc learns from large blocks: once a body of 8 MB has been freed, it cuts blocks up
-    to that size out of the heap, which then has holes and never shrinks, and each thread may have a
-    heap. 107 bodies of up to 8 MB left 19 MB behind, and memory grew with each new size.
+    By itself glibc cuts blocks up to the largest that was freed out of the heap, which then never
+    shrinks, one for each thread: 107 bodies of up to 8 MB left 19 MB behind.
 
     To be called before there are threads. Allocators other than glibc's are left alone.
     """

@@ -64,8 +64,7 @@ def run_server(
 ) -> None:
     """Serve until the supervisor passes SIGTERM or SIGINT on.
 
-    Args:
-        admin_listener: of administration, where it has one of its own.
+    `admin_listener` is of administration, where it has one of its own.
 
     Raises:
         CannotServe: the data folder or the certificate cannot be used.
@@ -135,10 +134,7 @@ def describe_url(listener: socket.socket, *, is_tls: bool = False) -> str:
 
 
 def _log_new_database(settings: Settings) -> None:
-    """Warn of a new database: after the first start it means that keys and credits were lost.
-
-    The cause is a volume that is not mounted, another UPSCALED_DATA_DIR or a deleted folder.
-    """
+    """Warn of a new database: after the first start it means that keys and credits were lost."""
     database_url = settings.database_url
     where = hide_password(database_url) if database_url else str(settings.data_dir)
     _log.warning(
@@ -206,8 +202,8 @@ class _AdminServer(uvicorn.Server):
 class _Server(uvicorn.Server):
     """Server of uvicorn that ends in order, with exit status 0, on the first signal.
 
-    A request that still waits when the grace is over is answered too. A further SIGINT, a person's
-    second Ctrl-C, ends the grace, and one more the process.
+    What still waits when the grace is over is answered too. A second Ctrl-C ends the grace, a third
+    the process.
     """
 
     def __init__(
@@ -235,10 +231,7 @@ class _Server(uvicorn.Server):
     async def serve_listener(
         self, listener: socket.socket, admin: _AdminServer | None = None
     ) -> None:
-        """Serve until a signal ends it.
-
-        Args:
-            admin: the server of administration, which is ended before this one.
+        """Serve until a signal ends it, and administration before it.
 
         Raises:
             CannotUpscale: every worker reported that it cannot work.

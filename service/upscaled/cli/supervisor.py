@@ -1,10 +1,8 @@
 """Supervisor of the front end: it passes signals on, and replaces a front end that hangs.
 
-The front end is forked, not started anew: nothing is imported twice, and the socket never closes,
-so connections that are made during a replacement wait for the next front end. What a dead front end
-had on hold, its successor gives back when it opens the state.
-
-The supervisor itself imports no web framework and no library that starts threads.
+The front end is forked: nothing is imported twice, and the socket never closes, so connections wait
+for the next front end, which gives back what a dead one had on hold. The supervisor imports no web
+framework and no library that starts threads.
 """
 
 import faulthandler
@@ -68,12 +66,7 @@ class FrontEndSupervisor:
         survived: Sequence[signal.Signals] = (),
         limits: Limits | None = None,
     ) -> None:
-        """
-        Args:
-            listener: the listening socket that every front end takes over.
-            survived: signals that are passed on beside those that end the service.
-            limits: of a front end's silence and start, and the backoff.
-        """
+        """Supervise within `limits`, and pass on signals that were `survived` too."""
         self._listener = listener
         self._limits = limits or LIMITS
         self._passed_on = (*ENDING_SIGNALS, *survived)
@@ -97,12 +90,8 @@ class FrontEndSupervisor:
     def run(self) -> SupervisorLink:
         """Fork front ends, each after the end of the last, until the service is to end.
 
-        Returns:
-            In a front end only: its link to the supervisor, which has stayed behind in this call.
-
-        Raises:
-            SystemExit: in the supervisor, once the service has ended: with the status of its front
-                end, or 1 for one that had to be killed.
+        Returns in a front end only: its link to the supervisor, which raises SystemExit once the
+        service has ended, with the front end's status, or 1 for one that had to be killed.
         """
         while True:
             started = self._fork()
@@ -184,11 +173,7 @@ class FrontEndSupervisor:
             _kill(front_end)  # nothing is under way, and nothing would read the signal
 
     def _take_signals(self) -> bytes:
-        """Return the numbers of the signals that arrived.
-
-        After one that ends the service this process no longer holds the socket, which the front end
-        is about to close.
-        """
+        """Return the numbers of the signals that arrived; one that ends closes the socket here."""
         numbers = os.read(self._arrived_fd, READ_BYTES)
         for number in numbers:
             if number in self._ending and self._ended_by is None:
@@ -217,8 +202,8 @@ class FrontEndSupervisor:
     def _decide(self, front_end: _FrontEnd, status: int) -> None:
         """Return where a replacement is wanted, end the process where none is.
 
-        A front end that was never ready says itself why it cannot serve, and its status is the
-        service's. Of later ones that is believed only after a few tries.
+        The status of a front end that was never ready is the service's; of later ones it is
+        believed only after a few tries.
         """
         if self._ended_by is not None:
             # Before its first heartbeat it was killed: the status is what a shell makes of that.

@@ -30,12 +30,10 @@ class SupervisorLink:
     def __init__(
         self, beats_fd: int, signals_fd: int, ending: Collection[signal.Signals], restarts: int
     ) -> None:
-        """
-        Args:
-            beats_fd: a pipe that the supervisor reads.
-            signals_fd: a pipe into which it writes the numbers of signals.
-            ending: the signals that end the service; the others are only logged.
-            restarts: front ends of this service that were replaced so far.
+        """Link by pipes: heartbeats go to `beats_fd`, numbers of signals come from `signals_fd`.
+
+        ending: the signals that end the service; the others are only logged. restarts: front ends
+        of this service that were replaced so far.
         """
         self.ending = frozenset(ending)
         self.restarts = restarts

@@ -6,14 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from upscaled.cli.console import fail, opened_state
-from upscaled.cli.report import (
-    AsCsv,
-    AsJson,
-    Since,
-    choose_format,
-    parse_time,
-    print_report,
-)
+from upscaled.cli.report import AsCsv, AsJson, Since, choose_format, parse_time, print_report
 
 _FIGURES: Final = (
     "requests",

@@ -29,10 +29,7 @@ SettleS = Annotated[
 
 @with_batch_options
 def run(
-    input_dir: InputDir,
-    output_dir: OutputDir,
-    options: BatchOptions,
-    settle_s: SettleS = 2,
+    input_dir: InputDir, output_dir: OutputDir, options: BatchOptions, settle_s: SettleS = 2
 ) -> None:
     """Upscale what is in a folder and what comes into it, until SIGTERM or Ctrl-C.
 

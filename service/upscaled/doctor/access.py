@@ -11,11 +11,7 @@ CHECK: Final = "access"
 
 
 def check_access(settings: Settings, host: str) -> list[Finding]:
-    """Report `UPSCALED_AUTH=none`: a warning where it is not for this computer alone.
-
-    Args:
-        host: where the service listens, or is to.
-    """
+    """Report `UPSCALED_AUTH=none`: a warning where `host` is not for this computer alone."""
     if settings.auth != "none":
         return []
     open_to = find_exposed(settings, host)
@@ -32,10 +28,7 @@ def check_access(settings: Settings, host: str) -> list[Finding]:
 
 
 def find_exposed(settings: Settings, host: str) -> list[str]:
-    """Return where others than this computer reach a service that listens on `host`.
-
-    An empty one is all addresses, as of the listener.
-    """
+    """Return where others than this computer reach a service that listens on `host` ("": all)."""
     host = host or "0.0.0.0"  # noqa: S104  (named only)
     public_host = urlsplit(settings.public_base_url).hostname or ""
     return [each for each in (host, public_host) if each and not is_loopback(each)]

@@ -46,11 +46,8 @@ def list_checks(
 ) -> list[Check]:
     """Return every check, in the order of the report.
 
-    Args:
-        environment: what the settings were read from.
-        host, port: where the service listens, or is to.
-        is_expected: whether it should be running now.
-        may_connect: whether the public URL may be called where it leads elsewhere.
+    environment: what the settings were read from. host, port: where the service listens, and if it
+    `is_expected` does now. may_connect: to the public URL where it leads elsewhere, too.
     """
     is_tls = bool(settings.tls_cert)
     return [

@@ -50,11 +50,7 @@ def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts"))
 
 
 def _look_into(database: Database, file: Path | None, disk: str) -> list[Finding]:
-    """Examine the database in a transaction that is rolled back.
-
-    It may be another installation's, so SQLite's file is not written at all: whether it could be is
-    read from its rights, and `/readyz` of a service writes.
-    """
+    """Examine the database in a transaction that is rolled back, SQLite's without any write."""
     with database.read() as connection:
         lift_timeout(connection)
         revision = read_revision(connection)

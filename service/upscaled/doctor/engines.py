@@ -31,7 +31,7 @@ def check_engines(
 ) -> list[Finding]:
     """Check the GPU, the engines and the golden images, and that no network was needed.
 
-    The process is started as a worker is; where it dies, what it reported before still counts.
+    Where the process, started as a worker is, dies, what it reported before still counts.
     """
     given = Settings.model_validate(worker_settings(settings)).model_dump_json().encode()
     process = subprocess.Popen(  # noqa: S603  (our own program)

@@ -9,11 +9,7 @@ CHECK = "settings"
 
 
 def read_settings(environment: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
-    """Parse each `UPSCALED_*` variable alone, as `load_settings` parses them together.
-
-    Returns:
-        the settings that are valid, the rest at their defaults; and what is wrong, by variable.
-    """
+    """Parse each `UPSCALED_*` variable alone; return valid settings, and faults by variable."""
     errors: dict[str, str] = {}
     valid: dict[str, str] = {}
     for name in _set_names(environment):

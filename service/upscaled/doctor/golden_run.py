@@ -1,8 +1,7 @@
 """Run golden images the whole way through the engines, in a process of its own.
 
 Started as `python -m upscaled.doctor.golden_run`, the settings as JSON on standard input; it writes
-a line for each finding as it goes. Whatever ends it, an instruction that the processor lacks or
-memory that is not there, the doctor lives. It has no network where the system lets it go without.
+a line for each finding as it goes, so that the doctor lives whatever ends it.
 """
 
 import os
@@ -88,11 +87,7 @@ def describe_devices(settings: Settings) -> Iterator[Finding]:
 
 
 def describe_workers(workers: Sequence[Settings]) -> Finding:
-    """Describe the workers of a start, by their devices; the checks after it use the first one.
-
-    Raises:
-        SettingsError: the settings name a device that this machine does not have.
-    """
+    """Describe the workers of a start, by their devices; the checks after it use the first one."""
     from upscaled.upscale.engines import choose_device
 
     each = [
@@ -102,13 +97,7 @@ def describe_workers(workers: Sequence[Settings]) -> Finding:
 
 
 def describe_gpus(names: list[str], torch: str, cuda: str, device: str) -> Finding:
-    """Describe the GPUs that torch sees.
-
-    Args:
-        names: with their memory.
-        torch, cuda: its version, and what it was built for; "" for none.
-        device: the setting.
-    """
+    """Describe the GPUs (with their memory) that torch, built for `cuda`, sees."""
     if names:
         found = f"{'; '.join(names)} (CUDA {cuda})"
         if device.startswith("cpu"):
@@ -159,9 +148,7 @@ def _open(stack: ExitStack, settings: Settings) -> "tuple[Core, list[Finding]]":
 def describe_engine(scale: int, info: "EngineInfo", unsettled: str, *, is_chosen: bool) -> Finding:
     """Describe an engine that is open.
 
-    Args:
-        unsettled: why what was chosen is to be measured again; "" where it is not.
-        is_chosen: whether a start would open just this one, without measuring.
+    unsettled: why its choice is to be measured again. is_chosen: a start would open just this one.
     """
     check = f"engine x{scale}"
     found = f"{info.model} by {info.label}, windows of {info.window_px} px"
@@ -201,9 +188,8 @@ def describe_result(
 ) -> Finding:
     """Describe the result of a golden image.
 
-    Args:
-        psnr_db: against what it must be; None where that is not known for this model.
-        is_plausible: whether it has everywhere the source's colours, and its size.
+    psnr_db: against what it must be, None where that is not known. is_plausible: of the source's
+    colours, and its size.
     """
     check = f"golden x{scale}"
     least_db = find_least_psnr_db(result.model)

@@ -1,8 +1,7 @@
 """Run this process without a network, and record whether anything in it tried to connect.
 
-In a network namespace of its own, whose only interface is down, the kernel counts every packet that
-finds no way out, from any sender: Python, a library in C, a child. Where such a namespace is not
-allowed, only what Python itself connects to is seen.
+In a network namespace of its own the kernel counts every packet that finds no way out, of C and of
+children too. Where none is allowed, only what Python itself connects to is seen.
 """
 
 import ctypes
@@ -26,9 +25,8 @@ _SNMP: Final = ("/proc/self/net/snmp", "/proc/self/net/snmp6")
 class ConnectionRecorder:
     """Recorder of what this process and its children tried to reach since it was made.
 
-    To be made first of all, by a process of one thread. is_isolated: whether it has a network
-    namespace of its own now. targets: addresses and names outside this machine that Python was
-    asked for.
+    To be made first of all, by a process of one thread. is_isolated: in a namespace of its own.
+    targets: addresses and names outside this machine that Python was asked for.
     """
 
     def __init__(self) -> None:

@@ -32,10 +32,8 @@ class NoHttpAnswer(Exception):
 def check_port(host: str, port: int, *, is_expected: bool, is_tls: bool = False) -> list[Finding]:
     """Probe the server that listens on the address; where none does, try to listen.
 
-    Args:
-        host: as for `upscaled serve --host`.
-        is_expected: whether the service should be running: a closed port is then a failure.
-        is_tls: whether it speaks https itself; its certificate is for another check.
+    is_expected: a closed port is a failure. is_tls: it speaks https; its certificate is checked
+    elsewhere.
     """
     address = f"{host} port {port}"
     try:
@@ -88,10 +86,7 @@ def _why_not_free(host: str, port: int) -> str:
 
 
 def probe(host: str, port: int, *, prefix: str = "", tls: ssl.SSLContext | None = None) -> Answer:
-    """Probe a server, `TIMEOUT_S` for each request, with no redirect and no proxy.
-
-    Args:
-        prefix: a path before `/healthz`.
+    """Probe a server's `prefix`/healthz, `TIMEOUT_S` a request, with no redirect and no proxy.
 
     Raises:
         ConnectionRefusedError: nothing listens there.
@@ -135,13 +130,9 @@ def _parse(body: bytes) -> object:
 
 
 def read_days_left(host: str, port: int, tls: ssl.SSLContext, now_s: float) -> float:
-    """Return the days from `now_s` (since 1970) to the end of a server's certificate.
+    """Return the days from `now_s` to the end of a server's certificate, or raise OSError.
 
-    Args:
-        tls: a context that verifies; others do not return the certificate.
-
-    Raises:
-        OSError: it cannot be had; also ssl.SSLError.
+    A `tls` that does not verify returns none.
     """
     with (
         socket.create_connection((host, port), TIMEOUT_S) as plain,

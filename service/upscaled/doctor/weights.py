@@ -12,11 +12,7 @@ CHECK: Final = "models"
 
 
 def check_models(settings: Settings, store: ModelStore | None = None) -> list[Finding]:
-    """Compare every file by size and SHA-256; a failure where the service would not start.
-
-    Args:
-        store: looked into instead of the one the settings name.
-    """
+    """Compare every file by size and SHA-256; a failure where the service would not start."""
     store = store or ModelStore(settings.models_dir)
     try:
         states = [each for each in store.verify() if not _is_second_name(store, each[0])]
@@ -70,8 +66,7 @@ def _describe_missing(store: ModelStore, name: str) -> Finding:
 def _describe_fault(store: ModelStore, name: str, state: FileState, *, is_named: bool) -> Finding:
     """Describe a damaged file: a failure where it is needed.
 
-    Shipped models stand in where no other is here; an official one that is not named but that
-    `auto` takes is found by the engine's check.
+    Shipped models stand in for others; the engine's check finds what `auto` takes.
     """
     try:
         spec = store.find(name)

@@ -53,10 +53,7 @@ _ISATAP_MARKS: Final = (0x00005EFE, 0x02005EFE)
 
 
 def is_forbidden(address: Address, allowed: Iterable[Network] = ()) -> bool:
-    """Return whether a connection to `address`, or to one embedded in it, is refused.
-
-    `allowed` are the networks an operator opened; an IPv4-mapped address counts as IPv4.
-    """
+    """Return whether `address`, or one embedded in it, is refused; those in `allowed` are not."""
     if isinstance(address, ipaddress.IPv6Address):
         address = address.ipv4_mapped or address
     if any(address in network for network in allowed if network.version == address.version):
@@ -73,8 +70,7 @@ def is_forbidden(address: Address, allowed: Iterable[Network] = ()) -> bool:
 def embedded_addresses(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     """Return the IPv4 addresses that a router or tunnel may take out of an IPv6 address.
 
-    IPv4-mapped and IPv4-compatible (RFC 4291), 6to4 (RFC 3056), NAT64 (RFC 6052 with its well-known
-    prefix, RFC 8215 with the local one), Teredo's server and client (RFC 4380), ISATAP (RFC 5214).
+    Mapped and compatible (RFC 4291), 6to4 (3056), NAT64 (6052, 8215), Teredo (4380), ISATAP (5214).
     """
     low = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
@@ -86,11 +82,7 @@ def embedded_addresses(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Add
 
 
 def is_own(address: Address) -> bool:
-    """Return whether `address` belongs to this host.
-
-    A datagram socket connected to one of the host's own addresses gets that address as its source;
-    nothing is sent.
-    """
+    """Return whether `address` is this host's: a datagram socket to it has it as its source."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -1,7 +1,7 @@
 """Client of the fetch process in the front end: start it, send it requests, and replace it.
 
-All fetches share one process. Where it dies, hangs or breaks the protocol, the fetches in flight
-fail, and the next fetch starts another process: with exponential backoff while none completes one.
+All fetches share one process. Where it dies, hangs or breaks the protocol, those in flight fail,
+and the next starts another: with exponential backoff while none completes one.
 """
 
 import asyncio
@@ -89,15 +89,7 @@ class FetchClient:
         )
 
     async def post(self, request: PostRequest) -> int:
-        """Send a request with a body, once, and return the status of its answer.
-
-        No redirect is followed, and nothing behind the answer's head is read.
-
-        Raises:
-            UnusableUrl: refused, unreachable, too slow, or no HTTP.
-            FileSizeTooLarge: the answer's head has no end.
-            InternalError: this machine cannot start the process.
-        """
+        """Send a request with a body once, and return its answer's status, as `Fetcher.post`."""
         process = await self._find_process_in_time(request.timeout_s)
         message = {"post": 0, **asdict(request)}
         status = await process.run(message, b"", START_S + request.timeout_s)
@@ -170,11 +162,7 @@ class _FetchProcess:
     async def run(
         self, message: Message, payload: bytes, limit_s: float, budget: Budget | None = None
     ) -> bytes:
-        """Have a request done, whose number is the message's first field; return the body.
-
-        Raises:
-            ServiceError: as of `FetchClient.fetch` and `post`.
-        """
+        """Have a request done, whose number is the message's first field; return the body."""
         number = next(self._numbers)
         answers = self._answers[number] = asyncio.Queue[bytes | ServiceError | None]()
         self._post({**message, next(iter(message)): number}, payload)

@@ -28,8 +28,7 @@ _GZIP_WINDOW, _ZLIB_WINDOW, _RAW_WINDOW, _NOTHING_MORE = 31, 15, -15, 0
 def choose_stages(head: ResponseHead, limit_bytes: int) -> list["Unpacking"]:
     """Return the stages of a response's body, in order; each yields `limit_bytes` at most.
 
-    Raises:
-        UnusableUrl: too many codings, or an unknown transfer coding.
+    Too many codings, or an unknown transfer coding, raise `UnusableUrl`.
     """
     transfer = [name for name in head.members("transfer-encoding") if name != CHUNKED]
     unknown = set(transfer) - _COMPRESSED - {"identity"}
@@ -51,11 +50,7 @@ def unpack(stages: Sequence["Unpacking"], data: bytes) -> Iterator[bytes]:
 
 
 def finish(stages: Sequence["Unpacking"]) -> Iterator[bytes]:
-    """Yield what the stages held back, at the body's end.
-
-    Raises:
-        UnusableUrl: the compressed data has no end.
-    """
+    """Yield what the stages held back at the body's end, which must be that of the data too."""
     for number, stage in enumerate(stages, 1):
         for piece in stage.finish():
             yield from unpack(stages[number:], piece)
@@ -64,8 +59,8 @@ def finish(stages: Sequence["Unpacking"]) -> Iterator[bytes]:
 class Unpacking:
     """Decompression of one gzip or deflate coding.
 
-    The first bytes decide rather than the label: gzip and zlib by their marks, else raw deflate
-    (which some servers send by that name) unless they are an image.
+    The first bytes decide, not the label: gzip and zlib by their marks, else raw deflate, unless
+    they are an image.
     """
 
     def __init__(self, coding: str, limit_bytes: int) -> None:
@@ -127,10 +122,7 @@ class Unpacking:
                 return
 
     def _begin_member(self, data: bytes) -> bytes:
-        """Return the data of the next gzip member (RFC 1952, section 2.2), or nothing at the end.
-
-        What follows the end and is no member is ignored.
-        """
+        """Return the data of the next gzip member (RFC 1952), or nothing, ignoring what is none."""
         data, self._behind = self._behind + data, b""
         if self._window != _GZIP_WINDOW or not _GZIP_MAGIC.startswith(data[:2]):
             self._window = _NOTHING_MORE

@@ -1,11 +1,8 @@
 """Connect to a source: resolve its name, and dial only the addresses that are allowed.
 
-Nothing resolves again between the check and the connection, so a name that changes its address in
-between (DNS rebinding) gains nothing. Literal addresses are checked like names.
-
-Names are looked up in threads of their own: a lookup may hang for half a minute, and neither Python
-nor the system can stop it. In the pool of threads that everything else uses, a handful of such
-names would hold up all fetches.
+Nothing resolves again between the check and the connection (DNS rebinding). Names are looked up in
+threads of their own: a lookup may hang for half a minute, and nothing can stop it. In the pool of
+threads that everything else uses, a handful would hold up all fetches.
 """
 
 import asyncio
@@ -98,9 +95,7 @@ class SourceConnection:
     async def read(self) -> bytes:
         """Return the next bytes, `READ_BYTES` at most; none at the connection's end.
 
-        Raises:
-            OSError: the connection was reset.
-            FileSizeTooLarge: more than `limit_bytes` have come, whatever they are.
+        FileSizeTooLarge: more than `limit_bytes` have come, whatever they are.
         """
         data = await self._reader.read(READ_BYTES)
         self.read_bytes += len(data)
@@ -128,8 +123,7 @@ async def open_connection(
 
     Raises:
         PrivateAddress: the host has no address that may be reached.
-        OSError: no such host, no connection, or a certificate that does not hold (`ssl.SSLError`).
-        UnicodeError: a host that can be no name.
+        OSError, UnicodeError: no such host, no connection, or (`ssl.SSLError`) no trust.
     """
     found = await names.resolve(url.host, url.port, key_id)
     dialled = await aiohappyeyeballs.start_connection(
@@ -152,11 +146,7 @@ async def open_connection(
 
 
 def choose_addresses(found: Iterable[AddressInfo], allowed: Sequence[Network]) -> list[AddressInfo]:
-    """Return the allowed addresses of a host, among the first `MAX_ADDRESSES`.
-
-    Raises:
-        PrivateAddress: none of them.
-    """
+    """Return the allowed of a host's first `MAX_ADDRESSES` addresses, or raise `PrivateAddress`."""
     considered = list(found)[:MAX_ADDRESSES]
     refused = [info for info in considered if is_forbidden(_address(info), allowed)]
     if len(refused) == len(considered):

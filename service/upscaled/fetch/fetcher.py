@@ -1,8 +1,7 @@
 """Fetch an `image_url`: bounded in size, time, hops and work, and guarded at every connection.
 
-`connection` reads at most 16 KiB at once; `head`, `framing` and `codings` parse it without I/O.
-All fetches share one parse slot, held for one iteration of the event loop, in which one read or
-64 pieces of a body are parsed: so the loop stays free for the others.
+`head`, `framing` and `codings` parse what `connection` reads, without I/O. All fetches share one
+parse slot for an iteration of the event loop, in which one read or 64 pieces are parsed.
 """
 
 import asyncio
@@ -67,8 +66,7 @@ class Fetcher:
         """Write the bytes behind `url` to `body`, at most `max_file_bytes`, for an API key.
 
         Raises:
-            UnusableUrl: refused, unreachable, too slow, redirected too often, not answering 200,
-                or answering with a body that has no end.
+            UnusableUrl: refused, unreachable, too slow, redirected too often, no 200, no end.
             FileSizeTooLarge: declared or found too large; reading stops there.
         """
         try:
@@ -80,11 +78,7 @@ class Fetcher:
     async def post(self, request: PostRequest, body: Body) -> None:
         """Send a request with a body, and write the status of its answer to `body`, in digits.
 
-        No redirect is followed, and nothing behind the answer's head is read.
-
-        Raises:
-            UnusableUrl: refused, unreachable, too slow, or no HTTP.
-            FileSizeTooLarge: the answer's head has no end.
+        No redirect is followed, and nothing behind the answer's head is read, which must end.
         """
         allowed = [ipaddress.ip_network(text) for text in request.private_cidrs]
         try:
@@ -198,8 +192,7 @@ def render_post(url: SourceUrl, request: PostRequest) -> bytes:
 def find_target(url: SourceUrl, head: ResponseHead) -> SourceUrl:
     """Return the target of a redirect: any 3xx with a Location, as in curl.
 
-    Raises:
-        UnusableUrl: no redirect, or one to an address that is refused or no longer https.
+    UnusableUrl: no redirect, or one to an address that is refused or no longer https.
     """
     location = head.last("location")
     if not 300 <= head.status < 400 or head.status == _NOT_MODIFIED or location is None:
@@ -219,10 +212,7 @@ def _comparable(host: str) -> str:
 
 
 def _describe(error: Exception, setting: str) -> str:
-    """Describe an error for the log: with the address where it matters, never with the URL.
-
-    setting: what lets a private address be reached.
-    """
+    """Describe an error for the log without the URL; `setting` would allow a private address."""
     if isinstance(error, PrivateAddress):
         return f"{error}, see {setting}"
     kind = type(error).__name__

@@ -26,12 +26,7 @@ _MAX_LENGTH_DIGITS: Final = 18
 
 
 def choose_framing(head: ResponseHead, limit_bytes: int) -> "PlainBody | ChunkedBody":
-    """Decide as curl does: a transfer coding wins over a length, the last length over others.
-
-    Raises:
-        UnusableUrl: a length that is no number.
-        FileSizeTooLarge: a length over `limit_bytes`.
-    """
+    """Decide as curl does: a transfer coding wins over a length, the last length over others."""
     transfer = head.members("transfer-encoding")
     if CHUNKED in transfer:
         return ChunkedBody(limit_bytes)
@@ -78,10 +73,9 @@ class PlainBody:
 
 
 class ChunkedBody:
-    """Chunked body (RFC 9112, section 7.1); bare line feeds are accepted, as by curl.
+    """Chunked body (RFC 9112, section 7.1), as `PlainBody`; bare line feeds will do, as in curl.
 
-    All framing bytes are counted before they are parsed: sizes, extensions, line ends, trailers.
-    Each byte is scanned once, whatever pieces it comes in. The interface is that of `PlainBody`.
+    All framing bytes are counted before they are parsed, and each is scanned once.
     """
 
     def __init__(self, limit_bytes: int) -> None:

@@ -61,8 +61,7 @@ class HeadParser:
     def feed(self, data: bytes) -> ResponseHead | None:
         """Return the final head, or None until it is complete; interim heads (1xx) are skipped.
 
-        Raises:
-            UnusableUrl: no HTTP/1, too many bytes, lines or interim heads.
+        No HTTP/1, too many bytes, lines or interim heads raise `UnusableUrl`.
         """
         self._buffer += data
         while (end := self._find_end()) is not None:
@@ -89,11 +88,7 @@ class HeadParser:
 
 
 def parse_head(head: bytes) -> ResponseHead:
-    """Parse one complete head; lines without a colon and unknown fields are ignored.
-
-    Raises:
-        UnusableUrl: no status line, a zero byte, or more than `MAX_HEAD_LINES` lines.
-    """
+    """Parse one complete head, or raise `UnusableUrl`; lines without a colon are ignored."""
     status_line = _STATUS_LINE.match(head)
     if status_line is None or b"\0" in head:
         raise UnusableUrl(detail="the answer is no HTTP/1")

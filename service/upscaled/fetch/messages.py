@@ -45,8 +45,7 @@ _FAILURES: Final[Mapping[str, type[ServiceError]]] = {
 class FetchOptions:
     """Settings of the fetch process: `UPSCALED_SOURCE_...`, the file size and the log.
 
-    private_cidrs: networks that may be reached although they are private.
-    only_hosts: the only hosts that may be reached, where it is not empty.
+    private_cidrs may be reached; where `only_hosts` is not empty, no others may.
     """
 
     max_file_bytes: int
@@ -80,11 +79,8 @@ class FetchOptions:
 class PostRequest:
     """A request with a body to an address that a client or the operator named.
 
-    Attributes:
-        key_id: the API key whose name lookup it is.
-        headers: fields beside those that HTTP needs.
-        private_cidrs: networks that may be reached although they are private.
-        timeout_s: until the head of the answer has come.
+    key_id: of the API key whose name lookup it is. private_cidrs: may be reached although they are
+    private. timeout_s: until the head of the answer has come.
     """
 
     key_id: int

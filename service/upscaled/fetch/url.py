@@ -1,8 +1,7 @@
 """Parse an `image_url`, before anything is resolved or connected.
 
-No library keeps these three promises at once: path and query are sent byte for byte (a signature
-may cover them), only what cannot stand in a request line is escaped, and no text raises anything
-but UnusableUrl.
+No library keeps these promises at once: path and query are sent byte for byte (a signature may
+cover them), only what no request line takes is escaped, and no text raises but UnusableUrl.
 """
 
 import ipaddress
@@ -42,12 +41,7 @@ class UnusableUrl(InvalidParameter):
 
 @dataclass(frozen=True, slots=True)
 class SourceUrl:
-    """Parsed URL.
-
-    scheme: "http" or "https".
-    host: a lower-case ASCII name, or an address without brackets.
-    target: path and query as they stand in the request line, in ASCII.
-    """
+    """Parsed URL: lower-case ASCII host or address without brackets; path and query as sent."""
 
     scheme: str
     host: str
@@ -69,11 +63,7 @@ class SourceUrl:
 
 
 def check_source_url(value: object) -> str:
-    """Return the URL's text without white space around it, once it is one that could be fetched.
-
-    Raises:
-        UnusableUrl: no text, too long, or refused by `parse_url`.
-    """
+    """Return the URL's text without white space around it, once it is one that could be fetched."""
     if not isinstance(value, str) or len(value) > MAX_URL_CHARACTERS:
         raise UnusableUrl(detail="not a URL")
     text = value.strip()
@@ -84,9 +74,8 @@ def check_source_url(value: object) -> str:
 def parse_url(text: str) -> SourceUrl:
     """Parse a URL; escapes stay as they are, and what cannot be sent as it is gets escaped.
 
-    Raises:
-        UnusableUrl: not http or https, no host, a user name, a port that no web server uses, a
-            control character, or a broken syntax.
+    UnusableUrl: not http or https, no host, a user name, a port that no web server uses, a control
+    character, or a broken syntax.
     """
     if _CONTROL.search(text):
         raise UnusableUrl(detail="control characters")
@@ -102,9 +91,6 @@ def join_url(base: SourceUrl, location: bytes) -> SourceUrl:
     """Resolve a Location header's value against the URL that answered with it.
 
     Bytes outside ASCII are UTF-8 or else kept as they are: a Latin-1 `é` is asked for as `%E9`.
-
-    Raises:
-        UnusableUrl: empty, too long, or refused by `parse_url`.
     """
     if len(location) > MAX_LOCATION_BYTES:
         raise UnusableUrl(detail=f"redirected to an address of {len(location)} bytes")
@@ -128,11 +114,7 @@ def join_url(base: SourceUrl, location: bytes) -> SourceUrl:
 
 
 def quote_target(text: str) -> str:
-    """Escape what cannot stand in a request line, as UTF-8, and nothing else.
-
-    Raises:
-        UnusableUrl: half a surrogate pair, which has no UTF-8.
-    """
+    """Escape what cannot stand in a request line, as UTF-8 (or UnusableUrl), and nothing else."""
     try:
         return _NEEDS_QUOTING.sub(lambda found: quote(found[0], safe=""), text)
     except UnicodeEncodeError:
@@ -140,11 +122,7 @@ def quote_target(text: str) -> str:
 
 
 def encode_host(text: str) -> str:
-    """Return a host name in lower-case ASCII: by IDNA 2008, or else (emoji) by IDNA 2003.
-
-    Raises:
-        UnusableUrl: too long, or with characters that no host name has.
-    """
+    """Return a host name in lower-case ASCII: by IDNA 2008, or else (emoji) by IDNA 2003."""
     host = unquote(text) if "%" in text else text  # of no UTF-8: U+FFFD, which is refused below
     if len(host) > MAX_HOST_CHARACTERS:
         raise UnusableUrl(detail="host name too long")

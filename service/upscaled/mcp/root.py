@@ -1,8 +1,7 @@
 """Confine the files of tools to one folder: read pictures below it, and write results below it.
 
-A language model names the paths, and what it was asked to do may come from a hostile document. So a
-path is resolved first, and must then lie below the root. It is opened component by component
-without following symbolic links: one that is put there in between leads nowhere.
+A language model names the paths, perhaps for a hostile document. So a path is resolved, must lie
+below the root, and is opened component by component without following symbolic links.
 """
 
 import os
@@ -38,28 +37,13 @@ class RootFolder:
     """The folder that tools may read from and write to."""
 
     def __init__(self, folder: Path, max_file_bytes: int) -> None:
-        """Take the folder as it is now, where it is a symbolic link too.
-
-        Args:
-            folder: an existing folder.
-            max_file_bytes: largest file that is read.
-
-        Raises:
-            OSError: it is no folder, or cannot be opened.
-        """
+        """Open a folder as it is now, or raise OSError; files up to `max_file_bytes` are read."""
         self.path: Final = folder.resolve(strict=True)
         self._max_file_bytes = max_file_bytes
         os.close(os.open(self.path, _OPEN_FOLDER))
 
     def read(self, path: str) -> Picture:
-        """Read a regular file whole.
-
-        Args:
-            path: absolute, or relative to the root.
-
-        Raises:
-            FileRefused: it leads out of the root, is no regular file, is too large or unreadable.
-        """
+        """Read a regular file by its path from the root or absolute, or raise `FileRefused`."""
         resolved = self._resolve(path)
         if resolved == self.path:  # its own parent is outside
             raise FileRefused(f"{path} is no regular file")
@@ -79,29 +63,20 @@ class RootFolder:
             raise _refuse(path, error) from None
 
     def find_folder(self, path: str) -> Path:
-        """Return an existing folder, without symbolic links, that results may be written to.
-
-        Raises:
-            FileRefused: it leads out of the root, or is no folder.
-        """
+        """Return an existing folder below the root for results, without symbolic links."""
         resolved = self._resolve(path)
         if not resolved.is_dir():
             raise FileRefused(f"{path} is no folder")
         return resolved
 
     def write(self, folder: Path, stem: str, ending: str, data: bytes) -> Path:
-        """Write a new file whole or not at all, and return its path.
+        """Write a new file whole or not at all, and return its path, or raise `FileRefused`.
 
         A file that is there stays: the name then gets a number, as in `photo-x4-2.jpg`.
 
         Args:
             folder: as `find_folder` or `read` has given it.
-            stem: name of the file without its ending.
-            ending: `.jpg` and the like.
-            data: what the file holds.
-
-        Raises:
-            FileRefused: it cannot be written.
+            stem: name of the file without its ending, such as `.jpg`.
         """
         part = f".{uuid.uuid4().hex}.part"
         try:

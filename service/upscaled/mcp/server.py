@@ -26,12 +26,7 @@ _STOP_AFTER_S: Final = 5
 
 
 def build_server(service: ServiceClient, root: RootFolder | None) -> MCPServer:
-    """Return the server with its tools, to be run on a transport.
-
-    Args:
-        service: client of the service that the tools call.
-        root: folder of the tools that touch files; without it they refuse.
-    """
+    """Return the server with its tools; without a root folder those that touch files refuse."""
     where = f"Files are below {root.path}." if root else "It reads and writes no files."
     server = MCPServer(
         "upscaled",
@@ -58,11 +53,8 @@ async def serve_http(
 ) -> None:
     """Serve streamable HTTP at `/mcp` of a listening socket until a signal stops it.
 
-    Args:
-        settings: with `mcp_api_key`, which clients must send, too.
-        root: folder of the tools that touch files.
-        listener: an open socket.
-        allowed_hosts: further hosts, such as mcp.example.com, that clients may call it by.
+    Clients must send the settings' `mcp_api_key` too, and may name only this host or
+    `allowed_hosts`, such as mcp.example.com.
     """
     api_key = settings.mcp_api_key.get_secret_value()
     async with open_http(api_key) as http:
@@ -85,11 +77,7 @@ class KeyGuard:
     """Middleware that answers 401 to requests without the API key."""
 
     def __init__(self, app: ASGIApp, api_key: str) -> None:
-        """Guard an application by a key that is not empty.
-
-        Raises:
-            ValueError: the key is empty, so every request would pass.
-        """
+        """Guard an application by a key; ValueError: an empty one would let every request pass."""
         if not api_key:
             raise ValueError("an empty key guards nothing")
         self._app = app
@@ -121,9 +109,6 @@ def _name_hosts(listener: socket.socket, allowed_hosts: Sequence[str]) -> list[s
 
 
 def _allow(hosts: Sequence[str]) -> TransportSecuritySettings:
-    """Refuse other hosts and the web pages of other origins, so that no page in a browser can call.
-
-    A name that an attacker's DNS leads to this machine ("DNS rebinding") is another host.
-    """
+    """Refuse other hosts (also by "DNS rebinding") and the web pages of other origins."""
     origins = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
     return TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins)

@@ -58,16 +58,12 @@ class ServiceClient:
     async def upscale(
         self, source: Source, scale: int, choices: Mapping[str, str], request_id: str = ""
     ) -> Image:
-        """Upscale a picture now, and return the result itself.
+        """Upscale a picture now, and return the result itself, or raise `ServiceRefused`.
 
         Args:
             source: a file or a URL.
-            scale: 2 or 4.
             choices: headers `X-Upscale-*`.
             request_id: by which `watch` follows it, unlike that of any other request; "": none.
-
-        Raises:
-            ServiceRefused: the service refused it, or does not answer.
         """
         headers = {**choices, "Accept": "image/*", **_name_request(request_id)}
         return _read_image(await self._post(source, scale, headers))
@@ -80,10 +76,7 @@ class ServiceClient:
         return str(answer.json()["result_url"])
 
     async def watch(self, request_id: str) -> AsyncGenerator[tuple[int, int]]:
-        """Yield the tiles that are done and all tiles of an upscale, until it is over.
-
-        Ends early, without an error, where the service does not answer or refuses.
-        """
+        """Yield the tiles that are done and all tiles of an upscale, while they are known."""
         url = f"{self._base_url}/v1/progress/{request_id}"
         with suppress(httpx2.TransportError, ValueError, KeyError):
             async with self._http.stream("GET", url) as answer:
@@ -108,11 +101,7 @@ class ServiceClient:
         return dict(answer.json())
 
     async def show_job(self, job_id: UUID) -> dict[str, Any]:
-        """Return a job as the service describes it.
-
-        Raises:
-            ServiceRefused: the key has no such job, or the service does not answer.
-        """
+        """Return a job as the service describes it."""
         return dict((await self._send("GET", f"/v1/jobs/{job_id}")).json())
 
     async def list_models(self) -> dict[str, Any]:
@@ -120,13 +109,7 @@ class ServiceClient:
         return dict((await self._send("GET", "/v1/models")).json())
 
     async def fetch_result(self, result_url: str) -> Image:
-        """Fetch a result by its URL, from where this client reaches the service.
-
-        Its host is left out: it is the public one, which may lead elsewhere from here.
-
-        Raises:
-            ServiceRefused: the result has expired, or the service does not answer.
-        """
+        """Fetch a result by its URL, but from the host where this client reaches the service."""
         file_name = urlsplit(result_url).path.rpartition("/")[2]
         return _read_image(await self._send("GET", f"/public/result/{file_name}"))
 
@@ -165,11 +148,7 @@ def _name_request(request_id: str) -> dict[str, str]:
 
 
 def open_http(api_key: str) -> httpx2.AsyncClient:
-    """Open the HTTP client of a `ServiceClient`. It follows no redirect: the key goes nowhere else.
-
-    Args:
-        api_key: of the service; "" sends none.
-    """
+    """Open a `ServiceClient`'s HTTP client, without redirects: the key goes nowhere else."""
     headers = {"X-API-KEY": api_key} if api_key else {}
     # trust_env: a proxy for the internet is none for a service on the own network.
     return httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT, trust_env=False)

@@ -237,13 +237,7 @@ class Listener(Protocol):
 
 @asynccontextmanager
 async def reporting(service: ServiceClient, listener: Listener) -> AsyncIterator[str]:
-    """Report the progress of one upscale, which the block awaits.
-
-    Where the service gives no progress, none is reported, and the upscale goes on.
-
-    Yields:
-        The id to send the upscale with.
-    """
+    """Report the progress of one upscale, if there is any; yields the id to send it with."""
     request_id, refusal = str(uuid4()), None
     async with anyio.create_task_group() as group:
         group.start_soon(_report, service, listener, request_id)

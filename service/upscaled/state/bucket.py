@@ -10,12 +10,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    InvalidPathError,
-    PreconditionError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError, PreconditionError
 
 from upscaled.bucket.client import (
     ANSWER_WITHIN_S,

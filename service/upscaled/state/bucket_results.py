@@ -65,12 +65,10 @@ class BucketResults:
     folder = None
 
     def __init__(self, url: str, endpoint: str, earlier: FolderResults) -> None:
-        """Args:
-        url: `s3://bucket` or `s3://bucket/prefix`.
-        endpoint: the server's URL; empty for that of Amazon S3, or of AWS's own variables.
-        earlier: results of this machine from before it had a bucket, valid until they expire:
-            their random names hold no time that a valid result could have. Its clock and
-            `ttl_s` are those of the bucket too.
+        """Open `s3://bucket/prefix` at an endpoint; empty: Amazon S3's, or that of AWS's variables.
+
+        earlier: results of this machine from before, valid until they expire: their random names
+        hold no time that a valid result could have. Its clock and `ttl_s` are the bucket's too.
         """
         self.location = url
         self.ttl_s = earlier.ttl_s

@@ -17,11 +17,7 @@ class BucketSources:
     """Objects `<prefix>/<name>`; see the protocol `JobSources`."""
 
     def __init__(self, url: str, endpoint: str, earlier: FolderSources, *, max_bytes: int) -> None:
-        """Args:
-        url: `s3://bucket/prefix`.
-        endpoint: as of `BucketResults`.
-        earlier: sources of this machine from before it had a bucket.
-        """
+        """Open `s3://bucket/prefix`; `earlier` are this machine's, from before it had a bucket."""
         self._longest_s = ANSWER_WITHIN_S + max_bytes / SLOWEST_BYTES_PER_S
         self._bucket = connect(url, endpoint, timedelta(seconds=self._longest_s))
         self._earlier = earlier

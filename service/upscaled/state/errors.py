@@ -13,7 +13,7 @@ def describe_failure(error: StateError | OSError) -> str:
 
 
 class DatabaseRefused(StateError):
-    pass
+    """The database cannot be used: wrong URL, newer version, missing driver."""
 
 
 class DatabaseFailed(StateError):
@@ -28,52 +28,52 @@ class DatabaseFailed(StateError):
 
 
 class DatabaseLost(DatabaseFailed):
-    pass
+    """The database's file was deleted or replaced while it was in use."""
 
 
 class FolderUnusable(StateError):
-    pass
+    """A folder of the data folder takes no file."""
 
 
 class UnreadableChoice(StateError):
-    pass
+    """What is stored for `auto` is damaged, or another version's."""
 
 
 class InvalidName(StateError):
-    pass
+    """An API key's name breaks the rules."""
 
 
 class InvalidSecret(StateError):
-    pass
+    """A secret is not of the form of our keys."""
 
 
 class NameTaken(StateError):
-    pass
+    """An active API key has that name."""
 
 
 class UnknownName(StateError):
-    pass
+    """No active API key has that name."""
 
 
 class InvalidAmount(StateError):
-    pass
+    """Credits are out of range."""
 
 
 class InvalidRate(StateError):
-    pass
+    """A rate or burst is out of range."""
 
 
 class InvalidScope(StateError):
-    pass
+    """A scope that there is not, or none at all."""
 
 
 class InvalidExpiry(StateError):
-    pass
+    """An end of a key or secret that is past or too far away."""
 
 
 class DuplicateRequest(StateError):
-    pass
+    """A request id was used for a hold before."""
 
 
 class HoldReleased(StateError):
-    pass
+    """A hold was given back before it was captured."""

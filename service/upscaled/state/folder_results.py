@@ -120,7 +120,7 @@ class FolderResults:
                 raise
             finally:
                 os.close(descriptor)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             with suppress(OSError):
                 path.unlink()
@@ -200,8 +200,8 @@ async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, because the result is about to be charged for."""
+def sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut: a result is about to be charged for."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -266,8 +266,7 @@ def _lease(
         sa.update(IDEMPOTENCY_KEYS)
         .where(_is_row(key, request_id))
         .values(
-            request_id=new_id or request_id,
-            lease_until_s=database_time_s(connection) + LEASE_S,
+            request_id=new_id or request_id, lease_until_s=database_time_s(connection) + LEASE_S
         )
     )
 

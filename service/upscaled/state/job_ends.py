@@ -28,10 +28,7 @@ ENDED_AT_ONCE: Final = 100
 
 
 def end_job(
-    connection: Connection,
-    condition: sa.ColumnElement[bool],
-    state: JobState,
-    **values: object,
+    connection: Connection, condition: sa.ColumnElement[bool], state: JobState, **values: object
 ) -> bool:
     """End the job that meets the condition and queue its webhook; False where there is none."""
     ended = connection.execute(

@@ -97,9 +97,7 @@ class StoredJobPage:
 def is_ours(claimed: ClaimedJob) -> sa.ColumnElement[bool]:
     """Return the condition that a job is still under the lease of its claim."""
     return sa.and_(
-        JOBS.c.id == claimed.job.id,
-        JOBS.c.state == "running",
-        JOBS.c.lease_id == claimed.lease_id,
+        JOBS.c.id == claimed.job.id, JOBS.c.state == "running", JOBS.c.lease_id == claimed.lease_id
     )
 
 

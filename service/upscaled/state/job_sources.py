@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from upscaled.errors import InternalError
+from upscaled.state.folder_results import sync_folder
 
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 _PART: Final = ".part"
@@ -85,7 +86,7 @@ class FolderSources:
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as error:
             with suppress(OSError):
                 path.unlink()
@@ -103,11 +104,3 @@ class FolderSources:
     def _delete(self, name: str) -> None:
         with suppress(OSError):
             (self._folder / name).unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

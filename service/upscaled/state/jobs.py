@@ -55,10 +55,7 @@ class Jobs:
     """The jobs of one database, for any thread and any number of processes."""
 
     def __init__(self, database: Database, clocks: Clocks, lifetime_s: float) -> None:
-        """Args:
-        clocks: their wall clock dates the entries of the ledger.
-        lifetime_s: a job that ended longer ago is shown no more, and stands for no request.
-        """
+        """Show jobs for `lifetime_s` after their end; the wall clock dates the ledger's entries."""
         self._database = database
         self._lifetime_s = lifetime_s
         self._clocks = clocks

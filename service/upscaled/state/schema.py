@@ -55,11 +55,7 @@ API_KEYS = Table(
 # Of keys that are not revoked: a revoked key keeps its row and its history, and its name may be
 # given to a new key. The conditions of partial indexes stand in the migrations alone: to name
 # PostgreSQL's here would import its dialect at every start on SQLite.
-Index(
-    "uq_api_keys_active_name",
-    API_KEYS.c.name,
-    unique=True,
-)
+Index("uq_api_keys_active_name", API_KEYS.c.name, unique=True)
 
 # The secrets that rotated keys had before, each valid until its time.
 FORMER_SECRETS = Table(
@@ -194,10 +190,7 @@ JOBS = Table(
     Index("ix_jobs_key_id_created_at_s", "key_id", "created_at_s"),
 )
 # Of jobs that are queued or running.
-Index(
-    "ix_jobs_unfinished",
-    JOBS.c.created_at_s,
-)
+Index("ix_jobs_unfinished", JOBS.c.created_at_s)
 
 # The requests that a client named by an `Idempotency-Key`: see `upscaled.state.idempotency`.
 # `request_id` is that of the credit's hold, or the job's id. `lease_until_s` is by the database's
@@ -243,10 +236,7 @@ WEBHOOK_DELIVERIES = Table(
     CheckConstraint("state IN ('waiting', 'delivered', 'failed', 'gone')", name="state_is_known"),
 )
 # Of deliveries that wait.
-Index(
-    "ix_webhook_deliveries_waiting",
-    WEBHOOK_DELIVERIES.c.due_at_s,
-)
+Index("ix_webhook_deliveries_waiting", WEBHOOK_DELIVERIES.c.due_at_s)
 
 # What was answered, and the jobs that ended: see `upscaled.state.usage`, whose `UsageRow` has the
 # same columns. The id is random and the writer's, so that a row which is sent again is known. It is

@@ -47,12 +47,7 @@ class Webhooks:
         self._audit = audit
 
     def configure(
-        self,
-        name: str,
-        url: str | None,
-        *,
-        renews_secret: bool = False,
-        by: str = SERVICE_ITSELF,
+        self, name: str, url: str | None, *, renews_secret: bool = False, by: str = SERVICE_ITSELF
     ) -> KeyWebhook:
         """Set an active key's address (None: jobs name theirs), and a secret if it has none.
 
@@ -172,9 +167,7 @@ class Webhooks:
                 sa.update(WEBHOOK_DELIVERIES)
                 .where(row.job_id == claimed.job.id, row.lease_id == claimed.lease_id)
                 .values(
-                    attempts=row.attempts - 1,
-                    lease_id=None,
-                    due_at_s=database_time_s(connection),
+                    attempts=row.attempts - 1, lease_id=None, due_at_s=database_time_s(connection)
                 )
             )
 
