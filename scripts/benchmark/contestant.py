@@ -83,11 +83,7 @@ class Runner:
         return self.gflop / min(self.seconds)
 
     def run_once(self) -> None:
-        """Run once, timed.
-
-        Raises:
-            Absent: the run failed, or the contestant's process died.
-        """
+        """Run once, timed; `Absent` where it failed, or the contestant's process died."""
         self.runs.append(self._call(_run))
 
     def _call(self, function: Callable[..., T], *arguments: Entry) -> T:
@@ -101,11 +97,7 @@ class Runner:
 
 @contextmanager
 def open_contestant(entry: Entry) -> Iterator[Runner]:
-    """Open a contestant; in a new process no library's threads or memory touch another's.
-
-    Raises:
-        Absent: it cannot take part (what it needs is not installed, say), or died.
-    """
+    """Open a contestant; in a new process no library's threads or memory touch another's."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn) if entry.is_apart else ThreadPoolExecutor(1) as executor:
         yield Runner(entry, executor)

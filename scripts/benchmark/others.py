@@ -118,11 +118,7 @@ class Matmul:
 
 
 def load_published(entry: Entry) -> tuple[PublishedRealEsrgan, nn.Module]:
-    """Build the package's own network of a model, with the model's weights.
-
-    Raises:
-        Absent: the package is not installed, or has no network of that family.
-    """
+    """Build the package's own network of a model, with the model's weights, or raise `Absent`."""
     try:
         published = import_published()
     except ImportError as error:
@@ -138,11 +134,7 @@ def load_published(entry: Entry) -> tuple[PublishedRealEsrgan, nn.Module]:
 
 
 def open_ncnn(network: nn.Module, *, is_bfloat16: bool = False) -> Any:  # noqa: ANN401  (no types)
-    """Convert a network by ncnn's own converter, pnnx, and open it.
-
-    Raises:
-        Absent: the two are not installed.
-    """
+    """Convert a network by ncnn's own converter, pnnx, and open it; `Absent` without the two."""
     try:
         import ncnn  # type: ignore[import-not-found, import-untyped, unused-ignore]
         import pnnx  # type: ignore[import-not-found, import-untyped, unused-ignore]

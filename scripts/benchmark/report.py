@@ -66,11 +66,7 @@ def to_table(report: Figures) -> str:
 
 
 def write_into_page(report: Figures, page: Path) -> None:
-    """Put the table between the page's markers.
-
-    Raises:
-        ValueError: the page has no such markers.
-    """
+    """Put the table between the page's markers; ValueError: it has none."""
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -52,11 +52,7 @@ class Server:
     ready_s: float
 
     def send(self, photo: bytes, session: requests.Session | None = None) -> Answer:
-        """Send a photo and read the whole result.
-
-        Raises:
-            requests.HTTPError: it was refused.
-        """
+        """Send a photo and read the whole result; a refusal raises `requests.HTTPError`."""
         started = time.perf_counter()
         answer = (session or requests).post(
             f"{self.url}/v1/upscale",
@@ -98,12 +94,7 @@ def serving(data_dir: Path, settings: Mapping[str, str]) -> Iterator[Server]:
 
     Args:
         data_dir: a folder without a database, which the service makes with its first key.
-        settings: further `UPSCALED_*` variables, by their whole names. The caller's environment
-            gives none.
-
-    Raises:
-        ServerDied: it does not start; the text is what it printed.
-        TimeoutError: it is not ready in time.
+        settings: further `UPSCALED_*` variables; the caller's environment gives none.
     """
     variables: Mapping[str, Any] = {**SETTINGS, **settings}
     started = time.perf_counter()

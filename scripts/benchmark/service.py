@@ -123,8 +123,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def repeating(work: Callable[[], object], pause_s: float = 0) -> Iterator[list[float]]:
     """Do `work` at least once and over and over in another thread; yield the seconds each took.
 
-    Raises:
-        Exception: what `work` raised, when the block ends.
+    What `work` raised is raised when the block ends.
     """
     is_over = threading.Event()
     seconds: list[float] = []
@@ -178,10 +177,7 @@ def _look(supervisor: psutil.Process) -> tuple[float, float]:
 
 
 def _measure_bytes(process: psutil.Process) -> tuple[int, int]:
-    """Return a process's resident bytes, and its share of them where the system counts that.
-
-    A front end shows what it shares to root alone; for others it counts in full.
-    """
+    """Return a process's resident bytes, and its share of them (of others all, but to root)."""
     try:
         memory = process.memory_full_info()
     except psutil.AccessDenied:
