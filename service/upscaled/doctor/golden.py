@@ -7,13 +7,13 @@ golden/MODEL-at-2.png, golden/MODEL-at-4.jpg    the results, of the shipped mode
 golden/MODEL-tempered-at-4.jpg    the same, tempered as by default
 """
 
-import math
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from upscaled.image.types import Image
+from upscaled_models.accuracy import psnr_db
 from upscaled_models.registry import read_default_models
 
 FOLDER: Final = Path(__file__).parent / "golden"
@@ -26,9 +26,6 @@ MIN_PSNR_DB: Final = 38.0
 MIN_INVENTED_PSNR_DB: Final = 30.0
 """Of others. Texture that a network invents is chaotic: x4plus in 8 bits is 33 to 44 dB from
 float32 by picture, and looks the same. What a broken device computes is far below."""
-
-MAX_PSNR_DB: Final = 120.0
-"""Stands for "the same"."""
 
 
 def read_source(scale: int) -> bytes:
@@ -54,8 +51,7 @@ def compare(expected: Image, got: Image) -> float:
     a, b = _planes(expected), _planes(got)
     if a.shape != b.shape:
         return 0.0
-    error = float(np.square(a - b).mean())
-    return min(MAX_PSNR_DB, 10 * math.log10(255**2 / error)) if error else MAX_PSNR_DB
+    return psnr_db(float(np.square(a - b).mean()))
 
 
 def _planes(image: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

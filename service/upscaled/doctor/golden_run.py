@@ -16,7 +16,6 @@ from upscaled.doctor.engines import ENGINE, GOLDEN_IMAGE, dump_finding
 from upscaled.doctor.finding import INSTALL, INSTALL_OR_EXACT, Finding, failure, ok, warning
 from upscaled.doctor.golden import (
     JPEG_QUALITY,
-    MAX_PSNR_DB,
     compare,
     find_least_psnr_db,
     read_expected,
@@ -24,6 +23,7 @@ from upscaled.doctor.golden import (
 )
 from upscaled.doctor.isolation import ConnectionRecorder
 from upscaled.pool.devices import plan_workers, resolve_devices
+from upscaled_models.accuracy import MAX_PSNR_DB
 from upscaled_models.backends.gpus import count_gpus
 
 if TYPE_CHECKING:

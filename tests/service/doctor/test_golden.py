@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from upscaled.doctor.golden import (
-    MAX_PSNR_DB,
     MIN_INVENTED_PSNR_DB,
     MIN_PSNR_DB,
     SOURCES,
@@ -14,6 +13,7 @@ from upscaled.doctor.golden import (
 from upscaled.image.decode import decode_file
 from upscaled.image.types import Image
 from upscaled.upscale.post_process.steps import is_plausible
+from upscaled_models.accuracy import MAX_PSNR_DB
 
 
 def grey(level: int, *, alpha: int | None = None) -> Image:
