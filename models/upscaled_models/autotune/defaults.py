@@ -1,7 +1,7 @@
 """Shipped defaults: the likeliest candidates by instruction set, taken where measuring has to wait.
 
-Orders by backend and type, the likeliest first. Measured by processor time on two cores of an AMD
-EPYC (Zen 4), its instructions hidden for the lower rows: seconds per megapixel and core.
+By processor time on two cores of an AMD EPYC (Zen 4), its instructions hidden for the lower rows:
+seconds per megapixel and core.
 
 | | upscaled-x4-faithful | the same, AVX2 alone |
 |---|---|---|
@@ -11,10 +11,9 @@ EPYC (Zen 4), its instructions hidden for the lower rows: seconds per megapixel 
 | openvino float32 | 3.5 | 3.6 |
 | torch float32 | 3.8 | 4.0 |
 
-Without VNNI, 8-bit products are added up in 16 bits and may saturate (upscaled-x4-faithful: 41.0 dB
-against float32 instead of 46.4), so 8 bits have to be proven on the machine itself. AMX and NEON
-were not at hand: AMX multiplies 8 bits at twice the rate of bfloat16 (Intel, Architecture
-Instruction Set Extensions), and of NEON only torch's float32 is known to work.
+Without VNNI, 8-bit products may saturate (41.0 dB against float32 instead of 46.4), so 8 bits have
+to be proven on the machine itself. AMX (by Intel twice the rate of bfloat16 in 8 bits) and NEON
+(only torch's float32 is known to work) were not at hand.
 """
 
 from collections.abc import Mapping, Sequence

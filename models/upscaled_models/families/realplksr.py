@@ -27,18 +27,16 @@ LAYER_EPSILON: Final = 1e-6
 HALO_PX: Final = 48
 """Halo in input pixels: a trade, not exact, for networks of many blocks.
 
-With 28 blocks and kernels of 17 px an output pixel's convolutions reach 310 px, too much to compute
-and discard, as with RRDB. No published weights were at hand. With random ones, scaled so that the
-network adds 20 levels (root mean square) to the enlarged picture, a tile of 48 px in 256x256 is off
+With 28 blocks and kernels of 17 px an output pixel's convolutions reach 310 px. With random weights
+that add 20 levels (root mean square) to the enlarged picture, a tile of 48 px in 256x256 is off
 from the whole by so many levels, largest and mean:
 
     halo                     16             32             48             64
     layer normalisation      14, 1.0        0.9, 0.04      0.02, 0.001    0, 0
     group normalisation      77, 12         66, 10         48, 7          25, 4
 
-Trained weights look farther than random ones (RRDB's do), hence 48. Group normalisation takes means
-and variances of all that the network reads, so only a wider window helps; by how much a trained
-network's tiles differ was not measured. Upscalers that run these networks tile them all the same.
+Trained weights look farther, hence 48. Group normalisation takes means and variances of all that
+the network reads, so only a wider window helps; a trained network's tiles were not measured.
 """
 
 _PART: Final = re.compile(r"feats\.(\d+)\..+")

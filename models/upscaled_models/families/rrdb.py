@@ -21,26 +21,23 @@ LEAK: Final = 0.2
 HALO_TRUNK_PX: Final[Mapping[int, int]] = {6: 44, 23: 60}
 """Halo by the number of blocks, in trunk pixels: a trade, not exact.
 
-With 23 blocks an output pixel depends on 349 trunk pixels to each side, far too much to compute and
-discard, so a tiled result differs a little from the untiled one. Measured with the official weights
-of realesrgan-x4plus (23) and realesrgan-x4plus-anime-6b (6) on 14 photographs of 192x256 px, half
-of them made smaller and half of them JPEG, in float32: a window cut 96 px and the halo away from
-what is compared. Levels of 255 of the worst photograph, and values off by more than 2 of all and of
-the worst photograph (colour correction: by at most 0.04 % and 1 level more):
+With 23 blocks an output pixel depends on 349 trunk pixels to each side. Measured in float32 with
+the official weights of realesrgan-x4plus (23) and realesrgan-x4plus-anime-6b (6) on 14 photographs
+of 192x256 px, half of them shrunk and half JPEG, in windows cut 96 px and the halo away. Levels of
+255 of the worst photograph, and values off by more than 2 of all and of the worst:
 
     halo    23 blocks: largest, all, worst     6 blocks: largest, all, worst
       10          110  5.8 %    13.4 %              68  1.5 %     4.2 %
       32           32  0.7 %    2.0 %               14  0.02 %    0.09 %
       40           13  0.16 %   0.5 %                4  0.0005 %  0.004 %
       44            9  0.07 %   0.2 %                3  0         0.0001 %
-      48            7  0.03 %   0.11 %               1  0         0
       56            4  0.003 %  0.010 %              1  0         0
       60            4  0.001 %  0.005 %              1  0         0
       72            2  0        0                    1  0         0
 
-Chosen is the smallest with which in each photograph 99.99 % are within 2 levels, corrected or not,
-and none is off by more than 4; for 6 blocks one step more, where 40 had no margin. Upstream's own
-tool takes 10 input pixels (`tile_pad`). Networks of other depths take that of the next deeper one.
+Chosen is the smallest with which in each photograph 99.99 % are within 2 levels, with and without
+colour correction, and none is off by more than 4; for 6 blocks one step more. Upstream's own tool
+takes 10 input pixels (`tile_pad`). Other depths take that of the next deeper network.
 """
 
 MAX_QUICK_BLOCKS: Final = 6

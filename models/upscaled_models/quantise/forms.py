@@ -1,19 +1,16 @@
 """Prepare a large network in 8 bits: measure its input levels, and choose what stays in floats.
 
-Few layers stay in floats at first, then the costliest. x4plus with its own weights on four
-photographs (dB against float32, mean / worst; seconds for 256x256 on two cores with AVX-512 VNNI,
-where all in float32 takes 8.19):
+Few layers stay in floats at first, then the costliest. x4plus on four photographs (dB against
+float32, mean / worst; seconds for 256x256 on two cores with AVX-512 VNNI, in float32 8.19):
 
     all in 8 bits                           37.8 / 34.1     2.12
     what follows the trunk in floats        40.1 / 34.7     2.67
     blocks 0 and 22 too                     42.0 / 36.9     3.14
-    0, 16, 21, 22                           43.5 / 38.8     3.50
     0, 14, 15, 16, 21, 22                   44.4 / 40.2     4.02
 
-All channels of an input share 256 levels, so a small channel would get few. Each is divided by a
-scale first, and the weights that read it multiplied by it, which leaves the result as it is
-(SmoothQuant, arXiv:2211.10438). For the output of another convolution in 8 bits that costs nothing:
-its own outputs are made smaller. All in 8 bits, x4plus is 34.0 dB from float32 without scales.
+All channels of an input share 256 levels. Each is divided by a scale first, and the weights that
+read it multiplied by it (SmoothQuant, arXiv:2211.10438), which costs nothing where the input is
+another 8-bit convolution's output. Without scales x4plus is 34.0 dB from float32.
 """
 
 from collections.abc import Iterator, Sequence
