@@ -4,23 +4,10 @@ Times are whole seconds since 1970 in UTC.
 """
 
 import sqlalchemy as sa
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    CheckConstraint,
-    Column,
-    Double,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    UniqueConstraint,
-)
+from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Index, Table, Text
 
 # Constraints carry names, so that a later migration can change them on both databases.
-METADATA = MetaData(
+METADATA = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -31,7 +18,7 @@ METADATA = MetaData(
 )
 
 # SQLite numbers rows by itself only in a column that is called INTEGER.
-_ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
+_ROW_ID = BigInteger().with_variant(sa.Integer(), "sqlite")
 
 API_KEYS = Table(
     "api_keys",
@@ -50,7 +37,7 @@ API_KEYS = Table(
     Column("expires_at_s", BigInteger),
     # NULL: all; see `upscaled.state.key_rows`.
     Column("scopes", Text),
-    CheckConstraint("balance >= 0", name="balance_is_never_negative"),
+    sa.CheckConstraint("balance >= 0", name="balance_is_never_negative"),
 )
 # Of keys that are not revoked: a revoked key keeps its row and its history, and its name may be
 # given to a new key. The conditions of partial indexes stand in the migrations alone: to name
@@ -77,8 +64,8 @@ CREDIT_ENTRIES = Table(
     Column("kind", Text, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("at_s", BigInteger, nullable=False),
-    UniqueConstraint("request_id", "kind"),
-    CheckConstraint(
+    sa.UniqueConstraint("request_id", "kind"),
+    sa.CheckConstraint(
         "(kind = 'grant' AND amount > 0) OR (kind IN ('hold', 'take') AND amount < 0)"
         " OR (kind = 'capture' AND amount = 0) OR (kind = 'release' AND amount > 0)",
         name="amount_fits_kind",
@@ -124,7 +111,7 @@ HOLDERS = Table(
 AUTO_CHOICE = Table(
     "auto_choice",
     METADATA,
-    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("id", sa.Integer, primary_key=True, autoincrement=False),
     Column("plans", Text, nullable=False),
     Column("ladders", Text, nullable=False),
     Column("written_at_s", BigInteger, nullable=False),
@@ -164,18 +151,18 @@ JOBS = Table(
     Column("state", Text, nullable=False),
     Column("source_name", Text),
     Column("image_url", Text),
-    Column("scale", Integer, nullable=False),
+    Column("scale", sa.Integer, nullable=False),
     Column("model", Text, nullable=False),
     Column("choice", Text, nullable=False, server_default="{}"),
     Column("is_metered", Boolean, nullable=False),
     # Of the request that submitted it: where its result's URL begins, and what to call at its end.
     Column("base_url", Text),
     Column("webhook_url", Text),
-    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("attempts", sa.Integer, nullable=False, server_default="0"),
     Column("lease_id", Text),
     Column("lease_until_s", Double),
-    Column("tiles_done", Integer, nullable=False, server_default="0"),
-    Column("tiles_total", Integer),
+    Column("tiles_done", sa.Integer, nullable=False, server_default="0"),
+    Column("tiles_total", sa.Integer),
     Column("result_name", Text),
     Column("result_media_type", Text),
     Column("result_model", Text),
@@ -183,10 +170,10 @@ JOBS = Table(
     Column("error_text", Text),
     Column("created_at_s", Double, nullable=False),
     Column("ended_at_s", Double, index=True),
-    CheckConstraint(
+    sa.CheckConstraint(
         "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state_is_known"
     ),
-    CheckConstraint("(state = 'running') = (lease_id IS NOT NULL)", name="running_has_a_lease"),
+    sa.CheckConstraint("(state = 'running') = (lease_id IS NOT NULL)", name="running_has_a_lease"),
     Index("ix_jobs_key_id_created_at_s", "key_id", "created_at_s"),
 )
 # Of jobs that are queued or running.
@@ -229,11 +216,13 @@ WEBHOOK_DELIVERIES = Table(
     Column("url", Text, nullable=False),
     Column("is_trusted", Boolean, nullable=False),
     Column("state", Text, nullable=False),
-    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("attempts", sa.Integer, nullable=False, server_default="0"),
     Column("lease_id", Text),
     Column("due_at_s", Double, nullable=False),
     Column("outcome", Text, nullable=False, server_default=""),
-    CheckConstraint("state IN ('waiting', 'delivered', 'failed', 'gone')", name="state_is_known"),
+    sa.CheckConstraint(
+        "state IN ('waiting', 'delivered', 'failed', 'gone')", name="state_is_known"
+    ),
 )
 # Of deliveries that wait.
 Index("ix_webhook_deliveries_waiting", WEBHOOK_DELIVERIES.c.due_at_s)
@@ -248,10 +237,10 @@ USAGE_ROWS = Table(
     Column("at_s", BigInteger, nullable=False, index=True),
     Column("kind", Text, nullable=False),
     Column("key_id", _ROW_ID, ForeignKey("api_keys.id")),
-    Column("status", Integer),
+    Column("status", sa.Integer),
     Column("error_code", Text),
     Column("model", Text),
-    Column("scale", Integer),
+    Column("scale", sa.Integer),
     Column("format", Text),
     Column("input_px", BigInteger),
     Column("output_px", BigInteger),

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import sqlalchemy as sa
@@ -52,9 +51,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """The outcome of a sweep; `free_bytes` is the free space of the results' disk afterwards, or of
-    the data folder's where results are in a bucket.
-    """
+    """The outcome of a sweep, and the free space of the results' or else the data folder's disk."""
 
     holds_released: int
     results: SweptResults
@@ -128,7 +125,7 @@ class State:
         if self.holder.lead():
             _attempt(self._forget_expired, failures)
             _attempt(self.idempotency.remove_old, failures)
-            _attempt(self._remove_unusable, failures)
+            _attempt(lambda: self.reusable.remove_expired(self.results.ttl_s), failures)
             _attempt(self._remove_ended_jobs, failures)
             _attempt(self.under_way.sweep, failures)
             _attempt(self.usage.remove_old, failures)
@@ -144,10 +141,6 @@ class State:
         """Remove jobs whose results expired, and the sources that no job needs."""
         self.jobs.remove_ended(lifetime_s=self.job_results.ttl_s)
         self.job_sources.sweep(self.jobs.sources_in_use())
-
-    def _remove_unusable(self) -> None:
-        """Remove the records of results that cannot be used again, as they have expired."""
-        self.reusable.remove_expired(self.results.ttl_s)
 
     def _forget_expired(self) -> None:
         """Remove the records of expired results."""
@@ -179,12 +172,7 @@ class State:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -200,7 +188,14 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
     for folder in (settings.data_dir, settings.results_dir, settings.job_results_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     database, is_new = _open_migrated(settings)
-    holder = _open_holder(database, settings, clocks)
+    holder: Holder
+    rate: RateLimiter
+    if database.is_server:
+        holder = LeasedHolder(database, clocks)
+        rate = SharedRate(database, settings.rate_per_s, settings.rate_burst)
+    else:
+        holder = FileHolder(settings.data_dir / "holders")
+        rate = Rate(settings.rate_per_s, settings.rate_burst)
     audit = AuditLog(database, clocks, keep_s=settings.audit_retention_days * DAY_S or math.inf)
     state = State(
         keys=Keys(database, clocks, audit),
@@ -216,7 +211,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         job_sources=_open_job_sources(settings),
         results=open_results(settings, StampClock(clocks)),
         job_results=_open_job_results(settings, StampClock(clocks)),
-        rate=_build_rate(database, settings),
+        rate=rate,
         under_way=UnderWay(database, longest_request_s(settings)),
         auto_choice=SharedAutoChoice(database, holder),
         database=database,
@@ -263,18 +258,6 @@ def _open_job_sources(settings: Settings) -> JobSources:
 
     url = settings.results_url.rstrip("/") + "/job-sources"
     return BucketSources(url, settings.s3_endpoint, in_folder, max_bytes=settings.max_file_bytes)
-
-
-def _open_holder(database: Database, settings: Settings, clocks: Clocks) -> Holder:
-    if database.is_server:
-        return LeasedHolder(database, clocks)
-    return FileHolder(settings.data_dir / "holders")
-
-
-def _build_rate(database: Database, settings: Settings) -> RateLimiter:
-    if database.is_server:
-        return SharedRate(database, settings.rate_per_s, settings.rate_burst)
-    return Rate(settings.rate_per_s, settings.rate_burst)
 
 
 def _attempt(step: Callable[[], T], failures: list[Exception]) -> T | None:
