@@ -94,8 +94,8 @@ def run_server(
             if admin_listener is not None:
                 _say(f"administration on {describe_url(admin_listener, is_tls=bool(certificate))}")
                 admin_config = _configure(app.state.admin, settings, certificate, lifespan="off")
-                admin = _AdminServer(admin_config, admin_listener)
-            runner.run(server.serve_listener(listener, admin))
+                admin = _SignalFreeServer(admin_config)
+            runner.run(server.serve_listener(listener, admin, admin_listener))
 
 
 class _Pool(Executor, Protocol):
@@ -182,24 +182,16 @@ def _configure(
     )
 
 
-class _AdminServer(uvicorn.Server):
-    """Server of administration, beside the one of the service and on the same event loop."""
-
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
-        super().__init__(config)
-        self._listener = listener
-
-    async def run_beside(self) -> None:
-        """Serve until `should_exit` is set."""
-        await self.serve(sockets=[self._listener])
+class _SignalFreeServer(uvicorn.Server):
+    """Server that leaves this process's signals alone: the supervisor has them."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave this process's signals alone: the supervisor has them."""
+        """Capture none."""
         yield
 
 
-class _Server(uvicorn.Server):
+class _Server(_SignalFreeServer):
     """Server of uvicorn that ends in order, with exit status 0, on the first signal.
 
     What still waits when the grace is over is answered too. A second Ctrl-C ends the grace, a third
@@ -222,14 +214,17 @@ class _Server(uvicorn.Server):
         self._grace_s = grace_s
         self._certificate = certificate
         self._failure = ""
-        self._admin: _AdminServer | None = None
+        self._admin: uvicorn.Server | None = None
         self._is_ending = False
         self._is_hurried = False
         self._is_renewal_due = asyncio.Event()
         self._stops: list[asyncio.Task[None]] = []
 
     async def serve_listener(
-        self, listener: socket.socket, admin: _AdminServer | None = None
+        self,
+        listener: socket.socket,
+        admin: uvicorn.Server | None,
+        admin_listener: socket.socket | None,
     ) -> None:
         """Serve until a signal ends it, and administration before it.
 
@@ -242,7 +237,9 @@ class _Server(uvicorn.Server):
             asyncio.create_task(self._announce_ready()),
             asyncio.create_task(self._renew_certificate()),
         ]
-        administering = asyncio.create_task(admin.run_beside()) if admin else None
+        administering = None
+        if admin and admin_listener:
+            administering = asyncio.create_task(admin.serve(sockets=[admin_listener]))
         self._admin = admin
         await self.serve(sockets=[listener])
         if admin and administering:
@@ -255,11 +252,6 @@ class _Server(uvicorn.Server):
             raise CannotUpscale(self._failure)
         if not self.started:
             raise CannotServe("the service could not start; see the log above")
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leave this process's signals alone: the supervisor has them."""
-        yield
 
     async def _announce_ready(self) -> None:
         try:
