@@ -12,35 +12,30 @@ result shows nothing keep the source's colour in any cell, so that no correction
 no visible pixel depends on what was left out. The image alone decides which is which, never its
 windows: tiled equals untiled, exactly where the halo is as wide as the network's radius.
 
-Windows are planned for rectangles. The one around all content is cut in two by the row or column
-that saves most, and so are both parts, as long as that saves more than `WINDOW_PRICE_PX`. Their
-sides are multiples of `choose_part_step_px`, so that few shapes come. An image full of content
-has the windows that it would have without all this.
+Windows are planned for rectangles around it (the module `cover`), whose sides are multiples of
+`choose_part_step_px`, so that few shapes come. An image full of content has the windows that it
+would have without all this.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
+from upscaled.upscale.cover import WINDOW_PRICE_PX, Box, Cells, Prices, cover
 from upscaled.upscale.tiles import Region, Tile, Tiling, count_px
 from upscaled_models.backends.base import EngineInfo, Window
 
 CELL_PX: Final = 4
 
-WINDOW_PRICE_PX: Final = 16_384
-"""Pixels that one window more costs. To make a new shape ready takes as long as 80,000, once."""
-
 _PART_LENGTHS: Final = 4
 _MANY_WEIGHTS: Final = 400_000
 _ALPHA_REACH_PX: Final = 2
 """Reach of `upscale_alpha`: 1 by the range of its neighbours, 1 by the interpolation."""
-
-_Cells = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,10 +45,10 @@ class Content:
     is_seen: pixels `[H, W]` of which alpha lets the result show something; None: all of them.
     """
 
-    cells: _Cells
+    cells: Cells
     height_px: int
     width_px: int
-    is_seen: _Cells | None = None
+    is_seen: Cells | None = None
     cell_px: int = CELL_PX
 
     @classmethod
@@ -93,7 +88,7 @@ class Content:
         whole = tiling.plan(*size)
         if self.cells.all():
             return whole
-        parts = _cover(self.cells, _Prices(self, tiling))
+        parts = cover(self.cells, Prices(size, self.cell_px, tiling))
         tiles = [tile for part in parts for tile in tiling.plan(*size, self._region(part))]
         cheapest = min(tiles, list(whole), key=_price)
         return tuple(sorted(cheapest, key=lambda tile: (tile.core.top, tile.core.left)))
@@ -115,7 +110,7 @@ class Content:
         else:
             cv2.copyTo(pixels, _repeat(is_seen, gain).view(np.uint8), target.read(canvas))
 
-    def _region(self, box: "_Box") -> Region:
+    def _region(self, box: Box) -> Region:
         top, left = box.top * self.cell_px, box.left * self.cell_px
         bottom = min(self.height_px, box.bottom * self.cell_px)
         right = min(self.width_px, box.right * self.cell_px)
@@ -139,7 +134,7 @@ def _pool(pixels: Pixels, operation: int) -> Pixels:
     return np.ascontiguousarray(pooled[::CELL_PX, ::CELL_PX])
 
 
-def _repeat(mask: _Cells, times: int) -> _Cells:
+def _repeat(mask: Cells, times: int) -> Cells:
     return mask.repeat(times, axis=0).repeat(times, axis=1)
 
 
@@ -150,99 +145,3 @@ def _square(reach_px: int, cell_px: int) -> NDArray[np.uint8]:
 
 def _price(tiles: Sequence[Tile]) -> int:
     return count_px(tiles) + WINDOW_PRICE_PX * len(tiles)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Box:
-    """Rectangle of cells, ends excluded; or many of them, in arrays."""
-
-    top: Any
-    bottom: Any
-    left: Any
-    right: Any
-
-    def moved(self, to: "_Box") -> "_Box":
-        """Return the rectangle, its position counted from where that of `to` is."""
-        down, across = to.top, to.left
-        return _Box(self.top + down, self.bottom + down, self.left + across, self.right + across)
-
-    def turned(self) -> "_Box":
-        return _Box(self.left, self.right, self.top, self.bottom)
-
-    def at(self, index: int) -> "_Box":
-        sides = (self.top, self.bottom, self.left, self.right)
-        return _Box(*(int(side[index]) for side in sides))
-
-
-@dataclass(frozen=True, slots=True)
-class _Prices:
-    """Prices of rectangles: the pixels of the windows that they take, and of their number."""
-
-    content: Content
-    tiling: Tiling
-
-    def of(self, box: _Box) -> Any:  # noqa: ANN401  (a number, or an array of them)
-        rows, height_px = self._divide(box.top, box.bottom, self.content.height_px)
-        columns, width_px = self._divide(box.left, box.right, self.content.width_px)
-        return rows * columns * (height_px * width_px + WINDOW_PRICE_PX)
-
-    def _divide(self, start: Any, end: Any, side_px: int) -> tuple[Any, Any]:  # noqa: ANN401
-        cell_px, halo_px = self.content.cell_px, self.tiling.halo_px
-        seen_from = np.maximum(start * cell_px - halo_px, 0)
-        seen_to = np.minimum(end * cell_px + halo_px, side_px)
-        return self.tiling.divide(seen_to - seen_from, is_part=True)
-
-
-def _cover(cells: _Cells, prices: _Prices) -> Iterator[_Box]:
-    """Yield rectangles that hold all content, cut in two as long as that saves."""
-    waiting = [_Box(0, cells.shape[0], 0, cells.shape[1])]
-    while waiting:
-        box = waiting.pop()
-        inside = cells[box.top : box.bottom, box.left : box.right]
-        rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-        if not rows.size:
-            continue
-        edges = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
-        content = _Box(*map(int, edges))
-        inside = inside[content.top : content.bottom, content.left : content.right]
-        box = content.moved(box)
-        least, parts = prices.of(box), list[_Box]()
-        across, down = _cut(inside), (each.turned() for each in _cut(inside.T))
-        for first, second in (across, down):
-            first, second = first.moved(box), second.moved(box)
-            sums = prices.of(first) + prices.of(second)
-            if sums.size and sums.min() < least:
-                at = int(sums.argmin())
-                least, parts = sums[at], [first.at(at), second.at(at)]
-        waiting += parts
-        if not parts:
-            yield box
-
-
-def _cut(cells: _Cells) -> tuple[_Box, _Box]:
-    """Return the boxes around all content above and below each row but the first."""
-    above, flipped = _bound_rows(cells), _bound_rows(cells[::-1])
-    count = len(cells)
-    below = _Box(
-        count - flipped.bottom[::-1],
-        count - flipped.top[::-1],
-        flipped.left[::-1],
-        flipped.right[::-1],
-    )
-    return above, below
-
-
-def _bound_rows(cells: _Cells) -> _Box:
-    """Return the boxes around the content of the first row, of the first two, and so on."""
-    cells = np.ascontiguousarray(cells[:-1])
-    count, width = cells.shape
-    is_used = cells.any(axis=1)
-    ends = np.where(is_used, np.arange(1, count + 1), 0)
-    firsts = np.where(is_used, cells.argmax(axis=1), width)
-    lasts = np.where(is_used, width - cells[:, ::-1].argmax(axis=1), 0)
-    return _Box(
-        np.zeros(count, np.int64),
-        np.maximum.accumulate(ends),
-        np.minimum.accumulate(firsts),
-        np.maximum.accumulate(lasts),
-    )

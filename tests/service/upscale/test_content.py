@@ -178,6 +178,23 @@ def test_content_in_two_fifths_of_an_image_takes_about_half_of_its_windows_in_fe
     assert len({(tile.window.height, tile.window.width) for tile in tiles}) <= 4
 
 
+@pytest.mark.parametrize("is_tall", [False, True])
+def test_an_ellipse_in_two_fifths_of_an_image_takes_little_more_than_half_of_its_windows(
+    is_tall: bool,
+) -> None:
+    down, across = np.ogrid[-750:750, -750:750]
+    half = 750 * (1.6 / np.pi / 1.3) ** 0.5
+    is_thing = (down / 1.3) ** 2 + across**2 < half**2
+    rgb = np.where(is_thing[..., None], np.arange(1500)[:, None, None] % 200, 255)
+    rgb = np.ascontiguousarray(np.broadcast_to(rgb, (1500, 1500, 3)).astype(np.uint8))
+    tiling = Tiling(window_px=512, halo_px=19, multiple_px=1, shape_step_px=32, part_step_px=128)
+
+    tiles = Content.of(rgb if is_tall else rgb.transpose(1, 0, 2).copy(), None, 19).plan(tiling)
+
+    assert count_px(tiles) <= 0.55 * tiling.count_px(1500, 1500)
+    assert len({(tile.window.height, tile.window.width) for tile in tiles}) <= 4
+
+
 def run_of(seed: int, *, has_alpha: bool) -> tuple[Image, Pixels]:
     """A product photo, and its pixels as a network sees them."""
     rgb, is_thing = product_photo(60 + 7 * seed, 150, seed)

@@ -1,0 +1,179 @@
+"""Cover the content of an image with rectangles whose windows cost least.
+
+The rectangle around all content is cut in two by the row or column that saves most, and so are
+both parts, as long as that saves more than `WINDOW_PRICE_PX`. What is round has no cut that saves
+alone. So the same is done with the bands of rows, and of columns, that cost least together, and
+the cheapest of the three is taken: in windows of 512 px an ellipse over two fifths of a square
+takes 0.54 of what the square takes, where cuts in two alone left 0.60.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upscaled.upscale.tiles import Tiling
+
+Cells = NDArray[np.bool_]
+
+WINDOW_PRICE_PX: Final = 16_384
+"""Pixels that one window more costs. To make a new shape ready takes as long as 80,000, once."""
+
+_MOST_BANDS: Final = 400
+"""Bands end at so many rows of cells at most: every pair of ends is priced, all in 5 ms."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Box:
+    """Rectangle of cells, ends excluded; or many of them, in arrays."""
+
+    top: Any
+    bottom: Any
+    left: Any
+    right: Any
+
+    def moved(self, to: "Box") -> "Box":
+        """Return the rectangle, its position counted from where that of `to` is."""
+        down, across = to.top, to.left
+        return Box(self.top + down, self.bottom + down, self.left + across, self.right + across)
+
+    def turned(self) -> "Box":
+        return Box(self.left, self.right, self.top, self.bottom)
+
+    def at(self, index: int) -> "Box":
+        sides = (self.top, self.bottom, self.left, self.right)
+        return Box(*(int(side[index]) for side in sides))
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Prices of rectangles: the pixels of the windows that they take, and of their number.
+
+    size_px: height and width of the image. cell_px: side of its cells. is_turned: rows of the
+    rectangles are columns of the image.
+    """
+
+    size_px: tuple[int, int]
+    cell_px: int
+    tiling: Tiling
+    is_turned: bool = False
+
+    def of(self, box: Box) -> Any:  # noqa: ANN401  (a number, or an array of them)
+        box = box.turned() if self.is_turned else box
+        rows, height_px = self._divide(box.top, box.bottom, self.size_px[0])
+        columns, width_px = self._divide(box.left, box.right, self.size_px[1])
+        return rows * columns * (height_px * width_px + WINDOW_PRICE_PX)
+
+    def _divide(self, start: Any, end: Any, side_px: int) -> tuple[Any, Any]:  # noqa: ANN401
+        cell_px, halo_px = self.cell_px, self.tiling.halo_px
+        seen_from = np.maximum(start * cell_px - halo_px, 0)
+        seen_to = np.minimum(end * cell_px + halo_px, side_px)
+        return self.tiling.divide(seen_to - seen_from, is_part=True)
+
+
+def cover(cells: Cells, prices: Prices) -> list[Box]:
+    """Return rectangles that hold all content: cut in two, or in bands first, as is cheapest."""
+    if not cells.any():
+        return []
+    rows = _cut_to_bands(cells, prices)
+    columns = _cut_to_bands(cells.T, replace(prices, is_turned=True))
+    whole = Box(0, cells.shape[0], 0, cells.shape[1])
+    starts = ([whole], rows, [band.turned() for band in columns])
+    covers = [list(_halve(cells, prices, start)) for start in starts]
+    return min(covers, key=lambda cover: sum(map(prices.of, cover)))
+
+
+def _cut_to_bands(cells: Cells, prices: Prices) -> list[Box]:
+    """Return the bands of rows that cost least together, each a rectangle around its content.
+
+    Which bands above a row cost least does not depend on those below it: they are found once for
+    each row where a band may end, from the top. `cells` has content.
+    """
+    used = np.flatnonzero(cells.any(axis=1))
+    step = -(-(used[-1] + 1 - used[0]) // _MOST_BANDS)
+    edges = np.append(np.arange(used[0], used[-1] + 1, step), used[-1] + 1)
+    costs = _price_bands(np.logical_or.reduceat(cells[: edges[-1]], edges[:-1]), edges, prices)
+    sums, firsts = np.zeros(len(edges)), list[int]()
+    for last in range(len(edges) - 1):
+        totals = sums[:-1] + costs[:, last]
+        firsts.append(int(totals.argmin()))
+        sums[last + 1] = totals[firsts[-1]]
+    bands, end = list[Box](), len(firsts)
+    while end:
+        start = firsts[end - 1]
+        bands.append(Box(int(edges[start]), int(edges[end]), 0, cells.shape[1]))
+        end = start
+    return bands
+
+
+def _price_bands(strips: Cells, edges: NDArray[np.int64], prices: Prices) -> NDArray[np.float64]:
+    """Return the price of each band from one strip to another, `[first, last]`; else infinity.
+
+    Args:
+        strips: the rows of cells between two neighbouring `edges` as one.
+    """
+    width, is_empty = strips.shape[1], ~strips.any(axis=1)
+    is_band = np.triu(np.ones((len(strips),) * 2, np.bool_))
+    lefts = np.where(is_empty, width, strips.argmax(axis=1))
+    rights = np.where(is_empty, 0, width - strips[:, ::-1].argmax(axis=1))
+    left = np.minimum.accumulate(np.where(is_band, lefts, width), axis=1)
+    right = np.maximum.accumulate(np.where(is_band, rights, 0), axis=1)
+    costs = prices.of(Box(edges[:-1, None], edges[1:], left, right))
+    return np.where(left < right, costs, np.where(is_band, 0.0, np.inf))
+
+
+def _halve(cells: Cells, prices: Prices, start: Sequence[Box]) -> Iterator[Box]:
+    """Yield the rectangles of `start` around their content, cut in two as long as that saves."""
+    waiting = list(start)
+    while waiting:
+        box = waiting.pop()
+        inside = cells[box.top : box.bottom, box.left : box.right]
+        rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+        if not rows.size:
+            continue
+        edges = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
+        content = Box(*map(int, edges))
+        inside = inside[content.top : content.bottom, content.left : content.right]
+        box = content.moved(box)
+        least, parts = prices.of(box), list[Box]()
+        across, down = _cut(inside), (each.turned() for each in _cut(inside.T))
+        for first, second in (across, down):
+            first, second = first.moved(box), second.moved(box)
+            sums = prices.of(first) + prices.of(second)
+            if sums.size and sums.min() < least:
+                at = int(sums.argmin())
+                least, parts = sums[at], [first.at(at), second.at(at)]
+        waiting += parts
+        if not parts:
+            yield box
+
+
+def _cut(cells: Cells) -> tuple[Box, Box]:
+    """Return the boxes around all content above and below each row but the first."""
+    above, flipped = _bound_rows(cells), _bound_rows(cells[::-1])
+    count = len(cells)
+    below = Box(
+        count - flipped.bottom[::-1],
+        count - flipped.top[::-1],
+        flipped.left[::-1],
+        flipped.right[::-1],
+    )
+    return above, below
+
+
+def _bound_rows(cells: Cells) -> Box:
+    """Return the boxes around the content of the first row, of the first two, and so on."""
+    cells = np.ascontiguousarray(cells[:-1])
+    count, width = cells.shape
+    is_used = cells.any(axis=1)
+    ends = np.where(is_used, np.arange(1, count + 1), 0)
+    firsts = np.where(is_used, cells.argmax(axis=1), width)
+    lasts = np.where(is_used, width - cells[:, ::-1].argmax(axis=1), 0)
+    return Box(
+        np.zeros(count, np.int64),
+        np.maximum.accumulate(ends),
+        np.minimum.accumulate(firsts),
+        np.maximum.accumulate(lasts),
+    )
