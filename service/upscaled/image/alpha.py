@@ -126,12 +126,13 @@ def _bleed_block(
     _, nearest = cv2.distanceTransformWithLabels(
         near, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    is_visible = near == 0
-    colours = np.zeros((int(nearest.max()) + 1, 3), rgb.dtype)
-    colours[nearest[is_visible]] = rgb[around][is_visible]
+    visible = np.flatnonzero(near == 0)
+    positions = np.zeros(int(nearest.max()) + 1, np.int64)  # by label, counted row by row
+    positions[nearest.ravel()[visible]] = visible
     inside = (
         slice(rows.start - top, rows.stop - top),
         slice(columns.start - left, columns.stop - left),
     )
     is_hidden = near[inside].view(bool)
-    bled[rows, columns][is_hidden] = colours[nearest[inside][is_hidden]]
+    down, across = np.divmod(positions[nearest[inside][is_hidden]], near.shape[1])
+    bled[rows, columns][is_hidden] = rgb[top + down, left + across]
