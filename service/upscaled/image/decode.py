@@ -128,12 +128,17 @@ def _read_plain(header: Header, stored: Stored) -> Image:
         key = stored.transparent_level
         alpha = None if key is None else alpha_from_key(grey == key)
         return Image(rgb=grey_to_rgb(grey, icc), alpha=alpha)
-    pixels = np.asarray(opened.convert("RGBA" if header.has_alpha else "RGB"))
+    shown = _as_mode(opened, "RGBA" if header.has_alpha else "RGB")
     return Image(
-        rgb=pixels[..., :3],
-        alpha=pixels[..., 3] if header.has_alpha else None,
+        rgb=np.asarray(_as_mode(shown, "RGB")),
+        alpha=np.asarray(shown.getchannel("A")) if header.has_alpha else None,
         icc=keep_rgb_profile(icc),
     )
+
+
+def _as_mode(opened: PillowImage.Image, mode: str) -> PillowImage.Image:
+    """Return the image in a mode, without the copy that Pillow makes of one that has it."""
+    return opened if opened.mode == mode else opened.convert(mode)
 
 
 def _round_deep_grey(opened: PillowImage.Image) -> NDArray[np.uint8]:

@@ -7,8 +7,7 @@ the stream; the checksum of the whole is worked out from those of the pieces.
 import struct
 import zlib
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -20,16 +19,12 @@ from upscaled.image.formats.png.structure import (
     SIGNATURE,
     XMP_HEAD,
     PngHeader,
+    isal_zlib,
     make_chunk,
 )
 from upscaled.image.metadata import exif_of_result
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-
-try:
-    isal_zlib: Any = import_module("isal.isal_zlib")
-except ImportError:  # an environment older than the lock, or a platform without a wheel of it
-    isal_zlib = None
 
 adler32 = zlib.adler32 if isal_zlib is None else isal_zlib.adler32
 

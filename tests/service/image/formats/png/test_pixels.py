@@ -26,8 +26,9 @@ from tests.service.image.samples import (
 )
 from upscaled.errors import MalformedImage, ServiceError
 from upscaled.image.decode import decode_file
+from upscaled.image.formats.png import pixels
 from upscaled.image.formats.png.pixels import MAX_SURPLUS_BYTES, count_pixel_bytes
-from upscaled.image.formats.png.structure import PngHeader, iterate_chunks
+from upscaled.image.formats.png.structure import PngHeader, isal_zlib, iterate_chunks
 from upscaled.image.types import Image
 
 IEND = chunk(b"IEND", b"")
@@ -163,6 +164,16 @@ def test_a_wrong_checksum_of_a_chunk_that_matters_is_refused(name: bytes) -> Non
             refuse(bytes(broken))
 
 
+@pytest.fixture(params=["isal", "zlib"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What inflates: ISA-L, and zlib where that is not installed."""
+    if request.param == "zlib":
+        monkeypatch.setattr(pixels, "isal_zlib", None)
+    elif isal_zlib is None:
+        pytest.skip("isal is not installed")
+
+
+@pytest.mark.usefixtures("library")
 def test_every_flipped_bit_of_the_stream_is_noticed_though_the_chunk_is_sound() -> None:
     """By the stream's own checksum; its last bits may mean nothing."""
     source = sample_file(RGB, 8)
@@ -193,6 +204,7 @@ def odd_streams() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("name", sorted(odd_streams()))
 def test_an_unusual_stream_that_holds_all_pixels_is_accepted(name: str) -> None:
     source = sample_file(RGB, 8, compressed=odd_streams()[name])
