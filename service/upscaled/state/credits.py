@@ -181,7 +181,8 @@ class CreditLedger:
         try:
             with self._database.write() as connection:
                 is_given_back = ledger.release(connection, hold, at_s=self._now_s())
-                is_captured = ledger.has_entry(connection, hold, "capture")
+                # A hold that was open until now was not captured.
+                is_captured = not is_given_back and ledger.has_entry(connection, hold, "capture")
                 if is_captured and not is_answered(connection, hold):
                     is_given_back = ledger.refund(connection, hold, at_s=self._now_s())
                 is_settled = is_given_back or ledger.has_entry(connection, hold, "hold")

@@ -115,20 +115,23 @@ def take(connection: Connection, key_id: int, amount: int, *, at_s: int) -> None
 
 
 def insert_hold(connection: Connection, hold: Hold, holder_id: str, *, at_s: int) -> None:
-    """Take one credit from the balance, and put it on hold.
+    """Put one credit on hold, and take it from the balance: last, as in `release`.
+
+    PostgreSQL locks the key's row from then until the transaction ends, and all requests of a key
+    at once wait for each other there.
 
     Raises:
         InsufficientApiCredits: the balance is 0.
         IntegrityError: the request id was used before.
     """
-    if not _change_balance(connection, hold.key_id, -IMAGE_PRICE):
-        raise InsufficientApiCredits(detail=f"key {hold.key_id}")
     _append(connection, hold, "hold", -IMAGE_PRICE, at_s)
     connection.execute(
         sa.insert(OPEN_HOLDS).values(
             request_id=hold.request_id, key_id=hold.key_id, holder_id=holder_id, held_at_s=at_s
         )
     )
+    if not _change_balance(connection, hold.key_id, -IMAGE_PRICE):
+        raise InsufficientApiCredits(detail=f"key {hold.key_id}")
 
 
 def capture(connection: Connection, hold: Hold, paid: PaidResult | None, *, at_s: int) -> bool:

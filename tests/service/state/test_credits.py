@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,21 @@ def entry_count(state: State, kind: str) -> int:
         return int(connection.execute(query).scalar_one())
 
 
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """Record the statements that the block executes, whichever database they are for."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, text: str, *_: object) -> None:
+        seen.append(text)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+
+
 def test_a_captured_hold_costs_one_credit(ledger: State) -> None:
     key_id = key_with(ledger, 3)
     hold = ledger.credits.hold(key_id, "r1")
@@ -67,6 +82,17 @@ def test_a_refused_hold_leaves_nothing_behind(ledger: State) -> None:
     assert entry_count(ledger, "hold") == 0
     ledger.credits.add("web", 1)
     ledger.credits.hold(key_id, "r1")  # the refused try did not use the id up
+
+
+def test_requests_of_a_key_wait_for_each_other_at_the_last_statement_only(ledger: State) -> None:
+    """That which changes the balance: PostgreSQL locks its row until the transaction ends."""
+    key_id = key_with(ledger, 1)
+    with statements() as holding:
+        hold = ledger.credits.hold(key_id, "r1")
+    with statements() as releasing:
+        assert ledger.credits.give_back(hold)
+    for each in (holding, releasing):
+        assert [text.startswith("UPDATE api_keys") for text in each[-2:]] == [False, True]
 
 
 def test_capture_and_release_settle_a_hold_once_whatever_is_retried(ledger: State) -> None:
