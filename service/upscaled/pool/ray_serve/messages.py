@@ -2,7 +2,8 @@
 
     front end                        replica
     WorkerJob, source bytes      ->
-                                 <-  Alive at once, and every second in which nothing else is sent
+                                 <-  Busy at once where the queue refuses it; else
+                                     Alive at once, and every second in which nothing else is sent
                                  <-  JobProgress ...
                                  <-  Done, result bytes | JobRefused | Failed | Busy
                                      (no bytes where it has stored them itself)

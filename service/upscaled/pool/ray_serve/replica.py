@@ -98,7 +98,9 @@ class UpscaleReplica:
         working = asyncio.create_task(self._work(source, request))
         working.add_done_callback(lambda _: changed.set())
         try:
-            yield frame(Alive())
+            await asyncio.sleep(0)  # what the queue refuses is refused by then
+            if not working.done():
+                yield frame(Alive())
             while not working.done():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(ALIVE_EVERY_S):
