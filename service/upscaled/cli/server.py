@@ -37,7 +37,7 @@ from upscaled.pool.local import LocalPool
 from upscaled.pool.messages import WorkerReady
 from upscaled.process.certificate import CertificateUnusable, ServerCertificate, find_files
 from upscaled.process.child import ChildUnusable
-from upscaled.state import State, StateError, hide_password, open_state
+from upscaled.state import StateError, hide_password, open_state
 from upscaled.state.errors import describe_failure
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
@@ -71,10 +71,12 @@ def run_server(
         CannotUpscale: at the first start every worker says why it cannot work.
     """
     return_memory_early()
-    if not settings.cluster:
-        settings = _find_devices(settings)
-    certificate = _load_certificate(settings)
-    with _open_state(settings) as state:
+    with _refusing_to_serve():
+        settings = settings if settings.cluster else resolve_devices(settings)
+        files = find_files(settings.tls_cert, settings.tls_key)
+        certificate = ServerCertificate(files) if files else None
+        opened = open_state(settings)
+    with opened as state:
         url = describe_url(listener, is_tls=certificate is not None)
         _say(f"upscaled {__version__} on {url}")
         if state.is_new:
@@ -87,8 +89,7 @@ def run_server(
         app = create_app(settings, pool, state, link.restarts)
         config = _configure(app, settings, certificate)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            job_runner = app.state.context.job_runner
-            grace_s = settings.shutdown_grace_s
+            job_runner, grace_s = app.state.context.job_runner, settings.shutdown_grace_s
             server = _Server(config, pool, job_runner, link, grace_s, certificate)
             admin = None
             if admin_listener is not None:
@@ -108,11 +109,17 @@ class _Pool(Executor, Protocol):
         """Report not ready from now on; images are still taken until `stop`."""
 
 
-def _find_devices(settings: Settings) -> Settings:
+@contextmanager
+def _refusing_to_serve() -> Generator[None]:
+    """Turn what keeps the service from starting into `CannotServe`."""
     try:
-        return resolve_devices(settings)
+        yield
     except SettingsError as error:
         raise CannotUpscale(str(error)) from None
+    except CertificateUnusable as error:
+        raise CannotServe(str(error)) from None
+    except (StateError, OSError) as error:
+        raise CannotServe(describe_failure(error)) from error
 
 
 def _make_pool(settings: Settings) -> _Pool:
@@ -135,29 +142,14 @@ def describe_url(listener: socket.socket, *, is_tls: bool = False) -> str:
 
 def _log_new_database(settings: Settings) -> None:
     """Warn of a new database: after the first start it means that keys and credits were lost."""
-    database_url = settings.database_url
-    where = hide_password(database_url) if database_url else str(settings.data_dir)
+    url = settings.database_url
+    where = hide_password(url) if url else str(settings.data_dir)
     _log.warning(
         "made a new database in %s: it has no API keys and no credits. If this service had some, "
         "stop it and see that this is the right place and that its disk is mounted",
         where,
         extra=event("database_created"),
     )
-
-
-def _open_state(settings: Settings) -> State:
-    try:
-        return open_state(settings)
-    except (StateError, OSError) as error:
-        raise CannotServe(describe_failure(error)) from error
-
-
-def _load_certificate(settings: Settings) -> ServerCertificate | None:
-    try:
-        files = find_files(settings.tls_cert, settings.tls_key)
-        return ServerCertificate(files) if files else None
-    except CertificateUnusable as error:
-        raise CannotServe(str(error)) from None
 
 
 def _configure(

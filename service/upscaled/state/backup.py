@@ -9,6 +9,7 @@ from typing import Final
 
 from upscaled.state.database_url import find_sqlite_file
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
+from upscaled.state.folder_results import sync
 from upscaled.state.sqlite_file import BUSY_TIMEOUT_S
 
 _PAGES_PER_STEP: Final = 1024
@@ -71,15 +72,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _publish(unfinished: Path, target: Path) -> None:
     """Give the finished file its name, unless another file has it, and wait for the disk."""
-    for path in (unfinished, unfinished.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync(unfinished)
+    sync(unfinished.parent)
     os.link(unfinished, target)  # fails where the name is in use
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target.parent)

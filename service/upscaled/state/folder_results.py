@@ -120,7 +120,7 @@ class FolderResults:
                 raise
             finally:
                 os.close(descriptor)
-            sync_folder(path.parent)
+            sync(path.parent)
         except OSError as error:
             with suppress(OSError):
                 path.unlink()
@@ -200,9 +200,9 @@ async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut: a result is about to be charged for."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make a file, or a rename in a folder, survive a power cut from now on."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

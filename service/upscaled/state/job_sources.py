@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from upscaled.errors import InternalError
-from upscaled.state.folder_results import sync_folder
+from upscaled.state.folder_results import sync
 
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 _PART: Final = ".part"
@@ -86,7 +86,7 @@ class FolderSources:
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-            sync_folder(self._folder)
+            sync(self._folder)
         except OSError as error:
             with suppress(OSError):
                 path.unlink()
