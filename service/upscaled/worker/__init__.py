@@ -1,1 +1,1 @@
-"""The inside of a worker process: its jobs, and its connection to the front end."""
+"""The inside of a worker process: its jobs, and what it does while it has none."""

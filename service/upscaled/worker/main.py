@@ -24,18 +24,19 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from upscaled.config import Settings
+from upscaled.config import SLOTS_ON_CPU, SLOTS_ON_CUDA, Settings
 from upscaled.config.devices import cores_of
 from upscaled.logs import configure_logging, event, log_uncaught_exceptions
 from upscaled.pool.messages import Configure, Unusable, WorkerReady
 from upscaled.process.channel import FrameError
 from upscaled.process.confinement import OomScore, child_parser, confine
 from upscaled.process.memory_access import needs_setuid_programs
-from upscaled.worker.connection import Counters, FrontEnd, FrontEndGone, JobQueue, listen
+from upscaled.worker.jobs import Counters, FrontEnd, FrontEndGone, JobQueue, JobThreads, listen
 from upscaled_models.processor import pin_to
 
 if TYPE_CHECKING:
     from upscaled.upscale.core import Core
+    from upscaled_models.backends.device import Device
 
 NICENESS: Final = 1
 """Below the front end, which must answer while every core computes."""
@@ -95,7 +96,6 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
         gc.freeze()
         gc.enable()
         front_end.send(ready)
-        from upscaled.worker.jobs import JobThreads
         from upscaled.worker.retuning import IdleTuning
 
         IdleTuning(core, jobs).start(NETWORK_NICENESS)
@@ -103,27 +103,26 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
 
 
 def _describe(core: "Core") -> WorkerReady:
+    from upscaled.upscale.engines import choose_device
     from upscaled.upscale.ladder import plan_ladder
-    from upscaled.worker.jobs import count_slots
 
+    settings, device = core.settings, choose_device(core.settings)
     models = {scale: ladder[0].model for scale, ladder in core.ladders.items()}
     return WorkerReady(
-        device=_name_device(core.settings),
+        # As torch names it, a processor's with the cores that were listed.
+        device=settings.device if cores_of(settings.device) else str(device.torch_device),
         models=models,
         labels={scale: core.label(model) for scale, model in models.items()},
         ladders={scale: list(ladder) for scale, ladder in core.ladders.items()},
-        plans={scale: plan_ladder(core.settings, scale).describe() for scale in core.ladders},
+        plans={scale: plan_ladder(settings, scale).describe() for scale in core.ladders},
         seconds_per_px=dict(core.seconds_per_px),
-        slots=count_slots(core.settings),
+        slots=count_slots(settings, device),
     )
 
 
-def _name_device(settings: Settings) -> str:
-    """Return the device as torch names it, a processor's with the cores that were listed."""
-    from upscaled.upscale.engines import choose_device
-
-    is_listed = bool(cores_of(settings.device))
-    return settings.device if is_listed else str(choose_device(settings).torch_device)
+def count_slots(settings: Settings, device: "Device") -> int:
+    """Return how many jobs a worker has in flight at once: by the settings, else by the device."""
+    return settings.jobs_per_worker or (SLOTS_ON_CUDA if device.is_cuda else SLOTS_ON_CPU)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Final
 from upscaled.process.confinement import lower_priority
 from upscaled.upscale.core import Core
 from upscaled.upscale.engines import is_tuned, open_autotuner
-from upscaled.worker.connection import JobQueue
+from upscaled.worker.jobs import JobQueue
 from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.retuner import Retuner
 from upscaled_models.registry import split_strength

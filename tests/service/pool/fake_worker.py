@@ -43,7 +43,7 @@ from upscaled.pool.messages import (
 )
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result, Timings
-from upscaled.worker.connection import Counters, FrontEnd, FrontEndGone, JobQueue, listen
+from upscaled.worker.jobs import Counters, FrontEnd, FrontEndGone, JobQueue, listen
 
 SMALL_PX = 900
 

@@ -13,7 +13,7 @@ from upscaled.pool.messages import Alive, decode_from_worker, encode
 from upscaled.pool.stats import EngineInUse, ModelStats, WorkerStats
 from upscaled.process.confinement import measure_resident
 from upscaled.upscale.scheduler import BatchDone
-from upscaled.worker.connection import Counters
+from upscaled.worker.jobs import Counters
 from upscaled_models.backends.base import Engine
 
 ONE = ModelStats(batches=1, windows=2, slots=4, trunk_px=100, device_s=0.5)

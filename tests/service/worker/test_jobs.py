@@ -9,26 +9,23 @@ from tests.service.pool.pools import request
 from upscaled.config import load_settings
 from upscaled.pool.messages import Failed, FromWorker, WorkerJob
 from upscaled.upscale.core import Core
-from upscaled.worker import jobs
-from upscaled.worker.connection import FrontEnd, JobQueue
-from upscaled.worker.jobs import JobThreads, count_slots
+from upscaled.worker.jobs import FrontEnd, JobQueue, JobThreads
+from upscaled.worker.main import count_slots
 from upscaled_models.backends.device import Device
 
 JOB = WorkerJob(job=1, request=request())
 
 
 @pytest.mark.parametrize(("kind", "slots"), [("cpu", 4), ("mps", 4), ("cuda", 8)])
-def test_a_worker_on_cuda_has_more_slots(
-    kind: str, slots: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_on_cuda_has_more_slots(kind: str, slots: int) -> None:
     device = Device(torch.device(kind), torch.float32, threads=1)
-    monkeypatch.setattr(jobs, "choose_device", lambda settings: device)
-    assert count_slots(load_settings({})) == slots
+    assert count_slots(load_settings({}), device) == slots
 
 
 @pytest.mark.parametrize("wanted", [1, 5, 64])
 def test_the_settings_number_of_jobs_wins_over_the_device(wanted: int) -> None:
-    assert count_slots(load_settings({}, device="cpu", jobs_per_worker=wanted)) == wanted
+    device = Device(torch.device("cuda"), torch.float32, threads=1)
+    assert count_slots(load_settings({}, jobs_per_worker=wanted), device) == wanted
 
 
 def fail(*_: object, **__: object) -> NoReturn:

@@ -17,7 +17,7 @@ from upscaled.upscale.engines import open_autotuner
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.opening import open_core
 from upscaled.worker import retuning
-from upscaled.worker.connection import JobQueue
+from upscaled.worker.jobs import JobQueue
 from upscaled.worker.retuning import IdleTuning
 from upscaled_models.autotune import autotuner
 from upscaled_models.autotune.cache import Choice
