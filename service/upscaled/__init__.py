@@ -12,8 +12,8 @@ from typing import Final
 __version__ = "0.2.0"
 
 _HOMES: Final = {
-    "Cancellation": "upscaled.upscale.cancellation",
-    "Cancelled": "upscaled.upscale.cancellation",
+    "Cancellation": "upscaled.upscale.concurrency",
+    "Cancelled": "upscaled.upscale.concurrency",
     "EngineOutOfMemory": "upscaled_models.errors",
     "InternalError": "upscaled.errors",
     "InvalidParameter": "upscaled.errors",

@@ -46,16 +46,14 @@ _logger: Final = logging.getLogger(__name__)
 
 async def read_request_key(
     request: Request, key_id: int, parameters: UpscaleParameters, kind: AnswerKind
-) -> RequestKey | None:
-    """Return what the client named its request, with a fingerprint of it; None if it has no name.
+) -> RequestKey:
+    """Return what the client named its request by `IDEMPOTENCY_HEADER`, with a fingerprint of it.
 
     Raises:
         InvalidParameter: the name is empty, longer than `MAX_NAME_CHARACTERS` or not of printable
             ASCII, or there are two.
     """
     names = request.headers.getlist(IDEMPOTENCY_HEADER)
-    if not names:
-        return None
     (name,) = names if len(names) == 1 else ("",)
     is_printable = name.isascii() and name.isprintable()
     if not is_printable or not 1 <= len(name) <= MAX_NAME_CHARACTERS:

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from upscaled.api.memory import MemoryBudget, Share
 from upscaled.api.progress import Progress
-from upscaled.api.reuse import order_storing, store_result
-from upscaled.api.source import build_request, fetch_source, read_checked_header
+from upscaled.api.source import (
+    build_request,
+    fetch_source,
+    order_storing,
+    read_checked_header,
+    store_result,
+)
 from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.fetch.client import FetchClient
@@ -127,8 +132,8 @@ class JobImages:
             model=job.order.model,
             choice=job.order.choice,
             source_bytes=len(source),
+            on_tile=tiles.note,
         )
-        request = replace(request, on_tile=tiles.note)
         request = order_storing(request, self._state.job_results, self._settings)
         tiles.expect(self._executor.expect(request).seconds)
         self.at_executor += 1

@@ -1,12 +1,12 @@
 """Track how far each request is, so that `GET /v1/progress/{request_id}` can stream it.
 
 Steps are not queued for watchers: one that is slow misses steps, never the last one. A request is
-tracked as long as it is in flight.
+tracked as long as it is in flight, if its id is of its client's own choice: no other is known
+before the response.
 
-A request with an id of its client's own is also noted in the database, with this front end's URL
-and a random token. Another front end of the same PostgreSQL that is asked for it reads both there,
-and passes the events on. So only front ends of one database can ask each other, and URLs come from
-it alone.
+A request is also noted in the database, with this front end's URL and a random token. Another front
+end of the same PostgreSQL that is asked for it reads both there, and passes the events on. So only
+front ends of one database can ask each other, and URLs come from it alone.
 """
 
 import asyncio
@@ -196,12 +196,10 @@ class ProgressRelay:
         self._announced: dict[str, Progress] = {}
 
     @asynccontextmanager
-    async def track(
-        self, key_id: int, request_id: str, *, is_clients_id: bool
-    ) -> AsyncIterator[Progress]:
-        """Show a request's progress during the block; at all front ends if its client named it."""
+    async def track(self, key_id: int, request_id: str) -> AsyncIterator[Progress]:
+        """Show a request's progress during the block, at all front ends."""
         with self._tracker.track(key_id, request_id) as progress:
-            if not self.own_url or not is_clients_id:
+            if not self.own_url:
                 yield progress
                 return
             token = secrets.token_urlsafe(32)

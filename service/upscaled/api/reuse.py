@@ -1,24 +1,19 @@
-"""Store results, and reuse them: a picture is not computed again while its result is stored.
-
-The replica that made a result stores it itself where it can, else this front end does.
-"""
+"""Reuse results, where that is set: a picture is not computed again while its result is stored."""
 
 import asyncio
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Final
 
 from upscaled import __version__
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.memory import Share
-from upscaled.bucket.endpoint import find_endpoint
 from upscaled.config import Settings
 from upscaled.logs import event
-from upscaled.pool.executor import Executor, StoreOrder, UpscaleRequest
+from upscaled.pool.executor import Executor, UpscaleRequest
 from upscaled.state import DatabaseFailed, State
-from upscaled.state.results import Results
 from upscaled.state.reuse import ReusableResult
 from upscaled.upscale.result import Result, Timings
 from upscaled_models.registry import split_strength
@@ -106,10 +101,8 @@ class Reuse:
 
 async def prepare_reuse(
     state: State, executor: Executor, settings: Settings, source: bytes, work: UpscaleRequest
-) -> Reuse | None:
-    """Return what finds and keeps the results of such a request; None where they are not reused."""
-    if not settings.reuse_results:
-        return None
+) -> Reuse:
+    """Return what finds and keeps the results of such a request."""
     models = executor.expect(work).models
     fingerprint = await asyncio.to_thread(_fingerprint, source, work, models, settings)
     return Reuse(state, work.key_id, fingerprint)
@@ -127,28 +120,3 @@ def _fingerprint(
         "settings": settings.model_dump(mode="json", include=set(_SETTINGS)),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=asdict).encode()).hexdigest()
-
-
-def order_storing(work: UpscaleRequest, results: Results, settings: Settings) -> UpscaleRequest:
-    """Return the request with an order to store its result in the bucket, if there is a bucket.
-
-    A replica that cannot carry the order out returns the bytes instead.
-    """
-    reserved = results.reserve(work.output.media_type)
-    if reserved is None:
-        return work
-    endpoint = find_endpoint(settings.s3_endpoint)
-    return replace(work, store=StoreOrder(results.location, endpoint, *reserved))
-
-
-async def store_result(result: Result, results: Results) -> str:
-    """Store a result unless a replica has done so, and return its name.
-
-    If it is cancelled while storing, it deletes the result again.
-
-    Raises:
-        InternalError: it could not be stored.
-    """
-    if result.stored_as:
-        return result.stored_as
-    return await run_to_end(results.store(result.data, result.media_type), results.delete)

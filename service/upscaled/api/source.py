@@ -1,14 +1,19 @@
-"""Read the source of an upscale: its bytes, its header, and the request that is made of both.
+"""The steps of an upscale that requests and jobs share: its source, its header, its result.
 
-A dry run is answered by an estimate of that request, which is not sent.
+The source and its header make the request for the executor; a dry run is answered by an estimate of
+that request, which is not sent. The replica that makes a result stores it itself where it can, else
+this front end does.
 """
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 from upscaled.api import schemas
+from upscaled.api.cancellation import run_to_end
 from upscaled.api.memory import Share
 from upscaled.api.schemas import RESULT_PATH
+from upscaled.bucket.endpoint import find_endpoint
 from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHigh
 from upscaled.fetch.client import FetchClient
@@ -16,9 +21,10 @@ from upscaled.fetch.url import SourceUrl, parse_url
 from upscaled.image.formats.table import read_header
 from upscaled.image.output import OutputChoice, decide_output
 from upscaled.image.types import Header
-from upscaled.pool.executor import Executor, UpscaleRequest
+from upscaled.pool.executor import Executor, OnTile, StoreOrder, UpscaleRequest
 from upscaled.state import OpenedResult
 from upscaled.state.results import Results
+from upscaled.upscale.result import Result
 from upscaled_models.registry import split_strength
 
 
@@ -82,6 +88,7 @@ def build_request(
     model: str,
     choice: OutputChoice,
     source_bytes: int,
+    on_tile: OnTile | None,
 ) -> UpscaleRequest:
     """Return what the executor is to do with an image; its output is decided here."""
     output = decide_output(
@@ -97,6 +104,7 @@ def build_request(
         header.width_px,
         header.height_px,
         output,
+        on_tile=on_tile,
         key_id=key_id,
         model=model,
         source_bytes=source_bytes,
@@ -135,3 +143,28 @@ def estimate(work: UpscaleRequest, credits: int, executor: Executor) -> schemas.
         denoise=denoise,
         seconds=round(expectation.seconds, 3) if executor.is_ready() else None,
     )
+
+
+def order_storing(work: UpscaleRequest, results: Results, settings: Settings) -> UpscaleRequest:
+    """Return the request with an order to store its result in the bucket, if there is a bucket.
+
+    A replica that cannot carry the order out returns the bytes instead.
+    """
+    reserved = results.reserve(work.output.media_type)
+    if reserved is None:
+        return work
+    endpoint = find_endpoint(settings.s3_endpoint)
+    return replace(work, store=StoreOrder(results.location, endpoint, *reserved))
+
+
+async def store_result(result: Result, results: Results) -> str:
+    """Store a result unless a replica has done so, and return its name.
+
+    If it is cancelled while storing, it deletes the result again.
+
+    Raises:
+        InternalError: it could not be stored.
+    """
+    if result.stored_as:
+        return result.stored_as
+    return await run_to_end(results.store(result.data, result.media_type), results.delete)

@@ -18,13 +18,12 @@ from upscaled.image.formats.table import read_header
 from upscaled.image.output import MAX_CANVAS_PX, NO_CHOICE, OutputChoice, OutputSpec
 from upscaled.image.types import Header
 from upscaled.logs import event
-from upscaled.upscale.cancellation import Cancellation, Cancelled
+from upscaled.upscale.concurrency import Cancellation, Cancelled, WeightedSemaphore
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung, rungs_for
 from upscaled.upscale.result import Expectation, Result, decide_local_output
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
 from upscaled.upscale.tiles import Tiling
-from upscaled.upscale.weighted_semaphore import WeightedSemaphore
 from upscaled_models.errors import EngineOutOfMemory
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from upscaled.batch.discovery import Source
-from upscaled.upscale.cancellation import Cancellation, Cancelled
+from upscaled.upscale.concurrency import Cancellation, Cancelled
 
 if TYPE_CHECKING:
     from upscaled.batch.file_job import FileUpscaler

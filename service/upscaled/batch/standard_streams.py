@@ -21,7 +21,7 @@ from upscaled.batch.files import (
 )
 from upscaled.batch.journal import Record
 from upscaled.batch.output_store import Entry, ReservedPath
-from upscaled.upscale.cancellation import Cancelled
+from upscaled.upscale.concurrency import Cancelled
 
 STREAM: Final = "-"
 """The name of standard input and of standard output on a command line."""

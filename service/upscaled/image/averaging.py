@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.image.pixels import Pixels, is_deep
+from upscaled.image.pixels import Pixels
 
 _LINEAR_STEPS: Final = 65_535
 _TOE_LEVEL, _TOE_LIGHT, _TOE_SLOPE = 0.04045, 0.0031308, 12.92
@@ -26,7 +26,7 @@ def average_light(rgb: Pixels, size: tuple[int, int]) -> Pixels:
     """
     highest = np.iinfo(rgb.dtype).max
     light = _to_light(np.linspace(0, 1, highest + 1)) * _LINEAR_STEPS
-    to_light = light.astype(np.float32) if is_deep(rgb) else np.rint(light).astype(np.uint16)
+    to_light = light.astype(np.float32) if rgb.itemsize > 1 else np.rint(light).astype(np.uint16)
     result = np.empty((size[1], size[0], 3), rgb.dtype)
     for channel in range(3):
         linear = cv2.resize(to_light[rgb[..., channel]], size, interpolation=cv2.INTER_AREA)

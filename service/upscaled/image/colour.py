@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from upscaled.image.metadata import Exif
-from upscaled.image.pixels import Pixels, is_deep, round_to_8bit
+from upscaled.image.pixels import Pixels, round_to_8bit
 
 # The default of Adobe's programs, and so what the maker of a CMYK file saw of it.
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
@@ -66,7 +65,7 @@ def grey_to_rgb(grey: Pixels, icc: bytes | None) -> Pixels:
     """
     levels = _grey_levels(icc) if icc else None
     if levels is not None:
-        grey = levels[grey] if is_deep(grey) else round_to_8bit(levels[::257])[grey]
+        grey = levels[grey] if grey.dtype == np.uint16 else round_to_8bit(levels[::257])[grey]
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
@@ -183,13 +182,6 @@ def make_profile(colours: Colours, *, is_grey: bool) -> bytes | None:
     if is_grey:
         return None if curve == SRGB_CURVE else make_grey_profile(curve)
     return None if colours == (SRGB, SRGB_CURVE) else make_rgb_profile(chromaticities, curve)
-
-
-def choose_camera_profile(embedded: bytes | None, exif: Exif) -> bytes | None:
-    """Return the embedded profile, else that of Adobe RGB where a camera's EXIF block states it."""
-    if embedded is None and exif.is_adobe_rgb:
-        return make_rgb_profile(ADOBE_RGB, ADOBE_RGB_CURVE)
-    return embedded
 
 
 def make_grey_profile(curve: Curve) -> bytes:

@@ -28,7 +28,7 @@ from upscaled.image.kept_exif import keep_exif
 from upscaled.image.kept_xmp import keep_xmp
 from upscaled.image.metadata import Dpi, read_credit, read_dpi, upright_size
 from upscaled.image.pixels import Pixels, alpha_from_key, round_to_8bit, turn_upright
-from upscaled.image.types import Header, Image, KeptMetadata, MetadataPlan
+from upscaled.image.types import UPRIGHT, Header, Image, KeptMetadata, MetadataPlan
 
 # TIFF 6.0, section 8.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
@@ -132,7 +132,7 @@ def _read_plain(header: Header, stored: Stored) -> Image:
     return Image(
         rgb=np.asarray(_as_mode(shown, "RGB")),
         alpha=np.asarray(shown.getchannel("A")) if header.has_alpha else None,
-        icc=keep_rgb_profile(icc),
+        icc=keep_rgb_profile(icc) if icc else None,
     )
 
 
@@ -156,4 +156,6 @@ def _upright(pixels: Pixels, stored: Stored) -> Pixels:
     if stored.crop_px is not None:
         left, top, right, bottom = stored.crop_px
         pixels = pixels[top:bottom, left:right]
-    return np.ascontiguousarray(turn_upright(pixels, stored.orientation))
+    if stored.orientation != UPRIGHT:
+        pixels = turn_upright(pixels, stored.orientation)
+    return np.ascontiguousarray(pixels)

@@ -13,11 +13,6 @@ Pixels = NDArray[np.uint8 | np.uint16]
 _AnyPixels = TypeVar("_AnyPixels", bound=NDArray[np.generic])
 
 
-def is_deep(pixels: Pixels) -> bool:
-    """Return whether a channel has 16 bits."""
-    return pixels.dtype == np.uint16
-
-
 def round_to_8bit(deep: Pixels) -> NDArray[np.uint8]:
     """Round 0..65535 to the nearest of 0..255: v / 257.
 
@@ -32,7 +27,7 @@ def round_to_8bit(deep: Pixels) -> NDArray[np.uint8]:
 
 def rounded(image: Image) -> Image:
     """Round an image to 8 bits a channel; one that has no more is returned as it is."""
-    if not is_deep(image.rgb):
+    if not image.is_deep:
         return image
     alpha = None if image.alpha is None else round_to_8bit(image.alpha)
     return replace(image, rgb=round_to_8bit(image.rgb), alpha=alpha)

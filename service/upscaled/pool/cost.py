@@ -13,8 +13,7 @@ from typing import Final, NamedTuple
 
 from upscaled.config import SCALES
 from upscaled.image.output import ENCODE_S_PER_PX
-from upscaled.pool.executor import Expectation, UpscaleRequest
-from upscaled.pool.messages import WorkerReady
+from upscaled.pool.executor import Expectation, UpscaleRequest, WorkerReady
 from upscaled.pool.openings import Openings
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled_models.errors import ModelError

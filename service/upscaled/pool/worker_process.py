@@ -15,8 +15,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from upscaled.config import Settings
-from upscaled.pool.executor import OnTile
-from upscaled.pool.messages import (
+from upscaled.pool.executor import (
     MAX_RESULT_BYTES,
     Alive,
     Answer,
@@ -25,6 +24,7 @@ from upscaled.pool.messages import (
     Done,
     FromWorker,
     JobProgress,
+    OnTile,
     ToWorker,
     Unusable,
     WorkerJob,

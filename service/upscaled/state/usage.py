@@ -7,6 +7,7 @@ a row of a job's end in the transaction that ends it.
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Final, Literal
 
@@ -31,11 +32,6 @@ ROWS_AT_ONCE: Final = 1000
 """In one transaction: the holds of requests wait for SQLite's one writer no longer than that."""
 
 
-def _make_id() -> int:
-    """Return an id by which a row that is added again is known."""
-    return secrets.randbits(63)
-
-
 @dataclass(frozen=True, slots=True)
 class MadeImage:
     """An image that was made: its model, format ("jpeg"), sizes in pixels and device seconds."""
@@ -54,7 +50,7 @@ class UsageRow:
     at_s: when it ended, in seconds since 1970. key_id: None without a valid key. status: of HTTP,
     or what a job's request would have got; None where the client left, or the job was cancelled.
     format: of the result, as "jpeg". credits: charged. device_s: of the device on this image.
-    answers: equal ones within about a second.
+    answers: equal ones within about a second. id: by it a row that is added again is known.
     """
 
     at_s: int
@@ -70,7 +66,7 @@ class UsageRow:
     credits: int = 0
     device_s: float | None = None
     answers: int = 1
-    id: int = field(default_factory=_make_id)
+    id: int = field(default_factory=partial(secrets.randbits, 63))
 
 
 class Usage:

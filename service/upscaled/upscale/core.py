@@ -21,7 +21,7 @@ from upscaled.errors import InvalidParameter
 from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.output import MAX_ENCODER_BYTES, OutputSpec, decide_output
 from upscaled.image.types import Image
-from upscaled.upscale.cancellation import Cancellation
+from upscaled.upscale.concurrency import Cancellation, WeightedSemaphore
 from upscaled.upscale.job import ImageStreams, OverlappedEncoder, run_image, scale_to_run
 from upscaled.upscale.ladder import find_faithful, find_tempering, name_rung
 from upscaled.upscale.loaded_models import LoadedModels
@@ -33,7 +33,6 @@ from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.speed import warm_up
 from upscaled.upscale.stream import Stream
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
-from upscaled.upscale.weighted_semaphore import WeightedSemaphore
 from upscaled_models.backends.base import Engine
 from upscaled_models.errors import UnknownModel
 from upscaled_models.registry import split_strength
@@ -260,8 +259,8 @@ class Core:
             engine = stack.enter_context(self.models.use(rung.model))
             stream = self._open_stream(stack, engine, rung.model, key_id=options.key_id)
             streams = ImageStreams(stream)
-            name = find_faithful(find_gain(run_scale, engine.info.spec.native_scale))
-            if rung.tempered_with and name:
+            gain = find_gain(run_scale, engine.info.spec.native_scale)
+            if rung.tempered_with and (name := find_faithful(gain)):
                 engine = stack.enter_context(self.models.use(name))
                 faithful = self._open_stream(stack, engine, name, beside=stream)
                 tempering = find_tempering(self.settings, run_scale, harm)

@@ -55,7 +55,8 @@ def run_image(
         InternalError, EngineOutOfMemory: the network failed.
     """
     is_too_long = max(image.width_px, image.height_px) * scale > output.longest_px
-    image = image if output.is_deep else rounded(image)
+    if image.is_deep and not output.is_deep:
+        image = rounded(image)
     image = _with_metadata_of_result(image, output, settings)
     steps = choose_post_processing(
         streams.stream.engine.info.spec, settings, streams.tempering, threads

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from upscaled.errors import engine_errors
-from upscaled.upscale.cancellation import Cancelled
+from upscaled.upscale.concurrency import Cancelled
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX, ImageQueue, TileQueue, TileRequest
 from upscaled_models.backends.base import Engine, Window, most_windows
 

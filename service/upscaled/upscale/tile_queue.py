@@ -18,9 +18,8 @@ from itertools import count, takewhile
 from typing import Final
 from weakref import WeakValueDictionary
 
-from upscaled.image.pixels import is_deep
 from upscaled.virtual_time import Flow, VirtualClock
-from upscaled_models.backends.base import Engine, Started, Window, most_windows
+from upscaled_models.backends.base import Engine, Started, Window, is_deep, most_windows
 
 FAST_PATH_PX: Final = 192 * 192
 """Largest area of an image for the fast path, where a network of ours takes 0.1 s for it on two

@@ -25,7 +25,7 @@ from upscaled.config import SCALES, Settings, load_settings
 from upscaled.errors import InvalidParameter
 from upscaled.image.formats.table import read_header
 from upscaled.image.output import OutputSpec
-from upscaled.upscale.cancellation import Cancellation
+from upscaled.upscale.concurrency import Cancellation
 from upscaled.upscale.conversion import (
     OutputOptions,
     read_array,

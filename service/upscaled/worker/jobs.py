@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
-from upscaled.pool.messages import (
+from upscaled.pool.executor import (
     ALIVE_EVERY_S,
     MAX_RESULT_BYTES,
     Alive,
@@ -34,7 +34,7 @@ from upscaled.pool.messages import (
 from upscaled.pool.stats import ModelStats, WorkerStats
 from upscaled.process import channel
 from upscaled.process.confinement import measure_resident
-from upscaled.upscale.cancellation import Cancellation, Cancelled
+from upscaled.upscale.concurrency import Cancellation, Cancelled
 from upscaled.upscale.result import Result
 from upscaled_models.registry import split_strength
 

@@ -13,7 +13,7 @@ from upscaled.batch.journal import Record
 from upscaled.batch.output_store import OutputStore, ReservedPath
 from upscaled.batch.standard_streams import STREAM, InputPicture, OutputStream, ReaderGone
 from upscaled.errors import UnsupportedImageFormat
-from upscaled.upscale.cancellation import Cancelled
+from upscaled.upscale.concurrency import Cancelled
 
 PNG = save(picture(), "PNG")
 Pipe = tuple[int, int]

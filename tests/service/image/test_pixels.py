@@ -1,6 +1,6 @@
 import numpy as np
 
-from upscaled.image.pixels import is_deep, round_to_8bit, rounded
+from upscaled.image.pixels import round_to_8bit, rounded
 from upscaled.image.types import Image
 
 EVERY_LEVEL = np.arange(65536, dtype=np.uint16).reshape(256, 256)
@@ -19,8 +19,8 @@ def test_8_bit_levels_are_unchanged_by_way_of_16_bits() -> None:
 def test_colour_and_alpha_are_rounded_and_the_rest_goes_along() -> None:
     deep = Image(EVERY_LEVEL[..., None].repeat(3, axis=2), EVERY_LEVEL, icc=b"profile")
     image = rounded(deep)
-    assert is_deep(deep.rgb)
-    assert not is_deep(image.rgb)
+    assert deep.is_deep
+    assert not image.is_deep
     assert image.alpha is not None
     assert np.array_equal(image.rgb[..., 1], image.alpha)
     assert image.alpha.dtype == np.uint8

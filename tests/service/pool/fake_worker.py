@@ -30,7 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from upscaled.pool.messages import (
+from upscaled.pool.executor import (
     Configure,
     Done,
     Failed,

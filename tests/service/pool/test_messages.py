@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.service.pool.pools import request
-from upscaled.pool.messages import (
+from upscaled.pool.executor import (
     Cancel,
     Done,
     FromWorker,

@@ -10,7 +10,7 @@ from tests.service.upscale.box_engine import CountedBatches
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InvalidParameter
 from upscaled.upscale import ladder
-from upscaled.upscale.cancellation import Cancellation, Cancelled
+from upscaled.upscale.concurrency import Cancellation, Cancelled
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.opening import open_core

@@ -23,10 +23,9 @@ from upscaled.image.formats.table import read_header
 from upscaled.image.formats.whole_file import WholeFileWriter
 from upscaled.image.output import OUTPUT_FORMATS, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Image
-from upscaled.upscale.cancellation import Cancelled
+from upscaled.upscale.concurrency import Cancelled, WeightedSemaphore
 from upscaled.upscale.job import fit, scale_to_run
 from upscaled.upscale.result import Result
-from upscaled.upscale.weighted_semaphore import WeightedSemaphore
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.service.upscale.box_engine import BoxEngine, CountedBatches
 from upscaled.errors import InternalError
-from upscaled.upscale.cancellation import Cancelled
+from upscaled.upscale.concurrency import Cancelled
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.stream import BATCHES_AHEAD, Stream
 from upscaled_models.backends.base import Started, Window

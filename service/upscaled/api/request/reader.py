@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from upscaled.api.available_models import require_denoise, require_model
@@ -36,6 +37,8 @@ from upscaled.image.output import NO_CHOICE, OutputChoice
 OVERHEAD_BYTES: Final = 64 * 1024
 """Allowed for what a form adds to its file: boundaries, part headers, the other fields."""
 
+_OPTIONS: Final = ("x-upscale-", "prefer")
+"""The beginnings of all headers that `upscaled.api.request.choices` reads."""
 _JSON: Final = "application/json"
 _FORM: Final = "multipart/form-data"
 _SCALE: Final = re.compile(r"([24])(?:\.0+)?", re.ASCII)
@@ -100,6 +103,8 @@ async def read_parameters(request: Request, settings: Settings, share: Share) ->
     if isinstance(fields.image, bytes) and len(fields.image) > settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"a part of {len(fields.image)} bytes")
     image, image_url, scale = check_fields(fields)
+    if not fields.options and not has_options(request.headers):
+        return UpscaleParameters(image, image_url, scale)
     model, choice = read_choices(request.headers, fields.options)
     if model:
         await asyncio.to_thread(require_model, model, scale, settings.models_dir)
@@ -107,6 +112,11 @@ async def read_parameters(request: Request, settings: Settings, share: Share) ->
     if strength is not None:
         model = await asyncio.to_thread(require_denoise, model, strength, scale, settings)
     return UpscaleParameters(image, image_url, scale, model, choice)
+
+
+def has_options(headers: Headers) -> bool:
+    """Return whether a request has headers that ask for more than the contract has."""
+    return any(name.startswith(_OPTIONS) for name in headers)
 
 
 async def read_body(request: Request, share: Share, *, limit_bytes: int, timeout_s: float) -> bytes:

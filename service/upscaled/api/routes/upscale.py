@@ -1,8 +1,8 @@
 """POST /v1/upscale: read one image, have it upscaled by a worker, and deliver the result."""
 
 import time
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, nullcontext
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -23,6 +23,7 @@ from upscaled.api.dependencies import (
     require_scope,
 )
 from upscaled.api.idempotency import (
+    IDEMPOTENCY_HEADER,
     IDEMPOTENCY_PARAMETER,
     REPLAYED_DESCRIPTION,
     REPLAYED_HEADER,
@@ -45,13 +46,17 @@ from upscaled.api.request.choices import (
     parse_dry_run_header,
     prefers_async,
 )
-from upscaled.api.request.reader import UpscaleParameters, read_parameters, wants_image
-from upscaled.api.reuse import REUSED_HEADER, Reuse, order_storing, prepare_reuse, store_result
-from upscaled.api.routes.jobs import (
-    WEBHOOK_PARAMETER,
-    accept_job,
+from upscaled.api.request.reader import UpscaleParameters, has_options, read_parameters, wants_image
+from upscaled.api.reuse import REUSED_HEADER, Reuse, prepare_reuse
+from upscaled.api.routes.jobs import WEBHOOK_PARAMETER, accept_job
+from upscaled.api.source import (
+    build_request,
+    estimate,
+    fetch_source,
+    order_storing,
+    read_checked_header,
+    store_result,
 )
-from upscaled.api.source import build_request, estimate, fetch_source, read_checked_header
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult
@@ -141,12 +146,15 @@ async def upscale(
     until_sent: UntilSent,
 ) -> Response:
     """Take one image through the contract's checks, each cheaper than the next, to its result."""
-    is_dry = may_be_dry_run(request.headers.getlist(DRY_RUN_HEADER))
-    if prefers_async(request.headers.getlist("prefer")) and not is_dry:  # which makes no job
+    asks = has_options(request.headers)
+    is_dry = asks and may_be_dry_run(request.headers.getlist(DRY_RUN_HEADER))
+    is_job = asks and not is_dry and prefers_async(request.headers.getlist("prefer"))
+    if is_job:
         require_scope(key, "jobs")
     context.unsent.check(key.id)
-    is_clients_id = request.headers.get("x-request-id") == record.request_id
-    tracked = context.relay.track(key.id, record.request_id, is_clients_id=is_clients_id)
+    # An id that the client does not choose it learns with the response, so it cannot watch it.
+    is_watchable = request.headers.get("x-request-id") == record.request_id
+    tracked = context.relay.track(key.id, record.request_id) if is_watchable else nullcontext()
     max_at_once = max_bodies(context.settings, key.balance)
     async with tracked as progress:
         with context.budget.share(key.id, max_at_once) as share:
@@ -156,12 +164,26 @@ async def upscale(
             call = _UpscaleCall(
                 request, context, record, key, parameters, share, progress, until_sent
             )
-            return await call.answer()
+            if is_dry:
+                return await call.estimate()
+            return await call.answer(is_job=is_job)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A result; reuse: how it is found again; is_reused: it was made for an earlier request."""
+
+    result: Result
+    reuse: Reuse | None
+    is_reused: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _UpscaleCall:
-    """One request whose body has been read, on its way to a response."""
+    """One request whose body has been read, on its way to a response.
+
+    progress: what its watchers see; None where it can have none.
+    """
 
     request: Request
     context: Context
@@ -169,17 +191,17 @@ class _UpscaleCall:
     key: ApiKey
     parameters: UpscaleParameters
     share: Share
-    progress: Progress
+    progress: Progress | None
     until_sent: AsyncExitStack
 
-    async def answer(self) -> Response:
-        """Estimate the request, accept it as a job, answer it as before, or answer it."""
-        request, is_job = self.request, prefers_async(self.request.headers.getlist("prefer"))
-        if parse_dry_run_header(request.headers.getlist(DRY_RUN_HEADER)):
-            return await self._estimate()
+    async def answer(self, *, is_job: bool) -> Response:
+        """Accept the request as a job, answer it as before, or answer it."""
+        request = self.request
         is_image = wants_image(", ".join(request.headers.getlist("accept")))
         kind: AnswerKind = "job" if is_job else "image" if is_image else "url"
-        request_key = await read_request_key(request, self.key.id, self.parameters, kind)
+        request_key = None
+        if IDEMPOTENCY_HEADER in request.headers:
+            request_key = await read_request_key(request, self.key.id, self.parameters, kind)
         if is_job:
             self.record.handling = "job"
             with self.record.timing("store"):
@@ -193,13 +215,16 @@ class _UpscaleCall:
                 return await self._replay(outcome, is_image=is_image)
             return await self._answer(outcome, is_image=is_image)
 
-    async def _estimate(self) -> Response:
-        """Check the image as for an upscale, and predict what that would cost and give."""
+    async def estimate(self) -> Response:
+        """Check the image as for an upscale, and predict what that would cost and give.
+
+        Raises:
+            InvalidParameter: the header for it has another value than `true`.
+        """
+        parse_dry_run_header(self.request.headers.getlist(DRY_RUN_HEADER))
         context = self.context
         credits = price(self.key, context.settings)
-        _, work = await _read_work(
-            context, self.record, self.key, self.parameters, self.share, self.progress
-        )
+        _, work = await self._read_work()
         self.record.handling = "dry run"
         return JSONResponse(estimate(work, credits, context.executor).model_dump())
 
@@ -216,22 +241,13 @@ class _UpscaleCall:
                 hold_id=reservation.request_id if reservation else None,
             ) as charge,
         ):
-            work = _upscale(
-                context,
-                self.record,
-                self.key,
-                self.parameters,
-                self.share,
-                self.progress,
-                is_stored_only=not is_image,
-            )
-            made = await client.run(work)
+            made = await client.run(self._upscale(is_stored_only=not is_image))
             result, file_name = made.result, None
             if is_image and reservation is None and made.reuse is None:
                 client.raise_if_disconnected()
                 await charge.capture()
             else:
-                file_name = await _store(context, self.record, result, client, charge)
+                file_name = await self._store(result, client, charge)
         self.record.credits = charge.captured
         headers = _describe_result(made)
         if made.reuse is not None and file_name is not None:
@@ -245,6 +261,79 @@ class _UpscaleCall:
             response = self._send_url(file_name)
         response.headers.update(headers)
         return response
+
+    async def _read_work(self) -> tuple[bytes, UpscaleRequest]:
+        """Read the source and its header; return it with what the executor is to do with it."""
+        context, record, parameters = self.context, self.record, self.parameters
+        async with self.share.arriving():
+            source = parameters.image
+            if source is None:
+                with record.timing("fetch"):
+                    source = await fetch_source(
+                        parameters.image_url or "",
+                        self.share,
+                        context.fetcher,
+                        context.state.result_stores,
+                        context.settings,
+                    )
+            record.scale = parameters.scale
+            model, record.denoise = split_strength(parameters.model)
+            record.requested_model = model or None
+            record.source = "upload" if parameters.image is not None else "url"
+            record.source_bytes = len(source)
+            header = await read_checked_header(source, parameters.scale, context.settings)
+            record.note_header(header)
+        return source, build_request(
+            record.request_id,
+            header,
+            context.settings,
+            key_id=self.key.id,
+            scale=parameters.scale,
+            model=parameters.model,
+            choice=parameters.choice,
+            source_bytes=len(source),
+            on_tile=None if self.progress is None else self.progress.note_tile,
+        )
+
+    async def _upscale(self, *, is_stored_only: bool) -> _Made:
+        """Read an image, and have the executor upscale it, unless the result is stored.
+
+        Args:
+            is_stored_only: the answer is the URL of the result: its bytes are not needed here.
+        """
+        context, record = self.context, self.record
+        source, work = await self._read_work()
+        reuse = None
+        if context.settings.reuse_results:
+            reuse = await prepare_reuse(
+                context.state, context.executor, context.settings, source, work
+            )
+            if (stored := await reuse.find(self.share)) is not None:
+                record.handling = "reuse"
+                record.note_result(time.perf_counter(), stored)
+                return _Made(stored, reuse, is_reused=True)
+        if is_stored_only:
+            work = order_storing(work, context.state.results, context.settings)
+        if self.progress is not None:
+            self.progress.note_queued(context.executor.expect(work).seconds)
+        queued_s = time.perf_counter()
+        result = await context.executor.upscale(source, work)
+        record.note_result(queued_s, result)
+        return _Made(result, reuse, is_reused=False)
+
+    async def _store(self, result: Result, client: Client, charge: Charge) -> str:
+        """Store the result; it stays only if it is paid for and the client is still connected."""
+        results = self.context.state.results
+        with self.record.timing("store"):
+            file_name = await store_result(result, results)
+        try:
+            client.raise_if_disconnected()
+            await charge.capture(PaidResult(file_name, result.media_type))
+        except BaseException:
+            await run_to_end(results.delete(file_name))
+            raise
+        self.context.metrics.note_stored(result.size_bytes)
+        return file_name
 
     async def _replay(self, answer: StoredAnswer, *, is_image: bool) -> Response:
         """Return the answer that the request got first; an image is streamed from the store.
@@ -276,15 +365,6 @@ class _UpscaleCall:
         return JSONResponse({"result_url": build_result_url(self.request, base_url, file_name)})
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A result; reuse: how it is found again; is_reused: it was made for an earlier request."""
-
-    result: Result
-    reuse: Reuse | None
-    is_reused: bool
-
-
 def _describe_result(made: _Made) -> dict[str, str]:
     """Return the headers that say how a result was made."""
     result = made.result
@@ -296,94 +376,6 @@ def _describe_result(made: _Made) -> dict[str, str]:
     if made.is_reused:
         headers[REUSED_HEADER] = "true"
     return headers
-
-
-async def _read_work(
-    context: Context,
-    record: AccessRecord,
-    key: ApiKey,
-    parameters: UpscaleParameters,
-    share: Share,
-    progress: Progress,
-) -> tuple[bytes, UpscaleRequest]:
-    """Read the source and its header; return it with what the executor is to do with it."""
-    async with share.arriving():
-        source = parameters.image
-        if source is None:
-            with record.timing("fetch"):
-                source = await fetch_source(
-                    parameters.image_url or "",
-                    share,
-                    context.fetcher,
-                    context.state.result_stores,
-                    context.settings,
-                )
-        record.scale = parameters.scale
-        model, record.denoise = split_strength(parameters.model)
-        record.requested_model = model or None
-        record.source = "upload" if parameters.image is not None else "url"
-        record.source_bytes = len(source)
-        header = await read_checked_header(source, parameters.scale, context.settings)
-        record.note_header(header)
-    work = build_request(
-        record.request_id,
-        header,
-        context.settings,
-        key_id=key.id,
-        scale=parameters.scale,
-        model=parameters.model,
-        choice=parameters.choice,
-        source_bytes=len(source),
-    )
-    return source, replace(work, on_tile=progress.note_tile)
-
-
-async def _upscale(
-    context: Context,
-    record: AccessRecord,
-    key: ApiKey,
-    parameters: UpscaleParameters,
-    share: Share,
-    progress: Progress,
-    *,
-    is_stored_only: bool,
-) -> _Made:
-    """Read an image, and have the executor upscale it, unless the result is stored.
-
-    Args:
-        is_stored_only: the answer is the URL of the result, so that its bytes are not needed here.
-    """
-    source, work = await _read_work(context, record, key, parameters, share, progress)
-    reuse = await prepare_reuse(context.state, context.executor, context.settings, source, work)
-    stored = None if reuse is None else await reuse.find(share)
-    if stored is not None:
-        record.handling = "reuse"
-        record.note_result(time.perf_counter(), stored)
-        return _Made(stored, reuse, is_reused=True)
-    if is_stored_only:
-        work = order_storing(work, context.state.results, context.settings)
-    progress.note_queued(context.executor.expect(work).seconds)
-    queued_s = time.perf_counter()
-    result = await context.executor.upscale(source, work)
-    record.note_result(queued_s, result)
-    return _Made(result, reuse, is_reused=False)
-
-
-async def _store(
-    context: Context, record: AccessRecord, result: Result, client: Client, charge: Charge
-) -> str:
-    """Store the result; it stays only if it is paid for and the client is still connected."""
-    results = context.state.results
-    with record.timing("store"):
-        file_name = await store_result(result, results)
-    try:
-        client.raise_if_disconnected()
-        await charge.capture(PaidResult(file_name, result.media_type))
-    except BaseException:
-        await run_to_end(results.delete(file_name))
-        raise
-    context.metrics.note_stored(result.size_bytes)
-    return file_name
 
 
 def format_server_timing(timings: Timings) -> str:

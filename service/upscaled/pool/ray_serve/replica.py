@@ -15,18 +15,18 @@ from typing import Final
 
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.logs import configure_logging
-from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.local import WORKER_COMMAND, LocalPool
-from upscaled.pool.messages import (
+from upscaled.pool.executor import (
     ALIVE_EVERY_S,
     Alive,
     Done,
     Failed,
     JobProgress,
     JobRefused,
+    UpscaleRequest,
     WorkerJob,
     decode_to_worker,
 )
+from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.pool.ray_serve.messages import ONLY_JOB, Busy, ReplicaReport, frame
 from upscaled.pool.ray_serve.replica_settings import load_replica_settings
 from upscaled.pool.ray_serve.result_store import ReplicaResults

@@ -1,6 +1,6 @@
 """Find the segments of a JPEG file before its first scan (ITU-T T.81, annex B) without decoding.
 
-`read_leading_segments` stops at the first scan; `upscaled.image.formats.jpeg.scans` goes on from
+`read_leading_segments` stops at the first scan; `upscaled.image.formats.jpeg.reader` goes on from
 there. Both take time proportional to the bytes they pass: no byte is looked at by two searches, and
 no pattern repeats.
 """

@@ -1,4 +1,4 @@
-"""Cancel one image's work from another thread, before it begins or while it is in flight."""
+"""What the threads of images share: cancelling one from another, and a bound on their memory."""
 
 import threading
 from collections.abc import Iterator
@@ -53,3 +53,39 @@ class Cancellation:
             with self._lock:
                 for work in works:
                     self._in_flight.remove(work)
+
+
+class WeightedSemaphore:
+    """Semaphore of a weight that all holders share; one alone may be of any weight.
+
+    encoders = WeightedSemaphore(1_500_000_000)
+    with encoders.hold(size_bytes):
+        ...
+    """
+
+    def __init__(self, most: int) -> None:
+        """
+        Args:
+            most: the weight of all holders together, in whatever unit `hold` is called with.
+        """
+        self._most = most
+        self._held = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, weight: int) -> Iterator[None]:
+        """Wait until a holder fits beside the others, and hold its weight for the block.
+
+        What weighs nothing never waits.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not weight or not self._held or self._held + weight <= self._most
+            )
+            self._held += weight
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= weight
+                self._changed.notify_all()
