@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Final
 
 from upscaled.errors import InvalidParameter, ResolutionTooHigh
-from upscaled.image.formats.table import AVIF, ENCODED, FORMATS, JPEG, PNG, WEBP
+from upscaled.image.formats.table import AVIF, ENCODED, FORMATS, JPEG, PNG
 from upscaled.image.types import Header, Image, MetadataPlan
 
 MAX_CANVAS_PX: Final = 2 * 6000**2
@@ -23,18 +23,9 @@ KEEP, KEEP_ALL = "keep", "keep-all"
 METADATA_CHOICES: Final = (KEEP, KEEP_ALL)
 """What may be asked for of the source's metadata: all that is kept has GPS only by the second."""
 MAX_QUALITY: Final = 100
-DEFAULT_QUALITY: Final[Mapping[str, int]] = {WEBP.name: 90, AVIF.name: 85}
-"""Of formats that have no setting. A photo of 1280 x 960 takes 48 % of the bytes of a JPEG of
-quality 95 as either; it is 42 dB (WebP) and 45 dB (AVIF) from what was encoded."""
-ENCODE_S_PER_PX: Final[Mapping[str, float]] = {WEBP.name: 8.5e-8, AVIF.name: 1.4e-7}
-"""Seconds of a core for a pixel of a result whose encoder begins when all pixels are there."""
-# Measured: AVIF 45, WebP 13, with a cut-out's alpha 18 and with noise in it 37.
-_ENCODER_BYTES_PER_PX: Final[Mapping[str, int]] = {WEBP.name: 38, AVIF.name: 46}
-MAX_ENCODER_BYTES: Final = 46 * 6000**2
-"""Limits the memory of such encoders that run at once in one process, beside canvases: one of the
-largest AVIF over HTTP, 1.7 GB. A single one may be larger."""
-MAX_WEBP_SIDE_PX: Final = 16_383
-"""Limit of the format (RFC 9649, 2.6)."""
+MAX_ENCODER_BYTES: Final = AVIF.encode_bytes_per_px * 6000**2
+"""Limits the memory of encoders that begin when all pixels are there and run at once in one
+process, beside canvases: one of the largest AVIF over HTTP, 1.7 GB. A single one may be larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +109,7 @@ class OutputSpec:
     @property
     def encoder_bytes(self) -> int:
         """Return the memory of an encoder that begins when all pixels are there; 0 of others."""
-        return self.width_px * self.height_px * _ENCODER_BYTES_PER_PX.get(self.format, 0)
+        return self.width_px * self.height_px * FORMATS[self.format].encode_bytes_per_px
 
     @property
     def longest_px(self) -> int:
@@ -167,9 +158,10 @@ def decide_output(
         )
     # JPEG holds neither alpha nor 16 bits a channel.
     name = chosen or (PNG.name if source.has_alpha or is_deep else JPEG.name)
-    if name == WEBP.name and max(width_px, height_px) > MAX_WEBP_SIDE_PX:
+    form = FORMATS[name]
+    if form.max_side_px and max(width_px, height_px) > form.max_side_px:
         raise ResolutionTooHigh(
-            f"Image resolution too high: WebP holds at most {MAX_WEBP_SIDE_PX} px a side"
+            f"Image resolution too high: {form.label} holds at most {form.max_side_px} px a side"
         )
     return OutputSpec(
         name,

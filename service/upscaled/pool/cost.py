@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from upscaled.config import SCALES
-from upscaled.image.output import ENCODE_S_PER_PX
+from upscaled.image.formats.table import FORMATS
 from upscaled.pool.executor import Expectation, UpscaleRequest, WorkerReady
 from upscaled.pool.openings import Openings
 from upscaled.upscale.model_choice import Rung, choose_rung
@@ -171,7 +171,7 @@ class CostModel:
         """
         self._openings.note(model, opening_s)
         form = request.output.format
-        if form in ENCODE_S_PER_PX:  # it depends on the result alone, and not on the model
+        if FORMATS[form].encode_s_per_px:  # it depends on the result alone, and not on the model
             encoded = self._encoded.get(form, _Measured())
             self._encoded[form] = encoded.then(encode_s, request.encoded_px)
             full_s = None if full_s is None else max(0.0, full_s - encode_s)
@@ -242,7 +242,7 @@ class CostModel:
         """Return what encoding takes once all pixels are there, in formats where that is much."""
         form = request.output.format
         measured = self._encoded.get(form)
-        s_per_px = measured.s_per_px if measured else ENCODE_S_PER_PX.get(form, 0.0)
+        s_per_px = measured.s_per_px if measured else FORMATS[form].encode_s_per_px
         return request.encoded_px * s_per_px
 
     def _quick_s(self, request: UpscaleRequest) -> float:

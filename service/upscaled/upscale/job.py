@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from upscaled.config import Settings
 from upscaled.image.averaging import average_down, average_light
 from upscaled.image.encode import Encoder
-from upscaled.image.output import DEFAULT_QUALITY, OutputSpec
+from upscaled.image.formats.table import FORMATS
+from upscaled.image.output import OutputSpec
 from upscaled.image.pixels import rounded
 from upscaled.image.types import Image
 from upscaled.upscale.loop import TilesDone, run_tiles
@@ -95,7 +96,7 @@ class OverlappedEncoder:
 
     def __init__(self, output: OutputSpec, settings: Settings) -> None:
         self._output = output
-        usual = DEFAULT_QUALITY.get(output.format, settings.jpeg_quality)
+        usual = FORMATS[output.format].usual_quality or settings.jpeg_quality
         self._quality = output.quality or usual
         self._image: Image | None = None
         self._encoder: Encoder | None = None

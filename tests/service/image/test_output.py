@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from upscaled.errors import InvalidParameter, ResolutionTooHigh
+from upscaled.image.formats.table import WEBP
 from upscaled.image.output import (
-    MAX_WEBP_SIDE_PX,
     NO_CHOICE,
     OutputChoice,
     OutputSpec,
@@ -116,7 +116,7 @@ def test_lossless_keeps_16_bits_and_only_a_png_can(
 
 
 def test_a_webp_longer_than_its_format_holds_is_refused() -> None:
-    for side_px, is_refused in ((MAX_WEBP_SIDE_PX, False), (MAX_WEBP_SIDE_PX + 1, True)):
+    for side_px, is_refused in ((WEBP.max_side_px, False), (WEBP.max_side_px + 1, True)):
         header = Header("PNG", 5000, 64, has_alpha=False)
         for form in ("webp", "avif"):
             try:

@@ -100,6 +100,11 @@ class Format:
     media_type: of a file that is written in this format; "" where none is.
     suffixes: of its files' names, the usual one first; by default the name in small letters.
     label: the name as texts for people write it; by default as it is.
+    usual_quality: that of its encoder, where no setting says it; 0 for a format without any.
+    max_side_px: the longest side that a file of it may have; 0 for one as long as any result.
+    encode_s_per_px: seconds of a core for a pixel of a result, where its encoder begins when all
+        pixels are there; 0 where it begins with the first ones.
+    encode_bytes_per_px: the memory of such an encoder.
     """
 
     name: str
@@ -111,6 +116,10 @@ class Format:
     media_type: str = ""
     suffixes: tuple[str, ...] = ()
     label: str = ""
+    usual_quality: int = 0
+    max_side_px: int = 0
+    encode_s_per_px: float = 0.0
+    encode_bytes_per_px: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "suffixes", self.suffixes or (self.name.lower(),))
@@ -133,14 +142,28 @@ JPEG: Final = Format(
     suffixes=("jpg", "jpeg", "jpe", "jfif"),
 )
 PNG: Final = Format("PNG", "png.reader", signatures=(b"\x89PNG\r\n\x1a\n",), media_type="image/png")
-# Its signature is in two pieces: see `sniff`.
-WEBP: Final = Format("WEBP", "webp.reader", media_type="image/webp", label="WebP")
+# A photo of 1280 x 960 takes 48 % of the bytes of a JPEG of quality 95 as WebP or as AVIF; it is
+# 42 dB (WebP) and 45 dB (AVIF) from what was encoded. Memory as measured: AVIF 45 bytes, WebP 13,
+# with a cut-out's alpha 18 and with noise in it 37.
+WEBP: Final = Format(
+    "WEBP",  # its signature is in two pieces: see `sniff`
+    "webp.reader",
+    media_type="image/webp",
+    label="WebP",
+    usual_quality=90,
+    max_side_px=16_383,  # RFC 9649, 2.6
+    encode_s_per_px=8.5e-8,
+    encode_bytes_per_px=38,
+)
 AVIF: Final = Format(
     "AVIF",
     "isobmff.avif",
     brands=(b"avif", b"avis"),
     is_optional=True,
     media_type="image/avif",
+    usual_quality=85,
+    encode_s_per_px=1.4e-7,
+    encode_bytes_per_px=46,
 )
 _TABLE: Final = (
     JPEG,
