@@ -38,10 +38,9 @@ def open_core(
     is_warm: bool = False,
     measures: bool = True,
 ) -> Iterator[Core]:
-    """Open the models of the ladders, the decoding processes and the threads of one device.
+    """Open the core of one device; OpenCV has one thread in this process until it is closed.
 
-    OpenCV gets one thread in this process until it is closed: the other cores are the network's, or
-    other images'.
+    The other cores are the network's, or other images'.
 
     Args:
         scales: their models are opened now, others when needed.
@@ -73,9 +72,9 @@ def open_core(
         models = opener.keep_models(stack, plans, niceness)
         ladders = {plan.scale: opener.build_ladder(plan, models, measures) for plan in plans}
         models.preload(rung.model for ladder in ladders.values() for rung in ladder)
-        threads = None
-        if not choose_device(settings).is_cpu:  # the network leaves the cores to others
-            threads = stack.enter_context(ThreadPoolExecutor(count_cores()))
+        # Of any other device than the processor the network leaves the cores to others.
+        is_cpu = choose_device(settings).is_cpu
+        threads = None if is_cpu else stack.enter_context(ThreadPoolExecutor(count_cores()))
         yield Core(settings, models, scheduler, decoder, ladders, opener.seconds_per_px, threads)
 
 

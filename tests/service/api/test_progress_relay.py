@@ -106,12 +106,15 @@ def test_only_a_token_of_the_database_opens_the_internal_path(pair: Pair) -> Non
     assert_error(pair.owner.get(RELAY_PATH, headers=own_token), 404, "not_found")
 
 
-def test_a_request_without_an_id_of_its_client_is_not_announced(pair: Pair) -> None:
+def test_a_request_without_an_id_of_its_client_is_neither_tracked_nor_announced(
+    pair: Pair,
+) -> None:
     with ThreadPoolExecutor(1) as thread:
         sent = thread.submit(pair.owner.upload)
-        wait_until(lambda: len(pair.owner.app.state.context.progress._in_flight) == 1)
+        wait_until(lambda: pair.executor.images == 1)
         pair.executor.go_on(1)
         assert pair.rows() == []
+        assert pair.owner.app.state.context.progress._in_flight == {}
         pair.executor.go_on(1000)
         assert sent.result().status_code == 200
 

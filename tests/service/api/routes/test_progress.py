@@ -29,8 +29,10 @@ class SteppingExecutor(ResizingExecutor):
     def __init__(self) -> None:
         super().__init__()
         self.may_go_on = threading.Semaphore(0)
+        self.images = 0
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+        self.images += 1
         for done in range(TILES + 1):
             await asyncio.to_thread(self.may_go_on.acquire)
             if request.on_tile:
