@@ -52,8 +52,7 @@ _logger: Final = logging.getLogger(__name__)
 def create_app(settings: Settings, executor: Executor, state: State, restarts: int = 0) -> FastAPI:
     """Build the HTTP service. Its lifespan starts and stops `executor`; `state` stays open.
 
-    Args:
-        restarts: front ends that its supervisor has replaced so far.
+    restarts: front ends that its supervisor has replaced so far.
     """
     tracing = open_tracing(settings)
     context = _build_context(settings, executor, state, tracing)

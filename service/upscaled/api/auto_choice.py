@@ -27,9 +27,7 @@ _log: Final = logging.getLogger(__name__)
 class AutoChoiceAgreement:
     """Keeps one front end to the stored thresholds of `auto`, and reports why it cannot.
 
-    Attributes:
-        trouble: why its results could differ from other front ends', for an operator; empty if
-            they cannot.
+    trouble: why its results could differ from other front ends'; "" if they cannot.
     """
 
     def __init__(self, executor: Executor, state: State, *, is_needed: bool) -> None:

@@ -23,10 +23,7 @@ class Client:
         self._disconnect = disconnect
 
     def raise_if_disconnected(self) -> None:
-        """
-        Raises:
-            ClientDisconnected: no response can be delivered any more.
-        """
+        """Raise ClientDisconnected where no response can be delivered any more."""
         if self._disconnect.done():
             raise ClientDisconnected
 

@@ -122,10 +122,7 @@ def require_scope(api_key: ApiKey, scope: Scope) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Permit:
-    """Dependency that returns the API key of the request, if that has the scope.
-
-    Its call raises InvalidAuthToken (see `authenticate` and `require_scope`).
-    """
+    """Dependency that returns the request's API key; raises InvalidAuthToken without the scope."""
 
     scope: Scope
 
@@ -161,9 +158,7 @@ JobsKey = Annotated[ApiKey, Depends(_Permit("jobs"))]
 def refuse_foreign_page(headers: Mapping[str, str], address: str, settings: Settings) -> None:
     """Raise `InvalidAuthToken` unless `Host` and `Origin` are the service's own.
 
-    Args:
-        headers: of the request, by names in small letters.
-        address: the one of this machine that the client has reached; "" where it is unknown.
+    address: the one of this machine that the client has reached; "" where it is unknown.
     """
     host = headers.get("host", "")
     if not _is_own_name(_split(f"//{host}")[0], address, settings):

@@ -19,7 +19,6 @@ def describe_job(
 
     Args:
         tiles: done, and in all.
-        base_url: where the URL of a result begins.
         lifetime_s: of a job and its result, from its end on.
         remaining_s: expected of the network; None where it is not known, or the job has ended.
     """

@@ -25,11 +25,7 @@ from upscaled.upscale.result import Result
 
 
 class Tiles:
-    """The progress of one job here.
-
-    Attributes:
-        is_ending: its end is being recorded, so that its lease needs no renewal.
-    """
+    """The progress of one job here; its lease needs no renewal once `is_ending`."""
 
     def __init__(self) -> None:
         self.is_ending = False
@@ -83,11 +79,7 @@ def _reporting_store() -> Iterator[None]:
 
 
 class JobImages:
-    """Upscales images of jobs by the executor.
-
-    Attributes:
-        at_executor: images that it has been given and has not answered.
-    """
+    """Upscales images of jobs by the executor; `at_executor` are those that it has not answered."""
 
     def __init__(
         self,

@@ -288,8 +288,7 @@ class JobRunner:
     async def _try_often(self, step: Callable[[], bool]) -> bool:
         """Run a step that ends a job, again where the connection to the database was lost.
 
-        Raises:
-            DatabaseFailed: at the last try; it may have been done or not.
+        DatabaseFailed of the last try goes on: the step may have been done or not.
         """
         for wait_s in CAPTURE_RETRIES_AFTER_S:
             try:

@@ -63,10 +63,9 @@ class MemoryBudget:
 
     @contextmanager
     def share(self, key_id: int, max_bodies: int | None = None) -> Iterator["Share"]:
-        """Open one request's share, which is returned at the end of the block.
+        """Open one request's share, returned at the end of the block.
 
-        Args:
-            max_bodies: most bodies of the key that may arrive at once; None: any number.
+        max_bodies: most bodies of the key that may arrive at once; None: any number.
         """
         account = self._accounts.setdefault(key_id, _Account())
         account.requests += 1
@@ -130,11 +129,7 @@ class Share:
 
     @contextmanager
     def body(self) -> Iterator[None]:
-        """Count the request's body as unfinished for the time of the block.
-
-        Raises:
-            RateLimitExceeded: the key has as many of them as it may have at once.
-        """
+        """Count an unfinished body for the block; RateLimitExceeded where the key has its most."""
         account = self._account
         if self._max_bodies is not None and account.bodies >= self._max_bodies:
             detail = f"{account.bodies} unfinished bodies are what the key's credits allow"
@@ -147,11 +142,7 @@ class Share:
 
     @asynccontextmanager
     async def arriving(self) -> AsyncIterator[None]:
-        """Let a key that holds less preempt the bytes of the block.
-
-        Raises:
-            RateLimitExceeded: that happened; the block is interrupted at once.
-        """
+        """Let a key that holds less preempt the bytes of the block: RateLimitExceeded ends it."""
         try:
             async with asyncio.timeout(None) as self._interrupt:
                 self._account.arriving[self] = None
@@ -182,10 +173,7 @@ class Share:
         return self.size_bytes + size_bytes <= self._budget.limit_bytes
 
     def preempt(self) -> None:
-        """Return the bytes now and interrupt the block that `arriving` guards.
-
-        The buffers themselves are freed as soon as the event loop runs the request's task.
-        """
+        """Return the bytes now and interrupt the block of `arriving`, which frees the buffers."""
         self._is_preempted = True
         self._account.arriving.pop(self, None)
         self.close()
@@ -217,11 +205,7 @@ class UnsentResponses:
         self._of_key: dict[int, set[UnsentOutput]] = {}
 
     def check(self, key_id: int) -> None:
-        """Refuse a request of a key whose clients do not read its responses.
-
-        Raises:
-            RateLimitExceeded: the key's unsent responses have `limit_bytes` or more.
-        """
+        """Raise RateLimitExceeded where the key's unsent responses have `limit_bytes` or more."""
         held_bytes = self._measure(key_id)
         if held_bytes >= self.limit_bytes:
             detail = f"{held_bytes} bytes of answers are not read yet"
@@ -263,11 +247,7 @@ def build_budget(settings: Settings) -> MemoryBudget:
 
 
 def max_bodies(settings: Settings, balance: int) -> int | None:
-    """Return how many unfinished bodies a key may have at once; None: any number.
-
-    Args:
-        balance: the key's credits, those on hold not counted.
-    """
+    """Return how many unfinished bodies a key with this free balance may have; None: any number."""
     return balance + UNPAID_BODIES if settings.metering else None
 
 

@@ -126,8 +126,7 @@ def allow_origins(origins: tuple[str, ...]) -> list[Middleware]:
     It stands outside `AccessRecordMiddleware`, whose 500s a page must be able to read too.
     Any header may be sent and read: a request is authorised by its key, never by a cookie.
 
-    Args:
-        origins: https://HOST[:PORT] each, or `*` for all; none: no middleware.
+    origins: https://HOST[:PORT] each, or `*` for all; none: no middleware.
     """
     if not origins:
         return []

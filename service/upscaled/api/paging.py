@@ -26,8 +26,7 @@ def format_cursor(position: Sequence[float | str]) -> str:
 def read_job_position(cursor: str) -> tuple[float, str] | None:
     """Return the time and the id of a job in a list of jobs; None for "".
 
-    Raises:
-        InvalidParameter: no list of jobs gave this cursor.
+    A cursor that no list of jobs gave raises InvalidParameter.
     """
     if not cursor:
         return None
@@ -44,8 +43,7 @@ def read_job_position(cursor: str) -> tuple[float, str] | None:
 def read_row_id(cursor: str) -> int:
     """Return the id of a row in a list in the order of ids; 0, before all, for "".
 
-    Raises:
-        InvalidParameter: no such list gave this cursor.
+    A cursor that no such list gave raises InvalidParameter.
     """
     if not cursor:
         return 0
@@ -61,8 +59,7 @@ def read_row_id(cursor: str) -> int:
 def describe_link(path: str, position: Sequence[float | str], **parameters: object) -> str:
     """Return the header `Link` (RFC 8288) of a page that another one follows.
 
-    Args:
-        parameters: the other query parameters of the next page; those that are None are left out.
+    parameters: the next page's others; those that are None are left out.
     """
     given = {name: value for name, value in parameters.items() if value is not None}
     query = urlencode({**given, "cursor": format_cursor(position)})

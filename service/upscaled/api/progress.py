@@ -84,11 +84,7 @@ class Progress:
         self._changed = Signal()
 
     def note_queued(self, expected_s: float | None = None) -> None:
-        """Note that the image is in the request queue.
-
-        Args:
-            expected_s: how long the network is expected to take for it.
-        """
+        """Note that the image is in the request queue, and how long the network should take."""
         self._expected_s = expected_s
         self._set(Step("queue"))
 
@@ -153,11 +149,7 @@ class ProgressTracker:
 
     @contextmanager
     def count_watcher(self, key_id: int) -> Iterator[None]:
-        """Count one more watcher of the key for the time of the block.
-
-        Raises:
-            RateLimitExceeded: the key has `MAX_WATCHERS_PER_KEY` already.
-        """
+        """Count a watcher for the block; RateLimitExceeded where the key has its most."""
         if self._watchers[key_id] >= MAX_WATCHERS_PER_KEY:
             detail = f"key {key_id} watches too many requests"
             raise RateLimitExceeded(1, reason="watchers", detail=detail)
@@ -184,10 +176,7 @@ class ProgressTracker:
 
 
 class ProgressRelay:
-    """The progress of requests at other front ends; off where `own_url` is empty.
-
-    own_url: where other front ends reach this one.
-    """
+    """The progress of requests at other front ends, which reach this one at `own_url`; "": off."""
 
     def __init__(self, own_url: str, under_way: UnderWay, tracker: ProgressTracker) -> None:
         self.own_url = own_url
@@ -252,11 +241,7 @@ async def _try(step: Coroutine[Any, Any, None]) -> None:
 
 
 async def _ask(request: RequestUnderWay) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Ask a front end for a request's events, up to the head of its answer.
-
-    Raises:
-        OSError: it cannot be reached, or answers otherwise.
-    """
+    """Ask a front end for a request's events, up to the head of its answer; OSError without one."""
     url = urlsplit(request.front_end_url)
     is_tls = url.scheme == "https"
     reader, writer = await asyncio.open_connection(

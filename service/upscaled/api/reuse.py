@@ -46,11 +46,8 @@ class Reuse:
     async def find(self, share: Share) -> Result | None:
         """Return the stored result of the same request; None if it is no longer stored.
 
-        None also for a result larger than the memory for all bodies: it is computed again, since
-        results that workers send do not count towards that memory.
-
-        Args:
-            share: of the memory for bodies, which the result's bytes are taken from.
+        None also for a result larger than the memory for all bodies, of which `share` holds it:
+        it is computed again, since results that workers send do not count towards that memory.
         """
         try:
             known = await asyncio.to_thread(self.state.reusable.find, self.key_id, self.fingerprint)

@@ -35,10 +35,9 @@ async def fetch_source(
     stores: Iterable[Results],
     settings: Settings,
 ) -> bytes:
-    """Fetch an image; our own results come from the store: some clients chain two calls.
+    """Fetch an image, and raise as `FetchClient.fetch`.
 
-    Raises:
-        UnusableUrl, FileSizeTooLarge, RateLimitExceeded, InternalError: as of `FetchClient.fetch`.
+    Our own results come from the store: some clients chain two calls.
     """
     if file_name := find_result_name(parse_url(image_url)):
         for results in stores:
@@ -67,12 +66,7 @@ def find_result_name(url: SourceUrl) -> str | None:
 
 
 async def read_checked_header(source: bytes, scale: int, settings: Settings) -> Header:
-    """Return what an image's header says, within the limits on size.
-
-    Raises:
-        UnsupportedImageFormat, MalformedImage: the bytes are no picture that the service takes.
-        InvalidParameter, ResolutionTooHigh: as of `check_size`.
-    """
+    """Return what an image's header says; raise as `read_header` and `check_size` do."""
     header = await asyncio.to_thread(read_header, source, settings.formats)
     check_size(header, scale, settings)
     return header
@@ -158,12 +152,9 @@ def order_storing(work: UpscaleRequest, results: Results, settings: Settings) ->
 
 
 async def store_result(result: Result, results: Results) -> str:
-    """Store a result unless a replica has done so, and return its name.
+    """Store a result unless a replica has done so, and return its name; or raise InternalError.
 
     If it is cancelled while storing, it deletes the result again.
-
-    Raises:
-        InternalError: it could not be stored.
     """
     if result.stored_as:
         return result.stored_as

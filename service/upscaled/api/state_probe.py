@@ -17,11 +17,7 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class StateProbe:
-    """A repeated check of the stored state.
-
-    Attributes:
-        trouble: why the state does not work, for an operator; empty where it does.
-    """
+    """A repeated check of the stored state; `trouble` says why it does not work, or is empty."""
 
     def __init__(self, state: State) -> None:
         self.trouble = "not checked yet"

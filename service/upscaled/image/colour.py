@@ -175,8 +175,7 @@ def colours_of(primaries: int, transfer: int) -> Colours | None:
 def make_profile(colours: Colours, *, is_grey: bool) -> bytes | None:
     """Make the profile of RGB or grey pixels in these colours; None for sRGB.
 
-    Raises:
-        ValueError: the numbers describe no colours.
+    Numbers that describe no colours are a ValueError.
     """
     chromaticities, curve = colours
     if is_grey:
@@ -185,11 +184,7 @@ def make_profile(colours: Colours, *, is_grey: bool) -> bytes | None:
 
 
 def make_grey_profile(curve: Curve) -> bytes:
-    """Make the profile of grey pixels with that curve.
-
-    Raises:
-        ValueError: a number that no profile can hold.
-    """
+    """Make the profile of grey pixels with that curve; ValueError for what no profile can hold."""
     return _join(b"GRAY", {b"wtpt": _fixed(b"XYZ ", _D50), b"kTRC": _curve(curve)})
 
 

@@ -46,14 +46,11 @@ def decode(source: bytes, header: Header, plan: MetadataPlan | None = None) -> I
 
     A PNG of 16 bits a channel keeps them; whatever else has more than 8 is rounded to 8. Alpha is
     given wherever the format can say transparent, also when every pixel is opaque. An RGB profile
-    is kept with its pixels; CMYK and grey pixels are converted to sRGB.
-
-    Args:
-        plan: what of the file's metadata is kept for the result; None for nothing.
+    is kept with its pixels; CMYK and grey pixels are converted to sRGB. `plan`: what of the file's
+    metadata is kept for the result; None for nothing.
 
     Raises:
-        MalformedImage: broken or truncated, or not what its header says; a half-decoded image is
-            never returned.
+        MalformedImage: broken, truncated, or not what its header says; never decoded by half.
         UnsupportedImageFormat: a kind of pixels that is not decoded here.
         ResolutionTooHigh: the decoder found the image larger than its limit.
     """

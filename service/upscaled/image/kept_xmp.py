@@ -76,11 +76,7 @@ Name = tuple[str, str]
 
 
 def keep_xmp(packet: bytes, plan: MetadataPlan, gain: float) -> bytes:
-    """Return the packet for the result in UTF-8; b"" where there is none, or none to be kept.
-
-    Args:
-        gain: how many times as wide as the source the result is.
-    """
+    """Return the packet for a result `gain` times as wide, in UTF-8; b"" where none is kept."""
     if not packet or len(packet) > MAX_XMP_BYTES:
         return b""
     # A packet that is malformed, or in an encoding that Python does not know, is no packet.

@@ -185,10 +185,8 @@ def upright_size(width_px: int, height_px: int, orientation: int) -> tuple[int, 
 def read_dpi(exif: Exif, format_dpi: object, orientation: int) -> Dpi | None:
     """Read the pixels an inch, across and down, of the upright image.
 
-    Args:
-        exif: looked into where the format's own field holds no sensible value.
-        format_dpi: what Pillow found in the format's own field, if anything.
-        orientation: that of the stored image, which both fields describe.
+    The format's own field, as Pillow found it, goes before EXIF's where it makes sense; both
+    describe the stored image, which `orientation` turns.
     """
     dpi = _sensible(format_dpi) or _sensible(_exif_dpi(exif))
     return (dpi[1], dpi[0]) if dpi and swaps_sides(orientation) else dpi
@@ -220,11 +218,7 @@ def read_credit(exif: Exif) -> Credit | None:
 
 
 def write_exif(credit: Credit | None, dpi: Dpi | None = None) -> bytes:
-    """Write an EXIF block, without its "Exif" prefix, that holds these alone; b"" for neither.
-
-    Args:
-        dpi: of a format that has no other place for it.
-    """
+    """Write an EXIF block without its "Exif" prefix; `dpi` where a format has no other place."""
     from PIL.Image import Exif as ExifWriter
 
     exif = ExifWriter()

@@ -49,11 +49,7 @@ class OutputChoice:
     metadata: str = ""
 
     def __post_init__(self) -> None:
-        """Check the names.
-
-        Raises:
-            ValueError: there is no such format, or no such choice of metadata.
-        """
+        """Raise ValueError for a format or a choice of metadata that there is not."""
         if self.format not in ("", *OUTPUT_FORMATS):
             raise ValueError(f"format {self.format!r}: must be one of {', '.join(OUTPUT_FORMATS)}")
         if self.metadata not in ("", *METADATA_CHOICES):
@@ -180,8 +176,7 @@ def _decide_gain(
 ) -> tuple[Fraction, bool]:
     """Decide how much larger the result is than the source, and whether a choice says so.
 
-    Raises:
-        InvalidParameter: the width or height that was chosen is larger than the result.
+    InvalidParameter: the width or height that was chosen is larger than the result.
     """
     longest_px = max(source.width_px, source.height_px)
     most = min(Fraction(scale), Fraction(max_side_px, longest_px))

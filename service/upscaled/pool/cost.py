@@ -332,12 +332,9 @@ def _describe_content(request: UpscaleRequest) -> tuple[tuple[Hashable, ...], fl
 
 
 def estimate_wait_s(work_s: float, workers: int, starting_s: float = 0.0) -> int:
-    """Return the whole seconds until the work is done, from 1 to `MAX_RETRY_AFTER_S`.
+    """Return the whole seconds until workers have done `work_s`, from 1 to `MAX_RETRY_AFTER_S`.
 
-    Args:
-        work_s: worker seconds of the work.
-        workers: how many work at it at once.
-        starting_s: seconds until the first of them is ready.
+    starting_s: until the first of them is ready.
     """
     wait_s = math.ceil(starting_s + work_s / max(1, workers))
     return min(MAX_RETRY_AFTER_S, max(1, wait_s))

@@ -39,12 +39,9 @@ class GpusUnknown(Exception):
 
 
 def count_gpus() -> int:
-    """Return how many NVIDIA GPUs workers could use.
+    """Return how many NVIDIA GPUs workers could use, or raise GpusUnknown.
 
     A child process counts them, since the front end loads no torch.
-
-    Raises:
-        GpusUnknown: it failed, or took too long.
     """
     if not any(driver.exists() for driver in NVIDIA_DRIVERS):
         return 0

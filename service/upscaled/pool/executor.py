@@ -132,7 +132,7 @@ class Executor(Protocol):
         """Predict how long an image will take, and which model will make it."""
 
     async def own_choice(self) -> AutoChoice:
-        """Wait until a worker is ready, and return the ladders of `auto` that its machine measured.
+        """Return the ladders of `auto` that the first ready worker's machine measured.
 
         Raises:
             ChildUnusable: no worker can start.
@@ -282,11 +282,7 @@ def encode(message: ToWorker | FromWorker) -> bytes:
 
 
 def decode_to_worker(header: bytes) -> ToWorker:
-    """Return a message to a worker from its header.
-
-    Raises:
-        pydantic.ValidationError: the header is no such message.
-    """
+    """Return a message to a worker from its header; ValidationError of pydantic for any other."""
     return _TO_WORKER.validate_json(header)
 
 

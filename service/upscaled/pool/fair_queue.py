@@ -75,12 +75,7 @@ class FairQueue(Generic[T]):
         return {key_id: flow.waiting_work for key_id, flow in self._flows.items() if flow.items}
 
     def push(self, key_id: int, work: float, payload: T) -> None:
-        """Add a request behind those of its key.
-
-        Args:
-            work: in any one unit, above 0.
-            payload: hashable, and not in the queue already.
-        """
+        """Add a request behind those of its key; `work` is in any one unit, above 0."""
         flow = self._flow_of(key_id)
         if not flow.items:
             self._clock.begin(flow)

@@ -62,10 +62,9 @@ class LocalPool:
         command: Sequence[str] = WORKER_COMMAND,
         limits: Limits | None = None,
     ) -> None:
-        """
+        """Plan the workers that the settings ask for; each entry of `device` has some of its own.
+
         Args:
-            settings: `device`, `workers`, `threads`, `max_queue`, `work_timeout_s`, and all that a
-                worker reads. Each entry of `device` has workers of its own.
             command: starts a worker, with further arguments behind it; for tests.
             limits: the waits of the supervision; by default `work_timeout_s` and their own.
         """
@@ -97,8 +96,7 @@ class LocalPool:
     async def wait_ready(self) -> WorkerReady:
         """Wait, if need be for ever, until a first worker is ready, and return its message.
 
-        Raises:
-            ChildUnusable: none was ready yet, and each reports why it cannot be.
+        Where each reports why it cannot be, ChildUnusable.
         """
         await self._first_start_over.wait()
         if self._first_ready is None:

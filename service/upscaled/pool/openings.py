@@ -28,12 +28,7 @@ class Openings:
         self._mean_s = _FIRST_S
 
     def note(self, model: str, opening_s: float) -> None:
-        """Record an image that a worker has upscaled.
-
-        Args:
-            model: the one that made it.
-            opening_s: seconds that it waited for the model.
-        """
+        """Record an image that a worker has upscaled, and how long it waited for its model."""
         if split_strength(model)[1] is None:
             return
         if model not in self._kept:

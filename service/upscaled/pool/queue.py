@@ -23,8 +23,7 @@ from upscaled.pool.worker_process import WorkerProcess
 class QueueFull(Exception):
     """A request is refused, for as many wait as may wait.
 
-    gave_way: it had waited, and gave way to another key's because its own key had more than its
-    share.
+    gave_way: it had waited, and another key needed room; its own had more than its share.
     """
 
     def __init__(self, *, gave_way: bool = False) -> None:
@@ -154,11 +153,7 @@ class RequestQueue:
         return in_flight_s + mine_s + sum(min(left_s, share_s) for left_s in waiting_s.values())
 
     def add_worker(self, worker: WorkerProcess, slots: int, canvas_px: int = MAX_CANVAS_PX) -> None:
-        """Hand out the slots of a worker, all of which are free.
-
-        Args:
-            canvas_px: the pixels of results that its large images may have together.
-        """
+        """Hand out a worker's slots, all free; `canvas_px` bounds its large images' results."""
         self._workers[worker] = _WorkerSlots(slots, canvas_px)
         self._assign()
 
@@ -298,11 +293,7 @@ class RequestQueue:
     def _find_worker(
         self, waiting: _Waiting, awaited: Collection[WorkerProcess]
     ) -> WorkerProcess | None:
-        """Return the worker that has least in flight, of those where the image fits.
-
-        Args:
-            awaited: workers that are left to others.
-        """
+        """Return the worker with least in flight where the image fits, none of the `awaited`."""
         reserved = None if waiting.is_retry else self._reserved_for_retry()
         fitting = [
             worker

@@ -87,11 +87,9 @@ class _InFlight:
 class WorkerProcess:
     """A running worker, made by `start`.
 
-    ready: the message that it sent once its models were loaded. device: the one that its settings
-    name. gone: set once the process is
-    reaped. answered: how many jobs it has answered. is_faulty: it was killed, for it failed images
-    that another device made. end_text: how it ended, in words. stats: what it reported last of its
-    work.
+    ready: its message once its models were loaded. device: of its settings. gone: set once it is
+    reaped. answered: how many jobs. is_faulty: it was killed, for it failed images that another
+    device made. end_text: how it ended. stats: what it reported last of its work.
     """
 
     def __init__(self, child: AsyncChild, limits: Limits, device: str) -> None:

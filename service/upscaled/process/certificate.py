@@ -30,8 +30,7 @@ class CertificateFiles:
         """Return a context that speaks HTTP/1.1 over TLS 1.2 or 1.3 as a server.
 
         Raises:
-            CertificateUnusable: a file cannot be read, holds no such thing, or the key is another
-                certificate's.
+            CertificateUnusable: a file cannot be read, holds no such thing, or the two are no pair.
         """
         self._check(_CERTIFICATE, self.certificate, b"-----BEGIN CERTIFICATE-----", "certificate")
         self._check(_KEY, self.key, b"PRIVATE KEY-----", "private key")
@@ -82,10 +81,9 @@ def _describe(reason: str | None) -> str:
 
 
 def find_files(certificate: str, key: str) -> CertificateFiles | None:
-    """Return the files of the two settings, or None where both are empty.
+    """Return the files of the two settings, None where both are empty.
 
-    Raises:
-        CertificateUnusable: only one of them is set.
+    One without the other is CertificateUnusable.
     """
     if not certificate and not key:
         return None

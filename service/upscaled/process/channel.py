@@ -96,11 +96,8 @@ def receive(
 ) -> Frame:
     """Receive one frame; `sock` and `watchdog` are as for `send`, and its errors too.
 
-    Args:
-        takes_fd: whether a file descriptor may come with the frame; otherwise the kernel closes it.
-
-    Raises:
-        EOFError: the other process closed its end, between frames or within one.
+    takes_fd: a file descriptor may come with it; else the kernel closes one. EOFError: the other
+    process closed its end, between frames or within one.
     """
     fds: list[int] = []
     try:

@@ -48,10 +48,7 @@ def scrub_environment(
 ) -> dict[str, str]:
     """Return what a child may inherit of an environment: how to find libraries, and no secret.
 
-    Args:
-        environment: the parent's, which may hold keys and database addresses.
-        names: further variables that this child needs.
-        prefixes: beginnings of further variables that it needs, for example `CUDA_`.
+    names, prefixes: variables that this child needs besides, as `CUDA_`.
     """
     return {
         name: value
@@ -67,11 +64,7 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the process.
-
-        Raises:
-            OSError: the process cannot be started.
-        """
+        """Start the process, or raise OSError."""
         with _connection(environment) as (self.sock, self._lifeline, arguments, options):
             self._process = subprocess.Popen([*command, *arguments], **options)  # noqa: S603
 

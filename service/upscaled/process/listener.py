@@ -13,8 +13,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     """Open a listening socket; `host` may be a name, or empty for all addresses of IPv4.
 
     Raises:
-        CannotListen: the host name is unknown, another program has the port, or this machine has no
-            such address.
+        CannotListen: an unknown name, another's port, or no address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -71,11 +71,9 @@ class Watchdog:
     """
 
     def __init__(self, pid: int, *, within_s: float, silence_s: float = SILENCE_S) -> None:
-        """
-        Args:
-            pid: the process that is watched.
-            within_s: seconds until its work has to be done, however busy it is.
-            silence_s: seconds without processor time after which it counts as hanging.
+        """Watch a process whose work takes at most `within_s`, however busy it is.
+
+        silence_s: without processor time for so long it counts as hanging.
         """
         self._pid = pid
         self._deadline_s = time.monotonic() + within_s

@@ -56,18 +56,10 @@ class Cancellation:
 
 
 class WeightedSemaphore:
-    """Semaphore of a weight that all holders share; one alone may be of any weight.
-
-    encoders = WeightedSemaphore(1_500_000_000)
-    with encoders.hold(size_bytes):
-        ...
-    """
+    """Semaphore of a weight that all holders share; one alone may be of any weight."""
 
     def __init__(self, most: int) -> None:
-        """
-        Args:
-            most: the weight of all holders together, in whatever unit `hold` is called with.
-        """
+        """Let holders have `most` together, in whatever unit `hold` is called with."""
         self._most = most
         self._held = 0
         self._changed = threading.Condition()

@@ -55,10 +55,8 @@ class Content:
     def of(cls, rgb: Pixels, alpha: Pixels | None, flat_reach_px: int | None) -> "Content":
         """Find the content of `[H, W, 3]` pixels as the network sees them, in some ms.
 
-        Args:
-            alpha: `[H, W]`; None: the image is opaque.
-            flat_reach_px: how far around a flat cell all must be of its colour; None: no cell is
-                flat, as the network makes another colour of it.
+        alpha: `[H, W]`; None: the image is opaque. flat_reach_px: how far around a flat cell all
+        must be of its colour; None: no cell is flat, as the network makes another colour of it.
         """
         height_px, width_px = rgb.shape[:2]
         cells = np.ones((-(-height_px // CELL_PX), -(-width_px // CELL_PX)), np.bool_)

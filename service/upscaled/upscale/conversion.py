@@ -46,14 +46,9 @@ class ArrayShape:
 
 
 def read_array(pixels: NDArray[Any]) -> tuple[Image, ArrayShape]:
-    """Make an image of an array.
+    """Make an image of `[h, w]` or `[h, w, c]`, uint8 or uint16, or raise InvalidParameter.
 
-    Args:
-        pixels: `[h, w]` or `[h, w, c]`, uint8 or uint16; c is 1 grey, 2 grey and alpha, 3 RGB,
-            4 RGB and alpha.
-
-    Raises:
-        InvalidParameter: another shape or type of numbers.
+    c is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
     """
     channels = pixels.shape[2] if pixels.ndim == 3 else int(pixels.ndim == 2)
     if pixels.dtype not in (np.uint8, np.uint16) or not 1 <= channels <= 4 or not pixels.size:
@@ -73,10 +68,8 @@ def read_pillow(picture: PillowImage.Image) -> tuple[Image, ArrayShape]:
     """Make an image of a Pillow image, turned upright as its EXIF orientation asks.
 
     L, LA, RGB, RGBA and I;16 stay what they are; other modes become RGB, or RGBA where they can be
-    transparent. The ICC profile of an RGB picture and the resolution go with it.
-
-    Raises:
-        InvalidParameter: the picture has no pixels.
+    transparent. The ICC profile of an RGB picture and the resolution go with it. One without pixels
+    is InvalidParameter.
     """
     picture = ImageOps.exif_transpose(picture)
     profile, dpi = picture.info.get("icc_profile"), picture.info.get("dpi")
@@ -117,13 +110,9 @@ class OutputOptions(TypedDict, total=False):
 
 
 def read_options(options: OutputOptions, *, is_file: bool) -> OutputChoice:
-    """Return the choice that options make.
+    """Return the choice that options make, or raise InvalidParameter.
 
-    Args:
-        is_file: the result is encoded: an array or a picture in memory has no format.
-
-    Raises:
-        InvalidParameter: a value that cannot be, or a quality beside a format that has none.
+    is_file: the result is encoded: an array or a picture in memory has no format.
     """
     for name, most in _RANGES.items():
         value = options.get(name)

@@ -150,11 +150,9 @@ class Core:
     ) -> tuple[Rung, Harm]:
         """Choose what upscales an image; also return its harm, where that counts.
 
-        Args:
-            model: one by its name; "": the best that the image may have.
-            is_deep: its result has 16 bits a channel, so that it goes through float32. An image of
-                16 bits whose result has 8 is rounded first, and as fast as any other.
-            ladder: see `upscale`.
+        model, ladder: as of `upscale`. is_deep: its result has 16 bits a channel, so that it goes
+        through float32; an image of 16 bits whose result has 8 is rounded first, and as fast as any
+        other.
         """
         ladder = ladder or self.ladders[scale]
         if model:
@@ -181,11 +179,7 @@ class Core:
         return min(MAX_IN_FLIGHT, 2 * most + 2)
 
     def check_engines(self) -> None:
-        """Run every loaded model once: after some errors of a device every further call fails.
-
-        Raises:
-            Exception: as `Engine.start` and `Started.finish`.
-        """
+        """Run every loaded model once: after some errors of a device every further call raises."""
         for model in self.models.loaded():
             with self.models.use(model) as engine:
                 warm_up(engine, self.scheduler)

@@ -11,25 +11,16 @@ from upscaled_models.store import ModelStore
 
 
 def require_denoise(model: str) -> None:
-    """Refuse a model that has no strength of denoising; "auto" has none.
-
-    Raises:
-        ModelRefused: the text names those that have one.
-    """
+    """Raise ModelRefused for a model without a strength of denoising; "auto" has none."""
     able = [spec.name for spec in official_models() if spec.wdn is not None]
     if model not in able:
         raise ModelRefused(f"{model} has no strength of denoising; {' or '.join(able)} has")
 
 
 def name_denoised(settings: Settings, scale: int, model: str, strength: float) -> str:
-    """Return the name of the model that makes an image at a strength of denoising.
+    """Return the name of a model, "" for that of the settings, at a strength. Reads the disk.
 
-    Reads the disk.
-
-    Args:
-        scale: 2 or 4.
-        model: the requested model's name; "" for the one that the settings name.
-        strength: from 0, which keeps noise, to 1, which removes it most; rounded to a tenth.
+    strength: from 0, which keeps noise, to 1, which removes it most; rounded to a tenth.
 
     Raises:
         ModelRefused: the model has no such choice, or a file that it needs is not here.

@@ -24,8 +24,7 @@ _MIB: Final = 2**20
 def choose_device(settings: Settings) -> Device:
     """Choose the device that the settings name, with this worker's share of the cores.
 
-    Raises:
-        SettingsError: the settings name a device that this machine does not have.
+    One that this machine does not have is a SettingsError.
     """
     threads = settings.threads or settings.shared_cores
     name = kind_of(settings.devices[0])
@@ -38,8 +37,7 @@ def choose_device(settings: Settings) -> Device:
 def limit_memory(settings: Settings) -> None:
     """Limit what this process takes of its NVIDIA GPU, where the settings do.
 
-    Raises:
-        SettingsError: the settings name a device that this machine does not have.
+    Raises as `choose_device`.
     """
     device = choose_device(settings)
     if settings.gpu_memory_mb and device.is_cuda:
@@ -66,14 +64,10 @@ def open_model(settings: Settings, name: str) -> Engine:
 
 
 def open_known_model(settings: Settings, name: str) -> tuple[Engine, bool]:
-    """Open a model without measuring anything, as the doctor does.
+    """Open a model without measuring anything, as the doctor does; raises as `open_model`.
 
-    Returns:
-        The engine, and whether a start would open just this one. Where a start would measure
-            first, it is float32 on CPUs and float16 on GPUs.
-
-    Raises:
-        SettingsError, ModelError, EngineError: as `open_model`.
+    Also return whether a start would open just this engine. Where it would measure first, this one
+    is float32 on CPUs and float16 on GPUs.
     """
     if not is_tuned(settings):
         return open_model(settings, name), True
@@ -100,20 +94,12 @@ def open_autotuner(settings: Settings, name: str) -> Autotuner:
 
 
 def find_choice(settings: Settings, name: str) -> Choice | None:
-    """Return what the autotuner has chosen for a model and stored; None without that.
-
-    Raises:
-        SettingsError, ModelError: as `open_model`.
-    """
+    """Return what the autotuner has stored for a model, else None; raises as `open_autotuner`."""
     return open_autotuner(settings, name).find_choice() if is_tuned(settings) else None
 
 
 def load_model(settings: Settings, name: str) -> LoadedModel:
-    """Load a model's network into memory, before a backend opens it.
-
-    Raises:
-        SettingsError, ModelError: as `open_model`.
-    """
+    """Load a model's network, before a backend opens it; raises as `open_autotuner`."""
     device = choose_device(settings)
     store = ModelStore(settings.models_dir)
     spec = store.find(name)
@@ -133,11 +119,9 @@ def load_model(settings: Settings, name: str) -> LoadedModel:
 def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> int:
     """Choose the longest window side for a model: the setting, or what was measured for its kind.
 
-    It is a multiple of the model's own multiple, with room for a core between its halos. Where a
-    GPU's memory is limited, it is halved until a batch of one fits by the family's estimate.
-
-    Raises:
-        SettingsError: the setting leaves no such room.
+    It is a multiple of the model's own multiple, with room for a core between its halos, else
+    SettingsError. Where a GPU's memory is limited, it is halved until a batch of one fits by the
+    family's estimate.
     """
     least_px = least_window_px(spec.halo_px, spec.multiple_px)
     if settings.tile_window_px and settings.tile_window_px < least_px:

@@ -45,15 +45,11 @@ def run_image(
 ) -> Iterator[TilesDone]:
     """Upscale one decoded image to what its result is to be.
 
-    A result that is scaled down is only yielded when it is whole.
-
-    Args:
-        scale: 2 or 4; see `scale_to_run`.
-        threads: post-process strips of windows, where cores are free for it.
+    A result that is scaled down is only yielded when it is whole. `threads` post-process strips of
+    windows, where cores are free for it.
 
     Raises:
-        Cancelled: a stream was cancelled.
-        InternalError, EngineOutOfMemory: the network failed.
+        Cancelled, InternalError, EngineOutOfMemory: a stream was cancelled, or the network failed.
     """
     is_too_long = max(image.width_px, image.height_px) * scale > output.longest_px
     if image.is_deep and not output.is_deep:

@@ -94,11 +94,10 @@ class LadderPlan:
         return ", ".join(facts)
 
     def build(self, speeds: Mapping[str, Speed]) -> tuple[Rung, ...]:
-        """Return the ladder, best model first.
+        """Return the ladder by the speeds of the bounded models, by name, best model first.
 
-        Args:
-            speeds: of the bounded models, by name. Where its speed is not known, the vivid model
-                takes no image, and the default one every image.
+        Where its speed is not known, the vivid model takes no image, and the default one every
+        image.
         """
         rungs = (self._build_vivid(speeds), self._build_default(speeds), self.last)
         return tuple(rung for rung in rungs if rung is not None)
@@ -198,9 +197,8 @@ def find_faithful(gain: int | None) -> str:
 def find_strength(temper: str, *, is_named: bool) -> float:
     """Return how much of the faithful network's result a vivid one's gets: 0 none, 1 all.
 
-    Args:
-        temper: the setting: `auto`, `off` or a number.
-        is_named: the model was named: it is then taken as it is, unless the setting is a number.
+    temper: the setting: `auto`, `off` or a number. is_named: the model was named: it is then taken
+    as it is, unless the setting is a number.
     """
     if temper == OFF or (temper == AUTO and is_named):
         return 0.0

@@ -29,9 +29,8 @@ class LoadedModels:
     """A context that owns the engines; every method may be called from any thread.
 
     At most `MAX_STRENGTHS` idle strengths of denoising stay in memory, beside those of images in
-    flight. Engines are opened one after the other, by a thread of
-    their own: threads that libraries start for a network inherit the priority of the thread that
-    uses it first.
+    flight. Engines are opened one after the other, by a thread of their own: threads that libraries
+    start for a network inherit the priority of the thread that uses it first.
     """
 
     def __init__(
@@ -65,11 +64,7 @@ class LoadedModels:
 
     @contextmanager
     def use(self, name: str) -> Iterator[Engine]:
-        """Keep the engine of a model in memory for the block, opening it first if need be.
-
-        Raises:
-            Exception: opening it failed, for this reason; the next call tries again.
-        """
+        """Keep a model's engine in memory for the block; opened now, it raises what that does."""
         with self._lock:
             model = self._models.get(name)
             if model is None:

@@ -110,9 +110,7 @@ def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
     """Plan how often the image goes through the network, and how the last pass is averaged down.
 
     x2 through an x4 network is one pass averaged by 2; x4 through an x2 network is two passes.
-
-    Raises:
-        ValueError: no number of passes gives the scale exactly.
+    Where no number of passes gives the scale exactly, ValueError.
     """
     count = 1
     while native_scale > 1 and native_scale**count < scale:
@@ -124,11 +122,7 @@ def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
 
 
 def find_gain(scale: int, native_scale: int) -> int | None:
-    """Return how much each pass of an image enlarges it; None where they differ.
-
-    Raises:
-        ValueError: as `plan_passes`.
-    """
+    """Return how much each pass enlarges an image, None where they differ; as `plan_passes`."""
     gains = {each.gain for each in plan_passes(scale, native_scale)}
     return gains.pop() if len(gains) == 1 else None
 

@@ -69,11 +69,7 @@ class AutoChoice(BaseModel):
 
 
 def choose_rung(ladder: Sequence[Rung], px: int, *, is_harmed: bool, is_deep: bool = False) -> Rung:
-    """Choose the first rung that takes an image of `px` input pixels, or the last one.
-
-    Raises:
-        ValueError: the ladder is empty.
-    """
+    """Choose the first rung that takes an image of `px` input pixels, or the last one."""
     if not ladder:
         raise ValueError("a ladder needs a rung")
     for rung in ladder:

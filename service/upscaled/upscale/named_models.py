@@ -9,11 +9,7 @@ from upscaled_models.store import ModelStore, check_scale
 
 
 def require_models(settings: Settings) -> None:
-    """Require the models of both scales: a missing one is reported without waiting for torch.
-
-    Raises:
-        SettingsError, UnknownModel, ModelRefused: as `choose_model`.
-    """
+    """Raise as `choose_model` for the models of both scales, without waiting for torch."""
     store = ModelStore(settings.models_dir)
     for scale in SCALES:
         choose_model(settings, scale, store)
@@ -24,10 +20,7 @@ def choose_model(
 ) -> ModelSpec:
     """Choose the model that the settings name for a scale, or the shipped default.
 
-    Args:
-        scale: 2 or 4.
-        named_by: what named the model for this scale, where it was not its variable; error texts
-            name it.
+    named_by: what named the model, where it was not the scale's variable; error texts name it.
 
     Raises:
         UnknownModel: the settings name a model that does not exist.
@@ -51,14 +44,7 @@ def choose_model(
 
 
 def require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:
-    """Return the path of a model's file.
-
-    Args:
-        setting: what named the model, for the error's text.
-
-    Raises:
-        SettingsError: the file is not here.
-    """
+    """Return the path of a model's file; where it is not here, a SettingsError names `setting`."""
     path = store.path(spec)
     if path is None:
         raise SettingsError(

@@ -104,8 +104,7 @@ def decide_local_output(
 ) -> OutputSpec:
     """Decide the result of an image that did not come over HTTP.
 
-    Raises:
-        ResolutionTooHigh: it would be longer than `MAX_RESULT_SIDE_PX`, or than its format holds.
+    ResolutionTooHigh beyond `MAX_RESULT_SIDE_PX`, or what its format holds.
     """
     if max(source.width_px, source.height_px) * scale > MAX_RESULT_SIDE_PX:
         raise ResolutionTooHigh(

@@ -129,9 +129,8 @@ def _run_fastest(engine: Engine, scheduler: Scheduler, window: Window, threads: 
 def _run(engine: Engine, scheduler: Scheduler, window: Window, threads: int = 0) -> float:
     """Return the device seconds for a pixel.
 
-    Args:
-        threads: where a processor computes, by its time on so many threads, if that is less than
-            the clock's: a machine busy with other work makes the latter many times as long.
+    threads: where a processor computes, by its time on so many threads, if that is less than the
+    clock's: a machine busy with other work makes the latter many times as long.
     """
     before_s = time.process_time()
     with scheduler.open_stream(engine) as stream:

@@ -49,11 +49,7 @@ class GuessLimiter:
         self._failures: dict[str, tuple[int, float]] = {}
 
     def check(self, address: str) -> None:
-        """Check whether an address may try a key.
-
-        Raises:
-            RateLimitExceeded: it has failed too often; also a right key is refused.
-        """
+        """Raise RateLimitExceeded for an address that failed too often, also with a right key."""
         network = _network_of(address)
         count, ends_s = self._failures.get(network, (0, 0.0))
         left_s = ends_s - self._clock()

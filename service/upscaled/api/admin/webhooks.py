@@ -50,11 +50,7 @@ async def get_webhook(state: AppState, name: str) -> Webhook:
 async def set_webhook(
     state: AppState, actor: Actor, name: str, change: WebhookChange
 ) -> ConfiguredWebhook:
-    """Set the address of an active key.
-
-    Raises:
-        InvalidParameter: the address is no http or https URL.
-    """
+    """Set the address of an active key; one that is no http or https URL is InvalidParameter."""
     try:
         url = None if change.url is None else check_source_url(change.url)
     except UnusableUrl as error:
@@ -83,11 +79,7 @@ async def remove_webhook(state: AppState, actor: Actor, name: str) -> None:
     summary="Send a signed `webhook.test` to the address of a key, once",
 )
 async def test_webhook(context: AppContext, state: AppState, name: str) -> WebhookTrial:
-    """Send a trial, and return what came of it.
-
-    Raises:
-        NotFound: the key has no address.
-    """
+    """Send a trial, and return what came of it; raise NotFound for a key without an address."""
     webhook = await asyncio.to_thread(state.webhooks.show, name)
     if webhook is None or webhook.url is None:
         raise NotFound(f"API key {name} has no webhook")
@@ -125,11 +117,7 @@ async def list_webhooks(
     status_code=204,
 )
 async def retry_webhook(state: AppState, actor: Actor, job_id: str) -> None:
-    """Make a webhook due now, with all its attempts.
-
-    Raises:
-        NotFound: no job that is kept has one.
-    """
+    """Make a webhook due now, with all its attempts; NotFound where no job that is kept has one."""
     with suppress(ValueError):  # an id that no job can have
         retry = partial(state.webhooks.retry, str(UUID(job_id)), by=actor)
         if await asyncio.to_thread(retry):

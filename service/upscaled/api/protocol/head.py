@@ -49,10 +49,7 @@ class LineReader:
     def take(
         self, data: bytes | bytearray, start: int, limit_bytes: int
     ) -> tuple[bytes | None, int]:
-        """Read bytes of the line from `data[start:]`.
-
-        Args:
-            limit_bytes: the most that the line may have, its CRLF included.
+        """Read bytes of the line from `data[start:]`, with its CRLF at most `limit_bytes`.
 
         Returns:
             The line without its CRLF, None while its end has not come; and the offset in `data`
@@ -114,10 +111,7 @@ class HeadReader:
         self._empty_lines = 0
 
     def feed(self, data: bytes | bytearray, start: int = 0) -> int:
-        """Read the head's bytes from `data[start:]`, and set `head` at its end.
-
-        Returns:
-            The offset in `data` behind what was taken.
+        """Read the head from `data[start:]`, set `head` at its end, return the offset behind it.
 
         Raises:
             MalformedRequest: no HTTP/1.1 or HTTP/1.0, ambiguous, or beyond a limit.

@@ -70,11 +70,7 @@ class Connections:
         return len(self._open)
 
     def admit(self, connection: RegisteredConnection, address: str) -> bool:
-        """Count a new connection, idle so far; return False where there are too many.
-
-        Args:
-            address: of the client: an IP address, or empty where it has none.
-        """
+        """Count a connection, idle so far, from an IP address or ""; False if there is no room."""
         source = self._source_of(address)
         same = self._of_address.get(source, {})
         if source and len(same) >= self.limits.per_address and not self._evict(same):

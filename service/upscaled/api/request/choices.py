@@ -238,9 +238,6 @@ def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, O
 def parse_model_header(values: Sequence[str]) -> str:
     """Return the model that a request names; "" where it names none, or `auto`.
 
-    Args:
-        values: one for each header of that name, without white space around.
-
     Raises:
         InvalidParameter: several headers, or a value that no model can have as its name. The value
             is not repeated in the text: it may hold anything.
@@ -266,10 +263,7 @@ def _read_quality(options: _Options, form: str) -> int | None:
 
 
 def parse_dry_run_header(values: Sequence[str]) -> bool:
-    """Return whether a request asks for a dry run.
-
-    Args:
-        values: one for each header of that name, without white space around.
+    """Return whether a request asks for a dry run, by the values of its headers of that name.
 
     Raises:
         InvalidParameter: another value than `true` or `false`, or several headers. A client that

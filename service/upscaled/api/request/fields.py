@@ -229,8 +229,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
 def parse_json_text(text: str) -> object:
     """Return any JSON value; integers of 20 digits and more become floats.
 
-    Raises:
-        ValueError: no JSON, or nested too deep.
+    ValueError says that it is no JSON, or nested too deep.
     """
     try:
         value: object = json.loads(text, parse_int=_parse_int)

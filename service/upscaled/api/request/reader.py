@@ -63,11 +63,8 @@ _IMAGES: Final = frozenset({("image", "jpeg"), ("image", "png")})
 class UpscaleParameters:
     """Checked parameters of a request: either `image` or `image_url` is None.
 
-    Attributes:
-        image: the encoded image.
-        model: the model that the request names, with the strength of denoising that it asks for
-            (`upscaled_models.registry`); "" for the server's own choice.
-        choice: the wishes for the result.
+    model: with the strength of denoising that the request asks for (`upscaled_models.registry`); ""
+    for the server's own choice. choice: the wishes for the result.
     """
 
     image: bytes | None

@@ -88,11 +88,7 @@ async def list_jobs(
     responses=_ERRORS,
 )
 async def get_job(request: Request, context: AppContext, key: JobsKey, job_id: str) -> schemas.Job:
-    """Return one job of the key; another key's is not found. Takes no rate.
-
-    Raises:
-        NotFound: there is none, or its lifetime is over.
-    """
+    """Return one job of the key. Another key's, or one that is no longer kept, is NotFound."""
     job = await asyncio.to_thread(context.state.jobs.find, key.id, _parse_id(job_id))
     if job is None:
         raise NotFound
@@ -111,11 +107,7 @@ async def get_job(request: Request, context: AppContext, key: JobsKey, job_id: s
 async def cancel_job(
     request: Request, context: AppContext, key: JobsKey, job_id: str
 ) -> schemas.Job:
-    """Cancel a job of the key.
-
-    Raises:
-        NotFound: there is none, or its lifetime is over.
-    """
+    """Cancel a job of the key. Another key's, or one that is no longer kept, is NotFound."""
     cancelling = asyncio.to_thread(context.state.jobs.cancel, key.id, _parse_id(job_id))
     change = await run_to_end(cancelling)
     if change is None:
@@ -252,11 +244,7 @@ def _parse_limit(text: str) -> int:
 
 
 def _parse_id(text: str) -> str:
-    """Return the id of a job as it is stored.
-
-    Raises:
-        NotFound: no job has such an id.
-    """
+    """Return the id of a job as it is stored; raise NotFound where no job has such an id."""
     try:
         return str(uuid.UUID(text))
     except ValueError:

@@ -180,10 +180,7 @@ class _Made:
 
 @dataclass(frozen=True, slots=True)
 class _UpscaleCall:
-    """One request whose body has been read, on its way to a response.
-
-    progress: what its watchers see; None where it can have none.
-    """
+    """One request whose body has been read; `progress` is None where nothing can watch it."""
 
     request: Request
     context: Context
@@ -218,8 +215,7 @@ class _UpscaleCall:
     async def estimate(self) -> Response:
         """Check the image as for an upscale, and predict what that would cost and give.
 
-        Raises:
-            InvalidParameter: the header for it has another value than `true`.
+        InvalidParameter, if the header that asks for it is neither `true` nor `false`.
         """
         parse_dry_run_header(self.request.headers.getlist(DRY_RUN_HEADER))
         context = self.context
@@ -298,8 +294,7 @@ class _UpscaleCall:
     async def _upscale(self, *, is_stored_only: bool) -> _Made:
         """Read an image, and have the executor upscale it, unless the result is stored.
 
-        Args:
-            is_stored_only: the answer is the URL of the result: its bytes are not needed here.
+        is_stored_only: the answer is the URL of the result: its bytes are not needed here.
         """
         context, record = self.context, self.record
         source, work = await self._read_work()

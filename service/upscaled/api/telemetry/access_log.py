@@ -54,24 +54,14 @@ class AccessRecord:
 
     It never holds a key, a URL, a path or a file name.
 
-    Attributes:
-        route: the route's template, "other" where none matches: never a path that a client chose.
-        status: None where no response was begun.
-        begun_s: of `time.perf_counter`.
-        ended_at_s: seconds since 1970.
-        traceparent, tracestate: the request's headers of W3C Trace Context.
-        refusal: why the status is 429.
-        handling: how an accepted request was handled, where not by an upscale.
-        source: "upload" or "url".
-        requested_model: the model that the request names, one that is present.
-        denoise: the strength of denoising that the request asks for, as it is taken.
-        model: the model that made the result.
-        tempered_with: the faithful model that the result was mixed with.
-        engine: the backend that ran the model, as "torch float32".
-        result_format: as "jpeg". device_s: the seconds of the device for this image.
-        credits: charged for the answer.
-        trace_id: the trace that holds the request, where it is traced.
-        stages: those that ended, in their order.
+    route: the template, "other" where none matches: never a path that a client chose. status: None
+    where no response was begun. begun_s: of `time.perf_counter`. ended_at_s: since 1970.
+    traceparent, tracestate: the request's headers of W3C Trace Context. refusal: why the status is
+    429. handling: of an accepted request, where not by an upscale. source: "upload" or "url".
+    requested_model, denoise: of the request, as it is taken. model, engine: what made the result,
+    as "torch float32". tempered_with: the faithful model it was mixed with. result_format: as
+    "jpeg". device_s: of this image. credits: charged. trace_id: where it is traced. stages: those
+    that ended, in their order.
     """
 
     request_id: str
@@ -122,11 +112,7 @@ class AccessRecord:
         self.format = header.format
 
     def note_result(self, queued_s: float, result: Result) -> None:
-        """Record the result, and the stages in queue and worker, one after the other.
-
-        Args:
-            queued_s: when the image entered the request queue, of `time.perf_counter`.
-        """
+        """Record the result, and its stages from `queued_s` on, of `time.perf_counter`."""
         self.model, self.engine = result.model, result.label or None
         self.tempered_with = result.tempered_with or None
         self.result_format = result.media_type.removeprefix("image/")

@@ -14,12 +14,9 @@ def add_reports(
     ladders: Mapping[int, tuple[Rung, ...]],
     seconds_per_px: Mapping[tuple[str, int], float],
 ) -> PoolStats:
-    """Return the statistics of all replicas.
+    """Return the statistics of all replicas: those `here`, and the finished work of those `gone`.
 
-    Args:
-        here: the reports of those that run.
-        gone: the last ones of others, whose finished work still counts.
-        ladders, seconds_per_px: the front end's own.
+    ladders, seconds_per_px: the front end's own.
     """
     ever = (*here, *gone)
     sizes = [size_bytes for report in here for size_bytes in report.resident_bytes]
@@ -62,9 +59,7 @@ def find_difference(reports: Sequence[ReplicaReport]) -> str:
 def find_returning(reports: Sequence[ReplicaReport], results_url: str, endpoint: str = "") -> str:
     """Describe why replicas do not store results in the front end's bucket; "" if they do.
 
-    Args:
-        results_url: of the front end; "" where it stores them in a folder.
-        endpoint: of the server that the front end reaches the bucket at; "" for Amazon's.
+    results_url: "" where it stores them in a folder. endpoint: "" for Amazon's.
     """
     if not results_url:
         return ""

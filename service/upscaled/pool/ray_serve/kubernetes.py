@@ -72,11 +72,7 @@ def default_image(gpus: int) -> str:
 def ray_service(
     arguments: DeploymentArguments, pod: PodOptions, ray_version: str
 ) -> dict[str, Any]:
-    """Return the RayService, one pod for each replica.
-
-    Args:
-        ray_version: of the image.
-    """
+    """Return the RayService, one pod for each replica; `ray_version` is the image's."""
     cluster = {
         "rayVersion": ray_version,
         "authOptions": {"mode": "token", "secretName": TOKEN_SECRET},

@@ -96,11 +96,7 @@ def frame(message: ReplicaMessage, payload: bytes = b"") -> tuple[bytes, bytes]:
 
 
 def decode_from_replica(header: bytes) -> ReplicaMessage:
-    """Return a replica's message from its JSON.
-
-    Raises:
-        pydantic.ValidationError: it is no such message.
-    """
+    """Return a replica's message from its JSON; ValidationError of pydantic where it is none."""
     return _FROM_REPLICA.validate_json(header)
 
 

@@ -47,9 +47,7 @@ class UpscaleReplica:
     """Replica that has images upscaled by a `LocalPool` of its own."""
 
     def __init__(self, command: Sequence[str] = WORKER_COMMAND) -> None:
-        """
-        Args:
-            command: starts a worker, with further arguments behind it; for tests.
+        """Start the workers, by `command` with further arguments behind it.
 
         Raises:
             SettingsError: the node has settings that no worker can have.

@@ -26,10 +26,6 @@ def load_replica_settings(
     `UPSCALED_THREADS` wins over what is reserved. A replica on CPUs is not divided between NUMA
     nodes: only a part of the machine is reserved for it, and other replicas may have the rest.
 
-    Args:
-        environment: of the replica's process.
-        gpus: the NVIDIA GPUs that workers could use; None: they are counted, where it matters.
-
     Raises:
         SettingsError: a value that no setting may have, cores that this process may not run on, or
             more parts than cores.

@@ -56,11 +56,7 @@ class ReplicaResults:
     async def put(
         self, order: StoreOrder, data: bytes, media_type: str, *, waited_s: float
     ) -> int | None:
-        """Store a result and return its length; None if this replica cannot, or it is too late.
-
-        Args:
-            waited_s: seconds since the order came.
-        """
+        """Store a result and return its length; None if this replica cannot, or it is too late."""
         path = self._path(order)
         if not self._works or path is None or waited_s > order.within_s:
             return None

@@ -47,11 +47,9 @@ _NEIGHBOURHOOD_PX: Final = 5
 
 
 def correct_colours(source: Window, result: Window) -> Window:
-    """Return the result with the source's low frequencies: `[h * gain, w * gain, 3]`, same type.
+    """Return a result with its source's low frequencies: `[h * gain, w * gain, 3]` of its type.
 
-    Args:
-        source: what the network saw, `[h, w, 3]`, uint8 or uint16.
-        result: what it made of it, `[h * gain, w * gain, 3]` of the same type.
+    source: what the network saw, `[h, w, 3]`, uint8 or uint16.
     """
     height, width = source.shape[:2]
     drift = source.astype(np.float32) - _average_down(result, height, width)
@@ -85,12 +83,7 @@ def _enlarge(pixels: NDArray[Any], result: Window) -> NDArray[Any]:
 
 
 def keep_flat(source: Window, result: Window, faithful: Window) -> Window:
-    """Return the result, and the faithful one where the source is flat.
-
-    Args:
-        source: `[h, w, 3]`, uint8 or uint16.
-        result, faithful: of the same type, `[h * gain, w * gain, 3]`.
-    """
+    """Return the result, and the faithful one where the source is flat; as `correct_colours`."""
     side_px = 2 * FLAT_PX + 1
     kernel = np.ones((side_px, side_px), np.uint8)
     is_flat = (cv2.erode(source, kernel) == cv2.dilate(source, kernel)).all(axis=2)

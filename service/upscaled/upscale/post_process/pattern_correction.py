@@ -77,11 +77,8 @@ class PatternCorrection:
     def advance(self, filled_rows: int) -> int:
         """Correct the rows whose neighbourhood is filled.
 
-        Args:
-            filled_rows: rows of the source, from the top, whose canvas is filled.
-
-        Returns:
-            how many rows of the source, from the top, now have their final canvas.
+        By rows of the source, from the top: takes those whose canvas is filled, returns those whose
+        canvas is final.
         """
         height = self.source.shape[0]
         end = height if filled_rows >= height else max(self._done_rows, filled_rows - REACH_PX)

@@ -66,12 +66,7 @@ class PostProcessing:
     threads: Executor | None = None
 
     def halo_px(self, specs: Iterable[ModelSpec], gain: int) -> int:
-        """Return the source pixels that a window needs around its core.
-
-        Args:
-            specs: the models that see the window.
-            gain: how much they enlarge it.
-        """
+        """Return the source pixels that these models, enlarging by `gain`, need around a core."""
         return max(spec.halo_px for spec in specs) + self.reach_px(gain)
 
     def reach_px(self, gain: int) -> int:
@@ -83,11 +78,8 @@ class PostProcessing:
     def flat_reach_px(self, spec: ModelSpec, faithful: ModelSpec | None) -> int | None:
         """Return how far around a pixel its result depends on, where all that is of one colour.
 
-        The result is then that colour, exactly. None where no step sees to that.
-
-        Args:
-            spec: the model that the image goes through.
-            faithful: the one that its result is tempered with.
+        The result is then that colour, exactly. None where no step sees to that. `faithful` is the
+        model that the result is tempered with.
         """
         if faithful is not None:
             return max(FLAT_PX, faithful.radius_px) if faithful.keeps_colour else None
@@ -96,12 +88,7 @@ class PostProcessing:
         return CORRECTION_REACH_PX if self.corrects_colours else None
 
     def is_plausible(self, source: Window, result: Window) -> bool:
-        """Return whether the result can be believed: every strip passes the sanity check.
-
-        Args:
-            source: the window as the network saw it, `[h, w, 3]`.
-            result: of the same type, `[h * gain, w * gain, 3]`.
-        """
+        """Return whether a result can be believed: every strip passes the sanity check below."""
         gain, rest = divmod(result.shape[0], source.shape[0])
         spans = _cut(source.shape[0])
         if self.threads is None or rest or len(spans) == 1:
@@ -129,8 +116,7 @@ class PostProcessing:
     def _compute(self, one: Window, other: Window, reach_px: int) -> Window:
         """Temper, or else correct, two windows, `other` a whole number of times as large as `one`.
 
-        Args:
-            reach_px: how many rows of `one` around a row the step reads.
+        reach_px: how many rows of `one` around a row the step reads.
         """
         height = one.shape[0]
         gain, rest = divmod(other.shape[0], height)

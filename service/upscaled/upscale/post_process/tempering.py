@@ -135,16 +135,11 @@ class Tempering:
 
     @classmethod
     def of(cls, strength: float, scale: int, harm: Harm) -> "Tempering":
-        """Return the tempering that a strength means for an image.
+        """Return the tempering that a strength, 0 to 1, means for an image of that harm.
 
-        Args:
-            strength: 0 takes the vivid network's texture and edges as they are, 1 the faithful
-                result alone; `AUTO_STRENGTH`, half way, is what measured best.
-            scale: of the result to its source, in all.
-            harm: what the source has been through.
-
-        Raises:
-            ValueError: the strength is not 0 to 1.
+        0 takes the vivid network's texture and edges as they are, 1 the faithful result alone;
+        `AUTO_STRENGTH`, half way, is what measured best. scale: of the result to its source, in
+        all.
         """
         if not 0 <= strength <= 1:
             raise ValueError(f"strength {strength}: must be 0 to 1")
