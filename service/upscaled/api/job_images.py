@@ -24,35 +24,6 @@ from upscaled.state.usage import MadeImage
 from upscaled.upscale.result import Result
 
 
-class Tiles:
-    """The progress of one job here; its lease needs no renewal once `is_ending`."""
-
-    def __init__(self) -> None:
-        self.is_ending = False
-        self._progress = Progress()
-
-    @property
-    def done(self) -> int:
-        return self._progress.step.tiles_done
-
-    @property
-    def total(self) -> int | None:
-        """Return all tiles of the image; None until known."""
-        return self._progress.step.tiles_total
-
-    @property
-    def remaining_s(self) -> float | None:
-        """Return the expected seconds of the network, as of the last tile; None until it begins."""
-        return self._progress.step.remaining_s
-
-    def expect(self, seconds: float) -> None:
-        """Note how long the network is expected to take."""
-        self._progress.note_queued(seconds)
-
-    def note(self, done: int, total: int) -> None:
-        self._progress.note_tile(done, total)
-
-
 @dataclass(frozen=True, slots=True)
 class JobImage:
     """A stored result, the name it is stored under, and the size of its source.
@@ -97,7 +68,7 @@ class JobImages:
         self._fetcher = fetcher
         self._budget = budget
 
-    async def upscale(self, job: StoredJob, tiles: Tiles) -> JobImage:
+    async def upscale(self, job: StoredJob, progress: Progress) -> JobImage:
         """Upscale a job's image and store the result.
 
         Raises:
@@ -109,12 +80,14 @@ class JobImages:
         with self._budget.share(job.key_id) as share:
             source = await self._read_source(job, share)
             header = await read_checked_header(source, job.order.scale, self._settings)
-            result = await self._compute(job, source, header, tiles)
+            result = await self._compute(job, source, header, progress)
         with _reporting_store():
             file_name = await store_result(result, results)
         return JobImage(result, file_name, len(source), _describe(header, result))
 
-    async def _compute(self, job: StoredJob, source: bytes, header: Header, tiles: Tiles) -> Result:
+    async def _compute(
+        self, job: StoredJob, source: bytes, header: Header, progress: Progress
+    ) -> Result:
         request = build_request(
             job.id,
             header,
@@ -124,10 +97,10 @@ class JobImages:
             model=job.order.model,
             choice=job.order.choice,
             source_bytes=len(source),
-            on_tile=tiles.note,
+            on_tile=progress.note_tile,
         )
         request = order_storing(request, self._state.job_results, self._settings)
-        tiles.expect(self._executor.expect(request).seconds)
+        progress.note_queued(self._executor.expect(request).seconds)
         self.at_executor += 1
         try:
             return await self._executor.upscale(source, request)

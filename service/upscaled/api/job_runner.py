@@ -16,8 +16,9 @@ from typing import Final
 from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.billing import CAPTURE_RETRIES_AFTER_S
 from upscaled.api.cancellation import run_to_end
-from upscaled.api.job_images import JobImages, StoreFailed, Tiles
+from upscaled.api.job_images import JobImages, StoreFailed
 from upscaled.api.memory import MemoryBudget
+from upscaled.api.progress import Progress
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
@@ -46,6 +47,12 @@ _END_EVENTS: Final[Mapping[JobState, str]] = {
 _logger: Final = logging.getLogger(__name__)
 
 
+class _JobProgress(Progress):
+    """The progress of one job here; its lease needs no renewal once `is_ending`."""
+
+    is_ending = False
+
+
 class JobRunner:
     """Claims jobs and runs them, each as a task on the event loop."""
 
@@ -68,7 +75,7 @@ class JobRunner:
         self._images = JobImages(settings, executor, state, fetcher=fetcher, budget=budget)
         self._jobs = state.jobs
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._tiles: dict[str, Tiles] = {}
+        self._tiles: dict[str, _JobProgress] = {}
         self._wake = asyncio.Event()
         self._paused_until_s = 0.0
         self._last_key_id = 0
@@ -87,12 +94,12 @@ class JobRunner:
     def tiles_of(self, job: StoredJob) -> tuple[int, int | None]:
         """Return a job's tiles done and in all: the newest where it runs here."""
         tiles = None if job.is_ended else self._tiles.get(job.id)
-        return (job.tiles_done, job.tiles_total) if tiles is None else (tiles.done, tiles.total)
+        return (job.tiles_done, job.tiles_total) if tiles is None else tiles.step.tiles
 
     def remaining_s_of(self, job: StoredJob) -> float | None:
         """Return the seconds that a job's network is expected to take yet; None if not known."""
         tiles = None if job.is_ended else self._tiles.get(job.id)
-        return None if tiles is None else tiles.remaining_s
+        return None if tiles is None else tiles.step.remaining_s
 
     async def run_forever(self) -> None:
         """Claim and run jobs until `close` is called, or the call is cancelled."""
@@ -160,7 +167,7 @@ class JobRunner:
         if self._is_closed:
             await self._put_back(claimed)
             return
-        tiles = self._tiles[job_id] = Tiles()
+        tiles = self._tiles[job_id] = _JobProgress()
         task = self._running[job_id] = asyncio.create_task(self._run(claimed, tiles))
         task.add_done_callback(partial(self._forget, job_id))
 
@@ -183,7 +190,7 @@ class JobRunner:
             fields = event("job_not_put_back", job_id=claimed.job.id)
             _logger.warning("a job could not be put back: %s", error, extra=fields)
 
-    async def _run(self, claimed: ClaimedJob, tiles: Tiles) -> None:
+    async def _run(self, claimed: ClaimedJob, tiles: _JobProgress) -> None:
         """Run one job to its end, or put it back."""
         try:
             error = await self._attempt(claimed, tiles)
@@ -203,7 +210,7 @@ class JobRunner:
             fields = event("job_failed", job_id=claimed.job.id, attempt=claimed.job.attempts)
             _logger.warning("the end of a job could not be recorded: %s", failure, extra=fields)
 
-    async def _attempt(self, claimed: ClaimedJob, tiles: Tiles) -> ServiceError | None:
+    async def _attempt(self, claimed: ClaimedJob, tiles: _JobProgress) -> ServiceError | None:
         """Work on a job while its lease is renewed; return why it failed.
 
         None: it has ended, or it is no longer this process's.
@@ -225,7 +232,7 @@ class JobRunner:
             return InternalError()
         return None
 
-    async def _work_under_lease(self, claimed: ClaimedJob, tiles: Tiles) -> None:
+    async def _work_under_lease(self, claimed: ClaimedJob, tiles: _JobProgress) -> None:
         work = asyncio.create_task(self._work(claimed, tiles))
         try:
             while not work.done():
@@ -237,14 +244,14 @@ class JobRunner:
         finally:
             await _cancel(work)
 
-    async def _renew(self, claimed: ClaimedJob, tiles: Tiles) -> bool:
-        renewing = asyncio.to_thread(self._jobs.renew, claimed, tiles.done, tiles.total)
+    async def _renew(self, claimed: ClaimedJob, tiles: _JobProgress) -> bool:
+        renewing = asyncio.to_thread(self._jobs.renew, claimed, *tiles.step.tiles)
         try:
             return await run_to_end(renewing) or tiles.is_ending
         except DatabaseFailed:  # `finish` decides whose it is
             return True
 
-    async def _work(self, claimed: ClaimedJob, tiles: Tiles) -> None:
+    async def _work(self, claimed: ClaimedJob, tiles: _JobProgress) -> None:
         """Upscale a job's image, store the result, and end the job."""
         job, begun_s = claimed.job, time.monotonic()
         image = await self._images.upscale(job, tiles)
@@ -255,7 +262,7 @@ class JobRunner:
             claimed,
             PaidResult(image.file_name, result.media_type),
             image=image.made,
-            tiles=tiles.total or 0,
+            tiles=tiles.step.tiles_total or 0,
         )
         if await self._try_often(finish):
             scale = job.order.scale

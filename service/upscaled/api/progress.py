@@ -57,6 +57,11 @@ class Step:
     tiles_total: int | None = None
     remaining_s: float | None = None
 
+    @property
+    def tiles(self) -> tuple[int, int | None]:
+        """Return the tiles done, and in all."""
+        return self.tiles_done, self.tiles_total
+
 
 class Signal:
     """Wake all tasks that wait at that moment; belongs to the event loop."""
