@@ -72,50 +72,40 @@ def run(
     ignores_unsupported: IgnoresUnsupported = False,
     is_dry: DryRun = False,
 ) -> None:
-    """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through
-    (or has 16 bits a channel, and UPSCALED_DEEP_PNG is set).
+    """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through (or has 16
+    bits a channel, and UPSCALED_DEEP_PNG is set).
 
-    --format and --quality choose another file, --max-side, --width and
-    --height a smaller one: pictures that the scale does not make so wide or
-    high fail. --suffix -large names the result FILE-large.jpg. --metadata
-    keep keeps EXIF and XMP.
+    Pictures that the scale does not make as wide as --width or as high as --height fail. --suffix
+    -large names the result FILE-large.jpg.
 
     In a pipe, -o - writes one picture to standard output and nothing else:
     upscaled image - --scale 2 --format png -o - <small.jpg >large.png
 
-    What was found in a folder or by a pattern keeps its place below DIR.
-    Hidden names are passed over, links to folders are not followed, files
-    that are no images are counted, pictures in formats that are not enabled
-    are named, with the setting that enables theirs if there is one. Where
-    two results would have one name, the second is FILE.png-x4.jpg; a name
-    too long for a file is cut, and ends in ~ and ten digits of its own.
+    What was found in a folder or by a pattern keeps its place below DIR. Hidden names are passed
+    over, links to folders are not followed, files that are no images are counted, pictures in
+    formats that are not enabled are named, with the setting that enables theirs if there is one.
+    Where two results would have one name, the second is FILE.png-x4.jpg; a name too long for a
+    file is cut, and ends in ~ and ten digits of its own.
 
-    Buckets are those of UPSCALED_S3_ENDPOINT or Amazon's, with the credentials
-    of AWS's own variables or the machine's role; what lies below a prefix is
-    treated as in a folder. There each result says itself what it was made of,
-    and no journal lies beside it.
+    Buckets are those of UPSCALED_S3_ENDPOINT or Amazon's, with the credentials of AWS's own
+    variables or the machine's role; what lies below a prefix is treated as in a folder. There each
+    result says itself what it was made of, and no journal lies beside it.
 
-    What is done is skipped: the same content with the same settings,
-    whatever its name. A journal in DIR (.upscaled-journal.sqlite3) knows it;
-    delete it, with the results, to begin anew. A run that was killed goes on
-    where it was. What this command did not make is never replaced.
+    What is done is skipped: the same content with the same settings, whatever its name. A journal
+    in DIR (.upscaled-journal.sqlite3) knows it; delete it, with the results, to begin anew. A run
+    that was killed goes on where it was. What this command did not make is never replaced.
 
-    --dry-run opens the models and reads the files, but upscales and writes
-    nothing: outcome is then the one that a run would have, and models and
-    expected_s (seconds of the device) take the place of the timings. The
-    first start on a machine measures, as always.
+    --dry-run opens the models and reads the files: outcome is then the one that a run would have,
+    and models and expected_s (seconds of the device) take the place of the timings.
 
-    On a terminal there is a bar. Elsewhere standard output has one JSON
-    object a line for each image: source, result, outcome (upscaled, copied,
-    skipped, unsupported, failed), error_code and error (null where it went
-    well), model, source_bytes, source_px (width, height), result_bytes,
-    result_px, seconds, decode_s, network_s, encode_s. The last line is
-    {"summary": {...}}: how many files by outcome (passed_over: no images),
-    seconds, images_per_s, megapixels_per_s.
+    On a terminal there is a bar. Elsewhere standard output has one JSON object a line for each
+    image: source, result, outcome (upscaled, copied, skipped, unsupported, failed), error_code and
+    error (null where it went well), model, source_bytes, source_px (width, height), result_bytes,
+    result_px, seconds, decode_s, network_s, encode_s. The last line is {"summary": {...}}: how
+    many files by outcome (passed_over: no images), seconds, images_per_s, megapixels_per_s.
 
-    Exit status: 0, 1 if an image failed, is in a format that is not enabled
-    (unless --ignore-unsupported), or no result can be written any more, 2 for
-    a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
+    Exit status: 0, 1 if an image failed, is in a format that is not enabled, or no result can be
+    written any more, 2 for a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
     """
     place = find_place(output_dir)
     _check_call(files, place, ends_in_null=ends_in_null)
