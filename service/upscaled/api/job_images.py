@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from upscaled.api.memory import MemoryBudget, Share
 from upscaled.api.progress import Progress
@@ -97,8 +97,8 @@ class JobImages:
             model=job.order.model,
             choice=job.order.choice,
             source_bytes=len(source),
-            on_tile=progress.note_tile,
         )
+        request = replace(request, on_tile=progress.note_tile)
         request = order_storing(request, self._state.job_results, self._settings)
         progress.note_queued(self._executor.expect(request).seconds)
         self.at_executor += 1

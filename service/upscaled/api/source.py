@@ -21,7 +21,7 @@ from upscaled.fetch.url import SourceUrl, parse_url
 from upscaled.image.formats.table import read_header
 from upscaled.image.output import OutputChoice, decide_output
 from upscaled.image.types import Header
-from upscaled.pool.executor import Executor, OnTile, StoreOrder, UpscaleRequest
+from upscaled.pool.executor import Executor, StoreOrder, UpscaleRequest
 from upscaled.state import OpenedResult
 from upscaled.state.results import Results
 from upscaled.upscale.result import Result
@@ -82,7 +82,6 @@ def build_request(
     model: str,
     choice: OutputChoice,
     source_bytes: int,
-    on_tile: OnTile | None,
 ) -> UpscaleRequest:
     """Return what the executor is to do with an image; its output is decided here."""
     output = decide_output(
@@ -98,7 +97,6 @@ def build_request(
         header.width_px,
         header.height_px,
         output,
-        on_tile=on_tile,
         key_id=key_id,
         model=model,
         source_bytes=source_bytes,

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import AsyncExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -279,7 +279,7 @@ class _UpscaleCall:
             record.source_bytes = len(source)
             header = await read_checked_header(source, parameters.scale, context.settings)
             record.note_header(header)
-        return source, build_request(
+        work = build_request(
             record.request_id,
             header,
             context.settings,
@@ -288,8 +288,10 @@ class _UpscaleCall:
             model=parameters.model,
             choice=parameters.choice,
             source_bytes=len(source),
-            on_tile=None if self.progress is None else self.progress.note_tile,
         )
+        if self.progress is not None:
+            work = replace(work, on_tile=self.progress.note_tile)
+        return source, work
 
     async def _upscale(self, *, is_stored_only: bool) -> _Made:
         """Read an image, and have the executor upscale it, unless the result is stored.
