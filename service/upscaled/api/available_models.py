@@ -9,7 +9,7 @@ from pathlib import Path
 from upscaled.api.request.choices import DENOISE_HEADER, MODEL_HEADER
 from upscaled.config import SCALES, Settings
 from upscaled.errors import InvalidParameter
-from upscaled.upscale.denoise import name_denoised
+from upscaled.upscale.named_models import name_denoised
 from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.registry import ModelSpec, makes_every_scale
 from upscaled_models.store import ModelStore

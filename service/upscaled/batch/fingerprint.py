@@ -7,8 +7,8 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.image.output import NO_CHOICE, OutputChoice
-from upscaled.upscale.denoise import find_strength
 from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.named_models import find_denoise
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
@@ -37,7 +37,7 @@ def fingerprint(
         "scale": scale,
         "model": spec.name,
         "weights": _weights(spec),
-        "denoise": find_strength(settings, spec) if spec.wdn else None,
+        "denoise": find_denoise(settings, spec) if spec.wdn else None,
         "precision": settings.precision,
         "jpeg_quality": settings.jpeg_quality,
         "colour_lock": settings.colour_lock,

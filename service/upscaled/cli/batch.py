@@ -21,7 +21,7 @@ from upscaled.cli.batch_places import open_journal, open_output
 from upscaled.cli.batch_report import BatchReport
 from upscaled.cli.console import fail
 from upscaled.config import Settings, load_settings
-from upscaled.upscale.denoise import require_denoise
+from upscaled.upscale.named_models import require_denoise
 from upscaled_models.errors import ModelError
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore

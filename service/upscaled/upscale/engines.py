@@ -4,8 +4,7 @@ from typing import Final
 
 from upscaled.config import Settings, SettingsError
 from upscaled.config.devices import kind_of
-from upscaled.upscale.denoise import find_strength
-from upscaled.upscale.named_models import require_file
+from upscaled.upscale.named_models import find_denoise, require_file
 from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.backends.base import Engine, LoadedModel, least_window_px
@@ -105,7 +104,7 @@ def load_model(settings: Settings, name: str) -> LoadedModel:
     spec = store.find(name)
     check_scale(spec)
     path = require_file(spec, store, f"model {name!r}")
-    denoise = find_strength(settings, spec)
+    denoise = find_denoise(settings, spec)
     wdn_path = store.path(spec.wdn) if spec.wdn else None
     return LoadedModel(
         spec,

@@ -11,10 +11,9 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.image.harm import Harm
-from upscaled.upscale import denoise
 from upscaled.upscale.loop import find_gain
 from upscaled.upscale.model_choice import AUTO, Rung
-from upscaled.upscale.named_models import choose_model
+from upscaled.upscale.named_models import choose_model, find_denoise
 from upscaled.upscale.post_process.steps import choose_post_processing
 from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering
 from upscaled.upscale.speed import Speed
@@ -86,7 +85,7 @@ class LadderPlan:
         facts = [_name_files(store.find(name)) for name in names]
         last = store.find(self.last.model)
         if last.wdn is not None:
-            facts.append(f"denoise {denoise.find_strength(self.settings, last):g}")
+            facts.append(f"denoise {find_denoise(self.settings, last):g}")
         if self.bounded or self.last.tempered_with:
             facts.append(f"temper {self.settings.temper}")
         if self.bounded:

@@ -34,8 +34,8 @@ from upscaled.upscale.conversion import (
     write_pillow,
 )
 from upscaled.upscale.core import Core
-from upscaled.upscale.denoise import name_denoised
 from upscaled.upscale.model_choice import AUTO
+from upscaled.upscale.named_models import name_denoised
 from upscaled.upscale.opening import open_core
 from upscaled.upscale.result import Result, decide_local_output
 from upscaled_models.errors import ModelRefused

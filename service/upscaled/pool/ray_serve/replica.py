@@ -1,20 +1,28 @@
 """Supervise a node's workers as one replica of the deployment, for every front end.
 
 A replica holds no engine and decodes nothing: hostile bytes pass through to its workers, which
-speak to no cluster. Its settings are those of its node, read from `UPSCALED_*` there.
+speak to no cluster. Its settings are those of its node, read from `UPSCALED_*` there, with what Ray
+has reserved for it:
+
+    node's settings          reserved        the replica's workers
+    UPSCALED_DEVICE=auto     2 GPUs, 8 CPUs  cuda:0 | cuda:1, each with 4 threads
+    UPSCALED_DEVICE=auto     4 CPUs          cpu, with 4 threads
+    UPSCALED_DEVICE=cpu,cpu  4 CPUs          cpu:0-7 | cpu:8-15, each with 2 threads
 """
 
 import asyncio
 import os
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.logs import configure_logging
+from upscaled.pool.devices import resolve_devices
 from upscaled.pool.executor import (
     ALIVE_EVERY_S,
     Alive,
@@ -28,7 +36,6 @@ from upscaled.pool.executor import (
 )
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.pool.ray_serve.messages import ONLY_JOB, Busy, ReplicaReport, frame
-from upscaled.pool.ray_serve.replica_settings import load_replica_settings
 from upscaled.pool.ray_serve.result_store import ReplicaResults
 from upscaled.process.memory_access import hide_memory
 from upscaled_models.errors import ModelError
@@ -41,6 +48,9 @@ _HOPELESS_AFTER_S: Final = 60.0
 """A replica without a worker for so long reports itself unhealthy, and Serve replaces it."""
 
 _PARENT_CHECKED_EVERY_S: Final = 1.0
+_RESERVED_CPUS: Final = "OMP_NUM_THREADS"
+"""Ray sets it in a replica to the CPUs that it has reserved, rounded down and at least 1, unless
+the node was started with it. Of GPUs a replica sees only those that are reserved."""
 
 
 class UpscaleReplica:
@@ -189,3 +199,25 @@ def _hash_models(store: ModelStore) -> dict[str, str]:
             if store.path(spec):
                 hashes[name] = spec.sha256
     return hashes
+
+
+def load_replica_settings(
+    environment: Mapping[str, str] = os.environ, gpus: int | None = None
+) -> Settings:
+    """Return the settings with every device listed, and the reserved CPUs shared out to workers.
+
+    `UPSCALED_THREADS` wins over what is reserved. A replica on CPUs is not divided between NUMA
+    nodes: only a part of the machine is reserved for it, and other replicas may have the rest.
+
+    Raises:
+        SettingsError: a value that no setting may have, cores that this process may not run on, or
+            more parts than cores.
+    """
+    settings = load_settings(environment)
+    reserved = environment.get(_RESERVED_CPUS, "")
+    if settings.threads or not reserved.isdecimal():
+        return resolve_devices(settings, gpus)
+    # With a number of threads, NUMA nodes do not count.
+    resolved = resolve_devices(settings.model_copy(update={"threads": int(reserved)}), gpus)
+    threads = max(1, int(reserved) // resolved.all_workers)
+    return resolved.model_copy(update={"threads": threads})

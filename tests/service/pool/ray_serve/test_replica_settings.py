@@ -5,7 +5,7 @@ import pytest
 from upscaled.config import Settings, SettingsError
 from upscaled.pool import devices
 from upscaled.pool.devices import plan_workers
-from upscaled.pool.ray_serve.replica_settings import load_replica_settings
+from upscaled.pool.ray_serve.replica import load_replica_settings
 from upscaled_models.processor import count_cores, usable_cores
 
 HALVES = [{0, 1}, {2, 3}]

@@ -11,7 +11,7 @@ from tests.service.denoising import NAME, PARTNER, place_file, place_tiny_pair
 from tests.service.image.samples import picture, save
 from upscaled import InvalidParameter, Upscaler
 from upscaled.config import Settings, load_settings
-from upscaled.upscale.denoise import name_denoised
+from upscaled.upscale.named_models import name_denoised
 from upscaled.upscale.opening import open_core
 from upscaled_models.errors import ModelRefused
 from upscaled_models.registry import MAX_STRENGTHS, STRENGTH_STEPS
