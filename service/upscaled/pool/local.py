@@ -32,6 +32,7 @@ from upscaled.pool.executor import (
     Answer,
     Done,
     Expectation,
+    Failed,
     JobRefused,
     UpscaleRequest,
     WorkerJob,
@@ -198,7 +199,7 @@ class LocalPool:
         now = asyncio.get_running_loop().time
         admitted_at = now()
         attempts = Attempts()
-        while not attempts.is_given_up:
+        while True:
             slot = await self._acquire_slot(request, attempts)
             queue_s = now() - admitted_at
             try:
@@ -207,14 +208,16 @@ class LocalPool:
                 fields = event("worker_died_under_image", request_id=request.request_id)
                 _log.warning("a worker died while it had this image: %s", death, extra=fields)
                 attempts.note_death(slot.worker, death)
+                if attempts.is_given_up:
+                    detail = f"{MAX_DEATHS_ALONE} workers died while they had this image alone"
+                    raise InternalError(detail=detail) from None
                 continue
             except WorkTookTooLong as error:
                 raise InternalError(detail=str(error)) from None
-            if self._is_tried_elsewhere(slot, answer, attempts):
+            has_failed = isinstance(answer, Failed) or attempts.failed_at is not None
+            if has_failed and self._is_tried_elsewhere(slot, answer, attempts):
                 continue
             return _read_answer(answer, data, queue_s)
-        detail = f"{MAX_DEATHS_ALONE} workers died while they had this image alone"
-        raise InternalError(detail=detail)
 
     def _is_tried_elsewhere(self, slot: Slot, answer: Answer, attempts: Attempts) -> bool:
         """Return whether a failed image goes to another device; count it where that has made it."""
