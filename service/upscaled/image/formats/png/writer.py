@@ -66,9 +66,10 @@ class PngWriter:
         pixels, alpha = self._image.rgb[top:bottom], self._image.alpha
         if alpha is None:
             return pixels
-        both = np.empty((*pixels.shape[:2], 4), pixels.dtype)
-        cv2.mixChannels([pixels, alpha[top:bottom]], [both], [0, 0, 1, 1, 2, 2, 3, 3])
-        return both
+        both = cv2.cvtColor(
+            pixels, cv2.COLOR_RGB2RGBA
+        )  # mixing all four channels takes twice as long
+        return np.asarray(cv2.insertChannel(alpha[top:bottom], both, 3), pixels.dtype)
 
     def join(self, strips: Sequence[bytes]) -> bytes:
         """Join all strips to one file."""
