@@ -187,7 +187,9 @@ class _TileLoop:
             height = rgb.shape[0]
             canvas = content.make_canvas(rgb, step.gain, tiles)
             result = replace(self.image, rgb=canvas) if content is contents[-1] else None
-            correction = PatternCorrection(rgb, canvas) if self.steps.corrects_patterns else None
+            correction = None
+            if self.steps.corrects_patterns:
+                correction = PatternCorrection(rgb, canvas, self.steps.threads)
             filled = [*(tile.core.top for tile in tiles[1:]), height]
             ready = 0
             for tile, rows in zip(

@@ -30,6 +30,7 @@ result does not depend on how the image was tiled. What alpha hides repeats the 
 has no drift, and no visible pixel depends on it.
 """
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -58,10 +59,12 @@ class PatternCorrection:
 
     source: `[H, W, 3]`, uint8 or uint16. canvas: `[H * gain, W * gain, 3]` of the same type, which
     is filled by others and corrected in place; where `add` never comes it repeats the source.
+    threads: correct blocks of rows at once; None: the caller's thread does it all.
     """
 
     source: Pixels
     canvas: Pixels
+    threads: Executor | None = None
     _averaged: Pixels = field(init=False)
     _done_rows: int = field(init=False, default=0)
 
@@ -82,8 +85,11 @@ class PatternCorrection:
         """
         height = self.source.shape[0]
         end = height if filled_rows >= height else max(self._done_rows, filled_rows - REACH_PX)
-        for top in range(self._done_rows, end, _BLOCK_ROWS_PX):
-            self._correct(top, min(end, top + _BLOCK_ROWS_PX))
+        tops = range(self._done_rows, end, _BLOCK_ROWS_PX)
+        bottoms = [min(end, top + _BLOCK_ROWS_PX) for top in tops]
+        run = map if self.threads is None else self.threads.map
+        for _ in run(self._correct, tops, bottoms):
+            pass  # raises what a block raised
         self._done_rows = end
         return end
 

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -149,10 +150,15 @@ def noise(height: int, width: int, dtype: type = np.uint8) -> NDArray[np.uint8]:
     return np.asarray(values)
 
 
-def corrected(source: Pixels, canvas: Pixels, bands: Iterator[int] | None = None) -> Pixels:
+def corrected(
+    source: Pixels,
+    canvas: Pixels,
+    bands: Iterator[int] | None = None,
+    threads: Executor | None = None,
+) -> Pixels:
     """The canvas, corrected in bands that end at these rows of the source."""
     canvas = canvas.copy()
-    correction = PatternCorrection(source, canvas)
+    correction = PatternCorrection(source, canvas, threads)
     height, width = source.shape[:2]
     top = 0
     for bottom in bands or iter([height]):
@@ -173,6 +179,17 @@ def test_a_shifted_mean_is_put_back(gain: int, dtype: type) -> None:
         result = corrected(source, canvas)
         assert result.dtype == dtype
         assert np.abs(result.astype(int) - 128 * level).max() <= level
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_threads_make_the_very_same_pixels(dtype: type) -> None:
+    source, canvas = noise(150, 90, dtype), noise(600, 360, dtype)
+    alone = corrected(source, canvas)
+    assert (alone != canvas).any()
+    with ThreadPoolExecutor(3) as threads:
+        assert np.array_equal(corrected(source, canvas, threads=threads), alone)
+        bands = iter([70, 71, 150])
+        assert np.array_equal(corrected(source, canvas, bands, threads), alone)
 
 
 @pytest.mark.parametrize(("shift", "is_moved"), [(2, False), (6, True)])
