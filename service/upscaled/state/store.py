@@ -180,10 +180,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
     """Open the state of this installation, and create or migrate it where needed.
 
     New folders are for their owner only (0700). Credits of dead processes are given back.
-
-    Raises:
-        DatabaseRefused, DatabaseFailed: the database cannot be used.
-        OSError: the data folder cannot be made.
+    `DatabaseRefused`, `DatabaseFailed` or OSError say what cannot be used.
     """
     for folder in (settings.data_dir, settings.results_dir, settings.job_results_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
