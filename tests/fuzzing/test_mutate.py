@@ -1,3 +1,4 @@
+from functools import cache
 from random import Random
 
 import pytest
@@ -7,39 +8,47 @@ from tests.fuzzing.seeds import make_seeds
 from upscaled.image.formats.png.structure import iterate_chunks
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
-SEEDS = make_seeds()
-PNG = SEEDS["png/64"]
+
+
+@cache
+def seeds() -> dict[str, bytes]:
+    return make_seeds()
+
+
+@pytest.fixture
+def png() -> bytes:
+    return seeds()["png/64"]
 
 
 def test_the_same_number_gives_the_same_file() -> None:
     first, again = (
-        [mutate(list(SEEDS.values()), Random(f"7/{number}")) for number in range(50)]
+        [mutate(list(seeds().values()), Random(f"7/{number}")) for number in range(50)]
         for _ in range(2)
     )
     assert first == again
     assert len(set(first)) > 45
 
 
-def test_damage_is_done() -> None:
+def test_damage_is_done(png: bytes) -> None:
     chance = Random(1)
-    assert len(cut(PNG, chance)) < len(PNG)
-    assert any(flip_bits(PNG, chance) != PNG for _ in range(3))
-    assert any(set_number(PNG, chance) != PNG for _ in range(5))
-    assert splice(PNG, SEEDS["jpeg/64"], chance)[:8] == PNG[:8]
+    assert len(cut(png, chance)) < len(png)
+    assert any(flip_bits(png, chance) != png for _ in range(3))
+    assert any(set_number(png, chance) != png for _ in range(5))
+    assert splice(png, seeds()["jpeg/64"], chance)[:8] == png[:8]
 
 
-def test_nothing_is_too_short_to_be_damaged() -> None:
-    for source in (b"", b"a", PNG[:9]):
+def test_nothing_is_too_short_to_be_damaged(png: bytes) -> None:
+    for source in (b"", b"a", png[:9]):
         for number in range(100):
             mutate([source], Random(number))
 
 
-def test_a_repaired_png_has_right_checksums() -> None:
-    damaged = bytearray(PNG)
-    damaged[PNG.index(b"IDAT") + 9] ^= 1
-    assert repair(PNG) == PNG
+def test_a_repaired_png_has_right_checksums(png: bytes) -> None:
+    damaged = bytearray(png)
+    damaged[png.index(b"IDAT") + 9] ^= 1
+    assert repair(png) == png
     repaired = repair(bytes(damaged))
-    assert repaired != PNG
+    assert repaired != png
     assert [each.name for each in iterate_chunks(repaired)] == [
-        each.name for each in iterate_chunks(PNG)
+        each.name for each in iterate_chunks(png)
     ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def encode(width_px: int, height_px: int, format_name: str = "JPEG", mode: str =
     return file.getvalue()
 
 
-def encode_gradient(side_px: int) -> bytes:
+@cache
+def encode_gradient(side_px: int = 3000) -> bytes:
     """Small as a file, for it is smooth, and much work, for no part of it is flat."""
     file = io.BytesIO()
     Image.radial_gradient("L").resize((side_px, side_px)).convert("RGB").save(file, "JPEG")
@@ -52,7 +54,6 @@ def encode_gradient(side_px: int) -> bytes:
 SMALL = encode(80, 64)
 WITH_ALPHA = encode(80, 64, "PNG", "RGBA")
 WIDE = encode(201, 80)
-LARGE = encode_gradient(3000)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -24,10 +25,14 @@ CLIENTS = 4
 IMAGES = 24
 SHARED_DIR = Path("/dev/shm")
 MEMORY = "memfd:pixels"
-# Large enough that most of the time some process holds its pixels.
-SOURCE = save(picture(600, 800, 4), "PNG")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@cache
+def source() -> bytes:
+    """Large enough that most of the time some process holds its pixels."""
+    return save(picture(600, 800, 4), "PNG")
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Watched:
             f"{self.server.url}/v1/upscale",
             headers={"X-API-KEY": self.server.key, "Accept": "image/*"},
             data={"scale": "2"},
-            files={"image": ("f", SOURCE)},
+            files={"image": ("f", source())},
             timeout=60,
         )
         return "200" if answer.ok else str(answer.json()["error_code"])

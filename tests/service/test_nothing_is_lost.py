@@ -19,7 +19,6 @@ import requests
 
 from tests.service.observed_server import (
     IMAGE_PART,
-    LARGE,
     MAX_FILE_BYTES,
     MULTIPART,
     SMALL,
@@ -207,10 +206,10 @@ def test_a_full_queue_costs_nothing_and_neither_do_those_who_leave_it(
     _wait_idle(service)
     with ExitStack() as clients:
         for _ in range(3):
-            clients.enter_context(send_without_waiting(service, LARGE))
+            clients.enter_context(send_without_waiting(service, encode_gradient()))
         held = service.wait_for(lambda traces: traces.open_holds == 3)
         time.sleep(0.3)  # for the worker has to take two of them before the third may wait
-        answer = service.send(LARGE)
+        answer = service.send(encode_gradient())
         assert (answer.status_code, answer.json()["error_code"]) == (429, "rate_limit_exceeded")
         assert service.traces() == held
     assert_nothing_happened(service, before)
@@ -248,7 +247,7 @@ def test_an_image_whose_worker_is_killed_twice_costs_and_leaves_nothing(
 ) -> None:
     starts = service.worker_starts()
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(service.send, LARGE)
+        answer = pool.submit(service.send, encode_gradient())
         service.wait_for(lambda traces: traces.open_holds == 1)
         _kill_at_work(service)
         service.wait_worker_started(starts + 1)
@@ -354,7 +353,7 @@ def test_a_server_killed_at_work_starts_again_with_every_credit(tmp_path: Path) 
     with running(tmp_path, **limits) as service:
         key = service.server.key
         service.server.run("credits", "add", "first", "5")
-        with send_without_waiting(service, LARGE):
+        with send_without_waiting(service, encode_gradient()):
             service.wait_for(lambda traces: traces.open_holds == 1)
             time.sleep(0.3)
             service.server.stop(signal.SIGKILL)
@@ -369,7 +368,7 @@ def test_a_server_killed_at_work_starts_again_with_every_credit(tmp_path: Path) 
 
 def check_deadline_and_rate(service: Service) -> None:
     """The two refusals that need settings of their own."""
-    late = service.send(LARGE)
+    late = service.send(encode_gradient())
     assert (late.status_code, late.json()["error_code"]) == (500, "internal_error")
     assert service.traces().balance == 5
     assert service.send().status_code == 200
