@@ -47,13 +47,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = kept
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def base_url(request: pytest.FixtureRequest) -> str | None:
     given: str | None = request.config.getoption("base_url", None)
     return given.rstrip("/") if given else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def own_server(
     request: pytest.FixtureRequest, base_url: str | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -71,7 +71,7 @@ def own_server(
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def strict_server(
     base_url: str | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -82,7 +82,7 @@ def strict_server(
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def target(request: pytest.FixtureRequest, base_url: str | None) -> Target:
     if base_url is None:
         server: Server = request.getfixturevalue("own_server")
@@ -93,7 +93,7 @@ def target(request: pytest.FixtureRequest, base_url: str | None) -> Target:
     return Target(base_url, api_key, RateLimiter(request.config.getoption("per_second")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def strict(strict_server: Server) -> Target:
     """The strict server, paced just under the rate that it allows."""
     return Target(
@@ -101,7 +101,7 @@ def strict(strict_server: Server) -> Target:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def listener(base_url: str | None) -> Iterator[Listener]:
     """Start the web server that our own server fetches from; another one can't reach it."""
     if base_url is not None:
@@ -110,7 +110,7 @@ def listener(base_url: str | None) -> Iterator[Listener]:
         yield listener
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def source(request: pytest.FixtureRequest, base_url: str | None, target: Target) -> Source:
     """A URL that the server under test can reach.
 
