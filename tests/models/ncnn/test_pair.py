@@ -371,7 +371,7 @@ def damages(draw: st.DrawFn) -> tuple[bool, list[tuple[float, int]], float]:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(damage=damages(), which=st.integers(0, 2))
 def test_a_damaged_pair_is_read_or_refused_and_never_crashes(
     damage: tuple[bool, list[tuple[float, int]], float],
