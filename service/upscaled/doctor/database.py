@@ -51,7 +51,7 @@ def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts"))
 
 def _look_into(database: Database, file: Path | None, disk: str) -> list[Finding]:
     """Examine the database in a transaction that is rolled back, SQLite's without any write."""
-    with database.read() as connection:
+    with database.rehearse() as connection:
         lift_timeout(connection)
         revision = read_revision(connection)
         if revision is not None and not file:

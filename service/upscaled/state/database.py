@@ -56,7 +56,19 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a connection that sees one state of the database; `DatabaseFailed` as in all."""
+        """Open a connection to read from; `DatabaseFailed` as in all.
+
+        On PostgreSQL each statement is a transaction: at READ COMMITTED several in one would see
+        no more, and BEGIN and ROLLBACK are two more round trips.
+        """
+        with self.translating_failures():
+            self.check_file()
+            with self._engine.connect() as connection:
+                yield _commit_each(connection) if self.is_server else connection
+
+    @contextmanager
+    def rehearse(self) -> Iterator[Connection]:
+        """Run a transaction that is rolled back, whatever it changes."""
         with self.translating_failures():
             self.check_file()
             with self._engine.connect() as connection:
@@ -76,11 +88,11 @@ class Database:
     def autocommit(self) -> Iterator[Connection]:
         """Open a connection to a server on which each statement is a transaction."""
         with self.translating_failures(), self._engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield _commit_each(connection)
 
     def connect_apart(self) -> Connection:
         """Return such a connection that is not of the pool, for the caller to close."""
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection = _commit_each(self._engine.connect())
         connection.detach()
         return connection
 
@@ -120,6 +132,10 @@ class Database:
         self._engine.dispose()
         if self._file is not None:
             self._file.close()
+
+
+def _commit_each(connection: Connection) -> Connection:
+    return connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def database_time_s(connection: Connection) -> sa.ColumnElement[float]:

@@ -10,6 +10,7 @@ import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -213,6 +214,36 @@ def test_a_database_of_any_encoding_keeps_names(
         with open_state(make_settings(database_url=url)) as state:
             state.keys.create("web", credits=3)
             assert [key.name for key in state.keys.list()] == ["web"]
+
+
+def test_a_read_is_no_transaction_on_a_server_and_leaves_those_of_writes(
+    server_url: str, make_settings: MakeSettings
+) -> None:
+    """BEGIN and ROLLBACK would be two more round trips for each request's key."""
+
+    def is_in_transaction(connection: sa.Connection) -> bool:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        return driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+
+    with open_state(make_settings(database_url=server_url)) as state:
+        for run, is_transaction in (
+            (state.database.read, False),
+            (state.database.write, True),
+            (state.database.rehearse, True),
+            (state.database.read, False),
+        ):
+            with run() as connection:
+                connection.execute(sa.text("SELECT 1"))
+                assert is_in_transaction(connection) == is_transaction
+
+
+def test_a_rehearsal_changes_nothing(database_url: str, make_settings: MakeSettings) -> None:
+    with open_state(make_settings(database_url=database_url)) as state:
+        state.keys.create("web", credits=3)
+        with state.database.rehearse() as connection:
+            connection.execute(sa.text("UPDATE api_keys SET balance = 9"))
+        assert state.credits.show("web") == 3
 
 
 def test_a_missing_driver_is_named_with_its_remedy(
