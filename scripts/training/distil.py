@@ -1,9 +1,8 @@
 """Train a student on its teacher's pictures: colour, texture, features and a discriminator."""
 
 import copy
-import json
-import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.training import checkpoint
+from scripts.training import checkpoint, stretch
 from scripts.training.discriminator import Discriminator
-from scripts.training.loop import catch_signals, move_average
+from scripts.training.loop import move_average
 from scripts.training.losses import contrast, flicker_error, luma, texture_distance
-from scripts.training.targets import Batch, Targets, read_targets
+from scripts.training.stretch import BORDER_PX, TargetRecipe, cut_border, draw_batch
+from scripts.training.targets import Batch, Targets
 from upscaled_models.quantise.features import FeatureNetwork, feature_error
-
-SAVE_EVERY_STEPS = 100
-LOG_EVERY_STEPS = 20
-RELOAD_EVERY_STEPS = 300
-BORDER_PX = 8
-"""Output pixels left out of the losses: they depend on what lies beyond the patch."""
 
 
 @dataclass(frozen=True)
-class DistilRecipe:
+class DistilRecipe(TargetRecipe):
     """Every number that decides the outcome, besides the targets and the first weights."""
 
-    scale: int = 4
-    seed: int = 1
-    steps: int = 3000
     rate: float = 1e-4
     discriminator_rate: float = 2e-4
-    batch: int = 6
-    patch_px: int = 40
-    pages: int = 80
-    page_share: float = 0.12
     ema_decay: float = 0.998
     clip_norm: float = 1.0
     colour_weight: float = 0.3
@@ -48,8 +35,6 @@ class DistilRecipe:
     texture_weight: float = 0.3
     """Of the sliced Wasserstein distance: the same texture, wherever it lies."""
     feature_weight: float = 1.0
-    truth_share: float = 0.5
-    """Of the harmed pictures, those that take features and what is real from the truth."""
     discriminator_share: float = 0.5
     """Size of the discriminator's gradient at the output, as a share of all others' together."""
     warmup_steps: int = 150
@@ -129,37 +114,14 @@ def resume(run: DistilRun, folder: Path) -> None:
 def train(
     run: DistilRun, targets_folder: Path, folder: Path, *, half: bool, until: int | None = None
 ) -> None:
-    """Train to the recipe's last step, or to step `until`, and save the run.
+    """Train to the recipe's last step, or to step `until`, and save the run; see `stretch.train`.
 
-    Targets that arrive meanwhile are taken in. `half` runs the convolutions in bfloat16. SIGTERM
-    and SIGINT end it, saved, after the current step.
-
-    Raises:
-        ValueError: `targets_folder` holds no target.
-        MissingPackage: the feature network's weights are not installed.
+    half: run the convolutions in bfloat16.
     """
-    recipe = run.recipe
-    last = recipe.steps if until is None else min(until, recipe.steps)
-    folder.mkdir(parents=True, exist_ok=True)
-    features = FeatureNetwork()
-    targets: Targets | None = None
-    began, first = time.monotonic(), run.step
-    with catch_signals() as is_asked_to_stop, (folder / "log.jsonl").open("a") as log:
-        log.write(json.dumps({"begins_at": run.step, **asdict(recipe)}) + "\n")
-        while run.step < last and not is_asked_to_stop():
-            if targets is None or (run.step - first) % RELOAD_EVERY_STEPS == 0:
-                targets = read_targets(
-                    targets_folder, scale=recipe.scale, pages=recipe.pages, seed=recipe.seed
-                )
-            figures = take_step(run, targets, features, half=half)
-            if run.step % LOG_EVERY_STEPS == 0:
-                figures["s_per_step"] = (time.monotonic() - began) / (run.step - first)
-                figures["targets"] = len(targets.photos)
-                log.write(json.dumps({"step": run.step, **figures}) + "\n")
-                log.flush()
-            if run.step % SAVE_EVERY_STEPS == 0:
-                save(run, folder)
-    save(run, folder)
+    step = partial(take_step, half=half)
+    stretch.train(
+        run, run.recipe, step, save, targets_folder=targets_folder, folder=folder, until=until
+    )
 
 
 def take_step(
@@ -171,17 +133,10 @@ def take_step(
     a fixed share of the others' norm, so that one backward pass goes through the student.
     """
     recipe = run.recipe
-    rng = np.random.default_rng([recipe.seed, run.step])
     torch.manual_seed(recipe.seed * 1_000_003 + run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.rate_at(run.step)
-    batch = targets.draw_batch(
-        rng,
-        count=recipe.batch,
-        patch_px=recipe.patch_px,
-        page_share=recipe.page_share,
-        truth_share=recipe.truth_share,
-    )
+    batch = draw_batch(targets, recipe, run.step)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = run.network(batch.small)
     gradient, figures = _gradient_at(run, output.detach().float(), batch, features)
@@ -201,9 +156,9 @@ def _gradient_at(
     recipe = run.recipe
     output.requires_grad_(True)
     inner, target, reference = (
-        _cut_border(each, BORDER_PX) for each in (output, batch.target, batch.reference)
+        cut_border(each) for each in (output, batch.target, batch.reference)
     )
-    source = _cut_border(batch.small, BORDER_PX // recipe.scale)
+    source = cut_border(batch.small, BORDER_PX // recipe.scale)
     loss, figures = _loss_of(inner, target, reference, recipe, features)
     (gradient,) = torch.autograd.grad(loss, output, retain_graph=True)
     discriminator = run.discriminator
@@ -222,10 +177,6 @@ def _gradient_at(
         size = gradient.norm() / (adversarial.norm() + 1e-8)
         gradient = gradient + share * size * adversarial
     return gradient, figures
-
-
-def _cut_border(pictures: Tensor, border_px: int) -> Tensor:
-    return pictures[..., border_px:-border_px, border_px:-border_px]
 
 
 def _loss_of(

@@ -1,0 +1,107 @@
+"""Run a stretch of training on targets: read them, take steps, log and save."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from scripts.training.loop import catch_signals
+from scripts.training.targets import Batch, Targets, read_targets
+from upscaled_models.quantise.features import FeatureNetwork
+
+SAVE_EVERY_STEPS = 100
+LOG_EVERY_STEPS = 20
+RELOAD_EVERY_STEPS = 300
+BORDER_PX = 8
+"""Output pixels left out of the losses: they depend on what lies beyond the patch."""
+
+
+@dataclass(frozen=True)
+class TargetRecipe:
+    """The numbers of every run that learns from targets."""
+
+    scale: int = 4
+    seed: int = 1
+    steps: int = 3000
+    batch: int = 6
+    patch_px: int = 40
+    pages: int = 80
+    page_share: float = 0.12
+    truth_share: float = 0.5
+    """Of the harmed pictures, those whose features are to be the truth's."""
+
+
+class Run(Protocol):
+    """A run between two steps: `step` is the next one to do."""
+
+    step: int
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+def train(
+    run: AnyRun,
+    recipe: TargetRecipe,
+    take_step: Callable[[AnyRun, Targets, FeatureNetwork], dict[str, float]],
+    save: Callable[[AnyRun, Path], None],
+    *,
+    targets_folder: Path,
+    folder: Path,
+    until: int | None,
+) -> None:
+    """Take steps to the recipe's last one, or to step `until`, and save the run in `folder`.
+
+    Targets that arrive meanwhile are taken in. SIGTERM and SIGINT end it, saved, after the current
+    step.
+
+    Args:
+        take_step: does one step, raises `run.step`, and returns figures to log.
+        save: writes the run's state.
+
+    Raises:
+        ValueError: `targets_folder` holds no target.
+        MissingPackage: the feature network's weights are not installed.
+    """
+    last = recipe.steps if until is None else min(until, recipe.steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    features = FeatureNetwork()
+    targets: Targets | None = None
+    began, first = time.monotonic(), run.step
+    with catch_signals() as is_asked_to_stop, (folder / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"begins_at": run.step, **asdict(recipe)}) + "\n")
+        while run.step < last and not is_asked_to_stop():
+            if targets is None or (run.step - first) % RELOAD_EVERY_STEPS == 0:
+                targets = read_targets(
+                    targets_folder, scale=recipe.scale, pages=recipe.pages, seed=recipe.seed
+                )
+            figures = take_step(run, targets, features)
+            if run.step % LOG_EVERY_STEPS == 0:
+                figures["s_per_step"] = (time.monotonic() - began) / (run.step - first)
+                figures["targets"] = len(targets.photos)
+                log.write(json.dumps({"step": run.step, **figures}) + "\n")
+                log.flush()
+            if run.step % SAVE_EVERY_STEPS == 0:
+                save(run, folder)
+    save(run, folder)
+
+
+def cut_border(pictures: Tensor, border_px: int = BORDER_PX) -> Tensor:
+    """Cut a border from pixels `[N, C, h, w]`: of an output, what the losses leave out."""
+    return pictures[..., border_px:-border_px, border_px:-border_px]
+
+
+def draw_batch(targets: Targets, recipe: TargetRecipe, step: int) -> Batch:
+    """Draw the patches of a step, by the recipe's seed and the step's number alone."""
+    return targets.draw_batch(
+        np.random.default_rng([recipe.seed, step]),
+        count=recipe.batch,
+        patch_px=recipe.patch_px,
+        page_share=recipe.page_share,
+        truth_share=recipe.truth_share,
+    )
