@@ -14,17 +14,21 @@ import torch
 from PIL import Image
 
 from scripts.evaluation.upscalers import open_network
-from scripts.training import checkpoint, distil
+from scripts.training import checkpoint, distil, eight_bits
 from scripts.training.distil import DistilRecipe
+from scripts.training.eight_bits import EightBitRecipe
 from scripts.training.export import export, export_student, read_network, store_weights
 from scripts.training.folding import fold_network
 from scripts.training.loop import begin, resume, train
 from scripts.training.pictures import load_pictures
 from scripts.training.recipe import Recipe, override
 from scripts.training.ship import ship_student
+from scripts.training.targets import read_targets
 from scripts.training.teacher import make_targets, open_teacher
 from upscaled_models.networks.plain import PlainNet
 from upscaled_models.quantise.drawing import draw_page
+from upscaled_models.quantise.files import parse_layers, serialise_layers
+from upscaled_models.quantise.prepare import to_inputs
 from upscaled_models.registry import DEFAULT_DIR
 
 GOLDEN: Final = Path(__file__).parents[1] / "sample" / "golden.py"
@@ -96,6 +100,17 @@ def _add_students(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     student.add_argument("--out", type=Path, required=True, help="the run's folder")
     student.add_argument("--to", type=Path, required=True, help="the .safetensors to write")
     student.set_defaults(act=_student)
+    bits = commands.add_parser("eight-bits", help="tune a student in 8 bits, or go on with it")
+    bits.add_argument("--targets", type=Path, required=True, help="folder that `teach` writes")
+    bits.add_argument("--out", type=Path, required=True, help="folder of the run's checkpoint")
+    bits.add_argument("--from", dest="start_from", required=True, help="a model, or its file")
+    bits.add_argument("--start", type=Path, help="what --to of an earlier run wrote")
+    bits.add_argument("--to", type=Path, help="write the layers to this .safetensors at the end")
+    bits.add_argument("--set", action="append", default=[], help="name=value of the recipe")
+    bits.add_argument("--until", type=int, help="stop, saved, at this step")
+    bits.add_argument("--models-dir", type=Path, default=Path(".upscaled/models"))
+    bits.add_argument("--threads", type=int, default=2)
+    bits.set_defaults(act=_tune_in_eight_bits)
     fold = commands.add_parser("fold", help="make a folded x2 network of an x4 network, to train")
     fold.add_argument("--from", dest="start_from", required=True, help="a model, or its file")
     fold.add_argument("--to", type=Path, required=True, help="the .safetensors to write")
@@ -108,6 +123,7 @@ def _add_students(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     ship.add_argument("--name", default="upscaled-x4")
     ship.add_argument("--photos", type=Path, required=True, help="folder to calibrate 8 bits with")
     ship.add_argument("--steps", type=int, default=300, help="of tuning in 8 bits; 0: none")
+    ship.add_argument("--tuned", type=Path, help="what `eight-bits` wrote, in place of tuning")
     ship.add_argument("--threads", type=int, default=2)
     ship.set_defaults(act=_ship)
 
@@ -164,6 +180,27 @@ def _distil(arguments: argparse.Namespace) -> None:
     )
 
 
+def _tune_in_eight_bits(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(1)
+    student, native_scale = open_network(arguments.start_from, arguments.models_dir)
+    recipe = eight_bits.stored_recipe(arguments.out) or EightBitRecipe(scale=native_scale)
+    recipe = override(recipe, arguments.set)
+    if arguments.start:
+        layers = parse_layers(arguments.start.read_bytes(), arguments.start)
+        start = eight_bits.simulate_layers(student, layers)
+    else:
+        targets = read_targets(arguments.targets, scale=native_scale, pages=0, seed=recipe.seed)
+        patches = np.stack([each.small for each in targets.photos[: eight_bits.CALIBRATED]])
+        torch.manual_seed(recipe.seed)
+        start = eight_bits.simulate_untuned(student, to_inputs(patches), recipe.equalised_share)
+    run = eight_bits.begin(recipe, student, start)
+    eight_bits.resume(run, arguments.out)
+    eight_bits.train(run, arguments.targets, arguments.out, until=arguments.until)
+    if arguments.to:
+        arguments.to.write_bytes(serialise_layers(eight_bits.layers_of(run)))
+
+
 def _fold(arguments: argparse.Namespace) -> None:
     network, _ = open_network(arguments.start_from, arguments.models_dir)
     if not isinstance(network, PlainNet):
@@ -183,6 +220,7 @@ def _ship(arguments: argparse.Namespace) -> None:
         DEFAULT_DIR,
         arguments.photos,
         steps=arguments.steps,
+        tuned=arguments.tuned,
         say=print,
     )
     subprocess.run([sys.executable, GOLDEN, arguments.name], check=True)

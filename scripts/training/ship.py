@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from scripts.training.manifest import store_default
 from upscaled_models.errors import ModelRefused
-from upscaled_models.quantise.files import quantised_path, record_path
+from upscaled_models.quantise.files import parse_layers, quantised_path, record_path
 from upscaled_models.quantise.prepare import quantise
 from upscaled_models.quantise.record import QuantisedRecord
 from upscaled_models.registry import read_default_models
@@ -23,6 +23,7 @@ def ship_student(
     *,
     steps: int,
     say: Callable[[str], None],
+    tuned: Path | None = None,
 ) -> QuantisedRecord | None:
     """Store a student as `folder/name.safetensors` with its entry, and prepare it in 8 bits.
 
@@ -34,6 +35,7 @@ def ship_student(
         photos: a folder to calibrate 8 bits with, beside drawn pages and flat colours.
         steps: of tuning in 8 bits, about a second each; 0 to ship none without trying.
         say: called with lines for people.
+        tuned: layers in 8 bits that `scripts/train eight-bits` wrote, in place of tuning here.
 
     Raises:
         WeightsError: the student is damaged, or of no known network.
@@ -51,7 +53,8 @@ def ship_student(
     if not steps:
         return None
     try:
-        return quantise(spec, weights, photos, steps=steps, say=say)
+        layers = parse_layers(tuned.read_bytes(), tuned) if tuned else None
+        return quantise(spec, weights, photos, steps=steps, say=say, tuned=layers)
     except ModelRefused as error:
         say(f"no 8 bits are shipped: {error}")
         return None

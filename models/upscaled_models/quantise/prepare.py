@@ -51,6 +51,7 @@ def quantise(
     steps: int,
     say: Say,
     progress: ReportProgress | None = None,
+    tuned: Layers | None = None,
 ) -> QuantisedRecord:
     """Write the 8-bit file and its record beside `weights`, if the layers are near enough.
 
@@ -60,6 +61,7 @@ def quantise(
         steps: of tuning; 0 only rounds. RRDB networks are not tuned: their channels are scaled.
         say: called with lines for people.
         progress: called with (steps done, steps in all) of the tuning.
+        tuned: all layers in 8 bits, tuned before; they are proven as they are.
 
     Raises:
         ModelRefused: this family is not prepared in 8 bits, or the result is too far from float32.
@@ -78,7 +80,7 @@ def quantise(
     say(f"{spec.name}: {len(calibrated)} pictures to calibrate with, {len(held_out)} to prove by")
     truths = draw_truths(pictures) if pictures else []
     if spec.network.tuning_rate:
-        layers = tune_network(
+        layers = tuned or tune_network(
             spec.family, network, calibrated, steps=steps, seed=SEED, progress=progress
         )
         proof = _prove_tuned(spec, network, layers, held_out, truths, say)

@@ -42,8 +42,8 @@ def tune(
         rate: steps of its 8-bit scale that a weight moves at a time; deep networks diverge at 0.01.
         progress: called with (steps done, steps in all).
     """
-    optimiser = torch.optim.Adam(_groups(network, rate), betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share(step, steps))
+    optimiser = torch.optim.Adam(parameter_groups(network, rate), betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_share(step, steps))
     generator = torch.Generator().manual_seed(seed)
     half = torch.bfloat16 if has_fast_bfloat16() else torch.float32
     for step in range(steps):
@@ -62,7 +62,11 @@ def tune(
             progress(step + 1, steps)
 
 
-def _groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
+def parameter_groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
+    """Return what is tuned of a simulated network, as Adam takes it, each with its rate.
+
+    rate: as `tune` takes it. Slopes stay as they are.
+    """
     groups: list[dict[str, object]] = []
     rest: list[nn.Parameter] = []
     for layer in simulated(network).values():
@@ -74,7 +78,7 @@ def _groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
     return [*groups, {"params": rest, "lr": min(SCALE_RATE, rate / 10)}]
 
 
-def _share(step: int, steps: int) -> float:
+def rate_share(step: int, steps: int) -> float:
     """Return the share of the rate at a step: up in a few steps, then down along a cosine."""
     return min(1.0, (step + 1) / WARM_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
 

@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from scripts.training.eight_bits import simulate_untuned
 from scripts.training.ship import ship_student
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.span import span_shape
 from upscaled_models.files import hash_file
-from upscaled_models.quantise.files import read_quantised
+from upscaled_models.quantise.files import read_quantised, serialise_layers
+from upscaled_models.quantise.simulation import freeze
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 
@@ -70,6 +72,20 @@ def test_a_student_is_shipped_with_its_entry_and_its_8_bits(
     assert read_quantised(spec, path).convolutions["body.0"].quantised is not None
     assert any(entry["sha256"] in line for line in said)
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_layers_that_were_tuned_before_are_proven_and_shipped_as_they_are(
+    tmp_path: Path, student: Path, photos: Path
+) -> None:
+    folder = tmp_path / "default"
+    folder.mkdir()
+    network = build_network("srvgg", srvgg_shape(upscale=4, num_conv=1, num_feat=8))
+    network.load_state_dict(load_file(student))
+    layers = freeze(simulate_untuned(network, torch.rand(2, 3, 20, 20), 0.5))
+    tuned = tmp_path / "tuned.safetensors"
+    tuned.write_bytes(serialise_layers(layers))
+    ship_student(student, "upscaled-x4", folder, photos, steps=1, say=print, tuned=tuned)
+    assert (folder / "upscaled-x4.int8.safetensors").read_bytes() == tuned.read_bytes()
 
 
 def test_a_folded_student_of_our_own_is_shipped_under_our_licence(tmp_path: Path) -> None:
