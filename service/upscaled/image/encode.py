@@ -1,24 +1,13 @@
 """Encode the pixels of a result, strip by strip, beside the work that fills the canvas."""
 
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from upscaled.image.formats.jpeg.writer import JpegWriter
-from upscaled.image.formats.png.writer import PngWriter
-from upscaled.image.formats.table import AVIF, JPEG, PNG, WEBP
-from upscaled.image.formats.whole_file import AvifWriter, WebpWriter, WholeFileWriter
+from upscaled.image.formats.table import FORMATS
 from upscaled.image.types import Image
 
 _THREADS: Final = 2
 """Strips compressed at once: what a 36-megapixel PNG needs to keep up with a fast device."""
-
-_WRITERS: Final[Mapping[str, type[JpegWriter] | type[PngWriter] | type[WholeFileWriter]]] = {
-    JPEG.name: JpegWriter,
-    PNG.name: PngWriter,
-    WEBP.name: WebpWriter,
-    AVIF.name: AvifWriter,
-}
 
 
 class Encoder:
@@ -40,10 +29,8 @@ class Encoder:
             format_name: that of `upscaled.image.output.OutputSpec`.
             quality: the encoder's, 1 to 100; without meaning for a PNG.
         """
-        if format_name != PNG.name and image.is_deep:
-            raise ValueError(f"{format_name} does not hold 16 bits a channel")
         self._height_px = image.height_px
-        self._writer = _WRITERS[format_name](image, quality)
+        self._writer = FORMATS[format_name].open_writer(image, quality)
         self._strips: list[Future[bytes]] = []
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="encode")
 

@@ -7,14 +7,14 @@ A new format is a row here and the module that reads it. What else is recognised
 
 import struct
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from upscaled.image.types import UPRIGHT, Header, Rectangle
+from upscaled.image.types import UPRIGHT, Header, Image, Rectangle
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -87,6 +87,20 @@ class Reader(Protocol):
         """Open a file, of which `read_header` made the header, in a decoder process."""
 
 
+class Writer(Protocol):
+    """An image that is written strip by strip, while its pixels still come in from the top."""
+
+    @property
+    def strip_px(self) -> int:
+        """Rows of a strip; the last one may have fewer."""
+
+    def compress(self, top: int, bottom: int) -> bytes:
+        """Compress the rows of one strip; several threads may, each another strip."""
+
+    def join(self, strips: Sequence[bytes]) -> bytes:
+        """Return the file that holds all strips, in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """Image format that can be decoded, and encoded where it has a media type.
@@ -98,6 +112,8 @@ class Format:
     is_optional: decoded only where the setting `extra_formats` names it.
     reports_damage_on_stderr: its decoder reports damaged pixels there and nowhere else.
     media_type: of a file that is written in this format; "" where none is.
+    writer: the module and the class that write it, imported when it is needed.
+    is_deep: what is written holds 16 bits a channel too.
     suffixes: of its files' names, the usual one first; by default the name in small letters.
     label: the name as texts for people write it; by default as it is.
     usual_quality: that of its encoder, where no setting says it; 0 for a format without any.
@@ -114,6 +130,8 @@ class Format:
     is_optional: bool = False
     reports_damage_on_stderr: bool = False
     media_type: str = ""
+    writer: str = ""
+    is_deep: bool = False
     suffixes: tuple[str, ...] = ()
     label: str = ""
     usual_quality: int = 0
@@ -133,15 +151,37 @@ class Format:
     def reader(self) -> Reader:
         return cast(Reader, import_module(f"upscaled.image.formats.{self.module}"))
 
+    def open_writer(self, image: Image, quality: int) -> Writer:
+        """Return the writer of an image, which may hold unfinished pixels yet.
+
+        Raises:
+            ValueError: the image has 16 bits a channel, and the format does not.
+        """
+        if image.is_deep and not self.is_deep:
+            raise ValueError(f"{self.name} does not hold 16 bits a channel")
+        module, name = self.writer.rsplit(".", 1)
+        made: Writer = getattr(import_module(f"upscaled.image.formats.{module}"), name)(
+            image, quality
+        )
+        return made
+
 
 JPEG: Final = Format(
     "JPEG",
     "jpeg.reader",
     signatures=(b"\xff\xd8\xff",),
     media_type="image/jpeg",
+    writer="jpeg.writer.JpegWriter",
     suffixes=("jpg", "jpeg", "jpe", "jfif"),
 )
-PNG: Final = Format("PNG", "png.reader", signatures=(b"\x89PNG\r\n\x1a\n",), media_type="image/png")
+PNG: Final = Format(
+    "PNG",
+    "png.reader",
+    signatures=(b"\x89PNG\r\n\x1a\n",),
+    media_type="image/png",
+    writer="png.writer.PngWriter",
+    is_deep=True,
+)
 # A photo of 1280 x 960 takes 48 % of the bytes of a JPEG of quality 95 as WebP or as AVIF; it is
 # 42 dB (WebP) and 45 dB (AVIF) from what was encoded. Memory as measured: AVIF 45 bytes, WebP 13,
 # with a cut-out's alpha 18 and with noise in it 37.
@@ -149,6 +189,7 @@ WEBP: Final = Format(
     "WEBP",  # its signature is in two pieces: see `sniff`
     "webp.reader",
     media_type="image/webp",
+    writer="whole_file.WebpWriter",
     label="WebP",
     usual_quality=90,
     max_side_px=16_383,  # RFC 9649, 2.6
@@ -161,6 +202,7 @@ AVIF: Final = Format(
     brands=(b"avif", b"avis"),
     is_optional=True,
     media_type="image/avif",
+    writer="whole_file.AvifWriter",
     usual_quality=85,
     encode_s_per_px=1.4e-7,
     encode_bytes_per_px=46,
