@@ -1,6 +1,7 @@
 """Match the graph of an ncnn pair with that of a network, from the result back to the picture.
 
-The place in the graph names a weight. The layer where a graph departs is named by `BadParam`.
+The place in the graph names a weight, not that in the file or a layer's name. `BadParam` names the
+layer where a graph departs from the network's.
 """
 
 import math

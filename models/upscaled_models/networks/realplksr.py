@@ -88,7 +88,10 @@ class Block(nn.Module):
 
 
 class DySample(nn.Module):
-    """Enlarges by sampling `[N, 3 * scale^2, h, w]` at points in the input's precision."""
+    """Enlarges by sampling `[N, 3 * scale^2, h, w]` at points that it computes from it.
+
+    All of it keeps the input's own precision: a coordinate in a wide window needs more than 8 bits.
+    """
 
     init_pos: Tensor
 

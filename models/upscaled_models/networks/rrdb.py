@@ -1,4 +1,7 @@
-"""RRDBNet: the large network of ESRGAN and Real-ESRGAN (arXiv:1809.00219, 2107.10833)."""
+"""RRDBNet: the large network of ESRGAN and Real-ESRGAN (arXiv:1809.00219, 2107.10833).
+
+Attribute names are those of the published weight files.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +75,7 @@ class RRDBNet(KernelModule):
     """A trunk of `num_block` residual dense blocks, then two nearest-neighbour doublings.
 
     The trunk runs at a quarter of the output's side: scale 2 and 1 first fold 2x2 or 4x4 pixels
-    into channels, so that sides must be multiples.
+    into channels, so that both sides must be multiples of 2 or 4.
     """
 
     def __init__(
@@ -135,7 +138,10 @@ class RRDBNet(KernelModule):
         return out
 
     def _enlarge_in_strips(self, features: Tensor, dtype: torch.dtype) -> Tensor:
-        """Run the tail a few rows at a time: at 512x512 it would take 2 GB of a CPU's memory."""
+        """Run the tail a few rows at a time: of 512x512 it would take 2 GB of a computer's memory.
+
+        A GPU has that memory, and small parts would slow it down.
+        """
         count, _, height, width = features.shape
         rows, strips = plan_strips(height, width)
         if len(strips) == 1:

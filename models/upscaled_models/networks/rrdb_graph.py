@@ -97,7 +97,8 @@ def _dense_joined(x: Node, convolutions: Sequence[Convolution]) -> Node:
 def _dense_on_grid(x: Node, convolutions: Sequence[Convolution], grid: Quantisation) -> Node:
     """Build a dense block in 8 bits on one grid.
 
-    What is divided by channel before rounding is scaled by its own convolution instead.
+    What is divided by channel before rounding is scaled by its own convolution instead: LeakyReLU
+    keeps any positive factor.
     """
     start = convolutions[0].weight.shape[1]
     seen = [to_grid(x, _on_channels(grid, 0, start))]

@@ -1,6 +1,6 @@
 """SPAN: six blocks of 3x3 convolutions that weigh their own result (Wan et al., arXiv:2311.12770).
 
-Each is trained as several convolutions and summed up to one 3x3, which runs here (`fold_state`).
+Each convolution is trained as several and sums up to one of 3x3, which runs here (`fold_state`).
 Attribute names are those of the published weight files, without the parts.
 """
 

@@ -1,6 +1,7 @@
 """Strips of a window: the rows of features that a network's tail takes at a time.
 
-An RRDB network's tail works on 16 times the trunk's pixels: at once it would need most memory.
+An RRDB network's tail works on 16 times the trunk's pixels: all of it at once would need most of
+the network's memory, for a tenth of the arithmetic.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ MIN_CORE_ROWS = 8
 class Strip:
     """Rows of features from `start` on, whose results from `first` up to `last` are kept.
 
-    All count trunk pixels from the window's top.
+    All count trunk pixels from the window's top; `last` is excluded.
     """
 
     start: int

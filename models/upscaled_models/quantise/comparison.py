@@ -57,6 +57,7 @@ def measure_quantised(
 
     Args:
         layers: the layers that `upscale` runs.
+        upscale, expect: the network in 8 bits and in float32, for whole pictures.
         truth: the comparison with the truth, for a network that invents texture.
     """
     greys = tuple((level, level, level) for level in range(LEVELS + 1))

@@ -45,9 +45,10 @@ class FeatureNetwork:
         return self.stages(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float())
 
     def stages(self, x: Tensor, stages: int = len(COMPARED) + 1) -> list[Tensor]:
-        """Return the first features `[n, c, h', w']` of pictures in 0..255, each of length 1.
+        """Return the features of `[n, 3, h, w]` pictures in 0..255, each pixel scaled to length 1.
 
-        The stem's are at half the picture's size. Gradients go through.
+        They are `[n, c, h', w']`: the stem's at half the picture's size, then each compared
+        block's, `stages` in all. Gradients go through.
         """
         x = relu6(self._convolve((x - 127) / 128, "_conv_stem", "_bn0", stride=2))
         found = [x]

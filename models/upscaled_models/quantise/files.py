@@ -62,7 +62,10 @@ class PreparedForm:
 
 
 def find_prepared(spec: ModelSpec, weights: Path) -> list[PreparedForm]:
-    """Return every form of the model at `weights`, the fastest first, those made here before."""
+    """Return every form of the model whose weights are at `weights`, the fastest first.
+
+    A file that `upscaled models quantise` made here stands for the shipped recipe.
+    """
     if quantised_path(weights).is_file():
         record = read_record(spec, weights)
         return [PreparedForm(record, lambda _: read_quantised(spec, weights))]

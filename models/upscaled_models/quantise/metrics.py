@@ -131,7 +131,10 @@ def _features(block: Block) -> list[float]:
 
 
 def _fit(values: Block) -> tuple[float, float, float]:
-    """Fit an asymmetric generalised Gaussian by moments (7): shape, widths (NaN: one-sided)."""
+    """Fit an asymmetric generalised Gaussian by moments, (7): shape, left and right width.
+
+    The widths are NaN for values of which none is negative or none positive.
+    """
     shapes, ratios = _moment_ratios()
     squares = np.square(values)
     negative, positive = squares[values < 0], squares[values > 0]

@@ -67,7 +67,10 @@ def draw_truths(folder: Path) -> list[Pixels]:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Decode a file to `[h, w, 3]` uint8 RGB, laid on white; ValueError: damaged, or deep."""
+    """Decode a file to `[h, w, 3]` uint8 RGB, laid on white where it has alpha.
+
+    A file that cannot be decoded, or has more than 8 bits a channel, raises ValueError.
+    """
     try:
         with PictureFile.open(path) as photo:
             if photo.mode.startswith(("I", "F")):

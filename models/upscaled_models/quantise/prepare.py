@@ -99,7 +99,7 @@ def _prove_tuned(
 ) -> QuantisedAccuracy:
     """Compare tuned layers with float32: by pixels first, and by the truth where those differ.
 
-    A network that keeps flat colours is proven by pixels alone.
+    A network that keeps flat colours is proven by pixels alone: nothing corrects its colours.
     """
     expect = float_upscaler(network)
     upscale = quantised_upscaler(spec.family, spec.shape, layers)

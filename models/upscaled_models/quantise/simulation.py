@@ -173,7 +173,8 @@ def watch_inputs(
 def simulate(network: nn.Module) -> nn.Module:
     """Return a copy of the network with simulated convolutions, whose ranges are not chosen yet.
 
-    With PReLU they are symmetric: OpenVINO has no fast kernel for other layers of it.
+    With PReLU they are symmetric: OpenVINO has no fast kernel for such a layer whose zero is not in
+    the middle (2 times as long with AMX).
     """
     is_symmetric = any(isinstance(module, nn.PReLU) for module in network.modules())
     network = copy.deepcopy(network).requires_grad_(True)
