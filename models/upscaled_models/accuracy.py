@@ -122,7 +122,9 @@ def measure_accuracy(
 ) -> Accuracy:
     """Compare a candidate's results for real pictures and for flat colours with float32's.
 
-    All are uint8 `[h, w, 3]`; at least one picture, and no flats where the bar does not check them.
+    All are uint8 `[h, w, 3]`. expected, expected_flats: float32's results, at least one for a
+    picture. got, got_flats: the candidate's. flats: the flat colours that went in; none where the
+    candidate's bar does not check them.
     """
     errors = [_difference(a, b) for a, b in zip(expected, got, strict=True)]
     flat_errors = [_difference(a, b) for a, b in zip(expected_flats, got_flats, strict=True)]

@@ -1,6 +1,7 @@
 """Download an official model's file: resumed where it broke off, checked, then moved into place.
 
-The incomplete file is `FILE.part` beside it, which stays unless its contents turn out wrong.
+The incomplete file is `FILE.part` beside the final one, for the next call to resume. It is removed
+where its contents turn out wrong.
 """
 
 import fcntl
@@ -41,7 +42,8 @@ def fetch(
         timeout_s: longest silence of the server.
 
     Raises:
-        FetchError: the text names URL, hash and the path to copy the file to by hand.
+        FetchError: no address to fetch from, no connection, or wrong contents; the text names URL,
+            hash and the path to copy the file to by hand.
     """
     target = store.target(spec)
     try:

@@ -47,7 +47,7 @@ def hash_file(path: Path) -> str:
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
-    """Read a file of weights; one larger than any network's raises `WeightsError`."""
+    """Read a file of weights; `WeightsError`: it is unreadable, or larger than any network's."""
     try:
         with path.open("rb") as opened:
             size_bytes = os.fstat(opened.fileno()).st_size

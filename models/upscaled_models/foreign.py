@@ -1,7 +1,8 @@
 """Name the format or network of a file that cannot run here, so that the refusal can say so.
 
-Formats are recognised by their first bytes or parts, networks by names of weights that no other
-network of the field has. Loads no torch.
+Formats are recognised by their first bytes or parts (as their specifications have them), networks
+by names of weights, of their published code's `state_dict`, that no other network of the field has.
+Loads no torch.
 """
 
 import io
@@ -59,7 +60,10 @@ _WRAPPERS = ("", "module.", "generator.")
 
 
 def refusal_of_format(data: bytes) -> str | None:
-    """Return "this is an ONNX model, ...", of a file in a format that is not read; else None."""
+    """Name the format of a file that is a model in one that is not read here; else None.
+
+    As a sentence: "this is an ONNX model, which does not run here: ...".
+    """
     kind = _name_format(data)
     if kind is None:
         return None
@@ -68,7 +72,10 @@ def refusal_of_format(data: bytes) -> str | None:
 
 
 def refusal_of_network(keys: Collection[str]) -> str | None:
-    """Return "this is a SwinIR network, ...", say, of a state dict with such names; else None."""
+    """Name a known network that has weights of these names and cannot run here; else None.
+
+    As a sentence: "this is a SwinIR network, which does not run here: ...".
+    """
     for weight, network in _NETWORKS:
         if any(f"{wrapper}{weight}" in keys for wrapper in _WRAPPERS):
             return f"this is {network}{_RUNS_NOT}"

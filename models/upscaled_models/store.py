@@ -62,7 +62,8 @@ class ModelStore:
         """Return the model of that name, whether or not its file is here.
 
         It is the 16-bit variant of an official model where only that is here. The name may give a
-        strength of denoising. `UnknownModel` lists near names; `ModelError`: a record is damaged.
+        strength of denoising. No such model raises `UnknownModel`, whose text lists near names, a
+        damaged record `ModelError`.
         """
         own_name, strength = split_strength(name)
         if strength is not None:

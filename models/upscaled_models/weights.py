@@ -29,11 +29,12 @@ def load_network(
     """Load the network of `spec` with the weights at `path`: eval mode, float32, on the CPU.
 
     Args:
-        denoise: the share of the model in its mix with its `wdn` partner.
+        denoise: 1 takes the model as it is, 0 its `wdn` partner; values between mix the weights.
         wdn_path: the partner's file, needed for any `denoise` below 1.
 
     Raises:
-        WeightsError: a file is damaged, or not the one that `spec` names; or there is no partner.
+        WeightsError: a file is damaged, is not the one that `spec` names, or holds other keys,
+            shapes or kinds of values than the network; or there is no partner to mix with.
     """
     state = _read_checked(spec, path)
     if denoise != 1.0:
@@ -131,7 +132,10 @@ def _parse_safetensors(data: bytes, path: Path) -> object:
 
 
 def _parse_torch(data: bytes, path: Path) -> object:
-    """Parse a torch file, of CUDA tensors perhaps; torch's error text is not safe advice."""
+    """Parse a torch file; official ones hold CUDA tensors, hence `map_location`.
+
+    torch's own error text is not passed on: it may advise to load the file unsafely.
+    """
     _refuse_compressed(data, path)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

@@ -115,7 +115,8 @@ class Autotuner:
         Processes that start together choose once: the others wait and read.
 
         Raises:
-            ResultNotFinite, EngineOutOfMemory: of a small picture, in float32.
+            ResultNotFinite: the model's result is not finite, not even in float32.
+            EngineOutOfMemory: not even a small picture fits.
         """
         with lock_folder(self.file.path.parent):
             choice = self.read_stored()

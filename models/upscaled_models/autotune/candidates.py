@@ -63,8 +63,9 @@ class Candidate:
 class Backend:
     """A row of the table.
 
-    dtypes: floating point types that are tried, by kind of device, the likeliest first. can_run: a
-    model's network. open: in the device's dtype.
+    dtypes: floating point types that are tried, by kind of device, the likeliest first. can_run:
+    whether the backend can run a model's network. version: see `Candidate`. open: opens a model on
+    a device, in the device's dtype.
     """
 
     dtypes: Mapping[str, Sequence[torch.dtype]]

@@ -1,4 +1,7 @@
-"""The machine's load by Linux's `/proc`, under which measuring shows little; else it is idle."""
+"""The machine's load, under which measuring shows little and takes long.
+
+Read from Linux's `/proc`; elsewhere a machine counts as idle.
+"""
 
 import os
 import time

@@ -96,7 +96,8 @@ class Race:
 
         Args:
             handicap: see `PairedTest`.
-            enough: end as soon as one is settled to be more than so many times as fast.
+            enough: end as soon as one is settled to be more than so many times as fast; None: as
+                soon as there is a verdict.
         """
         test = PairedTest(handicap)
         weight = champion.kept_px / challenger.kept_px

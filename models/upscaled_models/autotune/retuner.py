@@ -62,7 +62,8 @@ class Retuner:
         """Measure for one slice; return what to run from now on, once that is known.
 
         Args:
-            is_idle: whether this process has no other work, so that the slice was undisturbed.
+            is_idle: whether this process has no other work; called when the slice is over, since a
+                disturbed run does not count.
         """
         try:
             if self._race is None:

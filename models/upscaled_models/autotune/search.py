@@ -58,7 +58,8 @@ class Search:
         """Choose the fastest of float32 and the candidates that compute float32's picture.
 
         Raises:
-            ResultNotFinite, EngineOutOfMemory: of float32's own smallest pictures.
+            ResultNotFinite: float32's own result is not finite.
+            EngineOutOfMemory: not even float32's smallest pictures fit.
         """
         budget = TimeBudget(self.effort.budget_s, self.meter)
         reference = OpenCandidate(self.space.reference, self.space.reference.open(), self.meter)

@@ -64,7 +64,10 @@ class TimeBudget:
 
 
 class Attempts:
-    """A file with a line for each candidate whose trial began and has not ended, if it can be."""
+    """A file with a line for each candidate whose trial began and has not ended.
+
+    In a folder that takes no file, nothing is recorded.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -196,7 +199,11 @@ def try_candidate(
 
 
 def require_picture(result: Window, expected: Reference, trial: OpenCandidate) -> None:
-    """Refuse (`CandidateRefused`) another result of the first picture in a window's corner."""
+    """Check a window that has the first picture in its corner, all but the halo, by its result.
+
+    Raises:
+        CandidateRefused: the picture has another result in this window than by itself.
+    """
     spec = trial.engine.info.spec
     scale = spec.native_scale
     sides = expected.pictures[0].shape[0], result.shape[0] // scale

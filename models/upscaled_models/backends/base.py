@@ -81,7 +81,7 @@ class Started(Protocol):
 
         Raises:
             EngineOutOfMemory: the caller may start again with fewer or smaller windows.
-            ResultNotFinite: not even in float32.
+            ResultNotFinite: the network's result is not finite, not even in float32.
         """
         ...
 
@@ -120,7 +120,10 @@ class Tunable(Engine, Protocol):
     """An engine that the autotuner can try."""
 
     def strict(self) -> Self:
-        """Return the same engine, which raises `ResultNotFinite` instead of using float32."""
+        """Return the same engine, which raises `ResultNotFinite` instead of using float32.
+
+        An engine that is tried must show that it never needs to.
+        """
         ...
 
     def sized(self, *, window_px: int, batch: int, proof: str) -> Self:
@@ -140,7 +143,10 @@ class Computed:
 
 
 def most_windows(info: EngineInfo, px: int) -> int:
-    """Return how many windows of `px` each one `start` takes: as many pixels as `batch` largest."""
+    """Return how many windows of `px` pixels each may be in one `start`.
+
+    As many pixels as `batch` windows of the longest side have, where `small_batch` allows so many.
+    """
     like_full = info.batch * info.window_px**2 // px
     return max(info.batch, min(info.small_batch, like_full))
 

@@ -108,7 +108,10 @@ class NetworkFamily(ABC):
         return 800 if is_cuda else 512 if is_tuned else self.untuned_window_px
 
     def cuda_bytes_per_px(self, shape: Shape) -> int:
-        """Estimate what an input pixel takes of a GPU's memory: too low, and windows halve."""
+        """Estimate the bytes that an input pixel of a window takes of a GPU's memory, at most.
+
+        Where it is too low, windows are halved when memory ends.
+        """
         return 1000
 
     def native_scale(self, shape: Shape) -> int:

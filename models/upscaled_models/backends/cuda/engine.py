@@ -19,7 +19,11 @@ MAX_CHANNELS: Final = 8 * max(COLUMNS)
 
 
 def open_cuda(model: LoadedModel, device: Device) -> TorchEngine:
-    """Open a model in the device's 16-bit dtype, all of its kernels compiled."""
+    """Open a model in the device's 16-bit dtype, all of its kernels compiled.
+
+    Raises:
+        BackendUnavailable: the kernel has no such layers, or cannot be compiled for this GPU.
+    """
     if not isinstance(model.network, KernelModule):
         raise BackendUnavailable(f"no kernel runs a {type(model.network).__name__}")
     kernel = Kernel(device.torch_device, device.dtype)

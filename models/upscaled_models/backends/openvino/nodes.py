@@ -53,7 +53,11 @@ def convolve(
 
 
 def to_grid(x: Node, quantised: Quantisation, input_gain: float = 1.0) -> Node:
-    """Round each value of `x` (divided by channel, if so) to the nearest of the range's levels."""
+    """Round each value of `x` to the nearest of the levels between the ends of the range.
+
+    Where `quantised` divides channels first, the result is what they were divided into: OpenVINO
+    computes both at once.
+    """
     fake_quantize = import_openvino().opset15.fake_quantize
     low, high = (np.float32(end * input_gain) for end in (quantised.low, quantised.high))
     if quantised.input_scale is None:

@@ -50,7 +50,10 @@ def has_fast_bfloat16() -> bool:
 
 
 def choose_tail_precision() -> str:
-    """Choose "f32" or "bf16", half as slow, for what follows the trunk of RRDB in 8 bits."""
+    """Choose "f32" or "bf16" for what follows the trunk of an RRDB network in 8 bits.
+
+    In float32 that is a quarter of such a network's time, in bfloat16 half as much.
+    """
     return "bf16" if has_fast_bfloat16() else "f32"
 
 

@@ -33,7 +33,10 @@ def to_windows(result: Tensor, reduce: int) -> list[Window]:
 
 
 def to_levels(result: Tensor, reduce: int) -> Tensor:
-    """Turn `[N, 3, h, w]` into uint8 `[N, h / reduce, w / reduce, 3]`, perhaps in place."""
+    """Convert `[N, 3, h, w]` to uint8 `[N, h / reduce, w / reduce, 3]`: clamp, average, round.
+
+    The result may be overwritten.
+    """
     return _average(result, reduce, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
