@@ -94,8 +94,9 @@ class Bucket:
     ) -> None:
         """Put an object with a `note` in ASCII, as a whole or not at all.
 
-        Where another one is there than that of `replaced_e_tag` (empty: none) FileExistsError: of
-        another program, or of a first request whose answer was lost.
+        Raises:
+            FileExistsError: the object that is there is not that of `replaced_e_tag` (empty: none
+                is): it is another program's, or of a first request whose answer was lost.
         """
 
         async def put() -> None:

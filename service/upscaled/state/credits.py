@@ -69,7 +69,7 @@ class CreditLedger:
             return ledger.read_balance(connection, key_id)
 
     def show(self, name: str) -> int:
-        """Return the credits of an active key, without those on hold; `UnknownName` of no key."""
+        """Return the credits of an active key, without those on hold, or raise `UnknownName`."""
         with self._database.read() as connection:
             return ledger.read_balance(connection, ledger.find_active(connection, name))
 
@@ -124,7 +124,8 @@ class CreditLedger:
         Raises:
             InsufficientApiCredits: the balance is 0.
             DuplicateRequest: the request id was used for a hold before.
-            DatabaseFailed, FolderUnusable: there is no hold; one that may be is pending.
+            DatabaseFailed, FolderUnusable: there is no hold; the release of one that may have been
+                committed is pending.
         """
         hold = Hold(key_id, request_id)
         begun_s = self._running_clock()

@@ -56,10 +56,14 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a connection to read from; `DatabaseFailed` as in all.
+        """Open a connection to read from.
 
         On PostgreSQL each statement is a transaction: at READ COMMITTED several in one would see
         no more, and BEGIN and ROLLBACK are two more round trips.
+
+        Raises:
+            DatabaseFailed: as in all methods: the database cannot be read or written, or its file
+                was deleted or replaced.
         """
         with self.translating_failures():
             self.check_file()
@@ -100,7 +104,7 @@ class Database:
     def translating_failures(self) -> Iterator[None]:
         """Turn what a database that does not work raises into DatabaseFailed.
 
-        A violated constraint is an answer, and a wrong statement is a bug.
+        A violated constraint is an answer, and a wrong statement is a bug: both stay as they are.
         """
         try:
             yield

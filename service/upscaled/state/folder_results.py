@@ -35,7 +35,10 @@ _log = logging.getLogger(__name__)
 
 
 class FolderResults:
-    """Files `<folder>/<first two digits>/<uuid4>.jpg`, created when last modified by `clock`."""
+    """Files `<folder>/<first two digits>/<uuid4>.jpg`, `.png` ...; see the protocol `Results`.
+
+    A file's modification time is its creation by `clock`.
+    """
 
     def __init__(self, folder: Path, ttl_s: float, clock: StampClock) -> None:
         self.location = str(folder)

@@ -64,7 +64,11 @@ class FileHolder:
 
     @property
     def id(self) -> str:
-        """As of `Holder`; a file that was deleted meanwhile is made anew under another id."""
+        """Return the id as `Holder` says.
+
+        A file that was deleted meanwhile is made anew under another id: other processes would take
+        its holds for those of a dead one.
+        """
         with self._lock:
             if self._descriptor is not None and not self._is_in_place(self._descriptor):
                 self._forget()

@@ -95,7 +95,11 @@ class IdempotencyKeys:
             return self._take_over(connection, key, row.request_id)
 
     def reserve_again(self, key: RequestKey, expired: StoredAnswer) -> Reservation:
-        """Reserve a request whose result has expired: it is paid. RequestInProgress: taken."""
+        """Reserve a request whose answer is known, but whose result has expired: it is paid.
+
+        Raises:
+            RequestInProgress: another call did so first.
+        """
         with self._database.write() as connection:
             row = read_key(connection, key)
             if row.is_running or row.answer != _format(expired):
@@ -160,7 +164,7 @@ class IdempotencyKeys:
 
 
 def insert_key(connection: Connection, key: RequestKey, request_id: str, *, is_job: bool) -> bool:
-    """Insert a key in the caller's transaction; return False if it is there and not over.
+    """Insert a key in the caller's transaction; return False if it is there within its lifetime.
 
     On PostgreSQL this waits for another transaction that is inserting the same key.
     """
@@ -243,7 +247,10 @@ def make_anew(connection: Connection, key: RequestKey, row: sa.Row[Any], new_id:
 
 
 def is_answered(connection: Connection, hold: Hold) -> bool:
-    """Return whether a retry was given what the hold paid for; none is before the commit."""
+    """Return whether a retry of the hold's request has been given what was paid for.
+
+    Its row is locked, so that no retry is given it until the transaction ends.
+    """
     row = IDEMPOTENCY_KEYS.c
     query = (
         sa.select(row.answer)

@@ -142,7 +142,10 @@ class Jobs:
             return None if claimed is None else ClaimedJob(read_job(connection, claimed), lease_id)
 
     def renew(self, claimed: ClaimedJob, tiles_done: int, tiles_total: int | None) -> bool:
-        """Renew the lease and note the progress; False where another process has the job."""
+        """Renew the lease and note the progress; False where the job is no longer this process's.
+
+        It was cancelled then, or its lease had run out and another process claimed it.
+        """
         with self._database.write() as connection:
             renewed = connection.execute(
                 sa.update(JOBS)
@@ -188,7 +191,7 @@ class Jobs:
             return True
 
     def fail(self, claimed: ClaimedJob, error: ServiceError) -> bool:
-        """End the job with an error and release its credit; False where it is another's by now."""
+        """End the job with an error and release its credit; False where it is not ours any more."""
         with self._database.write() as connection:
             is_failed = end_job(
                 connection,
@@ -204,7 +207,10 @@ class Jobs:
             return is_failed
 
     def put_back(self, claimed: ClaimedJob, delay_s: float = 0.0) -> bool:
-        """Queue the job as if it had not been claimed, for in `delay_s`; False: it is another's."""
+        """Queue the job again, as if it had not been claimed; False where it is not ours any more.
+
+        It is not claimed for `delay_s`.
+        """
         with self._database.write() as connection:
             changed = connection.execute(
                 sa.update(JOBS)
@@ -233,7 +239,10 @@ class Jobs:
             return None if job is None else JobChange(job, is_cancelled)
 
     def end_unwanted(self) -> tuple[StoredJob, ...]:
-        """End some jobs that wait under a revoked key, or whose last attempt was left."""
+        """End jobs that wait under a revoked key, or whose last allowed attempt was left.
+
+        Those that this call ended are returned; there may be more.
+        """
         at_s = self._now_s()
         with self._database.write() as connection:
             return (
@@ -254,7 +263,10 @@ class Jobs:
         after: tuple[float, str] | None = None,
         limit: int,
     ) -> StoredJobPage:
-        """Return at most `limit` of a key's jobs, the newest first, behind `next_position`."""
+        """Return at most `limit` of a key's jobs (in that state), the newest first.
+
+        after: the `next_position` of the page before.
+        """
         is_wanted = JOBS.c.key_id == key_id
         if state is not None:
             is_wanted = sa.and_(is_wanted, JOBS.c.state == state)

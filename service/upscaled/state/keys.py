@@ -46,6 +46,10 @@ class Keys:
 
     A secret is `upk_`, a public id of 64 bits and 256 random bits. Its SHA-256 is stored: with
     that much randomness a slow hash would protect nothing and only be a lever to overload us.
+
+    Methods that take a name raise `UnknownName` where no active key has it, and those that set a
+    value `InvalidName`, `InvalidRate`, `InvalidExpiry` or `InvalidScope` where it is out of range,
+    `NameTaken` where an active key has the new name.
     """
 
     def __init__(self, database: Database, clocks: Clocks, audit: AuditLog) -> None:
@@ -125,7 +129,8 @@ class Keys:
 
         Reads the database each time, so that a revoke by another process holds at once. Of an
         unknown id the row of the next smaller one is read and its hash compared, so its duration
-        does not show which ids exist.
+        does not show which ids exist. The database may compare hashes byte by byte: no client can
+        choose the bytes of a SHA-256.
         """
         public_id = read_id(secret)
         if public_id is None:
@@ -160,7 +165,10 @@ class Keys:
                 self.create(LOCAL_KEY_NAME)
 
     def list(self, *, after_id: int = 0, first: int | None = None) -> tuple[ListedKey, ...]:
-        """Return every key ever made behind `after_id`, oldest first, or the first few."""
+        """Return every key ever made, revoked ones too, oldest first.
+
+        Only those that were made after the key `after_id`, and of these only the `first` so many.
+        """
         query = sa.select(API_KEYS).where(API_KEYS.c.id > after_id).order_by(API_KEYS.c.id)
         with self._database.read() as connection:
             rows = connection.execute(query.limit(first)).all()

@@ -56,7 +56,7 @@ class LeasedHolder:
 
     @property
     def id(self) -> str:
-        """As of `Holder`."""
+        """Return the id as `Holder` says."""
         self._start()
         with self._lock:
             if self._id is None:
@@ -67,7 +67,7 @@ class LeasedHolder:
             return self._id
 
     def confirm(self, connection: Connection, holder_id: str) -> bool:
-        """As of `Holder`: the row is locked against being declared dead."""
+        """Lock the row against being declared dead until the transaction ends, as of `Holder`."""
         is_alive = sa.and_(HOLDERS.c.id == holder_id, HOLDERS.c.seen_at_s.is_not(None))
         query = sa.select(HOLDERS.c.id).where(is_alive).with_for_update(read=True)
         if connection.execute(query).first() is not None:

@@ -19,7 +19,11 @@ _SMALLEST_PRUNE = 1024
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A key's own rate, 0.001 to 1,000,000 requests `per_s` and `burst` at once; None: as set."""
+    """A key's own rate. None: what the settings say.
+
+    per_s: requests a second in the long run, 0.001 to 1,000,000. burst: requests at once, 1 to
+    1,000,000.
+    """
 
     per_s: float | None = None
     burst: int | None = None

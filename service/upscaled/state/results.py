@@ -62,6 +62,7 @@ class Results(Protocol):
     """Results under unguessable names, each valid for `ttl_s` from its creation.
 
     Validity ends by the check in `find` and `open`, to the moment; a sweep only frees the space.
+    Where the place does not work, all but `delete` raise InternalError, and `sweep` OSError too.
     """
 
     location: str

@@ -40,7 +40,10 @@ LEASE_S: Final = 60.0
 
 
 class Webhooks:
-    """The webhooks of one database, for any thread and any number of processes."""
+    """The webhooks of one database, for any thread and any number of processes.
+
+    Methods that take a key's name raise `UnknownName` where no active key has it.
+    """
 
     def __init__(self, database: Database, audit: AuditLog) -> None:
         self._database = database
@@ -195,7 +198,10 @@ class Webhooks:
         last: int | None = None,
         after: tuple[float, str] | None = None,
     ) -> tuple[Delivery, ...]:
-        """Return deliveries in a state, the newest jobs' first: the `last`, behind `after`."""
+        """Return the deliveries of the jobs that are kept (in that state), the newest job first.
+
+        last: only so many of them. after: only those behind this `Delivery.position`.
+        """
         row, ended_at_s = WEBHOOK_DELIVERIES.c, JOBS.c.ended_at_s
         query = (
             sa.select(WEBHOOK_DELIVERIES, API_KEYS.c.name, ended_at_s)
