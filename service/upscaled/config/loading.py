@@ -53,7 +53,9 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
         overrides: field values that win over the environment; old names count here too.
 
     Raises:
-        SettingsError: a wrong or unknown setting, one by both its names, a file of no secret.
+        SettingsError: a value out of range or of the wrong kind, an unknown `UPSCALED_` name, a
+            setting given by its old name and its new one, or a file of a secret that is not to be
+            had.
     """
     environment = os.environ if environment is None else environment
     given = {
@@ -142,8 +144,11 @@ def _as_text(value: object) -> str:
 def read_secret_files(values: Mapping[str, str]) -> dict[str, str]:
     """Return the values with the content of each file in place of its name, read once.
 
-    The line end behind its only line is no part of the secret. Errors name the file, and never
-    show what is in it; a setting that is given besides is one.
+    The line end behind its only line is no part of the secret.
+
+    Raises:
+        SettingsError: a file cannot be read or is not one line, or the setting is given too. The
+            text names the file, and never shows what is in it.
     """
     read = {name: value for name, value in values.items() if name not in FILES}
     for name in FILES.keys() & values.keys():

@@ -145,6 +145,7 @@ class Decoder:
         """Make processes start when they are needed, up to `processes`.
 
         Args:
+            formats: what is decoded; everything else is refused.
             within_s: a process that takes longer over one file is ended.
             silence_s: a process that uses no processor time for so long hangs, and is replaced.
             command: starts a decoder, with further arguments behind it; for tests.
@@ -179,9 +180,11 @@ class Decoder:
     def decode(self, source: bytes, plan: MetadataPlan | None = None) -> Image:
         """Decode a file as `upscaled.image.decode.decode_file` does, in another process.
 
+        plan: what of the file's metadata is kept for the result; None for nothing.
+
         Raises:
-            MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused, or two
-                processes crashed over it, or went over the limits of a file.
+            MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
+            MalformedImage: two processes crashed over it, or went over the limits of a file.
             InternalError: two processes were killed from outside, or hung, while they had it.
             OSError: no process can be started.
         """

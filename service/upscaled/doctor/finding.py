@@ -30,8 +30,9 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Finding of a check, one line of the report: in a word or two, and what is, without a secret.
+    """Finding of a check, one line of the report.
 
+    check: what was looked at, in a word or two. found: what is, in one line, without a secret.
     advice: what to do; empty where nothing need be done.
     """
 

@@ -1,7 +1,8 @@
 """Run golden images the whole way through the engines, in a process of its own.
 
 Started as `python -m upscaled.doctor.golden_run`, the settings as JSON on standard input; it writes
-a line for each finding as it goes, so that the doctor lives whatever ends it.
+a line for each finding as it goes, so that the doctor lives whatever ends it: an instruction that
+the processor lacks, or memory that is not there.
 """
 
 import os
@@ -97,7 +98,10 @@ def describe_workers(workers: Sequence[Settings]) -> Finding:
 
 
 def describe_gpus(names: list[str], torch: str, cuda: str, device: str) -> Finding:
-    """Describe the GPUs (with their memory) that torch, built for `cuda`, sees."""
+    """Describe the GPUs that torch sees, by `names` with their memory.
+
+    torch, cuda: its version, and what it was built for; "" for none. device: the setting.
+    """
     if names:
         found = f"{'; '.join(names)} (CUDA {cuda})"
         if device.startswith("cpu"):

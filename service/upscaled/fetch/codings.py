@@ -50,7 +50,11 @@ def unpack(stages: Sequence["Unpacking"], data: bytes) -> Iterator[bytes]:
 
 
 def finish(stages: Sequence["Unpacking"]) -> Iterator[bytes]:
-    """Yield what the stages held back at the body's end, which must be that of the data too."""
+    """Yield what the stages held back, at the body's end.
+
+    Raises:
+        UnusableUrl: the compressed data has no end.
+    """
     for number, stage in enumerate(stages, 1):
         for piece in stage.finish():
             yield from unpack(stages[number:], piece)
@@ -122,7 +126,10 @@ class Unpacking:
                 return
 
     def _begin_member(self, data: bytes) -> bytes:
-        """Return the data of the next gzip member (RFC 1952), or nothing, ignoring what is none."""
+        """Return the data of the next gzip member (RFC 1952, section 2.2), or nothing at the end.
+
+        What follows the end and is no member is ignored.
+        """
         data, self._behind = self._behind + data, b""
         if self._window != _GZIP_WINDOW or not _GZIP_MAGIC.startswith(data[:2]):
             self._window = _NOTHING_MORE

@@ -1,8 +1,9 @@
 """Connect to a source: resolve its name, and dial only the addresses that are allowed.
 
-Nothing resolves again between the check and the connection (DNS rebinding). Names are looked up in
-threads of their own: a lookup may hang for half a minute, and nothing can stop it. In the pool of
-threads that everything else uses, a handful would hold up all fetches.
+Nothing resolves again between the check and the connection, so a name that changes its address in
+between (DNS rebinding) gains nothing. Names are looked up in threads of their own: a lookup may
+hang for half a minute, and nothing can stop it. In the pool of threads that everything else uses,
+a handful would hold up all fetches.
 """
 
 import asyncio
@@ -123,7 +124,8 @@ async def open_connection(
 
     Raises:
         PrivateAddress: the host has no address that may be reached.
-        OSError, UnicodeError: no such host, no connection, or (`ssl.SSLError`) no trust.
+        OSError: no such host, no connection, or a certificate that does not hold (`ssl.SSLError`).
+        UnicodeError: a host that can be no name.
     """
     found = await names.resolve(url.host, url.port, key_id)
     dialled = await aiohappyeyeballs.start_connection(

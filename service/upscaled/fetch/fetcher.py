@@ -66,7 +66,8 @@ class Fetcher:
         """Write the bytes behind `url` to `body`, at most `max_file_bytes`, for an API key.
 
         Raises:
-            UnusableUrl: refused, unreachable, too slow, redirected too often, no 200, no end.
+            UnusableUrl: refused, unreachable, too slow, redirected too often, not answering 200,
+                or answering with a body that has no end.
             FileSizeTooLarge: declared or found too large; reading stops there.
         """
         try:
@@ -78,7 +79,11 @@ class Fetcher:
     async def post(self, request: PostRequest, body: Body) -> None:
         """Send a request with a body, and write the status of its answer to `body`, in digits.
 
-        No redirect is followed, and nothing behind the answer's head is read, which must end.
+        No redirect is followed, and nothing behind the answer's head is read.
+
+        Raises:
+            UnusableUrl: refused, unreachable, too slow, or no HTTP.
+            FileSizeTooLarge: the answer's head has no end.
         """
         allowed = [ipaddress.ip_network(text) for text in request.private_cidrs]
         try:
