@@ -218,7 +218,11 @@ def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def read_names(fd: int, separator: bytes, is_over: threading.Event) -> Iterator[str]:
-    """Read names as they come, to the end of the file or the batch, but `PictureOnInput`."""
+    """Read names as they come, until the end of the file or of the batch, and skip empty ones.
+
+    Raises:
+        PictureOnInput: its first bytes are a picture's.
+    """
     rest = b""
     is_first = True
     while not is_over.is_set():

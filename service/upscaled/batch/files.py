@@ -194,7 +194,10 @@ def write_part(target: Path, part: Path, data: bytes) -> int:
 
 
 def rename_part(target: Path, part: Path) -> None:
-    """Give a whole result its name, at once; errors as of `write_part`."""
+    """Give a whole result its name: a reader sees what was there before, or this.
+
+    It raises what `write_part` does.
+    """
     try:
         os.replace(part, target)
     except OSError as error:

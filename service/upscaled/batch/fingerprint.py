@@ -26,8 +26,9 @@ def fingerprint(
 ) -> bytes:
     """Return a SHA-256 of the settings and weights behind a result, equal where it would be equal.
 
-    What differs by machine is not in it, such as how large pictures may be for a model, but the
-    models that come to it (`rungs`): a batch that moves to another machine goes on there.
+    How large pictures may be for a model on a machine is not in it, nor the number type that
+    `precision` came to there, but the models that the source may come to (`rungs`): a batch that
+    moves to another machine goes on there with the pictures that the same model would make.
     """
     find = ModelStore(settings.models_dir).find
     first, *others = rungs

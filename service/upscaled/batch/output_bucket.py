@@ -22,7 +22,8 @@ class OutputBucket:
     """Bucket of results; see the protocol `Output`.
 
     An object is whole, with its record in its metadata, and is only put where the bucket holds what
-    was seen there. journal: of this machine; it knows by content what lies where.
+    was seen there before. journal: of this machine, which only spares work: it knows by content
+    what lies where.
     """
 
     def __init__(self, root: S3Url, bucket: "Bucket", journal: Journal) -> None:

@@ -1,6 +1,6 @@
 """Run a batch: several files in flight at once, an outcome for each, until it is stopped.
 
-Loads neither torch nor OpenCV: a batch sets its environment before it does.
+Loads neither torch nor OpenCV: a batch sets its environment before it loads them.
 """
 
 import signal

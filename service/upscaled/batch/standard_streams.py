@@ -52,9 +52,11 @@ class InputPicture:
         return "stdin"
 
     def read(self, formats: Collection[str], *, is_any: bool) -> bytes:
-        """Read it to its end, or to `MAX_SOURCE_BYTES` and one; raises as `files.read_source`.
+        """Read it to its end, or a byte more than `MAX_SOURCE_BYTES`.
 
-        Cancelled: the batch was stopped while the writer still had it open.
+        Raises:
+            Cancelled: the batch was stopped while the writer still had it open.
+            NotAnImage, UnsupportedImageFormat, FileSizeTooLarge: as of `files.read_source`.
         """
         data = bytearray()
         for part in self._parts():

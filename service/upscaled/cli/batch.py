@@ -46,7 +46,15 @@ class BatchCommand:
         target: Path | None = None,
         is_dry: bool = False,
     ) -> None:
-        """Prepare a batch whose results go to `output` (None: beside their sources) or `target`."""
+        """Prepare a batch whose results go to `output` (None: beside their sources) or `target`.
+
+        is_dry: report what would be done; nothing is upscaled or written.
+
+        Raises:
+            SettingsError: a setting has a wrong value.
+            typer.BadParameter: options that contradict each other, or a model that has no choice
+                of `--denoise`.
+        """
         self._choice = options.choose_output(target)
         self.settings = _load_settings(options)
         self.stop = Stop()

@@ -109,7 +109,9 @@ class BatchOptions:
     def choose_output(self, target: Path | None = None) -> OutputChoice:
         """Return what the options choose for the results, or for the one in the file `target`.
 
-        They may contradict each other: a quality of a format without, another end of `target`.
+        Raises:
+            typer.BadParameter: a quality beside a format that has none, or a format that is not
+                that of `target`.
         """
         form = self.form
         if target is not None:

@@ -162,13 +162,13 @@ def require_writable(folder: Path) -> None:
 
 
 def require_writable_bucket(url: S3Url, endpoint: str) -> None:
-    """Put a small object, and delete it where that is allowed."""
+    """Put a small object, and delete it where that is allowed; else end the command and say why."""
     with _exit_on_failure(f"output bucket {url}"):
         open_bucket(url.bucket, endpoint).try_out(url.below(_TRIAL))
 
 
 def require_readable_bucket(url: S3Url, endpoint: str) -> None:
-    """List the first object."""
+    """List the first object, or end the command and say why the bucket does not list it."""
     with _exit_on_failure(f"input bucket {url}"):
         next(open_bucket(url.bucket, endpoint).list(url.key), None)
 

@@ -22,6 +22,9 @@ def make_first_key(state: State, url: str, settings: Settings) -> str:
     The secret is that of `UPSCALED_FIRST_KEY_FILE`, which several machines share; else a new one on
     SQLite, to be printed this once. Front ends of a PostgreSQL would race for it: there no key is
     made, and a warning logged. Where no request needs a key, the text says so at every start.
+
+    Raises:
+        CannotServe: the file cannot be read, or holds no key.
     """
     if settings.auth == "none":
         _warn_of_exposure(settings)

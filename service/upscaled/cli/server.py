@@ -216,7 +216,7 @@ class _Server(_SignalFreeServer):
         admin: uvicorn.Server | None,
         admin_listener: socket.socket | None,
     ) -> None:
-        """Serve until a signal ends it, and administration before it; errors as `run_server`."""
+        """Serve until a signal ends it; administration is ended first. Raises as `run_server`."""
         self._link.start(asyncio.get_running_loop(), self._take_signal)
         background = [
             asyncio.create_task(self._announce_ready()),

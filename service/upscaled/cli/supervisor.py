@@ -66,7 +66,11 @@ class FrontEndSupervisor:
         survived: Sequence[signal.Signals] = (),
         limits: Limits | None = None,
     ) -> None:
-        """Supervise within `limits`, and pass on signals that were `survived` too."""
+        """Prepare front ends that take over a listening socket, each after the end of the last.
+
+        survived: signals that are passed on beside those that end the service. limits: of a front
+        end's silence and start, and the backoff.
+        """
         self._listener = listener
         self._limits = limits or LIMITS
         self._passed_on = (*ENDING_SIGNALS, *survived)
@@ -90,8 +94,12 @@ class FrontEndSupervisor:
     def run(self) -> SupervisorLink:
         """Fork front ends, each after the end of the last, until the service is to end.
 
-        Returns in a front end only: its link to the supervisor, which raises SystemExit once the
-        service has ended, with the front end's status, or 1 for one that had to be killed.
+        Returns:
+            In a front end only: its link to the supervisor, which has stayed behind in this call.
+
+        Raises:
+            SystemExit: in the supervisor, once the service has ended: with the status of its front
+                end, or 1 for one that had to be killed.
         """
         while True:
             started = self._fork()
@@ -173,7 +181,11 @@ class FrontEndSupervisor:
             _kill(front_end)  # nothing is under way, and nothing would read the signal
 
     def _take_signals(self) -> bytes:
-        """Return the numbers of the signals that arrived; one that ends closes the socket here."""
+        """Return the numbers of the signals that arrived.
+
+        After one that ends the service this process no longer holds the socket, which the front end
+        is about to close.
+        """
         numbers = os.read(self._arrived_fd, READ_BYTES)
         for number in numbers:
             if number in self._ending and self._ended_by is None:
