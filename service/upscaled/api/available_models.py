@@ -19,7 +19,7 @@ def read_available_models(models_dir: Path) -> tuple[ModelSpec, ...]:
     """Read which models have their files here, in the order of `upscaled models list`.
 
     A model whose record is damaged is left out; `upscaled doctor` reports it. A damaged manifest of
-    the shipped ones is a ModelError.
+    the shipped ones raises ModelError. Reads the disk.
     """
     store = ModelStore(models_dir)
     present = []
@@ -39,7 +39,11 @@ def scales_of(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def require_model(name: str, scale: int, models_dir: Path) -> None:
-    """Raise InvalidParameter for a model that is not here or cannot make the scale, by the disk."""
+    """Refuse a model that is not here or cannot make the scale. Reads the disk.
+
+    Raises:
+        InvalidParameter: the text says which of the two, and where the names are.
+    """
     spec = next((each for each in read_available_models(models_dir) if each.name == name), None)
     if spec is None:
         raise InvalidParameter(
@@ -53,7 +57,7 @@ def require_model(name: str, scale: int, models_dir: Path) -> None:
 
 
 def require_denoise(model: str, strength: float, scale: int, settings: Settings) -> str:
-    """Return the name of a model, "" for the server's choice, at a strength of denoising.
+    """Return the name of a model ("": of the server's choice) at a strength of denoising.
 
     Raises:
         InvalidParameter: the model has no such choice, or a file that it needs is not here.

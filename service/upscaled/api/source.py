@@ -35,7 +35,7 @@ async def fetch_source(
     stores: Iterable[Results],
     settings: Settings,
 ) -> bytes:
-    """Fetch an image, and raise as `FetchClient.fetch`.
+    """Fetch an image; raises as `FetchClient.fetch`.
 
     Our own results come from the store: some clients chain two calls.
     """

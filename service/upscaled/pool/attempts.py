@@ -44,7 +44,8 @@ class Attempts:
     def note_answer(self, worker: WorkerProcess, answer: Answer, *, has_other: bool) -> bool:
         """Take note of a worker's answer, and return whether another device is to be tried.
 
-        An image that another device makes is a fault of the worker that failed it.
+        An image that another device makes is a fault of the worker that failed it. has_other: a
+        worker of another device is ready.
         """
         if isinstance(answer, Failed) and self.failed_at is None and has_other:
             self.failed_at, self.avoided = worker, worker.device

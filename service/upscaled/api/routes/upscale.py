@@ -146,9 +146,9 @@ async def upscale(
     until_sent: UntilSent,
 ) -> Response:
     """Take one image through the contract's checks, each cheaper than the next, to its result."""
-    asks = has_options(request.headers)
-    is_dry = asks and may_be_dry_run(request.headers.getlist(DRY_RUN_HEADER))
-    is_job = asks and not is_dry and prefers_async(request.headers.getlist("prefer"))
+    has_choices = has_options(request.headers)
+    is_dry = has_choices and may_be_dry_run(request.headers.getlist(DRY_RUN_HEADER))
+    is_job = has_choices and not is_dry and prefers_async(request.headers.getlist("prefer"))
     if is_job:
         require_scope(key, "jobs")
     context.unsent.check(key.id)
@@ -192,7 +192,7 @@ class _UpscaleCall:
     until_sent: AsyncExitStack
 
     async def answer(self, *, is_job: bool) -> Response:
-        """Accept the request as a job, answer it as before, or answer it."""
+        """Accept the request as a job, replay its first answer, or upscale its image."""
         request = self.request
         is_image = wants_image(", ".join(request.headers.getlist("accept")))
         kind: AnswerKind = "job" if is_job else "image" if is_image else "url"
@@ -215,7 +215,8 @@ class _UpscaleCall:
     async def estimate(self) -> Response:
         """Check the image as for an upscale, and predict what that would cost and give.
 
-        InvalidParameter, if the header that asks for it is neither `true` nor `false`.
+        Raises:
+            InvalidParameter: the header that asks for it is neither `true` nor `false`.
         """
         parse_dry_run_header(self.request.headers.getlist(DRY_RUN_HEADER))
         context = self.context

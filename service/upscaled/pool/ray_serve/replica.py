@@ -57,7 +57,7 @@ class UpscaleReplica:
     """Replica that has images upscaled by a `LocalPool` of its own."""
 
     def __init__(self, command: Sequence[str] = WORKER_COMMAND) -> None:
-        """Start the workers, by `command` with further arguments behind it.
+        """Start the workers, by `command` with further arguments behind it; for tests.
 
         Raises:
             SettingsError: the node has settings that no worker can have.

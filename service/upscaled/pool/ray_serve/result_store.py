@@ -56,7 +56,10 @@ class ReplicaResults:
     async def put(
         self, order: StoreOrder, data: bytes, media_type: str, *, waited_s: float
     ) -> int | None:
-        """Store a result and return its length; None if this replica cannot, or it is too late."""
+        """Store a result and return its length; None if this replica cannot, or it is too late.
+
+        waited_s: seconds since the order came.
+        """
         path = self._path(order)
         if not self._works or path is None or waited_s > order.within_s:
             return None
