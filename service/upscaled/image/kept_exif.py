@@ -76,8 +76,8 @@ _Directory = dict[int, RawValue]
 def keep_exif(exif: Exif, plan: MetadataPlan, *, dpi: Dpi | None, is_srgb: bool) -> bytes:
     """Return the block for the result, without its "Exif" prefix; b"" where nothing is kept.
 
-    dpi: the result's, where it is known. is_srgb: the result has no profile, whatever the source
-    said.
+    dpi: the result's pixels an inch, where known. is_srgb: the result has no colour profile,
+    whatever the source said.
     """
     pack = _Packer(exif.byte_order)
     first = _take(exif, _FIRST)

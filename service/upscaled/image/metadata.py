@@ -218,7 +218,10 @@ def read_credit(exif: Exif) -> Credit | None:
 
 
 def write_exif(credit: Credit | None, dpi: Dpi | None = None) -> bytes:
-    """Write an EXIF block without its "Exif" prefix; `dpi` where a format has no other place."""
+    """Write an EXIF block, without its "Exif" prefix, that holds these alone; b"" for neither.
+
+    dpi: of a format that has no other place for it.
+    """
     from PIL.Image import Exif as ExifWriter
 
     exif = ExifWriter()

@@ -122,7 +122,10 @@ def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
 
 
 def find_gain(scale: int, native_scale: int) -> int | None:
-    """Return how much each pass enlarges an image, None where they differ; as `plan_passes`."""
+    """Return how much each pass enlarges an image, None where they differ.
+
+    Raises as `plan_passes`.
+    """
     gains = {each.gain for each in plan_passes(scale, native_scale)}
     return gains.pop() if len(gains) == 1 else None
 

@@ -104,7 +104,7 @@ def decide_local_output(
 ) -> OutputSpec:
     """Decide the result of an image that did not come over HTTP.
 
-    ResolutionTooHigh beyond `MAX_RESULT_SIDE_PX`, or what its format holds.
+    A result beyond `MAX_RESULT_SIDE_PX`, or beyond what its format holds, raises ResolutionTooHigh.
     """
     if max(source.width_px, source.height_px) * scale > MAX_RESULT_SIDE_PX:
         raise ResolutionTooHigh(

@@ -78,10 +78,10 @@ class PatternCorrection:
         region.write(self._averaged, cv2.resize(filled, size, interpolation=cv2.INTER_AREA))
 
     def advance(self, filled_rows: int) -> int:
-        """Correct the rows whose neighbourhood is filled.
+        """Correct the rows whose neighbourhood is filled, and return how many rows are final.
 
-        By rows of the source, from the top: takes those whose canvas is filled, returns those whose
-        canvas is final.
+        Both numbers count rows of the source from the top: those whose canvas is filled, and those
+        whose canvas is final.
         """
         height = self.source.shape[0]
         end = height if filled_rows >= height else max(self._done_rows, filled_rows - REACH_PX)

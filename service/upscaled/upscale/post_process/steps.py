@@ -88,7 +88,11 @@ class PostProcessing:
         return CORRECTION_REACH_PX if self.corrects_colours else None
 
     def is_plausible(self, source: Window, result: Window) -> bool:
-        """Return whether a result can be believed: every strip passes the sanity check below."""
+        """Return whether a result can be believed: every strip passes the sanity check.
+
+        source: the window as the network saw it, `[h, w, 3]`. result: of the same type,
+        `[h * gain, w * gain, 3]`.
+        """
         gain, rest = divmod(result.shape[0], source.shape[0])
         spans = _cut(source.shape[0])
         if self.threads is None or rest or len(spans) == 1:

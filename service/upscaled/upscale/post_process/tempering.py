@@ -138,8 +138,8 @@ class Tempering:
         """Return the tempering that a strength, 0 to 1, means for an image of that harm.
 
         0 takes the vivid network's texture and edges as they are, 1 the faithful result alone;
-        `AUTO_STRENGTH`, half way, is what measured best. scale: of the result to its source, in
-        all.
+        `AUTO_STRENGTH`, half way, is what measured best. A strength outside raises ValueError.
+        scale: of the result to its source, in all.
         """
         if not 0 <= strength <= 1:
             raise ValueError(f"strength {strength}: must be 0 to 1")

@@ -66,9 +66,8 @@ class PngWriter:
         pixels, alpha = self._image.rgb[top:bottom], self._image.alpha
         if alpha is None:
             return pixels
-        both = cv2.cvtColor(
-            pixels, cv2.COLOR_RGB2RGBA
-        )  # mixing all four channels takes twice as long
+        # Mixing all four channels at once takes twice as long.
+        both = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
         return np.asarray(cv2.insertChannel(alpha[top:bottom], both, 3), pixels.dtype)
 
     def join(self, strips: Sequence[bytes]) -> bytes:
