@@ -75,7 +75,7 @@ class JobRunner:
         self._images = JobImages(settings, executor, state, fetcher=fetcher, budget=budget)
         self._jobs = state.jobs
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._tiles: dict[str, _JobProgress] = {}
+        self._progress: dict[str, _JobProgress] = {}
         self._wake = asyncio.Event()
         self._paused_until_s = 0.0
         self._last_key_id = 0
@@ -93,13 +93,13 @@ class JobRunner:
 
     def tiles_of(self, job: StoredJob) -> tuple[int, int | None]:
         """Return a job's tiles done and in all: the newest where it runs here."""
-        tiles = None if job.is_ended else self._tiles.get(job.id)
-        return (job.tiles_done, job.tiles_total) if tiles is None else tiles.step.tiles
+        progress = None if job.is_ended else self._progress.get(job.id)
+        return (job.tiles_done, job.tiles_total) if progress is None else progress.step.tiles
 
     def remaining_s_of(self, job: StoredJob) -> float | None:
         """Return the seconds that a job's network is expected to take yet; None if not known."""
-        tiles = None if job.is_ended else self._tiles.get(job.id)
-        return None if tiles is None else tiles.step.remaining_s
+        progress = None if job.is_ended else self._progress.get(job.id)
+        return None if progress is None else progress.step.remaining_s
 
     async def run_forever(self) -> None:
         """Claim and run jobs until `close` is called, or the call is cancelled."""
@@ -167,13 +167,13 @@ class JobRunner:
         if self._is_closed:
             await self._put_back(claimed)
             return
-        tiles = self._tiles[job_id] = _JobProgress()
-        task = self._running[job_id] = asyncio.create_task(self._run(claimed, tiles))
+        progress = self._progress[job_id] = _JobProgress()
+        task = self._running[job_id] = asyncio.create_task(self._run(claimed, progress))
         task.add_done_callback(partial(self._forget, job_id))
 
     def _forget(self, job_id: str, task: asyncio.Task[None]) -> None:
         if self._running.get(job_id) is task:
-            del self._running[job_id], self._tiles[job_id]
+            del self._running[job_id], self._progress[job_id]
         self._wake.set()
 
     def _pause(self) -> None:
@@ -190,10 +190,10 @@ class JobRunner:
             fields = event("job_not_put_back", job_id=claimed.job.id)
             _logger.warning("a job could not be put back: %s", error, extra=fields)
 
-    async def _run(self, claimed: ClaimedJob, tiles: _JobProgress) -> None:
+    async def _run(self, claimed: ClaimedJob, progress: _JobProgress) -> None:
         """Run one job to its end, or put it back."""
         try:
-            error = await self._attempt(claimed, tiles)
+            error = await self._attempt(claimed, progress)
             if isinstance(error, RateLimitExceeded):
                 self._pause()
                 await self._put_back(claimed)
@@ -210,7 +210,7 @@ class JobRunner:
             fields = event("job_failed", job_id=claimed.job.id, attempt=claimed.job.attempts)
             _logger.warning("the end of a job could not be recorded: %s", failure, extra=fields)
 
-    async def _attempt(self, claimed: ClaimedJob, tiles: _JobProgress) -> ServiceError | None:
+    async def _attempt(self, claimed: ClaimedJob, progress: _JobProgress) -> ServiceError | None:
         """Work on a job while its lease is renewed; return why it failed.
 
         None: it has ended, or it is no longer this process's.
@@ -220,7 +220,7 @@ class JobRunner:
         """
         fields = event("job_failed", job_id=claimed.job.id, attempt=claimed.job.attempts)
         try:
-            await self._work_under_lease(claimed, tiles)
+            await self._work_under_lease(claimed, progress)
         except DatabaseFailed:
             raise
         except ServiceError as error:
@@ -232,37 +232,37 @@ class JobRunner:
             return InternalError()
         return None
 
-    async def _work_under_lease(self, claimed: ClaimedJob, tiles: _JobProgress) -> None:
-        work = asyncio.create_task(self._work(claimed, tiles))
+    async def _work_under_lease(self, claimed: ClaimedJob, progress: _JobProgress) -> None:
+        work = asyncio.create_task(self._work(claimed, progress))
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=RENEW_EVERY_S)
-                is_needed = not work.done() and not tiles.is_ending
-                if is_needed and not await self._renew(claimed, tiles):
+                is_needed = not work.done() and not progress.is_ending
+                if is_needed and not await self._renew(claimed, progress):
                     return
             await work
         finally:
             await _cancel(work)
 
-    async def _renew(self, claimed: ClaimedJob, tiles: _JobProgress) -> bool:
-        renewing = asyncio.to_thread(self._jobs.renew, claimed, *tiles.step.tiles)
+    async def _renew(self, claimed: ClaimedJob, progress: _JobProgress) -> bool:
+        renewing = asyncio.to_thread(self._jobs.renew, claimed, *progress.step.tiles)
         try:
-            return await run_to_end(renewing) or tiles.is_ending
+            return await run_to_end(renewing) or progress.is_ending
         except DatabaseFailed:  # `finish` decides whose it is
             return True
 
-    async def _work(self, claimed: ClaimedJob, tiles: _JobProgress) -> None:
+    async def _work(self, claimed: ClaimedJob, progress: _JobProgress) -> None:
         """Upscale a job's image, store the result, and end the job."""
         job, begun_s = claimed.job, time.monotonic()
-        image = await self._images.upscale(job, tiles)
+        image = await self._images.upscale(job, progress)
         result = image.result
-        tiles.is_ending = True
+        progress.is_ending = True
         finish = partial(
             self._jobs.finish,
             claimed,
             PaidResult(image.file_name, result.media_type),
             image=image.made,
-            tiles=tiles.step.tiles_total or 0,
+            tiles=progress.step.tiles_total or 0,
         )
         if await self._try_often(finish):
             scale = job.order.scale
