@@ -43,6 +43,10 @@ if TYPE_CHECKING:  # they load numpy, which starts threads
     from upscaled.upscale.core import Core
     from upscaled.upscale.scheduler import BatchDone
 
+_MAX_REASON_CHARACTERS: Final = 8000
+
+_log = logging.getLogger(__name__)
+
 
 class FrontEndGone(Exception):
     """The front end has closed the socket: there is nothing left to work for."""
@@ -182,11 +186,6 @@ def listen(front_end: FrontEnd, jobs: JobQueue, counters: Counters) -> None:
     except BaseException:  # noqa: BLE001  (the process ends of it)
         _log.critical("the listener thread crashed", exc_info=True, extra=event("crash"))
         os._exit(1)
-
-
-_MAX_REASON_CHARACTERS: Final = 8000
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
