@@ -23,8 +23,9 @@ HALO_TRUNK_PX: Final[Mapping[int, int]] = {6: 44, 23: 60}
 
 With 23 blocks an output pixel depends on 349 trunk pixels to each side. Measured in float32 with
 the official weights of realesrgan-x4plus (23) and realesrgan-x4plus-anime-6b (6) on 14 photographs
-of 192x256 px, half of them shrunk and half JPEG, in windows cut 96 px and the halo away. Levels of
-255 of the worst photograph, and values off by more than 2 of all and of the worst:
+of 192x256 px, half of them shrunk and half JPEG: a window cut 96 px and the halo away from what is
+compared. Levels of 255 of the worst photograph, and values off by more than 2 of all and of the
+worst:
 
     halo    23 blocks: largest, all, worst     6 blocks: largest, all, worst
       10          110  5.8 %    13.4 %              68  1.5 %     4.2 %
