@@ -177,7 +177,10 @@ def _look(supervisor: psutil.Process) -> tuple[float, float]:
 
 
 def _measure_bytes(process: psutil.Process) -> tuple[int, int]:
-    """Return a process's resident bytes, and its share of them (of others all, but to root)."""
+    """Return a process's resident bytes, and its share of them where the system counts that.
+
+    A front end shows what it shares to root alone; for others it counts in full.
+    """
     try:
         memory = process.memory_full_info()
     except psutil.AccessDenied:

@@ -158,7 +158,8 @@ JobsKey = Annotated[ApiKey, Depends(_Permit("jobs"))]
 def refuse_foreign_page(headers: Mapping[str, str], address: str, settings: Settings) -> None:
     """Raise `InvalidAuthToken` unless `Host` and `Origin` are the service's own.
 
-    address: the one of this machine that the client has reached; "" where it is unknown.
+    headers: of the request, by names in small letters. address: the one of this machine that the
+    client has reached; "" where it is unknown.
     """
     host = headers.get("host", "")
     if not _is_own_name(_split(f"//{host}")[0], address, settings):

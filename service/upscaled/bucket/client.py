@@ -71,8 +71,14 @@ def name_by_time(created_at_s: float, extension: str) -> str:
 async def create_result(store: S3Store, name: str, data: bytes, media_type: str) -> bool:
     """Create the object of a result by one request, or by a second where its answer was lost.
 
-    obstore repeats what the server refused for the moment, and not what it may have done. False if
-    there is an object of that name: one of the two created it.
+    obstore repeats what the server refused for the moment, and not what it may have done.
+
+    Returns:
+        False if there is an object of that name, which only this result's own requests know: one
+        of them created it.
+
+    Raises:
+        InternalError: it could not be stored.
     """
     attributes = {"Content-Type": media_type, "Cache-Control": "private, no-store"}
     with reporting("store"):

@@ -15,7 +15,7 @@ class ResultUploads:
     """The bucket of results for a process that only adds to it; needs a running event loop."""
 
     def __init__(self, url: str, endpoint: str) -> None:
-        """Raise InternalError where `url` and `endpoint`, as of `BucketResults`, cannot be used."""
+        """Open a client of `url` and `endpoint`, as of `BucketResults`, or raise InternalError."""
         with reporting("store"):
             # The client's own limit counts until the last byte, whose time depends on the size.
             self._store = connect(url, endpoint, timedelta(days=1))
@@ -31,7 +31,10 @@ class ResultUploads:
             return int((await obstore.head_async(self._store, name))["size"])
 
     async def try_out(self) -> None:
-        """Store a small object, named as a result for the sweep, and delete it, or say why not."""
+        """Store a small object and delete it; InternalError says why a result cannot be stored now.
+
+        It is named as a result: one that cannot be deleted is left to the front ends' sweep.
+        """
         name = name_by_time(time.time(), "jpg")
         await create_result(self._store, name, _TRIAL, "application/octet-stream")
         with reporting("delete"):

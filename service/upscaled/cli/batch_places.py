@@ -65,7 +65,11 @@ class ResultPlace:
 
 
 def find_place(text: str | None) -> ResultPlace:
-    """Return the place that `-o` names: the end of a format makes it a file, `-` a stream."""
+    """Return the place that `-o` names: the end of a format makes it a file, `-` a stream.
+
+    Raises:
+        typer.BadParameter: a picture would go to a terminal, or standard output is closed.
+    """
     if text is None:
         return ResultPlace()
     if text == STREAM:

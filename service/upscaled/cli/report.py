@@ -30,7 +30,10 @@ _AGO: Final = re.compile(r"([0-9]{1,5})([dh])")
 
 
 def parse_time(text: str, option: str, now: datetime) -> datetime:
-    """Return the time that an option names: an age before `now`, a date or a time, in UTC."""
+    """Return the time that an option names: an age before `now`, a date or a time, in UTC.
+
+    Anything else ends the command with status 2.
+    """
     if ago := _AGO.fullmatch(text):
         number = int(ago[1])
         return now - (timedelta(days=number) if ago[2] == "d" else timedelta(hours=number))
@@ -43,7 +46,7 @@ def parse_time(text: str, option: str, now: datetime) -> datetime:
 
 
 def choose_format(*, as_json: bool, as_csv: bool = False) -> Format:
-    """Return the format of a report; two of them end the command."""
+    """Return the format of a report; asking for both ends the command with status 2."""
     if as_json and as_csv:
         raise fail("--json and --csv are two formats; choose one", 2)
     return "json" if as_json else "csv" if as_csv else "columns"

@@ -26,7 +26,12 @@ _MAX_LENGTH_DIGITS: Final = 18
 
 
 def choose_framing(head: ResponseHead, limit_bytes: int) -> "PlainBody | ChunkedBody":
-    """Decide as curl does: a transfer coding wins over a length, the last length over others."""
+    """Decide as curl does: a transfer coding wins over a length, the last length over others.
+
+    Raises:
+        UnusableUrl: a length that is no number.
+        FileSizeTooLarge: a length over `limit_bytes`.
+    """
     transfer = head.members("transfer-encoding")
     if CHUNKED in transfer:
         return ChunkedBody(limit_bytes)

@@ -48,7 +48,10 @@ class Image:
 
 
 class ServiceClient:
-    """The requests that the tools make of one service, under one API key."""
+    """The requests that the tools make of one service, under one API key.
+
+    They raise `ServiceRefused` where the service refuses or does not answer; `watch` just ends.
+    """
 
     def __init__(self, http: httpx2.AsyncClient, base_url: str) -> None:
         """Use an HTTP client that sends the key; see `open_http`."""

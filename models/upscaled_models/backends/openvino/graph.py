@@ -30,6 +30,9 @@ def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
     Its result is in levels (0..255, not clamped): of a network with a tail the picture
     `[N, h*s, w*s, 3]`, of others `[N, h/f, w/f, s*f*s*f*3]`, f the network's fold: a trunk pixel's
     rows, columns and colours of the picture, or of what is added to the enlarged input.
+
+    Raises:
+        ValueError: there is no graph of such a network.
     """
     pixels, y = _build(family, shape, layers)
     build_tail = NETWORKS[family].build_tail

@@ -238,6 +238,8 @@ def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, O
 def parse_model_header(values: Sequence[str]) -> str:
     """Return the model that a request names; "" where it names none, or `auto`.
 
+    values: one for each header of that name, without white space around.
+
     Raises:
         InvalidParameter: several headers, or a value that no model can have as its name. The value
             is not repeated in the text: it may hold anything.

@@ -39,7 +39,11 @@ _REPORTS_WITHIN_S: Final = 10.0
 
 
 def inspect_cluster() -> ClusterReport:
-    """Connect as a front end does, and find out what can be; changes nothing."""
+    """Connect as a front end does, and find out what can be; changes nothing.
+
+    Raises:
+        ClusterUnreachable: the text says why.
+    """
     _connect()
     try:
         nodes = _inspect_nodes([node for node in ray.nodes() if node["Alive"]])
