@@ -97,7 +97,8 @@ class LocalPool:
     async def wait_ready(self) -> WorkerReady:
         """Wait, if need be for ever, until a first worker is ready, and return its message.
 
-        Where each reports why it cannot be, ChildUnusable.
+        Raises:
+            ChildUnusable: none was ready yet, and each reports why it cannot be.
         """
         await self._first_start_over.wait()
         if self._first_ready is None:
@@ -215,12 +216,15 @@ class LocalPool:
             except WorkTookTooLong as error:
                 raise InternalError(detail=str(error)) from None
             has_failed = isinstance(answer, Failed) or attempts.failed_at is not None
-            if has_failed and self._is_tried_elsewhere(slot, answer, attempts):
+            if has_failed and self._note_answer(slot, answer, attempts):
                 continue
             return _read_answer(answer, data, queue_s)
 
-    def _is_tried_elsewhere(self, slot: Slot, answer: Answer, attempts: Attempts) -> bool:
-        """Return whether a failed image goes to another device; count it where that has made it."""
+    def _note_answer(self, slot: Slot, answer: Answer, attempts: Attempts) -> bool:
+        """Take note of an answer, and return whether another device is to try the failed image.
+
+        Where that has made it, a fault of the first device's worker is counted.
+        """
         fields = event(
             "device_fault", request_id=slot.request.request_id, device=slot.worker.device
         )
