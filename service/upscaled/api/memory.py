@@ -53,10 +53,7 @@ class MemoryBudget:
     """Memory budget for images, shared out between API keys; belongs to the event loop."""
 
     def __init__(self, limit_bytes: int) -> None:
-        """
-        Args:
-            limit_bytes: of all requests together.
-        """
+        """Let all requests together hold `limit_bytes`."""
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
         self._accounts: dict[int, _Account] = {}
@@ -197,10 +194,7 @@ class UnsentResponses:
     """Outputs with unsent bytes, by API key; belongs to the event loop."""
 
     def __init__(self, limit_bytes: int = MAX_UNSENT_BYTES) -> None:
-        """
-        Args:
-            limit_bytes: of one key; requests that are in flight already may exceed it.
-        """
+        """Let a key have `limit_bytes` unsent, which requests in flight already may exceed."""
         self.limit_bytes = limit_bytes
         self._of_key: dict[int, set[UnsentOutput]] = {}
 

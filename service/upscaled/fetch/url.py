@@ -149,7 +149,7 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
 
 
 def _parse_ipv6(text: str) -> str:
-    """Zones are refused: they name an interface of this machine."""
+    """Return an IPv6 address in its short form; zones, an interface of ours, are refused."""
     try:
         if "%" in text:
             raise ValueError

@@ -23,7 +23,8 @@ class Encoder:
     """
 
     def __init__(self, image: Image, format_name: str, *, quality: int) -> None:
-        """
+        """Prepare to encode an image; ValueError where its format does not hold its depth.
+
         Args:
             image: may hold unfinished pixels; its other parts are final.
             format_name: that of `upscaled.image.output.OutputSpec`.

@@ -64,7 +64,8 @@ class Exif:
     """One directory of an EXIF block (TIFF 6.0, 2); a broken block has the tags found in it."""
 
     def __init__(self, block: bytes, directory_at: int | None = None) -> None:
-        """
+        """Read the first directory of a block, or another one.
+
         Args:
             block: with or without its "Exif" prefix.
             directory_at: where another directory than the first begins.

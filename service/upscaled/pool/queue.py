@@ -99,7 +99,8 @@ class RequestQueue:
     """
 
     def __init__(self, max_waiting: int, cost: CostModel) -> None:
-        """
+        """Make an empty queue, which no worker serves yet.
+
         Args:
             max_waiting: how many requests may wait. Beside them, as many may that a device failed,
                 at least one, and all whose workers died: they are no more than there were slots.

@@ -97,7 +97,8 @@ class ServerCertificate:
     """TLS certificate of a server; `context` is for the next connection."""
 
     def __init__(self, files: CertificateFiles) -> None:
-        """
+        """Load the certificate.
+
         Raises:
             CertificateUnusable: see `CertificateFiles.load`.
         """

@@ -39,7 +39,7 @@ class Limits:
     out_s: float = 600
 
     def restart_after_s(self, failures: int) -> float:
-        """Seconds to wait before the next start, `failures` starts having failed in a row."""
+        """Return the seconds to wait before the next start after so many `failures` in a row."""
         if failures == 0:
             return 0
         return min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 1, 30))

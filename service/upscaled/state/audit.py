@@ -61,10 +61,7 @@ class AuditLog:
     """The audit log of one database, for any thread."""
 
     def __init__(self, database: Database, clocks: Clocks, *, keep_s: float) -> None:
-        """
-        Args:
-            keep_s: how long entries are kept; infinity: for ever.
-        """
+        """Keep entries for `keep_s`; infinity: for ever."""
         self._database = database
         self._clocks = clocks
         self._keep_s = keep_s

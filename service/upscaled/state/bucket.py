@@ -45,10 +45,7 @@ class Bucket:
     """
 
     def __init__(self, name: str, endpoint: str) -> None:
-        """
-        Args:
-            endpoint: as of `BucketResults`.
-        """
+        """Use the bucket of that name at an endpoint, as of `BucketResults`."""
         self.name = name
         # The client's own limit counts until the last byte, whose time depends on the size.
         self._bulk = connect(f"s3://{name}", endpoint, timedelta(days=1))

@@ -45,10 +45,7 @@ class Database:
     """
 
     def __init__(self, engine: Engine, file: OpenedFile | None = None) -> None:
-        """
-        Args:
-            file: SQLite's; every transaction begins by checking that it is still there.
-        """
+        """Use an engine; every transaction first checks that SQLite's `file` is still there."""
         self._engine = engine
         self._file = file
         # SQLite has one writer and wakes waiting ones by polling: threads queue here instead.

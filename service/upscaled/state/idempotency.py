@@ -69,10 +69,7 @@ class IdempotencyKeys:
     """The idempotency keys of one database, for any thread and any number of processes."""
 
     def __init__(self, database: Database, clocks: Clocks) -> None:
-        """
-        Args:
-            clocks: their wall clock dates the entries of the ledger.
-        """
+        """Use a database, and the wall clock of `clocks` to date the entries of the ledger."""
         self._database = database
         self._clocks = clocks
 

@@ -73,10 +73,7 @@ class Usage:
     """The usage rows of one database, for any thread and any number of processes."""
 
     def __init__(self, database: Database, clocks: Clocks, *, keep_s: float) -> None:
-        """
-        Args:
-            keep_s: how long rows are kept.
-        """
+        """Keep rows for `keep_s`."""
         self._database = database
         self._clocks = clocks
         self._keep_s = keep_s

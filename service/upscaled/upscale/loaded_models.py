@@ -41,7 +41,8 @@ class LoadedModels:
         idle_unload_s: float = 0,
         kept: frozenset[str] = frozenset(),
     ) -> None:
-        """
+        """Prepare to open models, none of which is in memory yet.
+
         Args:
             open_model: opens the engine of a model by its name; `use` raises what it raises.
             niceness: of the thread that opens engines, on top of the process's own.

@@ -77,7 +77,8 @@ class Scheduler:
     """
 
     def __init__(self, counter: BatchCounter | None = None, *, niceness: int = 0) -> None:
-        """
+        """Start the device's threads.
+
         Args:
             niceness: of the thread of batches, on top of the process's own; that of small images
                 has none.

@@ -75,7 +75,8 @@ class Upscaler:
         max_in_flight: int = 0,
         **settings: object,
     ) -> None:
-        """
+        """Choose the model, the device and other settings; `open` loads what they need.
+
         Args:
             model: a model by its name, or `auto`: the best one that this machine can afford,
                 image by image.

@@ -74,10 +74,7 @@ class AdminKeyMiddleware:
     """
 
     def __init__(self, app: ASGIApp, hashes: Mapping[str, str], limiter: GuessLimiter) -> None:
-        """
-        Args:
-            hashes: the SHA-256 of each administrator's key, by name.
-        """
+        """Guard an application by the SHA-256 `hashes` of administrators' keys, by name."""
         self.app = app
         self._hashes = hashes
         self._limiter = limiter

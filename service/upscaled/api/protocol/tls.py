@@ -130,7 +130,8 @@ class TlsProtocol(asyncio.Protocol):
     """Protocol of a connection under TLS, around the one that speaks HTTP."""
 
     def __init__(self, certificate: ServerCertificate, http: ContractProtocol) -> None:
-        """
+        """Encrypt a connection, and speak HTTP on it.
+
         Args:
             certificate: gives the context, when the client connects.
             http: gets what is decrypted, and a transport that encrypts.

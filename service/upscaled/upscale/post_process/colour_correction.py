@@ -83,7 +83,11 @@ def _enlarge(pixels: NDArray[Any], result: Window) -> NDArray[Any]:
 
 
 def keep_flat(source: Window, result: Window, faithful: Window) -> Window:
-    """Return the result, and the faithful one where the source is flat; as `correct_colours`."""
+    """Return the result, and the faithful one where the source is flat.
+
+    source: `[h, w, 3]`, uint8 or uint16. result, faithful: of the same type,
+    `[h * gain, w * gain, 3]`.
+    """
     side_px = 2 * FLAT_PX + 1
     kernel = np.ones((side_px, side_px), np.uint8)
     is_flat = (cv2.erode(source, kernel) == cv2.dilate(source, kernel)).all(axis=2)
