@@ -164,16 +164,16 @@ class _TileLoop:
     def halo_px(self) -> int:
         streams = (self.stream,) if self.faithful is None else (self.stream, self.faithful)
         specs = (stream.engine.info.spec for stream in streams)
-        return self.steps.halo_px(specs, min(step.gain for step in self.passes))
+        return self.steps.halo_px(specs, min(one_pass.gain for one_pass in self.passes))
 
     def _find_contents(self, rgb: Pixels, alpha: Pixels | None) -> list[Content]:
         """Find what of the image each pass has to compute."""
         faithful = None if self.faithful is None else self.faithful.engine.info.spec
         reach_px = self.steps.flat_reach_px(self.stream.engine.info.spec, faithful)
         contents = [Content.of(rgb, alpha, reach_px)]
-        for step in self.passes[:-1]:
-            changed_px = PATTERN_REACH_PX * step.gain + (reach_px or 0)
-            contents.append(contents[-1].enlarged(step.gain, changed_px))
+        for one_pass in self.passes[:-1]:
+            changed_px = PATTERN_REACH_PX * one_pass.gain + (reach_px or 0)
+            contents.append(contents[-1].enlarged(one_pass.gain, changed_px))
         return contents
 
     def _run_passes(
@@ -186,9 +186,9 @@ class _TileLoop:
         )
         done, total = 0, max(1, sum(map(len, plans)))
         yield TilesDone(done, total)
-        for step, content, tiles in zip(self.passes, contents, plans, strict=True):
+        for one_pass, content, tiles in zip(self.passes, contents, plans, strict=True):
             height = rgb.shape[0]
-            canvas = content.make_canvas(rgb, step.gain, tiles)
+            canvas = content.make_canvas(rgb, one_pass.gain, tiles)
             result = replace(self.image, rgb=canvas) if content is contents[-1] else None
             correction = None
             if self.steps.corrects_patterns:
@@ -196,58 +196,58 @@ class _TileLoop:
             filled = [*(tile.core.top for tile in tiles[1:]), height]
             ready = 0
             for tile, rows in zip(
-                self._run_pass(rgb, canvas, step, content, tiles), filled, strict=False
+                self._run_pass(rgb, canvas, one_pass, content, tiles), filled, strict=False
             ):
                 done, before = done + 1, ready
                 if correction is not None:
                     correction.add(tile.core)
                 ready = rows if correction is None else correction.advance(rows)
                 is_further = ready > before
-                rows_ready = ready * step.gain if is_further else 0
+                rows_ready = ready * one_pass.gain if is_further else 0
                 yield TilesDone(done, total, result if is_further else None, rows_ready, share)
             rgb = canvas
         if not done:
             yield TilesDone(total, total, result, rgb.shape[0], share)
 
     def _run_pass(
-        self, rgb: Pixels, canvas: Pixels, step: Pass, content: Content, tiles: Sequence[Tile]
+        self, rgb: Pixels, canvas: Pixels, one_pass: Pass, content: Content, tiles: Sequence[Tile]
     ) -> Iterator[Tile]:
         """Fill the canvas, and yield each tile once it is filled."""
-        results = self.stream.run(cut(rgb, tiles), step.reduce)
+        results = self.stream.run(cut(rgb, tiles), one_pass.reduce)
         faithful_results: Iterable[Window | None] = repeat(None, len(tiles))
         if self.faithful is not None:
-            faithful_results = self._run_faithful(self.faithful, rgb, step, tiles)
+            faithful_results = self._run_faithful(self.faithful, rgb, one_pass, tiles)
         # The faithful network first: it is ahead, and fast, while the other computes.
         for tile, faithful, result in zip(tiles, faithful_results, results, strict=True):
-            kept = self._post_process(rgb, tile, result, faithful, step)
+            kept = self._post_process(rgb, tile, result, faithful, one_pass)
             kept = neutralise(kept) if self.is_neutral else kept
-            content.write(canvas, tile.core, kept, step.gain)
+            content.write(canvas, tile.core, kept, one_pass.gain)
             yield tile
 
     def _run_faithful(
-        self, stream: Stream, rgb: Pixels, step: Pass, tiles: Sequence[Tile]
+        self, stream: Stream, rgb: Pixels, one_pass: Pass, tiles: Sequence[Tile]
     ) -> Iterator[Window]:
         """Yield the faithful network's results for the same windows."""
-        reduce = stream.engine.info.spec.native_scale // step.gain
+        reduce = stream.engine.info.spec.native_scale // one_pass.gain
         results = stream.run(cut(rgb, tiles), reduce)
         for tile, result in zip(tiles, results, strict=True):
             yield self._require_plausible(stream, rgb, tile, result, reduce)
 
     def _post_process(
-        self, rgb: Pixels, tile: Tile, result: Window, faithful: Window | None, step: Pass
+        self, rgb: Pixels, tile: Tile, result: Window, faithful: Window | None, one_pass: Pass
     ) -> Window:
         """Return the core of a window's result: checked, corrected and tempered."""
-        result = self._require_plausible(self.stream, rgb, tile, result, step.reduce)
+        result = self._require_plausible(self.stream, rgb, tile, result, one_pass.reduce)
         core = tile.core.within(tile.window)
         if faithful is None:
             result = self.steps.correct(cut_one(rgb, tile), result)
-            return core.scaled(step.gain).read(result)
-        seen = core.grown(self.steps.reach_px(step.gain), tile.window.within(tile.window))
-        enlarged = seen.scaled(step.gain)
+            return core.scaled(one_pass.gain).read(result)
+        seen = core.grown(self.steps.reach_px(one_pass.gain), tile.window.within(tile.window))
+        enlarged = seen.scaled(one_pass.gain)
         tempered = self.steps.temper(
             seen.read(cut_one(rgb, tile)), enlarged.read(result), enlarged.read(faithful)
         )
-        return core.within(seen).scaled(step.gain).read(tempered)
+        return core.within(seen).scaled(one_pass.gain).read(tempered)
 
     def _require_plausible(
         self, stream: Stream, rgb: Pixels, tile: Tile, result: Window, reduce: int
