@@ -23,7 +23,9 @@ State = dict[str, Tensor]
 
 TRAINING_MEAN: Final = (0.4488, 0.4371, 0.4040)
 TRAINING_RANGE: Final = 255.0
-"""The published code subtracts DIV2K's mean colour and multiplies by the range (not if `no_norm`).
+"""The published code subtracts DIV2K's mean colour and multiplies by the range.
+
+A file does not hold them; an entry `no_norm` in it says that the network has neither.
 """
 
 _PART: Final = re.compile(r"(.+)\.(sk|eval_conv|conv\.[012])\.(weight|bias)")

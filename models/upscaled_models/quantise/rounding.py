@@ -81,7 +81,11 @@ def round_convolution(layer: Convolution, levels: InputLevels) -> Convolution:
 
 
 def cut_to_half(state: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Round weights (not biases) to float16 towards 0, as float32, as ncnn's 16-bit files are."""
+    """Round weights (not biases) to float16 towards 0, as float32.
+
+    The makers of ncnn's 16-bit files round this way: the weights of a release's file in 32 bits
+    become exactly those of the file in 16 bits, which stay as they are.
+    """
     return {key: _cut(value) if value.ndim == 4 else value for key, value in state.items()}
 
 

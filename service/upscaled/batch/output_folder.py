@@ -31,7 +31,10 @@ class OutputFolder:
         self._journal = journal
 
     def recover(self) -> None:
-        """Recover what a killed run left: see `upscaled.batch.journal`."""
+        """Recover what a killed run left: see `upscaled.batch.journal`.
+
+        A result that cannot be given its name now is made again, or refused, when its source comes.
+        """
         for row in self._journal.interrupted():
             target = self._root / row.path
             part = self._part(target)

@@ -83,7 +83,10 @@ def switch_to_wal(engine: Engine) -> None:
 
 
 def _read_only(url: URL) -> URL:
-    """Return the URL that opens the file without a write; `mode=ro` alone would make a log."""
+    """Return the URL that opens the file without a write.
+
+    Without a log of writes beside it no process has the file open; a mere `mode=ro` would make one.
+    """
     file = Path(str(url.database)).absolute()
     is_open = file.with_name(f"{file.name}-wal").exists()
     options = {"mode": "ro"} if is_open else {"mode": "ro", "immutable": "1"}

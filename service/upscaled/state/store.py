@@ -179,8 +179,9 @@ class State:
 def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa: B008  (frozen)
     """Open the state of this installation, and create or migrate it where needed.
 
-    New folders are for their owner only (0700). Credits of dead processes are given back.
-    `DatabaseRefused`, `DatabaseFailed` or OSError say what cannot be used.
+    New folders are for their owner only (0700), whatever the umask; a data folder that exists keeps
+    its mode, for the files in it are private by themselves. Credits of dead processes are given
+    back. `DatabaseRefused`, `DatabaseFailed` or OSError say what cannot be used.
     """
     for folder in (settings.data_dir, settings.results_dir, settings.job_results_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

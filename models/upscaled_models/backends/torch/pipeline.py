@@ -63,8 +63,9 @@ class CudaStreams:
     def capture(self, work: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
         """Record `work` of the compute stream: what replays it, and where its results lie.
 
-        All graphs share one pool, for they run one after the other. Warm-up runs in the same
-        stream, so that libraries choose their kernels before anything is recorded.
+        All graphs share one pool: they run one after the other in one stream, and the results of
+        each are copied out in that stream before the next. Warm-up runs in the same stream, so
+        that libraries choose their kernels before anything is recorded.
         """
         with self.on("compute"):
             work()

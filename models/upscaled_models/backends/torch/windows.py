@@ -1,4 +1,7 @@
-"""Windows of pixels to torch tensors and back, in 8 bits, and in 16 as floats from the host on."""
+"""Windows of pixels to torch tensors and back, in 8 bits, and in 16 as floats from the host on.
+
+Apple's GPUs have no integers of 16 bits, and others support few operations on them.
+"""
 
 from collections.abc import Sequence
 from typing import Final
