@@ -87,6 +87,15 @@ class Exif:
         return self._order
 
     @property
+    def camera_profile(self) -> bytes | None:
+        """Return the profile of what a camera's EXIF block states: Adobe RGB's, or None."""
+        if not self.is_adobe_rgb:
+            return None
+        from upscaled.image.colour import ADOBE_RGB, ADOBE_RGB_CURVE, make_rgb_profile
+
+        return make_rgb_profile(ADOBE_RGB, ADOBE_RGB_CURVE)
+
+    @property
     def is_adobe_rgb(self) -> bool:
         """Return whether a camera states DCF 2.0's optional colour space, by its index "R03"."""
         details = self.directory(EXIF_DIRECTORY)

@@ -70,23 +70,20 @@ def read_header(source: bytes) -> Header:
 
 def open_stored(source: bytes, header: Header) -> Stored:
     """Read the scans, refuse missing pixels, and open the parts that carry pixels."""
-    from upscaled.image.colour import ADOBE_RGB, ADOBE_RGB_CURVE, make_rgb_profile
     from upscaled.image.formats.jpeg.damage import refuse_missing_pixels
 
     leading: LeadingSegments = header.parts
     structure = read_scans(source, leading)
     refuse_missing_pixels(structure)
     exif = Exif(leading.exif or b"")
-    icc, quality = leading.icc, None
-    if icc is None and exif.is_adobe_rgb:
-        icc = make_rgb_profile(ADOBE_RGB, ADOBE_RGB_CURVE)
+    quality = None
     with suppress(ValueError, IndexError, struct.error):
         quality = read_quality(leading)
     opened = open_jpeg(structure.join())
     return Stored(
         opened,
         exif,
-        icc,
+        exif.camera_profile if leading.icc is None else leading.icc,
         dpi=opened.info.get("dpi"),
         orientation=exif.orientation,
         jpeg_quality=quality,

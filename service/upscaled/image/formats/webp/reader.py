@@ -27,7 +27,6 @@ def open_stored(source: bytes, header: Header) -> Stored:
     """Open the first image, and refuse one whose coded data end in zeros for missing ones."""
     from PIL.WebPImagePlugin import WebPImageFile
 
-    from upscaled.image.colour import ADOBE_RGB, ADOBE_RGB_CURVE, make_rgb_profile
     from upscaled.image.formats.webp.damage import is_damaged
 
     first: FirstImage = header.parts
@@ -35,13 +34,10 @@ def open_stored(source: bytes, header: Header) -> Stored:
     if is_damaged(first):
         raise ValueError("coded data end in zeros")
     exif = Exif(opened.info.get("exif") or b"")
-    icc = opened.info.get("icc_profile") or None
-    if icc is None and exif.is_adobe_rgb:
-        icc = make_rgb_profile(ADOBE_RGB, ADOBE_RGB_CURVE)
     return Stored(
         opened,
         exif,
-        icc,
+        opened.info.get("icc_profile") or exif.camera_profile,
         dpi=opened.info.get("dpi"),
         orientation=exif.orientation,
         jpeg_quality=find_jpeg_quality(first),
