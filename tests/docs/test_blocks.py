@@ -12,8 +12,6 @@ from tests.docs.blocks import PAGES, ROOT, Block, read_blocks
 from tests.docs.conftest import Site
 from tests.running import clean_environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
 WHY_NOT = {
     "changes the machine",
     "downloads from the internet",
@@ -26,8 +24,8 @@ WHY_NOT = {
     "needs two GPUs",
     "serves until it is stopped",
 }
-ELSEWHERE = "runs by itself"
-"""The end of a reason that names the test which runs just this."""
+ELSEWHERE = ("runs by itself", "runs it in a container")
+"""Ends of a reason that names the test which runs just this."""
 
 RUNNERS = {"bash": ["bash", "-eu"], "python": [sys.executable], "javascript": ["node"]}
 
@@ -40,6 +38,8 @@ def test_a_block_that_is_not_run_names_a_valid_reason() -> None:
         assert (ROOT / why.split()[0]).exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("site", ["nginx"], indirect=True)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_a_page_runs(page: Path, site: Site, origin: str, tmp_path: Path) -> None:
