@@ -114,6 +114,7 @@ def _has_both_replicas(engine: Engine) -> bool:
 def _kill(engine: Engine, container: str) -> None:
     """Kill a container's first process, and all others with it, as the kernel does for memory."""
     pid = int(engine.podman("inspect", "--format", "{{.State.Pid}}", container).stdout)
+    assert pid > 0, "it does not run"  # 0 would be this test's own processes
     os.kill(pid, signal.SIGKILL)
 
 
