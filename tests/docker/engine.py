@@ -79,7 +79,9 @@ def start_engine(
         "COMPOSE_PROJECT_NAME": folder.name,
         **variables,
     }
-    engine = Engine(buildah.store_options, environment, [COMPOSE_FILE, *more_files], profile)
+    # Networks of a run that was killed would stay in /etc/containers, and their names be taken.
+    options = [*buildah.store_options, f"--network-config-dir={folder / 'networks'}"]
+    engine = Engine(options, environment, [COMPOSE_FILE, *more_files], profile)
     tried = engine.podman("run", "--rm", "--pull=never", image, "true")
     if tried.returncode != 0:
         pytest.skip(f"no container engine runs here: {tried.stderr.strip()}")
