@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
-from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentScope, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense, License, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
+from cyclonedx.spdx import is_supported_id
 from packageurl import PackageURL
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.utils import parse_wheel_filename
 
 from scripts.bundling.gathering import Needs
@@ -115,11 +117,19 @@ def _describe(part: Part) -> Component:
         name=part.name,
         version=part.version or None,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=part.sha256)],
-        licenses=[LicenseFactory().make_from_string(part.licence)] if part.licence else [],
+        licenses=[_describe_licence(part.licence)] if part.licence else [],
         purl=purl,
         scope=None if part.model else scope,
         properties=_write_properties({"model": part.model, "file": part.place}),
     )
+
+
+def _describe_licence(licence: str) -> License:
+    try:  # not by cyclonedx's factory, which knows neither `LicenseRef-` nor `Apache-2.0+`
+        spdx = canonicalize_license_expression(licence)
+    except InvalidLicenseExpression:
+        return DisjunctiveLicense(name=licence)
+    return DisjunctiveLicense(id=spdx) if is_supported_id(spdx) else LicenseExpression(spdx)
 
 
 def _write_properties(values: Mapping[str, str]) -> list[Property]:
