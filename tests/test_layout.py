@@ -40,22 +40,16 @@ NAMED_FOR_A_CLAIM = {
     "a whole front end over a socket": """
         service/api/test_bucket service/api/test_corpus service/api/test_fair_queue
         service/api/test_generated_clients service/api/test_mutated_requests
-        service/api/test_schemathesis service/api/test_usage service/api/admin/test_hostile
+        service/api/test_schemathesis service/api/test_usage
     """,
     "the page's JavaScript, which lies in one folder": """
         service/api/test_snippets service/api/test_zip
     """,
-    "all families or backends, and what they are measured against": """
-        models/autotune/test_fairness models/backends/cuda/test_networks
-        models/backends/openvino/test_folding models/backends/test_exact_tiling
-        models/backends/test_real_weights models/families/test_older_names
-        models/families/test_radius models/families/test_recognition models/families/test_shapes
-        models/networks/test_published models/test_published_tool
+    "whole networks, and what they are measured against": """
+        models/backends/test_exact_tiling models/backends/test_real_weights
+        models/test_published_tool
     """,
-    "what a script makes, in a browser or without a network": """
-        scripts/bundling/test_air_gap scripts/evaluation/blind/test_page
-        scripts/simulation/test_page
-    """,
+    "a bundle on a machine without a network": "scripts/bundling/test_air_gap",
 }
 """Test files that are named for what they claim, as no one module keeps it; by what they run."""
 MAX_FILE_BYTES = 1_000_000
