@@ -46,7 +46,7 @@ def decoder() -> Iterator[Decoder]:
 
 @pytest.fixture
 def fake() -> Iterator[Decoder]:
-    with Decoder(THREE, processes=2, within_s=2, command=FAKE) as fake:
+    with Decoder(THREE, processes=2, command=FAKE) as fake:
         yield fake
 
 
@@ -178,9 +178,12 @@ def test_files_are_decoded_although_idle_decoders_are_stopped() -> None:
 
 
 @pytest.mark.slow
-def test_other_files_are_decoded_while_one_hangs(fake: Decoder) -> None:
-    fake.decode(b"a picture")
-    with ThreadPoolExecutor(1) as threads:
+def test_other_files_are_decoded_while_one_hangs() -> None:
+    with (
+        Decoder(THREE, processes=2, within_s=4, command=FAKE) as fake,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        fake.decode(b"a picture")
         hanging = threads.submit(fake.decode, b"hang")
         while fakes()[0].name() != "hanging":
             time.sleep(0.01)
