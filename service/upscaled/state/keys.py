@@ -231,7 +231,7 @@ class Keys:
             raise InvalidExpiry(f"{keep_s} seconds: must be 0 to {MAX_KEEP_S}")
         secret = make_secret()
         with self._database.write() as connection:
-            (key_id,) = lock_active(connection, name)
+            (key_id,) = lock_active(connection, name, is_secret_new=True)
             of_key = API_KEYS.c.id == key_id
             had = connection.execute(sa.select(API_KEYS).where(of_key)).one()
             self._keep_until(connection, had, int(self._clocks.wall()) + keep_s)

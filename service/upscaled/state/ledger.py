@@ -73,11 +73,14 @@ def find_active(connection: Connection, name: str) -> int:
     return int(key_id)
 
 
-def lock_active(connection: Connection, *names: str) -> list[int]:
+def lock_active(connection: Connection, *names: str, is_secret_new: bool = False) -> list[int]:
     """Return the ids of the active keys of these names, whose rows no other transaction changes.
 
     They are locked in the order of their ids, so that two transactions cannot block each other. A
     name without a key raises `UnknownName`.
+
+    is_secret_new: they will get other secrets. PostgreSQL lets that wait for each transaction that
+    has inserted rows of the key, such as a hold, which then waits for this lock. So it waits first.
     """
     for name in names:
         refuse_impossible(name)
@@ -85,7 +88,7 @@ def lock_active(connection: Connection, *names: str) -> list[int]:
         sa.select(API_KEYS.c.name, API_KEYS.c.id)
         .where(API_KEYS.c.name.in_(names), API_KEYS.c.revoked_at_s.is_(None))
         .order_by(API_KEYS.c.id)
-        .with_for_update(key_share=True)
+        .with_for_update(key_share=not is_secret_new)
     )
     ids = {row.name: int(row.id) for row in connection.execute(query)}
     for name in names:

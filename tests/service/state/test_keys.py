@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from tests.service.state.conftest import Clock, MakeSettings, all_of
+from tests.service.api.waiting import wait_until
+from tests.service.state.conftest import Clock, MakeSettings, all_of, key_with
 from upscaled.state import RateLimit, State, open_state
 from upscaled.state.errors import (
     InvalidAmount,
@@ -24,6 +26,7 @@ from upscaled.state.errors import (
 )
 from upscaled.state.key_rows import KeyChanges
 from upscaled.state.keys import MAX_KEEP_S
+from upscaled.state.schema import API_KEYS, CREDIT_ENTRIES
 
 
 def test_a_new_key_is_let_in_under_its_name(state: State) -> None:
@@ -96,6 +99,35 @@ def test_rotating_again_shortens_the_time_of_earlier_secrets_and_never_prolongs_
     fourth = state.keys.rotate("web", keep_s=0)
     assert [state.keys.verify(each) for each in (first, second, third)] == [None] * 3
     assert state.keys.verify(fourth) is not None
+
+
+def test_a_rotation_waits_for_a_hold_and_the_hold_not_for_it(
+    server_url: str, make_settings: MakeSettings
+) -> None:
+    """A hold inserts rows of its key and changes the key last: each could wait for the other."""
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+    def is_one_waiting() -> bool:
+        with state.database.read() as connection:
+            return bool(connection.execute(waiting).scalar_one())
+
+    with (
+        open_state(make_settings(database_url=server_url)) as state,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        key_id = key_with(state, 3)
+        with state.database.write() as connection:
+            connection.execute(
+                sa.insert(CREDIT_ENTRIES).values(
+                    key_id=key_id, request_id="r1", kind="hold", amount=-1, at_s=1
+                )
+            )
+            rotating = threads.submit(state.keys.rotate, "web", keep_s=0)
+            wait_until(is_one_waiting, 20)
+            taken = sa.update(API_KEYS).where(API_KEYS.c.id == key_id)
+            connection.execute(taken.values(balance=API_KEYS.c.balance - 1))
+        assert state.keys.verify(rotating.result()) is not None
+        assert state.credits.show("web") == 2
 
 
 def test_a_revoke_ends_all_secrets_and_other_keys_keep_theirs(state: State) -> None:
