@@ -145,6 +145,8 @@ class JobRunner:
             while ended := await run_to_end(asyncio.to_thread(self._jobs.end_unwanted)):
                 for job in ended:
                     await self.note_end(job, job.state, error_code=job.error_code)
+            if self._is_closed:  # its own jobs may be back in the queue already
+                return None
             claiming = asyncio.to_thread(self._jobs.claim, self._last_key_id)
             claimed = await run_to_end(claiming, self._put_back)
         except Exception as error:  # noqa: BLE001  (every failure is tried again)

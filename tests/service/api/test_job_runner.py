@@ -81,6 +81,12 @@ def call(service: Service, step: Any) -> None:
     asyncio.run_coroutine_threadsafe(step, loop).result(10)
 
 
+async def wait_for_the_runner() -> None:
+    """Wait until a runner that was closed looks for jobs no more."""
+    tasks = [each for each in asyncio.all_tasks() if "JobRunner.run_forever" in repr(each)]
+    await asyncio.gather(*tasks)
+
+
 def attempts_of(service: Service) -> list[int]:
     with service.state.database.read() as connection:
         return list(connection.execute(sa.select(JOBS.c.attempts)).scalars())
@@ -89,8 +95,9 @@ def attempts_of(service: Service) -> list[int]:
 def test_a_runner_that_is_closed_puts_its_jobs_back_and_claims_no_more(
     service: Service, executor: CountingExecutor
 ) -> None:
+    executor.slots = 1  # else a claim that is under way may take the first again, for a moment
     first = submit(service)
-    wait_until(lambda: executor.running == 1)
+    wait_until(lambda: executor.running == 1, 20)
     call(service, service.app.state.context.job_runner.close())
     assert status_of(service, first) == "queued"
     assert attempts_of(service) == [0]
@@ -120,6 +127,30 @@ def test_a_job_that_is_claimed_while_the_runner_closes_is_put_back(
     may_return.set()
     wait_for(service, job, "queued")
     assert attempts_of(service) == [0]
+
+
+def test_a_runner_that_is_closed_while_it_ends_unwanted_jobs_claims_none(
+    service: Service, executor: CountingExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_looking, may_return = threading.Event(), threading.Event()
+    end_unwanted = type(service.state.jobs).end_unwanted
+
+    def end_slowly(self: Any) -> Any:
+        if executor.running:
+            is_looking.set()
+            may_return.wait(20)
+        return end_unwanted(self)
+
+    monkeypatch.setattr("upscaled.state.jobs.Jobs.end_unwanted", end_slowly)
+    job = submit(service)
+    assert is_looking.wait(10)
+    call(service, service.app.state.context.job_runner.close())
+    assert status_of(service, job) == "queued"
+    claims: list[object] = []
+    monkeypatch.setattr("upscaled.state.jobs.Jobs.claim", lambda *call: claims.append(call))
+    may_return.set()
+    call(service, wait_for_the_runner())
+    assert claims == []
 
 
 @pytest.mark.parametrize("store", ["job_results.store", "job_sources.read"])
