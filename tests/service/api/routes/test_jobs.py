@@ -19,6 +19,7 @@ from tests.service.api.executors import IDLE, FailingExecutor, IdleExecutor, Res
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import MakeService, Service, run_app, serve
 from tests.service.api.waiting import wait_until
+from upscaled.api import job_runner
 from upscaled.api.app import create_app
 from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
 from upscaled.pool.executor import UpscaleRequest
@@ -223,7 +224,11 @@ def test_a_job_sent_again_needs_no_further_credit(make_service: MakeService) -> 
     assert service.balance() == 0
 
 
-def test_tiles_are_counted_while_a_job_runs(stepping: Service) -> None:
+def test_tiles_are_counted_while_a_job_runs(
+    stepping: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here by the work itself: elsewhere they are as of the last renewal of its lease."""
+    monkeypatch.setattr(job_runner, "RENEW_EVERY_S", 60)
     location = submit(stepping).headers["Location"]
     job = wait_for(stepping, location, "running")
     wait_until(lambda: job_of(stepping, location)["tiles_total"] == 2)
