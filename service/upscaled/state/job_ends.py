@@ -85,8 +85,12 @@ def _end_all(
     at_s: int,
     **values: object,
 ) -> Sequence[StoredJob]:
-    """End the jobs that meet a condition and that no process runs; return them as they are then."""
-    query = select_jobs().where(unwanted).order_by(JOBS.c.id).limit(ENDED_AT_ONCE)
+    """End the jobs that meet a condition and that no process runs; return them as they are then.
+
+    In the order of their keys, whose rows are locked one after the other, as `lock_active` does.
+    """
+    order = (JOBS.c.key_id, JOBS.c.id)
+    query = select_jobs().where(unwanted).order_by(*order).limit(ENDED_AT_ONCE)
     ended = []
     for row in connection.execute(lock_rows(connection, query)).all():
         if end_job(connection, sa.and_(JOBS.c.id == row.id, unwanted), state, **values):

@@ -158,6 +158,20 @@ def test_the_waiting_jobs_of_a_revoked_key_are_cancelled_and_cost_nothing(
     assert store.credits.balance(key_id) == 1
 
 
+def test_jobs_of_several_keys_are_ended_in_the_order_of_their_keys(store: State) -> None:
+    """A transfer of credits, or another front end, could wait for one key and hold the other."""
+    keys = [key_with(store, 9, name) for name in ("a", "b", "c")]
+    for key_id in [*reversed(keys), *keys] * 2:
+        submit(store, key_id)
+    for _ in range(12):
+        claim(store)
+    with store.database.write() as connection:
+        connection.execute(sa.update(JOBS).values(attempts=MAX_ATTEMPTS, lease_until_s=0.0))
+    ended = [job.key_id for job in store.jobs.end_unwanted()]
+    assert ended == sorted(ended)
+    assert len(ended) == 12
+
+
 @pytest.mark.parametrize("is_metered", [True, False])
 def test_room_for_a_job_is_checked_before_its_source_is_stored(
     store: State, is_metered: bool
