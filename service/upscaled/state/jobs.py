@@ -92,11 +92,12 @@ class Jobs:
                 return JobChange(first, is_changed=False)
             check_job_limit(connection, key_id, max_unfinished)
             is_charged = is_metered and not is_paid
-            if is_charged:
+            insert_job(connection, job_id, key_id, order, is_metered=is_charged)
+            job = read_job(connection, job_id)
+            if is_charged:  # last: the key's row is locked until the commit
                 hold = Hold(key_id, job_id)
                 ledger.insert_hold(connection, hold, ledger.JOB_HOLDER, at_s=self._now_s())
-            insert_job(connection, job_id, key_id, order, is_metered=is_charged)
-            return JobChange(read_job(connection, job_id), is_changed=True)
+            return JobChange(job, is_changed=True)
 
     def check_job_limit(
         self,
