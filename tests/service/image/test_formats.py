@@ -95,6 +95,9 @@ def test_an_image_of_a_general_brand_is_sniffed_by_its_other_brands() -> None:
     assert sniff(ftyp(b"mif1", b"miaf", b"avif")) == "AVIF"
     assert sniff(ftyp(b"mif1", b"miaf", b"heic")) == "HEIC"
     assert sniff(ftyp(b"mif1")) == "HEIC"
+    with_many_brands = ftyp(b"avif", *[b"mif1"] * 60)
+    assert with_many_brands[:4] == b"\x00\x00\x01\x00"  # as an icon begins
+    assert sniff(with_many_brands) == "AVIF"
     assert sniff(ftyp(b"isom", b"mp42")) is None
 
 
