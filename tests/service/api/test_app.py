@@ -30,7 +30,7 @@ def test_the_front_end_imports_no_heavy_package() -> None:
     assert "upscaled.api.routes.upscale" in modules
     assert not {"torch", "numpy", "cv2", "torchvision", "upscaled_models.backends"} & modules
     upscaling = {name for name in modules if name.startswith("upscaled.upscale.")}
-    light = ("denoise", "model_choice", "result")
+    light = ("model_choice", "named_models", "result")
     assert upscaling <= {f"upscaled.upscale.{name}" for name in light}
     assert memory_bytes < 100 * 1024 * 1024
 
