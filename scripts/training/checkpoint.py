@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scripts.training.recipe import Recipe
+from scripts.training.recipe import AnyRecipe, Recipe
 
 FILE_NAME = "checkpoint.pt"
 
@@ -53,6 +53,6 @@ def read(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def stored_recipe(state: dict[str, Any]) -> Recipe:
-    """Return the recipe of a stored state."""
-    return Recipe(**state["recipe"])
+def stored_recipe(state: dict[str, Any], kind: type[AnyRecipe]) -> AnyRecipe:
+    """Return the recipe of a stored state, of the class `kind`."""
+    return kind(**state["recipe"])

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from scripts.evaluation.upscalers import open_network
-from scripts.training import checkpoint, distil, eight_bits
+from scripts.training import checkpoint, distil, eight_bits, stretch
 from scripts.training.distil import DistilRecipe
 from scripts.training.eight_bits import EightBitRecipe
 from scripts.training.export import export, export_student, read_network, store_weights
@@ -23,6 +24,7 @@ from scripts.training.loop import begin, resume, train
 from scripts.training.pictures import load_pictures
 from scripts.training.recipe import Recipe, override
 from scripts.training.ship import ship_student
+from scripts.training.stretch import AnyTargetRecipe
 from scripts.training.targets import read_targets
 from scripts.training.teacher import make_targets, open_teacher
 from upscaled_models.networks.plain import PlainNet
@@ -131,7 +133,7 @@ def _add_students(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 def _run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     state = checkpoint.read(arguments.out)
-    recipe = Recipe(arguments.scale) if state is None else checkpoint.stored_recipe(state)
+    recipe = Recipe(arguments.scale) if state is None else checkpoint.stored_recipe(state, Recipe)
     recipe = override(recipe, arguments.set)
     if state is not None:
         run = resume(state, recipe)
@@ -167,35 +169,39 @@ def _teach(arguments: argparse.Namespace) -> None:
         print(path)
 
 
-def _distil(arguments: argparse.Namespace) -> None:
+def _open_student(
+    arguments: argparse.Namespace, kind: type[AnyTargetRecipe]
+) -> tuple[nn.Module, AnyTargetRecipe]:
+    """Return the network of --from, and the recipe of --out's checkpoint, else a new one."""
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     student, native_scale = open_network(arguments.start_from, arguments.models_dir)
-    recipe = distil.stored_recipe(arguments.out) or DistilRecipe(scale=native_scale)
-    recipe = override(recipe, arguments.set)
+    state = checkpoint.read(arguments.out)
+    recipe = kind(scale=native_scale) if state is None else checkpoint.stored_recipe(state, kind)
+    return student, override(recipe, arguments.set)
+
+
+def _distil(arguments: argparse.Namespace) -> None:
+    student, recipe = _open_student(arguments, DistilRecipe)
     run = distil.begin(recipe, student)
-    distil.resume(run, arguments.out)
+    stretch.resume(run, arguments.out)
     distil.train(
         run, arguments.targets, arguments.out, half=not arguments.full, until=arguments.until
     )
 
 
 def _tune_in_eight_bits(arguments: argparse.Namespace) -> None:
-    torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(1)
-    student, native_scale = open_network(arguments.start_from, arguments.models_dir)
-    recipe = eight_bits.stored_recipe(arguments.out) or EightBitRecipe(scale=native_scale)
-    recipe = override(recipe, arguments.set)
+    student, recipe = _open_student(arguments, EightBitRecipe)
     if arguments.start:
         layers = parse_layers(arguments.start.read_bytes(), arguments.start)
         start = eight_bits.simulate_layers(student, layers)
     else:
-        targets = read_targets(arguments.targets, scale=native_scale, pages=0, seed=recipe.seed)
+        targets = read_targets(arguments.targets, scale=recipe.scale, pages=0, seed=recipe.seed)
         patches = np.stack([each.small for each in targets.photos[: eight_bits.CALIBRATED]])
         torch.manual_seed(recipe.seed)
         start = eight_bits.simulate_untuned(student, to_inputs(patches), recipe.equalised_share)
     run = eight_bits.begin(recipe, student, start)
-    eight_bits.resume(run, arguments.out)
+    stretch.resume(run, arguments.out)
     eight_bits.train(run, arguments.targets, arguments.out, until=arguments.until)
     if arguments.to:
         arguments.to.write_bytes(serialise_layers(eight_bits.layers_of(run)))

@@ -1,7 +1,7 @@
 """Train a student on its teacher's pictures: colour, texture, features and a discriminator."""
 
 import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.training import checkpoint, stretch
+from scripts.training import stretch
 from scripts.training.discriminator import Discriminator
 from scripts.training.loop import move_average
 from scripts.training.losses import contrast, flicker_error, luma, texture_distance
@@ -89,28 +89,6 @@ def begin(recipe: DistilRecipe, student: nn.Module) -> DistilRun:
     )
 
 
-def save(run: DistilRun, folder: Path) -> None:
-    """Write the run's state; a crash while writing leaves the previous state in place."""
-    state = {name: part.state_dict() for name, part in run.parts().items()}
-    checkpoint.write({"recipe": asdict(run.recipe), "step": run.step, **state}, folder)
-
-
-def stored_recipe(folder: Path) -> DistilRecipe | None:
-    """Return the recipe of the folder's checkpoint, if there is one."""
-    state = checkpoint.read(folder)
-    return None if state is None else DistilRecipe(**state["recipe"])
-
-
-def resume(run: DistilRun, folder: Path) -> None:
-    """Restore a fresh run from the folder's checkpoint, if there is one."""
-    state = checkpoint.read(folder)
-    if state is None:
-        return
-    run.step = state["step"]
-    for name, part in run.parts().items():
-        part.load_state_dict(state[name])
-
-
 def train(
     run: DistilRun, targets_folder: Path, folder: Path, *, half: bool, until: int | None = None
 ) -> None:
@@ -119,9 +97,7 @@ def train(
     half: run the convolutions in bfloat16.
     """
     step = partial(take_step, half=half)
-    stretch.train(
-        run, run.recipe, step, save, targets_folder=targets_folder, folder=folder, until=until
-    )
+    stretch.train(run, run.recipe, step, targets_folder=targets_folder, folder=folder, until=until)
 
 
 def take_step(

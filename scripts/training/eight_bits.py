@@ -7,7 +7,7 @@ the features of the result count too, and smooth areas more than others.
 
 import copy
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.training import checkpoint, stretch
+from scripts.training import stretch
 from scripts.training.loop import move_average
 from scripts.training.stretch import TargetRecipe, cut_border, draw_batch
 from scripts.training.targets import Targets
@@ -26,7 +26,6 @@ from upscaled_models.quantise.comparison import SMOOTH_PX
 from upscaled_models.quantise.features import FeatureNetwork, feature_error
 from upscaled_models.quantise.simulation import (
     LAST_LEVEL,
-    InputGrid,
     choose_ranges,
     equalise,
     freeze,
@@ -72,6 +71,10 @@ class EightBitRun:
     average: nn.Module
     optimizer: torch.optim.Optimizer
 
+    def parts(self) -> dict[str, Any]:
+        """Return everything with a state, by name."""
+        return {name: getattr(self, name) for name in ("network", "average", "optimizer")}
+
 
 def begin(recipe: EightBitRecipe, teacher: nn.Module, start: nn.Module) -> EightBitRun:
     """Return a run at step 0 that goes on from a simulated network."""
@@ -111,7 +114,7 @@ def simulate_layers(teacher: nn.Module, layers: Layers) -> nn.Module:
             layer.bias.copy_(torch.from_numpy(stored.bias))
         step = (quantised.high - quantised.low) / LAST_LEVEL
         layer.grid.log_scale.fill_(math.log(step))
-        layer.grid.zero = round(-quantised.low / step)
+        layer.grid.zero.fill_(round(-quantised.low / step))
     for name, module in network.named_modules():
         if isinstance(module, nn.PReLU):
             module.weight.copy_(torch.from_numpy(layers.slopes[name]))
@@ -123,43 +126,10 @@ def layers_of(run: EightBitRun) -> Layers:
     return freeze(run.average)
 
 
-def save(run: EightBitRun, folder: Path) -> None:
-    """Write the run's state; a crash while writing leaves the previous state in place."""
-    state = {
-        "recipe": asdict(run.recipe),
-        "step": run.step,
-        "network": run.network.state_dict(),
-        "average": run.average.state_dict(),
-        "zeros": [grid.zero for grid in _grids(run.network)],
-        "optimizer": run.optimizer.state_dict(),
-    }
-    checkpoint.write(state, folder)
-
-
-def stored_recipe(folder: Path) -> EightBitRecipe | None:
-    """Return the recipe of the folder's checkpoint, if there is one."""
-    state = checkpoint.read(folder)
-    return None if state is None else EightBitRecipe(**state["recipe"])
-
-
-def resume(run: EightBitRun, folder: Path) -> None:
-    """Restore a fresh run from the folder's checkpoint, if there is one."""
-    state = checkpoint.read(folder)
-    if state is None:
-        return
-    run.step = state["step"]
-    for network in (run.network, run.average):
-        for grid, zero in zip(_grids(network), state["zeros"], strict=True):
-            grid.zero = zero
-    run.network.load_state_dict(state["network"])
-    run.average.load_state_dict(state["average"])
-    run.optimizer.load_state_dict(state["optimizer"])
-
-
 def train(run: EightBitRun, targets_folder: Path, folder: Path, *, until: int | None) -> None:
     """Tune to the recipe's last step, or to step `until`, and save the run; see `stretch.train`."""
     stretch.train(
-        run, run.recipe, take_step, save, targets_folder=targets_folder, folder=folder, until=until
+        run, run.recipe, take_step, targets_folder=targets_folder, folder=folder, until=until
     )
 
 
@@ -217,7 +187,3 @@ def find_smooth(pixels: Tensor) -> Tensor:
     )
     spread = (most - least).amax(1, keepdim=True) * LEVELS
     return (spread < SMOOTH_SPREAD_LEVELS).float()
-
-
-def _grids(network: nn.Module) -> list[InputGrid]:
-    return [module for module in network.modules() if isinstance(module, InputGrid)]

@@ -1,15 +1,16 @@
-"""Run a stretch of training on targets: read them, take steps, log and save."""
+"""Run a stretch of training on targets: read them, take steps, log, save, and resume."""
 
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
+from scripts.training import checkpoint
 from scripts.training.loop import catch_signals
 from scripts.training.targets import Batch, Targets, read_targets
 from upscaled_models.quantise.features import FeatureNetwork
@@ -41,15 +42,34 @@ class Run(Protocol):
 
     step: int
 
+    def parts(self) -> dict[str, Any]:
+        """Return everything with a state, by name."""
+
 
 AnyRun = TypeVar("AnyRun", bound=Run)
+AnyTargetRecipe = TypeVar("AnyTargetRecipe", bound=TargetRecipe)
+
+
+def save(run: Run, recipe: TargetRecipe, folder: Path) -> None:
+    """Write the run's state; a crash while writing leaves the previous state in place."""
+    state = {name: part.state_dict() for name, part in run.parts().items()}
+    checkpoint.write({"recipe": asdict(recipe), "step": run.step, **state}, folder)
+
+
+def resume(run: Run, folder: Path) -> None:
+    """Restore a fresh run from the folder's checkpoint, if there is one."""
+    state = checkpoint.read(folder)
+    if state is None:
+        return
+    run.step = state["step"]
+    for name, part in run.parts().items():
+        part.load_state_dict(state[name])
 
 
 def train(
     run: AnyRun,
     recipe: TargetRecipe,
     take_step: Callable[[AnyRun, Targets, FeatureNetwork], dict[str, float]],
-    save: Callable[[AnyRun, Path], None],
     *,
     targets_folder: Path,
     folder: Path,
@@ -61,8 +81,7 @@ def train(
     step.
 
     Args:
-        take_step: does one step, raises `run.step`, and returns figures to log.
-        save: writes the run's state.
+        take_step: does one step, adds 1 to `run.step`, and returns figures to log.
 
     Raises:
         ValueError: `targets_folder` holds no target.
@@ -87,8 +106,8 @@ def train(
                 log.write(json.dumps({"step": run.step, **figures}) + "\n")
                 log.flush()
             if run.step % SAVE_EVERY_STEPS == 0:
-                save(run, folder)
-    save(run, folder)
+                save(run, recipe, folder)
+    save(run, recipe, folder)
 
 
 def cut_border(pictures: Tensor, border_px: int = BORDER_PX) -> Tensor:

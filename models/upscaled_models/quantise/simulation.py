@@ -31,7 +31,8 @@ class InputGrid(nn.Module):
     def __init__(self, is_symmetric: bool) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self.zero = ZERO_OF_SYMMETRIC
+        self.zero: Tensor
+        self.register_buffer("zero", torch.tensor(float(ZERO_OF_SYMMETRIC)))
         self.is_symmetric = is_symmetric
         self.seen: list[Tensor] = []
         self.is_watching = False
@@ -65,7 +66,8 @@ class InputGrid(nn.Module):
             levels = ((samples / scale).round() + zero).clamp(0, LAST_LEVEL)
             error = ((levels - zero) * scale - samples).square().mean()
             errors.append((float(error), scale, zero))
-        _, scale, self.zero = min(errors)
+        _, scale, zero = min(errors)
+        self.zero.fill_(zero)
         self.log_scale.fill_(math.log(scale))
 
     def _scale_and_zero(self, low: float, high: float) -> tuple[float, int]:
@@ -77,8 +79,8 @@ class InputGrid(nn.Module):
 
     def freeze(self) -> tuple[float, float]:
         """Return the lowest and the highest level."""
-        scale = float(self.log_scale.detach().exp())
-        return -self.zero * scale, (LAST_LEVEL - self.zero) * scale
+        scale, zero = float(self.log_scale.detach().exp()), float(self.zero)
+        return -zero * scale, (LAST_LEVEL - zero) * scale
 
 
 class SimulatedConvolution(nn.Module):

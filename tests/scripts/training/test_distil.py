@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.training import checkpoint, distil
+from scripts.training import checkpoint, distil, stretch
 from scripts.training.command import main
 from scripts.training.degradation import Harm
 from scripts.training.discriminator import Discriminator
@@ -188,7 +188,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, targets: Path) -> 
     distil.train(broken, targets, tmp_path / "b", half=False, until=2)
     assert broken.step == 2
     resumed = fresh()
-    distil.resume(resumed, tmp_path / "b")
+    stretch.resume(resumed, tmp_path / "b")
     distil.train(resumed, targets, tmp_path / "b", half=False)
     for name in ("network", "average", "discriminator"):
         pair = zip(

@@ -40,7 +40,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     state = checkpoint.read(broken)
     assert state is not None
     assert state["step"] == 3
-    resumed = resume(state, checkpoint.stored_recipe(state))
+    resumed = resume(state, checkpoint.stored_recipe(state, Recipe))
     train(resumed, pictures, broken, half=False)
     assert resumed.step == 8
     pairs = list(zip(weights_of(unbroken), weights_of(resumed), strict=True))
