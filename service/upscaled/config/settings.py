@@ -99,8 +99,8 @@ class Settings(BaseModel):
     """a picture goes to the best model that takes at most so many seconds for its size, alone on
     the device; 0: always to the fastest"""
     temper: str = Field(default="auto", pattern=r"^(auto|off|0(\.\d+)?|1(\.0+)?|\.\d+)$")
-    """how much models that invent texture are mixed with the faithful one: auto: as measured best,
-    but not of models asked for by name; off; or a number, 0 nothing to 1 the faithful one alone"""
+    """how much of the faithful model is mixed into those that invent texture; auto: as measured
+    best, but none into a model that is named; off: none; a number: from 0, none, to 1, it alone"""
     idle_unload_s: float = Field(default=900, ge=0, le=31_536_000)
     """a model that nothing has used for so long leaves the memory, and is loaded again when it is
     needed; the small ones of each scale stay. 0: all stay"""
