@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from upscaled.pool.executor import WorkerJob
+from upscaled.pool.messages import WorkerJob
 from upscaled.pool.ray_serve.options import DeploymentArguments, deployment_options
 from upscaled.upscale.result import Result, Timings
 

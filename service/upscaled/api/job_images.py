@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from upscaled.api.memory import MemoryBudget, Share
 from upscaled.api.progress import Progress
-from upscaled.api.source import (
+from upscaled.api.upscale_steps import (
     build_request,
     fetch_source,
     order_storing,

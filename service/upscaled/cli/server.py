@@ -32,8 +32,9 @@ from upscaled.cli.supervisor_link import SupervisorLink
 from upscaled.config import Settings, SettingsError
 from upscaled.logs import event
 from upscaled.pool.devices import resolve_devices
-from upscaled.pool.executor import Executor, WorkerReady
+from upscaled.pool.executor import Executor
 from upscaled.pool.local import LocalPool
+from upscaled.pool.messages import WorkerReady
 from upscaled.process.certificate import CertificateUnusable, ServerCertificate, find_files
 from upscaled.process.child import ChildUnusable
 from upscaled.state import StateError, hide_password, open_state

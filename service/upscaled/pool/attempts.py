@@ -9,7 +9,7 @@ and fail nearly all that comes.
 from dataclasses import dataclass
 from typing import Final
 
-from upscaled.pool.executor import Answer, Done, Failed
+from upscaled.pool.messages import Answer, Done, Failed
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess
 
 MAX_DEATHS_ALONE: Final = 2

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 from upscaled.config import SCALES
 from upscaled.image.formats.table import FORMATS
-from upscaled.pool.executor import Expectation, UpscaleRequest, WorkerReady
+from upscaled.pool.executor import Expectation, UpscaleRequest
+from upscaled.pool.messages import WorkerReady
 from upscaled.pool.openings import Openings
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled_models.errors import ModelError

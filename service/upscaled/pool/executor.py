@@ -1,40 +1,24 @@
-"""Interface through which the front end has images upscaled, and what crosses to the workers.
+"""Interface through which the front end has images upscaled, and the types that cross it.
 
 Everything on the front end's side is cheap, asynchronous and free of torch. What is behind the
 interface may block, run out of memory or die. `upscaled.pool.local.LocalPool` implements it with
-worker processes of this machine, tests with fakes. A message is the header of a frame:
-
-    front end                     worker
-    Configure                 ->
-                              <-  WorkerReady, or Unusable and the worker ends
-    WorkerJob + source bytes  ->
-                              <-  JobProgress ...       (Alive every second, whatever else is sent)
-                              <-  Done + result bytes | JobRefused | Failed | JobCancelled
-    Cancel                    ->
-
-Several jobs may be in flight at once, each by its number. Every job gets exactly one of the four
-answers, in no order, unless the worker dies.
+worker processes of this machine, tests with fakes.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal, NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import Field
 
 from upscaled.image.output import OutputSpec
-from upscaled.pool.stats import PoolStats, WorkerStats
+from upscaled.pool.stats import PoolStats
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
 
 OnTile = Callable[[int, int], None]
 """Called on the event loop with (done, total): before the first tile, after each, and from 0 again
 where the image is begun anew. It must neither block nor raise."""
-ALIVE_EVERY_S: Final = 1.0
-"""Time between two `Alive` of a worker, sent from a thread of its own, whatever it works on."""
-
-MAX_RESULT_BYTES: Final = 2**29
-"""Limits a result: 6000 x 6000 pixels of 16 bits with alpha are 288 MB uncompressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,135 +141,3 @@ class Executor(Protocol):
                 it outran its deadline.
         """
         ...
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Configure(_Message):
-    """Configures a worker with the settings that it needs: no key, no database."""
-
-    kind: Literal["configure"] = "configure"
-    settings: dict[str, JsonValue]
-
-
-class WorkerJob(_Message):
-    """Job to upscale one image; its encoded bytes are the payload."""
-
-    kind: Literal["job"] = "job"
-    job: int
-    request: UpscaleRequest
-
-
-class Cancel(_Message):
-    """Cancels a job at its next tile, if it is not answered yet."""
-
-    kind: Literal["cancel"] = "cancel"
-    job: int
-
-
-class WorkerReady(_Message):
-    """Reports that the worker has loaded its models and takes jobs. Maps have the scales as keys.
-
-    models: the best model of each scale. labels: what runs it and in which precision, as "torch
-    float32". ladders: which models `auto` chooses from and for which images, best first. plans: the
-    models and settings that the ladders follow from, the same on machines of any speed.
-    seconds_per_px: by model name, the device seconds that the worker measured for one input pixel
-    of a large image. slots: how many jobs it takes at once.
-    """
-
-    kind: Literal["ready"] = "ready"
-    device: str
-    models: dict[int, str]
-    labels: dict[int, str]
-    ladders: dict[int, list[Rung]] = {}
-    plans: dict[int, str] = {}
-    seconds_per_px: dict[str, float] = {}
-    slots: int = Field(ge=1)
-
-    @property
-    def choice(self) -> AutoChoice:
-        """Return the ladders and plans of `auto` on the worker's machine."""
-        ladders = {scale: tuple(ladder) for scale, ladder in self.ladders.items()}
-        return AutoChoice(plans=self.plans, ladders=ladders)
-
-
-class Unusable(_Message):
-    """Reports that the worker cannot start, for a reason that a restart alone will not mend."""
-
-    kind: Literal["unusable"] = "unusable"
-    reason: str
-
-
-class Alive(_Message):
-    """Reports every `ALIVE_EVERY_S` that the worker does not hang, and its work since its start."""
-
-    kind: Literal["alive"] = "alive"
-    stats: WorkerStats = WorkerStats()
-
-
-class JobProgress(_Message):
-    """Reports the tiles of a job that are done, from 0 again where the image is begun anew."""
-
-    kind: Literal["progress"] = "progress"
-    job: int
-    done: int
-    total: int
-
-
-class Done(_Message):
-    """Answers with a finished image: encoded in the payload, `result.data` is empty."""
-
-    kind: Literal["done"] = "done"
-    job: int
-    result: Result
-
-
-class JobRefused(_Message):
-    """Answers that the image is at fault, with what a client may see of the `ServiceError`."""
-
-    kind: Literal["refused"] = "refused"
-    job: int
-    error_code: str
-    public_text: str
-
-
-class Failed(_Message):
-    """Answers that the program is at fault; the reason is for the log."""
-
-    kind: Literal["failed"] = "failed"
-    job: int
-    reason: str
-
-
-class JobCancelled(_Message):
-    """Answers that the job was stopped by a `Cancel`."""
-
-    kind: Literal["cancelled"] = "cancelled"
-    job: int
-
-
-ToWorker = Configure | WorkerJob | Cancel
-Answer = Done | JobRefused | Failed | JobCancelled
-FromWorker = WorkerReady | Unusable | Alive | JobProgress | Answer
-
-_TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
-_FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(
-    Annotated[FromWorker, Field(discriminator="kind")]
-)
-
-
-def encode(message: ToWorker | FromWorker) -> bytes:
-    """Return a message as the header of a frame."""
-    return message.model_dump_json().encode()
-
-
-def decode_to_worker(header: bytes) -> ToWorker:
-    """Return a message to a worker from its header; ValidationError of pydantic for any other."""
-    return _TO_WORKER.validate_json(header)
-
-
-def decode_from_worker(header: bytes) -> FromWorker:
-    """Return a message from a worker from its header; raises as `decode_to_worker`."""
-    return _FROM_WORKER.validate_json(header)

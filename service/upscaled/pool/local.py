@@ -28,16 +28,8 @@ from upscaled.logs import event
 from upscaled.pool.attempts import MAX_DEATHS_ALONE, Attempts
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.devices import plan_workers, share_canvas_px
-from upscaled.pool.executor import (
-    Answer,
-    Done,
-    Expectation,
-    Failed,
-    JobRefused,
-    UpscaleRequest,
-    WorkerJob,
-    WorkerReady,
-)
+from upscaled.pool.executor import Expectation, UpscaleRequest
+from upscaled.pool.messages import Answer, Done, Failed, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
 from upscaled.pool.stats import EngineInUse, PoolStats, WorkerState, WorkerStats
 from upscaled.pool.supervisor import Supervisor

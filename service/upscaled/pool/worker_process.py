@@ -15,7 +15,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from upscaled.config import Settings
-from upscaled.pool.executor import (
+from upscaled.pool.executor import OnTile
+from upscaled.pool.messages import (
     MAX_RESULT_BYTES,
     Alive,
     Answer,
@@ -24,7 +25,6 @@ from upscaled.pool.executor import (
     Done,
     FromWorker,
     JobProgress,
-    OnTile,
     ToWorker,
     Unusable,
     WorkerJob,

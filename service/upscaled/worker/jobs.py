@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
-from upscaled.pool.executor import (
+from upscaled.pool.messages import (
     ALIVE_EVERY_S,
     MAX_RESULT_BYTES,
     Alive,

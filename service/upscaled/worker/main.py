@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from upscaled.config import SLOTS_ON_CPU, SLOTS_ON_CUDA, Settings
 from upscaled.config.devices import cores_of
 from upscaled.logs import configure_logging, event, log_uncaught_exceptions
-from upscaled.pool.executor import Configure, Unusable, WorkerReady
+from upscaled.pool.messages import Configure, Unusable, WorkerReady
 from upscaled.process.channel import FrameError
 from upscaled.process.confinement import OomScore, child_parser, confine
 from upscaled.process.memory_access import needs_setuid_programs

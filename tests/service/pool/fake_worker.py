@@ -30,7 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from upscaled.pool.executor import (
+from upscaled.pool.messages import (
     Configure,
     Done,
     Failed,

@@ -5,7 +5,8 @@ import pytest
 
 from tests.service.pool.pools import request
 from upscaled.pool.cost import SMALL_RESULT_PX, SMALL_WORK_S, CostModel
-from upscaled.pool.executor import UpscaleRequest, WorkerReady
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.pool.messages import WorkerReady
 from upscaled.upscale.model_choice import Rung
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore

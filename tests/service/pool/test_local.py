@@ -18,7 +18,8 @@ from tests.service.pool.pools import (
     workers_of,
 )
 from upscaled.errors import InternalError, MalformedImage
-from upscaled.pool.executor import Answer, OnTile, UpscaleRequest, WorkerJob
+from upscaled.pool.executor import OnTile, UpscaleRequest
+from upscaled.pool.messages import Answer, WorkerJob
 from upscaled.pool.worker_process import WorkerProcess
 
 

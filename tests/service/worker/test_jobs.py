@@ -7,7 +7,7 @@ import torch
 
 from tests.service.pool.pools import request
 from upscaled.config import load_settings
-from upscaled.pool.executor import Failed, FromWorker, WorkerJob
+from upscaled.pool.messages import Failed, FromWorker, WorkerJob
 from upscaled.upscale.core import Core
 from upscaled.worker.jobs import FrontEnd, JobQueue, JobThreads
 from upscaled.worker.main import count_slots

@@ -25,8 +25,9 @@ from tests.service.pool.pools import (
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.formats.table import read_header
-from upscaled.pool.executor import ALIVE_EVERY_S, UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
+from upscaled.pool.messages import ALIVE_EVERY_S
 from upscaled.pool.stats import ModelStats
 from upscaled.pool.worker_process import worker_environment
 

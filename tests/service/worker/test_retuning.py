@@ -11,7 +11,7 @@ import pytest
 from tests.service.pool.pools import request
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.config import Settings
-from upscaled.pool.executor import WorkerJob
+from upscaled.pool.messages import WorkerJob
 from upscaled.upscale.core import Core
 from upscaled.upscale.engines import open_autotuner
 from upscaled.upscale.loaded_models import LoadedModels

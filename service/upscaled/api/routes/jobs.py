@@ -17,7 +17,7 @@ from upscaled.api.job_body import describe_job
 from upscaled.api.paging import format_cursor, read_job_position
 from upscaled.api.request.choices import RESPOND_ASYNC
 from upscaled.api.request.reader import UpscaleParameters
-from upscaled.api.source import read_checked_header
+from upscaled.api.upscale_steps import read_checked_header
 from upscaled.errors import (
     InternalError,
     InvalidAuthToken,

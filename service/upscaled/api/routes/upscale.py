@@ -49,7 +49,8 @@ from upscaled.api.request.choices import (
 from upscaled.api.request.reader import UpscaleParameters, has_options, read_parameters, wants_image
 from upscaled.api.reuse import REUSED_HEADER, Reuse, prepare_reuse
 from upscaled.api.routes.jobs import WEBHOOK_PARAMETER, accept_job
-from upscaled.api.source import (
+from upscaled.api.telemetry.access_log import AccessRecord
+from upscaled.api.upscale_steps import (
     build_request,
     estimate,
     fetch_source,
@@ -57,7 +58,6 @@ from upscaled.api.source import (
     read_checked_header,
     store_result,
 )
-from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult
 from upscaled.state.idempotency import Reservation, StoredAnswer

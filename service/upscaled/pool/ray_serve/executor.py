@@ -20,14 +20,13 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, rebuild
 from upscaled.logs import event
 from upscaled.pool.cost import CostModel, estimate_wait_s
-from upscaled.pool.executor import (
+from upscaled.pool.executor import Expectation, UpscaleRequest
+from upscaled.pool.messages import (
     Alive,
     Done,
-    Expectation,
     Failed,
     JobProgress,
     JobRefused,
-    UpscaleRequest,
     WorkerJob,
     WorkerReady,
     encode,

@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from upscaled.errors import RefusalReason
-from upscaled.pool.executor import Alive, Done, Failed, JobProgress, JobRefused, WorkerReady
+from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerReady
 from upscaled.pool.stats import WorkerStats
 
 APPLICATION: Final = "upscaled"

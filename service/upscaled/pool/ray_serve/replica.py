@@ -23,18 +23,18 @@ from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.logs import configure_logging
 from upscaled.pool.devices import resolve_devices
-from upscaled.pool.executor import (
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.pool.local import WORKER_COMMAND, LocalPool
+from upscaled.pool.messages import (
     ALIVE_EVERY_S,
     Alive,
     Done,
     Failed,
     JobProgress,
     JobRefused,
-    UpscaleRequest,
     WorkerJob,
     decode_to_worker,
 )
-from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.pool.ray_serve.messages import ONLY_JOB, Busy, ReplicaReport, frame
 from upscaled.pool.ray_serve.result_store import ReplicaResults
 from upscaled.process.memory_access import hide_memory

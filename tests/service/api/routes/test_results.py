@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import MakeService, Service
-from upscaled.api.source import find_result_name
+from upscaled.api.upscale_steps import find_result_name
 from upscaled.fetch.url import UnusableUrl, check_source_url, parse_url
 from upscaled.state import StoredResult
 from upscaled.state.folder_results import FolderResults

@@ -12,7 +12,7 @@ from tests.service.api.raw import Connection
 from tests.service.api.serving import MakeService, Service
 from tests.service.image.jpeg_samples import photograph, save_jpeg
 from tests.service.image.steps import count_reading
-from upscaled.api.source import check_size
+from upscaled.api.upscale_steps import check_size
 from upscaled.config import load_settings
 from upscaled.errors import (
     InternalError,

@@ -13,13 +13,13 @@ from tests.service.pool.pools import request, until
 from tests.service.pool.ray_serve.reports import report
 from upscaled.config import load_settings
 from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded
-from upscaled.pool.executor import (
+from upscaled.pool.executor import StoreOrder
+from upscaled.pool.messages import (
     Alive,
     Done,
     Failed,
     JobProgress,
     JobRefused,
-    StoreOrder,
     ToWorker,
     WorkerJob,
     decode_to_worker,

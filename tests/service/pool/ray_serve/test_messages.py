@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.service.pool.ray_serve.reports import report
-from upscaled.pool.executor import Alive, JobProgress
+from upscaled.pool.messages import Alive, JobProgress
 from upscaled.pool.ray_serve.messages import Busy, ReplicaReport, decode_from_replica, frame
 
 

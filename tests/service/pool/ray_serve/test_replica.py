@@ -13,16 +13,8 @@ import pytest
 
 from tests.service.pool.pools import fake_command, order, picture, until
 from tests.service.pool.pools import request as job_request
-from upscaled.pool.executor import (
-    Alive,
-    Done,
-    Failed,
-    JobProgress,
-    JobRefused,
-    StoreOrder,
-    WorkerJob,
-    encode,
-)
+from upscaled.pool.executor import StoreOrder
+from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerJob, encode
 from upscaled.pool.ray_serve import replica as module
 from upscaled.pool.ray_serve.messages import (
     Busy,

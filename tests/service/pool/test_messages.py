@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.service.pool.pools import request
-from upscaled.pool.executor import (
+from upscaled.pool.messages import (
     Cancel,
     Done,
     FromWorker,
