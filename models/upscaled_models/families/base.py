@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
+from upscaled_models.families.pair_graph import GraphValue, Kind, Pattern, is_of_picture
+
 Shape = Mapping[str, int | str]
 Sizes = Mapping[str, tuple[int, ...]]
 
@@ -63,6 +65,15 @@ class NetworkFamily(ABC):
 
     untuned_window_px: ClassVar[int] = 384
 
+    pair_network: ClassVar[str] = ""
+    """The network as error texts name it ("an RRDB network"), where its ncnn pairs are read."""
+
+    pair_result: ClassVar[Kind | None] = None
+    """The kind of the last layer in its ncnn pairs; None where they are not read."""
+
+    pair_defaults: ClassVar[Mapping[str, tuple[float, ...]]] = {}
+    """Tensors of the state dict whose values an ncnn pair may leave out."""
+
     @abstractmethod
     def recognises(self, names: Collection[str]) -> bool:
         """Return whether weights of these names belong to this family."""
@@ -86,6 +97,27 @@ class NetworkFamily(ABC):
     def has_graph(self, shape: Shape) -> bool:
         """Return whether OpenVINO can run such a network."""
         return True
+
+    def pair_shape(self, values: Sequence[GraphValue]) -> Shape:
+        """Read the shape from the graph of an ncnn pair; `values[0]` is the result.
+
+        Raises:
+            UnknownArchitecture: the graph departs from the family's; the text names the layer.
+        """
+        raise NotImplementedError
+
+    def pair_graph(self, shape: Shape, values: Sequence[GraphValue]) -> Pattern:
+        """Return the graph of the network of that shape; it may follow `values` in options."""
+        raise NotImplementedError
+
+    def find_first_convolution(self, values: Sequence[GraphValue]) -> GraphValue:
+        """Find a convolution of the picture, before which it may be folded or normalised."""
+        found = next((each for each in values if is_of_picture(each, "convolution")), None)
+        if found is None:
+            raise UnknownArchitecture(
+                f"{values[0].layer}: {self.pair_network} has a convolution of the picture"
+            )
+        return found
 
     @abstractmethod
     def radius_px(self, shape: Shape) -> int:

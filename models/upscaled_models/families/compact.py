@@ -1,7 +1,7 @@
 """Compact networks (SRVGGNetCompact): the small ones of Real-ESRGAN, in a row of convolutions."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import ClassVar, Final
 
 from upscaled_models.families.base import (
@@ -13,6 +13,14 @@ from upscaled_models.families.base import (
     numbers_in,
     scale_of_channels,
     whole,
+)
+from upscaled_models.families.pair_graph import (
+    GraphValue,
+    Pattern,
+    activate,
+    add,
+    convolve,
+    count_convolutions,
 )
 
 LEAK: Final = 0.1
@@ -50,6 +58,9 @@ class CompactFamily(NetworkFamily):
     equalised_share = 0.6
     """More for activations: with PReLU half of their 256 levels are below 0, where little lies."""
 
+    pair_network = "a compact network"
+    pair_result = "sum"
+
     def recognises(self, names: Collection[str]) -> bool:
         return "body.0.weight" in names and "tail.weight" not in names
 
@@ -64,6 +75,29 @@ class CompactFamily(NetworkFamily):
             )
         act_type = "prelu" if "body.1.weight" in sizes else "leakyrelu"
         return srvgg_shape(scale_of_channels(num_out), last // 2 - 1, num_feat, act_type)
+
+    def pair_shape(self, values: Sequence[GraphValue]) -> Shape:
+        first = self.find_first_convolution(values)
+        scales = [int(each.numbers[0]) for each in values if each.kind == "shuffle"]
+        slopes = [each.numbers for each in values if each.kind in ("relu", "prelu")]
+        if not scales or not slopes:
+            raise UnknownArchitecture(
+                f"{values[0].layer}: a compact network has a pixel shuffle, and at least two "
+                "convolutions with an activation between them"
+            )
+        act_type = {(): "prelu", (0.0,): "relu"}.get(slopes[0], "leakyrelu")
+        return srvgg_shape(scales[0], count_convolutions(values) - 2, first.channels, act_type)
+
+    def pair_graph(self, shape: Shape, values: Sequence[GraphValue]) -> Pattern:
+        """Return the graph of `networks.compact`."""
+        scale, features = whole(shape, "upscale"), whole(shape, "num_feat")
+        slope = {"prelu": None, "relu": 0.0, "leakyrelu": LEAK}[str(shape["act_type"])]
+        x = picture = Pattern("input")
+        last = 2 * whole(shape, "num_conv") + 2
+        for index in range(0, last, 2):
+            x = activate(convolve(x, f"body.{index}", features), slope, f"body.{index + 1}")
+        x = convolve(x, f"body.{last}", 3 * scale**2)
+        return add(Pattern("shuffle", (x,), (scale,)), Pattern("enlargement", (picture,), (scale,)))
 
     def radius_px(self, shape: Shape) -> int:
         """Return 1 for each convolution."""

@@ -1,7 +1,8 @@
 """RRDB networks: the large ones of ESRGAN and Real-ESRGAN (arXiv:1809.00219, 2107.10833)."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from upscaled_models.families.base import (
@@ -12,6 +13,15 @@ from upscaled_models.families.base import (
     convolution_size,
     numbers_in,
     whole,
+)
+from upscaled_models.families.pair_graph import (
+    GraphValue,
+    Pattern,
+    activate,
+    add,
+    convolve,
+    count_convolutions,
+    join,
 )
 
 RESIDUAL_SCALE: Final = 0.2
@@ -46,6 +56,10 @@ MAX_QUICK_BLOCKS: Final = 6
 
 SCALE_BY_INPUT_CHANNELS: Final = {3: 4, 12: 2, 48: 1}
 """Scale 2 folds 2x2 pixels into channels before the trunk, scale 1 folds 4x4."""
+
+BLOCK_CONVOLUTIONS: Final = 15
+OTHER_CONVOLUTIONS: Final = 6
+"""In each block, and outside of them."""
 
 _BLOCK: Final = re.compile(r"body\.(\d+)\.rdb1\.conv1\.weight")
 
@@ -96,6 +110,9 @@ class RrdbFamily(NetworkFamily):
     inaccurate = ("bfloat16",)
     """It moves flat colours of x4plus by up to 5 levels."""
 
+    pair_network = "an RRDB network"
+    pair_result = "convolution"
+
     def check_shape(self, shape: Shape) -> None:
         super().check_shape(shape)
         if shape["scale"] not in (1, 2, 4):
@@ -112,6 +129,34 @@ class RrdbFamily(NetworkFamily):
             raise UnknownArchitecture(f"an RRDBNet of {num_in} channels in and {num_out} out")
         scale, blocks = SCALE_BY_INPUT_CHANNELS[num_in], len(numbers_in(sizes, _BLOCK))
         return rrdb_shape(scale, blocks, num_feat, num_grow_ch)
+
+    def pair_shape(self, values: Sequence[GraphValue]) -> Shape:
+        first = self.find_first_convolution(values)
+        source = first.sources[0]
+        fold = int(source.numbers[0]) if source.kind == "unshuffle" else 1
+        if 3 * fold**2 not in SCALE_BY_INPUT_CHANNELS:
+            raise UnknownArchitecture(
+                f"{source.layer}: folds {fold} by {fold} pixels, in RRDB networks 2 or 4"
+            )
+        joined = (each for each in values if each.kind == "join" and len(each.sources) > 1)
+        growth = next((each.sources[1].channels for each in joined), 32)
+        in_blocks = max(0, count_convolutions(values) - OTHER_CONVOLUTIONS)
+        scale, blocks = SCALE_BY_INPUT_CHANNELS[3 * fold**2], in_blocks // BLOCK_CONVOLUTIONS
+        return rrdb_shape(scale, blocks, first.channels, growth)
+
+    def pair_graph(self, shape: Shape, values: Sequence[GraphValue]) -> Pattern:
+        """Return the graph of `networks.rrdb`."""
+        features, fold = whole(shape, "num_feat"), self.fold(shape)
+        leak = partial(activate, slope=LEAK)
+        picture = Pattern("input")
+        start = Pattern("unshuffle", (picture,), (fold,)) if fold > 1 else picture
+        x = shallow = convolve(start, "conv_first", features)
+        for block in range(whole(shape, "num_block")):
+            x = _block_graph(x, f"body.{block}", features, whole(shape, "num_grow_ch"))
+        x = add(shallow, convolve(x, "conv_body", features))
+        for name in ("conv_up1", "conv_up2"):
+            x = leak(convolve(Pattern("enlargement", (x,), (2,)), name, features))
+        return convolve(leak(convolve(x, "conv_hr", features)), "conv_last", 3)
 
     def block_of(self, layer: str) -> str:
         return ".".join(layer.split(".")[:2]) if ".rdb" in layer else ""
@@ -182,3 +227,14 @@ class RrdbFamily(NetworkFamily):
             if len(renamed) == len(names) and "conv_up2.weight" in renamed.values():
                 return renamed
         return {}
+
+
+def _block_graph(entry: Pattern, block: str, features: int, growth: int) -> Pattern:
+    x = entry
+    for dense in range(1, 4):
+        name = f"{block}.rdb{dense}"
+        seen = [x]
+        for step in range(1, 5):
+            seen.append(activate(convolve(join(seen), f"{name}.conv{step}", growth), LEAK))
+        x = add(convolve(join(seen), f"{name}.conv5", features), x, RESIDUAL_SCALE)
+    return add(x, entry, RESIDUAL_SCALE)

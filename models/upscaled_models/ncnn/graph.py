@@ -6,12 +6,13 @@ steps are joined at once. Other layers and options are refused by `BadParam`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from upscaled_models.ncnn.binary import WeightReader
+from upscaled_models.families.pair_graph import Kind
+from upscaled_models.ncnn.binary import WeightReader, Weights
 from upscaled_models.ncnn.param import BadParam, Options, ParamLayer, shorten
-from upscaled_models.ncnn.values import Kind, Value
 
 IMAGE_CHANNELS: Final = 3
 MAX_PARTS: Final = 5
@@ -20,6 +21,26 @@ MAX_CHANNELS: Final = 1 << 16
 """More than any network that could be run (`families.base.MAX_SHAPE_NUMBER`) joins."""
 
 _KERNELS_PX: Final = (1, 3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """The result of a layer: `channels` planes. Compared by identity: two layers, two values.
+
+    numbers: the slope of "relu", the number of "shift" and "scale", the factor of "enlargement"
+    (nearest neighbour), "shuffle" and "unshuffle", and the factor of each source of a "sum".
+    weights: "weight" `[out, in, k, k]` and "bias" `[out]` of a convolution (stride 1, k // 2 pixels
+    of zeros around), "weight" `[C]` of "prelu", "values" `[C]` of "constant", "offset" `[C]` of a
+    "shift" by one number for each channel. No source of a "join" is itself a "join".
+    """
+
+    layer: ParamLayer
+    kind: Kind
+    channels: int
+    sources: tuple["Value", ...] = ()
+    numbers: tuple[float, ...] = ()
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+
 
 Sources = list[Value]
 

@@ -14,8 +14,7 @@ from upscaled_models.files import read_bounded
 from upscaled_models.ncnn.binary import BadBinary, WeightReader
 from upscaled_models.ncnn.graph import build_graph
 from upscaled_models.ncnn.param import MAX_PARAM_BYTES, BadParam, parse_param
-from upscaled_models.ncnn.patterns import Tensors
-from upscaled_models.networks.pairs import match_network
+from upscaled_models.ncnn.patterns import Tensors, match_network
 
 PARAM_SUFFIX: Final = ".param"
 _PAIR_SUFFIXES: Final = (PARAM_SUFFIX, ".bin")

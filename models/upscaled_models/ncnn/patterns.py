@@ -1,4 +1,4 @@
-"""Match the graph of an ncnn pair with that of a network, from the result back to the picture.
+"""Find the network that an ncnn pair holds: match its graph from the result back to the picture.
 
 The place in the graph names a weight, not that in the file or a layer's name. `BadParam` names the
 layer where a graph departs from the network's.
@@ -6,42 +6,51 @@ layer where a graph departs from the network's.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+import numpy as np
+
+from upscaled_models.families import FAMILIES, Family, Shape, check_shape
+from upscaled_models.families.pair_graph import KINDS, Pattern
 from upscaled_models.ncnn.binary import Weights
+from upscaled_models.ncnn.graph import Value
 from upscaled_models.ncnn.param import BadParam
-from upscaled_models.ncnn.values import KINDS, Kind, Value
 
 Tensors = Mapping[str, Weights]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pattern:
-    """A value of a network's graph, compared by identity.
+def match_network(result: Value) -> tuple[Family, Shape, Tensors]:
+    """Find the network that has this result: its family, shape and (in its precision) state dict.
 
-    numbers: see `Value`; None: any. name: of the module with the value's weights in the state dict;
-    empty without any. channels, kernel_px: of a convolution.
+    Raises:
+        BadParam: it is none that is known; the text names the layer where it departs.
+        ValueError: no network of its family has such a shape.
     """
+    for name, family in FAMILIES.items():
+        if family.pair_result == result.kind:
+            values = _list_values(result)
+            shape = family.pair_shape(values)
+            check_shape(name, shape)
+            found = match_graph(result, family.pair_graph(shape, values), family.pair_network)
+            defaults = family.pair_defaults.items()
+            tensors = {tensor: np.array(numbers, np.float32) for tensor, numbers in defaults}
+            return name, shape, tensors | name_weights(found)
+    ends = ", that of ".join(
+        f"{each.pair_network} is {KINDS[each.pair_result]}"
+        for each in FAMILIES.values()
+        if each.pair_result
+    )
+    raise BadParam(f"{result.layer}: the last layer of {ends}; this is none of them")
 
-    kind: Kind
-    sources: tuple["Pattern", ...] = ()
-    numbers: tuple[float, ...] | None = ()
-    name: str = ""
-    channels: int = 0
-    kernel_px: int = 0
 
-
-def convolve(x: Pattern, name: str, channels: int, kernel_px: int = 3) -> Pattern:
-    return Pattern("convolution", (x,), (), name, channels, kernel_px)
-
-
-def join(parts: Sequence[Pattern]) -> Pattern:
-    return Pattern("join", tuple(parts)) if len(parts) > 1 else parts[0]
-
-
-def add(x: Pattern, y: Pattern, factor: float = 1.0) -> Pattern:
-    """Return `factor * x + y`."""
-    return Pattern("sum", (x, y), (factor, 1.0))
+def _list_values(result: Value) -> list[Value]:
+    """List all values that lead to the result, each once; the result is the first."""
+    found = {result: None}
+    waiting = [result]
+    while waiting:
+        new = [each for each in waiting.pop().sources if each not in found]
+        found |= dict.fromkeys(new)
+        waiting += new
+    return list(found)
 
 
 def match_graph(result: Value, pattern: Pattern, network: str) -> dict[Pattern, Value]:
@@ -62,12 +71,22 @@ def match_graph(result: Value, pattern: Pattern, network: str) -> dict[Pattern, 
 
 def name_weights(found: Mapping[Pattern, Value]) -> dict[str, Weights]:
     """Return the weights of all named parts of a network by their names in the state dict."""
-    return {
-        f"{pattern.name}.{part}": weights
-        for pattern, value in found.items()
-        if pattern.name
-        for part, weights in value.weights.items()
-    }
+    named: dict[str, Weights] = {}
+    for pattern, value in found.items():
+        if pattern.name and pattern.numbers is None:
+            named[pattern.name] = _numbers_as_weights(value)
+        elif pattern.name:
+            named |= {f"{pattern.name}.{part}": own for part, own in value.weights.items()}
+    return named
+
+
+def _numbers_as_weights(value: Value) -> Weights:
+    """Return what a "shift" subtracts, `[C]`, or a "scale" multiplies with, `[1]`, in float32."""
+    numbers = np.asarray(value.numbers, np.float32)
+    if value.kind == "scale":
+        return numbers
+    offset = value.weights.get("offset", numbers).astype(np.float32)
+    return np.broadcast_to(-offset, (value.channels,)).copy()
 
 
 def _check(wanted: Pattern, value: Value, network: str) -> None:
