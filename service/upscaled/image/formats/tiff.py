@@ -7,13 +7,16 @@ which a hostile file makes 6 million of. So the first directory is read here.
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from upscaled.errors import UnsupportedImageFormat
 from upscaled.image.formats.table import Stored, open_limited
 from upscaled.image.kept_xmp import MAX_XMP_BYTES
 from upscaled.image.metadata import Exif, iterate_directory, upright_size
 from upscaled.image.types import UPRIGHT, Header
+
+if TYPE_CHECKING:
+    from PIL.TiffImagePlugin import TiffImageFile
 
 _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA = 256, 257, 262, 277, 274, 338
 _WANTED: Final = frozenset({_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA})
@@ -26,6 +29,12 @@ _MAX_NUMBERS: Final = 100_000
 _KINDS_OF_BYTES: Final = frozenset({1, 2, 6, 7})
 _COLOURS: Final[Mapping[int, int]] = {0: 1, 1: 1, 2: 3, 3: 1}
 _MEANT_AS_ALPHA: Final = frozenset({1, 2, 999})
+
+_PLANAR_CONFIGURATION, _COLOUR_MAP, _SAMPLE_FORMAT = 284, 320, 339
+_PLANES_APART, _SIGNED = 2, 2
+# Pillow puts the second plane of these where no alpha is, and leaves out Lab's signs.
+_NOT_READ_APART: Final = frozenset({"LA", "La", "PA", "LAB"})
+_RGB_AND_ALPHA: Final = 4
 
 _COMPRESSION, _FILL_ORDER, _ROWS_PER_STRIP, _TILE_HEIGHT = 259, 266, 278, 323
 _OFFSETS_AND_COUNTS: Final = ((273, 279), (324, 325))
@@ -58,12 +67,17 @@ def read_header(source: bytes) -> Header:
 
 def open_stored(source: bytes, header: Header) -> Stored:
     """Open a TIFF file and refuse one whose strips or tiles end early."""
-    from PIL.TiffImagePlugin import TiffImageFile
+    from PIL import TiffImagePlugin
 
+    # Pillow's own reader of uncompressed pixels takes planes of their own for 8 bits a sample and
+    # black at 0, whatever the file says, and YCbCr for a sample of each at every pixel.
+    TiffImagePlugin.READ_LIBTIFF = True
     try:
-        opened = open_limited(source, TiffImageFile)
+        opened = open_limited(source, TiffImagePlugin.TiffImageFile)
     except SyntaxError as error:  # a kind of pixels that Pillow does not know
         raise UnsupportedImageFormat(detail=f"TIFF: {error}") from error
+    _refuse_misread(opened)
+    _widen_colour_map(opened)
     if ends_early(source, opened.tag_v2):
         raise ValueError("strips or tiles end early")
     icc = opened.info.get("icc_profile") or None
@@ -71,6 +85,30 @@ def open_stored(source: bytes, header: Header) -> Stored:
     exif = Exif(source)
     xmp = exif.raw(_XMP, MAX_XMP_BYTES)
     return Stored(opened, exif, icc, dpi=None, xmp=xmp.data if xmp else b"")
+
+
+def _refuse_misread(opened: "TiffImageFile") -> None:
+    """Raise UnsupportedImageFormat for kinds of pixels whose colours Pillow gets wrong."""
+    tags = opened.tag_v2
+    if opened.mode == "L" and _SIGNED in _numbers(tags.get(_SAMPLE_FORMAT)):
+        raise UnsupportedImageFormat(detail="TIFF of signed numbers")
+    if tags.get(_PLANAR_CONFIGURATION) != _PLANES_APART:
+        return
+    has_more = opened.mode == "RGBA" and tags.get(_SAMPLES, 0) > _RGB_AND_ALPHA
+    if has_more or opened.mode in _NOT_READ_APART:
+        raise UnsupportedImageFormat(detail=f"TIFF of mode {opened.mode} in planes")
+
+
+def _widen_colour_map(opened: "TiffImageFile") -> None:
+    """Read a colour map whose numbers are all below 256 as one of 8 bits, as libtiff's tools do.
+
+    TIFF 6.0 wants 16 bits, but some programs write 8; by the letter the picture would be black.
+    """
+    from PIL import ImagePalette
+
+    levels = _numbers(opened.tag_v2.get(_COLOUR_MAP))
+    if opened.palette is not None and max(levels, default=0) <= 0xFF:
+        opened.palette = ImagePalette.raw("RGB;L", bytes(levels))
 
 
 def _has_alpha(tags: Mapping[int, int]) -> bool:

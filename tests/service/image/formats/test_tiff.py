@@ -1,4 +1,4 @@
-"""Strips of TIFF files that end early or are damaged, which libtiff would paint over silently."""
+"""TIFF files whose strips end early or are damaged, or whose pixels are laid out unusually."""
 
 import struct
 from io import BytesIO
@@ -10,7 +10,7 @@ from PIL import Image as PillowImage
 
 from tests.service.image.samples import picture, save
 from upscaled.decoder.pool import Decoder
-from upscaled.errors import MalformedImage
+from upscaled.errors import MalformedImage, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 
 OFFSETS, COUNTS = 273, 279
@@ -120,3 +120,103 @@ def test_deflate_of_every_size_is_accepted() -> None:
         pixels = np.full((height, width, 3), 200, np.uint8)
         source = save(pixels, "TIFF", compression="tiff_adobe_deflate")
         assert np.array_equal(decode_file(source, {"TIFF"}).rgb, pixels)
+
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
+
+
+def tiff_of(
+    data: list[bytes], bits: int, photometric: int, samples: int = 1, **tags: tuple[int, ...]
+) -> bytes:
+    """Write strips of 16 rows, uncompressed, with the lower byte first; `tags` as `_NUMBER=...`."""
+    counts = tuple(map(len, data))
+    offsets = tuple(8 + sum(counts[:number]) for number in range(len(counts)))
+    entries = {256: (WIDTH,), 257: (HEIGHT,), 258: (bits,) * samples, 259: (1,), 278: (16,)}
+    entries |= {262: (photometric,), 277: (samples,), OFFSETS: offsets, COUNTS: counts}
+    entries |= {int(name[1:]): numbers for name, numbers in tags.items()}
+    at = 8 + sum(counts)
+    more_at, more, table = at + 2 + 12 * len(entries) + 4, b"", struct.pack("<H", len(entries))
+    for tag, numbers in sorted(entries.items()):
+        kind, code = (4, "I") if tag in (OFFSETS, COUNTS) else (3, "H")
+        value = struct.pack(f"<{len(numbers)}{code}", *numbers)
+        place = struct.pack("<I", more_at + len(more))
+        table += struct.pack("<HHI", tag, kind, len(numbers))
+        table += value.ljust(4, b"\0") if len(value) <= 4 else place
+        more += value if len(value) > 4 else b""
+    return struct.pack("<2sHI", b"II", 42, at) + b"".join(data) + table + bytes(4) + more
+
+
+def strips(samples: NDArray[np.generic]) -> list[bytes]:
+    return [samples[y : y + 16].tobytes() for y in range(0, HEIGHT, 16)]
+
+
+def noise(channels: int, seed: int = 1) -> NDArray[np.uint8]:
+    shape = (HEIGHT, WIDTH, channels)
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("photometric", [WHITE_IS_ZERO, BLACK_IS_ZERO])
+def test_a_drawing_that_says_its_planes_lie_apart_is_not_inverted(photometric: int) -> None:
+    """With one sample a pixel PlanarConfiguration means nothing (TIFF 6.0, page 38)."""
+    drawn = drawing()
+    packed = strips(np.packbits(drawn == bool(photometric), axis=1))
+    image = decode_file(tiff_of(packed, 1, photometric, _284=(2,)), {"TIFF"})
+    assert np.array_equal(image.rgb[..., 0], drawn * np.uint8(255))
+
+
+@pytest.mark.parametrize("photometric", [RGB, CMYK])
+def test_planes_of_16_bits_are_read_as_such(photometric: int) -> None:
+    pixels = noise(3 if photometric == RGB else 4)
+    samples = pixels.shape[2]
+    apart = [
+        strip for plane in range(samples) for strip in strips(pixels[..., plane] * np.uint16(257))
+    ]
+    together = decode_file(tiff_of(strips(pixels), 8, photometric, samples), {"TIFF"})
+    image = decode_file(tiff_of(apart, 16, photometric, samples, _284=(2,)), {"TIFF"})
+    assert np.array_equal(image.rgb, together.rgb)
+
+
+def test_uncompressed_ycbcr_of_fewer_colours_than_pixels_is_read() -> None:
+    """Two by two pixels share their colour, and lie together (TIFF 6.0, page 93)."""
+    shown = np.kron(picture(HEIGHT // 2, WIDTH // 2), np.ones((2, 2, 1), np.uint8))
+    ycbcr = np.asarray(PillowImage.fromarray(shown).convert("YCbCr"))
+    light = [ycbcr[y::2, x::2, 0] for y in (0, 1) for x in (0, 1)]
+    blocks = np.dstack([*light, ycbcr[::2, ::2, 1], ycbcr[::2, ::2, 2]])
+    data = [blocks[y : y + 8].tobytes() for y in range(0, HEIGHT // 2, 8)]
+    image = decode_file(tiff_of(data, 8, YCBCR, 3, _530=(2, 2)), {"TIFF"})
+    assert np.abs(image.rgb.astype(int) - shown).max() <= 3
+
+
+def test_a_colour_map_of_8_bits_is_not_black() -> None:
+    levels = noise(1)[..., 0]
+    colours = [*range(256), *range(255, -1, -1), *[7] * 256]
+    image = decode_file(tiff_of(strips(levels), 8, PALETTE, _320=tuple(colours)), {"TIFF"})
+    assert np.array_equal(image.rgb, np.dstack([levels, 255 - levels, np.full_like(levels, 7)]))
+
+
+def test_a_colour_map_of_16_bits_is_rounded_as_before() -> None:
+    levels = noise(1)[..., 0]
+    colours = [each * 257 for each in range(256)] * 3
+    image = decode_file(tiff_of(strips(levels), 8, PALETTE, _320=tuple(colours)), {"TIFF"})
+    assert np.array_equal(image.rgb, np.dstack([levels] * 3))
+
+
+@pytest.mark.parametrize(
+    ("photometric", "samples", "tags"),
+    [
+        (BLACK_IS_ZERO, 1, {"_339": (2,)}),
+        (BLACK_IS_ZERO, 2, {"_284": (2,), "_338": (2,)}),
+        (BLACK_IS_ZERO, 2, {"_284": (2,), "_338": (1,)}),
+        (PALETTE, 2, {"_284": (2,), "_338": (2,), "_320": (0,) * 384 + (65535,) * 384}),
+        (RGB, 5, {"_284": (2,), "_338": (2, 0)}),
+        (LAB, 3, {"_284": (2,)}),
+    ],
+)
+def test_pixels_whose_colours_would_be_wrong_are_an_unsupported_format(
+    photometric: int, samples: int, tags: dict[str, tuple[int, ...]]
+) -> None:
+    """Signed numbers, and planes of grey and alpha, of more than RGB and alpha, and of Lab."""
+    pixels = noise(samples)
+    data = [strip for plane in range(samples) for strip in strips(pixels[..., plane])]
+    with pytest.raises(UnsupportedImageFormat):
+        decode_file(tiff_of(data, 8, photometric, samples, **tags), {"TIFF"})
