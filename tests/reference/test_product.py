@@ -11,7 +11,7 @@ from tests.reference.standins import PublishedRealEsrgan
 from tests.service.opened import open_engine
 from upscaled.config import Settings, load_settings
 from upscaled.image.types import Image
-from upscaled.upscale.loop import run_tiles
+from upscaled.upscale.loop import upscale_by_tiles
 from upscaled.upscale.scheduler import Scheduler
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.registry import ModelSpec, official_models
@@ -26,7 +26,7 @@ ANIMEVIDEO = next(spec for spec in official_models() if spec.name == "realesr-an
 def run_product(rgb: Pixels, scale: int, settings: Settings) -> tuple[Pixels, int]:
     """The upscaled picture and how many tiles it took."""
     with Scheduler() as scheduler, scheduler.open_stream(open_engine(settings, scale)) as stream:
-        *_, last = run_tiles(Image(rgb), scale, stream)
+        *_, last = upscale_by_tiles(Image(rgb), scale, stream)
     assert last.result is not None
     return np.asarray(last.result.rgb, np.uint8), last.total
 

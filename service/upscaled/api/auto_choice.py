@@ -70,7 +70,7 @@ class AutoChoiceAgreement:
             self._adopted = None
             self._note_difference(own, stored)
             return
-        self._executor.share_choice(stored.ladders)
+        self._executor.adopt_ladders(stored.ladders)
         self._adopted, self.trouble = stored, ""
         rungs = {f"x{scale}": _describe(stored, scale) for scale in sorted(stored.ladders)}
         _log.info("auto uses the thresholds in the database", extra=event("auto_settled", **rungs))

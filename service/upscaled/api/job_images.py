@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from upscaled.api.memory import MemoryBudget, Share
+from upscaled.api.memory import MemoryBudget, MemoryShare
 from upscaled.api.progress import Progress
 from upscaled.api.upscale_steps import (
     build_request,
@@ -107,7 +107,7 @@ class JobImages:
         finally:
             self.at_executor -= 1
 
-    async def _read_source(self, job: StoredJob, share: Share) -> bytes:
+    async def _read_source(self, job: StoredJob, share: MemoryShare) -> bytes:
         if job.order.source_name is None:
             # An InternalError here is of our own store, or of this machine: not the job's fault.
             async with share.arriving():

@@ -42,9 +42,9 @@ class _Account:
     held_bytes: int = 0
     requests: int = 0
     bodies: int = 0
-    arriving: dict["Share", None] = field(default_factory=dict)
+    arriving: dict["MemoryShare", None] = field(default_factory=dict)
 
-    def newest_arriving(self) -> "Share | None":
+    def newest_arriving(self) -> "MemoryShare | None":
         """Return the newest share that arrives and holds bytes; None without one."""
         return next((share for share in reversed(self.arriving) if share.size_bytes), None)
 
@@ -59,14 +59,14 @@ class MemoryBudget:
         self._accounts: dict[int, _Account] = {}
 
     @contextmanager
-    def share(self, key_id: int, max_bodies: int | None = None) -> Iterator["Share"]:
+    def share(self, key_id: int, max_bodies: int | None = None) -> Iterator["MemoryShare"]:
         """Open one request's share, returned at the end of the block.
 
         max_bodies: most bodies of the key that may arrive at once; None: any number.
         """
         account = self._accounts.setdefault(key_id, _Account())
         account.requests += 1
-        share = Share(self, account, key_id, max_bodies)
+        share = MemoryShare(self, account, key_id, max_bodies)
         try:
             yield share
         finally:
@@ -97,7 +97,7 @@ class MemoryBudget:
             share.preempt()
         self._change(account, size_bytes)
 
-    def _choose_evicted(self, more_than_bytes: int) -> "Share | None":
+    def _choose_evicted(self, more_than_bytes: int) -> "MemoryShare | None":
         """Return the share to preempt: the newest that arrives, of the key that holds most."""
         larger = [each for each in self._accounts.values() if each.held_bytes > more_than_bytes]
         for account in sorted(larger, key=lambda each: each.held_bytes, reverse=True):
@@ -110,7 +110,7 @@ class MemoryBudget:
         self.held_bytes += size_bytes
 
 
-class Share:
+class MemoryShare:
     """The part of the budget that one request of a key holds."""
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import Final
 
 from upscaled import __version__
 from upscaled.api.cancellation import run_to_end
-from upscaled.api.memory import Share
+from upscaled.api.memory import MemoryShare
 from upscaled.config import Settings
 from upscaled.logs import event
 from upscaled.pool.executor import Executor, UpscaleRequest
@@ -43,7 +43,7 @@ class Reuse:
     key_id: int
     fingerprint: str
 
-    async def find(self, share: Share) -> Result | None:
+    async def find(self, share: MemoryShare) -> Result | None:
         """Return the stored result of the same request; None if it is no longer stored.
 
         None also for a result larger than the memory for all bodies, of which `share` holds it:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from upscaled.api import schemas
 from upscaled.api.cancellation import run_to_end
-from upscaled.api.memory import Share
+from upscaled.api.memory import MemoryShare
 from upscaled.api.schemas import RESULT_PATH
 from upscaled.bucket.endpoint import find_endpoint
 from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
@@ -30,7 +30,7 @@ from upscaled_models.registry import split_strength
 
 async def fetch_source(
     image_url: str,
-    share: Share,
+    share: MemoryShare,
     fetcher: FetchClient,
     stores: Iterable[Results],
     settings: Settings,
@@ -47,7 +47,7 @@ async def fetch_source(
     return await fetcher.fetch(image_url, share)
 
 
-async def _read_own(own: OpenedResult, share: Share, settings: Settings) -> bytes:
+async def _read_own(own: OpenedResult, share: MemoryShare, settings: Settings) -> bytes:
     size_bytes = own.stored.size_bytes
     if size_bytes > settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"an own result of {size_bytes} bytes")

@@ -139,7 +139,7 @@ class CostModel:
             self.ladders = ready.choice.ladders
         self._at_start.update(ready.seconds_per_px)
 
-    def share(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
+    def adopt(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
         """Adopt the ladders that all machines share, instead of those of this machine's workers."""
         self.ladders = dict(ladders)
         self._is_shared = True

@@ -122,7 +122,7 @@ class Executor(Protocol):
             ChildUnusable: no worker can start.
         """
 
-    def share_choice(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
+    def adopt_ladders(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
         """Let `auto` choose by these ladders from now on, instead of those of the workers."""
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:

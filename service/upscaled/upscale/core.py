@@ -22,7 +22,7 @@ from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.output import MAX_ENCODER_BYTES, OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.concurrency import Cancellation, WeightedSemaphore
-from upscaled.upscale.job import ImageStreams, OverlappedEncoder, run_image, scale_to_run
+from upscaled.upscale.job import ImageStreams, OverlappedEncoder, scale_to_run, upscale_to_output
 from upscaled.upscale.ladder import find_faithful, find_tempering, name_rung
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.loop import TilesDone, find_gain
@@ -135,8 +135,8 @@ class Core:
         self._check(options)
         upscaled = image
         with self._open_streams(image, output, options) as streams:
-            for state in self._run(image, output, options, streams):
-                upscaled = state.result or upscaled
+            for tiles_done in self._report_tiles(image, output, options, streams):
+                upscaled = tiles_done.result or upscaled
         return upscaled
 
     def choose(
@@ -200,14 +200,14 @@ class Core:
         self, image: Image, output: OutputSpec, options: _Options, decode_s: float
     ) -> Result:
         """Upscale a decoded image, and encode its rows while others are computed."""
-        started, share = time.perf_counter(), 1.0
+        started, computed_share = time.perf_counter(), 1.0
         with OverlappedEncoder(output, self.settings) as encoder:
             with self._open_streams(image, output, options) as streams:
                 opening_s = time.perf_counter() - started
-                for state in self._run(image, output, options, streams):
-                    share = state.share
-                    if state.result is not None:
-                        encoder.advance(state.result, state.rows_ready)
+                for tiles_done in self._report_tiles(image, output, options, streams):
+                    computed_share = tiles_done.computed_share
+                    if tiles_done.result is not None:
+                        encoder.advance(tiles_done.result, tiles_done.rows_ready)
             with self.encoders.hold(output.encoder_bytes):
                 computed = time.perf_counter()
                 upscaled, data = encoder.finish()
@@ -224,21 +224,23 @@ class Core:
                 network_s=computed - started,
                 encode_s=time.perf_counter() - computed,
                 device_s=sum(stream.device_s for stream in streams.all),
-                share=share,
+                computed_share=computed_share,
                 opening_s=opening_s,
             ),
             tempered_with="" if not streams.faithful else streams.faithful.engine.info.model,
             denoise=denoise,
         )
 
-    def _run(
+    def _report_tiles(
         self, image: Image, output: OutputSpec, options: _Options, streams: ImageStreams
     ) -> Iterator[TilesDone]:
-        states = run_image(image, options.scale, output, streams, self.settings, self.threads)
-        for state in states:
+        progress = upscale_to_output(
+            image, options.scale, output, streams, self.settings, self.threads
+        )
+        for tiles_done in progress:
             if options.on_tile is not None:
-                options.on_tile(state.done, state.total)
-            yield state
+                options.on_tile(tiles_done.done, tiles_done.total)
+            yield tiles_done
 
     @contextmanager
     def _open_streams(

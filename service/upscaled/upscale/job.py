@@ -12,7 +12,7 @@ from upscaled.image.formats.table import FORMATS
 from upscaled.image.output import OutputSpec
 from upscaled.image.pixels import rounded
 from upscaled.image.types import Image
-from upscaled.upscale.loop import TilesDone, run_tiles
+from upscaled.upscale.loop import TilesDone, upscale_by_tiles
 from upscaled.upscale.post_process.steps import choose_post_processing
 from upscaled.upscale.post_process.tempering import Tempering
 from upscaled.upscale.stream import Stream
@@ -35,7 +35,7 @@ class ImageStreams:
         return (self.stream,) if self.faithful is None else (self.stream, self.faithful)
 
 
-def run_image(
+def upscale_to_output(
     image: Image,
     scale: int,
     output: OutputSpec,
@@ -59,13 +59,15 @@ def run_image(
         streams.stream.engine.info.spec, settings, streams.tempering, threads
     )
     run_scale = scale_to_run(image, scale, output)
-    for state in run_tiles(image, run_scale, streams.stream, steps, streams.faithful):
-        if state.result is None or not is_too_long:
-            yield state
-        elif state.done < state.total:
-            yield TilesDone(state.done, state.total)
+    for tiles_done in upscale_by_tiles(image, run_scale, streams.stream, steps, streams.faithful):
+        if tiles_done.result is None or not is_too_long:
+            yield tiles_done
+        elif tiles_done.done < tiles_done.total:
+            yield TilesDone(tiles_done.done, tiles_done.total)
         else:
-            yield replace(state, result=fit(state.result, output), rows_ready=output.height_px)
+            yield replace(
+                tiles_done, result=fit(tiles_done.result, output), rows_ready=output.height_px
+            )
 
 
 def scale_to_run(image: Image, scale: int, output: OutputSpec) -> int:

@@ -104,7 +104,7 @@ class LadderPlan:
     def _build_vivid(self, speeds: Mapping[str, Speed]) -> Rung | None:
         if self.vivid is None or self.vivid.name not in speeds:
             return None
-        is_tempered = find_strength(self.settings.temper, is_named=False) != 0
+        is_tempered = find_tempering_strength(self.settings.temper, is_named=False) != 0
         rung = Rung(
             model=self.vivid.name,
             tempered_with=find_faithful(self.scale) if is_tempered else "",
@@ -174,7 +174,7 @@ def plan_ladder(settings: Settings, scale: int, named_by: str | None = None) -> 
 
 def name_rung(spec: ModelSpec, scale: int, temper: str) -> Rung:
     """Return the one rung of a model that is named: for every image, tempered only by request."""
-    is_tempered = find_strength(temper, is_named=True) != 0 and not spec.keeps_colour
+    is_tempered = find_tempering_strength(temper, is_named=True) != 0 and not spec.keeps_colour
     faithful = find_faithful(find_gain(scale, spec.native_scale)) if is_tempered else ""
     return Rung(model=spec.name, tempered_with=faithful)
 
@@ -193,7 +193,7 @@ def find_faithful(gain: int | None) -> str:
     return next((spec.weights_key for spec in read_default_models() if spec.name == name), "")
 
 
-def find_strength(temper: str, *, is_named: bool) -> float:
+def find_tempering_strength(temper: str, *, is_named: bool) -> float:
     """Return how much of the faithful network's result a vivid one's gets: 0 none, 1 all.
 
     temper: the setting: `auto`, `off` or a number. is_named: the model was named: it is then taken
@@ -206,7 +206,7 @@ def find_strength(temper: str, *, is_named: bool) -> float:
 
 def find_tempering(settings: Settings, scale: int, harm: Harm) -> Tempering:
     """Return how a vivid result is tempered, for an image with that harm."""
-    return Tempering.of(find_strength(settings.temper, is_named=False), scale, harm)
+    return Tempering.of(find_tempering_strength(settings.temper, is_named=False), scale, harm)
 
 
 def largest_px(s_per_px: float, budget_s: float, tiling: Tiling) -> int | None:

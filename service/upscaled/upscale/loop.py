@@ -41,17 +41,17 @@ class TilesDone:
     again in smaller windows.
     result: the result, where further rows of it became final; `rows_ready` of them, from the top,
     are. Where the image is computed again it is another one. It is whole after the last tile.
-    share: the pixels of all windows, of those that an image full of content takes.
+    computed_share: the pixels of all windows, of those that an image full of content takes.
     """
 
     done: int
     total: int
     result: Image | None = None
     rows_ready: int = 0
-    share: float = 1.0
+    computed_share: float = 1.0
 
 
-def run_tiles(
+def upscale_by_tiles(
     image: Image,
     scale: int,
     stream: Stream,
@@ -83,11 +83,11 @@ def run_tiles(
         faithful=faithful,
         is_neutral=is_neutral(rgb),
     )
-    states = loop.run(rgb, image.alpha)
-    return states if image.alpha is None else _with_alpha(states, image.alpha, scale)
+    progress = loop.compute(rgb, image.alpha)
+    return progress if image.alpha is None else _with_alpha(progress, image.alpha, scale)
 
 
-def _with_alpha(states: Iterator[TilesDone], alpha: Pixels, scale: int) -> Iterator[TilesDone]:
+def _with_alpha(progress: Iterator[TilesDone], alpha: Pixels, scale: int) -> Iterator[TilesDone]:
     """Give results their alpha, which is enlarged while the device has the first windows.
 
     Done before them it took as long as 4 % of the network's time in 8 bits. A result stays one
@@ -97,13 +97,13 @@ def _with_alpha(states: Iterator[TilesDone], alpha: Pixels, scale: int) -> Itera
     whole: Image | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="alpha") as pool:
         enlarging = pool.submit(upscale_alpha, alpha, scale)
-        for state in states:
-            if state.result is not None:
-                if whole is None or bare is not state.result:
-                    bare = state.result
+        for tiles_done in progress:
+            if tiles_done.result is not None:
+                if whole is None or bare is not tiles_done.result:
+                    bare = tiles_done.result
                     whole = replace(bare, alpha=enlarging.result())
-                state = replace(state, result=whole)
-            yield state
+                tiles_done = replace(tiles_done, result=whole)
+            yield tiles_done
 
 
 def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
@@ -144,7 +144,7 @@ class _TileLoop:
     faithful: Stream | None
     is_neutral: bool
 
-    def run(self, rgb: Pixels, alpha: Pixels | None) -> Iterator[TilesDone]:
+    def compute(self, rgb: Pixels, alpha: Pixels | None) -> Iterator[TilesDone]:
         """Run all passes, in windows as large as fit in the device's memory."""
         contents = self._find_contents(rgb, alpha)
         engine = self.stream.engine
@@ -152,7 +152,7 @@ class _TileLoop:
         window_px = max(least_px, engine.info.window_px)
         while True:
             try:
-                yield from self._run_passes(rgb, contents, window_px)
+                yield from self._compute_passes(rgb, contents, window_px)
             except EngineOutOfMemory:
                 if window_px <= least_px:
                     raise
@@ -176,12 +176,12 @@ class _TileLoop:
             contents.append(contents[-1].enlarged(one_pass.gain, changed_px))
         return contents
 
-    def _run_passes(
+    def _compute_passes(
         self, rgb: Pixels, contents: Sequence[Content], window_px: int
     ) -> Iterator[TilesDone]:
         tiling = self._tiling(window_px)
         plans = [content.plan(tiling) for content in contents]
-        share = count_px(chain(*plans)) / sum(
+        computed_share = count_px(chain(*plans)) / sum(
             tiling.count_px(content.height_px, content.width_px) for content in contents
         )
         done, total = 0, max(1, sum(map(len, plans)))
@@ -196,7 +196,7 @@ class _TileLoop:
             filled = [*(tile.core.top for tile in tiles[1:]), height]
             ready = 0
             for tile, rows in zip(
-                self._run_pass(rgb, canvas, one_pass, content, tiles), filled, strict=False
+                self._fill_canvas(rgb, canvas, one_pass, content, tiles), filled, strict=False
             ):
                 done, before = done + 1, ready
                 if correction is not None:
@@ -204,19 +204,21 @@ class _TileLoop:
                 ready = rows if correction is None else correction.advance(rows)
                 is_further = ready > before
                 rows_ready = ready * one_pass.gain if is_further else 0
-                yield TilesDone(done, total, result if is_further else None, rows_ready, share)
+                yield TilesDone(
+                    done, total, result if is_further else None, rows_ready, computed_share
+                )
             rgb = canvas
         if not done:
-            yield TilesDone(total, total, result, rgb.shape[0], share)
+            yield TilesDone(total, total, result, rgb.shape[0], computed_share)
 
-    def _run_pass(
+    def _fill_canvas(
         self, rgb: Pixels, canvas: Pixels, one_pass: Pass, content: Content, tiles: Sequence[Tile]
     ) -> Iterator[Tile]:
         """Fill the canvas, and yield each tile once it is filled."""
         results = self.stream.run(cut(rgb, tiles), one_pass.reduce)
         faithful_results: Iterable[Window | None] = repeat(None, len(tiles))
         if self.faithful is not None:
-            faithful_results = self._run_faithful(self.faithful, rgb, one_pass, tiles)
+            faithful_results = self._compute_faithful(self.faithful, rgb, one_pass, tiles)
         # The faithful network first: it is ahead, and fast, while the other computes.
         for tile, faithful, result in zip(tiles, faithful_results, results, strict=True):
             kept = self._post_process(rgb, tile, result, faithful, one_pass)
@@ -224,7 +226,7 @@ class _TileLoop:
             content.write(canvas, tile.core, kept, one_pass.gain)
             yield tile
 
-    def _run_faithful(
+    def _compute_faithful(
         self, stream: Stream, rgb: Pixels, one_pass: Pass, tiles: Sequence[Tile]
     ) -> Iterator[Window]:
         """Yield the faithful network's results for the same windows."""

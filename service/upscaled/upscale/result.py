@@ -19,9 +19,10 @@ class Timings:
 
     network_s: from the decoded image to the upscaled one, waiting for other images included.
     device_s: the device seconds of this image alone. queue_s: from the request's admission until
-    a worker had a slot for it; 0 where there is no request queue. share: of the pixels that an
-    image of that size takes of the device where no part of it is flat or transparent. opening_s:
-    the part of `network_s` before the first window, much only where a model had to be opened.
+    a worker had a slot for it; 0 where there is no request queue. computed_share: of the pixels
+    that an image of that size takes of the device where no part of it is flat or transparent.
+    opening_s: the part of `network_s` before the first window, much only where a model had to be
+    opened.
     """
 
     decode_s: float
@@ -29,7 +30,7 @@ class Timings:
     encode_s: float
     device_s: float
     queue_s: float = 0
-    share: float = 1
+    computed_share: float = 1
     opening_s: float = 0
 
     @property
@@ -40,9 +41,9 @@ class Timings:
     @property
     def full_work_s(self) -> float | None:
         """Return a worker's seconds for such an image full of content; None if this has none."""
-        if not self.share:
+        if not self.computed_share:
             return None
-        return self.decode_s + self.device_s / self.share + self.encode_s
+        return self.decode_s + self.device_s / self.computed_share + self.encode_s
 
     def stages(self) -> tuple[tuple[str, float], ...]:
         """Return the stages of a request's work by name, one after the other, in seconds."""

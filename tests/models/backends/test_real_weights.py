@@ -16,7 +16,7 @@ from tests.service.opened import open_engine
 from tests.service.upscale.box_engine import stream_of
 from upscaled.config import Settings
 from upscaled.image.types import Image
-from upscaled.upscale.loop import run_tiles
+from upscaled.upscale.loop import upscale_by_tiles
 from upscaled_models.autotune.candidates import list_candidates
 from upscaled_models.backends.base import Engine, LoadedModel, Tunable, round_up
 from upscaled_models.backends.device import Device
@@ -71,7 +71,7 @@ def run(engine: Engine, window: Pixels) -> Pixels:
 def upscale_in_windows(engine: Tunable, source: Image, window_px: int) -> tuple[Pixels, int]:
     """The picture at x4 through windows up to that side, and how many they were."""
     with stream_of(engine.sized(window_px=window_px, batch=1, proof="")) as stream:
-        *_, last = run_tiles(source, 4, stream)
+        *_, last = upscale_by_tiles(source, 4, stream)
     assert last.result is not None
     return last.result.rgb.astype(np.uint8), last.total
 

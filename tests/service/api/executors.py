@@ -87,7 +87,7 @@ class ResizingExecutor:
     async def own_choice(self) -> AutoChoice:
         return self.choice
 
-    def share_choice(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
+    def adopt_ladders(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
         self.shared = ladders
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:

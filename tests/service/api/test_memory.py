@@ -20,7 +20,7 @@ from upscaled.api.memory import (
     ARRIVING_IMAGES,
     UNPAID_BODIES,
     MemoryBudget,
-    Share,
+    MemoryShare,
     UnsentResponses,
     build_budget,
     max_bodies,
@@ -65,12 +65,12 @@ def test_the_budget_has_room_for_queue_and_workers(given: int, slots: int) -> No
     assert build_budget(settings).limit_bytes == (3 + 2 * slots + ARRIVING_IMAGES) * MB
 
 
-Arrival = tuple[Share, "asyncio.Task[None]"]
+Arrival = tuple[MemoryShare, "asyncio.Task[None]"]
 
 
 async def hold(budget: MemoryBudget, key_id: int, size_bytes: int) -> Arrival:
     """An image of a key that goes on arriving until it gives way."""
-    begun: asyncio.Future[Share] = asyncio.get_running_loop().create_future()
+    begun: asyncio.Future[MemoryShare] = asyncio.get_running_loop().create_future()
 
     async def arrive() -> None:
         with budget.share(key_id) as share:
@@ -146,7 +146,7 @@ async def test_a_preempted_share_counts_nothing_more_and_is_interrupted() -> Non
 async def test_a_body_preempted_in_the_moment_it_has_arrived_is_refused_too() -> None:
     budget = MemoryBudget(100)
 
-    async def arrive(share: Share) -> None:
+    async def arrive(share: MemoryShare) -> None:
         async with share.arriving():
             share.take(100)
             with budget.share(2) as other:
@@ -172,7 +172,7 @@ def test_no_key_loses_bytes_to_one_that_holds_as_many(
 
     async def play() -> None:
         budget = MemoryBudget(limit_bytes)
-        shares: list[Share] = []
+        shares: list[MemoryShare] = []
 
         def held(key_id: int) -> int:
             account = budget._accounts.get(key_id)
@@ -193,7 +193,7 @@ def test_no_key_loses_bytes_to_one_that_holds_as_many(
     asyncio.run(play())
 
 
-def hold_or_refuse(budget: MemoryBudget, key_id: int, size_bytes: int) -> Share:
+def hold_or_refuse(budget: MemoryBudget, key_id: int, size_bytes: int) -> MemoryShare:
     """As `hold`, without a task: what gives way only gives its bytes back."""
     opened = budget.share(key_id)
     share = opened.__enter__()

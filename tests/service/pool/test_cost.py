@@ -45,7 +45,7 @@ def test_a_shared_ladder_replaces_that_of_the_worker_and_is_sent_with_the_reques
     cost = make_warm()
     work = of(250_000)
     assert cost.bind(work) == work
-    cost.share({4: (Rung(model=FAST),)})
+    cost.adopt({4: (Rung(model=FAST),)})
     assert cost.bind(work).ladder == (Rung(model=FAST),)
     assert cost.choices(work) == (FAST, FAST)
     cost.assume(make_ready({4: LADDER}, {}))
@@ -55,7 +55,7 @@ def test_a_shared_ladder_replaces_that_of_the_worker_and_is_sent_with_the_reques
 def test_a_request_that_brings_a_ladder_is_estimated_and_sent_on_by_it() -> None:
     cost, work = make_warm(), replace(of(10_000), ladder=(Rung(model=FAST),))
     assert cost.choices(work) == (FAST, FAST)
-    cost.share({4: tuple(LADDER)})
+    cost.adopt({4: tuple(LADDER)})
     assert cost.bind(work) == work
 
 

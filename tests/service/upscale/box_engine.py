@@ -16,7 +16,7 @@ from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image, MetadataPlan
 from upscaled.upscale.core import Core
 from upscaled.upscale.loaded_models import LoadedModels
-from upscaled.upscale.loop import TilesDone, run_tiles
+from upscaled.upscale.loop import TilesDone, upscale_by_tiles
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.scheduler import BatchDone, Scheduler
 from upscaled.upscale.stream import Stream
@@ -97,14 +97,14 @@ def stream_of(engine: Engine) -> Iterator[Stream]:
 
 
 def upscale_through(image: Image, scale: int, engine: Engine, **options: Any) -> Image:
-    """Upscale an image through an engine of its own, with the options of `run_tiles`."""
+    """Upscale an image through an engine of its own, with the options of `upscale_by_tiles`."""
     with stream_of(engine) as stream:
-        return finish(run_tiles(image, scale, stream, **options))
+        return finish(upscale_by_tiles(image, scale, stream, **options))
 
 
-def finish(states: Iterator[TilesDone]) -> Image:
+def finish(progress: Iterator[TilesDone]) -> Image:
     """Run all tiles, and return the result."""
-    results = [state.result for state in states]
+    results = [tiles_done.result for tiles_done in progress]
     assert results[-1] is not None
     return results[-1]
 
@@ -112,15 +112,15 @@ def finish(states: Iterator[TilesDone]) -> Image:
 class RowsReady:
     """The rows of a result as they were when they were said to be final."""
 
-    def __init__(self, states: Iterator[TilesDone]) -> None:
+    def __init__(self, progress: Iterator[TilesDone]) -> None:
         self.canvases: list[Image] = []
         self.counts: list[int] = []
         self._seen: list[Pixels] = []
-        for state in states:
-            if state.result is not None:
-                self.canvases.append(state.result)
-                self.counts.append(state.rows_ready)
-                self._seen.append(state.result.rgb[: state.rows_ready].copy())
+        for tiles_done in progress:
+            if tiles_done.result is not None:
+                self.canvases.append(tiles_done.result)
+                self.counts.append(tiles_done.rows_ready)
+                self._seen.append(tiles_done.result.rgb[: tiles_done.rows_ready].copy())
 
     def assert_final(self) -> None:
         """Require that none of them changed afterwards, and that their number only grew."""

@@ -25,7 +25,7 @@ from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale.content import CELL_PX, Content, choose_part_step_px
-from upscaled.upscale.loop import run_tiles
+from upscaled.upscale.loop import upscale_by_tiles
 from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.result import Timings
@@ -338,34 +338,34 @@ def test_an_image_of_one_colour_or_without_a_visible_pixel_needs_no_network(
     plane = None if alpha is None else np.full((90, 80), alpha, np.uint8)
     engine = EdgeEngine(window_px=40)
     with stream_of(engine) as stream:
-        states = list(run_tiles(Image(rgb, plane), 2, stream, PostProcessing(checks=True)))
+        progress = list(upscale_by_tiles(Image(rgb, plane), 2, stream, PostProcessing(checks=True)))
 
     assert not engine.seen
-    assert [(state.done, state.total) for state in states] == [(0, 1), (1, 1)]
-    result = states[-1].result
+    assert [(tiles_done.done, tiles_done.total) for tiles_done in progress] == [(0, 1), (1, 1)]
+    result = progress[-1].result
     assert result is not None
-    assert states[-1].rows_ready == 180
+    assert progress[-1].rows_ready == 180
     assert np.array_equal(result.rgb, rgb.repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_progress_counts_the_windows_that_are_computed() -> None:
     engine = EdgeEngine(window_px=40, shape_step_px=8)
     with stream_of(engine) as stream:
-        states = list(run_tiles(run_of(5, has_alpha=False)[0], 2, stream))
+        progress = list(upscale_by_tiles(run_of(5, has_alpha=False)[0], 2, stream))
     total = len(engine.seen)
-    assert [(state.done, state.total) for state in states] == [
+    assert [(tiles_done.done, tiles_done.total) for tiles_done in progress] == [
         (done, total) for done in range(total + 1)
     ]
-    assert states[-1].share < 1
+    assert progress[-1].computed_share < 1
     tiling = Tiling(window_px=40, halo_px=3, multiple_px=1, shape_step_px=8)
     computed = sum(height * width for height, width in engine.seen)
-    assert states[-1].share == computed / tiling.count_px(95, 150)
+    assert progress[-1].computed_share == computed / tiling.count_px(95, 150)
 
 
 def test_the_work_of_an_image_without_empty_parts_is_estimated_of_one_that_has_some() -> None:
-    timings = Timings(decode_s=1, network_s=9, encode_s=2, device_s=3, share=0.25)
+    timings = Timings(decode_s=1, network_s=9, encode_s=2, device_s=3, computed_share=0.25)
     assert timings.full_work_s == 1 + 12 + 2
-    assert replace(timings, share=0, device_s=0).full_work_s is None
+    assert replace(timings, computed_share=0, device_s=0).full_work_s is None
 
 
 @pytest.mark.parametrize("has_alpha", [False, True])
@@ -375,7 +375,7 @@ def test_rows_are_final_when_they_are_reported(has_alpha: bool) -> None:
         with stream_of(engine) as stream:
             image = run_of(seed, has_alpha=has_alpha)[0]
             steps = PostProcessing(corrects_patterns=True)
-            RowsReady(run_tiles(image, 2, stream, steps)).assert_final()
+            RowsReady(upscale_by_tiles(image, 2, stream, steps)).assert_final()
 
 
 @pytest.mark.parametrize(("name", "scale"), [("upscaled-x2", 2), ("upscaled-x4-faithful", 4)])
@@ -395,13 +395,15 @@ def test_shipped_models_give_the_pixels_of_one_window_over_the_whole_picture(
     seen = bleed_colour(rgb, alpha) if has_alpha else rgb
 
     with stream_of(replace(engine, info=replace(engine.info, window_px=128))) as stream:
-        states = list(run_tiles(Image(rgb, alpha if has_alpha else None), scale, stream))
+        progress = list(upscale_by_tiles(Image(rgb, alpha if has_alpha else None), scale, stream))
     (untiled,) = engine.start([seen]).finish()
 
-    result = states[-1].result
+    result = progress[-1].result
     assert result is not None
     assert (
-        0 < states[-1].total < len(Tiling(window_px=128, halo_px=19, multiple_px=1).plan(180, 260))
+        0
+        < progress[-1].total
+        < len(Tiling(window_px=128, halo_px=19, multiple_px=1).plan(180, 260))
     )
     is_visible = result.alpha > 0 if result.alpha is not None else np.s_[:]
     assert np.array_equal(result.rgb[is_visible], untiled[is_visible])

@@ -16,7 +16,7 @@ from tests.service.upscale.box_engine import (
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale import loop
-from upscaled.upscale.loop import Pass, plan_passes, run_tiles
+from upscaled.upscale.loop import Pass, plan_passes, upscale_by_tiles
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.stream import BATCHES_AHEAD
 from upscaled.upscale.tiles import pad
@@ -144,9 +144,9 @@ def test_a_scale_no_number_of_passes_makes_is_refused(scale: int, native: int) -
 def test_progress_is_reported_before_the_first_tile_and_after_each() -> None:
     engine = BoxEngine(window_px=32)
     with stream_of(engine) as stream:
-        states = list(run_tiles(Image(noise(64, 64)), 4, stream))
+        progress = list(upscale_by_tiles(Image(noise(64, 64)), 4, stream))
     total = len(engine.seen)
-    assert [(state.done, state.total) for state in states] == [
+    assert [(tiles_done.done, tiles_done.total) for tiles_done in progress] == [
         (done, total) for done in range(total + 1)
     ]
 
@@ -154,8 +154,8 @@ def test_progress_is_reported_before_the_first_tile_and_after_each() -> None:
 def test_leaving_the_loop_leaves_the_other_windows_uncomputed() -> None:
     engine = BoxEngine(window_px=32)
     with stream_of(engine) as stream:
-        for state in run_tiles(Image(noise(200, 200)), 2, stream):
-            if state.done == 2:
+        for tiles_done in upscale_by_tiles(Image(noise(200, 200)), 2, stream):
+            if tiles_done.done == 2:
                 break
     assert 2 <= len(engine.seen) <= 2 + BATCHES_AHEAD
 
@@ -166,7 +166,8 @@ def test_no_more_windows_are_in_flight_than_a_few_batches(batch: int) -> None:
     engine = BoxEngine(window_px=32, batch=batch)
     with stream_of(engine) as stream:
         ahead = [
-            len(engine.seen) - state.done for state in run_tiles(Image(noise(300, 300)), 2, stream)
+            len(engine.seen) - tiles_done.done
+            for tiles_done in upscale_by_tiles(Image(noise(300, 300)), 2, stream)
         ]
     assert len(engine.seen) > 100
     assert max(ahead) <= BATCHES_AHEAD * batch
@@ -193,7 +194,7 @@ def test_without_memory_for_the_smallest_window_the_error_is_raised() -> None:
 def test_rows_are_reported_as_soon_as_they_are_final() -> None:
     image = Image(noise(90, 70), alpha=noise(90, 70)[..., 0].copy(), icc=b"profile")
     with stream_of(BoxEngine(window_px=32)) as stream:
-        rows = RowsReady(run_tiles(image, 4, stream))
+        rows = RowsReady(upscale_by_tiles(image, 4, stream))
 
     rows.assert_final()
     assert len(rows.counts) > 3
@@ -211,7 +212,7 @@ def test_rows_begin_again_on_another_canvas_when_the_image_is_computed_again() -
             return super().filter(window)
 
     with stream_of(Shrinking(window_px=40)) as stream:
-        rows = RowsReady(run_tiles(Image(noise(90, 90)), 2, stream))
+        rows = RowsReady(upscale_by_tiles(Image(noise(90, 90)), 2, stream))
 
     assert len({id(canvas.rgb) for canvas in rows.canvases}) == 2
     assert rows.counts[-1] == 180

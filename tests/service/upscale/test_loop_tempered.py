@@ -21,7 +21,7 @@ from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.image.types import Image
-from upscaled.upscale.loop import TilesDone, find_gain, run_tiles
+from upscaled.upscale.loop import TilesDone, find_gain, upscale_by_tiles
 from upscaled.upscale.post_process.colour_correction import keep_flat
 from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
 from upscaled.upscale.post_process.tempering import Tempering, temper
@@ -54,7 +54,7 @@ def tempered_states(
         scheduler.open_stream(vivid) as stream,
         scheduler.open_stream(faithful, beside=stream) as beside,
     ):
-        yield run_tiles(Image(rgb), scale, stream, steps, beside)
+        yield upscale_by_tiles(Image(rgb), scale, stream, steps, beside)
 
 
 def run(
@@ -64,8 +64,8 @@ def run(
     faithful: BoxEngine,
     steps: PostProcessing = TEMPERED,
 ) -> NDArray[Any]:
-    with tempered_states(rgb, scale, vivid, faithful, steps) as states:
-        return np.asarray(finish(states).rgb)
+    with tempered_states(rgb, scale, vivid, faithful, steps) as progress:
+        return np.asarray(finish(progress).rgb)
 
 
 def noise(height: int, width: int, dtype: type[np.uint8 | np.uint16] = np.uint8) -> NDArray[Any]:
@@ -162,8 +162,8 @@ def test_both_networks_take_smaller_windows_where_one_is_out_of_memory() -> None
 
 def test_rows_are_final_when_they_are_reported() -> None:
     vivid, faithful = VividEngine(window_px=40), TrueEngine()
-    with tempered_states(noise(90, 60), 2, vivid, faithful, TEMPERED) as states:
-        RowsReady(states).assert_final()
+    with tempered_states(noise(90, 60), 2, vivid, faithful, TEMPERED) as progress:
+        RowsReady(progress).assert_final()
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ class _Options:
         return number
 
 
-def read_strength(headers: Headers, fields: Mapping[str, object]) -> float | None:
+def read_denoise_strength(headers: Headers, fields: Mapping[str, object]) -> float | None:
     """Return the strength of denoising that a request asks for, from 0 to 1; None for none.
 
     Raises:

@@ -19,8 +19,8 @@ from starlette.requests import Request
 
 from upscaled.api.available_models import require_denoise, require_model
 from upscaled.api.cancellation import ClientDisconnected
-from upscaled.api.memory import Share
-from upscaled.api.request.choices import read_choices, read_strength
+from upscaled.api.memory import MemoryShare
+from upscaled.api.request.choices import read_choices, read_denoise_strength
 from upscaled.api.request.fields import Fields, fields_of_json, fields_of_parts, parse_json
 from upscaled.api.request.multipart import parse_parts
 from upscaled.config import Settings
@@ -74,7 +74,9 @@ class UpscaleParameters:
     choice: OutputChoice = NO_CHOICE
 
 
-async def read_parameters(request: Request, settings: Settings, share: Share) -> UpscaleParameters:
+async def read_parameters(
+    request: Request, settings: Settings, share: MemoryShare
+) -> UpscaleParameters:
     """Read and check the body, then the choices beyond the contract.
 
     Raises:
@@ -105,7 +107,7 @@ async def read_parameters(request: Request, settings: Settings, share: Share) ->
     model, choice = read_choices(request.headers, fields.options)
     if model:
         await asyncio.to_thread(require_model, model, scale, settings.models_dir)
-    strength = read_strength(request.headers, fields.options)
+    strength = read_denoise_strength(request.headers, fields.options)
     if strength is not None:
         model = await asyncio.to_thread(require_denoise, model, strength, scale, settings)
     return UpscaleParameters(image, image_url, scale, model, choice)
@@ -116,7 +118,9 @@ def has_options(headers: Headers) -> bool:
     return any(name.startswith(_OPTIONS) for name in headers)
 
 
-async def read_body(request: Request, share: Share, *, limit_bytes: int, timeout_s: float) -> bytes:
+async def read_body(
+    request: Request, share: MemoryShare, *, limit_bytes: int, timeout_s: float
+) -> bytes:
     """Return the body, of at most `limit_bytes`, counted against `share`.
 
     Raises:
@@ -136,7 +140,7 @@ async def read_body(request: Request, share: Share, *, limit_bytes: int, timeout
         raise InvalidRequestBody("Request body not received in time") from None
 
 
-async def _read_counted(request: Request, share: Share, limit_bytes: int) -> bytes:
+async def _read_counted(request: Request, share: MemoryShare, limit_bytes: int) -> bytes:
     body = bytearray()  # not a list: a client may send its body in pieces of one byte
     while True:
         message = await request.receive()

@@ -32,7 +32,7 @@ from upscaled.api.idempotency import (
     record_answer,
     reserve,
 )
-from upscaled.api.memory import ImageResponse, Share, max_bodies
+from upscaled.api.memory import ImageResponse, MemoryShare, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.choices import (
     CHOICE_PARAMETERS,
@@ -187,7 +187,7 @@ class _UpscaleCall:
     record: AccessRecord
     key: ApiKey
     parameters: UpscaleParameters
-    share: Share
+    share: MemoryShare
     progress: Progress | None
     until_sent: AsyncExitStack
 

@@ -147,9 +147,9 @@ class RayPool:
         """See `Executor.own_choice`."""
         return (await self.wait_ready()).choice
 
-    def share_choice(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
-        """See `Executor.share_choice`."""
-        self._cost.share(ladders)
+    def adopt_ladders(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
+        """See `Executor.adopt_ladders`."""
+        self._cost.adopt(ladders)
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""

@@ -10,7 +10,7 @@ from tests.service.api.executors import IdleExecutor
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from tests.service.denoising import NAME, PARTNER, place_file
-from upscaled.api.request.choices import read_strength
+from upscaled.api.request.choices import read_denoise_strength
 from upscaled.errors import InvalidParameter
 
 AT_HALF = {"X-Upscale-Model": NAME, "X-Upscale-Denoise": "0.5"}
@@ -18,7 +18,7 @@ AT_HALF = {"X-Upscale-Model": NAME, "X-Upscale-Denoise": "0.5"}
 
 def read(*headers: str, **fields: object) -> float | None:
     raw = [(b"x-upscale-denoise", value.encode()) for value in headers]
-    return read_strength(Headers(raw=raw), fields)
+    return read_denoise_strength(Headers(raw=raw), fields)
 
 
 @pytest.mark.parametrize(

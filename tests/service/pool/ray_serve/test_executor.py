@@ -299,7 +299,7 @@ async def test_images_are_sent_with_the_shared_ladder_whatever_a_replica_would_c
         assert pool.is_ready()
         own = await pool.own_choice()
         assert own.plans == report().ready.plans
-        pool.share_choice(shared)
+        pool.adopt_ladders(shared)
         await pool.upscale(b"", request(scale=4))
     [job] = replicas.jobs
     assert isinstance(job, WorkerJob)

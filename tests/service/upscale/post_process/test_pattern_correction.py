@@ -14,7 +14,7 @@ from tests.service.opened import open_engine
 from tests.service.upscale.box_engine import BoxEngine, RowsReady, stream_of, upscale_through
 from upscaled.config import Settings
 from upscaled.image.types import Image
-from upscaled.upscale.loop import run_tiles
+from upscaled.upscale.loop import upscale_by_tiles
 from upscaled.upscale.post_process.pattern_correction import REACH_PX, PatternCorrection
 from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
 from upscaled.upscale.tiles import Region
@@ -232,7 +232,7 @@ def test_tiles_leave_no_seam(scale: int, native: int) -> None:
 def test_rows_are_reported_only_when_they_are_final() -> None:
     image, steps = Image(noise(97, 70)), PostProcessing(corrects_patterns=True)
     with stream_of(BoxEngine(window_px=32)) as stream:
-        rows = RowsReady(run_tiles(image, 2, stream, steps))
+        rows = RowsReady(upscale_by_tiles(image, 2, stream, steps))
     rows.assert_final()
     assert rows.counts[-1] == 194
     assert any(0 < count < 194 for count in rows.counts)
