@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 _PIXELS_AT, _WIDTH_AT, _COMPRESSION_AT = 10, 18, 30
 _NEW_HEADER_BYTES: Final = 40
+# BITMAPV5HEADER, which alone can embed a profile: PROFILE_EMBEDDED ("MBED", lower byte first), and
+# where the profile lies, counted from the header.
+_HEADER_AT, _FIFTH_HEADER_BYTES = 14, 124
+_COLOUR_SPACE_AT, _PROFILE_AT = 70, 126
+_PROFILE_EMBEDDED: Final = b"DEBM"
 _RLE8, _RLE4 = 1, 2
 _END_OF_ROW, _END_OF_BITMAP, _JUMP = 0, 1, 2
 # Pixels in the four bytes to which rows are padded without compression. ImageMagick codes these.
@@ -42,8 +47,17 @@ def open_stored(source: bytes, header: Header) -> Stored:
     if has_missing_pixels(source):
         raise ValueError("runs leave pixels out")
     opened: BmpImageFile = header.parts
-    icc = opened.info.get("icc_profile") or None
-    return Stored(opened, Exif(b""), icc, dpi=opened.info.get("dpi"))
+    return Stored(opened, Exif(b""), _read_profile(source), dpi=opened.info.get("dpi"))
+
+
+def _read_profile(source: bytes) -> bytes | None:
+    """Read the embedded ICC profile, of which Pillow knows nothing; None where there is none."""
+    (header_bytes,) = struct.unpack_from("<I", source, _HEADER_AT)
+    colour_space = source[_COLOUR_SPACE_AT:][: len(_PROFILE_EMBEDDED)]
+    if header_bytes < _FIFTH_HEADER_BYTES or colour_space != _PROFILE_EMBEDDED:
+        return None
+    offset, size = struct.unpack_from("<II", source, _PROFILE_AT)
+    return source[_HEADER_AT + offset :][:size] or None
 
 
 def _drop_empty_alpha(opened: "BmpImageFile", source: bytes) -> None:
@@ -69,7 +83,7 @@ def has_missing_pixels(source: bytes) -> bool:
     It may leave pixels out, by a jump or by ending a row early, and damage looks just the same:
     Pillow paints what is missing black. Other files never do.
     """
-    (header_bytes,) = struct.unpack_from("<I", source, 14)
+    (header_bytes,) = struct.unpack_from("<I", source, _HEADER_AT)
     if header_bytes < _NEW_HEADER_BYTES:
         return False
     (compression,) = struct.unpack_from("<I", source, _COMPRESSION_AT)

@@ -1,4 +1,4 @@
-"""BMPs of 32 bits whose alpha is 0 everywhere are opaque, and runs give every pixel."""
+"""BMPs of 32 bits whose alpha is 0 everywhere are opaque, runs give every pixel, profiles stay."""
 
 import struct
 from pathlib import Path
@@ -13,6 +13,7 @@ from tests.service.image.samples import (
     have_equal_pixels,
     picture,
     save,
+    srgb_profile,
 )
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
@@ -149,3 +150,35 @@ def test_every_cut_of_runs_is_refused_or_the_whole_image() -> None:
     source = bmp_of_runs(rows + b"\0\1", width=64, height=64)
     cut = (source[:length] for length in range(len(source)))
     assert count_refused(cut, decode_file(source, {"BMP"}), {"BMP"}) >= len(source) - 4
+
+
+def bmp_with_profile(profile: bytes, kind: bytes) -> bytes:
+    """Make a BMP of the fifth version, with a profile behind its pixels."""
+    data = picture(64, 64)[::-1, :, ::-1].tobytes()
+    start, end = 14 + 124, 14 + 124 + len(data)
+    head = struct.pack("<2sIII", b"BM", end + len(profile), 0, start)
+    info = struct.pack("<IiiHHIIiiII", 124, 64, 64, 1, 24, 0, len(data), 2835, 2835, 0, 0)
+    placed = bytes(16) + kind + bytes(48) + struct.pack("<IIII", 4, end - 14, len(profile), 0)
+    return head + info + placed + data + profile
+
+
+def test_an_embedded_profile_goes_on_byte_for_byte() -> None:
+    image = decode_checked(bmp_with_profile(srgb_profile(), b"DEBM"), {"BMP"})
+    assert image.icc == srgb_profile()
+    assert np.array_equal(image.rgb, picture(64, 64))
+
+
+@pytest.mark.parametrize(
+    ("profile", "kind"),
+    [
+        (srgb_profile(), b" niW"),
+        (srgb_profile(), b"KNIL"),
+        (b"no profile", b"DEBM"),
+        (b"", b"DEBM"),
+    ],
+)
+def test_a_profile_that_is_broken_or_not_announced_is_left_out(profile: bytes, kind: bytes) -> None:
+    """Windows' own sRGB, and the name of another file, which is never opened."""
+    image = decode_checked(bmp_with_profile(profile, kind), {"BMP"})
+    assert image.icc is None
+    assert np.array_equal(image.rgb, picture(64, 64))
