@@ -100,7 +100,7 @@ def _refuse_contradiction(header: Header, stored: Stored) -> None:
         width, height = right - left, bottom - top
     if upright_size(width, height, stored.orientation) != (header.width_px, header.height_px):
         raise ValueError(f"{width} x {height} is not what the header says: {header}")
-    has_alpha = opened.mode in ("RGBA", "LA", "La", "PA") or "transparency" in opened.info
+    has_alpha = opened.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in opened.info
     if has_alpha != header.has_alpha:
         raise ValueError(f"alpha {has_alpha} is not what the header says")
 

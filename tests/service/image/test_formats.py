@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ ALL = ALWAYS_DECODED | OPTIONAL
 TURNED = [kind for kind in sorted(ALL) if kind != "BMP"]  # BMP knows no orientation
 LOSSY = 6.0
 
-pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+pillow_heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 
 
 def encode(pixels: NDArray[np.uint8], kind: str, orientation: int = 1) -> bytes:
@@ -130,6 +131,26 @@ def test_grey_tiff_that_was_multiplied_by_its_alpha_is_divided_again() -> None:
     assert image.alpha is not None
     assert image.alpha.tolist() == [[120, 255, 0]]
     assert image.rgb[0, :, 0].tolist() == [60 * 255 // 120, 128, 0]
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_colours_that_were_multiplied_by_their_alpha_are_divided_again(kind: str) -> None:
+    """The reference `prem` from colour to alpha (ISO/IEC 23000-22, 7.3.5.2)."""
+    pixels = picture(64, 96, channels=4)
+    pixels[..., 3] |= 128
+    if kind == "AVIF":
+        options = {"subsampling": "4:4:4", "alpha_premultiplied": True}
+        source = save(pixels, kind, quality=100, **options)
+    else:
+        file = BytesIO()
+        multiplied = PillowImage.fromarray(pixels).convert("RGBa")
+        pillow_heif.from_pillow(multiplied).save(file, quality=-1, chroma=444)
+        source = file.getvalue()
+    assert b"prem" in source
+    image = decode_checked(source, {"AVIF", "HEIC"})
+    assert image.alpha is not None
+    assert np.array_equal(image.alpha, pixels[..., 3])
+    assert np.abs(image.rgb.astype(int) - pixels[..., :3]).max() <= 6
 
 
 def test_floating_tiff_is_an_unsupported_format() -> None:
