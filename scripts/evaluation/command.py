@@ -42,6 +42,7 @@ COLUMNS: Mapping[str, str] = {
     "ssimulacra2": "SSIMU2",
     "flip": "FLIP",
     "feature": "feature",
+    "feature_lite0": "f. lite0",
 }
 """The printed metrics in order, with the heads of their columns."""
 

@@ -1,16 +1,17 @@
 """Measure perceptual metrics, with packages that the service itself does not need.
 
-NIQE, the feature distance, SSIMULACRA2 and FLIP. Each is measured where its package is installed;
-a missing one is named once, with the way to install it.
+NIQE, the feature distance by two networks, SSIMULACRA2 and FLIP. Each is measured where its package
+is installed; a missing one is named once, with the way to install it.
 """
 
 import importlib
 import io
 import math
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,10 @@ Pixels = NDArray[np.uint8]
 PairMetric = Callable[[Pixels, Pixels], float]
 Opened = TypeVar("Opened")
 
-FIGURES = ("niqe", "feature", "ssimulacra2", "flip")
+FEATURE_NETWORKS: Final = {"feature": "lite1", "feature_lite0": "lite0"}
+"""Name of the network by figure. A student that was trained with one is judged by the other."""
+
+FIGURES: Final = ("niqe", *FEATURE_NETWORKS, "ssimulacra2", "flip")
 
 
 def open_ssimulacra2() -> PairMetric:
@@ -63,10 +67,10 @@ def open_flip() -> PairMetric:
 
 @dataclass(frozen=True)
 class Reference:
-    """A truth, and the features that are computed of it once for all results."""
+    """A truth, and by figure the features that are computed of it once for all results."""
 
     pixels: Pixels
-    features: list[Tensor] | None
+    features: Mapping[str, list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class PerceptualMeter:
     """The metrics whose packages are installed; `missing` says what to install for the others."""
 
     natural_model: NaturalModel | None = None
-    network: FeatureNetwork | None = None
+    networks: Mapping[str, FeatureNetwork] = field(default_factory=dict)
+    """By figure."""
     ssimulacra2: PairMetric | None = None
     flip: PairMetric | None = None
     missing: tuple[str, ...] = ()
@@ -101,9 +106,13 @@ class PerceptualMeter:
                 missing.append(str(error))
                 return None
 
+        networks = {
+            figure: attempt(figure, partial(FeatureNetwork, name))
+            for figure, name in FEATURE_NETWORKS.items()
+        }
         return cls(
             natural_model=attempt("niqe", read_natural_model),
-            network=attempt("feature", FeatureNetwork),
+            networks={figure: network for figure, network in networks.items() if network},
             ssimulacra2=attempt("ssimulacra2", open_ssimulacra2),
             flip=attempt("flip", open_flip),
             missing=tuple(missing),
@@ -111,14 +120,15 @@ class PerceptualMeter:
 
     def refer_to(self, truth: Pixels) -> Reference:
         """Prepare a truth, `[h, w, 3]` uint8 RGB."""
-        return Reference(truth, self.network.features(truth) if self.network else None)
+        features = {name: network.features(truth) for name, network in self.networks.items()}
+        return Reference(truth, features)
 
     def measure(self, result: Pixels, reference: Reference, border_px: int) -> dict[str, float]:
         """Return the figures of a result by name; `border_px` is left out of NIQE, as is usual."""
         figures = {"niqe": self.measure_niqe(result, border_px)} if self.natural_model else {}
-        if self.network and reference.features is not None:
-            found = self.network.features(result)
-            figures["feature"] = feature_distance(found, reference.features)
+        for name, network in self.networks.items():
+            found = network.features(result)
+            figures[name] = feature_distance(found, reference.features[name])
         for name, metric in (("ssimulacra2", self.ssimulacra2), ("flip", self.flip)):
             if metric:
                 figures[name] = metric(result, reference.pixels)

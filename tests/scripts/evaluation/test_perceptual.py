@@ -30,7 +30,7 @@ def test_a_result_equal_to_its_truth_is_best_in_every_figure(
     figures = meter.measure(texture, meter.refer_to(texture), 0)
     assert figures["ssimulacra2"] == pytest.approx(100)
     assert figures["flip"] == pytest.approx(0, abs=1e-6)
-    assert figures["feature"] == 0
+    assert figures["feature"] == figures["feature_lite0"] == 0
     assert figures["niqe"] == pytest.approx(12.665, abs=1e-3)
 
 
@@ -45,6 +45,8 @@ def test_blur_is_worse_in_every_figure_that_knows_the_truth(
     assert 100 > soft["ssimulacra2"] > softer["ssimulacra2"]
     assert 0 < soft["flip"] < softer["flip"]
     assert 0 < soft["feature"] < softer["feature"]
+    assert 0 < soft["feature_lite0"] < softer["feature_lite0"]
+    assert soft["feature"] != soft["feature_lite0"]
 
 
 def test_a_picture_too_small_for_niqe_has_the_other_figures(

@@ -22,7 +22,7 @@ from scripts.training.targets import Batch, Target, Targets, read_targets
 from scripts.training.teacher import align_colours, make_targets
 from upscaled_models.networks.compact import SRVGGNetCompact
 from upscaled_models.networks.plain import PlainNet
-from upscaled_models.quantise.features import WEIGHTS, FeatureNetwork, feature_error
+from upscaled_models.quantise.features import VARIANTS, FeatureNetwork, feature_error
 from upscaled_models.quantise.installed import MissingPackage, read_packaged
 from upscaled_models.quantise.tracks import Pixels, decode, make_clean
 from upscaled_models.weights import recognise_file
@@ -35,7 +35,7 @@ TINY = DistilRecipe(
 @pytest.fixture(scope="module", autouse=True)
 def _feature_weights() -> None:
     try:
-        read_packaged(WEIGHTS)
+        read_packaged(VARIANTS["lite0"].weights)
     except MissingPackage as error:
         pytest.skip(str(error))
 
@@ -239,7 +239,7 @@ def test_displaced_texture_costs_nothing_and_other_texture_does() -> None:
 
 def test_the_discriminator_judges_places_of_each_stage_beside_the_source() -> None:
     torch.manual_seed(0)
-    judge = Discriminator(FeatureNetwork())
+    judge = Discriminator(FeatureNetwork("lite0"))
     of_picture, of_source = (
         judge.stages(torch.rand(1, 3, 66, 66)),
         judge.stages(torch.rand(1, 3, 66, 66)),
@@ -255,7 +255,7 @@ def test_the_discriminator_judges_places_of_each_stage_beside_the_source() -> No
 
 
 def test_the_discriminator_does_not_see_a_checkerboard() -> None:
-    judge = Discriminator(FeatureNetwork())
+    judge = Discriminator(FeatureNetwork("lite0"))
     board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16) * 0.1
     plain = torch.full((1, 3, 32, 32), 0.5)
     for one, other in zip(judge.stages(plain), judge.stages(plain + board), strict=True):
@@ -263,7 +263,7 @@ def test_the_discriminator_does_not_see_a_checkerboard() -> None:
 
 
 def test_feature_error_has_finite_gradients_on_flat_and_equal_pictures() -> None:
-    features = FeatureNetwork()
+    features = FeatureNetwork("lite0")
     for level in (0.0, 127.0):
         picture = torch.full((1, 3, 64, 64), level, requires_grad=True)
         wanted = features.stages(torch.full((1, 3, 64, 64), 130.0))

@@ -15,7 +15,7 @@ from scripts.training.degradation import Harm
 from scripts.training.eight_bits import EightBitRecipe, find_smooth, simulate_layers
 from scripts.training.export import store_weights
 from upscaled_models.networks.compact import SRVGGNetCompact
-from upscaled_models.quantise.features import WEIGHTS
+from upscaled_models.quantise.features import VARIANTS
 from upscaled_models.quantise.files import parse_layers, serialise_layers
 from upscaled_models.quantise.installed import MissingPackage, read_packaged
 from upscaled_models.quantise.simulation import freeze, simulated
@@ -38,7 +38,7 @@ def network() -> SRVGGNetCompact:
 def targets(tmp_path: Path) -> Path:
     """Three targets of noise, enlarged by repetition."""
     try:
-        read_packaged(WEIGHTS)
+        read_packaged(VARIANTS["lite0"].weights)
     except MissingPackage as error:
         pytest.skip(str(error))
     folder = tmp_path / "targets"
