@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.test_published_tool import Pixels, bring_into_range, photo_of, run_theirs
+from tests.models.networks.test_networks_published_tool import (
+    Pixels,
+    bring_into_range,
+    photo_of,
+    run_theirs,
+)
 from tests.reference.standins import PublishedRealEsrgan
 from tests.service.opened import open_engine
 from upscaled.config import Settings, load_settings

@@ -13,9 +13,9 @@ import requests
 
 from tests.running import Server
 from tests.service.bombs import make_bombs, make_swelling
+from tests.service.cli.test_serve_corpus import serve_bilinear
 from tests.service.decoder.processes import decoder_processes
 from tests.service.image.samples import picture, save
-from tests.service.test_corpus import serve_bilinear
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import ServiceError
 from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL

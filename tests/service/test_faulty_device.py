@@ -16,10 +16,10 @@ from PIL import Image
 
 from tests.bilinear_model import add_bilinear_model
 from tests.running import Server, serve
+from tests.service.cli.test_serve_corpus import SETTINGS
 from tests.service.crashing_decoder import DEADLY
 from tests.service.faulty_device import FAULTS, WRONG_SIZE
 from tests.service.image.samples import picture, save
-from tests.service.test_corpus import SETTINGS
 
 PROGRAM = Path(__file__).with_name("faulty_server.py")
 SOUND = "none nowhere"

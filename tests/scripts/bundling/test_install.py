@@ -1,4 +1,4 @@
-"""Refusals of the installer and their texts. test_air_gap.py shows that it installs."""
+"""Refusals of the installer and their texts. test_bundling_air_gap.py shows that it installs."""
 
 import os
 import platform

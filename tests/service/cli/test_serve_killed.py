@@ -18,8 +18,8 @@ import pytest
 import requests
 
 from tests.running import Server
+from tests.service.cli.test_serve_corpus import serve_bilinear
 from tests.service.image.samples import picture, save
-from tests.service.test_corpus import serve_bilinear
 
 CLIENTS = 4
 IMAGES = 24

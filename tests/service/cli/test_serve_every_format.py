@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.running import Server
+from tests.service.cli.test_serve_corpus import serve_bilinear
 from tests.service.image.samples import exif_with_orientation, picture, save, stored_for
 from tests.service.image.test_formats import TURNED, encode
-from tests.service.test_corpus import serve_bilinear
 
 FORMATS = "avif,bmp,heic,tiff"
 LOSSY = 6.0

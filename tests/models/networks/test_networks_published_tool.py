@@ -28,7 +28,7 @@ PACKAGED_RRDB = [
     for spec in official_models()
     if spec.family == "rrdb" and spec.packaged is not None
 ]
-PHOTO = Path(__file__).resolve().parents[2] / "scripts" / "sample" / "cat.jpg"
+PHOTO = Path(__file__).resolve().parents[3] / "scripts" / "sample" / "cat.jpg"
 
 Pixels = NDArray[np.uint8]
 
