@@ -9,6 +9,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 
 from upscaled.errors import InvalidParameter
+from upscaled.image.colour import cmyk_to_rgb
 from upscaled.image.output import MAX_QUALITY, OutputChoice
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
@@ -16,8 +17,10 @@ from upscaled.upscale.result import MAX_RESULT_SIDE_PX
 
 _DEEP_MODES: Final = frozenset({"I;16", "I;16L", "I;16B"})
 _KEPT_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA"}) | _DEEP_MODES
-_RGB_MODES: Final = frozenset({"P", "RGBX", "PA", "RGBa"})
-"""Modes that are converted and that a profile for RGB still describes."""
+_UNBOUNDED_MODES: Final = frozenset({"I", "F"})
+_GREY_MODES: Final = frozenset({"L", "LA", "La"})
+_OTHER_COLOURS: Final = frozenset({"1", "I", "F", "YCbCr", "LAB", "HSV"})
+"""Modes that are converted and that a profile describes no longer."""
 _RANGES: Final = {
     "quality": MAX_QUALITY,
     "max_side_px": MAX_RESULT_SIDE_PX,
@@ -67,19 +70,42 @@ def read_array(pixels: NDArray[Any]) -> tuple[Image, ArrayShape]:
 def read_pillow(picture: PillowImage.Image) -> tuple[Image, ArrayShape]:
     """Make an image of a Pillow image, turned upright as its EXIF orientation asks.
 
-    L, LA, RGB, RGBA and I;16 stay what they are; other modes become RGB, or RGBA where they can be
-    transparent. The ICC profile of an RGB picture and the resolution go with it. One without pixels
-    is InvalidParameter.
+    L, LA, RGB, RGBA and I;16 stay what they are; other modes become RGB, and where a colour is
+    transparent they become LA or RGBA. The ICC profile of an RGB picture and the resolution go with
+    it; CMYK becomes sRGB by its own. One without pixels, or with numbers that are none of 0 to 255
+    (modes I and F), is InvalidParameter.
     """
     picture = ImageOps.exif_transpose(picture)
     profile, dpi = picture.info.get("icc_profile"), picture.info.get("dpi")
-    if picture.mode not in _KEPT_MODES:
-        profile = profile if picture.mode in _RGB_MODES else None
-        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    if picture.mode in _UNBOUNDED_MODES and not _is_8_bit(picture):
+        raise InvalidParameter(
+            f"a picture of mode {picture.mode} whose numbers are not all of 0 to 255: convert it "
+            "to L or I;16 first"
+        )
+    if picture.mode == "CMYK":
+        picture, profile = PillowImage.fromarray(cmyk_to_rgb(picture, profile)), None
+    profile = None if picture.mode in _OTHER_COLOURS else profile
+    picture = _as_kept_mode(picture)
     pixels = np.asarray(picture)
     image, shape = read_array(pixels.astype(np.uint16) if picture.mode in _DEEP_MODES else pixels)
     dpi = (float(dpi[0]), float(dpi[1])) if dpi else None
     return replace(image, icc=profile, dpi=dpi), shape
+
+
+def _as_kept_mode(picture: PillowImage.Image) -> PillowImage.Image:
+    """Convert a picture to a mode that stays; a colour that is transparent becomes alpha."""
+    has_alpha = picture.has_transparency_data
+    if picture.mode in _DEEP_MODES or (picture.mode in _KEPT_MODES and not has_alpha):
+        return picture
+    if picture.mode in _GREY_MODES:
+        return picture.convert("LA")
+    return picture.convert("RGBA" if has_alpha else "RGB")
+
+
+def _is_8_bit(picture: PillowImage.Image) -> bool:
+    """Return whether each number is a whole one of 0 to 255; Pillow would cut others off."""
+    pixels = np.asarray(picture)
+    return bool(np.array_equal(pixels, np.clip(np.floor(pixels), 0, 255)))
 
 
 def write_pillow(image: Image, shape: ArrayShape) -> PillowImage.Image:

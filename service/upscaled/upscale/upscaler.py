@@ -9,6 +9,8 @@ Everything else of the product goes through the same `upscaled.upscale.core`.
 """
 
 import asyncio
+import operator
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -60,7 +62,8 @@ class _Work:
 class Upscaler:
     """Upscales images on this machine; any number of threads may use one at once.
 
-    Use it as a context manager, or call `open` and `close`. Models are loaded when it is opened;
+    Use it as a context manager, or call `open` and `close`, in the process that upscales: a fork of
+    it needs an upscaler of its own. Models are loaded when it is opened;
     the first time on a machine their fastest way to run is measured, which takes about a minute.
     While it is open, OpenCV and torch use as many threads in this process as suit the device.
     """
@@ -102,6 +105,7 @@ class Upscaler:
         self._max_in_flight = max_in_flight
         self._stack = ExitStack()
         self._core: Core | None = None
+        self._process_id = 0
         self._threads = ThreadPoolExecutor(1)
 
     @classmethod
@@ -130,10 +134,16 @@ class Upscaler:
                 ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="upscale")
             )
             self._core, self._stack = core, stack.pop_all()
+            self._process_id = os.getpid()
         return self
 
     def close(self) -> None:
-        """Finish what is in flight, end all threads and processes, and free the models."""
+        """Finish what is in flight, end all threads and processes, and free the models.
+
+        In a fork of the process that opened it, it only lets go of them: they are not its own.
+        """
+        if self._core is not None and self._process_id != os.getpid():
+            self._stack.pop_all()
         self._core = None
         self._stack.close()
 
@@ -177,6 +187,7 @@ class Upscaler:
             Cancelled: by `cancellation`.
             InternalError, EngineOutOfMemory: the device failed, or has too little memory.
             TypeError: `image` is of none of these kinds.
+            RuntimeError: it is not open, or was opened in the process that this one is a fork of.
         """
         model = self._name_model(scale, model, denoise)
         work = _Work(image, scale, model, options, cancellation, on_progress)
@@ -234,6 +245,7 @@ class Upscaler:
             InvalidParameter: the name in `to` does not end as the format of the result does.
             OSError: a file cannot be read or written.
         """
+        self._require_core(scale)
         path = Path(path)
         source = path.read_bytes()
         output = self._decide_output(source, scale, options)
@@ -405,7 +417,13 @@ class Upscaler:
     def _require_core(self, scale: int) -> Core:
         if self._core is None:
             raise RuntimeError("the upscaler is not open: use it in a `with` block, or call open()")
-        if scale not in self._core.ladders:
+        if self._process_id != os.getpid():  # whose threads a fork does not have
+            raise RuntimeError("the upscaler was opened in another process: open one in each")
+        try:
+            is_offered = operator.index(scale) in self._core.ladders
+        except TypeError:
+            is_offered = False
+        if not is_offered:
             scales = " or ".join(map(str, self._core.ladders))
             raise InvalidParameter(f"scale {scale}: must be {scales}")
         return self._core

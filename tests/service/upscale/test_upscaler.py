@@ -213,6 +213,48 @@ def test_threads_share_one_upscaler(up: Upscaler) -> None:
     assert [int(each[0, 0, 0]) for each in results] == list(range(0, 240, 20))
 
 
+FORKED = """
+import os, sys
+import numpy as np
+from upscaled import Upscaler
+
+up = Upscaler(data_dir=sys.argv[1], device="cpu", precision="exact", threads=1, scales=(2,))
+with up:
+    child = os.fork()
+    if not child:
+        try:
+            up.upscale(np.zeros((8, 8, 3), np.uint8), 2)
+        except RuntimeError as error:
+            print(error, flush=True)
+            up.close()
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    print(up.upscale(np.zeros((8, 8, 3), np.uint8), 2).shape)
+"""
+
+
+def test_a_fork_is_refused_and_does_no_harm(tmp_path: Path) -> None:
+    """It has none of the threads: it would wait for ever."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, str(tmp_path)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.stdout.splitlines() == [
+        "the upscaler was opened in another process: open one in each",
+        "(16, 16, 3)",
+    ], done.stderr
+
+
+@pytest.mark.parametrize("scale", [3, True, 2.0, "2", None])
+def test_another_scale_is_refused(up: Upscaler, scale: Any) -> None:
+    with pytest.raises(InvalidParameter, match="must be 2 or 4"):
+        up.upscale(np.zeros((8, 8, 3), np.uint8), scale)
+
+
 @pytest.mark.parametrize(
     "array",
     [
