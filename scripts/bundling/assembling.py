@@ -64,8 +64,7 @@ def _write_facts(wheels: Sequence[Part], target: Target, folder: Path) -> str:
     (version,) = [wheel.version for wheel in wheels if wheel.name == OWN_PACKAGE]
     needed = [glibc for wheel in wheels if (glibc := wheel.needed_glibc())]
     major, minor = max(needed, default=target.glibc)
-    facts = {"version": version, "python": target.python, "glibc": f"{major}.{minor}"}
-    facts |= {"machine": target.machine, "accelerator": target.accelerator}
+    facts = {"version": version, **target._asdict(), "glibc": f"{major}.{minor}"}
     (folder / "facts").write_text("".join(f"{name}={fact}\n" for name, fact in facts.items()))
     # By hash: nothing that was slipped in is a candidate.
     wanted = [f"{each.name}=={each.version} --hash=sha256:{each.sha256}" for each in wheels]

@@ -23,8 +23,6 @@ from scripts.bundling.assembling import make_bundle
 from scripts.bundling.target import CannotBundle, read_target, this_platform
 from upscaled_models.errors import ModelError
 
-FAILURES = (CannotBundle, ModelError)
-
 
 def main(arguments_given: list[str] | None = None) -> None:
     """Make the archive; its path is all that goes to standard output."""
@@ -34,7 +32,7 @@ def main(arguments_given: list[str] | None = None) -> None:
         target = read_target(given.platform, given.python, given.accelerator)
         extras = list(dict.fromkeys([*given.extra, *weights]))
         archive = make_bundle(target, extras, given.models_dir, given.sign, given.output)
-    except (*FAILURES, OSError) as error:
+    except (CannotBundle, ModelError, OSError) as error:
         sys.exit(f"scripts/bundle: {error}")
     print(f"{archive.stat().st_size / 1e6:,.0f} MB", file=sys.stderr)
     print(archive)

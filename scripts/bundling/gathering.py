@@ -1,7 +1,4 @@
-"""Bring together every wheel that upscaled needs on a target: chosen by uv, downloaded by pip.
-
-Where one of them refuses, `CannotBundle` has its own words.
-"""
+"""Bring together every wheel that upscaled needs on a target: chosen by uv, downloaded by pip."""
 
 import os
 import re

@@ -91,7 +91,6 @@ def write_sbom(parts: Sequence[Part], needs: Needs, target: Target) -> str:
     """Return the bill of materials (CycloneDX 1.6, JSON): the same for the same parts, undated."""
     described = {part: _describe(part) for part in parts}
     wheels = {part.name: described[part] for part in parts if not part.model}
-    # The number is another for each set of parts.
     number = uuid.uuid5(uuid.NAMESPACE_OID, " ".join(sorted(part.sha256 for part in parts)))
     bom = Bom(serial_number=number)
     bom.metadata.timestamp = None  # type: ignore[assignment]  # it may be left out

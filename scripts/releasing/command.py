@@ -5,12 +5,12 @@ import datetime as dt
 import sys
 from pathlib import Path
 
-from scripts.bundling.command import FAILURES
 from scripts.bundling.gathering import ROOT
 from scripts.bundling.target import CannotBundle, Target, read_target, this_platform
 from scripts.releasing.artifacts import Plan, make_release
 from scripts.releasing.cutting import CannotRelease, cut
 from scripts.releasing.image import find_builder
+from upscaled_models.errors import ModelError
 
 _EXAMPLES = """\
 examples:
@@ -30,7 +30,7 @@ def main(arguments_given: list[str] | None = None) -> None:
             cut(ROOT, arguments.version, dt.datetime.now(dt.UTC).date())
         else:
             print(make_release(ROOT, _read_plan(arguments), arguments.output))
-    except (CannotRelease, *FAILURES, OSError) as error:
+    except (CannotRelease, CannotBundle, ModelError, OSError) as error:
         sys.exit(f"scripts/release: {error}")
 
 
