@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from upscaled.api.admin.app import AdminDispatchMiddleware, create_admin_app
 from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.billing import release_pending_credits
+from upscaled.api.cancellation import cancel
 from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
 from upscaled.api.job_runner import JobRunner
@@ -157,9 +158,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in background:
-            task.cancel()
-        await asyncio.wait(background)
+        await cancel(*background)
         await context.executor.stop(context.settings.shutdown_grace_s)
         await context.fetcher.close()
         await context.reporter.close()

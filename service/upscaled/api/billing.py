@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 from uuid import uuid4
 
 from upscaled.api.cancellation import run_to_end
@@ -20,6 +20,8 @@ CAPTURE_RETRIES_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
 """The work is done: a database server that is being restarted is worth a moment's wait."""
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
+
+T = TypeVar("T")
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -45,17 +47,7 @@ class Charge:
         """
         if self._hold is None:
             return
-        step = partial(asyncio.to_thread, self._state.credits.capture, self._hold, paid)
-        for wait_s in CAPTURE_RETRIES_AFTER_S:
-            try:
-                await run_to_end(step())
-                break
-            except DatabaseFailed as error:
-                if not error.is_connection_lost:
-                    raise
-                await asyncio.sleep(wait_s)
-        else:
-            await run_to_end(step())
+        await try_often(partial(self._state.credits.capture, self._hold, paid))
         self.captured = IMAGE_PRICE
         self._metrics.note_credit("captured")
 
@@ -73,6 +65,21 @@ class Charge:
         except Exception as error:  # noqa: BLE001  (the request's own outcome stands)
             fields = event("release_failed", hold_id=self._hold.request_id)
             _logger.warning("a credit could not be given back yet: %s", error, extra=fields)
+
+
+async def try_often(step: Callable[[], T]) -> T:
+    """Run a blocking step, again where the connection to the database was lost.
+
+    DatabaseFailed of the last try goes on: the step may have been done or not.
+    """
+    for wait_s in CAPTURE_RETRIES_AFTER_S:
+        try:
+            return await run_to_end(asyncio.to_thread(step))
+        except DatabaseFailed as error:
+            if not error.is_connection_lost:
+                raise
+            await asyncio.sleep(wait_s)
+    return await run_to_end(asyncio.to_thread(step))
 
 
 @asynccontextmanager

@@ -40,7 +40,7 @@ class Client:
             if task.done():
                 return _result(task)
         finally:
-            await _cancel(task)
+            await cancel(task)
         raise ClientDisconnected
 
 
@@ -51,7 +51,7 @@ async def watch_client(receive: Receive) -> AsyncIterator[Client]:
     try:
         yield Client(disconnect)
     finally:
-        await _cancel(disconnect)
+        await cancel(disconnect)
 
 
 async def run_to_end(
@@ -85,7 +85,8 @@ async def _wait_for_disconnect(receive: Receive) -> None:
         pass
 
 
-async def _cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait for its end, whatever its outcome."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait for their ends, whatever their outcomes."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -18,7 +18,6 @@ from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
-from upscaled.api import schemas
 from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.memory import MemoryBudget, UnsentResponses
@@ -204,18 +203,13 @@ def _split(origin: str) -> tuple[str, int | None]:
         return "", None
 
 
-def build_result_url(request: Request, public_base_url: str, file_name: str) -> str:
-    """Return a result's URL below the public base, or where that is empty below the called one."""
-    return f"{find_base_url(request, public_base_url)}{schemas.RESULT_PATH}{file_name}"
-
-
 def find_base_url(request: Request, public_base_url: str) -> str:
-    """Return where the URLs of this service begin: at the public base, or as it was called."""
-    return public_base_url or _called_url(request)
+    """Return where the URLs of this service begin: at the public base, or as it was called.
 
-
-def _called_url(request: Request) -> str:
-    """By the Host header where it is sane (Starlette checks its characters), else the socket."""
+    That is by the Host header where it is sane (Starlette checks its characters), else the socket.
+    """
+    if public_base_url:
+        return public_base_url
     called = str(request.base_url).rstrip("/")
     try:
         _ = urlsplit(called).port

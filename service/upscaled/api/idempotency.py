@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 
 from starlette.requests import Request
 
-from upscaled.api.cancellation import run_to_end
+from upscaled.api.cancellation import cancel, run_to_end
+from upscaled.api.request.choices import describe_header
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.errors import InvalidParameter
 from upscaled.image.output import NO_CHOICE
@@ -23,14 +24,12 @@ REPLAYED_HEADER: Final = "Idempotent-Replayed"
 WEBHOOK_HEADER: Final = "X-Upscale-Webhook"
 """Of a job: part of what a request sent again has to repeat."""
 MAX_NAME_CHARACTERS: Final = 255
-IDEMPOTENCY_PARAMETER: Final = {
-    "name": IDEMPOTENCY_HEADER,
-    "in": "header",
-    "description": "The client's name for this request: sent again within 24 hours, it gets the "
-    "first answer and is not charged again",
-    "required": False,
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS},
-}
+IDEMPOTENCY_PARAMETER: Final = describe_header(
+    IDEMPOTENCY_HEADER,
+    "The client's name for this request: sent again within 24 hours, it gets the first answer and "
+    "is not charged again",
+    {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS},
+)
 
 REPLAYED_DESCRIPTION: Final[dict[str, Any]] = {
     "description": "`true` where the request was answered before, and this is that answer",
@@ -97,8 +96,7 @@ async def reserve(
         await _try(run_to_end(abandon(outcome)))
         raise
     finally:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
+        await cancel(renewing)
 
 
 async def record_answer(state: State, reservation: Reservation, answer: StoredAnswer) -> None:

@@ -8,14 +8,14 @@ in the request queue. A front end that stops puts its jobs back, and one that di
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from upscaled.api.auto_choice import AutoChoiceAgreement
-from upscaled.api.billing import CAPTURE_RETRIES_AFTER_S
-from upscaled.api.cancellation import run_to_end
+from upscaled.api.billing import try_often
+from upscaled.api.cancellation import cancel, run_to_end
 from upscaled.api.job_images import JobImages, StoreFailed
 from upscaled.api.memory import MemoryBudget
 from upscaled.api.progress import Progress
@@ -165,7 +165,7 @@ class JobRunner:
         """Run a job as a task; an older one of the same job has lost its lease."""
         job_id = claimed.job.id
         if older := self._running.get(job_id):
-            await _cancel(older)
+            await cancel(older)
         if self._is_closed:
             await self._put_back(claimed)
             return
@@ -244,7 +244,7 @@ class JobRunner:
                     return
             await work
         finally:
-            await _cancel(work)
+            await cancel(work)
 
     async def _renew(self, claimed: ClaimedJob, progress: _JobProgress) -> bool:
         renewing = asyncio.to_thread(self._jobs.renew, claimed, *progress.step.tiles)
@@ -266,7 +266,7 @@ class JobRunner:
             image=image.made,
             tiles=progress.step.tiles_total or 0,
         )
-        if await self._try_often(finish):
+        if await try_often(finish):
             scale = job.order.scale
             self._metrics.note_job_result(result, scale=scale, source_bytes=image.source_bytes)
             await self.note_end(
@@ -280,7 +280,7 @@ class JobRunner:
             await run_to_end(self._state.job_results.delete(image.file_name))
 
     async def _fail(self, claimed: ClaimedJob, error: ServiceError) -> None:
-        if await self._try_often(partial(self._jobs.fail, claimed, error)):
+        if await try_often(partial(self._jobs.fail, claimed, error)):
             await self.note_end(claimed.job, "failed", error_code=error.error_code)
 
     async def note_end(self, job: StoredJob, status: JobState, **fields: object) -> None:
@@ -293,24 +293,3 @@ class JobRunner:
             self._metrics.note_credit("captured" if status == "succeeded" else "released")
         if job.order.source_name is not None:
             await self._state.job_sources.delete(job.order.source_name)
-
-    async def _try_often(self, step: Callable[[], bool]) -> bool:
-        """Run a step that ends a job, again where the connection to the database was lost.
-
-        DatabaseFailed of the last try goes on: the step may have been done or not.
-        """
-        for wait_s in CAPTURE_RETRIES_AFTER_S:
-            try:
-                return await run_to_end(asyncio.to_thread(step))
-            except DatabaseFailed as error:
-                if not error.is_connection_lost:
-                    raise
-                await asyncio.sleep(wait_s)
-        return await run_to_end(asyncio.to_thread(step))
-
-
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    """Cancel tasks and wait for their ends, whatever their outcomes."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from standardwebhooks import Webhook
 
-from upscaled.api.cancellation import run_to_end
+from upscaled.api.cancellation import cancel, run_to_end
 from upscaled.api.job_body import describe_job, format_time
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.config import Settings
@@ -64,10 +64,7 @@ class WebhookSender:
                     task.add_done_callback(self._running.pop)
                 await asyncio.sleep(POLL_EVERY_S)
         finally:
-            tasks = list(self._running)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*self._running)
 
     async def _claim(self) -> ClaimedDelivery | None:
         keys = list(self._running.values())

@@ -50,7 +50,8 @@ RESPOND_ASYNC: Final = "respond-async"
 """The preference, in a request's `Prefer` and in the answer's `Preference-Applied`."""
 
 
-def _describe(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def describe_header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's optional header as an OpenAPI parameter."""
     return {
         "name": name,
         "in": "header",
@@ -60,35 +61,32 @@ def _describe(name: str, description: str, schema: dict[str, Any]) -> dict[str, 
     }
 
 
-MODEL_PARAMETER: Final[dict[str, Any]] = {
-    "name": MODEL_HEADER,
-    "in": "header",
-    "required": False,
-    "description": "The model to take, one that `GET /v1/models` lists, or `auto`, which is "
-    "the same as no header: the best model that the server can afford for the picture. A "
-    "model that is not present, or is named twice, is `invalid_parameter`; nothing is charged.",
-    "schema": {
-        "type": "string",
-        "pattern": f"^{NAME_PATTERN}$",
-        "maxLength": MAX_NAME_CHARACTERS,
-        "default": AUTO,
-    },
-}
 CHOICE_PARAMETERS: Final = (
-    MODEL_PARAMETER,
-    _describe(
+    describe_header(
+        MODEL_HEADER,
+        "The model to take, one that `GET /v1/models` lists, or `auto`, which is "
+        "the same as no header: the best model that the server can afford for the picture. A "
+        "model that is not present, or is named twice, is `invalid_parameter`; nothing is charged.",
+        {
+            "type": "string",
+            "pattern": f"^{NAME_PATTERN}$",
+            "maxLength": MAX_NAME_CHARACTERS,
+            "default": AUTO,
+        },
+    ),
+    describe_header(
         FORMAT_HEADER,
         "The format of the result, in place of JPEG, or PNG where the image has alpha. `jpeg` lays "
         f"what is transparent on white; `{LOSSLESS}` is a PNG with all bits that the image has.",
         {"type": "string", "enum": list(OUTPUT_FORMATS)},
     ),
-    _describe(
+    describe_header(
         QUALITY_HEADER,
         "The quality of a JPEG, WebP or AVIF; refused beside a format without any.",
         {"type": "integer", "minimum": 1, "maximum": MAX_QUALITY},
     ),
     *(
-        _describe(
+        describe_header(
             name, description, {"type": "integer", "minimum": 1, "maximum": MAX_OUTPUT_SIDE_PX}
         )
         for name, description in (
@@ -97,13 +95,13 @@ CHOICE_PARAMETERS: Final = (
             (HEIGHT_HEADER, "As the width; with both the result is as large as both allow."),
         )
     ),
-    _describe(
+    describe_header(
         METADATA_HEADER,
         f"`{KEEP}`: the result has the image's EXIF and XMP, without its preview, its maker notes "
         f"and where it was taken; `{KEEP_ALL}`: with the latter.",
         {"type": "string", "enum": list(METADATA_CHOICES)},
     ),
-    _describe(
+    describe_header(
         DENOISE_HEADER,
         "How much noise a model removes that has this choice (`denoise` in `GET /v1/models`): 1 "
         "most, 0 keeps it; rounded to a tenth. Any other model is refused, `auto` too.",
@@ -111,21 +109,17 @@ CHOICE_PARAMETERS: Final = (
     ),
 )
 """The headers as OpenAPI parameters."""
-DRY_RUN_PARAMETER: Final[dict[str, Any]] = {
-    "name": DRY_RUN_HEADER,
-    "in": "header",
-    "required": False,
-    "description": "`true`: check the request, and answer 200 with an `Estimate` in place of the "
-    "result. Nothing is upscaled or charged.",
-    "schema": {"type": "boolean", "default": False},
-}
-PREFER_PARAMETER: Final = {
-    "name": "Prefer",
-    "in": "header",
-    "description": "`respond-async`: accept the request as a job, which runs later (202)",
-    "required": False,
-    "schema": {"type": "string"},
-}
+DRY_RUN_PARAMETER: Final = describe_header(
+    DRY_RUN_HEADER,
+    "`true`: check the request, and answer 200 with an `Estimate` in place of the result. Nothing "
+    "is upscaled or charged.",
+    {"type": "boolean", "default": False},
+)
+PREFER_PARAMETER: Final = describe_header(
+    "Prefer",
+    "`respond-async`: accept the request as a job, which runs later (202)",
+    {"type": "string"},
+)
 
 _DRY_RUN_VALUES: Final = {"true": True, "false": False}
 

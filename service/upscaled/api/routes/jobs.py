@@ -15,7 +15,7 @@ from upscaled.api.dependencies import AppContext, Context, JobsKey, find_base_ur
 from upscaled.api.idempotency import REPLAYED_HEADER, WEBHOOK_HEADER
 from upscaled.api.job_body import describe_job
 from upscaled.api.paging import format_cursor, read_job_position
-from upscaled.api.request.choices import RESPOND_ASYNC
+from upscaled.api.request.choices import RESPOND_ASYNC, describe_header
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.api.upscale_steps import read_checked_header
 from upscaled.errors import (
@@ -33,13 +33,11 @@ from upscaled.state.job_rows import JOB_STATES, JobChange, JobOrder, JobState, S
 JOBS_PATH: Final = "/v1/jobs"
 JOB_PATH: Final = JOBS_PATH + "/{job_id}"
 MAX_PAGE_JOBS: Final = 100
-WEBHOOK_PARAMETER: Final = {
-    "name": WEBHOOK_HEADER,
-    "in": "header",
-    "description": "With `Prefer: respond-async`: the address to call when the job has ended",
-    "required": False,
-    "schema": {"type": "string", "format": "uri", "maxLength": MAX_URL_CHARACTERS},
-}
+WEBHOOK_PARAMETER: Final = describe_header(
+    WEBHOOK_HEADER,
+    "With `Prefer: respond-async`: the address to call when the job has ended",
+    {"type": "string", "format": "uri", "maxLength": MAX_URL_CHARACTERS},
+)
 _KEY_ERRORS: Final = schemas.describe_errors(InvalidAuthToken, InternalError)  # not counted
 _ERRORS: Final = {**_KEY_ERRORS, **schemas.describe_errors(NotFound)}
 

@@ -19,7 +19,7 @@ from upscaled.api.dependencies import (
     Record,
     UntilSent,
     UpscalingKey,
-    build_result_url,
+    find_base_url,
     require_scope,
 )
 from upscaled.api.idempotency import (
@@ -252,8 +252,10 @@ class _UpscaleCall:
         if reservation is not None and file_name is not None:
             answer = StoredAnswer(file_name, result.media_type, headers)
             await record_answer(context.state, reservation, answer)
+        response: Response
         if is_image or file_name is None:
-            response = self._send_image(result.data, result.media_type)
+            unsent = context.unsent
+            response = ImageResponse(result.data, result.media_type, unsent, self.key.id)
         else:
             response = self._send_url(file_name)
         response.headers.update(headers)
@@ -355,12 +357,9 @@ class _UpscaleCall:
         response.headers[REPLAYED_HEADER] = "true"
         return response
 
-    def _send_image(self, data: bytes, media_type: str) -> Response:
-        return ImageResponse(data, media_type, self.context.unsent, self.key.id)
-
     def _send_url(self, file_name: str) -> Response:
-        base_url = self.context.settings.public_base_url
-        return JSONResponse({"result_url": build_result_url(self.request, base_url, file_name)})
+        base_url = find_base_url(self.request, self.context.settings.public_base_url)
+        return JSONResponse({"result_url": f"{base_url}{schemas.RESULT_PATH}{file_name}"})
 
 
 def _describe_result(made: _Made) -> dict[str, str]:
