@@ -42,10 +42,12 @@ _ALPHA_REACH_PX: Final = 2
 class Content:
     """Content of an image of `height_px` x `width_px`: `cells[row, column]`, of `cell_px` each.
 
-    is_seen: pixels `[H, W]` of which alpha lets the result show something; None: all of them.
+    is_flat: likewise, of one colour as far as the result depends on. is_seen: pixels `[H, W]` of
+    which alpha lets the result show something; None: all of them.
     """
 
     cells: Cells
+    is_flat: Cells
     height_px: int
     width_px: int
     is_seen: Cells | None = None
@@ -59,26 +61,27 @@ class Content:
         must be of its colour; None: no cell is flat, as the network makes another colour of it.
         """
         height_px, width_px = rgb.shape[:2]
-        cells = np.ones((-(-height_px // CELL_PX), -(-width_px // CELL_PX)), np.bool_)
+        is_flat = np.zeros((-(-height_px // CELL_PX), -(-width_px // CELL_PX)), np.bool_)
         if flat_reach_px is not None:
             around = _square(flat_reach_px, CELL_PX)
             darkest = cv2.erode(_pool(rgb, cv2.MORPH_ERODE), around)
             lightest = cv2.dilate(_pool(rgb, cv2.MORPH_DILATE), around)
-            cells &= (darkest != lightest).any(axis=2)
+            is_flat = (darkest == lightest).all(axis=2)
         is_seen = None if alpha is None else cv2.dilate(alpha, _square(_ALPHA_REACH_PX, 1)) > 0
         if is_seen is None or is_seen.all():
-            return cls(cells, height_px, width_px)
-        cells &= _pool(is_seen.view(np.uint8), cv2.MORPH_DILATE) > 0
-        return cls(cells, height_px, width_px, is_seen)
+            return cls(~is_flat, is_flat, height_px, width_px)
+        cells = ~is_flat & (_pool(is_seen.view(np.uint8), cv2.MORPH_DILATE) > 0)
+        return cls(cells, is_flat, height_px, width_px, is_seen)
 
     def enlarged(self, gain: int, flat_reach_px: int | None) -> "Content":
         """Return the content of the result, where that goes through the network again."""
         cell_px = self.cell_px * gain
         around = _square(flat_reach_px or 0, cell_px)
         cells = cv2.dilate(self.cells.view(np.uint8), around).view(np.bool_)
+        is_flat = cv2.erode(self.is_flat.view(np.uint8), around).view(np.bool_)
         size = (self.height_px * gain, self.width_px * gain)
         is_seen = None if self.is_seen is None else _repeat(self.is_seen, gain)
-        return Content(cells, *size, is_seen, cell_px)
+        return Content(cells, is_flat, *size, is_seen, cell_px)
 
     def plan(self, tiling: Tiling) -> tuple[Tile, ...]:
         """Return the tiles of all content, from the top down; none where all is empty."""
@@ -86,8 +89,15 @@ class Content:
         whole = tiling.plan(*size)
         if self.cells.all():
             return whole
-        parts = cover(self.cells, Prices(size, self.cell_px, tiling))
-        tiles = [tile for part in parts for tile in tiling.plan(*size, self._region(part))]
+        not_flat = None
+        if not tiling.needs_flat_halo and self.is_flat.any():
+            not_flat = np.asarray(cv2.integral((~self.is_flat).view(np.uint8)), np.int32)
+        prices = Prices(size, self.cell_px, tiling, not_flat)
+        tiles = [
+            tile
+            for part in cover(self.cells, prices)
+            for tile in tiling.plan(*size, self._region(part), _region(prices.see(part)))
+        ]
         cheapest = min(tiles, list(whole), key=_price)
         return tuple(sorted(cheapest, key=lambda tile: (tile.core.top, tile.core.left)))
 
@@ -109,10 +119,9 @@ class Content:
             cv2.copyTo(pixels, _repeat(is_seen, gain).view(np.uint8), target.read(canvas))
 
     def _region(self, box: Box) -> Region:
-        top, left = box.top * self.cell_px, box.left * self.cell_px
         bottom = min(self.height_px, box.bottom * self.cell_px)
         right = min(self.width_px, box.right * self.cell_px)
-        return Region(top, left, bottom - top, right - left)
+        return _region(Box(box.top * self.cell_px, bottom, box.left * self.cell_px, right))
 
 
 def choose_part_step_px(info: EngineInfo, window_px: int) -> int:
@@ -123,6 +132,11 @@ def choose_part_step_px(info: EngineInfo, window_px: int) -> int:
     """
     weights = info.spec.size_bytes * 8 / info.spec.bits
     return info.shape_step_px if weights >= _MANY_WEIGHTS else window_px // _PART_LENGTHS
+
+
+def _region(box: Box) -> Region:
+    """Return a rectangle of pixels."""
+    return Region(*map(int, (box.top, box.left, box.bottom - box.top, box.right - box.left)))
 
 
 def _pool(pixels: Pixels, operation: int) -> Pixels:

@@ -51,26 +51,51 @@ class Box:
 class Prices:
     """Prices of rectangles: the pixels of the windows that they take, and of their number.
 
-    size_px: height and width of the image. cell_px: side of its cells. is_turned: rows of the
-    rectangles are columns of the image.
+    size_px: height and width of the image. cell_px: side of its cells. not_flat: sums of the cells
+    that are not flat above and left of each, `[rows + 1, columns + 1]`; None: none counts as flat.
+    is_turned: rows of the rectangles are columns of the image.
     """
 
     size_px: tuple[int, int]
     cell_px: int
     tiling: Tiling
+    not_flat: NDArray[np.int32] | None = None
     is_turned: bool = False
 
     def of(self, box: Box) -> Any:  # noqa: ANN401  (a number, or an array of them)
-        box = box.turned() if self.is_turned else box
-        rows, height_px = self._divide(box.top, box.bottom, self.size_px[0])
-        columns, width_px = self._divide(box.left, box.right, self.size_px[1])
+        seen = self.see(box.turned() if self.is_turned else box)
+        rows, height_px = self.tiling.divide(seen.bottom - seen.top, is_part=True)
+        columns, width_px = self.tiling.divide(seen.right - seen.left, is_part=True)
         return rows * columns * (height_px * width_px + WINDOW_PRICE_PX)
 
-    def _divide(self, start: Any, end: Any, side_px: int) -> tuple[Any, Any]:  # noqa: ANN401
-        cell_px, halo_px = self.cell_px, self.tiling.halo_px
-        seen_from = np.maximum(start * cell_px - halo_px, 0)
-        seen_to = np.minimum(end * cell_px + halo_px, side_px)
-        return self.tiling.divide(seen_to - seen_from, is_part=True)
+    def see(self, box: Box) -> Box:
+        """Return what the windows for a rectangle must show, in pixels: a halo around it.
+
+        None at a side beyond which the next cells are flat. Any difference within a network's
+        radius of a pixel inside is then inside too, or beyond another side: those cells would not
+        be flat otherwise. And no path from it to that pixel leaves by the flat side.
+        """
+        halo_px, cell_px = self.tiling.halo_px, self.cell_px
+        rows, columns = (-(-side_px // cell_px) for side_px in self.size_px)
+        above = Box(np.maximum(box.top - 1, 0), box.top, box.left, box.right)
+        below = Box(box.bottom, np.minimum(box.bottom + 1, rows), box.left, box.right)
+        before = Box(box.top, box.bottom, np.maximum(box.left - 1, 0), box.left)
+        after = Box(box.top, box.bottom, box.right, np.minimum(box.right + 1, columns))
+        return Box(
+            np.maximum(box.top * cell_px - halo_px * self._is_unlike(above), 0),
+            np.minimum(box.bottom * cell_px + halo_px * self._is_unlike(below), self.size_px[0]),
+            np.maximum(box.left * cell_px - halo_px * self._is_unlike(before), 0),
+            np.minimum(box.right * cell_px + halo_px * self._is_unlike(after), self.size_px[1]),
+        )
+
+    def _is_unlike(self, box: Box) -> Any:  # noqa: ANN401
+        """Return whether not all cells of a rectangle are flat."""
+        if self.not_flat is None:
+            return True
+        sums, columns = self.not_flat.ravel(), self.not_flat.shape[1]
+        top, bottom = box.top * columns, box.bottom * columns
+        above = sums[top + box.right] - sums[top + box.left]
+        return sums[bottom + box.right] - sums[bottom + box.left] != above
 
 
 def cover(cells: Cells, prices: Prices) -> list[Box]:

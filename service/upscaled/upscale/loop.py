@@ -22,6 +22,7 @@ from upscaled.upscale.stream import Stream
 from upscaled.upscale.tiles import Tile, Tiling, count_px, cut, cut_one
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
+from upscaled_models.registry import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +163,25 @@ class _TileLoop:
 
     @property
     def halo_px(self) -> int:
+        return self.steps.halo_px(self._specs, self._least_gain)
+
+    @property
+    def _needs_flat_halo(self) -> bool:
+        """Return whether windows need their halo where it is flat.
+
+        A network that keeps colours sees differences alone: beyond its border it assumes none.
+        """
+        keeps_colours = all(spec.keeps_colour for spec in self._specs)
+        return not keeps_colours or self.steps.reach_px(self._least_gain) > 0
+
+    @property
+    def _specs(self) -> list[ModelSpec]:
         streams = (self.stream,) if self.faithful is None else (self.stream, self.faithful)
-        specs = (stream.engine.info.spec for stream in streams)
-        return self.steps.halo_px(specs, min(one_pass.gain for one_pass in self.passes))
+        return [stream.engine.info.spec for stream in streams]
+
+    @property
+    def _least_gain(self) -> int:
+        return min(one_pass.gain for one_pass in self.passes)
 
     def _find_contents(self, rgb: Pixels, alpha: Pixels | None) -> list[Content]:
         """Find what of the image each pass has to compute."""
@@ -272,4 +289,5 @@ class _TileLoop:
             multiple_px=info.spec.multiple_px,
             shape_step_px=info.shape_step_px,
             part_step_px=choose_part_step_px(info, window_px),
+            needs_flat_halo=self._needs_flat_halo,
         )

@@ -90,7 +90,8 @@ class Tiling:
     shape_step_px: on an axis of several windows their length is a multiple of this too, so that
     images of many sizes make few shapes; not where `window_px` is too short for it. A multiple of
     `multiple_px`, or 1. part_step_px: windows of a part of an image have lengths that are multiples
-    of this, rounded up to the former.
+    of this, rounded up to the former. needs_flat_halo: False where pixels beyond a window's border
+    change nothing if all there is of one colour.
     """
 
     window_px: int
@@ -98,6 +99,7 @@ class Tiling:
     multiple_px: int
     shape_step_px: int = 1
     part_step_px: int = 1
+    needs_flat_halo: bool = True
 
     def __post_init__(self) -> None:
         if self.window_px < least_window_px(self.halo_px, self.multiple_px):
@@ -105,20 +107,30 @@ class Tiling:
                 f"a window of {self.window_px} px leaves no core beside a halo of {self.halo_px} px"
             )
 
-    def plan(self, height_px: int, width_px: int, part: Region | None = None) -> tuple[Tile, ...]:
+    def plan(
+        self,
+        height_px: int,
+        width_px: int,
+        part: Region | None = None,
+        seen: Region | None = None,
+    ) -> tuple[Tile, ...]:
         """Return every tile of an image, row by row.
 
         Args:
             part: all of the image that the cores are to cut; None: the whole.
+            seen: what of the image the windows for that part must show at least; None: the part and
+                the halo around it.
         """
-        part = part or Region(0, 0, height_px, width_px)
-        rows = self._plan_axis(height_px, part.top, part.bottom)
-        columns = self._plan_axis(width_px, part.left, part.right)
+        whole = Region(0, 0, height_px, width_px)
+        part = part or whole
+        seen = seen or part.grown(self.halo_px, whole)
+        rows = self._plan_axis(height_px, part.top, part.bottom, (seen.top, seen.bottom))
+        columns = self._plan_axis(width_px, part.left, part.right, (seen.left, seen.right))
         return tuple(_cross(row, column) for row, column in product(rows, columns))
 
     def count_px(self, height_px: int, width_px: int) -> int:
         """Return the pixels of all windows, halos included: the cost of an image."""
-        sides = (self._plan_axis(side, 0, side) for side in (height_px, width_px))
+        sides = (self._plan_axis(side, 0, side, (0, side)) for side in (height_px, width_px))
         return math.prod(sum(span.length for span in spans) for spans in sides)
 
     def divide(self, length: Any, *, is_part: bool) -> tuple[Any, Any]:  # noqa: ANN401  (or arrays)
@@ -139,11 +151,10 @@ class Tiling:
     def _overlap(self) -> int:
         return round_up(2 * self.halo_px, self.multiple_px)
 
-    def _plan_axis(self, side: int, start: int, end: int) -> list["_Span"]:
-        """Plan the windows for the cores that cut `start` to `end`."""
+    def _plan_axis(self, side: int, start: int, end: int, seen: tuple[int, int]) -> list["_Span"]:
+        """Plan the windows for the cores that cut `start` to `end`, which show what is `seen`."""
         multiple, padded = self.multiple_px, round_up(side, self.multiple_px)
-        first = max(0, start - self.halo_px) // multiple * multiple
-        last = min(padded, round_up(end + self.halo_px, multiple))
+        first, last = seen[0] // multiple * multiple, round_up(seen[1], multiple)
         is_part = last - first < padded
         count, length = map(int, self.divide(last - first, is_part=is_part))
         if min(padded, self.window_px) == padded and (not is_part or length >= padded):

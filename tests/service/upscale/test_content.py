@@ -29,7 +29,7 @@ from upscaled.upscale.loop import upscale_by_tiles
 from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.result import Timings
-from upscaled.upscale.tiles import Tile, Tiling, count_px
+from upscaled.upscale.tiles import Region, Tile, Tiling, count_px
 from upscaled_models.backends.base import EngineInfo, Window, least_window_px
 from upscaled_models.backends.torch.engine import TorchEngine
 
@@ -55,6 +55,27 @@ class EdgeEngine(TrueEngine):
         return super().filter(np.asarray(window + unlike // 3, window.dtype))
 
 
+@dataclass
+class LayeredEngine(EdgeEngine):
+    """Convolves differences `radius_px - 1` times in whole numbers, with zeros around a window.
+
+    As a network that keeps colours does in 8 bits: no pixel within its radius is without effect.
+    """
+
+    def filter(self, window: Window) -> Window:
+        padded = np.pad(window, ((0, 1), (0, 1), (0, 0)), mode="edge").astype(np.uint32)
+        mixed = padded[1:, :-1] * 3 + padded[:-1, 1:] * 5 - padded[:-1, :-1] * 8
+        kernel = np.array([[1, 5, 3], [7, 9, 11], [13, 2, 17]], np.uint32)
+        for _ in range(self.radius_px - 1):
+            around = np.pad(mixed, ((1, 1), (1, 1), (0, 0)))
+            mixed = np.zeros_like(mixed)
+            for row, column in np.ndindex(3, 3):
+                shifted = around[row : row + len(mixed), column : column + mixed.shape[1]]
+                mixed += kernel[row, column] * shifted
+            mixed ^= mixed >> 7
+        return TrueEngine.filter(self, np.asarray(window + (mixed >> 3), window.dtype))
+
+
 def product_photo(height: int, width: int, seed: int) -> tuple[Pixels, NDArray[np.bool_]]:
     """Noisy things of several sizes on white; also where they are."""
     chance = random.Random(seed)
@@ -68,13 +89,14 @@ def product_photo(height: int, width: int, seed: int) -> tuple[Pixels, NDArray[n
     return rgb, is_thing
 
 
-def random_tiling(chance: random.Random) -> Tiling:
+def random_tiling(chance: random.Random, *, needs_flat_halo: bool = True) -> Tiling:
     halo, multiple = chance.randint(0, 20), chance.choice([1, 2, 4])
     return Tiling(
         window_px=least_window_px(halo, multiple) + chance.randint(0, 90),
         halo_px=halo,
         multiple_px=multiple,
         shape_step_px=chance.choice([1, 16, 32]) if multiple == 1 else 16,
+        needs_flat_halo=needs_flat_halo,
     )
 
 
@@ -152,6 +174,52 @@ def fits(tile: Tile, tiling: Tiling, height: int, width: int) -> bool:
         and (window.bottom - core.bottom >= halo or window.bottom >= height)
         and (window.right - core.right >= halo or window.right >= width)
     )
+
+
+def test_windows_end_where_all_beyond_is_flat_and_keep_their_halo_elsewhere() -> None:
+    chance = random.Random(3)
+    shorter = 0
+    for seed in range(200):
+        height, width = chance.randint(1, 300), chance.randint(1, 300)
+        tiling = random_tiling(chance, needs_flat_halo=False)
+        content = Content.of(product_photo(height, width, seed)[0], None, tiling.halo_px)
+        is_flat = content.is_flat.repeat(CELL_PX, 0).repeat(CELL_PX, 1)[:height, :width]
+        seen = np.zeros((height, width), np.int64)
+        for tile in content.plan(tiling):
+            core, window = tile.core, tile.window
+            core.read(seen)[:] += 1
+            for beside, distance in (
+                (Region(core.top - 1, core.left, 1, core.width), core.top - window.top),
+                (Region(core.bottom, core.left, 1, core.width), window.bottom - core.bottom),
+                (Region(core.top, core.left - 1, core.height, 1), core.left - window.left),
+                (Region(core.top, core.right, core.height, 1), window.right - core.right),
+            ):
+                inside = 0 <= beside.top < height and 0 <= beside.left < width
+                is_free = not inside or bool(beside.read(is_flat).all())
+                assert distance >= (0 if is_free else tiling.halo_px), (seed, tile, beside)
+                shorter += inside and distance < tiling.halo_px
+        cells = content.cells.repeat(CELL_PX, 0).repeat(CELL_PX, 1)[:height, :width]
+        assert seen.max(initial=0) <= 1
+        assert (seen[cells] == 1).all(), seed
+    assert shorter > 50
+
+
+def test_windows_that_end_in_flat_areas_give_the_pixels_of_the_whole_image() -> None:
+    few = 0
+    for seed in range(30):
+        radius = seed % 7 + 2
+        engine = LayeredEngine(
+            radius_px=radius, halo_px=radius, window_px=4 * radius + 20 + seed, shape_step_px=8
+        )
+        image, seen = run_of(seed % 15, has_alpha=bool(seed % 2))
+        result = upscale_through(image, 2, engine)
+        is_visible = np.ones(result.rgb.shape[:2], np.bool_)
+        if result.alpha is not None:
+            is_visible = result.alpha > 0
+        differing = (result.rgb != engine.filter(seen)).any(axis=2) & is_visible
+        assert not differing.any(), (seed, np.argwhere(differing)[:3])
+        few += sum(h * w for h, w in engine.seen) < 0.6 * seen.shape[0] * seen.shape[1]
+    assert few > 3
 
 
 def test_a_full_image_has_the_windows_that_it_would_have_anyway() -> None:
