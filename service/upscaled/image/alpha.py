@@ -126,13 +126,11 @@ def _bleed_block(
     _, nearest = cv2.distanceTransformWithLabels(
         near, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    visible = np.flatnonzero(near == 0)
-    positions = np.zeros(int(nearest.max()) + 1, np.int64)  # by label, counted row by row
-    positions[nearest.ravel()[visible]] = visible
     inside = (
         slice(rows.start - top, rows.stop - top),
         slice(columns.start - left, columns.stop - left),
     )
     is_hidden = near[inside].view(bool)
-    down, across = np.divmod(positions[nearest[inside][is_hidden]], near.shape[1])
-    bled[rows, columns][is_hidden] = rgb[top + down, left + across]
+    visible = np.flatnonzero(near == 0)  # their labels count from 1, row by row
+    colours = rgb[around].reshape(-1, rgb.shape[2])
+    bled[rows, columns][is_hidden] = colours.take(visible[nearest[inside][is_hidden] - 1], axis=0)

@@ -101,27 +101,58 @@ class Content:
         cheapest = min(tiles, list(whole), key=_price)
         return tuple(sorted(cheapest, key=lambda tile: (tile.core.top, tile.core.left)))
 
-    def make_canvas(self, rgb: Pixels, gain: int, tiles: Sequence[Tile]) -> Pixels:
-        """Make the `[H * gain, W * gain, 3]` of the result, filled where `write` will not."""
-        size = (self.width_px * gain, self.height_px * gain)
+    def make_canvas(self, rgb: Pixels, gain: int, tiles: Sequence[Tile]) -> "Canvas":
+        """Make the canvas of the result of `[H, W, 3]` pixels for the tiles that `write` gets."""
         written_px = sum(tile.core.height * tile.core.width for tile in tiles)
-        if self.is_seen is None and written_px == self.height_px * self.width_px:
-            return np.empty((*size[::-1], 3), rgb.dtype)
-        return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_NEAREST), rgb.dtype)
+        is_all_written = self.is_seen is None and written_px == self.height_px * self.width_px
+        pixels = np.empty((self.height_px * gain, self.width_px * gain, 3), rgb.dtype)
+        return Canvas(pixels, None if is_all_written else rgb)
 
-    def write(self, canvas: Pixels, core: Region, pixels: Window, gain: int) -> None:
-        """Write the network's result for a region to the canvas, but for hidden pixels."""
+    def write(self, canvas: "Canvas", core: Region, pixels: Window, gain: int) -> None:
+        """Write the network's result for a region to the canvas, but for hidden pixels.
+
+        Regions come from the top down, by their first rows.
+        """
+        canvas.repeat_source(core.bottom)
         is_seen = None if self.is_seen is None else core.read(self.is_seen)
         target = core.scaled(gain)
         if is_seen is None or is_seen.all():
-            target.write(canvas, pixels)
+            target.write(canvas.pixels, pixels)
         else:
-            cv2.copyTo(pixels, _repeat(is_seen, gain).view(np.uint8), target.read(canvas))
+            mask = _repeat(is_seen, gain).view(np.uint8)
+            cv2.copyTo(pixels, mask, target.read(canvas.pixels))
 
     def _region(self, box: Box) -> Region:
         bottom = min(self.height_px, box.bottom * self.cell_px)
         right = min(self.width_px, box.right * self.cell_px)
         return _region(Box(box.top * self.cell_px, bottom, box.left * self.cell_px, right))
+
+
+@dataclass(slots=True, eq=False)
+class Canvas:
+    """Canvas whose rows repeat the source before windows write to them, or the rows below.
+
+    So it is filled beside the network. All at once before its first window, the canvas of 36
+    megapixels took as long as 1 to 3 % of the network's time in 8 bits.
+
+    pixels: `[H * gain, W * gain, 3]`, uint8 or uint16. source: `[H, W, 3]` of the same type; None:
+    windows write every pixel.
+    """
+
+    pixels: Pixels
+    source: Pixels | None
+    _repeated_rows: int = 0
+
+    def repeat_source(self, rows: int) -> None:
+        """Repeat the source's pixels down to its row `rows`; what was repeated before stays."""
+        if self.source is None or rows <= self._repeated_rows:
+            return
+        gain = self.pixels.shape[0] // self.source.shape[0]
+        part = self.source[self._repeated_rows : rows]
+        target = self.pixels[self._repeated_rows * gain : rows * gain]
+        size = (target.shape[1], target.shape[0])
+        cv2.resize(part, size, dst=target, interpolation=cv2.INTER_NEAREST)
+        self._repeated_rows = rows
 
 
 def choose_part_step_px(info: EngineInfo, window_px: int) -> int:

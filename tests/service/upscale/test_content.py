@@ -24,7 +24,7 @@ from upscaled.config import Settings
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.content import CELL_PX, Content, choose_part_step_px
+from upscaled.upscale.content import CELL_PX, Canvas, Content, choose_part_step_px
 from upscaled.upscale.loop import upscale_by_tiles
 from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
 from upscaled.upscale.post_process.steps import PostProcessing
@@ -495,3 +495,38 @@ def test_small_networks_see_parts_in_fewer_shapes_than_large_ones() -> None:
     large = replace(large, spec=replace(large.spec, size_bytes=4_000_000))
     assert choose_part_step_px(small, 512) == 128
     assert choose_part_step_px(large, 512) == 32
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_canvas_repeats_its_source_in_any_steps_and_keeps_what_windows_wrote(dtype: Any) -> None:
+    source = np.random.default_rng(4).integers(1, 256, (37, 11, 3)).astype(dtype)
+    repeated = source.repeat(4, axis=0).repeat(4, axis=1)
+    canvas = Canvas(np.zeros_like(repeated), source)
+
+    for rows in (5, 5, 3, 36):
+        canvas.repeat_source(rows)
+        canvas.pixels[4 * rows - 4 : 4 * rows, :9] = 0
+    canvas.repeat_source(37)
+
+    written = np.zeros(repeated.shape[:2], np.bool_)
+    for rows in (5, 3, 36):
+        written[4 * rows - 4 : 4 * rows, :9] = True
+    assert np.array_equal(canvas.pixels, np.where(written[..., None], 0, repeated))
+
+
+def test_a_canvas_is_filled_once_the_network_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, _ = run_of(3, has_alpha=True)
+    engine = EdgeEngine(radius_px=4, halo_px=4, window_px=40, shape_step_px=8)
+    windows_before: list[int] = []
+    repeat_source = Canvas.repeat_source
+
+    def note_windows(canvas: Canvas, rows: int) -> None:
+        windows_before.append(len(engine.seen))
+        repeat_source(canvas, rows)
+
+    monkeypatch.setattr(Canvas, "repeat_source", note_windows)
+
+    upscale_through(image, 2, engine)
+
+    assert len(engine.seen) > 1
+    assert windows_before[0] > 0

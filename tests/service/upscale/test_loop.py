@@ -1,4 +1,5 @@
 import random
+import threading
 import time
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from tests.service.upscale.box_engine import (
     stream_of,
     upscale_through,
 )
+from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale import loop
@@ -319,3 +321,26 @@ def test_alpha_is_enlarged_while_the_network_has_the_first_window(
     assert windows_before == [1]
     assert result.alpha is not None
     assert result.alpha.shape == result.rgb.shape[:2]
+
+
+def test_alpha_is_enlarged_beside_the_search_for_colours_under_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_begun, was_begun = threading.Event(), []
+
+    def begin(alpha: Pixels, scale: int) -> Pixels:
+        is_begun.set()
+        return upscale_alpha(alpha, scale)
+
+    def wait_for_alpha(rgb: Pixels, alpha: Pixels) -> Pixels:
+        was_begun.append(is_begun.wait(timeout=20))
+        return bleed_colour(rgb, alpha)
+
+    monkeypatch.setattr(loop, "upscale_alpha", begin)
+    monkeypatch.setattr(loop, "bleed_colour", wait_for_alpha)
+    alpha = np.zeros((40, 40), np.uint8)
+    alpha[:, 10:] = 255
+
+    upscale_through(Image(noise(40, 40), alpha), 2, BoxEngine(window_px=64))
+
+    assert was_begun == [True]
