@@ -2,15 +2,13 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy import URL, Connection, Engine
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import (
     DatabaseError,
     DataError,
@@ -20,18 +18,16 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from upscaled.state.database_url import hide_password, parse_database_url
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
+from upscaled.state.server_engine import make_server_engine
 from upscaled.state.sqlite_file import BEGIN_OPTION, OpenedFile, make_sqlite_engine, switch_to_wal
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
 TIMEOUT_S = 10
-_KEEPALIVE_INTERVAL_S = 5
-_KEEPALIVE_COUNT = 3
 NOW_S = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
 """Seconds since 1970 by the clock of PostgreSQL, which all front ends share."""
 
@@ -180,7 +176,7 @@ def open_database(
         engine = (
             make_sqlite_engine(url, is_read_only=is_read_only)
             if is_file
-            else _server_engine(url, timeout_s)
+            else make_server_engine(url, timeout_s)
         )
     except ModuleNotFoundError as error:
         raise DatabaseRefused(
@@ -197,57 +193,6 @@ def open_database(
         cause = error.orig if isinstance(error, DatabaseError) else error
         raise DatabaseRefused(f"cannot open the database {shown}: {cause}") from None
     return Database(engine, OpenedFile(Path(str(url.database))) if is_file else None)
-
-
-def _server_engine(url: URL, timeout_s: int) -> Engine:
-    """Make an engine on whose connections neither side waits for ever; the URL's own words win."""
-    engine = sa.create_engine(
-        url,
-        isolation_level="READ COMMITTED",
-        pool_pre_ping=True,
-        pool_timeout=timeout_s,
-        connect_args={
-            name: value
-            for name, value in {
-                "connect_timeout": timeout_s,
-                "tcp_user_timeout": timeout_s * 1000,
-                "keepalives_idle": timeout_s,
-                "keepalives_interval": _KEEPALIVE_INTERVAL_S,
-                "keepalives_count": _KEEPALIVE_COUNT,
-                # Of an unencoded database (SQL_ASCII) the driver would give bytes for texts.
-                "client_encoding": "UTF8",
-            }.items()
-            if name not in url.query
-        },
-    )
-    limits = {
-        "statement_timeout": f"{timeout_s}s",
-        # A client that was cut off in a transaction holds its locks until the server ends it.
-        "idle_in_transaction_session_timeout": f"{timeout_s}s",
-        # The server's side of the connection; on a Unix socket they mean nothing.
-        "tcp_user_timeout": f"{timeout_s}s",
-        "tcp_keepalives_idle": f"{timeout_s}s",
-        "tcp_keepalives_interval": f"{_KEEPALIVE_INTERVAL_S}s",
-        "tcp_keepalives_count": str(_KEEPALIVE_COUNT),
-    }
-    options = str(url.query.get("options", ""))
-    settings = {name: value for name, value in limits.items() if name not in options}
-    if settings:
-        sa.event.listen(engine, "connect", partial(_limit_session, settings))
-    return engine
-
-
-def _limit_session(
-    settings: Mapping[str, str], connection: DBAPIConnection, _record: ConnectionPoolEntry
-) -> None:
-    # Not as `options` of the connection, which poolers refuse.
-    setters = ", ".join(
-        f"set_config('{name}', '{value}', false)" for name, value in settings.items()
-    )
-    cursor = connection.cursor()
-    cursor.execute(f"SELECT {setters}")
-    cursor.close()
-    connection.commit()
 
 
 def lift_timeout(connection: Connection) -> None:

@@ -43,7 +43,8 @@ def test_a_state_can_be_closed_while_its_server_is_away(
         state.credits.hold(key_with(state, 1), "r1")
         server.run("ALTER DATABASE closing ALLOW_CONNECTIONS false")
         server.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'closing'"
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = 'closing'"
         )
     server.run("ALTER DATABASE closing ALLOW_CONNECTIONS true")
     end_leases(settings)

@@ -38,7 +38,7 @@ def test_a_server_that_went_away_is_not_healthy_and_comes_back(
     with open_state(make_settings(database_url=server.url("health"))) as state:
         server.run("ALTER DATABASE health ALLOW_CONNECTIONS false")
         server.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'health'"
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = 'health'"
         )
         assert state.find_trouble()
         server.run("ALTER DATABASE health ALLOW_CONNECTIONS true")

@@ -1,0 +1,90 @@
+"""Connections to PostgreSQL: they are kept, and one that no longer works is noticed before use."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+from tests.databases import PostgreSQL
+from tests.service.state.conftest import MakeSettings
+from upscaled.state import State, open_state, server_engine
+from upscaled.state.server_engine import CONNECTIONS
+
+
+@pytest.fixture
+def state(server_url: str, make_settings: MakeSettings) -> Iterator[State]:
+    with open_state(make_settings(database_url=server_url)) as opened:
+        yield opened
+
+
+@contextmanager
+def opened_connections() -> Iterator[list[object]]:
+    """Record the connections that the block opens."""
+    seen: list[object] = []
+
+    def note(connection: object, _entry: object) -> None:
+        seen.append(connection)
+
+    sa.event.listen(sa.Engine, "connect", note)
+    try:
+        yield seen
+    finally:
+        sa.event.remove(sa.Engine, "connect", note)
+
+
+def read_at_once(state: State, threads: int) -> None:
+    """Read in so many threads, which all have a connection at the same time."""
+    together = threading.Barrier(threads, timeout=30)
+
+    def read(_: int) -> None:
+        with state.database.read() as connection:
+            connection.execute(sa.text("SELECT 1"))
+            together.wait()
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read, range(threads)))
+
+
+def test_a_burst_leaves_its_connections_open_for_the_next(state: State) -> None:
+    read_at_once(state, CONNECTIONS)
+    with opened_connections() as opened:
+        read_at_once(state, CONNECTIONS)
+    assert opened == []
+
+
+def test_connections_that_the_server_has_closed_are_replaced_before_use(
+    state: State, postgresql: PostgreSQL, server_url: str
+) -> None:
+    """As after its restart: none of the next requests fails, however soon it comes."""
+    read_at_once(state, 4)
+    postgresql.run(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        f" WHERE datname = '{sa.make_url(server_url).database}'"
+    )
+    for _ in range(5):
+        read_at_once(state, 4)
+
+
+def test_a_connection_that_was_not_used_for_a_while_is_asked_first(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network may have dropped it without a word."""
+    asked: list[object] = []
+    with state.database.read() as connection:
+        dialect = connection.dialect
+    ping = dialect.do_ping
+
+    def note(connection: DBAPIConnection) -> bool:
+        asked.append(connection)
+        return ping(connection)
+
+    monkeypatch.setattr(dialect, "do_ping", note)
+    read_at_once(state, 1)
+    assert asked == []
+    monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)
+    read_at_once(state, 1)
+    assert len(asked) == 1
