@@ -12,11 +12,13 @@ that the connection was lost: `give_back` then grants the credit again, once.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from upscaled.state import ledger
+from upscaled.state import ledger, server_ledger
 from upscaled.state.audit import SERVICE_ITSELF, AuditLog, Detail
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
@@ -34,6 +36,18 @@ class Retried:
 
     released: int
     failure: Exception | None = None
+
+
+class _Steps(Protocol):
+    """How a hold is settled in this database: see `ledger` and `server_ledger`."""
+
+    def capture(
+        self, connection: Connection, hold: Hold, paid: PaidResult | None, *, at_s: int
+    ) -> bool:
+        """Take an open hold for good, with the result it pays for; False if not open."""
+
+    def release(self, connection: Connection, hold: Hold, *, at_s: int) -> bool:
+        """Give the credit of an open hold back; return False if it is not open."""
 
 
 class CreditLedger:
@@ -55,6 +69,10 @@ class CreditLedger:
     ) -> None:
         self.pending = PendingReleases()
         self._database = database
+        self._settling = database.autocommit if database.is_server else database.write
+        self._steps: _Steps = ledger
+        if database.is_server:
+            self._steps = server_ledger
         self._holder = holder
         self._audit = audit
         self._clock: Callable[[], float] = clocks.wall
@@ -143,11 +161,15 @@ class CreditLedger:
         return hold
 
     def _try_hold(self, hold: Hold, holder_id: str) -> bool:
-        with self._database.write() as connection:
-            if not self._holder.confirm(connection, holder_id):
-                return False
-            ledger.insert_hold(connection, hold, holder_id, at_s=self._now_s())
-        return True
+        if not self._database.is_server:
+            with self._database.write() as connection:
+                ledger.insert_hold(connection, hold, holder_id, at_s=self._now_s())
+            return True
+        with self._database.autocommit() as connection:
+            is_held = server_ledger.take_hold(connection, hold, holder_id, at_s=self._now_s())
+        if not is_held:
+            self._holder.forget(holder_id)
+        return is_held
 
     def capture(self, hold: Hold, paid: PaidResult | None = None) -> None:
         """Make a hold final, and remember the result that it paid for; doing it twice is safe.
@@ -156,16 +178,16 @@ class CreditLedger:
             HoldReleased: it was given back before. The image must then not be delivered.
             DatabaseFailed: it may have been captured or not: call this again, or `give_back`.
         """
-        with self._database.write() as connection:
-            is_captured = ledger.capture(connection, hold, paid, at_s=self._now_s())
+        with self._settling() as connection:
+            is_captured = self._steps.capture(connection, hold, paid, at_s=self._now_s())
             if not is_captured and not ledger.has_entry(connection, hold, "capture"):
                 raise HoldReleased(f"the hold of request {hold.request_id} was released")
         self._own.pop(hold.request_id, None)
 
     def release(self, hold: Hold) -> bool:
         """Release a hold; return False for one that was settled before, which stays as it is."""
-        with self._database.write() as connection:
-            is_released = ledger.release(connection, hold, at_s=self._now_s())
+        with self._settling() as connection:
+            is_released = self._steps.release(connection, hold, at_s=self._now_s())
         self._own.pop(hold.request_id, None)
         return is_released
 
@@ -179,6 +201,8 @@ class CreditLedger:
         Returns:
             Whether this call gave a credit back; a second call does not.
         """
+        if self._database.is_server and self._release_at_once(hold):
+            return True
         try:
             with self._database.write() as connection:
                 is_given_back = ledger.release(connection, hold, at_s=self._now_s())
@@ -192,6 +216,14 @@ class CreditLedger:
         if is_settled:
             self._own.pop(hold.request_id, None)
         return is_given_back
+
+    def _release_at_once(self, hold: Hold) -> bool:
+        """Release a hold on a server if it is open, as most are, in one statement."""
+        with self._database.autocommit() as connection:
+            is_released = server_ledger.release(connection, hold, at_s=self._now_s())
+        if is_released:
+            self._own.pop(hold.request_id, None)
+        return is_released
 
     def give_back_or_retry(self, hold: Hold) -> bool:
         """Do `give_back`, and leave the hold to `retry_pending` if that raises."""

@@ -12,8 +12,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from sqlalchemy import Connection
-
 from upscaled.state.errors import FolderUnusable
 from upscaled.state.lockfile import adopt_orphan, create_locked
 
@@ -36,11 +34,8 @@ class Holder(Protocol):
             DatabaseFailed, FolderUnusable: the process cannot be shown to be alive.
         """
 
-    def confirm(self, connection: Connection, holder_id: str) -> bool:
-        """Keep `holder_id` from being declared dead until the transaction ends.
-
-        False if it was declared dead before: `id` is a new one then.
-        """
+    def forget(self, holder_id: str) -> None:
+        """Have another `id` from now on, unless that is so already: this one was declared dead."""
 
     def survey(self) -> AbstractContextManager[Holders]:
         """List the living and the dead processes, and remove the dead after the block."""
@@ -76,9 +71,11 @@ class FileHolder:
                 self._descriptor = self._create()
             return self._id
 
-    def confirm(self, connection: Connection, holder_id: str) -> bool:
-        """Return True: nothing takes the lock from a living process."""
-        return True
+    def forget(self, holder_id: str) -> None:
+        """Have another id; nothing takes the lock from a living process, so no caller needs it."""
+        with self._lock:
+            if holder_id == self._id:
+                self._forget()
 
     @contextmanager
     def survey(self) -> Iterator[Holders]:

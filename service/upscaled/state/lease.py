@@ -66,14 +66,11 @@ class LeasedHolder:
                 self._id = holder_id
             return self._id
 
-    def confirm(self, connection: Connection, holder_id: str) -> bool:
-        """Lock the row against being declared dead until the transaction ends, as of `Holder`."""
-        is_alive = sa.and_(HOLDERS.c.id == holder_id, HOLDERS.c.seen_at_s.is_not(None))
-        query = sa.select(HOLDERS.c.id).where(is_alive).with_for_update(read=True)
-        if connection.execute(query).first() is not None:
-            return True
-        self._forget(holder_id)
-        return False
+    def forget(self, holder_id: str) -> None:
+        """Have another id, as `Holder` says: a hold found that this one was declared dead."""
+        with self._lock:
+            if self._id == holder_id:
+                self._id = None
 
     @contextmanager
     def survey(self) -> Iterator[Holders]:
@@ -121,7 +118,7 @@ class LeasedHolder:
         is_own = sa.and_(HOLDERS.c.id == holder_id, HOLDERS.c.seen_at_s.is_not(None))
         renewed = session.execute(sa.update(HOLDERS).where(is_own).values(seen_at_s=NOW_S))
         if holder_id is not None and renewed.rowcount == 0:
-            self._forget(holder_id)
+            self.forget(holder_id)
             fields = event("lease_lost", holder=holder_id)
             _log.warning("this front end had been declared dead; it goes on", extra=fields)
         now_s = self._clocks.running()
@@ -161,11 +158,6 @@ class LeasedHolder:
                     _log.warning("cannot renew the lease: %s", error, extra=event("lease_failed"))
                 is_failing = True
             self._ending.wait(RENEW_EVERY_S)
-
-    def _forget(self, holder_id: str) -> None:
-        with self._lock:
-            if self._id == holder_id:
-                self._id = None
 
     def _close_session(self) -> None:
         session, self._session, self._leads = self._session, None, False

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from tests.databases import PostgreSQL
 from tests.service.state.conftest import MakeSettings
@@ -92,7 +94,8 @@ def test_what_cannot_be_given_back_is_pending_and_released_later(
 ) -> None:
     hold = ledger.credits.hold(1, "r")
     with monkeypatch.context() as patched:
-        patched.setattr(Database, "write", refuse_to_write)
+        for name in ("write", "autocommit"):
+            patched.setattr(Database, name, refuse_to_write)
         with pytest.raises(DatabaseFailed):
             ledger.credits.give_back_or_retry(hold)
         assert isinstance(ledger.credits.retry_pending().failure, DatabaseFailed)
@@ -126,7 +129,9 @@ def on_server(server_url: str, make_settings: MakeSettings) -> Iterator[State]:
 
 def cut_connections(server: PostgreSQL) -> None:
     """End all sessions, as a restart of the server does."""
-    server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'")
+    server.run(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname LIKE 'test%'"
+    )
 
 
 def test_a_server_that_restarts_between_two_steps_is_not_noticed(
@@ -153,7 +158,7 @@ def test_an_answer_lost_after_the_commit_costs_nothing(
         "capture": lambda: state.credits.capture(hold),
     }
     with monkeypatch.context() as patched:
-        patched.setattr("sqlalchemy.engine.default.DefaultDialect.do_commit", commit_and_lose)
+        patched.setattr("sqlalchemy.engine.default.DefaultDialect.do_execute", execute_and_lose)
         with pytest.raises(DatabaseFailed) as failure:
             steps[step]()
     assert failure.value.is_connection_lost
@@ -165,8 +170,9 @@ def test_an_answer_lost_after_the_commit_costs_nothing(
     assert state.credits.audit() == ()
 
 
-def commit_and_lose(_: object, connection: object) -> None:
+def execute_and_lose(_dialect: object, cursor: DBAPICursor, statement: str, *values: Any) -> None:
+    """Execute a statement, which is a transaction by itself, and lose the answer."""
     import psycopg
 
-    connection.commit()  # type: ignore[attr-defined]
+    cursor.execute(statement, values[0])
     raise psycopg.OperationalError("the connection is lost")
