@@ -124,7 +124,7 @@ class WebhookSender:
             private_cidrs=ANYWHERE if claimed.is_trusted else self._allowed,
         )
         try:
-            return judge(await self._fetcher.post(request))
+            return classify_answer(await self._fetcher.post(request))
         except ServiceError as error:
             return error.detail, "waiting"
 
@@ -169,7 +169,7 @@ def sign_request(
     return PostRequest(key_id, url, headers, body, private_cidrs, ATTEMPT_S)
 
 
-def judge(status: int) -> tuple[str, DeliveryState]:
+def classify_answer(status: int) -> tuple[str, DeliveryState]:
     """Return what an answer's status means, as text and as the state of the delivery."""
     if 200 <= status < 300:
         return f"status {status}", "delivered"
@@ -182,6 +182,6 @@ async def send_test(fetcher: FetchClient, url: str, secret: str) -> tuple[str, D
     message_id = f"test-{uuid.uuid4()}"
     request = sign_request(url, secret, message_id, body, key_id=0, private_cidrs=ANYWHERE)
     try:
-        return judge(await fetcher.post(request))
+        return classify_answer(await fetcher.post(request))
     except ServiceError as error:
         return error.detail, "failed"

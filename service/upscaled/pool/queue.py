@@ -110,22 +110,22 @@ class RequestQueue:
         self._cost = cost
         self._workers: dict[WorkerProcess, _WorkerSlots] = {}
         self._retries: deque[_Waiting] = deque()
-        self._queue: FairQueue[_Waiting] = FairQueue()
+        self._fair_queue: FairQueue[_Waiting] = FairQueue()
         self._end: Exception | None = None
 
     @property
     def is_full(self) -> bool:
         """Return whether a large image of a key that has nothing here would be refused now."""
-        if len(self._queue) < self._max_waiting:
+        if len(self._fair_queue) < self._max_waiting:
             return False
         if self._may_take(MAX_CANVAS_PX // 2, is_small=False):
             return False
-        return not self._queue.admits_new_key()
+        return not self._fair_queue.admits_new_key()
 
     @property
     def waiting(self) -> int:
         """Return how many requests wait."""
-        return len(self._retries) + len(self._queue)
+        return len(self._retries) + len(self._fair_queue)
 
     def waiting_by_key(self) -> Counter[int]:
         """Return how many requests of each API key wait."""
@@ -146,7 +146,7 @@ class RequestQueue:
             self._cost.estimate(slot.request).work_s * (1 - slot.done_part)
             for slot in self.in_flight()
         )
-        waiting_s = defaultdict(float, self._queue.waiting_work())
+        waiting_s = defaultdict(float, self._fair_queue.waiting_work())
         for waiting in self._retries:
             waiting_s[waiting.request.key_id] += waiting.estimate.work_s
         mine_s = waiting_s.pop(request.key_id, 0.0)
@@ -216,9 +216,9 @@ class RequestQueue:
         elif waiting.is_retry or waiting.avoided:
             self._retries.append(waiting)
         else:
-            self._queue.push(waiting.request.key_id, waiting.estimate.work_s, waiting)
+            self._fair_queue.push(waiting.request.key_id, waiting.estimate.work_s, waiting)
         self._assign()
-        if waiting in self._queue and len(self._queue) > self._max_waiting:
+        if waiting in self._fair_queue and len(self._fair_queue) > self._max_waiting:
             self._refuse_excess(waiting)
         if not is_first and waiting.is_failed:
             self._refuse_excess_failed(waiting)
@@ -230,8 +230,8 @@ class RequestQueue:
 
     def _refuse_excess(self, newest: _Waiting) -> None:
         """Refuse one request, for one more waits than may wait; raises where it is `newest`."""
-        excess = self._queue.choose_evicted(newest)
-        self._queue.discard(excess)
+        excess = self._fair_queue.choose_evicted(newest)
+        self._fair_queue.discard(excess)
         if excess is newest:
             raise QueueFull
         if not excess.slot.done():
@@ -256,13 +256,13 @@ class RequestQueue:
         self._assign()
 
     def _remove(self, waiting: _Waiting) -> None:
-        self._queue.discard(waiting)
+        self._fair_queue.discard(waiting)
         if waiting in self._retries:
             self._retries.remove(waiting)
 
     def _in_order(self) -> Iterator[_Waiting]:
         """Return the requests that wait, in the order of service."""
-        return chain(tuple(self._retries), self._queue.in_order())
+        return chain(tuple(self._retries), self._fair_queue.in_order())
 
     def _assign(self) -> None:
         """Assign slots to all requests that fit at a worker.
@@ -283,8 +283,8 @@ class RequestQueue:
             if worker is None:
                 awaited.update(() if is_small else self._usable_for(waiting))
                 continue
-            if waiting in self._queue:
-                self._queue.serve(waiting)
+            if waiting in self._fair_queue:
+                self._fair_queue.serve(waiting)
             else:
                 self._retries.remove(waiting)
             slot = Slot(worker, waiting.request, waiting.is_retry, is_small)

@@ -158,10 +158,10 @@ class Core:
         if model:
             spec = ModelStore(self.settings.models_dir).find(model)
             ladder = (name_rung(spec, scale, self.settings.temper),)
-        counts = any(rung.tempered_with or rung.harmed_only for rung in ladder)
-        harm = measure_harm(image) if counts else Harm()
+        is_harm_used = any(rung.tempered_with or rung.harmed_only for rung in ladder)
+        harm = measure_harm(image) if is_harm_used else Harm()
         px = image.width_px * image.height_px
-        is_hurt = counts and is_harmed(harm)
+        is_hurt = is_harm_used and is_harmed(harm)
         return choose_rung(ladder, px, is_harmed=is_hurt, is_deep=is_deep), harm
 
     def label(self, model: str) -> str:

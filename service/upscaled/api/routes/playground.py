@@ -24,9 +24,12 @@ def render_playground(settings: Settings) -> str:
     return Template(template).substitute(
         limits=html.escape(json.dumps(describe_limits(settings))),
         accept=",".join(
-            [*(f"image/{each.name.lower()}" for each in _taken(settings)), *_suffixes(settings)]
+            [
+                *(f"image/{each.name.lower()}" for each in _decoded_formats(settings)),
+                *_suffixes(settings),
+            ]
         ),
-        formats=", ".join(each.label for each in _taken(settings)),
+        formats=", ".join(each.label for each in _decoded_formats(settings)),
         # Any key is taken where none is needed, so the page sends one that says so.
         **(_NO_KEY if settings.auth == "none" else _KEY),
         max_file=describe_bytes(settings.max_file_bytes),
@@ -68,10 +71,10 @@ def describe_duration(seconds: int) -> str:
     return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
 
-def _taken(settings: Settings) -> list[Format]:
+def _decoded_formats(settings: Settings) -> list[Format]:
     """Return the formats that this server decodes, in the table's order."""
     return [each for each in FORMATS.values() if each.name in settings.formats]
 
 
 def _suffixes(settings: Settings) -> list[str]:
-    return [f".{suffix}" for each in _taken(settings) for suffix in each.suffixes]
+    return [f".{suffix}" for each in _decoded_formats(settings) for suffix in each.suffixes]
