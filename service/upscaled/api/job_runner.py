@@ -8,14 +8,13 @@ in the request queue. A front end that stops puts its jobs back, and one that di
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from upscaled.api.auto_choice import AutoChoiceAgreement
-from upscaled.api.billing import try_often
 from upscaled.api.cancellation import cancel, run_to_end
+from upscaled.api.job_ends import JobEnds
 from upscaled.api.job_images import JobImages, StoreFailed
 from upscaled.api.memory import MemoryBudget
 from upscaled.api.progress import Progress
@@ -25,8 +24,8 @@ from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.fetch.client import FetchClient
 from upscaled.logs import event
 from upscaled.pool.executor import Executor
-from upscaled.state import DatabaseFailed, PaidResult, State
-from upscaled.state.job_rows import ClaimedJob, JobState, StoredJob
+from upscaled.state import DatabaseFailed, State
+from upscaled.state.job_rows import ClaimedJob, StoredJob
 from upscaled.state.jobs import RENEW_EVERY_S
 
 POLL_EVERY_S: Final = 2.0
@@ -37,12 +36,6 @@ RETRY_AFTER_S: Final = 5.0
 STORE_RETRY_AFTER_S: Final = 60.0
 """Before a job is tried again whose source or result the store did not take or give: it may be that
 one object alone, and other jobs go first."""
-
-_END_EVENTS: Final[Mapping[JobState, str]] = {
-    "succeeded": "job_done",
-    "failed": "job_failed",
-    "cancelled": "job_cancelled",
-}
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -70,8 +63,7 @@ class JobRunner:
         self._agreement = agreement
         self._settings = settings
         self._executor = executor
-        self._state = state
-        self._metrics = metrics
+        self._ends = JobEnds(state, metrics)
         self._images = JobImages(settings, executor, state, fetcher=fetcher, budget=budget)
         self._jobs = state.jobs
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -86,10 +78,11 @@ class JobRunner:
         """Look for jobs now: one was submitted here."""
         self._wake.set()
 
-    def stop(self, job_id: str) -> None:
-        """Stop the work on a job that was cancelled, if it is done here."""
-        if task := self._running.get(job_id):
+    async def note_cancelled(self, job: StoredJob) -> None:
+        """Stop the work on a job that was cancelled, if it is done here, and record its end."""
+        if task := self._running.get(job.id):
             task.cancel()
+        await self._ends.note(job, "cancelled")
 
     def tiles_of(self, job: StoredJob) -> tuple[int, int | None]:
         """Return a job's tiles done and in all: the newest where it runs here."""
@@ -144,7 +137,7 @@ class JobRunner:
         try:
             while ended := await run_to_end(asyncio.to_thread(self._jobs.end_unwanted)):
                 for job in ended:
-                    await self.note_end(job, job.state, error_code=job.error_code)
+                    await self._ends.note(job, job.state, error_code=job.error_code)
             if self._is_closed:  # its own jobs may be back in the queue already
                 return None
             claiming = asyncio.to_thread(self._jobs.claim, self._last_key_id)
@@ -203,7 +196,7 @@ class JobRunner:
                 self._pause()
                 await self._put_back(claimed, STORE_RETRY_AFTER_S)
             elif error is not None:
-                await self._fail(claimed, error)
+                await self._ends.fail(claimed, error)
         except asyncio.CancelledError:
             await run_to_end(self._put_back(claimed))
             raise
@@ -257,39 +250,5 @@ class JobRunner:
         """Upscale a job's image, store the result, and end the job."""
         job, begun_s = claimed.job, time.monotonic()
         image = await self._images.upscale(job, progress)
-        result = image.result
         progress.is_ending = True
-        finish = partial(
-            self._jobs.finish,
-            claimed,
-            PaidResult(image.file_name, result.media_type),
-            image=image.made,
-            tiles=progress.step.tiles_total or 0,
-        )
-        if await try_often(finish):
-            scale = job.order.scale
-            self._metrics.note_job_result(result, scale=scale, source_bytes=image.source_bytes)
-            await self.note_end(
-                job,
-                "succeeded",
-                model=result.model,
-                result_bytes=result.size_bytes,
-                seconds=round(time.monotonic() - begun_s, 3),
-            )
-        else:
-            await run_to_end(self._state.job_results.delete(image.file_name))
-
-    async def _fail(self, claimed: ClaimedJob, error: ServiceError) -> None:
-        if await try_often(partial(self._jobs.fail, claimed, error)):
-            await self.note_end(claimed.job, "failed", error_code=error.error_code)
-
-    async def note_end(self, job: StoredJob, status: JobState, **fields: object) -> None:
-        """Log and count a job that this process ended, and delete its source."""
-        name = _END_EVENTS[status]
-        extra = event(name, job_id=job.id, key_name=job.key_name, **fields)
-        _logger.info("a job ended", extra=extra)
-        self._metrics.note_job(status)
-        if job.is_metered:
-            self._metrics.note_credit("captured" if status == "succeeded" else "released")
-        if job.order.source_name is not None:
-            await self._state.job_sources.delete(job.order.source_name)
+        await self._ends.succeed(claimed, image, progress.step.tiles_total or 0, begun_s=begun_s)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.pool.ray_serve.figures import find_difference
 from upscaled.pool.ray_serve.messages import APPLICATION
 from upscaled.pool.ray_serve.node_facts import (
     GCS_STORAGE,
@@ -21,6 +20,7 @@ from upscaled.pool.ray_serve.options import (
     RECONNECT_TIMEOUT,
     required_ray,
 )
+from upscaled.pool.ray_serve.reports import find_difference
 
 _LEAST_RECONNECT_S: Final = 600
 """A head that moves to another machine is there again within ten minutes, or needs a hand."""

@@ -6,16 +6,15 @@ kind is finished: models differ by a factor of a hundred for one pixel.
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from upscaled.config import SCALES
 from upscaled.image.formats.table import FORMATS
+from upscaled.pool.averages import Measured, Openings, Shares
 from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.messages import WorkerReady
-from upscaled.pool.openings import Openings
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled_models.errors import ModelError
 from upscaled_models.registry import ModelSpec
@@ -35,12 +34,6 @@ _UNKNOWN_S_PER_PX: Final = 4e-6
 
 _LEAST_WORK_S: Final = 1e-6
 """Limits the work from below: what costs nothing would never let another key pass."""
-
-_NEWEST_WEIGHT: Final = 0.3
-"""The weight of the newest image in a moving average."""
-
-_SHARES_REMEMBERED: Final = 1000
-"""Limits the moving averages of shares that are remembered, by API key and the like."""
 
 _NEARLY_FLAT_BITS_PER_PX: Final = 0.2
 """Below it lie files of one colour (PNG 0.04, JPEG 0.13), simple drawings on it, and even
@@ -71,43 +64,6 @@ class _Kind(NamedTuple):
     is_deep: bool
 
 
-class _Measured(NamedTuple):
-    """Seconds and pixels of images that are finished, older ones counted ever less."""
-
-    worked_s: float = 0.0
-    px: float = 0.0
-
-    @property
-    def s_per_px(self) -> float:
-        return self.worked_s / self.px
-
-    def then(self, worked_s: float, px: int) -> "_Measured":
-        """Return the sums with one more image, older ones counting less."""
-        old = 1 - _NEWEST_WEIGHT
-        return _Measured(old * self.worked_s + worked_s, old * self.px + px)
-
-
-class _Shares:
-    """Moving averages of shares, from 0 to 1, by names that are given from narrow to wide.
-
-    A narrow one of which nothing is known has the share of the next, the widest one `first`.
-    """
-
-    def __init__(self) -> None:
-        self._by_name: OrderedDict[Hashable, float] = OrderedDict()
-
-    def of(self, *names: Hashable, first: float) -> float:
-        return next((self._by_name[name] for name in names if name in self._by_name), first)
-
-    def note(self, share: float, *names: Hashable, first: float) -> None:
-        for at, name in enumerate(names):
-            before = self.of(*names[at:], first=first)
-            self._by_name[name] = before + _NEWEST_WEIGHT * (share - before)
-            self._by_name.move_to_end(name)
-        while len(self._by_name) > _SHARES_REMEMBERED:
-            self._by_name.popitem(last=False)
-
-
 class CostModel:
     """Estimates of a worker's seconds for a pixel, by model, scale and depth.
 
@@ -126,11 +82,11 @@ class CostModel:
         self._is_shared = False
         self._store = store
         self._specs: dict[str, ModelSpec] = {}
-        self._measured: dict[_Kind, _Measured] = {}
+        self._measured: dict[_Kind, Measured] = {}
         self._at_start: dict[str, float] = {}
-        self._encoded: dict[str, _Measured] = {}
-        self._harmed = _Shares()
-        self._computed = _Shares()
+        self._encoded: dict[str, Measured] = {}
+        self._harmed = Shares()
+        self._computed = Shares()
         self._openings = Openings()
 
     def assume(self, ready: WorkerReady) -> None:
@@ -173,13 +129,13 @@ class CostModel:
         self._openings.note(model, opening_s)
         form = request.output.format
         if FORMATS[form].encode_s_per_px:  # it depends on the result alone, and not on the model
-            encoded = self._encoded.get(form, _Measured())
+            encoded = self._encoded.get(form, Measured())
             self._encoded[form] = encoded.then(encode_s, request.encoded_px)
             full_s = None if full_s is None else max(0.0, full_s - encode_s)
             worked_s = None if worked_s is None else max(0.0, worked_s - encode_s)
         kind = _Kind(model, request.scale, request.is_deep)
         if full_s is not None:
-            before = self._measured.get(kind, _Measured())
+            before = self._measured.get(kind, Measured())
             self._measured[kind] = before.then(full_s, request.source_px)
         full_s = full_s or request.source_px * self._s_per_px(request, model)
         if worked_s is not None and full_s:

@@ -23,7 +23,7 @@ from itertools import count
 from typing import Any, Final
 
 from upscaled.config import Settings
-from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
+from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, rebuild
 from upscaled.logs import event
 from upscaled.pool.attempts import MAX_DEATHS_ALONE, Attempts
 from upscaled.pool.cost import CostModel, estimate_wait_s
@@ -31,8 +31,8 @@ from upscaled.pool.devices import plan_workers, share_canvas_px
 from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.messages import Answer, Done, Failed, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
-from upscaled.pool.stats import EngineInUse, PoolStats, WorkerState, WorkerStats
-from upscaled.pool.supervisor import Supervisor
+from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
+from upscaled.pool.supervisor import Supervisor, refuse_without_workers, starting_s
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess, WorkTookTooLong
 from upscaled.process.child import ChildUnusable
 from upscaled.process.supervision import Limits
@@ -82,9 +82,7 @@ class LocalPool:
 
     async def start(self) -> None:
         """Start the workers; returns at once. See `wait_ready`."""
-        self._supervising = [asyncio.create_task(each.run()) for each in self._supervisors]
-        for task in self._supervising:
-            task.add_done_callback(_log_crash)
+        self._supervising = [each.start() for each in self._supervisors]
 
     async def wait_ready(self) -> WorkerReady:
         """Wait, if need be for ever, until a first worker is ready, and return its message.
@@ -130,14 +128,7 @@ class LocalPool:
                 if each.worker is not None
             },
             workers=tuple(
-                WorkerState(
-                    number=each.number,
-                    device=each.shown_device,
-                    is_ready=each.worker is not None,
-                    is_out=each.is_out,
-                    in_flight=in_flight[each.worker] if each.worker else 0,
-                    device_s=sum(model.device_s for model in each.done().models.values()),
-                )
+                each.state(in_flight[each.worker] if each.worker else 0)
                 for each in self._supervisors
             ),
             ladders=self._cost.ladders,
@@ -232,7 +223,7 @@ class LocalPool:
         return False
 
     async def _acquire_slot(self, request: UpscaleRequest, attempts: Attempts) -> Slot:
-        if refusal := self._refusal_without_workers():
+        if refusal := refuse_without_workers(self._supervisors):
             raise refusal
         try:
             return await self._queue.acquire(
@@ -241,7 +232,7 @@ class LocalPool:
         except QueueFull as error:
             reason: RefusalReason = "gave_way" if error.gave_way else "queue"
             work_s = self._queue.work_before_s(request)
-            wait_s = estimate_wait_s(work_s, len(self._workers), self._starting_s())
+            wait_s = estimate_wait_s(work_s, len(self._workers), starting_s(self._supervisors))
             raise RateLimitExceeded(wait_s, reason=reason, detail=str(error)) from None
 
     async def _work_in_slot(self, slot: Slot, source: bytes) -> tuple[Answer, bytes]:
@@ -302,42 +293,13 @@ class LocalPool:
         """Refuse what waits if no start can be hoped for; see `upscaled.pool.supervisor.Pool`."""
         if all(supervisor.is_unusable for supervisor in self._supervisors):
             self._first_start_over.set()
-        if refusal := self._refusal_without_workers():
+        if refusal := refuse_without_workers(self._supervisors):
             self._queue.dismiss(refusal)
 
     @property
     def _workers(self) -> list[WorkerProcess]:
         """Return the workers that are ready."""
         return [each.worker for each in self._supervisors if each.worker is not None]
-
-    def _starting_s(self) -> float:
-        """Return the seconds until a worker is ready, if the next start goes well; 0 if one is."""
-        if self._workers:
-            return 0
-        return min(supervisor.ready_in_s() for supervisor in self._supervisors)
-
-    def _refusal_without_workers(self) -> ServiceError | None:
-        """Return the answer to every request while the starts of all workers fail, else None.
-
-        Starts that fail are tried again, so the answer is to come back when the next one should be
-        ready. It is an error of the service only where every worker reports itself that it cannot
-        work, a model or a device being gone: then no wait would be truthful.
-        """
-        if self._workers or not all(
-            supervisor.has_failed_repeatedly for supervisor in self._supervisors
-        ):
-            return None
-        error = self._supervisors[0].last_error
-        if all(supervisor.is_unusable for supervisor in self._supervisors):
-            return InternalError(detail=error)
-        wait_s = estimate_wait_s(0, 1, self._starting_s())
-        return RateLimitExceeded(wait_s, reason="starting", detail=f"no worker: {error}")
-
-
-def _log_crash(supervising: "asyncio.Task[None]") -> None:
-    if not supervising.cancelled() and (error := supervising.exception()):
-        fields = event("supervisor_died")
-        _log.critical("a supervisor crashed: its worker runs no more", exc_info=error, extra=fields)
 
 
 def _read_answer(answer: Answer, data: bytes, queue_s: float) -> Result:

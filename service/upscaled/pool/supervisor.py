@@ -7,8 +7,10 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from upscaled.config import Settings
+from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.logs import event
-from upscaled.pool.stats import WorkerStats
+from upscaled.pool.cost import estimate_wait_s
+from upscaled.pool.stats import WorkerState, WorkerStats
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess
 from upscaled.process.child import ChildUnusable, SpawnFailed
 from upscaled.process.supervision import Limits
@@ -81,6 +83,23 @@ class Supervisor:
     def done(self) -> WorkerStats:
         """Return what the worker and those before it have done, a second old at most."""
         return self._done_before + self.worker.stats if self.worker else self._done_before
+
+    def state(self, in_flight: int) -> WorkerState:
+        """Return how the worker is, which has that many images in flight."""
+        return WorkerState(
+            number=self.number,
+            device=self.shown_device,
+            is_ready=self.worker is not None,
+            is_out=self.is_out,
+            in_flight=in_flight,
+            device_s=sum(model.device_s for model in self.done().models.values()),
+        )
+
+    def start(self) -> asyncio.Task[None]:
+        """Call `run` as a task, and log where it crashes."""
+        supervising = asyncio.create_task(self.run())
+        supervising.add_done_callback(_log_crash)
+        return supervising
 
     async def run(self) -> None:
         """Run the worker and restart it with exponential backoff until cancelled; then end it."""
@@ -174,3 +193,32 @@ class Supervisor:
         now = asyncio.get_running_loop().time()
         self._start_at = now + self._limits.restart_after_s(self._failures)
         self._pool.note_failed_start()
+
+
+def starting_s(supervisors: Sequence[Supervisor]) -> float:
+    """Return the seconds until a worker is ready, if the next start goes well; 0 if one is."""
+    if any(each.worker for each in supervisors):
+        return 0
+    return min(each.ready_in_s() for each in supervisors)
+
+
+def refuse_without_workers(supervisors: Sequence[Supervisor]) -> ServiceError | None:
+    """Return the answer to every request while the starts of all workers fail, else None.
+
+    Starts that fail are tried again, so the answer is to come back when the next one should be
+    ready. It is an error of the service only where every worker reports itself that it cannot work,
+    a model or a device being gone: then no wait would be truthful.
+    """
+    if any(each.worker or not each.has_failed_repeatedly for each in supervisors):
+        return None
+    error = supervisors[0].last_error
+    if all(each.is_unusable for each in supervisors):
+        return InternalError(detail=error)
+    wait_s = estimate_wait_s(0, 1, starting_s(supervisors))
+    return RateLimitExceeded(wait_s, reason="starting", detail=f"no worker: {error}")
+
+
+def _log_crash(supervising: "asyncio.Task[None]") -> None:
+    if not supervising.cancelled() and (error := supervising.exception()):
+        fields = event("supervisor_died")
+        _log.critical("a supervisor crashed: its worker runs no more", exc_info=error, extra=fields)

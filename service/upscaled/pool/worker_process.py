@@ -1,13 +1,8 @@
-"""Start one worker process, exchange messages with it, and notice its end.
-
-A worker decodes untrusted images, so it inherits how to find libraries and the device, the settings
-that it needs, and nothing else: keys, database addresses and whatever else the operator's
-environment holds stay with the front end.
-"""
+"""Start one worker process, exchange messages with it, and notice its end."""
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -33,31 +28,16 @@ from upscaled.pool.messages import (
     encode,
 )
 from upscaled.pool.stats import WorkerStats
+from upscaled.pool.worker_environment import worker_environment, worker_settings
 from upscaled.process.channel import FrameError
-from upscaled.process.child import AsyncChild, ChildLost, ChildUnusable, scrub_environment
+from upscaled.process.child import AsyncChild, ChildLost, ChildUnusable
 from upscaled.process.supervision import Limits
 
 _MAX_QUIET_S: Final = 2.5
 """A worker sends `Alive` every second; one that is quiet for longer at its deadline hangs."""
 
-_INHERITED_NAMES: Final = frozenset({"HOME", "TZ", "LD_PRELOAD", "PYTHONHASHSEED"})
-_INHERITED_PREFIXES: Final = (
-    *("LC_", "CUDA_", "NVIDIA_", "TORCH", "PYTORCH_"),
-    *("OMP_", "KMP_", "MKL_", "DNNL_"),
-)
 MAX_FAULTS: Final = 3
 """Images in a row that a worker may fail and another device make: then its device is broken."""
-
-_FRONT_END_ONLY: Final = {
-    "database_url",
-    "database_password",
-    "public_base_url",
-    "source_private_cidrs",
-    "source_only_hosts",
-    "webhook_cidrs",
-    "traces",
-}
-"""Settings that a worker has no use for, and that may hold secrets."""
 
 
 class WorkerDied(Exception):
@@ -299,23 +279,3 @@ class WorkerProcess:
 
     def _death(self, text: str) -> WorkerDied:
         return WorkerDied(text, was_alone=self._in_flight_at_end == 1)
-
-
-def worker_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of one worker, its share of the cores included.
-
-    A worker that is tied to cores has those alone. `settings.threads` wins over an
-    `OMP_NUM_THREADS` of the operator's; without either the cores are shared out evenly. Threads
-    that wait for one another sleep rather than spin, unless the operator says otherwise: spinning
-    on a core that another process needs made a convolution on two busy cores twice as slow.
-    """
-    inherited = scrub_environment(environment, _INHERITED_NAMES, _INHERITED_PREFIXES)
-    evenly = str(settings.shared_cores)
-    defaults = {"OMP_NUM_THREADS": evenly, "OMP_WAIT_POLICY": "PASSIVE"}
-    chosen = {"OMP_NUM_THREADS": str(settings.threads)} if settings.threads else {}
-    return {**defaults, **inherited, **chosen}
-
-
-def worker_settings(settings: Settings) -> dict[str, object]:
-    """Return the settings that a worker gets, as JSON values."""
-    return settings.model_dump(mode="json", exclude=_FRONT_END_ONLY)

@@ -262,7 +262,7 @@ def test_a_job_keeps_its_source_where_its_commit_is_in_doubt(
 def test_jobs_that_no_attempt_ended_are_counted_and_logged_with_their_keys_name(
     service: Service, executor: CountingExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "upscaled.api.job_runner")
+    caplog.set_level("INFO", "upscaled.api.job_ends")
     service.app.state.context.job_runner._paused_until_s = float("inf")
     job = submit(service)
     service.state.keys.revoke("test")

@@ -29,7 +29,7 @@ from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.pool.messages import ALIVE_EVERY_S
 from upscaled.pool.stats import ModelStats
-from upscaled.pool.worker_process import worker_environment
+from upscaled.pool.worker_environment import worker_environment
 
 MODEL = "upscaled-x4-faithful"
 

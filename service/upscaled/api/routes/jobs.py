@@ -111,8 +111,7 @@ async def cancel_job(
     if change is None:
         raise NotFound
     if change.is_changed:
-        context.job_runner.stop(change.job.id)
-        await context.job_runner.note_end(change.job, "cancelled")
+        await context.job_runner.note_cancelled(change.job)
     return _describe(request, context, change.job)
 
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from upscaled.api import schemas
 from upscaled.api.dependencies import AppContext, Context, Record
-from upscaled.api.telemetry.metrics import PoolMetrics
+from upscaled.api.telemetry.pool_metrics import PoolMetrics
 from upscaled.errors import InternalError
 from upscaled.pool.stats import PoolStats
 

@@ -3,7 +3,6 @@
 import time
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -24,8 +23,6 @@ from upscaled.api.dependencies import (
 )
 from upscaled.api.idempotency import (
     IDEMPOTENCY_HEADER,
-    IDEMPOTENCY_PARAMETER,
-    REPLAYED_DESCRIPTION,
     REPLAYED_HEADER,
     AnswerKind,
     read_request_key,
@@ -35,12 +32,9 @@ from upscaled.api.idempotency import (
 from upscaled.api.memory import ImageResponse, MemoryShare, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.choices import (
-    CHOICE_PARAMETERS,
     DENOISE_HEADER,
     DRY_RUN_HEADER,
-    DRY_RUN_PARAMETER,
     MODEL_HEADER,
-    PREFER_PARAMETER,
     TEMPERED_HEADER,
     may_be_dry_run,
     parse_dry_run_header,
@@ -48,7 +42,8 @@ from upscaled.api.request.choices import (
 )
 from upscaled.api.request.reader import UpscaleParameters, has_options, read_parameters, wants_image
 from upscaled.api.reuse import REUSED_HEADER, Reuse, prepare_reuse
-from upscaled.api.routes.jobs import WEBHOOK_PARAMETER, accept_job
+from upscaled.api.routes.jobs import accept_job
+from upscaled.api.routes.upscale_description import REQUEST, RESPONSES
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.api.upscale_steps import (
     build_request,
@@ -61,41 +56,7 @@ from upscaled.api.upscale_steps import (
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult
 from upscaled.state.idempotency import Reservation, StoredAnswer
-from upscaled.state.results import EXTENSIONS
-from upscaled.upscale.result import Result, Timings
-from upscaled_models.registry import split_strength
-
-_RESPONSE_HEADERS: Final[dict[str, Any]] = {
-    name: {"description": description, "required": is_required, "schema": {"type": "string"}}
-    for name, description, is_required in (
-        ("Server-Timing", "Milliseconds in queue, decode, network and encode", True),
-        (MODEL_HEADER, "The model that made the image", True),
-        (DENOISE_HEADER, "The strength of denoising, where the request asked for one", False),
-        (
-            TEMPERED_HEADER,
-            "The faithful model that the result was mixed with; absent where it was not",
-            False,
-        ),
-        (REUSED_HEADER, "`true` where the same picture's stored result was used again", False),
-    )
-} | {REPLAYED_HEADER: REPLAYED_DESCRIPTION}
-# FastAPI would read the body before it solves dependencies, so before the key is checked.
-_OPENAPI: Final[dict[str, Any]] = {
-    "parameters": [
-        *CHOICE_PARAMETERS,
-        IDEMPOTENCY_PARAMETER,
-        PREFER_PARAMETER,
-        WEBHOOK_PARAMETER,
-        DRY_RUN_PARAMETER,
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/UpscaleUpload"}},
-            "application/json": {"schema": {"$ref": "#/components/schemas/UpscaleByUrl"}},
-        },
-    },
-}
+from upscaled.upscale.result import Result
 
 router = APIRouter()
 
@@ -108,35 +69,8 @@ router = APIRouter()
     summary="Upscale one image",
     response_model=schemas.Upscaled,
     response_description="The image, or where it is",
-    responses={
-        200: {
-            "headers": _RESPONSE_HEADERS,
-            "content": dict.fromkeys(EXTENSIONS, schemas.BINARY),
-        },
-        202: {
-            "model": schemas.Job,
-            "description": "The job that the request became, as it prefers",
-            "headers": {
-                name: {"required": True, "schema": {"type": "string"}}
-                for name in ("Location", "Preference-Applied")
-            }
-            | {REPLAYED_HEADER: REPLAYED_DESCRIPTION},
-        },
-        **schemas.KEY_ERRORS,
-        **schemas.describe_errors(
-            errors.InvalidRequestBody,
-            errors.MissingParameter,
-            errors.InvalidParameter,
-            errors.UnsupportedContentType,
-            errors.MalformedImage,
-            errors.UnsupportedImageFormat,
-            errors.FileSizeTooLarge,
-            errors.ResolutionTooHigh,
-            errors.InsufficientApiCredits,
-            errors.RequestInProgress,
-        ),
-    },
-    openapi_extra=_OPENAPI,
+    responses=RESPONSES,
+    openapi_extra=REQUEST,
 )
 async def upscale(
     request: Request,
@@ -170,7 +104,7 @@ async def upscale(
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _MadeResult:
     """A result; reuse: how it is found again; is_reused: it was made for an earlier request."""
 
     result: Result
@@ -206,11 +140,11 @@ class _UpscaleCall:
                     request, self.context, self.key, self.parameters, request_key
                 )
         if request_key is None:
-            return await self._answer(None, is_image=is_image)
+            return await self._deliver(None, is_image=is_image)
         async with reserve(self.context.state, request_key) as outcome:
             if isinstance(outcome, StoredAnswer):
                 return await self._replay(outcome, is_image=is_image)
-            return await self._answer(outcome, is_image=is_image)
+            return await self._deliver(outcome, is_image=is_image)
 
     async def estimate(self) -> Response:
         """Check the image as for an upscale, and predict what that would cost and give.
@@ -225,7 +159,7 @@ class _UpscaleCall:
         self.record.handling = "dry run"
         return JSONResponse(estimate(work, credits, context.executor).model_dump())
 
-    async def _answer(self, reservation: Reservation | None, *, is_image: bool) -> Response:
+    async def _deliver(self, reservation: Reservation | None, *, is_image: bool) -> Response:
         """Upscale the image and deliver it; with a reservation so that it can be replayed."""
         context, is_paid = self.context, reservation is not None and reservation.is_paid
         async with (
@@ -254,8 +188,7 @@ class _UpscaleCall:
             await record_answer(context.state, reservation, answer)
         response: Response
         if is_image or file_name is None:
-            unsent = context.unsent
-            response = ImageResponse(result.data, result.media_type, unsent, self.key.id)
+            response = ImageResponse(result.data, result.media_type, context.unsent, self.key.id)
         else:
             response = self._send_url(file_name)
         response.headers.update(headers)
@@ -275,11 +208,8 @@ class _UpscaleCall:
                         context.state.result_stores,
                         context.settings,
                     )
-            record.scale = parameters.scale
-            model, record.denoise = split_strength(parameters.model)
-            record.requested_model = model or None
             record.source = "upload" if parameters.image is not None else "url"
-            record.source_bytes = len(source)
+            record.note_request(parameters.scale, parameters.model, len(source))
             header = await read_checked_header(source, parameters.scale, context.settings)
             record.note_header(header)
         work = build_request(
@@ -296,7 +226,7 @@ class _UpscaleCall:
             work = replace(work, on_tile=self.progress.note_tile)
         return source, work
 
-    async def _upscale(self, *, is_stored_only: bool) -> _Made:
+    async def _upscale(self, *, is_stored_only: bool) -> _MadeResult:
         """Read an image, and have the executor upscale it, unless the result is stored.
 
         is_stored_only: the answer is the URL of the result: its bytes are not needed here.
@@ -311,7 +241,7 @@ class _UpscaleCall:
             if (stored := await reuse.find(self.share)) is not None:
                 record.handling = "reuse"
                 record.note_result(time.perf_counter(), stored)
-                return _Made(stored, reuse, is_reused=True)
+                return _MadeResult(stored, reuse, is_reused=True)
         if is_stored_only:
             work = order_storing(work, context.state.results, context.settings)
         if self.progress is not None:
@@ -319,7 +249,7 @@ class _UpscaleCall:
         queued_s = time.perf_counter()
         result = await context.executor.upscale(source, work)
         record.note_result(queued_s, result)
-        return _Made(result, reuse, is_reused=False)
+        return _MadeResult(result, reuse, is_reused=False)
 
     async def _store(self, result: Result, client: Client, charge: Charge) -> str:
         """Store the result; it stays only if it is paid for and the client is still connected."""
@@ -362,10 +292,11 @@ class _UpscaleCall:
         return JSONResponse({"result_url": f"{base_url}{schemas.RESULT_PATH}{file_name}"})
 
 
-def _describe_result(made: _Made) -> dict[str, str]:
+def _describe_result(made: _MadeResult) -> dict[str, str]:
     """Return the headers that say how a result was made."""
     result = made.result
-    headers = {"Server-Timing": format_server_timing(result.timings), MODEL_HEADER: result.model}
+    stages_ms = [f"{stage};dur={took_s * 1000:.1f}" for stage, took_s in result.timings.stages()]
+    headers = {"Server-Timing": ", ".join(stages_ms), MODEL_HEADER: result.model}
     if result.denoise is not None:
         headers[DENOISE_HEADER] = str(result.denoise)
     if result.tempered_with:
@@ -373,8 +304,3 @@ def _describe_result(made: _Made) -> dict[str, str]:
     if made.is_reused:
         headers[REUSED_HEADER] = "true"
     return headers
-
-
-def format_server_timing(timings: Timings) -> str:
-    """Return the value of the `Server-Timing` header, in milliseconds."""
-    return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in timings.stages())

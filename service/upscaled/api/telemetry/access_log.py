@@ -22,6 +22,7 @@ from upscaled.errors import RefusalReason
 from upscaled.image.types import Header
 from upscaled.logs import event
 from upscaled.upscale.result import Result
+from upscaled_models.registry import split_strength
 
 Stage = Literal["receive", "fetch", "queue", "decode", "network", "encode", "store"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
@@ -105,6 +106,12 @@ class AccessRecord:
         begun_s = time.perf_counter()
         yield
         self.stages.append(StageSpan(stage, begun_s, time.perf_counter()))
+
+    def note_request(self, scale: int, model: str, source_bytes: int) -> None:
+        """Record what the request asks for; `model` with its strength, "" for none."""
+        self.scale, self.source_bytes = scale, source_bytes
+        name, self.denoise = split_strength(model)
+        self.requested_model = name or None
 
     def note_header(self, header: Header) -> None:
         """Record what the header of the image says."""

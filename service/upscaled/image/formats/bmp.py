@@ -4,7 +4,8 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from upscaled.image.formats.table import Stored, open_limited
+from upscaled.image.formats.limited_file import open_limited
+from upscaled.image.formats.table import Stored
 from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
 

@@ -1,8 +1,7 @@
 """Define and list the image formats, recognise a file's format by its bytes, and read its header.
 
-A header is read once in the front end, and once in the decoder.
-
-A new format is a row here and the module that reads it.
+A header is read once in the front end, and once in the decoder. A new format is a row here and the
+module that reads it.
 """
 
 import struct
@@ -10,8 +9,7 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from io import BytesIO
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.types import UPRIGHT, Header, Image, Rectangle
@@ -21,12 +19,6 @@ if TYPE_CHECKING:
 
     from upscaled.image.metadata import Exif
 
-
-_Opened = TypeVar("_Opened", bound="ImageFile")
-
-# Reads that Pillow may make: about 0.1 s of work before the pixels, 2 s among them.
-_MAX_HEADER_READS: Final = 20_000
-_MAX_PIXEL_READS: Final = 500_000
 
 BROKEN_FILE_ERRORS: Final = (
     OSError,
@@ -160,10 +152,8 @@ class Format:
         if image.is_deep and not self.is_deep:
             raise ValueError(f"{self.name} does not hold 16 bits a channel")
         module, name = self.writer.rsplit(".", 1)
-        made: Writer = getattr(import_module(f"upscaled.image.formats.{module}"), name)(
-            image, quality
-        )
-        return made
+        writer = getattr(import_module(f"upscaled.image.formats.{module}"), name)
+        return cast(Writer, writer(image, quality))
 
 
 JPEG: Final = Format(
@@ -239,7 +229,6 @@ ALWAYS_DECODED: Final = frozenset(each.name for each in _TABLE if not each.is_op
 OPTIONAL: Final = frozenset(each.name for each in _TABLE if each.is_optional)
 """Decoded where the setting `extra_formats` names them."""
 
-
 # Brands of ISO base media files that hold a still image (ISO/IEC 23008-12, AV1 image format).
 _BRANDS: Final = {
     **{brand: each.name for each in _TABLE for brand in each.brands},
@@ -308,27 +297,3 @@ def read_header(source: bytes, formats: Collection[str] = ALWAYS_DECODED) -> Hea
     if max(header.width_px * header.height_px, header.decoded_pixels) > MAX_PIXELS:
         raise ResolutionTooHigh(detail=f"{header.width_px} x {header.height_px}")
     return header
-
-
-class _LimitedFile(BytesIO):
-    """File that limits how often bytes are read from it."""
-
-    reads_left = _MAX_HEADER_READS
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            raise OSError("too many pieces")
-        return super().read(size)
-
-
-def open_limited(source: bytes, plugin: "type[_Opened]") -> "_Opened":
-    """Open a file by a class of Pillow's, which may read only so many pieces of it.
-
-    Pillow walks a header piece by piece in Python: of 25 MB in pieces of 4 bytes it would make
-    20 s of work.
-    """
-    file = _LimitedFile(source)
-    opened = plugin(file)
-    file.reads_left = _MAX_PIXEL_READS
-    return opened

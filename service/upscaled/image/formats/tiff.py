@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from upscaled.errors import UnsupportedImageFormat
-from upscaled.image.formats.table import Stored, open_limited
+from upscaled.image.formats.limited_file import open_limited
+from upscaled.image.formats.table import Stored
 from upscaled.image.kept_xmp import MAX_XMP_BYTES
 from upscaled.image.metadata import Exif, iterate_directory, upright_size
 from upscaled.image.types import UPRIGHT, Header

@@ -13,9 +13,6 @@ from dataclasses import replace
 from itertools import count
 from typing import Final
 
-from pydantic import ValidationError
-
-from upscaled.bucket.endpoint import find_endpoint
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, rebuild
 from upscaled.logs import event
@@ -32,16 +29,15 @@ from upscaled.pool.messages import (
     encode,
 )
 from upscaled.pool.ray_serve.calls import Calls, NoAnswer
-from upscaled.pool.ray_serve.figures import add_reports, find_difference, find_returning
 from upscaled.pool.ray_serve.messages import (
     ONLY_JOB,
     Busy,
     NoReplicaFree,
     ReplicaLost,
-    ReplicaReport,
     Replicas,
     decode_from_replica,
 )
+from upscaled.pool.ray_serve.reports import Reports, add_reports
 from upscaled.pool.stats import PoolStats
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
@@ -61,11 +57,6 @@ _FIRST_ANSWER_S: Final = 60.0
 a replica longer. While there are replicas, an image is sent again sooner, first after `_SILENCE_S`:
 its replica hangs or is cut off, which the cluster notices much later."""
 
-_REPORTS_EVERY_S: Final = 2.0
-
-_GONE_AFTER_S: Final = 10.0
-"""Silence after which a replica no longer counts; longer than one request for a report may take."""
-
 _STARTING_S: Final = 20.0
 """The promised wait while no replica is there: about as long as one takes to load its models."""
 
@@ -83,15 +74,10 @@ class RayPool:
         self._replicas = replicas
         self._calls = Calls(replicas)
         self._cost = CostModel(ModelStore(settings.models_dir))
-        self._reports: dict[str, ReplicaReport] = {}
-        self._gone: dict[str, ReplicaReport] = {}
-        self._difference = ""
-        self._returned = ""
-        self._seen_at: dict[str, float] = {}
+        self._reports = Reports(settings, replicas, self._cost)
         self._in_flight: dict[int, UpscaleRequest] = {}
         self._numbers = count()
         self._none_in_flight = asyncio.Event()
-        self._first_report = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._is_draining = False
         self._is_stopping = False
@@ -100,23 +86,22 @@ class RayPool:
     async def start(self) -> None:
         """Connect to the replicas; returns at once. See `wait_ready`."""
         await self._replicas.start()
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = asyncio.create_task(self._reports.watch())
 
     async def wait_ready(self) -> WorkerReady:
         """Wait, if need be for ever, until a replica is ready; return its worker's message."""
-        await self._first_report.wait()
-        return next(iter((self._reports or self._gone).values())).ready
+        return (await self._reports.first()).ready
 
     def is_ready(self) -> bool:
         """Return whether a replica takes images, and all of them would make the same result."""
-        takes = any(report.accepts for report in self._reports.values())
-        return takes and not self._difference and not self._is_draining
+        takes = any(report.accepts for report in self._reports.here.values())
+        return takes and not self._reports.difference and not self._is_draining
 
     def stats(self) -> PoolStats:
         """Return the statistics of all replicas, those of the other front ends' images included."""
         return add_reports(
-            tuple(self._reports.values()),
-            tuple(self._gone.values()),
+            tuple(self._reports.here.values()),
+            tuple(self._reports.gone.values()),
             self._cost.ladders,
             self._cost.seconds_per_px(),
         )
@@ -156,7 +141,7 @@ class RayPool:
         if self._is_stopping:
             grace_s = math.ceil(self._settings.shutdown_grace_s)
             raise RateLimitExceeded(grace_s, reason="stopping", detail="stopping")
-        if not self._reports and len(self._in_flight) >= self._settings.max_queue:
+        if not self._reports.here and len(self._in_flight) >= self._settings.max_queue:
             raise self._refusal("no replica is there, and as many wait as may")
         number = next(self._numbers)
         self._in_flight[number] = request
@@ -186,7 +171,7 @@ class RayPool:
                     raise InternalError(detail="the service is stopping") from None
                 fields = event("replica_lost", request_id=request.request_id, replay=replay)
                 _log.warning("a replica was lost under this image: %s", error, extra=fields)
-                if not self._reports:
+                if not self._reports.here:
                     refusal = self._refusal(str(error))
             await asyncio.sleep(0.1 * 2**replay)
         if refusal:
@@ -210,7 +195,7 @@ class RayPool:
             wait_s = _AFTER_SILENCE_S if self._calls.has_silent else _SILENCE_S
             wait_s *= 2**resent  # a cluster that is merely slow answers the later ones
             rest_s = give_up_at - clock()
-            limit_s = min(wait_s, rest_s) if self._reports else rest_s
+            limit_s = min(wait_s, rest_s) if self._reports.here else rest_s
             try:
                 return await self._call_replica(source, request, limit_s)
             except NoAnswer as error:
@@ -263,48 +248,6 @@ class RayPool:
     def _refusal(self, detail: str) -> RateLimitExceeded:
         """Return the answer where no replica says itself when to come back."""
         work_s = sum(self._cost.estimate(each).work_s for each in self._in_flight.values())
-        workers = sum(report.workers_ready for report in self._reports.values())
+        workers = sum(report.workers_ready for report in self._reports.here.values())
         wait_s = estimate_wait_s(work_s, workers, 0 if workers else _STARTING_S)
         return RateLimitExceeded(wait_s, reason="queue" if workers else "starting", detail=detail)
-
-    async def _watch(self) -> None:
-        while True:
-            answers: list[bytes] = []
-            with suppress(ReplicaLost):
-                answers = await self._replicas.reports()
-            self._note(answers)
-            await asyncio.sleep(_REPORTS_EVERY_S)
-
-    def _note(self, answers: list[bytes]) -> None:
-        """Adopt the newest reports; a replica without one for a while is gone."""
-        now = asyncio.get_running_loop().time()
-        difference = ""
-        for answer in answers:
-            try:
-                report = ReplicaReport.model_validate_json(answer)
-            except ValidationError:
-                difference = "a replica is of another version: its report cannot be read"
-                continue
-            if report.replica not in self._reports:
-                self._cost.assume(report.ready)
-            self._reports[report.replica] = report
-            self._gone.pop(report.replica, None)
-            self._seen_at[report.replica] = now
-        for name in [name for name in self._reports if now - self._seen_at[name] > _GONE_AFTER_S]:
-            self._gone[name] = self._reports.pop(name)
-        if self._reports:
-            self._first_report.set()
-        difference = find_difference(tuple(self._reports.values())) or difference
-        if difference and difference != self._difference:
-            _log.error("not ready: %s", difference, extra=event("replicas_differ"))
-        self._difference = difference
-        self._note_returned()
-
-    def _note_returned(self) -> None:
-        """Log each new reason why replicas do not store results in this front end's bucket."""
-        reports, url = tuple(self._reports.values()), self._settings.results_url
-        trouble = find_returning(reports, url, find_endpoint(self._settings.s3_endpoint))
-        if trouble and trouble != self._returned:
-            fields = event("results_returned")
-            _log.warning("results pass through this front end: %s", trouble, extra=fields)
-        self._returned = trouble

@@ -105,8 +105,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the waits, so that the tests see their ends."""
     monkeypatch.setattr(executor, "_SILENCE_S", 0.2)
     monkeypatch.setattr(executor, "_FIRST_ANSWER_S", 0.3)
-    monkeypatch.setattr(executor, "_REPORTS_EVERY_S", 0.02)
-    monkeypatch.setattr(executor, "_GONE_AFTER_S", 0.2)
+    monkeypatch.setattr("upscaled.pool.ray_serve.reports._REPORTS_EVERY_S", 0.02)
+    monkeypatch.setattr("upscaled.pool.ray_serve.reports._GONE_AFTER_S", 0.2)
 
 
 async def test_the_result_has_the_bytes_that_came_beside_it() -> None:
@@ -344,7 +344,7 @@ async def test_the_reason_why_results_pass_through_the_front_end_is_logged_once(
     )
     async with pool_of([DONE], reports=[troubled], results_url="s3://bucket") as (pool, replicas):
         replicas.reporting = [troubled, report("b")]
-        await until(lambda: "b" in pool._reports)
+        await until(lambda: "b" in pool._reports.here)
     messages = [each.getMessage() for each in caplog.records]
     [warned] = [message for message in messages if "results pass through" in message]
     assert "no keys" in warned

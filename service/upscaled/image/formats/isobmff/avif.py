@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from upscaled.image.formats.isobmff.boxes import Still, read_still
 from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, hide_exif, is_damaged, read_exif
 from upscaled.image.formats.isobmff.transforms import TRANSFORMS
-from upscaled.image.formats.table import BROKEN_FILE_ERRORS, Stored, open_limited
+from upscaled.image.formats.limited_file import open_limited
+from upscaled.image.formats.table import BROKEN_FILE_ERRORS, Stored
 from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
 

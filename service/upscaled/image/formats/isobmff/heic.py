@@ -2,7 +2,8 @@
 
 from upscaled.image.formats.isobmff.boxes import Still, read_still
 from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, is_damaged
-from upscaled.image.formats.table import Stored, open_limited
+from upscaled.image.formats.limited_file import open_limited
+from upscaled.image.formats.table import Stored
 from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
 

@@ -3,7 +3,8 @@
 from contextlib import suppress
 from typing import Final
 
-from upscaled.image.formats.table import Stored, open_limited
+from upscaled.image.formats.limited_file import open_limited
+from upscaled.image.formats.table import Stored
 from upscaled.image.formats.webp.structure import FirstImage, find_xmp, read_first_image
 from upscaled.image.formats.webp.vp8 import read_quantiser
 from upscaled.image.metadata import Exif, upright_size

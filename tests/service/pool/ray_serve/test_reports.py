@@ -1,5 +1,5 @@
 from tests.service.pool.ray_serve.reports import MODEL, report
-from upscaled.pool.ray_serve.figures import add_reports, find_difference, find_returning
+from upscaled.pool.ray_serve.reports import add_reports, find_difference, find_returning
 
 
 def test_what_runs_is_added_up_and_what_is_gone_still_counts_as_done() -> None:

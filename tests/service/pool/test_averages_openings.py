@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.service.pool.pools import request
+from upscaled.pool.averages import Openings
 from upscaled.pool.cost import CostModel
-from upscaled.pool.openings import Openings
 from upscaled_models.registry import MAX_STRENGTHS
 from upscaled_models.store import ModelStore
 
