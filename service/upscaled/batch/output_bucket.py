@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from upscaled.batch.files import describe_failed_write
 from upscaled.batch.journal import Journal, Record
-from upscaled.batch.output_store import Entry, ReservedPath
+from upscaled.batch.output_store import Entry, Output, ReservedPath
 from upscaled.batch.s3_url import S3Url
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ FORMAT: Final = 1
 """Version of an object's note."""
 
 
-class OutputBucket:
-    """Bucket of results; see the protocol `Output`.
+class OutputBucket(Output):
+    """Bucket of results.
 
     An object is whole, with its record in its metadata, and is only put where the bucket holds what
     was seen there before. journal: of this machine, which only spares work: it knows by content
@@ -31,16 +31,9 @@ class OutputBucket:
         self._bucket = bucket
         self._journal = journal
 
-    def recover(self) -> None:
-        """Do nothing: an object is written or not."""
-
     def locate(self, path: PurePath) -> str:
         """Return the URL of a result."""
         return str(S3Url(self._root.bucket, self._key(path)))
-
-    def folder_of(self, source: str, folder: PurePath) -> PurePath:
-        """Return the folder of the source."""
-        return folder
 
     def holds(self, source: str) -> bool:
         """Return whether an object lies below the root with a record of its own."""
@@ -65,9 +58,6 @@ class OutputBucket:
                     return record, data
         return None
 
-    def begin(self, reservation: ReservedPath) -> None:
-        """Do nothing: the bucket is not changed before the result is there."""
-
     def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
         """Put the object."""
         from upscaled.state.results import MEDIA_TYPES
@@ -90,9 +80,6 @@ class OutputBucket:
             self._journal.record(reservation.path, record)
             self._journal.commit(reservation.path)
         return record
-
-    def release(self, reservation: ReservedPath) -> None:
-        """Do nothing: the bucket was not changed."""
 
     def _find(self, key: str) -> "FoundObject | None":
         try:

@@ -17,13 +17,13 @@ from upscaled.batch.files import (
     write_part,
 )
 from upscaled.batch.journal import Journal, Phase, Record
-from upscaled.batch.output_store import Entry, ReservedPath
+from upscaled.batch.output_store import Entry, Output, ReservedPath
 
 ROOT: Final = Path("/")
 
 
-class OutputFolder:
-    """Folder of results (see `Output`); root None: results lie beside their sources."""
+class OutputFolder(Output):
+    """Folder of results; root None: results lie beside their sources."""
 
     def __init__(self, root: Path | None, journal: Journal) -> None:
         self._root = ROOT if root is None else Path(os.path.abspath(root))

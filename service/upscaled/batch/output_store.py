@@ -3,12 +3,13 @@
 import hashlib
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import PurePath
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from upscaled.batch.journal import JournalUnusable, Record
 from upscaled.errors import InvalidParameter
@@ -64,43 +65,50 @@ class ExistingResult:
     record: Record | None
 
 
-class Output(Protocol):
-    """Folder or bucket that takes results, for any number of threads.
+class Output(ABC):
+    """Folder, bucket or stream that takes results, for any number of threads.
 
     Sources and results go by their whole names. Methods raise `JournalUnusable` where a journal
-    fails, and an `OSError` where what is there cannot be read.
+    fails, and an `OSError` where what is there cannot be read. Those that are not abstract are for
+    an output that holds nothing, and that nothing changes before a result is there.
     """
 
-    def recover(self) -> None:
+    def recover(self) -> None:  # noqa: B027
         """Clear away what a killed run left, before anything else."""
 
+    @abstractmethod
     def locate(self, path: PurePath) -> str:
         """Return the whole name of a path below the root."""
 
     def folder_of(self, source: str, folder: PurePath) -> PurePath:
         """Return the folder of a source's result, below the root; `folder`: of its `Source`."""
+        return folder
 
     def holds(self, source: str) -> bool:
         """Return whether a source is itself a result that lies here."""
+        return False
 
     def look(self, path: PurePath, source: str) -> Entry:
         """Return what is at a path, for a source that may become its own."""
+        return Entry()
 
     def find_identical(
         self, source_sha256: bytes, fingerprint: bytes
     ) -> tuple[Record, bytes] | None:
         """Find a result of the same content by the same settings that is still as it was made."""
+        return None
 
-    def begin(self, reservation: ReservedPath) -> None:
+    def begin(self, reservation: ReservedPath) -> None:  # noqa: B027
         """Take note that a path is reserved."""
 
+    @abstractmethod
     def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
         """Write the result whole and recorded, also after a kill, and return its final record.
 
         CannotWrite, OutputFull: the path is as it was before.
         """
 
-    def release(self, reservation: ReservedPath) -> None:
+    def release(self, reservation: ReservedPath) -> None:  # noqa: B027
         """Leave nothing of a result that was not written."""
 
 

@@ -20,7 +20,7 @@ from upscaled.batch.files import (
     check_ends,
 )
 from upscaled.batch.journal import Record
-from upscaled.batch.output_store import Entry, ReservedPath
+from upscaled.batch.output_store import Output, ReservedPath
 from upscaled.upscale.concurrency import Cancelled
 
 STREAM: Final = "-"
@@ -85,8 +85,8 @@ class InputPicture:
         raise Cancelled
 
 
-class OutputStream:
-    """Standard output as an output; see the protocol `upscaled.batch.output_store.Output`."""
+class OutputStream(Output):
+    """Standard output as an output."""
 
     def __init__(self, fd: int = _STDOUT_FD) -> None:
         self._fd = fd
@@ -99,33 +99,9 @@ class OutputStream:
         os.dup2(null, taken)
         os.close(null)
 
-    def recover(self) -> None:
-        """Do nothing: a killed run has left nothing."""
-
     def locate(self, path: PurePath) -> str:
         """Return the stream's name."""
         return STREAM
-
-    def folder_of(self, source: str, folder: PurePath) -> PurePath:
-        """Return the folder of its `Source`: there are none."""
-        return folder
-
-    def holds(self, source: str) -> bool:
-        """Return False: a stream holds nothing."""
-        return False
-
-    def look(self, path: PurePath, source: str) -> Entry:
-        """Return an entry of nothing."""
-        return Entry()
-
-    def find_identical(
-        self, source_sha256: bytes, fingerprint: bytes
-    ) -> tuple[Record, bytes] | None:
-        """Return None: what was written is gone."""
-        return None
-
-    def begin(self, reservation: ReservedPath) -> None:
-        """Do nothing: no other run uses this stream."""
 
     def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
         """Write a result; `ReaderGone` where nothing reads the pipe any more."""
@@ -142,6 +118,3 @@ class OutputStream:
             kind = OutputFull if error.errno in NO_MORE_WRITES else CannotWrite
             raise kind(f"standard output: {error.strerror}") from error
         return record
-
-    def release(self, reservation: ReservedPath) -> None:
-        """Do nothing: a part that was written cannot be taken back."""
