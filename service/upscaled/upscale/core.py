@@ -22,7 +22,12 @@ from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.output import MAX_ENCODER_BYTES, OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.concurrency import Cancellation, WeightedSemaphore
-from upscaled.upscale.job import ImageStreams, OverlappedEncoder, scale_to_run, upscale_to_output
+from upscaled.upscale.image_work import (
+    ImageStreams,
+    OverlappedEncoder,
+    scale_to_run,
+    upscale_to_output,
+)
 from upscaled.upscale.ladder import find_faithful, find_tempering, name_rung
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.loop import TilesDone, find_gain

@@ -51,7 +51,11 @@ class BatchCounter(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Windows that the device was started on, or the error that kept it from starting."""
+    """Windows that the device was started on, or the error that kept it from starting.
+
+    began_at: of `time.perf_counter`. is_crowded: the batch before it was still on the device, and
+    in its memory.
+    """
 
     requests: list[TileRequest]
     started: Started | Exception

@@ -12,7 +12,7 @@ from tests.bilinear_model import add_bilinear_model
 from tests.running import Server, serve
 from tests.service.cli.test_serve_memory import MIB, peak_mib
 from tests.service.image.samples import GREY, GREY_ALPHA, RGB, RGBA, png
-from tests.service.upscale.test_job_deep import CHANNELS, gradient, read_deep_png
+from tests.service.upscale.test_image_work_deep import CHANNELS, gradient, read_deep_png
 
 
 @pytest.fixture(scope="module")

@@ -304,7 +304,8 @@ def test_no_gradient_is_kept() -> None:
 
 def test_the_interface_and_the_loop_load_no_torch() -> None:
     code = (
-        "import sys, upscaled_models.backends.base, upscaled.upscale.job, upscaled.image.decode;"
+        "import sys, upscaled_models.backends.base, upscaled.image.decode;"
+        "import upscaled.upscale.image_work;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

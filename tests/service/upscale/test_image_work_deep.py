@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from tests.service.image.samples import GREY, GREY_ALPHA, RGB, RGBA, chunk, png
 from tests.service.opened import open_engine
 from tests.service.upscale.box_engine import core_of, upscale_through
-from tests.service.upscale.test_job import decoded
+from tests.service.upscale.test_image_work import decoded
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.image.formats.table import read_header

@@ -24,7 +24,7 @@ from upscaled.image.formats.whole_file import WholeFileWriter
 from upscaled.image.output import OUTPUT_FORMATS, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.concurrency import Cancelled, WeightedSemaphore
-from upscaled.upscale.job import fit, scale_to_run
+from upscaled.upscale.image_work import fit, scale_to_run
 from upscaled.upscale.result import Result
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
