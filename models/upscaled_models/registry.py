@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from upscaled_models.errors import ModelError
 from upscaled_models.families import FAMILIES, Family, NetworkFamily, Shape, check_shape
@@ -43,10 +43,8 @@ each again without a wait. Each has the memory of the model itself."""
 _STRENGTH: Final = re.compile(r"([^@]+)@(0\.[0-9]|1\.0)", re.ASCII)
 
 
-class PackagedPair(BaseModel):
+class PackagedPair(BaseModel, frozen=True, extra="forbid"):
     """An ncnn pair in a Python package: each file's path inside it, and its SHA-256."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     param: str
     param_sha256: str
@@ -106,10 +104,8 @@ class ModelSpec:
         return -(-width_px // fold) * -(-height_px // fold)
 
 
-class ModelFile(BaseModel):
+class ModelFile(BaseModel, frozen=True, extra="forbid", strict=True):
     """A weights file and the network that it fills: the record of a user's own model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -143,10 +139,8 @@ class ModelFile(BaseModel):
         )
 
 
-class _PackagedFile(BaseModel):
+class _PackagedFile(BaseModel, frozen=True, extra="forbid", strict=True):
     """The file of 16 bits that is made of a pair in a package."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     file: str
     sha256: str

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from upscaled_models.accuracy import Accuracy
 from upscaled_models.files import write_atomically
@@ -31,15 +31,13 @@ _LOOK_EVERY_S: Final = 0.1
 _log = logging.getLogger(__name__)
 
 
-class Measured(BaseModel):
+class Measured(BaseModel, frozen=True, extra="forbid", strict=True):
     """The comparison of one candidate with another.
 
     ns_per_px: cost of a pixel that goes through the network. ratio: of its cost to that of
     `against`, in `pairs` pairs of runs, with the interval from low to high; None where it was
     compared with nothing. is_settled: whether the order of the two is.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
     ns_per_px: float = Field(gt=0, allow_inf_nan=False)
@@ -51,7 +49,7 @@ class Measured(BaseModel):
     is_settled: bool = True
 
 
-class Choice(BaseModel):
+class Choice(BaseModel, frozen=True, extra="forbid", strict=True):
     """The candidate that runs, its speed, and the reasons against the others.
 
     runtime: the backend. proof: None for float32 itself. ns_per_px: cost of a pixel that goes
@@ -61,8 +59,6 @@ class Choice(BaseModel):
     is_from_table: taken from the shipped defaults, not measured here. untried: what has not been
     compared yet.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     runtime: str
     dtype: str
@@ -100,10 +96,8 @@ class Choice(BaseModel):
         return f"{text}; not settled: {self.unsettled}" if self.unsettled else text
 
 
-class CacheRecord(BaseModel):
+class CacheRecord(BaseModel, frozen=True, extra="forbid"):
     """The content of a cache file; a subclass adds a field for what was measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: dict[str, str | int | float | list[str]]
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from upscaled_models.backends.openvino.layers import Convolution, Floats, Layers, Quantisation
 from upscaled_models.errors import WeightsError
@@ -39,10 +39,8 @@ class RecipeForm(MeasuredLayers):
     float_layers: list[str]
 
 
-class RecipeFile(BaseModel):
+class RecipeFile(BaseModel, frozen=True, extra="forbid"):
     """The content of `NAME.json`; `weights` are the SHA-256 of the files that the recipe is for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     weights: list[str]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from upscaled_models.accuracy import MAX_FLAT_LEVELS, MIN_PSNR_DB
 
@@ -37,8 +37,8 @@ TRUTH_BARS: Final[Mapping[str, TruthBars]] = {
 }
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Record(BaseModel, frozen=True, extra="forbid"):
+    """A part of a record, which has these fields and no others."""
 
 
 class Pair(_Record):

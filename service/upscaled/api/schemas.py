@@ -51,10 +51,8 @@ class UpscaleByUrl(BaseModel):
     scale: Scale
 
 
-class _Response(BaseModel):
+class _Response(BaseModel, extra="forbid"):
     """A body that has these fields and no others."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Upscaled(_Response):
@@ -91,13 +89,11 @@ class Error(_Response):
     error_code: ErrorCode = Field(description="A code for programs")
 
 
-class Credits(BaseModel):
+class Credits(BaseModel, extra="allow"):
     """The balance of an API key. Older clients read it as `creditsRemaining`, which is there too.
 
     That name is not declared: generators make one of the two, and their clients do not compile.
     """
-
-    model_config = ConfigDict(extra="allow")
 
     credits_remaining: int = Field(examples=[42])
 

@@ -3,7 +3,7 @@
 import ipaddress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from upscaled.config.devices import Devices, cores_of, split_devices
 from upscaled.config.values import (
@@ -43,10 +43,8 @@ def default_data_dir() -> Path:
     return Path.home() / ".local" / "share" / "upscaled"
 
 
-class Settings(BaseModel):
+class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """The settings of one process; a value is immutable once it is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data_dir: HomePath = Field(default_factory=default_data_dir)
     """folder of the database, results and fetched models"""

@@ -23,7 +23,7 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, ServiceError, UnsupportedImageFormat
 from upscaled.image.formats.table import MAX_PIXELS
@@ -42,16 +42,12 @@ class ProtocolError(Exception):
     """The decoder sent something that no sound decoder would."""
 
 
-class _Refusal(BaseModel):
-    model_config = ConfigDict(strict=True)
-
+class _Refusal(BaseModel, strict=True):
     refused: str
     detail: str
 
 
-class _Metadata(BaseModel):
-    model_config = ConfigDict(strict=True)
-
+class _Metadata(BaseModel, strict=True):
     height_px: PositiveInt
     width_px: PositiveInt
     has_alpha: bool

@@ -14,7 +14,7 @@ answers, in no order, unless the worker dies.
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.stats import WorkerStats
@@ -28,8 +28,8 @@ MAX_RESULT_BYTES: Final = 2**29
 """Limits a result: 6000 x 6000 pixels of 16 bits with alpha are 288 MB uncompressed."""
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Message(BaseModel, frozen=True, extra="forbid"):
+    """A message, which has these fields and no others."""
 
 
 class Configure(_Message):

@@ -2,24 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from upscaled.upscale.model_choice import Rung
 
-_FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 
-
-class ModelStats(BaseModel):
+class ModelStats(BaseModel, frozen=True, extra="forbid"):
     """Sums over one model's batches.
 
     batches: how often the device was given windows. windows: how many it was given. slots: how many
     windows those batches had room for. trunk_px: pixels at which a network's body ran, halo
     included (see `ModelSpec.trunk_pixels`). device_s: seconds that the device was at work.
     """
-
-    model_config = _FROZEN
 
     batches: int = 0
     windows: int = 0
@@ -34,13 +30,11 @@ class ModelStats(BaseModel):
         return ModelStats(**sums)
 
 
-class WorkerStats(BaseModel):
+class WorkerStats(BaseModel, frozen=True, extra="forbid"):
     """Statistics of one worker since its start.
 
     models: by the registry's names. cpu_s, resident_bytes: its own, without its decoders'.
     """
-
-    model_config = _FROZEN
 
     models: dict[str, ModelStats] = {}
     decoder_deaths: int = 0

@@ -18,13 +18,13 @@ Loads neither torch nor numpy: the front end estimates times with it.
 from collections.abc import Sequence
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 AUTO: Final = "auto"
 """The name, in settings and requests, that leaves the choice of the model to the ladder."""
 
 
-class Rung(BaseModel):
+class Rung(BaseModel, frozen=True, extra="forbid"):
     """One step of a scale's ladder.
 
     model: the registry's name. tempered_with: the faithful model that its result is mixed with, or
@@ -32,8 +32,6 @@ class Rung(BaseModel):
     most_deep_px: the same for images of 16 bits a channel, which go through float32.
     harmed_only: only images with compression artefacts or noise take it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     tempered_with: str = ""
@@ -54,15 +52,13 @@ class Rung(BaseModel):
         return f"{self.model}{tempered}: {'harmed, ' if self.harmed_only else ''}{size}"
 
 
-class AutoChoice(BaseModel):
+class AutoChoice(BaseModel, frozen=True, extra="forbid"):
     """Ladders by which `auto` chooses models, and the plans behind them, for each scale.
 
     plans: the models and settings that a ladder follows from (`LadderPlan.describe`), which must be
     the same on machines that share their requests. ladders: best model first, with bounds that
     follow from the speed of a machine.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plans: dict[int, str]
     ladders: dict[int, tuple[Rung, ...]]

@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from upscaled.config import Settings
 from upscaled.upscale.engines import choose_device, find_choice
@@ -32,15 +32,13 @@ DEEP_PX: Final = 64
 """Side of the window that is run in float32: slow models take half a second for it."""
 
 
-class Speed(BaseModel):
+class Speed(BaseModel, frozen=True, extra="forbid"):
     """The cost of a window.
 
     s_per_px: device seconds for one of its pixels, halo included. deep_s_per_px: the same in
     float32, as windows of 16 bits a channel take it. window_px: its longest side. shape_step_px: as
     of `EngineInfo`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     s_per_px: float = Field(gt=0, allow_inf_nan=False)
     deep_s_per_px: float = Field(gt=0, allow_inf_nan=False)

@@ -15,7 +15,7 @@ Ray pickles what it carries, and an unpickled object of ours could do anything: 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from upscaled.errors import RefusalReason
 from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerReady
@@ -40,8 +40,8 @@ class NoReplicaFree(Exception):
     """Ray refused a call: every replica has as many as it may have."""
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Message(BaseModel, frozen=True, extra="forbid"):
+    """A message, which has these fields and no others."""
 
 
 class Busy(_Message):

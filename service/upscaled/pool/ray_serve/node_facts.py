@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from upscaled.pool.ray_serve.messages import ReplicaReport
 from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT
@@ -25,7 +25,7 @@ _REAPED_WITHIN_S: Final = 3.0
 _LOOKED_EVERY_S: Final = 0.05
 
 
-class NodeFacts(BaseModel):
+class NodeFacts(BaseModel, frozen=True, extra="forbid"):
     """What a node's task found out.
 
     ray, python, upscaled: versions, "" where the package is not installed. environment: the
@@ -33,8 +33,6 @@ class NodeFacts(BaseModel):
     was gone once it had ended; None where that cannot be tried. adopted_by: the name of the process
     that became its parent, with its number.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ray: str
     python: str

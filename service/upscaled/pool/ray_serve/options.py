@@ -10,7 +10,7 @@ from importlib.metadata import requires
 from types import MappingProxyType
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from upscaled.pool.ray_serve.messages import APPLICATION, DEPLOYMENT
 
@@ -40,15 +40,13 @@ refuses the others, at once and with its own estimate of the wait."""
 _RAY_REQUIREMENT: Final = re.compile(r"ray\[serve\]==(?P<series>\d+\.\d+)\.\*")
 
 
-class DeploymentArguments(BaseModel):
+class DeploymentArguments(BaseModel, extra="forbid"):
     """What a deployment is to have.
 
     replicas: how many. num_cpus, num_gpus: what Ray reserves for each; its workers compute with as
     many threads as CPUs are reserved, unless `UPSCALED_THREADS` says otherwise. memory_mib: what
     Ray counts for each when it looks for a node, in MiB; 0: nothing. It limits nothing.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     replicas: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=1, ge=0)
