@@ -28,7 +28,7 @@ from upscaled.state.results import (
 
 _UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _FILE_NAME = re.compile(rf"({_UUID4})\.({EXTENSION_PATTERN})")
-_PART = ".part"
+PART = ".part"
 _TRIAL_FOLDER = "trial"
 
 _log = logging.getLogger(__name__)
@@ -109,26 +109,8 @@ class FolderResults:
             raise InternalError(detail=f"cannot delete a result: {error.strerror}") from error
 
     def _store_at(self, path: Path, data: bytes) -> None:
-        """Write a file, whole or not at all; its folder is made, but never the data folder."""
-        part = path.with_name(path.name + _PART)
-        try:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            descriptor = create_locked(part)
-            try:
-                self._write(descriptor, data)
-                part.rename(path)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-            finally:
-                os.close(descriptor)
-            sync(path.parent)
-        except OSError as error:
-            with suppress(OSError):
-                path.unlink()
-            # Not the error's whole text: it names the file, which is all it takes to fetch it.
-            raise InternalError(detail=f"cannot store a result: {error.strerror}") from error
+        created_at_ns = int(self.clock.now_s() * 1e9)
+        store_file(path, data, "a result", top=self.folder, created_at_ns=created_at_ns)
 
     def _find(self, file_name: str) -> StoredResult | None:
         match = _FILE_NAME.fullmatch(file_name)
@@ -156,7 +138,7 @@ class FolderResults:
 
     def _sweep_one(self, path: Path) -> tuple[bool, int | None]:
         """Return whether this call removed the file, and its size if it is a valid result."""
-        if path.name.endswith(_PART):
+        if path.name.endswith(PART):
             with adopt_orphan(path) as is_orphan:
                 return is_orphan, None
         if _FILE_NAME.fullmatch(path.name) is None:
@@ -176,14 +158,6 @@ class FolderResults:
                 with suppress(OSError):  # removed by hand, or not to be read: the others are swept
                     yield from list(folder.iterdir())
 
-    def _write(self, descriptor: int, data: bytes) -> None:
-        remaining = memoryview(data)
-        while remaining:
-            remaining = remaining[os.write(descriptor, remaining) :]
-        created_at_ns = int(self.clock.now_s() * 1e9)
-        os.utime(descriptor, ns=(created_at_ns, created_at_ns))
-        os.fsync(descriptor)
-
     def _expires_in_s(self, status: os.stat_result) -> float:
         return self.ttl_s - self.clock.age_s(status.st_mtime_ns / 1e9)
 
@@ -201,6 +175,44 @@ def _open(path: Path) -> BinaryIO | None:
 async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
     while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
         yield chunk
+
+
+def store_file(
+    path: Path, data: bytes, what: str, *, top: Path, created_at_ns: int | None = None
+) -> None:
+    """Write a file that survives a power cut, whole or not at all, for its owner alone.
+
+    Args:
+        what: is stored, for the error.
+        top: the folder that holds the file's; both are made, but never the data folder.
+        created_at_ns: its modification time, since 1970; None: the disk's.
+
+    Raises:
+        InternalError: it cannot be stored, and nothing is left of it.
+    """
+    part = path.with_name(path.name + PART)
+    try:
+        top.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = create_locked(part)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            if created_at_ns is not None:
+                os.utime(descriptor, ns=(created_at_ns, created_at_ns))
+            os.fsync(descriptor)
+            part.rename(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        sync(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        # Not the error's whole text: it names the file, which is all it takes to fetch a result.
+        raise InternalError(detail=f"cannot store {what}: {error.strerror}") from error
 
 
 def sync(path: Path) -> None:

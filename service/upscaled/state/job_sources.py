@@ -1,7 +1,6 @@
 """The images that accepted jobs wait with, from the acceptance to the job's end."""
 
 import asyncio
-import os
 import re
 import time
 import uuid
@@ -11,10 +10,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from upscaled.errors import InternalError
-from upscaled.state.folder_results import sync
+from upscaled.state.folder_results import PART, store_file
 
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
-_PART: Final = ".part"
 UNCLAIMED_S: Final = 3600.0
 """A source is written before its job: so old a one without a job was left by a dead process."""
 
@@ -62,7 +60,7 @@ class FolderSources:
         removed = 0
         with suppress(FileNotFoundError):
             for path in list(self._folder.iterdir()):
-                name = path.name.removesuffix(_PART)
+                name = path.name.removesuffix(PART)
                 if _NAME.fullmatch(name) is None or name in in_use:
                     continue
                 with suppress(FileNotFoundError):
@@ -73,24 +71,7 @@ class FolderSources:
 
     def _store(self, data: bytes) -> str:
         path = self._folder / uuid.uuid4().hex
-        part = path.with_suffix(_PART)
-        try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with open(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(descriptor)
-                part.rename(path)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-            sync(self._folder)
-        except OSError as error:
-            with suppress(OSError):
-                path.unlink()
-            raise InternalError(detail=f"cannot store a job's source: {error.strerror}") from error
+        store_file(path, data, "a job's source", top=self._folder)
         return path.name
 
     def _read(self, name: str) -> bytes | None:

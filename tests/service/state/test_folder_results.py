@@ -272,9 +272,10 @@ def test_a_write_that_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
 import asyncio, resource
 from pathlib import Path
 from upscaled.errors import InternalError
+from upscaled.state.clocks import Clocks, StampClock
 from upscaled.state.folder_results import FolderResults
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-results = FolderResults(Path({str(tmp_path / "results")!r}), 3600, lambda: 0)
+results = FolderResults(Path({str(tmp_path / "results")!r}), 3600, StampClock(Clocks()))
 try:
     asyncio.run(results.store(b"x" * 2_000_000, "image/png"))
 except InternalError as error:
