@@ -10,6 +10,7 @@ A key belongs to one API key and to one request: another request under it is ref
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -117,11 +118,8 @@ class IdempotencyKeys:
     def complete(self, reservation: Reservation, answer: StoredAnswer) -> None:
         """Record the answer of a request that was delivered."""
         with self._database.write() as connection:
-            connection.execute(
-                sa.update(IDEMPOTENCY_KEYS)
-                .where(_is_row(reservation.key, reservation.request_id))
-                .values(answer=_format(answer), lease_until_s=None)
-            )
+            values = {"answer": _format(answer), "lease_until_s": None}
+            _update(connection, reservation.key, reservation.request_id, values)
 
     def abandon(self, reservation: Reservation) -> None:
         """Forget a request that failed, unless it was paid for: the ledger settles that one."""
@@ -131,7 +129,7 @@ class IdempotencyKeys:
             if not _is_paid(connection, Hold(key.key_id, reservation.request_id)):
                 is_unanswered = IDEMPOTENCY_KEYS.c.answer.is_(None)
                 connection.execute(sa.delete(IDEMPOTENCY_KEYS).where(row, is_unanswered))
-            connection.execute(sa.update(IDEMPOTENCY_KEYS).where(row).values(lease_until_s=None))
+            _update(connection, key, reservation.request_id, {"lease_until_s": None})
 
     def remove_old(self) -> int:
         """Remove keys whose lifetime is over; return how many."""
@@ -152,11 +150,7 @@ class IdempotencyKeys:
         query = sa.select(STORED_RESULTS).where(STORED_RESULTS.c.request_id == request_id)
         stored = connection.execute(query).one_or_none()
         answer = _GONE if stored is None else StoredAnswer(stored.file_name, stored.media_type, {})
-        connection.execute(
-            sa.update(IDEMPOTENCY_KEYS)
-            .where(_is_row(key, request_id))
-            .values(answer=_format(answer), lease_until_s=None)
-        )
+        _update(connection, key, request_id, {"answer": _format(answer), "lease_until_s": None})
         return answer
 
 
@@ -235,11 +229,8 @@ def make_anew(connection: Connection, key: RequestKey, row: sa.Row[Any], new_id:
     What was paid for once stays so, however often the result expires within the key's lifetime.
     """
     is_paid = row.answer is not None or _is_paid(connection, Hold(key.key_id, row.request_id))
-    connection.execute(
-        sa.update(IDEMPOTENCY_KEYS)
-        .where(_is_row(key, row.request_id))
-        .values(request_id=new_id, answer=_format(_GONE) if is_paid else None)
-    )
+    values = {"request_id": new_id, "answer": _format(_GONE) if is_paid else None}
+    _update(connection, key, row.request_id, values)
     return is_paid
 
 
@@ -266,13 +257,16 @@ def _is_paid(connection: Connection, hold: Hold) -> bool:
 def _lease(
     connection: Connection, key: RequestKey, request_id: str, new_id: str | None = None
 ) -> None:
-    connection.execute(
-        sa.update(IDEMPOTENCY_KEYS)
-        .where(_is_row(key, request_id))
-        .values(
-            request_id=new_id or request_id, lease_until_s=database_time_s(connection) + LEASE_S
-        )
-    )
+    until_s = database_time_s(connection) + LEASE_S
+    values = {"request_id": new_id or request_id, "lease_until_s": until_s}
+    _update(connection, key, request_id, values)
+
+
+def _update(
+    connection: Connection, key: RequestKey, request_id: str, values: Mapping[str, Any]
+) -> None:
+    row = sa.update(IDEMPOTENCY_KEYS).where(_is_row(key, request_id))
+    connection.execute(row.values(values))
 
 
 def _is_row(key: RequestKey, request_id: str) -> sa.ColumnElement[bool]:

@@ -1,8 +1,8 @@
 """Rows of the table of jobs: what they hold as values, and the conditions that find them."""
 
 import json
-from dataclasses import dataclass
-from typing import Any, Final, Literal, cast, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -205,32 +205,9 @@ def find_job(
 
 def job_from_row(row: sa.Row[Any]) -> StoredJob:
     """Return the job of a row of `select_jobs`."""
-    result = None
+    values: dict[str, Any] = {**row._mapping, "choice": OutputChoice(**json.loads(row.choice))}
+    values["result"] = None
     if row.result_name is not None:
-        result = PaidResult(row.result_name, row.result_media_type)
-    choice = OutputChoice(**json.loads(row.choice))
-    return StoredJob(
-        row.id,
-        row.key_id,
-        row.key_name,
-        cast(JobState, row.state),
-        JobOrder(
-            row.source_name,
-            row.image_url,
-            row.scale,
-            row.model,
-            choice,
-            row.base_url,
-            row.webhook_url,
-        ),
-        row.is_metered,
-        row.attempts,
-        row.tiles_done,
-        row.tiles_total,
-        result,
-        row.result_model,
-        row.error_code,
-        row.error_text,
-        row.created_at_s,
-        row.ended_at_s,
-    )
+        values["result"] = PaidResult(row.result_name, row.result_media_type)
+    values["order"] = JobOrder(**{each.name: values[each.name] for each in fields(JobOrder)})
+    return StoredJob(**{each.name: values[each.name] for each in fields(StoredJob)})

@@ -4,11 +4,11 @@ import base64
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast, get_args
+from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from upscaled.state.database import database_time_s
 from upscaled.state.job_rows import StoredJob
@@ -80,20 +80,6 @@ def find_webhook(connection: Connection, key_id: int) -> KeyWebhook | None:
     query = sa.select(KEY_WEBHOOKS).where(KEY_WEBHOOKS.c.key_id == key_id)
     row = connection.execute(query).one_or_none()
     return None if row is None else KeyWebhook(row.secret, row.url, row.is_disabled)
-
-
-def read_delivery(row: Row[*tuple[Any, ...]]) -> Delivery:
-    """Return the delivery of a row that was joined with its API key and its job's end."""
-    return Delivery(
-        row.job_id,
-        row.name,
-        row.url,
-        cast(DeliveryState, row.state),
-        row.attempts,
-        row.due_at_s,
-        row.outcome,
-        row.ended_at_s,
-    )
 
 
 def queue_delivery(

@@ -27,7 +27,6 @@ from upscaled.state.webhook_rows import (
     find_webhook,
     give_up_address,
     make_secret,
-    read_delivery,
     select_due,
     site_of,
 )
@@ -204,7 +203,12 @@ class Webhooks:
         """
         row, ended_at_s = WEBHOOK_DELIVERIES.c, JOBS.c.ended_at_s
         query = (
-            sa.select(WEBHOOK_DELIVERIES, API_KEYS.c.name, ended_at_s)
+            sa.select(
+                row.job_id,
+                API_KEYS.c.name,
+                *(row.url, row.state, row.attempts, row.due_at_s, row.outcome),
+                ended_at_s,
+            )
             .join(API_KEYS, API_KEYS.c.id == row.key_id)
             .join(JOBS, JOBS.c.id == row.job_id)
             .order_by(ended_at_s.desc(), row.job_id)
@@ -216,4 +220,4 @@ class Webhooks:
         if state is not None:
             query = query.where(row.state == state)
         with self._database.read() as connection:
-            return tuple(map(read_delivery, connection.execute(query.limit(last))))
+            return tuple(Delivery(*each) for each in connection.execute(query.limit(last)))
