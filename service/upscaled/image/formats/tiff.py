@@ -39,7 +39,7 @@ _RGB_AND_ALPHA: Final = 4
 
 _COMPRESSION, _FILL_ORDER, _ROWS_PER_STRIP, _TILE_HEIGHT = 259, 266, 278, 323
 _OFFSETS_AND_COUNTS: Final = ((273, 279), (324, 325))
-_GROUP_3, _GROUP_4, _JPEG = 3, 4, 7
+_GROUP_3, _GROUP_4, _JPEG, _WEBP = 3, 4, 7, 50_001
 _DEFLATE: Final = frozenset({8, 32946})
 _LOW_BIT_FIRST: Final = 2
 _TURNED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -89,8 +89,10 @@ def open_stored(source: bytes, header: Header) -> Stored:
 
 
 def _refuse_misread(opened: "TiffImageFile") -> None:
-    """Raise UnsupportedImageFormat for kinds of pixels whose colours Pillow gets wrong."""
+    """Raise UnsupportedImageFormat for what Pillow gets wrong, or its libtiff was built without."""
     tags = opened.tag_v2
+    if tags.get(_COMPRESSION) == _WEBP:
+        raise UnsupportedImageFormat(detail="TIFF compressed as WebP")
     if opened.mode == "L" and _SIGNED in _numbers(tags.get(_SAMPLE_FORMAT)):
         raise UnsupportedImageFormat(detail="TIFF of signed numbers")
     if tags.get(_PLANAR_CONFIGURATION) != _PLANES_APART:

@@ -220,3 +220,11 @@ def test_pixels_whose_colours_would_be_wrong_are_an_unsupported_format(
     data = [strip for plane in range(samples) for strip in strips(pixels[..., plane])]
     with pytest.raises(UnsupportedImageFormat):
         decode_file(tiff_of(data, 8, photometric, samples, **tags), {"TIFF"})
+
+
+def test_a_compression_that_is_not_decoded_is_an_unsupported_format() -> None:
+    """WebP, JPEG XL and a number without a meaning; the file itself may be sound."""
+    for compression in (50_001, 50_002, 32_700):
+        source = tiff_of(strips(noise(3)), 8, RGB, 3, _259=(compression,))
+        with pytest.raises(UnsupportedImageFormat):
+            decode_file(source, {"TIFF"})
