@@ -15,7 +15,7 @@ from tests.listening import free_port
 from tests.service.api.serving import Service, serve
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.usage import UsageRow
-from upscaled.state.usage_figures import DAY_S
+from upscaled.state.usage_days import DAY_S
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 

@@ -1,4 +1,4 @@
-"""Connect to an S3-compatible bucket, create objects in it, and report its failures.
+"""Connect to an S3-compatible bucket, store results in it, and report its failures.
 
 Reports quote neither the names of objects nor access keys, as the client's own errors do.
 """
@@ -6,6 +6,7 @@ Reports quote neither the names of objects nor access keys, as the client's own 
 import asyncio
 import re
 import secrets
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ _KIND: Final = re.compile(r"kind: (\w+)")
 _ROLE: Final = re.compile(r"/latest/(api/token|meta-data/)")
 """Paths of the address that gives a cloud's machines their role."""
 BROKEN_OFF: Final = "the connection broke off"
+_TRIAL: Final = b"upscaled"
 _KINDS: Final = {"Connect": "no connection", "Timeout": "no answer in time"}
 
 
@@ -124,3 +126,33 @@ def describe_bucket_error(text: str) -> str:
         return "the bucket is in another region than AWS_REGION says"
     kind = _KIND.search(text)
     return _KINDS.get(kind[1], BROKEN_OFF) if kind else "the request failed"
+
+
+class ResultUploads:
+    """The bucket of results for a process that only adds to it; needs a running event loop."""
+
+    def __init__(self, url: str, endpoint: str) -> None:
+        """Open a client of `url` and `endpoint`, as of `BucketResults`, or raise InternalError."""
+        with reporting("store"):
+            # The client's own limit counts until the last byte, whose time depends on the size.
+            self._store = connect(url, endpoint, timedelta(days=1))
+
+    async def create(self, name: str, data: bytes, media_type: str) -> int:
+        """Store a result by one conditional request, and return the length of what is stored.
+
+        An object that exists is the result: the answer to an earlier attempt was lost.
+        """
+        if await create_result(self._store, name, data, media_type):
+            return len(data)
+        with reporting("look for"):
+            return int((await obstore.head_async(self._store, name))["size"])
+
+    async def try_out(self) -> None:
+        """Store a small object and delete it; InternalError says why a result cannot be stored now.
+
+        It is named as a result: one that cannot be deleted is left to the front ends' sweep.
+        """
+        name = name_by_time(time.time(), "jpg")
+        await create_result(self._store, name, _TRIAL, "application/octet-stream")
+        with reporting("delete"):
+            await obstore.delete_async(self._store, [name])

@@ -8,17 +8,7 @@ import typer
 from upscaled.cli.console import fail, opened_state
 from upscaled.cli.report import AsCsv, AsJson, Since, choose_format, parse_time, print_report
 
-_FIGURES: Final = (
-    "requests",
-    "images",
-    "refused",
-    "failed",
-    "left",
-    "credits",
-    "input_mp",
-    "output_mp",
-    "device_s",
-)
+_GROUPS: Final = ("day", "key", "key_id", "model")
 
 
 def run(
@@ -42,7 +32,7 @@ def run(
     that made no image.
     """
     from upscaled.api.admin.schemas import UsageFigures
-    from upscaled.state.usage_figures import USAGE_GROUPS
+    from upscaled.state.usage_days import USAGE_GROUPS
 
     wanted = {} if by is None else dict.fromkeys(by)
     if unknown := [each for each in wanted if each not in USAGE_GROUPS]:
@@ -53,8 +43,8 @@ def run(
     since_s = parse_time(since, "--since", now).timestamp()
     with opened_state() as state:
         totals = state.usage.report(groups, since_s=since_s, until_s=until_s)
-    heads = [name for name in ("day", "key", "key_id", "model") if name.split("_")[0] in groups]
-    names = [*heads, *_FIGURES]
+    left_out = [name for name in _GROUPS if name.split("_")[0] not in groups]
+    names = [name for name in UsageFigures.model_fields if name not in left_out]
     figures = (UsageFigures.of(each).model_dump(mode="json") for each in totals)
     rows = [{name: row[name] for name in names} for row in figures]
     print_report(names, rows, report_format)

@@ -20,8 +20,6 @@ from upscaled.state import ledger
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.idempotency import RequestKey, is_known
-from upscaled.state.job_admission import check_job_limit, find_first, insert_job
-from upscaled.state.job_ends import end_job, end_left, end_revoked, settle_unpaid
 from upscaled.state.job_rows import (
     UNFINISHED_STATES,
     ClaimedJob,
@@ -38,6 +36,15 @@ from upscaled.state.job_rows import (
     read_job,
     read_page,
     select_claimable,
+)
+from upscaled.state.job_steps import (
+    check_job_limit,
+    end_job,
+    end_left,
+    end_revoked,
+    find_first,
+    insert_job,
+    settle_unpaid,
 )
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.schema import JOBS, WEBHOOK_DELIVERIES

@@ -35,7 +35,7 @@ from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.shared_rate import SharedRate
 from upscaled.state.under_way import UnderWay
 from upscaled.state.usage import Usage
-from upscaled.state.usage_figures import DAY_S
+from upscaled.state.usage_days import DAY_S
 from upscaled.state.webhooks import Webhooks
 
 MIN_FREE_BYTES = 100 * 1024 * 1024

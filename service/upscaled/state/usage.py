@@ -19,8 +19,7 @@ from upscaled.state.database import Database, insert_into
 from upscaled.state.job_rows import StoredJob
 from upscaled.state.ledger import IMAGE_PRICE
 from upscaled.state.schema import USAGE_DAYS, USAGE_ROWS
-from upscaled.state.usage_days import roll_up
-from upscaled.state.usage_figures import DAY_S, UsageGroup
+from upscaled.state.usage_days import DAY_S, UsageGroup, roll_up
 from upscaled.state.usage_report import UsageTotals, report_usage
 
 UsageKind = Literal["upscale", "dry run", "job", "replay", "reuse", "job end"]

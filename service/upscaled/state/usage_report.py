@@ -13,8 +13,15 @@ from sqlalchemy import Connection
 
 from upscaled.state.database import Database
 from upscaled.state.schema import API_KEYS, USAGE_DAYS
-from upscaled.state.usage_days import DayWithRows, count_rolled_up, count_rows, days_with_rows
-from upscaled.state.usage_figures import UsageGroup, select_day_totals, select_row_totals
+from upscaled.state.usage_days import (
+    DayWithRows,
+    UsageGroup,
+    count_rolled_up,
+    count_rows,
+    days_with_rows,
+    select_day_totals,
+    select_row_totals,
+)
 
 
 @dataclass(frozen=True, slots=True)

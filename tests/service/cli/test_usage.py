@@ -16,7 +16,7 @@ from upscaled.cli.report import parse_time
 from upscaled.config import load_settings
 from upscaled.state import open_state
 from upscaled.state.usage import UsageRow
-from upscaled.state.usage_figures import DAY_S
+from upscaled.state.usage_days import DAY_S
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

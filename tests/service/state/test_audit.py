@@ -12,7 +12,7 @@ from upscaled.state.audit import REMOVED_AT_ONCE, AuditEntry, Detail
 from upscaled.state.errors import InvalidAmount, NameTaken, StateError, UnknownName
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.schema import AUDIT_ENTRIES
-from upscaled.state.usage_figures import DAY_S
+from upscaled.state.usage_days import DAY_S
 
 Change = Callable[[State], object]
 

@@ -13,7 +13,7 @@ from upscaled.state.job_rows import JobOrder
 from upscaled.state.jobs import MAX_ATTEMPTS
 from upscaled.state.schema import JOBS, USAGE_ROWS
 from upscaled.state.usage import ROWS_AT_ONCE, MadeImage, UsageRow
-from upscaled.state.usage_figures import DAY_S
+from upscaled.state.usage_days import DAY_S
 
 DAY = 20_000
 AT_S = DAY * DAY_S

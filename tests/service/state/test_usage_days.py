@@ -12,7 +12,7 @@ from tests.service.state.test_usage import image_row
 from upscaled.state import State, open_state
 from upscaled.state.schema import USAGE_DAYS, USAGE_ROWS
 from upscaled.state.usage import UsageRow
-from upscaled.state.usage_figures import DAY_S, USAGE_GROUPS, UsageGroup
+from upscaled.state.usage_days import DAY_S, USAGE_GROUPS, UsageGroup
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscaled_models.backends.base import (
@@ -19,15 +21,6 @@ from upscaled_models.backends.base import (
 )
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.torch.pipeline import CudaStreams, Flight, Pipeline
-from upscaled_models.backends.torch.windows import (
-    find_finite,
-    to_deep_input,
-    to_deep_window,
-    to_input,
-    to_levels,
-    to_pixels,
-    to_windows,
-)
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 
 SMALL_BATCH: Final = 32
@@ -35,6 +28,10 @@ SMALL_BATCH: Final = 32
 
 SHAPE_STEP_PX: Final = 16
 """Each new shape costs a few milliseconds once; a longer step would compute more for nothing."""
+
+HIGHEST: Final = 65_535
+"""The level of white in 16 bits. They are floats from the host on: Apple's GPUs have no integers of
+that size, and others support few operations on them."""
 
 Network = Callable[[Tensor], Tensor]
 """Maps `[N, 3, h, w]` in 0..1 to `[N, 3, h * native_scale, w * native_scale]`, both float32: where
@@ -203,3 +200,55 @@ def _set_up_cuda() -> None:
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = True
+
+
+def to_input(windows: Sequence[Window], device: torch.device) -> Tensor:
+    """Convert uint8 windows `[h, w, 3]` to channels-last float32 `[N, 3, h, w]` in 0..1."""
+    if len(windows) == 1:
+        levels = np.require(windows[0][None], requirements=("C", "W"))  # torch warns of any other
+    else:
+        levels = np.stack(windows)
+    return to_pixels(torch.from_numpy(levels).to(device))
+
+
+def to_pixels(levels: Tensor) -> Tensor:
+    """Convert uint8 `[N, h, w, 3]` to channels-last float32 `[N, 3, h, w]` in 0..1."""
+    return levels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def to_windows(result: Tensor, reduce: int) -> list[Window]:
+    """Convert a result as `to_levels` does, each window by itself in host memory."""
+    return list(to_levels(result, reduce).cpu().numpy())
+
+
+def to_levels(result: Tensor, reduce: int) -> Tensor:
+    """Convert `[N, 3, h, w]` to uint8 `[N, h / reduce, w / reduce, 3]`: clamp, average, round.
+
+    The result may be overwritten.
+    """
+    return _average(result, reduce, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def to_deep_input(window: Window, device: torch.device) -> Tensor:
+    """Convert a uint16 window `[h, w, 3]` to channels-last float32 `[1, 3, h, w]` in 0..1."""
+    levels = torch.from_numpy(window[None].astype(np.float32))
+    return levels.to(device).permute(0, 3, 1, 2).div_(HIGHEST)
+
+
+def to_deep_window(result: Tensor, reduce: int) -> Window:
+    """Convert `[1, 3, h, w]` as `to_levels` does, to uint16 `[h / reduce, w / reduce, 3]`."""
+    levels = _average(result, reduce, HIGHEST)[0].permute(1, 2, 0).contiguous()
+    return np.asarray(levels.cpu().numpy().astype(np.uint16))
+
+
+def find_finite(result: Tensor) -> Tensor:
+    """Return whether each of `[N, ...]` is finite throughout, as bool `[N]`."""
+    return result.isfinite().flatten(1).all(1)
+
+
+def _average(result: Tensor, reduce: int, highest: int) -> Tensor:
+    """Clamp to 0..1, average squares of `reduce` pixels, and scale to levels plus a half."""
+    pixels = result.float().clamp_(0, 1)
+    if reduce > 1:
+        pixels = F.avg_pool2d(pixels, reduce)
+    return pixels.mul_(highest).add_(0.5)

@@ -12,7 +12,7 @@ from upscaled.api.admin.authentication import ADMIN_API, ADMIN_KEY
 from upscaled.api.admin.keys import AppState
 from upscaled.api.admin.schemas import AuditedChange, UsageFigures
 from upscaled.errors import InvalidParameter
-from upscaled.state.usage_figures import USAGE_GROUPS, UsageGroup
+from upscaled.state.usage_days import USAGE_GROUPS, UsageGroup
 
 MAX_CHANGES = 10_000
 _DEFAULT_PERIOD = timedelta(days=30)

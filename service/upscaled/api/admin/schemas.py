@@ -3,13 +3,13 @@
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from upscaled.fetch.url import MAX_URL_CHARACTERS
 from upscaled.state.audit import AuditEntry, Detail
 from upscaled.state.key_rows import SCOPES, KeyChanges, ListedKey, Scope
 from upscaled.state.keys import MAX_KEEP_S
-from upscaled.state.usage_figures import DAY_S
+from upscaled.state.usage_days import DAY_S
 from upscaled.state.usage_report import UsageTotals
 from upscaled.state.webhook_rows import Delivery, DeliveryState, KeyWebhook
 
@@ -31,8 +31,8 @@ SomeScopes = Annotated[
 Amount = Annotated[int, Field(ge=1, strict=True, examples=[100])]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class _Body(BaseModel, extra="forbid"):
+    """A body that has these fields and no others."""
 
 
 class NewKey(_Body):

@@ -15,7 +15,7 @@ from upscaled.logs import event
 from upscaled.pool.executor import StoreOrder
 
 if TYPE_CHECKING:
-    from upscaled.bucket.uploads import ResultUploads
+    from upscaled.bucket.client import ResultUploads
 
 TRIED_EVERY_S: Final = 30.0
 """Time between two trials while the bucket cannot be used."""
@@ -89,7 +89,7 @@ class ReplicaResults:
 
     def _connect(self) -> "ResultUploads":
         # obstore is no small library, and the extra `s3` brings it.
-        from upscaled.bucket.uploads import ResultUploads
+        from upscaled.bucket.client import ResultUploads
 
         if self._uploads is None:
             self._uploads = ResultUploads(self.url, self._endpoint)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from tests.models.specs import loaded
 from upscaled_models.backends.base import Window
 from upscaled_models.backends.device import Device
-from upscaled_models.backends.torch.engine import TorchEngine, open_torch
-from upscaled_models.backends.torch.windows import to_input, to_windows
+from upscaled_models.backends.torch.engine import TorchEngine, open_torch, to_input, to_windows
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.weights import build_network

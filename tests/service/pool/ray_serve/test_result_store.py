@@ -13,7 +13,7 @@ import pytest
 
 from tests.buckets import SECRET_KEY, Bucket, FaultyBucket
 from tests.service.pool.pools import until
-from upscaled.bucket.uploads import ResultUploads
+from upscaled.bucket.client import ResultUploads
 from upscaled.config import load_settings
 from upscaled.errors import InternalError
 from upscaled.pool.executor import StoreOrder

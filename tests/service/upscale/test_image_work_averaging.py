@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.service.image.samples import picture
-from upscaled.image.averaging import average_down, average_light
+from upscaled.upscale.image_work import average_down, average_light
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
