@@ -55,7 +55,7 @@ def count_cores() -> int:
 
 def count_physical_cores() -> int:
     """Count the cores this process may run on, two that share arithmetic units as one."""
-    siblings = {_read_text(Path(_SIBLINGS.format(core))) or str(core) for core in usable_cores()}
+    siblings = {read_text(Path(_SIBLINGS.format(core))) or str(core) for core in usable_cores()}
     return len(siblings)
 
 
@@ -73,7 +73,7 @@ def cores_by_node(nodes: Path = _NODES) -> list[set[int]]:
     """Return the cores this process may run on by NUMA node; one group where none are listed."""
     listed = sorted(nodes.glob("node[0-9]*/cpulist"), key=lambda path: int(path.parent.name[4:]))
     usable = usable_cores()
-    found = [usable & _parse_list(_read_text(path)) for path in listed]
+    found = [usable & _parse_list(read_text(path)) for path in listed]
     near = [cores for cores in found if cores]
     return near if set[int]().union(*near) == usable else [usable]
 
@@ -89,7 +89,7 @@ def divide_cores(parts: int, nodes: Sequence[set[int]] | None = None) -> list[se
     for cores in nodes:
         by_unit: dict[str, list[int]] = {}
         for core in sorted(cores):
-            by_unit.setdefault(_read_text(Path(_SIBLINGS.format(core))) or str(core), []).append(
+            by_unit.setdefault(read_text(Path(_SIBLINGS.format(core))) or str(core), []).append(
                 core
             )
         units += by_unit.values()
@@ -129,7 +129,7 @@ def find_instruction_set(flags: frozenset[str] | None = None) -> InstructionSet:
 
 def _read_first_processor() -> dict[str, str]:
     fields: dict[str, str] = {}
-    for line in _read_text(_CPU_INFO).partition("\n\n")[0].splitlines():
+    for line in read_text(_CPU_INFO).partition("\n\n")[0].splitlines():
         name, _, value = line.partition(":")
         fields[name.strip()] = value.strip()
     return fields
@@ -148,7 +148,7 @@ def _flags_of(fields: dict[str, str]) -> str:
     return fields.get("flags") or fields.get("Features") or ""
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Read a file's text; empty where there is none, on another system or hidden by a sandbox."""
     try:
         return path.read_text().strip()

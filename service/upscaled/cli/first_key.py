@@ -28,7 +28,8 @@ def make_first_key(state: State, url: str, settings: Settings) -> str:
     """
     if settings.auth == "none":
         _warn_of_exposure(settings)
-        return _describe_keyless(url)
+        lines = ["", "No API key is needed (UPSCALED_AUTH=none).", *_describe_request(url)]
+        return "\n".join(lines)
     if not state.keys.is_empty():
         return ""
     if settings.first_key_file:
@@ -79,10 +80,6 @@ def describe_first_key(secret: str, url: str, settings: Settings) -> str:
             *_describe_request(url, f"-H 'X-API-KEY: {secret}' "),
         ]
     )
-
-
-def _describe_keyless(url: str) -> str:
-    return "\n".join(["", "No API key is needed (UPSCALED_AUTH=none).", *_describe_request(url)])
 
 
 def _describe_request(url: str, header: str = "") -> list[str]:

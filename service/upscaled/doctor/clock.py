@@ -24,7 +24,7 @@ def check_clock(settings: Settings) -> list[Finding]:
     """Check that the clock can be right, and agrees with the disk's (another machine's, on NFS)."""
     now = time.time()
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    earliest = max(_RELEASED, _installed_at())
+    earliest = max(_RELEASED, Path(upscaled.__file__).stat().st_mtime)
     if now < earliest - _DAY_S:  # archives hold times of day without a zone
         made = datetime.fromtimestamp(earliest, UTC).strftime("%Y-%m-%d")
         return [failure(CHECK, f"{shown} is before this installation was made ({made})", _ADVICE)]
@@ -42,10 +42,6 @@ def describe_drift(check: str, drift_s: float) -> Finding:
     if abs(drift_s) > FAIL_DRIFT_S:
         return failure(check, found, _ADVICE)
     return warning(check, found, _ADVICE) if abs(drift_s) > WARN_DRIFT_S else ok(check, found)
-
-
-def _installed_at() -> float:
-    return Path(upscaled.__file__).stat().st_mtime
 
 
 def _measure_disk_drift_s(folder: Path) -> float | None:

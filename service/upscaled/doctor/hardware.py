@@ -7,7 +7,12 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, ok, warning
-from upscaled_models.processor import count_cores, describe_processor, find_instruction_set
+from upscaled_models.processor import (
+    count_cores,
+    describe_processor,
+    find_instruction_set,
+    read_text,
+)
 
 MIN_MEMORY_BYTES: Final = 3 * 2**29
 """A worker with the default models and a 1500x1500 image at x4 takes a gigabyte in all."""
@@ -34,9 +39,9 @@ class Hardware:
 
 def read_hardware(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Hardware:
     """Read what the kernel says; a figure that it hides (another system, a sandbox) is 0."""
-    memory = _read(proc / "meminfo")
+    memory = read_text(proc / "meminfo")
     total, free = _kib(memory, "MemTotal"), _kib(memory, "MemAvailable")
-    limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
+    limit, used = read_text(cgroup / "memory.max"), read_text(cgroup / "memory.current")
     if limit.isdigit() and int(limit) < total:
         total = int(limit)
         free = min(free, max(0, total - int(used or 0)))
@@ -44,7 +49,7 @@ def read_hardware(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgrou
         processor=describe_processor(),
         instruction_set=find_instruction_set(),
         cores=count_cores(),
-        core_quota=_quota(_read(cgroup / "cpu.max")),
+        core_quota=_quota(read_text(cgroup / "cpu.max")),
         memory_bytes=total,
         free_bytes=free,
     )
@@ -101,10 +106,3 @@ def _quota(cpu_max: str) -> float | None:
 def _kib(text: str, name: str) -> int:
     match = re.search(rf"^{name}:\s*(\d+) kB$", text, re.MULTILINE)
     return int(match[1]) * 1024 if match else 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
