@@ -17,80 +17,98 @@ one line of JSON:
     {"do": "tiles", "count": 50, "tile_s": 0.1, "trace": path}   a line and a progress frame each
     {"do": "fail", "at": "cuda:1"}       answer `Failed`, everywhere or where that is its device
     {"do": "refuse"}, {"do": "nonsense"}
+
+It writes the messages of `upscaled.pool.messages` as plain JSON, which the front end checks: to
+import pydantic and these would be two thirds of its start, and tests start it a hundred times.
 """
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from upscaled.pool.messages import (
-    Configure,
-    Done,
-    Failed,
-    JobCancelled,
-    JobProgress,
-    JobRefused,
-    Unusable,
-    WorkerJob,
-    WorkerReady,
-)
-from upscaled.upscale.model_choice import Rung
-from upscaled.upscale.result import Result, Timings
-from upscaled.worker.jobs import Counters, FrontEnd, FrontEndGone, JobQueue, listen
+from upscaled.process import channel
 
 SMALL_PX = 900
+ALIVE_EVERY_S = 1.0
+
+Message = dict[str, Any]
+
+FAKE = {"model": "fake"}
+LADDERS = {"ladder": [{"model": "slow", "most_px": SMALL_PX}, FAKE]}
 
 
-FAKE = Rung(model="fake")
-LADDERS = {"ladder": [Rung(model="slow", most_px=SMALL_PX), FAKE]}
+class FrontEnd:
+    """The front end, and which of its jobs it has cancelled; without it the process ends."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sending = threading.Lock()
+        self.cancelled: set[int] = set()
+
+    def send(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
+        try:
+            with self._sending:
+                channel.send(self._sock, json.dumps({"kind": kind, **fields}).encode(), payload)
+        except OSError:
+            os._exit(0)
+
+    def receive(self) -> tuple[Message, bytes]:
+        try:
+            frame = channel.receive(self._sock)
+        except (EOFError, OSError):
+            os._exit(0)
+        return json.loads(frame.header), frame.payload
+
+    def listen(self, device: str) -> None:
+        """Begin each job in a thread of its own, and say every second that this process lives."""
+        alive_at_s = time.monotonic() + ALIVE_EVERY_S
+        while True:
+            within_s = max(0.0, alive_at_s - time.monotonic())
+            if select.select([self._sock], [], [], within_s)[0]:
+                message, source = self.receive()
+                if message["kind"] == "cancel":
+                    self.cancelled.add(message["job"])
+                else:
+                    assert message["kind"] == "job"
+                    job = (self, message, source, device)
+                    threading.Thread(target=obey, args=job, daemon=True).start()
+            if time.monotonic() >= alive_at_s:
+                self.send("alive", stats={"cpu_s": time.process_time()})
+                alive_at_s = time.monotonic() + ALIVE_EVERY_S
 
 
 def main() -> None:
     start = sys.argv[1]
     front_end = FrontEnd(socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])))
-    jobs = JobQueue()
     configure, _ = front_end.receive()
-    assert isinstance(configure, Configure)
+    assert configure["kind"] == "configure"
     if start == "die":
         die()
-    threading.Thread(target=listen, args=(front_end, jobs, Counters()), daemon=True).start()
+    device, slots = (configure["settings"][name] for name in ("device", "jobs_per_worker"))
+    listening = threading.Thread(target=front_end.listen, args=(device,), daemon=True)
+    listening.start()
     if start == "mute":
         time.sleep(60)
-    # Read out of the message: to import and build `Settings` would take half of a start.
-    device, slots = (configure.settings[name] for name in ("device", "jobs_per_worker"))
-    assert isinstance(device, str)
-    assert isinstance(slots, int)
     if start == "unusable" or (start.startswith("without ") and device in start.split()):
-        front_end.send(Unusable(reason="the model is on holiday"))
+        front_end.send("unusable", reason="the model is on holiday")
         raise SystemExit(1)
     front_end.send(
-        WorkerReady(
-            device="fake" if device == "auto" else device,
-            models={2: "fake", 4: "fake"},
-            labels={2: "fake", 4: "fake"},
-            ladders={scale: LADDERS.get(start, [FAKE]) for scale in (2, 4)},
-            seconds_per_px={"fake": 1e-4, "slow": 1e-2},
-            slots=slots or 4,
-        )
+        "ready",
+        device="fake" if device == "auto" else device,
+        models={2: "fake", 4: "fake"},
+        labels={2: "fake", 4: "fake"},
+        ladders={scale: LADDERS.get(start, [FAKE]) for scale in (2, 4)},
+        seconds_per_px={"fake": 1e-4, "slow": 1e-2},
+        slots=slots or 4,
     )
-    while True:
-        job = (*jobs.next(), device)
-        threading.Thread(target=work, args=(front_end, jobs, *job), daemon=True).start()
-
-
-def work(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes, device: str) -> None:
-    try:
-        obey(front_end, jobs, job, source, device)
-    except FrontEndGone:
-        os._exit(0)
-    jobs.settle(job.job)
+    listening.join()
 
 
 def die() -> None:
@@ -102,7 +120,7 @@ def end_by(sig: signal.Signals) -> None:
     time.sleep(60)  # another thread may be the one that is hit first
 
 
-def is_due(order: dict[str, Any], device: str) -> bool:
+def is_due(order: Message, device: str) -> bool:
     """Return whether an order is for this device and was met less than its marker allows."""
     if order.get("at", device) != device:
         return False
@@ -114,8 +132,9 @@ def is_due(order: dict[str, Any], device: str) -> bool:
     return is_due
 
 
-def obey(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes, device: str) -> None:
-    order: dict[str, Any] = json.loads(source.partition(b"\n")[0])
+def obey(front_end: FrontEnd, message: Message, source: bytes, device: str) -> None:
+    job = message["job"]
+    order: Message = json.loads(source.partition(b"\n")[0])
     started = time.perf_counter()
     match order["do"]:
         case "die" if is_due(order, device):
@@ -124,41 +143,48 @@ def obey(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes, dev
         case "hang" if is_due(order, device):
             end_by(signal.SIGSTOP)
         case "fail" if is_due(order, device):
-            front_end.send(Failed(job=job.job, reason="ZeroDivisionError"))
+            front_end.send("failed", job=job, reason="ZeroDivisionError")
             return
         case "refuse":
-            front_end.send(
-                JobRefused(job=job.job, error_code="malformed_image", public_text="No image")
-            )
+            code, text = "malformed_image", "No image"
+            front_end.send("refused", job=job, error_code=code, public_text=text)
             return
         case "nonsense":
-            front_end.send(JobCancelled(job=job.job + 1000))
+            front_end.send("cancelled", job=job + 1000)
             return
-        case "tiles" if not work_tiles(front_end, jobs, job, order):
-            front_end.send(JobCancelled(job=job.job))
+        case "tiles" if not work_tiles(front_end, job, order):
+            front_end.send("cancelled", job=job)
             return
     time.sleep(order.get("after_s", 0))
     data = source if order["do"] == "echo" else b"x" * order.get("size_bytes", 1)
-    described = {name: order[name] for name in ("tempered_with", "label") if name in order}
-    front_end.send(finished(job, time.perf_counter() - started, **described), data)
+    result = describe(message["request"]["model"], time.perf_counter() - started, order)
+    front_end.send("done", data, job=job, result=result)
 
 
-def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, order: dict[str, Any]) -> bool:
+def work_tiles(front_end: FrontEnd, job: int, order: Message) -> bool:
     """Return whether all tiles were done."""
     for done in range(order["count"]):
-        if jobs.cancellation(job).is_cancelled:
+        if job in front_end.cancelled:
             return False
         time.sleep(order["tile_s"])
         with Path(order["trace"]).open("a") as trace:
             trace.write(f"{done}\n")
-        front_end.send(JobProgress(job=job.job, done=done + 1, total=order["count"]))
+        front_end.send("progress", job=job, done=done + 1, total=order["count"])
     return True
 
 
-def finished(job: WorkerJob, worked_s: float, **described: str) -> Done:
-    model = job.request.model or f"fake {os.getpid()}"
-    result = Result(b"", "image/png", 1, 1, model, "fake", Timings(0, worked_s, 0, worked_s))
-    return Done(job=job.job, result=replace(result, **described))  # type: ignore[arg-type]
+def describe(model: str, worked_s: float, order: Message) -> Message:
+    """The result of a job, of which its order may say some."""
+    return {
+        "data": "",
+        "media_type": "image/png",
+        "width_px": 1,
+        "height_px": 1,
+        "model": model or f"fake {os.getpid()}",
+        "label": order.get("label", "fake"),
+        "tempered_with": order.get("tempered_with", ""),
+        "timings": {"decode_s": 0, "network_s": worked_s, "encode_s": 0, "device_s": worked_s},
+    }
 
 
 if __name__ == "__main__":
