@@ -1,6 +1,7 @@
 """Run the cluster that all tests here share, and a single machine to compare results with."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,8 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark all tests here as slow, skip them unless asked for, and give the bed time to start."""
     is_wanted = config.getoption("--chaos", default=False)
+    here = str(Path(__file__).parent) + os.sep
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if str(item.path).startswith(here):
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.timeout(900))
             if not is_wanted:
