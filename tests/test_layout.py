@@ -111,6 +111,35 @@ def test_every_package_says_what_it_is() -> None:
     assert not silent
 
 
+def test_what_a_docstring_refers_to_is_there() -> None:
+    """Names such as `upscaled.pool.cost.CostModel`, which nothing else checks after a renaming."""
+    missing = [
+        (path.relative_to(ROOT), reference)
+        for path in _tracked("service/*.py", "models/*.py", "scripts/*.py")
+        for reference in re.findall(r"`(upscaled(?:_models)?(?:\.\w+)+)", path.read_text())
+        if not _is_there(reference)
+    ]
+    assert missing == []
+
+
+def _is_there(reference: str) -> bool:
+    """Return whether it names a module or package, or what such a one has."""
+    package, *names = reference.split(".")
+    place = MIRRORED["service" if package == "upscaled" else "models"]
+    while names and (place / names[0]).is_dir():
+        place /= names.pop(0)
+    module = place / "__init__.py"
+    if names and (place / f"{names[0]}.py").is_file():
+        module = place / f"{names.pop(0)}.py"
+    has: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.alias):
+            has.add(node.name)
+        elif isinstance(node, ast.Name):
+            has.add(node.id)
+    return has.issuperset(names)
+
+
 def test_every_python_folder_is_a_package() -> None:
     folders = {path.parent for path in _tracked("service/*.py", "models/*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []

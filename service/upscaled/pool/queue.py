@@ -3,8 +3,8 @@
 How much one worker may have in flight at once is bounded twice, beside the number of its slots:
 large results share a limit in pixels, for each keeps its canvas until it is encoded; and the last
 slot is never a large one's, so that a small image always finds a worker that it can share with the
-large ones. Small is what is in flight for moments only (`upscaled.pool.cost.Estimate`): a result of
-few pixels, by a fast model.
+large ones. Small is what is in flight for moments only (`upscaled.pool.cost.CostEstimate`): a
+result of few pixels, by a fast model.
 """
 
 import asyncio
