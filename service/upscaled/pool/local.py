@@ -13,11 +13,9 @@ it.
 
 import asyncio
 import logging
-import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import Any, Final
@@ -28,7 +26,7 @@ from upscaled.logs import event
 from upscaled.pool.attempts import MAX_DEATHS_ALONE, Attempts
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.devices import plan_workers, share_canvas_px
-from upscaled.pool.executor import Expectation, UpscaleRequest
+from upscaled.pool.executor import Admission, Expectation, UpscaleRequest
 from upscaled.pool.messages import Answer, Done, Failed, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
 from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
@@ -74,11 +72,8 @@ class LocalPool:
         self._first_ready: WorkerReady | None = None
         self._first_start_over = asyncio.Event()
         self._job_numbers = count(1)
-        self._admitted = 0
         self._faults = 0
-        self._none_admitted = asyncio.Event()
-        self._is_draining = False
-        self._is_stopping = False
+        self._admission = Admission(settings.shutdown_grace_s)
 
     async def start(self) -> None:
         """Start the workers; returns at once. See `wait_ready`."""
@@ -97,7 +92,7 @@ class LocalPool:
 
     def is_ready(self) -> bool:
         """Return whether an upscale sent now, by a key that has none here, would be worked on."""
-        return bool(self._workers) and not self._is_draining and not self._queue.is_full
+        return bool(self._workers) and not self._admission.is_draining and not self._queue.is_full
 
     def stats(self) -> PoolStats:
         """Return how the workers are and what they have done."""
@@ -137,16 +132,11 @@ class LocalPool:
 
     def drain(self) -> None:
         """Report not ready from now on; images are still taken until `stop`."""
-        self._is_draining = True
+        self._admission.is_draining = True
 
     async def stop(self, grace_s: float) -> None:
         """Take nothing new, finish what was admitted for at most `grace_s`, end every worker."""
-        self._is_draining = self._is_stopping = True
-        self._none_admitted.clear()
-        if self._admitted:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await self._none_admitted.wait()
+        await self._admission.stop(grace_s)
         self._queue.close(InternalError(detail="the service is stopping"))
         for task in self._supervising:
             task.cancel()
@@ -166,18 +156,9 @@ class LocalPool:
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""
-        if self._is_stopping:
-            grace_s = math.ceil(self._settings.shutdown_grace_s)
-            raise RateLimitExceeded(grace_s, reason="stopping", detail="stopping")
-        self._admitted += 1
-        try:
-            return await self._upscale_retrying(
-                source, replace(self._cost.bind(request), store=None)
-            )
-        finally:
-            self._admitted -= 1
-            if not self._admitted:
-                self._none_admitted.set()
+        with self._admission.admit():
+            request = replace(self._cost.bind(request), store=None)
+            return await self._upscale_retrying(source, request)
 
     async def _upscale_retrying(self, source: bytes, request: UpscaleRequest) -> Result:
         now = asyncio.get_running_loop().time

@@ -209,7 +209,7 @@ async def test_every_admitted_request_is_answered_while_workers_are_killed(tmp_p
         assert set(kinds) <= {"Result", "MalformedImage", "CancelledError"}
         assert kinds["MalformedImage"] == 15
         assert kinds["Result"] >= 15 + 15 + 12
-        assert pool._admitted == 0
+        assert pool._admission._admitted == 0
         assert pool.stats().running == 0
 
 

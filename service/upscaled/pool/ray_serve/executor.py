@@ -6,9 +6,7 @@ its images go to another one. An image under which two workers died alone is not
 
 import asyncio
 import logging
-import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import Final
@@ -17,7 +15,7 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, rebuild
 from upscaled.logs import event
 from upscaled.pool.cost import CostModel, estimate_wait_s
-from upscaled.pool.executor import Expectation, UpscaleRequest
+from upscaled.pool.executor import Admission, Expectation, UpscaleRequest
 from upscaled.pool.messages import (
     Alive,
     Done,
@@ -77,10 +75,8 @@ class RayPool:
         self._reports = Reports(settings, replicas, self._cost)
         self._in_flight: dict[int, UpscaleRequest] = {}
         self._numbers = count()
-        self._none_in_flight = asyncio.Event()
+        self._admission = Admission(settings.shutdown_grace_s)
         self._watching: asyncio.Task[None] | None = None
-        self._is_draining = False
-        self._is_stopping = False
         self._has_ended = False
 
     async def start(self) -> None:
@@ -95,7 +91,7 @@ class RayPool:
     def is_ready(self) -> bool:
         """Return whether a replica takes images, and all of them would make the same result."""
         takes = any(report.accepts for report in self._reports.here.values())
-        return takes and not self._reports.difference and not self._is_draining
+        return takes and not self._reports.difference and not self._admission.is_draining
 
     def stats(self) -> PoolStats:
         """Return the statistics of all replicas, those of the other front ends' images included."""
@@ -112,16 +108,11 @@ class RayPool:
 
     def drain(self) -> None:
         """Report not ready from now on; images are still taken until `stop`."""
-        self._is_draining = True
+        self._admission.is_draining = True
 
     async def stop(self, grace_s: float) -> None:
         """Take nothing new, finish what was admitted for at most `grace_s`, and disconnect."""
-        self._is_draining = self._is_stopping = True
-        self._none_in_flight.clear()
-        if self._in_flight:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await self._none_in_flight.wait()
+        await self._admission.stop(grace_s)
         self._has_ended = True
         if self._watching:
             self._watching.cancel()
@@ -138,19 +129,15 @@ class RayPool:
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""
-        if self._is_stopping:
-            grace_s = math.ceil(self._settings.shutdown_grace_s)
-            raise RateLimitExceeded(grace_s, reason="stopping", detail="stopping")
-        if not self._reports.here and len(self._in_flight) >= self._settings.max_queue:
-            raise self._refusal("no replica is there, and as many wait as may")
-        number = next(self._numbers)
-        self._in_flight[number] = request
-        try:
-            return await self._upscale_replaying(source, self._cost.bind(request))
-        finally:
-            del self._in_flight[number]
-            if not self._in_flight:
-                self._none_in_flight.set()
+        with self._admission.admit():
+            if not self._reports.here and len(self._in_flight) >= self._settings.max_queue:
+                raise self._refusal("no replica is there, and as many wait as may")
+            number = next(self._numbers)
+            self._in_flight[number] = request
+            try:
+                return await self._upscale_replaying(source, self._cost.bind(request))
+            finally:
+                del self._in_flight[number]
 
     async def _upscale_replaying(self, source: bytes, request: UpscaleRequest) -> Result:
         refusal: RateLimitExceeded | None = None
