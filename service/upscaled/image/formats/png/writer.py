@@ -48,9 +48,9 @@ class PngWriter:
         self._image = image
 
     def compress(self, top: int, bottom: int) -> bytes:
-        """Compress rows, each as its difference to the row above it.
+        """Compress rows, each as its difference to the row above it, to an IDAT chunk.
 
-        The checksum and the length of what was compressed stand in the last 12 bytes.
+        The checksum and the length of what was compressed stand in 12 bytes behind the chunk.
         """
         above = min(1, top)
         rows = _as_bytes(self._channels(top - above, bottom))
@@ -60,7 +60,8 @@ class PngWriter:
             filtered[0, 1:] = rows[0]
         np.subtract(rows[1:], rows[:-1], out=filtered[1 - above :, 1:])
         data = filtered.data.cast("B")
-        return deflate(data) + _TRAILER.pack(adler32(data), len(data))
+        chunk = make_chunk(b"IDAT", deflate(data) if above else _ZLIB_HEAD + deflate(data))
+        return chunk + _TRAILER.pack(adler32(data), len(data))
 
     def _channels(self, top: int, bottom: int) -> Pixels:
         pixels, alpha = self._image.rgb[top:bottom], self._image.alpha
@@ -71,12 +72,12 @@ class PngWriter:
         return np.asarray(cv2.insertChannel(alpha[top:bottom], both, 3), pixels.dtype)
 
     def join(self, strips: Sequence[bytes]) -> bytes:
-        """Join all strips to one file."""
+        """Join all strips to one file, copying each once: by now nothing else is left to do."""
         image = self._image
         colour_type = RGB if image.alpha is None else RGBA
         depth = 8 * image.rgb.itemsize
         header = PngHeader(image.width_px, image.height_px, depth, colour_type, is_interlaced=False)
-        parts = [SIGNATURE, header.to_chunk()]
+        parts: list[bytes | memoryview] = [SIGNATURE, header.to_chunk()]
         if image.icc:
             parts.append(make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(image.icc)))
         if image.dpi:
@@ -87,12 +88,10 @@ class PngWriter:
         if image.kept and image.kept.xmp:
             parts.append(make_chunk(b"iTXt", XMP_HEAD + image.kept.xmp))
         checksum = 1
-        head = _ZLIB_HEAD
         for strip in strips:
             strip_checksum, length = _TRAILER.unpack(strip[-_TRAILER.size :])
             checksum = combine_adler32(checksum, strip_checksum, length)
-            parts.append(make_chunk(b"IDAT", head + strip[: -_TRAILER.size]))
-            head = b""
+            parts.append(memoryview(strip)[: -_TRAILER.size])
         parts.append(make_chunk(b"IDAT", _LAST_BLOCK + struct.pack(">I", checksum)))
         parts.append(make_chunk(b"IEND", b""))
         return b"".join(parts)

@@ -43,6 +43,19 @@ def test_strips_make_one_file_by_either_compressor(
         assert np.array_equal(np.asarray(read), whole)
 
 
+def test_strips_stand_in_the_file_as_they_were_compressed() -> None:
+    """So that nothing but a copy of each is left to do once the last pixel is there."""
+    whole = pixels(150, 3)
+    png = PngWriter(Image(whole))
+    strips = [png.compress(0, 64), png.compress(64, 128), png.compress(128, 150)]
+
+    file = png.join(strips)
+
+    chunks = b"".join(strip[:-12] for strip in strips)
+    assert chunks[4:8] == b"IDAT"
+    assert chunks in file
+
+
 def test_the_checksum_of_pieces_is_that_of_the_whole() -> None:
     data = np.random.default_rng(2).bytes(100_000)
     for cut in (0, 1, 70_000, len(data)):
