@@ -5,7 +5,6 @@ what a listing of the settings shows opens nothing.
 """
 
 import hmac
-import ipaddress
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from upscaled.api.errors import handle_error
+from upscaled.api.protocol.registry import parse_address, subscriber_of
 from upscaled.api.telemetry.access_log import record_of
 from upscaled.errors import InvalidAuthToken, RateLimitExceeded
 from upscaled.state.key_rows import hash_secret
@@ -36,7 +36,6 @@ WINDOW_S: Final = 60.0
 """An address that has sent so many wrong keys within this time is refused until it is over."""
 MAX_ADDRESSES: Final = 4096
 """Bounds the memory for failures; the address that failed first is forgotten."""
-_IPV6_PREFIX: Final = 64
 _SCHEME: Final = "bearer "
 
 
@@ -122,11 +121,6 @@ def is_below(path: str, prefix: str) -> bool:
 
 
 def _network_of(address: str) -> str:
-    """Return what counts as one address: of IPv6, a network of one subscriber."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    """Return what counts as one address, see `subscriber_of`."""
+    ip = parse_address(address)
+    return address if ip is None else subscriber_of(ip)

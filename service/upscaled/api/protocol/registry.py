@@ -6,11 +6,11 @@ client still reads a response is not idle, and is never cut off for a new one.
 """
 
 import asyncio
-import ipaddress
 import logging
 import resource
 import time
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, Protocol
 
 from upscaled.config import Network, Settings
@@ -23,8 +23,8 @@ LEAST_CONNECTIONS: Final = 16
 ADMIN_CONNECTIONS: Final = 32
 """Connections of the administration listener, which few administrators use at once."""
 _LOG_EVERY_S: Final = 10.0
-# One customer of an access provider has at least such a network (RFC 6177).
 _IPV6_PREFIX: Final = 64
+"""One customer of an access provider has at least such a network (RFC 6177)."""
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -105,18 +105,11 @@ class Connections:
             self._idle[connection] = None
 
     def _source_of(self, address: str) -> str:
-        """Return what is counted as one: an IPv4 address or an IPv6 network; "" is not counted."""
-        try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
+        """Return what is counted as one, see `subscriber_of`; "" is not counted."""
+        ip = parse_address(address)
+        if ip is None or any(ip in network for network in self.limits.trusted):
             return ""
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        if any(ip in network for network in self.limits.trusted):
-            return ""
-        if isinstance(ip, ipaddress.IPv4Address):
-            return str(ip)
-        return str(ipaddress.ip_network((ip, _IPV6_PREFIX), strict=False))
+        return subscriber_of(ip)
 
     def _evict(self, among: dict[RegisteredConnection, None]) -> bool:
         """Close the connection of `among` that has been idle longest; False where none is idle."""
@@ -151,6 +144,20 @@ class Connections:
         self._timer = None
         if self._open:
             self._check_later()
+
+
+def parse_address(address: str) -> IPv4Address | IPv6Address | None:
+    """Return an IP address without its zone, an IPv4 one that was written as IPv6 as itself."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    return ip if isinstance(ip, IPv4Address) else ip.ipv4_mapped or ip
+
+
+def subscriber_of(ip: IPv4Address | IPv6Address) -> str:
+    """Return what one customer of an access provider has: an IPv4 address or an IPv6 network."""
+    return str(ip if isinstance(ip, IPv4Address) else ip_network((ip, _IPV6_PREFIX), strict=False))
 
 
 def build_connections(settings: Settings) -> Connections:

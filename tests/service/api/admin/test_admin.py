@@ -303,8 +303,9 @@ def test_guesses_are_counted_by_network_and_forgotten_after_their_time() -> None
         limiter.note_failure("10.0.0.1")
         limiter.note_failure("2001:db8::1")
     limiter.check("10.0.0.2")
+    limiter.check("::ffff:10.0.0.2")  # as a proxy forwards it that listens on IPv6 for both
     limiter.check("2001:db8:0:1::1")
-    for address in ("10.0.0.1", "2001:db8::2"):
+    for address in ("10.0.0.1", "::ffff:10.0.0.1", "2001:db8::2"):
         with pytest.raises(RateLimitExceeded) as refused:
             limiter.check(address)
         assert refused.value.retry_after_s == WINDOW_S
