@@ -213,7 +213,7 @@ _TABLE: Final = (
     Format(
         "TIFF",
         "tiff",
-        # Also DNG, CR2, NEF and ARW; the other two are BigTIFF's.
+        # Also DNG, CR2, NEF and ARW, which the reader refuses; the other two are BigTIFF's.
         signatures=(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
         is_optional=True,
         reports_damage_on_stderr=True,

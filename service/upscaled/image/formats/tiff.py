@@ -13,17 +13,23 @@ from upscaled.errors import UnsupportedImageFormat
 from upscaled.image.formats.limited_file import open_limited
 from upscaled.image.formats.table import Stored
 from upscaled.image.kept_xmp import MAX_XMP_BYTES
-from upscaled.image.metadata import Exif, iterate_directory, upright_size
+from upscaled.image.metadata import Exif, iterate_directory, read_dpi, upright_size
 from upscaled.image.types import UPRIGHT, Header
 
 if TYPE_CHECKING:
     from PIL.TiffImagePlugin import TiffImageFile
 
 _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA = 256, 257, 262, 277, 274, 338
-_WANTED: Final = frozenset({_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA})
+_KIND_OF_IMAGE, _DIRECTORIES_BELOW, _DNG_VERSION = 254, 330, 50_706
+_WANTED: Final = frozenset(
+    {_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA}
+    | {_KIND_OF_IMAGE, _DIRECTORIES_BELOW, _DNG_VERSION}
+)
+_REDUCED: Final = 1
+_CR2_MARK: Final = b"CR\x02"
 _XMP: Final = 700
 _BIG_VERSION: Final = 43
-_SHORT_BYTES: Final = {1: 1, 3: 2, 4: 4, 16: 8}
+_SHORT_BYTES: Final = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
 # Pillow makes several objects of every number of a list. 6,000 rows in strips of their own, three
 # times over, are 18,000 numbers; text and profiles are bytes and stay what they are.
 _MAX_NUMBERS: Final = 100_000
@@ -58,6 +64,8 @@ _END_OF_IMAGE: Final = b"\xff\xd9"
 def read_header(source: bytes) -> Header:
     """Read upright size and transparency from the first directory; libtiff turns the pixels."""
     tags = _read_tags(source)
+    if _is_raw(source, tags):
+        raise UnsupportedImageFormat(detail="RAW")
     if _WIDTH not in tags or _HEIGHT not in tags:
         raise ValueError("no size")
     orientation = tags.get(_ORIENTATION, UPRIGHT)
@@ -85,7 +93,18 @@ def open_stored(source: bytes, header: Header) -> Stored:
     # An EXIF block is a small TIFF file. Pillow makes up a resolution where there is none.
     exif = Exif(source)
     xmp = exif.raw(_XMP, MAX_XMP_BYTES)
-    return Stored(opened, exif, icc, dpi=None, xmp=xmp.data if xmp else b"")
+    dpi = read_dpi(exif, None, exif.orientation)  # of the image as it is turned by then
+    return Stored(opened, exif, icc, dpi=dpi, xmp=xmp.data if xmp else b"")
+
+
+def _is_raw(source: bytes, tags: Mapping[int, int]) -> bool:
+    """Return whether it is a camera's raw file: its first directory has but a small preview.
+
+    DNG, and Canon's CR2, say so themselves. In NEF, ARW and others a reduced image comes first,
+    with the photo in a directory below it.
+    """
+    is_preview = bool(tags.get(_KIND_OF_IMAGE, 0) & _REDUCED) and _DIRECTORIES_BELOW in tags
+    return is_preview or _DNG_VERSION in tags or source[8:11] == _CR2_MARK
 
 
 def _refuse_misread(opened: "TiffImageFile") -> None:

@@ -12,6 +12,7 @@ from tests.service.image.samples import picture, save
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import MalformedImage, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
+from upscaled.image.formats.table import read_header
 
 OFFSETS, COUNTS = 273, 279
 WIDTH, HEIGHT = 70, 64
@@ -228,3 +229,43 @@ def test_a_compression_that_is_not_decoded_is_an_unsupported_format() -> None:
         source = tiff_of(strips(noise(3)), 8, RGB, 3, _259=(compression,))
         with pytest.raises(UnsupportedImageFormat):
             decode_file(source, {"TIFF"})
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"_254": (1,), "_330": (8,)},  # NEF, ARW, most DNG: the photo lies in a directory below
+        {"_50706": (1, 4, 0, 0)},  # DNG
+    ],
+)
+def test_a_camera_s_raw_file_is_not_answered_by_its_preview(
+    tags: dict[str, tuple[int, ...]],
+) -> None:
+    with pytest.raises(UnsupportedImageFormat) as refused:
+        read_header(tiff_of(strips(noise(3)), 8, RGB, 3, **tags), {"TIFF"})
+    assert refused.value.detail == "RAW"
+
+
+def test_a_file_marked_as_canon_s_raw_is_refused() -> None:
+    source = tiff_of([b"CR\2\0" + strips(noise(3))[0][4:], *strips(noise(3))[1:]], 8, RGB, 3)
+    with pytest.raises(UnsupportedImageFormat):
+        read_header(source, {"TIFF"})
+
+
+@pytest.mark.parametrize("tags", [{"_254": (1,)}, {"_254": (0,), "_330": (8,)}, {"_254": (2,)}])
+def test_a_page_or_an_image_with_smaller_ones_below_is_taken(
+    tags: dict[str, tuple[int, ...]],
+) -> None:
+    """Pyramids have their smaller versions below; a program may call its only image reduced."""
+    pixels = noise(3)
+    image = decode_file(tiff_of(strips(pixels), 8, RGB, 3, **tags), {"TIFF"})
+    assert np.array_equal(image.rgb, pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_resolution_is_turned_with_the_image(orientation: int) -> None:
+    """Faxes have 204 by 98 pixels an inch."""
+    source = save(picture(64, 96), "TIFF", dpi=(204, 98), tiffinfo={274: orientation})
+    image = decode_file(source, {"TIFF"})
+    expected = (204, 98) if orientation < 5 else (98, 204)
+    assert image.dpi == pytest.approx(expected)
