@@ -46,12 +46,10 @@ def run(
         with open_listener(settings.host, settings.port) as listener, _admin(settings) as admin:
             link = FrontEndSupervisor(listener, survived).run()
             # A front end from here on; the supervisor has no use for what it imports, nor has that
-            # any garbage.
+            # any garbage. `run_server` enables this again.
             gc.disable()
             from upscaled.cli.server import run_server
 
-            gc.freeze()
-            gc.enable()
             run_server(settings, listener, link, admin)
             if settings.cluster:
                 # All is closed. Ray's own end would wait while the head is away, or crash.

@@ -9,6 +9,7 @@ Signals come from the supervisor, over `SupervisorLink`.
 """
 
 import asyncio
+import gc
 import logging
 import math
 import signal
@@ -86,6 +87,9 @@ def run_server(
         pool = _make_pool(settings)
         app = create_app(settings, pool, state, link.restarts)
         config = _configure(app, settings, certificate)
+        # What is here stays: to visit it again and again would stop requests, with Ray for 0.1 s.
+        gc.freeze()
+        gc.enable()
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             job_runner, grace_s = app.state.context.job_runner, settings.shutdown_grace_s
             server = _Server(config, pool, job_runner, link, grace_s, certificate)

@@ -234,6 +234,34 @@ def test_a_third_ctrl_c_ends_the_server_with_a_request_in_flight(tmp_path: Path)
             server.process.wait(10)
 
 
+COUNTING = """
+import asyncio, gc, sys
+
+run = asyncio.Runner.run
+
+
+def counting(*arguments):
+    visited = len(gc.get_objects()) if gc.isenabled() else "never"
+    print("visited:", visited, file=sys.stderr, flush=True)
+    return run(*arguments)
+
+
+asyncio.Runner.run = counting
+from upscaled.cli import main
+
+main()
+"""
+
+
+def test_a_collection_of_garbage_does_not_visit_what_the_start_has_made(tmp_path: Path) -> None:
+    """Else one stops all requests for as long as it takes: with Ray loaded for 0.1 s."""
+    with serve(tmp_path, program=(sys.executable, "-c", COUNTING), is_waiting=False) as server:
+        server.wait_said("visited:")
+    visited = [line.split()[1] for line in server.stderr if line.startswith("visited:")]
+    assert len(visited) == 1
+    assert int(visited[0]) < 1000
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
 def test_processes_of_its_user_cannot_read_its_environment(tmp_path: Path) -> None:
     """A worker is such a process; its own environment, without secrets, can be read."""
