@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
@@ -210,14 +210,10 @@ class Upscaler:
         Returns:
             the encoded result with its media type, its size, the model and the seconds it took.
         """
-        return self._require_core(scale).upscale(
-            source,
-            scale,
-            model=self._name_model(scale, model, denoise),
-            on_tile=on_progress,
-            cancellation=cancellation,
-            output=self._decide_output(source, scale, options),
-        )
+        self._require_core(scale)
+        model = self._name_model(scale, model, denoise)
+        work = _Work(source, scale, model, options, cancellation, on_progress)
+        return self._upscale_source(work, self._decide_output(source, scale, options))
 
     def upscale_file(
         self,
@@ -256,15 +252,9 @@ class Upscaler:
             raise InvalidParameter(
                 f"the result of {path.name} is a {output.format}, not {target.name}"
             )
-        result = self.upscale_bytes(
-            source,
-            scale,
-            model=model,
-            denoise=denoise,
-            on_progress=on_progress,
-            cancellation=cancellation,
-            **options,
-        )
+        model = self._name_model(scale, model, denoise)
+        work = _Work(source, scale, model, options, cancellation, on_progress)
+        result = self._upscale_source(work, output)
         write_atomically(target, result.data)
         return target
 
@@ -372,14 +362,9 @@ class Upscaler:
     def _upscale(self, work: _Work) -> Any:  # noqa: ANN401  (of the kind of the image)
         image, scale = work.image, work.scale
         if isinstance(image, bytes | bytearray | memoryview):
-            return self.upscale_bytes(
-                bytes(image),
-                scale,
-                model=work.model,
-                on_progress=work.on_progress,
-                cancellation=work.cancellation,
-                **work.options,
-            ).data
+            work = replace(work, image=bytes(image))
+            output = self._decide_output(work.image, scale, work.options)
+            return self._upscale_source(work, output).data
         choice = read_options(work.options, is_file=False)
         if isinstance(image, np.ndarray):
             decoded, shape = read_array(image)
@@ -397,6 +382,17 @@ class Upscaler:
         )
         is_array = isinstance(image, np.ndarray)
         return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
+
+    def _upscale_source(self, work: _Work, output: OutputSpec) -> Result:
+        """Upscale the bytes of a file to the result that was decided for it."""
+        return self._require_core(work.scale).upscale(
+            work.image,
+            work.scale,
+            model=work.model,
+            on_tile=work.on_progress,
+            cancellation=work.cancellation,
+            output=output,
+        )
 
     def _name_model(self, scale: int, model: str, denoise: float | None) -> str:
         if denoise is None:
