@@ -4,6 +4,7 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from upscaled.errors import UnsupportedImageFormat
 from upscaled.image.formats.limited_file import open_limited
 from upscaled.image.formats.table import Stored
 from upscaled.image.metadata import Exif
@@ -31,13 +32,19 @@ _WITHOUT_ALPHA: Final[Mapping[str, str]] = {
     "RGBA": "RGBX",
 }
 _PIXEL_BYTES: Final = 4
+_UNKNOWN_TO_PILLOW: Final = "Unsupported BMP"
 
 
 def read_header(source: bytes) -> Header:
     """Read size and transparency by Pillow's reader, which for BMP is written in Python."""
     from PIL.BmpImagePlugin import BmpImageFile
 
-    opened = open_limited(source, BmpImageFile)
+    try:
+        opened = open_limited(source, BmpImageFile)
+    except OSError as error:
+        if str(error).startswith(_UNKNOWN_TO_PILLOW):
+            raise UnsupportedImageFormat(detail=str(error)) from error
+        raise
     _drop_empty_alpha(opened, source)
     has_alpha = opened.mode == "RGBA" or "transparency" in opened.info
     return Header("BMP", *opened.size, has_alpha=has_alpha, parts=opened)

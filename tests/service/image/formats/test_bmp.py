@@ -15,7 +15,7 @@ from tests.service.image.samples import (
     save,
     srgb_profile,
 )
-from upscaled.errors import MalformedImage
+from upscaled.errors import MalformedImage, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.bmp import has_missing_pixels
 from upscaled.image.formats.table import read_header
@@ -150,6 +150,15 @@ def test_every_cut_of_runs_is_refused_or_the_whole_image() -> None:
     source = bmp_of_runs(rows + b"\0\1", width=64, height=64)
     cut = (source[:length] for length in range(len(source)))
     assert count_refused(cut, decode_file(source, {"BMP"}), {"BMP"}) >= len(source) - 4
+
+
+@pytest.mark.parametrize("compression", [4, 5, 6])
+def test_a_kind_of_pixels_that_is_not_decoded_is_an_unsupported_format(compression: int) -> None:
+    """A JPEG or a PNG in a BMP, and masks with alpha behind a short header."""
+    source = bytearray(save(picture(64, 64), "BMP"))
+    struct.pack_into("<I", source, 30, compression)
+    with pytest.raises(UnsupportedImageFormat):
+        read_header(bytes(source), {"BMP"})
 
 
 def bmp_with_profile(profile: bytes, kind: bytes) -> bytes:

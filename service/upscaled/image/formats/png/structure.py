@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
+from upscaled.errors import UnsupportedImageFormat
+
 try:
     isal_zlib: Any = import_module("isal.isal_zlib")
 except ImportError:  # an environment older than the lock, or a platform without a wheel of it
@@ -211,6 +213,8 @@ def read_png_parts(source: bytes) -> PngParts:
 
 
 def _read_header(source: bytes, chunk: Chunk | None) -> PngHeader:
+    if chunk is not None and chunk.name == b"CgBI":
+        raise UnsupportedImageFormat(detail="PNG as Apple's tools rewrite it for iOS")
     if chunk is None or chunk.name != b"IHDR" or chunk.length != _HEADER.size:
         raise ValueError("no IHDR at the start")
     if not chunk.is_sound(source):

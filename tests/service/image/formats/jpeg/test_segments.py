@@ -85,7 +85,8 @@ def test_a_height_that_follows_the_first_scan_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("marker", "bits"), [(0xC1, 12), (0xC2, 12), (0xC3, 8), (0xC5, 8), (0xCB, 8), (0xCF, 8)]
+    ("marker", "bits"),
+    [(0xC1, 12), (0xC2, 12), (0xC3, 8), (0xC5, 8), (0xCB, 8), (0xCF, 8), (0xF7, 8)],
 )
 def test_a_coding_process_that_is_not_decoded_is_an_unsupported_format(
     marker: int, bits: int

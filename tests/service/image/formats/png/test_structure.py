@@ -26,7 +26,7 @@ from tests.service.image.samples import (
     png,
 )
 from upscaled.decoder.pool import Decoder
-from upscaled.errors import MalformedImage
+from upscaled.errors import MalformedImage, UnsupportedImageFormat
 from upscaled.image.colour import DISPLAY_P3, MAX_PROFILE_BYTES, SRGB_CURVE, make_rgb_profile
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.png.structure import MAX_CHUNKS, read_png_parts
@@ -272,6 +272,13 @@ def test_a_palette_longer_than_its_indices_reach_is_accepted() -> None:
     image = decode_file(png(pixels, 4, PALETTE, before=before))
     alphas = np.frombuffer(HUGE[:256], np.uint8)
     assert have_equal_pixels(image, Image(palette[pixels[..., 0]], alphas[pixels[..., 0]]))
+
+
+def test_apple_s_own_kind_of_png_is_an_unsupported_format() -> None:
+    """Xcode puts a chunk before IHDR, and leaves out the head of the compressed data."""
+    sound = png(SAMPLES, 8, RGB)
+    with pytest.raises(UnsupportedImageFormat):
+        read_header(PNG_SIGNATURE + chunk(b"CgBI", b"\x50\0\x20\2") + sound[len(PNG_SIGNATURE) :])
 
 
 def header(*fields: int) -> bytes:
