@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,8 +18,8 @@ from upscaled.logs import event
 from upscaled.state import ApiKey, DatabaseFailed, Hold, PaidResult, State
 from upscaled.state.ledger import IMAGE_PRICE
 
-CAPTURE_RETRIES_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
-"""The work is done: a database server that is being restarted is worth a moment's wait."""
+RETRIES_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
+"""A database server that is being restarted is worth a moment's wait."""
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
 
@@ -67,16 +69,20 @@ class Charge:
             _logger.warning("a credit could not be given back yet: %s", error, extra=fields)
 
 
-async def try_often(step: Callable[[], T]) -> T:
+async def try_often(step: Callable[[], T], *, within_s: float = math.inf) -> T:
     """Run a blocking step, again where the connection to the database was lost.
 
     DatabaseFailed of the last try goes on: the step may have been done or not.
+
+    Args:
+        within_s: no further try begins later; a try at a server that hangs takes long by itself.
     """
-    for wait_s in CAPTURE_RETRIES_AFTER_S:
+    give_up_at_s = time.monotonic() + within_s
+    for wait_s in RETRIES_AFTER_S:
         try:
             return await run_to_end(asyncio.to_thread(step))
         except DatabaseFailed as error:
-            if not error.is_connection_lost:
+            if not error.is_connection_lost or time.monotonic() + wait_s > give_up_at_s:
                 raise
             await asyncio.sleep(wait_s)
     return await run_to_end(asyncio.to_thread(step))

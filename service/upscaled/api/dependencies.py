@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Final, cast
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
 from upscaled.api.auto_choice import AutoChoiceAgreement
+from upscaled.api.billing import try_often
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.memory import MemoryBudget, UnsentResponses
 from upscaled.api.progress import ProgressRelay, ProgressTracker
@@ -42,6 +44,8 @@ _HEADER = APIKeyHeader(
     auto_error=False,
 )
 _REFUSED: Final = "Host or Origin not allowed"
+_DATABASE_AWAY_S: Final = 5.0
+"""A request waits so long for a server that is restarted. It has read no body by then."""
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -99,11 +103,15 @@ async def authenticate(
             none is needed, but a foreign web page sent the request.
     """
     keys = context.state.keys
-    api_key = await asyncio.to_thread(keys.verify, secret) if secret else None
+    api_key = None
+    if secret:
+        verify = partial(keys.verify, secret)
+        api_key = await try_often(verify, within_s=_DATABASE_AWAY_S)
     if api_key is None and context.settings.auth == "none":
         address = (request.scope.get("server") or ("",))[0]
         refuse_foreign_page(request.headers, address, context.settings)
-        api_key = await asyncio.to_thread(keys.find, LOCAL_KEY_NAME)
+        find = partial(keys.find, LOCAL_KEY_NAME)
+        api_key = await try_often(find, within_s=_DATABASE_AWAY_S)
     if api_key is None:
         raise InvalidAuthToken
     record.key_id, record.key_name = api_key.id, api_key.name

@@ -211,7 +211,7 @@ def test_a_capture_whose_answer_is_lost_is_retried(
         if len(tried) <= losses:
             raise DatabaseFailed("connection lost", is_connection_lost=True)
 
-    monkeypatch.setattr("upscaled.api.billing.CAPTURE_RETRIES_AFTER_S", (0, 0, 0, 0))
+    monkeypatch.setattr("upscaled.api.billing.RETRIES_AFTER_S", (0, 0, 0, 0))
     monkeypatch.setattr(CreditLedger, "capture", lose)
     service = metered(make_service)
     assert service.upload().status_code == status

@@ -1,12 +1,17 @@
-"""`UPSCALED_AUTH=none`: requests without a key, and web pages that may not send any."""
+"""Who may send a request: the key's check, and `UPSCALED_AUTH=none`, where there need be no key."""
 
 import json
 import logging
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import requests
+import sqlalchemy as sa
 
+from tests.databases import PostgreSQL
 from tests.service.api.answers import assert_error
 from tests.service.api.raw import Connection
 from tests.service.api.serving import MakeService, Service, serve
@@ -17,6 +22,45 @@ REFUSED = "Host or Origin not allowed"
 
 def ask(service: Service, **headers: str) -> requests.Response:
     return service.get("/v1/credits", headers=headers)
+
+
+@contextmanager
+def without_database(server: PostgreSQL, url: str) -> Iterator[None]:
+    """Have the server refuse the database's connections, and end those that are open."""
+    name = sa.make_url(url).database
+    server.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    try:
+        server.run(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            f" WHERE datname = '{name}'"
+        )
+        yield
+    finally:
+        server.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def test_a_request_waits_for_a_database_that_is_restarted(
+    make_service: MakeService, postgresql: PostgreSQL, server_url: str
+) -> None:
+    service = make_service(database_url=server_url)
+    with ThreadPoolExecutor(1) as threads:
+        with without_database(postgresql, server_url):
+            asked = threads.submit(ask, service, **service.headers)
+            time.sleep(0.3)
+            assert not asked.done()
+        assert asked.result().status_code == 200
+
+
+def test_a_request_does_not_wait_long_for_a_database_that_is_away(
+    make_service: MakeService,
+    postgresql: PostgreSQL,
+    server_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = make_service(database_url=server_url)
+    monkeypatch.setattr("upscaled.api.billing.RETRIES_AFTER_S", (0, 1000))
+    with without_database(postgresql, server_url):
+        assert_error(ask(service, **service.headers), 500, "internal_error")
 
 
 @pytest.mark.parametrize("key", [{}, {"X-API-KEY": ""}, {"X-API-KEY": "any"}])
