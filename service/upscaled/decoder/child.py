@@ -27,6 +27,7 @@ from upscaled.errors import MalformedImage, ServiceError
 from upscaled.image.colour import MAX_PROFILE_BYTES
 from upscaled.image.decode import decode
 from upscaled.image.formats.table import FORMATS, read_header
+from upscaled.image.formats.tiff import printed_damage
 from upscaled.image.types import Image, MetadataPlan
 from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.channel import Frame, can_seal, receive, send, write_memory
@@ -156,7 +157,7 @@ def _answer(
         constrain(limits_of(len(source), pixels), idle_bytes)
         image = decode(source, header, plan)
         reports_damage = FORMATS[header.format].reports_damage_on_stderr
-        if reports_damage and (text := printed.take()):
+        if reports_damage and (text := printed_damage(printed.take())):
             raise MalformedImage(detail=f"{header.format} pixels: {text}")
         stop_clocks()
     except ServiceError as error:

@@ -4,6 +4,7 @@ Pillow's own reader copies every tag and lists every strip before it says how la
 which a hostile file makes 6 million of. So the first directory is read here.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,13 @@ _PLANES_APART, _SIGNED = 2, 2
 # Pillow puts the second plane of these where no alpha is, and leaves out Lab's signs.
 _NOT_READ_APART: Final = frozenset({"LA", "La", "PA", "LAB"})
 _RGB_AND_ALPHA: Final = 4
+
+# What libtiff prints of a tag that no pixel depends on, and goes on without.
+_OF_METADATA: Final = re.compile(
+    r'(_TIFFVSetField|TIFFFetchNormalTag): .*"(Orientation|ResolutionUnit|[XY]Resolution|'
+    r"[XY]Position|Page(Number|Name)|Software|DateTime|Artist|HostComputer|Copyright|Make|Model|"
+    r'ImageDescription|DocumentName|HalftoneHints|Threshholding|(Min|Max)SampleValue)"'
+)
 
 _COMPRESSION, _FILL_ORDER, _ROWS_PER_STRIP, _TILE_HEIGHT = 259, 266, 278, 323
 _OFFSETS_AND_COUNTS: Final = ((273, 279), (324, 325))
@@ -131,6 +139,12 @@ def _widen_colour_map(opened: "TiffImageFile") -> None:
     levels = _numbers(opened.tag_v2.get(_COLOUR_MAP))
     if opened.palette is not None and max(levels, default=0) <= 0xFF:
         opened.palette = ImagePalette.raw("RGB;L", bytes(levels))
+
+
+def printed_damage(text: str) -> str:
+    """Return what libtiff printed of a file's pixels: the lines that are not about metadata."""
+    lines = (line for line in text.splitlines() if line and not _OF_METADATA.match(line))
+    return "\n".join(lines)
 
 
 def _has_alpha(tags: Mapping[int, int]) -> bool:

@@ -269,3 +269,15 @@ def test_the_resolution_is_turned_with_the_image(orientation: int) -> None:
     image = decode_file(source, {"TIFF"})
     expected = (204, 98) if orientation < 5 else (98, 204)
     assert image.dpi == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_deflate"])
+def test_a_senseless_tag_that_is_no_matter_of_pixels_is_passed_over(compression: str) -> None:
+    """libtiff prints what it thinks of it, as it does of damage."""
+    source = save(picture(64, 96), "TIFF", compression=compression, tiffinfo={274: 1, 296: 2})
+    for tag, value in ((274, 0), (274, 99), (296, 9)):
+        stored = struct.pack("<HHI", tag, 3, 1)
+        at = source.index(stored) + len(stored)
+        senseless = source[:at] + struct.pack("<H", value) + source[at + 2 :]
+        with Decoder({"TIFF"}, processes=1) as decoder:
+            assert np.array_equal(decoder.decode(senseless).rgb, picture(64, 96)), (tag, value)
