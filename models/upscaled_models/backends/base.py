@@ -63,6 +63,7 @@ class EngineInfo:
     shape_step_px: int
     batch: int = 1
     small_batch: int = 1
+    takes_new_shapes: bool = False
     proof: str = ""
 
     @property

@@ -247,20 +247,31 @@ def test_content_in_two_fifths_of_an_image_takes_about_half_of_its_windows_in_fe
 
 
 @pytest.mark.parametrize("is_tall", [False, True])
+@pytest.mark.parametrize(
+    ("step_px", "needs_flat_halo", "share"),
+    [(128, True, 0.55), (128, False, 0.535), (32, False, 0.51)],
+)
 def test_an_ellipse_in_two_fifths_of_an_image_takes_little_more_than_half_of_its_windows(
-    is_tall: bool,
+    is_tall: bool, step_px: int, needs_flat_halo: bool, share: float
 ) -> None:
     down, across = np.ogrid[-750:750, -750:750]
     half = 750 * (1.6 / np.pi / 1.3) ** 0.5
     is_thing = (down / 1.3) ** 2 + across**2 < half**2
     rgb = np.where(is_thing[..., None], np.arange(1500)[:, None, None] % 200, 255)
     rgb = np.ascontiguousarray(np.broadcast_to(rgb, (1500, 1500, 3)).astype(np.uint8))
-    tiling = Tiling(window_px=512, halo_px=19, multiple_px=1, shape_step_px=32, part_step_px=128)
+    tiling = Tiling(
+        window_px=512,
+        halo_px=19,
+        multiple_px=1,
+        shape_step_px=32,
+        part_step_px=step_px,
+        needs_flat_halo=needs_flat_halo,
+    )
 
     tiles = Content.of(rgb if is_tall else rgb.transpose(1, 0, 2).copy(), None, 19).plan(tiling)
 
-    assert count_px(tiles) <= 0.55 * tiling.count_px(1500, 1500)
-    assert len({(tile.window.height, tile.window.width) for tile in tiles}) <= 4
+    assert count_px(tiles) <= share * tiling.count_px(1500, 1500)
+    assert len({(tile.window.height, tile.window.width) for tile in tiles}) <= 6
 
 
 def run_of(seed: int, *, has_alpha: bool) -> tuple[Image, Pixels]:
@@ -490,10 +501,11 @@ def test_an_engine_that_fits_less_computes_smaller_windows_of_the_same_result() 
     assert np.array_equal(upscale_through(image, 2, engine).rgb, engine.filter(seen))
 
 
-def test_small_networks_see_parts_in_fewer_shapes_than_large_ones() -> None:
+def test_small_networks_see_parts_in_fewer_shapes_unless_they_take_new_ones_at_once() -> None:
     small, large = BoxEngine(shape_step_px=32).info, BoxEngine(shape_step_px=32).info
     large = replace(large, spec=replace(large.spec, size_bytes=4_000_000))
     assert choose_part_step_px(small, 512) == 128
+    assert choose_part_step_px(replace(small, takes_new_shapes=True), 512) == 32
     assert choose_part_step_px(large, 512) == 32
 
 

@@ -175,6 +175,7 @@ def build_engine(
         window_px=model.window_px,
         shape_step_px=round_up(SHAPE_STEP_PX, model.spec.multiple_px),
         small_batch=SMALL_BATCH if device.is_cuda else 1,
+        takes_new_shapes=device.is_cpu,
     )
     return TorchEngine(info, network, _prepare(model.network), device, pipeline)
 

@@ -10,6 +10,7 @@ from tests.models.quantise.test_rounding import levels_of
 from tests.models.specs import spec_of
 from upscaled_models.backends.base import LoadedModel
 from upscaled_models.backends.device import Device
+from upscaled_models.backends.openvino import ready_graphs
 from upscaled_models.backends.openvino.engine import (
     OpenVinoEngine,
     OpenVinoPrecision,
@@ -17,6 +18,7 @@ from upscaled_models.backends.openvino.engine import (
 )
 from upscaled_models.backends.openvino.graph import build_graph
 from upscaled_models.backends.openvino.layers import layers_of
+from upscaled_models.backends.openvino.ready_graphs import RUNS_BEFORE_COMPILING
 from upscaled_models.backends.openvino.runtime import compile_graph, has_fast_bfloat16
 from upscaled_models.backends.torch.engine import open_torch
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
@@ -197,6 +199,58 @@ def test_a_trunk_in_8_bits_is_compiled_once_for_windows_of_every_size() -> None:
     assert list(engine.graphs.of_side(96).kept) == [(1, -1, -1, 3)], "it is ready for them too"
 
 
+@pytest.mark.parametrize(("family", "shape"), [("plain", PLAIN), ("srvgg", srvgg_shape(4, 2, 8))])
+def test_a_shape_is_compiled_for_a_small_network_in_8_bits_once_it_came_often(
+    family: Family, shape: Shape
+) -> None:
+    engine = engine_of(family, shape, "int8")
+    assert engine.info.takes_new_shapes
+    for_new = engine.graphs.for_new
+    assert for_new is not None
+    assert for_new.copying is engine.graphs.copying, "they share the graph"
+    for height, width in [(32, 64), (17, 23), (40, 31)]:
+        pixels = draw_window(height, width)[None]
+        fixed = replace(engine.graphs, for_new=None, kept=OrderedDict())
+        expected = np.array(fixed.compute(pixels).values)
+        for _ in range(RUNS_BEFORE_COMPILING):
+            assert np.array_equal(engine.graphs.compute(pixels).values, expected)
+            assert (1, height, width, 3) not in engine.graphs.kept
+            assert list(for_new.kept) == [(1, -1, -1, 3)]
+        assert np.array_equal(engine.graphs.compute(pixels).values, expected)
+        assert (1, height, width, 3) in engine.graphs.kept
+
+
+def test_a_small_network_is_tried_by_graphs_of_single_shapes_and_new_ones_follow_its_windows() -> (
+    None
+):
+    engine = engine_of(precision="int8")
+    tried = engine.strict()
+    tried.start([draw_window(64, 64)]).finish()
+    tried.start([draw_window(17, 23)]).finish()
+    assert list(engine.graphs.kept) == [(1, 64, 64, 3), (1, 17, 23, 3)]
+    serving = tried.sized(window_px=64, batch=1, proof="")
+    serving.start([draw_window(64, 64)]).finish()
+    assert serving.graphs.for_new is not None
+    assert not serving.graphs.for_new.kept
+    assert list(serving.graphs.kept) == [(1, 64, 64, 3)]
+
+
+def test_only_so_many_shapes_that_came_seldom_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ready_graphs, "_MOST_COUNTED", 2)
+    engine = engine_of(precision="int8")
+    for width in range(20, 24):
+        engine.start([draw_window(16, width)]).finish()
+    assert list(engine.graphs.runs) == [(1, 16, 22, 3), (1, 16, 23, 3)]
+
+
+def test_networks_in_floats_and_large_ones_have_no_graph_for_new_shapes() -> None:
+    for engine in (engine_of(), engine_of("rrdb", SMALL_RRDB, "int8")):
+        assert engine.graphs.for_new is None
+        assert not engine.info.takes_new_shapes
+
+
 def test_a_small_odd_shape_goes_through_a_graph_that_takes_any() -> None:
     engine = engine_of("rrdb", SMALL_RRDB, "int8")
     window = draw_window(17, 23)
@@ -286,7 +340,7 @@ class _Exhausted:
     def has(self, shape: tuple[int, ...]) -> bool:
         return True
 
-    def compute(self, pixels: NDArray[np.uint8]) -> None:
+    def compute(self, pixels: NDArray[np.uint8], *, is_tried: bool) -> None:
         raise RuntimeError("bad allocation")
 
 
