@@ -60,7 +60,5 @@ NETWORKS: Final[Mapping[Family, Implementation]] = {
         max_ready_shapes=3,
         max_unready_px=96 * 96,
     ),
-    "plain": Implementation(
-        plain.PlainNet, plain.build_graph, enlargement=cv2.INTER_LINEAR, max_ready_shapes=12
-    ),
+    "plain": Implementation(plain.PlainNet, plain.build_graph, enlargement=cv2.INTER_LINEAR),
 }

@@ -140,10 +140,12 @@ class ReadyGraphs:
         if shape in self.kept:
             return False
         runs = self.runs.pop(shape, 0) + 1
+        if runs > RUNS_BEFORE_COMPILING:
+            return False
         self.runs[shape] = runs
         if len(self.runs) > _MOST_COUNTED:
             self.runs.popitem(last=False)
-        return runs <= RUNS_BEFORE_COMPILING
+        return True
 
     def _compiled_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape that a graph for windows of `shape` is compiled for, and kept by."""

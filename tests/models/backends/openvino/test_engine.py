@@ -218,6 +218,7 @@ def test_a_shape_is_compiled_for_a_small_network_in_8_bits_once_it_came_often(
             assert list(for_new.kept) == [(1, -1, -1, 3)]
         assert np.array_equal(engine.graphs.compute(pixels).values, expected)
         assert (1, height, width, 3) in engine.graphs.kept
+        assert not engine.graphs.runs, "it has to come as often again once it is kept no more"
 
 
 def test_a_small_network_is_tried_by_graphs_of_single_shapes_and_new_ones_follow_its_windows() -> (
