@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.compiled_statements import shared_statements
 from tests.service.api.serving import MakeService, Service, serve
+
+__all__ = ["shared_statements"]
 
 
 @pytest.fixture(scope="session")

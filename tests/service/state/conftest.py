@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.compiled_statements import shared_statements
 from tests.databases import SQLITE_FILE, make_tables
 from upscaled.config import Settings, load_settings
 from upscaled.state import Clocks, State, open_state
 from upscaled.state.schema import HOLDERS
+
+__all__ = ["shared_statements"]
 
 OpenState = Callable[..., State]
 MakeSettings = Callable[..., Settings]
