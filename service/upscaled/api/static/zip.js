@@ -27,9 +27,11 @@ async function check(blob) {
 }
 
 // Fields of [value, bytes], little-endian.
-const pack = (...fields) => Uint8Array.from(fields.flatMap(
-  ([value, bytes]) => Array.from({ length: bytes }, (_, at) => (value >>> (8 * at)) & 255),
-));
+function pack(...fields) {
+  const bytes = [];
+  for (const [value, count] of fields) for (let at = 0; at < count; at++) bytes.push((value >>> (8 * at)) & 255);
+  return Uint8Array.from(bytes);
+}
 
 function nameApart(name, taken) {
   let given = name;
