@@ -4,9 +4,8 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import numpy as np
 import typer
 
 from upscaled.cli.batch_options import check_scale
@@ -17,6 +16,9 @@ from upscaled.image.types import Image
 from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
+
+if TYPE_CHECKING:  # `upscaled --help` imports this module too
+    import numpy as np
 
 MOST_SIDE_PX: Final = 512
 """Side of the middle of a photo that is tried: more takes a large network minutes on few cores."""
@@ -113,6 +115,7 @@ def cut_middle(image: Image) -> Image:
 
 
 def _write(trial: Trial, name: str, path: Path) -> None:
+    import numpy as np
     from PIL import Image as Pillow
 
     from upscaled.cli.before_after import draw_sheet
@@ -124,7 +127,9 @@ def _write(trial: Trial, name: str, path: Path) -> None:
     sheet.save(path, icc_profile=trial.source.icc, quality=95)
 
 
-def _on_white(image: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _on_white(image: Image) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    import numpy as np
+
     if image.alpha is None:
         return np.asarray(image.rgb, np.uint8)
     share = image.alpha[..., None].astype(np.float32) / 255

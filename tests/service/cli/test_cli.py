@@ -62,7 +62,7 @@ def test_the_help_names_arguments_as_the_readme_does(line: str) -> None:
     ("modules", "heavy"),
     [
         ("upscaled.cli, upscaled.cli.server", {"torch", "obstore"}),
-        ("upscaled.cli", {"torch", "cv2", "uvicorn", "fastapi"}),
+        ("upscaled.cli", {"torch", "numpy", "cv2", "uvicorn", "fastapi"}),
     ],
 )
 def test_the_command_line_loads_no_heavy_module(modules: str, heavy: set[str]) -> None:
