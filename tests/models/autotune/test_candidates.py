@@ -140,6 +140,12 @@ def test_the_faithful_models_are_allowed_in_8_bits_for_auto(name: str) -> None:
     assert allowed_in(read_record(spec, DEFAULT_DIR / spec.file_name), "auto")
 
 
+def test_the_model_that_invents_texture_is_allowed_in_8_bits_for_fast_alone() -> None:
+    (spec,) = [each for each in read_default_models() if each.name == "upscaled-x4"]
+    found = read_record(spec, DEFAULT_DIR / spec.file_name)
+    assert [each for each in ("auto", "fast") if allowed_in(found, each)] == ["fast"]
+
+
 def test_missing_8_bits_are_logged(model: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     labels(model, "fast")

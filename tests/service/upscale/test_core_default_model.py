@@ -20,10 +20,11 @@ MARGIN_PX = 3
 Pixels = NDArray[np.uint8]
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+@pytest.fixture(scope="module", params=["exact", pytest.param("fast", marks=pytest.mark.slow)])
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """By `fast` the model runs in 8 bits where the processor multiplies them faster."""
     folder: Path = tmp_path_factory.mktemp("data")
-    return load_settings({}, data_dir=folder, device="cpu", precision="exact")
+    return load_settings({}, data_dir=folder, device="cpu", precision=request.param)
 
 
 @pytest.fixture(scope="module")
