@@ -62,7 +62,7 @@ def check(
     from upscaled.doctor.cluster import check_cluster
     from upscaled.doctor.finding import failure
     from upscaled.pool.ray_serve.inspection import inspect_cluster
-    from upscaled.pool.ray_serve.node_facts import ClusterUnreachable
+    from upscaled.pool.ray_serve.node_properties import ClusterUnreachable
 
     try:
         findings = check_cluster(inspect_cluster())

@@ -6,11 +6,11 @@ from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled.pool.ray_serve.messages import APPLICATION
-from upscaled.pool.ray_serve.node_facts import (
+from upscaled.pool.ray_serve.node_properties import (
     GCS_STORAGE,
     REDIS_ADDRESS,
     ClusterReport,
-    NodeFacts,
+    NodeProperties,
     NodeReport,
 )
 from upscaled.pool.ray_serve.options import (
@@ -34,33 +34,37 @@ _INSTALL: Final = (
     "install the same on all: pip install --no-deps --require-hashes -r requirements-cluster.lock"
 )
 
-Seen = Mapping[str, NodeFacts]
-"""Facts of the nodes that answered, by address."""
+Seen = Mapping[str, NodeProperties]
+"""Properties of the nodes that answered, by address."""
 
 
 def check_cluster(report: ClusterReport) -> list[Finding]:
     """Return what is found, in the order of the report; `upscaled cluster check` prints it."""
-    seen = {node.address: node.facts for node in report.nodes if node.facts}
-    head = {node.address: node.facts for node in report.nodes if node.facts and node.is_head}
+    seen = {node.address: node.properties for node in report.nodes if node.properties}
+    head = {
+        node.address: node.properties for node in report.nodes if node.properties and node.is_head
+    }
     return [
         *_check_nodes(report.nodes),
-        *(_check_facts(seen, head) if seen else []),
+        *(_check_properties(seen, head) if seen else []),
         *_check_serve(report),
         *_check_replicas(report),
         *_check_results(report),
     ]
 
 
-def _check_facts(seen: Seen, head: Seen) -> list[Finding]:
+def _check_properties(seen: Seen, head: Seen) -> list[Finding]:
     return [
         _check_ray(seen),
         _check_alike(
             "Python",
-            {name: facts.python for name, facts in seen.items()},
+            {name: properties.python for name, properties in seen.items()},
             "install the same on all",
         ),
         _check_alike(
-            "upscaled", {name: facts.upscaled for name, facts in seen.items()}, "upgrade them all"
+            "upscaled",
+            {name: properties.upscaled for name, properties in seen.items()},
+            "upgrade them all",
         ),
         _check_token(seen),
         _check_reconnect(seen),
@@ -72,11 +76,11 @@ def _check_facts(seen: Seen, head: Seen) -> list[Finding]:
 
 
 def _check_nodes(nodes: Sequence[NodeReport]) -> list[Finding]:
-    silent = [node for node in nodes if not node.facts]
+    silent = [node for node in nodes if not node.properties]
     answering = f"{len(nodes) - len(silent)} of {len(nodes)} answer"
     if not silent:
         return [ok("nodes", answering)]
-    advice = "see whether upscaled is installed there, and the logs under /tmp/ray"
+    advice = "see whether this version of upscaled is installed there, and the logs under /tmp/ray"
     return [
         failure("nodes", f"{node.address}: {node.trouble} ({answering})", advice) for node in silent
     ]
@@ -84,7 +88,7 @@ def _check_nodes(nodes: Sequence[NodeReport]) -> list[Finding]:
 
 def _check_ray(seen: Seen) -> Finding:
     series = required_ray()
-    by_node = {name: facts.ray for name, facts in seen.items()}
+    by_node = {name: properties.ray for name, properties in seen.items()}
     if not all(version.startswith(f"{series}.") for version in by_node.values()):
         found = f"{_describe(by_node)}; {series}.* is what works"
         return failure("Ray", found, _INSTALL)
@@ -100,7 +104,9 @@ def _check_alike(check: str, by_node: Mapping[str, str], advice: str) -> Finding
 
 def _check_token(seen: Seen) -> Finding:
     name = "RAY_AUTH_MODE"
-    if bare := {node: facts for node, facts in seen.items() if _read(facts, name) != "token"}:
+    if bare := {
+        node: properties for node, properties in seen.items() if _read(properties, name) != "token"
+    }:
         found = f"{_describe_variable(bare, name)}: whatever reaches the ports can run code there"
         return failure("token", found, f"{_advise(name)}, and RAY_AUTH_TOKEN, the same on all")
     return ok("token", "asked for on all")
@@ -108,9 +114,9 @@ def _check_token(seen: Seen) -> Finding:
 
 def _check_reconnect(seen: Seen) -> Finding:
     short = {
-        name: facts
-        for name, facts in seen.items()
-        if _read_number(facts, RECONNECT_TIMEOUT, _DEFAULT_RECONNECT_S) < _LEAST_RECONNECT_S
+        name: properties
+        for name, properties in seen.items()
+        if _read_number(properties, RECONNECT_TIMEOUT, _DEFAULT_RECONNECT_S) < _LEAST_RECONNECT_S
     }
     if short:
         found = f"{_describe_variable(short, RECONNECT_TIMEOUT)} (default {_DEFAULT_RECONNECT_S}), "
@@ -122,9 +128,9 @@ def _check_reconnect(seen: Seen) -> Finding:
 
 def _check_health(head: Seen) -> list[Finding]:
     findings = []
-    for facts in head.values():
-        period_ms = _read_number(facts, HEALTH_CHECK_PERIOD, _DEFAULT_PERIOD_MS)
-        timeout_ms = _read_number(facts, HEALTH_CHECK_TIMEOUT, _DEFAULT_TIMEOUT_MS)
+    for properties in head.values():
+        period_ms = _read_number(properties, HEALTH_CHECK_PERIOD, _DEFAULT_PERIOD_MS)
+        timeout_ms = _read_number(properties, HEALTH_CHECK_TIMEOUT, _DEFAULT_TIMEOUT_MS)
         notice_ms = _CHECKS_FAILED * (period_ms + timeout_ms)
         found = f"noticed within some {notice_ms / 1000:.0f} s"
         if notice_ms <= _SLOWEST_NOTICE_MS:
@@ -139,10 +145,10 @@ def _check_health(head: Seen) -> list[Finding]:
 
 def _check_store(head: Seen) -> list[Finding]:
     findings = []
-    for facts in head.values():
-        if facts.environment.get(GCS_STORAGE) == "rocksdb":
+    for properties in head.values():
+        if properties.environment.get(GCS_STORAGE) == "rocksdb":
             findings.append(ok("head's store", "RocksDB, on the head's disk"))
-        elif REDIS_ADDRESS in facts.environment:
+        elif REDIS_ADDRESS in properties.environment:
             findings.append(ok("head's store", "Redis"))
         else:
             found = "in memory: with the head's end all nodes start anew, and so do the replicas"
@@ -152,13 +158,17 @@ def _check_store(head: Seen) -> list[Finding]:
 
 
 def _check_reaping(seen: Seen) -> Finding:
-    left = {name: facts.adopted_by for name, facts in seen.items() if facts.is_reaped is False}
+    left = {
+        name: properties.adopted_by
+        for name, properties in seen.items()
+        if properties.is_reaped is False
+    }
     if left:
         found = f"{_describe(left)} does not reap dead processes: "
         found += "replicas would outlive a dead raylet, and keep their GPU"
         advice = "an init that does: `init: true`, tini, or shareProcessNamespace: true"
         return failure("zombies", found, advice)
-    unknown = [name for name, facts in seen.items() if facts.is_reaped is None]
+    unknown = [name for name, properties in seen.items() if properties.is_reaped is None]
     if unknown:
         found = f"{', '.join(unknown)}: only Linux shows whether they are reaped"
         return warning("zombies", found, "see that the first process there reaps others")
@@ -167,7 +177,9 @@ def _check_reaping(seen: Seen) -> Finding:
 
 def _check_usage(seen: Seen) -> Finding:
     name = "RAY_USAGE_STATS_ENABLED"
-    if calling := {node: facts for node, facts in seen.items() if _read(facts, name) != "0"}:
+    if calling := {
+        node: properties for node, properties in seen.items() if _read(properties, name) != "0"
+    }:
         found = f"{_describe_variable(calling, name)}: Ray reports to its makers"
         return warning("usage", found, _advise(name))
     return ok("usage", "Ray reports nothing outward")
@@ -244,7 +256,7 @@ def _describe(by_node: Mapping[str, str]) -> str:
 def _describe_variable(seen: Seen, name: str) -> str:
     """Name the values that a variable has, with the nodes that have each."""
     values = _describe(
-        {node: facts.environment.get(name, "not set") for node, facts in seen.items()}
+        {node: properties.environment.get(name, "not set") for node, properties in seen.items()}
     )
     return f"{name} is {values}"
 
@@ -253,12 +265,12 @@ def _describe_counts(counted: Mapping[str, int], empty: str) -> str:
     return ", ".join(f"{value or empty} ({count})" for value, count in sorted(counted.items()))
 
 
-def _read(facts: NodeFacts, name: str) -> str:
-    return facts.environment.get(name, "")
+def _read(properties: NodeProperties, name: str) -> str:
+    return properties.environment.get(name, "")
 
 
-def _read_number(facts: NodeFacts, name: str, default: int) -> int:
-    value = _read(facts, name)
+def _read_number(properties: NodeProperties, name: str, default: int) -> int:
+    value = _read(properties, name)
     return int(value) if value.isdecimal() else default
 
 

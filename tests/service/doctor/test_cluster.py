@@ -8,10 +8,10 @@ import pytest
 from tests.service.pool.ray_serve.reports import report
 from upscaled.doctor.cluster import check_cluster
 from upscaled.doctor.finding import Finding, Status, worst_of
-from upscaled.pool.ray_serve.node_facts import ClusterReport, NodeFacts, NodeReport
+from upscaled.pool.ray_serve.node_properties import ClusterReport, NodeProperties, NodeReport
 from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT, required_ray
 
-GOOD = NodeFacts(
+GOOD = NodeProperties(
     ray=f"{required_ray()}.0",
     python="3.11.7",
     upscaled="0.1.0",
@@ -21,19 +21,23 @@ GOOD = NodeFacts(
 )
 
 
-def cluster(head: NodeFacts | None = GOOD, other: NodeFacts | None = GOOD) -> ClusterReport:
+def cluster(
+    head: NodeProperties | None = GOOD, other: NodeProperties | None = GOOD
+) -> ClusterReport:
     nodes = [
-        NodeReport("10.0.0.5", is_head=True, facts=head),
-        NodeReport("10.0.0.6", is_head=False, facts=other, trouble="" if other else "no module"),
+        NodeReport("10.0.0.5", is_head=True, properties=head),
+        NodeReport(
+            "10.0.0.6", is_head=False, properties=other, trouble="" if other else "no module"
+        ),
     ]
     return ClusterReport(nodes, "HEALTHY", has_proxy=False, replicas=[report("a"), report("b")])
 
 
-def with_environment(**changed: str) -> NodeFacts:
+def with_environment(**changed: str) -> NodeProperties:
     return GOOD.model_copy(update={"environment": {**GOOD.environment, **changed}})
 
 
-def without(name: str) -> NodeFacts:
+def without(name: str) -> NodeProperties:
     kept = {key: value for key, value in GOOD.environment.items() if key != name}
     return GOOD.model_copy(update={"environment": kept})
 

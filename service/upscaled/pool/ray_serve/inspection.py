@@ -21,17 +21,17 @@ from upscaled.pool.ray_serve.messages import (
     NAMESPACE,
     ReplicaReport,
 )
-from upscaled.pool.ray_serve.node_facts import (
+from upscaled.pool.ray_serve.node_properties import (
     ClusterReport,
     ClusterUnreachable,
-    NodeFacts,
+    NodeProperties,
     NodeReport,
-    collect_facts,
+    collect_properties,
 )
 
 _HEAD: Final = "node:__internal_head__"
 _CONNECTED_WITHIN_S: Final = 3.0
-_FACTS_WITHIN_S: Final = 30.0
+_ANSWERED_WITHIN_S: Final = 30.0
 """A node that has no free process starts one, which takes seconds."""
 
 _SERVE_WITHIN_S: Final = 15.0
@@ -39,7 +39,7 @@ _REPORTS_WITHIN_S: Final = 10.0
 
 
 def inspect_cluster() -> ClusterReport:
-    """Connect as a front end does, and find out what can be; changes nothing.
+    """Connect as a front end does, and report on nodes, deployment and replicas; change nothing.
 
     Raises:
         ClusterUnreachable: the text says why.
@@ -74,28 +74,28 @@ def _connect() -> None:
 
 
 def _inspect_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[NodeReport]:
-    task = ray.remote(num_cpus=0, max_retries=0)(collect_facts)
+    task = ray.remote(num_cpus=0, max_retries=0)(collect_properties)
     answers = [
         task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote()
         for node in nodes
     ]
-    ray.wait(answers, num_returns=len(answers), timeout=_FACTS_WITHIN_S)
+    ray.wait(answers, num_returns=len(answers), timeout=_ANSWERED_WITHIN_S)
     reports = [_report_node(node, answer) for node, answer in zip(nodes, answers, strict=True)]
     return sorted(reports, key=lambda report: (not report.is_head, report.address))
 
 
 def _report_node(node: Mapping[str, Any], answer: ray.ObjectRef) -> NodeReport:
-    facts, trouble = None, ""
+    properties, trouble = None, ""
     try:
-        facts = NodeFacts.model_validate_json(ray.get(answer, timeout=0))
+        properties = NodeProperties.model_validate_json(ray.get(answer, timeout=0))
     except GetTimeoutError:
-        trouble = f"no answer within {_FACTS_WITHIN_S:g} s"
+        trouble = f"no answer within {_ANSWERED_WITHIN_S:g} s"
     except (RayError, ValidationError) as error:
         trouble = str(error).strip().splitlines()[-1][:200]
     address = node["NodeManagerAddress"]
-    return NodeReport(address, _HEAD in node["Resources"], facts, trouble)
+    return NodeReport(address, _HEAD in node["Resources"], properties, trouble)
 
 
 def _find_trouble() -> str:

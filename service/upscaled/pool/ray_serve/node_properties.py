@@ -1,4 +1,4 @@
-"""Facts about each node of a cluster, as a task on the node collects them; needs no Ray."""
+"""Describe each node of a cluster by what a task on it collects, such as versions; needs no Ray."""
 
 import os
 import platform
@@ -25,8 +25,8 @@ _REAPED_WITHIN_S: Final = 3.0
 _LOOKED_EVERY_S: Final = 0.05
 
 
-class NodeFacts(BaseModel, frozen=True, extra="forbid"):
-    """What a node's task found out.
+class NodeProperties(BaseModel, frozen=True, extra="forbid"):
+    """Properties of a node, as its task collected them.
 
     ray, python, upscaled: versions, "" where the package is not installed. environment: the
     variables of `_REPORTED` that are set there. is_reaped: whether a process that lost its parent
@@ -44,17 +44,17 @@ class NodeFacts(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """One node. facts: None where its task gave none, for the reason in `trouble`."""
+    """One node. properties: None where its task returned none; `trouble` says why."""
 
     address: str
     is_head: bool
-    facts: NodeFacts | None
+    properties: NodeProperties | None
     trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """What was found out about a cluster.
+    """The state of a cluster, as `inspection` found it.
 
     status: of the deployment, as Ray Serve names it; "" where there is none. has_proxy: Serve's own
     HTTP proxy runs. unreadable: replicas whose report is of another version. trouble: why the
@@ -73,10 +73,10 @@ class ClusterUnreachable(Exception):
     """No cluster can be reached from this machine; the text says why, in one line."""
 
 
-def collect_facts() -> str:
-    """Return the `NodeFacts` of this machine as JSON; takes up to four seconds."""
+def collect_properties() -> str:
+    """Return the `NodeProperties` of this machine as JSON; takes up to four seconds."""
     is_reaped, adopted_by = try_reaping()
-    facts = NodeFacts(
+    properties = NodeProperties(
         ray=_version_of("ray"),
         python=platform.python_version(),
         upscaled=_version_of("upscaled"),
@@ -84,7 +84,7 @@ def collect_facts() -> str:
         is_reaped=is_reaped,
         adopted_by=adopted_by,
     )
-    return facts.model_dump_json()
+    return properties.model_dump_json()
 
 
 def try_reaping() -> tuple[bool | None, str]:
