@@ -30,8 +30,8 @@ _T_99: Final[Sequence[float]] = (
 """Student's t for two-sided 99 %, from 2 degrees of freedom (`MIN_PAIRS` pairs) upwards."""
 
 
-class Verdict(StrEnum):
-    """The result of a challenger against a champion."""
+class Outcome(StrEnum):
+    """How the cost of the other of two compares with that of the best so far."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -41,7 +41,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RatioEstimate:
-    """The challenger's cost by the champion's: above 1 it is slower. low, high: the interval;
+    """The other's cost divided by the best's: above 1 it is slower. low, high: the interval;
     the ratio itself, infinitely uncertain, before there are `MIN_PAIRS`.
     """
 
@@ -53,14 +53,14 @@ class RatioEstimate:
 
 @dataclass(slots=True)
 class PairedTest:
-    """A test under way. handicap: the factor by which the challenger has to be faster."""
+    """A test under way. max_ratio: the ratio that the other's cost has to stay below."""
 
-    handicap: float = 1.0
+    max_ratio: float = 1.0
     logs: list[float] = field(default_factory=list)
 
-    def add(self, challenger: Timing, champion: Timing, weight: float = 1.0) -> None:
+    def add(self, other: Timing, best: Timing, weight: float = 1.0) -> None:
         """Add a pair of runs; `weight` multiplies the ratio where their work was unequal."""
-        self.logs.append(math.log(cost_ratio(challenger, champion) * weight))
+        self.logs.append(math.log(cost_ratio(other, best) * weight))
 
     @property
     def is_exhausted(self) -> bool:
@@ -78,16 +78,19 @@ class PairedTest:
         return RatioEstimate(math.exp(mean), low, high, len(self.logs))
 
     @property
-    def verdict(self) -> Verdict:
-        """Compare the challenger with the handicap."""
+    def outcome(self) -> Outcome:
+        """Compare the interval with `max_ratio`."""
         estimate = self.estimate
-        if estimate.low > self.handicap / SAME_RATIO and estimate.high < self.handicap * SAME_RATIO:
-            return Verdict.AS_FAST
-        if estimate.high < self.handicap:
-            return Verdict.FASTER
-        if estimate.low > self.handicap:
-            return Verdict.SLOWER
-        return Verdict.OPEN
+        if (
+            estimate.low > self.max_ratio / SAME_RATIO
+            and estimate.high < self.max_ratio * SAME_RATIO
+        ):
+            return Outcome.AS_FAST
+        if estimate.high < self.max_ratio:
+            return Outcome.FASTER
+        if estimate.low > self.max_ratio:
+            return Outcome.SLOWER
+        return Outcome.OPEN
 
     def is_beyond(self, factor: float) -> bool:
         """Return whether one is settled to be more than `factor` times as fast as the other."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TypeVar
 
-from upscaled_models.autotune.paired import MAX_PAIRS, PairedTest, Verdict
+from upscaled_models.autotune.paired import MAX_PAIRS, Outcome, PairedTest
 from upscaled_models.autotune.pictures import fill_window
 from upscaled_models.autotune.space import MAX_BATCH_S
 from upscaled_models.autotune.timing import Timing
@@ -34,7 +34,7 @@ def drive(steps: Steps[T]) -> T:
 
 
 @dataclass(slots=True)
-class Contender:
+class SizedCandidate:
     """A candidate in one size, its accuracy checked. timings: of its full batches."""
 
     trial: OpenCandidate
@@ -67,59 +67,59 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Comparisons of contenders. expected: float32's results for the pictures that they run."""
+    """Comparisons of candidates. expected: float32's results for the pictures that they run."""
 
     expected: Reference
     budget: TimeBudget
 
-    def enter(self, contender: Contender) -> bool:
-        """Run a contender's size once, which makes its kernels; False where it does not fit."""
-        if contender.batch_s > MAX_BATCH_S:
+    def enter(self, sized: SizedCandidate) -> bool:
+        """Run a candidate once in its size, which makes its kernels; False if it does not fit."""
+        if sized.batch_s > MAX_BATCH_S:
             return False
         try:
-            results, _ = contender.trial.run(self._windows(contender))
+            results, _ = sized.trial.run(self._windows(sized))
         except EngineOutOfMemory:
             return False
-        for result in results if contender.trial.proof else []:
-            require_picture(result, self.expected, contender.trial)
+        for result in results if sized.trial.proof else []:
+            require_picture(result, self.expected, sized.trial)
         return True
 
     def run(
         self,
-        champion: Contender,
-        challenger: Contender,
-        handicap: float = 1.0,
+        best: SizedCandidate,
+        other: SizedCandidate,
+        max_ratio: float = 1.0,
         most_pairs: int = MAX_PAIRS,
         enough: float | None = None,
     ) -> Steps[PairedTest]:
-        """Compare cost for each pixel kept, until the order is settled or the budget ends.
+        """Compare the cost of a pixel without halos, until the order is settled or the budget ends.
 
         Args:
-            handicap: see `PairedTest`.
+            max_ratio: see `PairedTest`.
             enough: end as soon as one is settled to be more than so many times as fast; None: as
-                soon as there is a verdict.
+                soon as the order is settled.
         """
-        test = PairedTest(handicap)
-        weight = champion.kept_px / challenger.kept_px
+        test = PairedTest(max_ratio)
+        weight = best.kept_px / other.kept_px
         while len(test.logs) < most_pairs and not _is_decided(test, enough):
-            if not self.budget.allows(_likely_s(champion) + _likely_s(challenger)):
+            if not self.budget.allows(_likely_s(best) + _likely_s(other)):
                 break
-            pair = (champion, challenger) if len(test.logs) % 2 == 0 else (challenger, champion)
+            pair = (best, other) if len(test.logs) % 2 == 0 else (other, best)
             try:
                 is_undisturbed = yield from self._run_pair(*pair)
             except EngineOutOfMemory:  # other work on the device needs the memory now
                 break
             if is_undisturbed:
-                test.add(challenger.timings[-1], champion.timings[-1], weight)
+                test.add(other.timings[-1], best.timings[-1], weight)
         return test
 
-    def time(self, contender: Contender) -> Steps[None]:
-        """Time a contender that was compared in pictures alone, if the budget allows."""
-        if not contender.timings and self.budget.allows(2 * contender.batch_s):
+    def time(self, sized: SizedCandidate) -> Steps[None]:
+        """Time a candidate that was compared in pictures alone, if the budget allows."""
+        if not sized.timings and self.budget.allows(2 * sized.batch_s):
             with suppress(EngineOutOfMemory):
-                yield from self._run_pair(contender, contender)
+                yield from self._run_pair(sized, sized)
 
-    def _run_pair(self, first: Contender, second: Contender) -> Steps[bool]:
+    def _run_pair(self, first: SizedCandidate, second: SizedCandidate) -> Steps[bool]:
         """Run both; True where this process had no other work, and only then are both kept."""
         is_undisturbed = True
         timings = []
@@ -131,14 +131,14 @@ class Race:
             second.timings.append(timings[1])
         return is_undisturbed
 
-    def _windows(self, contender: Contender) -> list[Window]:
-        return [fill_window(self.expected.pictures[0], contender.window_px)] * contender.batch
+    def _windows(self, sized: SizedCandidate) -> list[Window]:
+        return [fill_window(self.expected.pictures[0], sized.window_px)] * sized.batch
 
 
 def _is_decided(test: PairedTest, enough: float | None) -> bool:
-    return test.verdict is not Verdict.OPEN if enough is None else test.is_beyond(enough)
+    return test.outcome is not Outcome.OPEN if enough is None else test.is_beyond(enough)
 
 
-def _likely_s(contender: Contender) -> float:
+def _likely_s(sized: SizedCandidate) -> float:
     """Estimate a batch's time by the clock, which the budget counts."""
-    return contender.timings[-1].clock_s if contender.timings else contender.batch_s
+    return sized.timings[-1].clock_s if sized.timings else sized.batch_s

@@ -5,9 +5,9 @@ from math import inf
 from typing import Final
 
 from upscaled_models.autotune.cache import Choice, Measured
-from upscaled_models.autotune.paired import PairedTest, Verdict
+from upscaled_models.autotune.paired import Outcome, PairedTest
 from upscaled_models.autotune.pictures import SIDE_PX, load_pictures, make_flats
-from upscaled_models.autotune.race import Contender, Race, Steps
+from upscaled_models.autotune.race import Race, SizedCandidate, Steps
 from upscaled_models.autotune.space import Effort, SearchSpace, short_enough_px
 from upscaled_models.autotune.timing import Meter
 from upscaled_models.autotune.trial import (
@@ -72,9 +72,9 @@ class Search:
         chosen = yield from self._find_size(race, best)
         return self._conclude(chosen, expected, budget), chosen.trial.engine
 
-    def _find_best(self, race: Race, float32: OpenCandidate) -> Steps[Contender]:
+    def _find_best(self, race: Race, float32: OpenCandidate) -> Steps[SizedCandidate]:
         """Find the fastest of all; the likeliest, where the budget ends before that is known."""
-        best: Contender | None = None
+        best: SizedCandidate | None = None
         for candidate in (*self.space.candidates, float32.candidate):
             if best is not None and not race.budget.allows(0):
                 self.untried.append(candidate.name)
@@ -84,50 +84,52 @@ class Search:
                 if candidate is not float32.candidate:
                     trial = try_candidate(candidate, race.expected, self.meter, self.attempts)
                 yield
-                challenger = self._contend(trial)
+                other = self._give_size(trial)
                 if best is None:
-                    self._enter(race, challenger)
-                    best = challenger
+                    self._enter(race, other)
+                    best = other
                 else:
-                    best = yield from self._compare(race, best, challenger)
+                    best = yield from self._compare(race, best, other)
             except CandidateRefused as error:
                 self.refused[candidate.name] = str(error)
         if best is None or self._is_beaten_in_pictures(best, float32):
-            return self._contend(float32)
+            return self._give_size(float32)
         return best
 
-    def _is_beaten_in_pictures(self, best: Contender, float32: OpenCandidate) -> bool:
+    def _is_beaten_in_pictures(self, best: SizedCandidate, float32: OpenCandidate) -> bool:
         """Return whether float32, which the budget left no race, took much less for a picture."""
         is_untried = float32.candidate.name in self.untried
         return is_untried and best.trial.ns_per_px > CLOSE_RATIO * float32.ns_per_px
 
-    def _contend(self, trial: OpenCandidate) -> Contender:
+    def _give_size(self, trial: OpenCandidate) -> SizedCandidate:
         window_px = short_enough_px(self.space.sizes, trial.ns_per_px)
         if self.space.is_slow:
             window_px = min(window_px, SLOW_RACE_PX)
-        return Contender(trial, window_px, self.space.sizes.batches[0])
+        return SizedCandidate(trial, window_px, self.space.sizes.batches[0])
 
-    def _enter(self, race: Race, contender: Contender) -> bool:
-        """Return whether a contender fits the device; assumed where the budget is spent."""
-        return not race.budget.allows(contender.batch_s) or race.enter(contender)
+    def _enter(self, race: Race, sized: SizedCandidate) -> bool:
+        """Return whether a candidate fits the device; assumed where the budget is spent."""
+        return not race.budget.allows(sized.batch_s) or race.enter(sized)
 
-    def _compare(self, race: Race, best: Contender, challenger: Contender) -> Steps[Contender]:
-        """Race two in pictures; then in windows, if they are close there or the challenger won."""
-        pair = _in_picture(best, race.expected), _in_picture(challenger, race.expected)
+    def _compare(
+        self, race: Race, best: SizedCandidate, other: SizedCandidate
+    ) -> Steps[SizedCandidate]:
+        """Race two in pictures; then in windows, if they are close there or the other won."""
+        pair = _in_picture(best, race.expected), _in_picture(other, race.expected)
         test = yield from race.run(*pair, most_pairs=PICTURE_PAIRS, enough=CLOSE_RATIO)
-        if test.is_beyond(CLOSE_RATIO) and test.verdict is Verdict.SLOWER:
+        if test.is_beyond(CLOSE_RATIO) and test.outcome is Outcome.SLOWER:
             self._note(*pair, test)
             return best
-        if not self._enter(race, challenger):
-            self.refused[challenger.trial.candidate.name] = "no room for a window"
+        if not self._enter(race, other):
+            self.refused[other.trial.candidate.name] = "no room for a window"
             return best
         if not test.is_beyond(CLOSE_RATIO):
-            test = yield from race.run(best, challenger)
-            pair = best, challenger
+            test = yield from race.run(best, other)
+            pair = best, other
         self._note(*pair, test)
-        return _winner(test, best, challenger)
+        return _winner(test, best, other)
 
-    def _find_size(self, race: Race, best: Contender) -> Steps[Contender]:
+    def _find_size(self, race: Race, best: SizedCandidate) -> Steps[SizedCandidate]:
         """Find the winner's window, then its batch; a slow model keeps the usual sizes."""
         sizes = self.space.sizes
         yield from race.time(best)
@@ -135,14 +137,16 @@ class Search:
             return best
         for window_px in sizes.windows_px:
             if window_px != best.window_px:
-                other = Contender(best.trial, window_px, best.batch)
+                other = SizedCandidate(best.trial, window_px, best.batch)
                 best = yield from self._compare_sizes(race, best, other)
         for batch in sizes.batches[1:]:
-            other = Contender(best.trial, best.window_px, batch)
+            other = SizedCandidate(best.trial, best.window_px, batch)
             best = yield from self._compare_sizes(race, best, other)
         return best
 
-    def _compare_sizes(self, race: Race, best: Contender, other: Contender) -> Steps[Contender]:
+    def _compare_sizes(
+        self, race: Race, best: SizedCandidate, other: SizedCandidate
+    ) -> Steps[SizedCandidate]:
         name = f"windows of {other.window_px} px, {other.batch} at a time"
         if not race.budget.allows(other.batch_s):
             self.untried.append(name)
@@ -153,27 +157,27 @@ class Search:
         except CandidateRefused:
             return best
         yield
-        test = yield from race.run(best, other, self._handicap(best, other))
-        if test.verdict is Verdict.OPEN:
+        test = yield from race.run(best, other, self._max_ratio(best, other))
+        if test.outcome is Outcome.OPEN:
             self.open_orders.append(name)
-        return other if test.verdict is Verdict.FASTER else best
+        return other if test.outcome is Outcome.FASTER else best
 
-    def _handicap(self, best: Contender, other: Contender) -> float:
+    def _max_ratio(self, best: SizedCandidate, other: SizedCandidate) -> float:
         """Return what the other's cost may be at most, as a share of the best's."""
         batches_s = best.batch_s, other.batch_s
         if min(batches_s) <= self.effort.max_wait_s < max(batches_s):
             return WORTH_A_LONG_BATCH if batches_s[1] < batches_s[0] else 1 / WORTH_A_LONG_BATCH
         return WORTH_RATIO if other.px > best.px else 1.0
 
-    def _note(self, against: Contender, challenger: Contender, test: PairedTest) -> None:
+    def _note(self, against: SizedCandidate, other: SizedCandidate, test: PairedTest) -> None:
         """Add a comparison to the choice's table."""
         estimate = test.estimate
-        is_settled = test.verdict is not Verdict.OPEN
+        is_settled = test.outcome is not Outcome.OPEN
         is_bounded = estimate.high < inf
-        name = challenger.trial.candidate.name
+        name = other.trial.candidate.name
         row = Measured(
             name=name,
-            ns_per_px=challenger.ns_per_px,
+            ns_per_px=other.ns_per_px,
             against=against.trial.candidate.name,
             ratio=estimate.ratio if estimate.pairs else None,
             low=estimate.low if is_bounded else None,
@@ -185,7 +189,7 @@ class Search:
         if not is_settled:
             self.open_orders.append(name)
 
-    def _conclude(self, best: Contender, expected: Reference, budget: TimeBudget) -> Choice:
+    def _conclude(self, best: SizedCandidate, expected: Reference, budget: TimeBudget) -> Choice:
         trial = best.trial
         window_px = best.window_px
         if self.space.is_slow:
@@ -213,7 +217,7 @@ class Search:
             measured=self._rows(best),
         )
 
-    def _rows(self, best: Contender) -> list[Measured]:
+    def _rows(self, best: SizedCandidate) -> list[Measured]:
         """List what was compared, the chosen one first."""
         name = best.trial.candidate.name
         rows = [each for each in self.measured if each.name != name]
@@ -222,23 +226,23 @@ class Search:
         return [chosen.model_copy(update={"ns_per_px": best.ns_per_px}), *rows]
 
 
-def _winner(test: PairedTest, best: Contender, challenger: Contender) -> Contender:
-    """Follow the verdict; of two that are as fast, take the one nearer to float32's picture."""
-    match test.verdict:
-        case Verdict.FASTER:
-            return challenger
-        case Verdict.SLOWER:
+def _winner(test: PairedTest, best: SizedCandidate, other: SizedCandidate) -> SizedCandidate:
+    """Follow the outcome; of two that are as fast, take the one nearer to float32's picture."""
+    match test.outcome:
+        case Outcome.FASTER:
+            return other
+        case Outcome.SLOWER:
             return best
-        case Verdict.AS_FAST:
-            return max(best, challenger, key=_nearness)
-        case Verdict.OPEN:
-            return challenger if test.is_exhausted and test.estimate.ratio < 1 else best
+        case Outcome.AS_FAST:
+            return max(best, other, key=_nearness)
+        case Outcome.OPEN:
+            return other if test.is_exhausted and test.estimate.ratio < 1 else best
 
 
-def _in_picture(contender: Contender, expected: Reference) -> Contender:
-    return Contender(contender.trial, expected.pictures[0].shape[0], 1)
+def _in_picture(sized: SizedCandidate, expected: Reference) -> SizedCandidate:
+    return SizedCandidate(sized.trial, expected.pictures[0].shape[0], 1)
 
 
-def _nearness(contender: Contender) -> float:
+def _nearness(sized: SizedCandidate) -> float:
     """Rank by decibels to float32; of equals, `max` keeps the first."""
-    return inf if contender.trial.proof is None else contender.trial.proof.psnr_db
+    return inf if sized.trial.proof is None else sized.trial.proof.psnr_db

@@ -97,7 +97,7 @@ def _show(tuned: Tuned) -> None:
     when = f"measured now, in {choice.tuned_s:.0f} s" if tuned.is_new else "measured before"
     typer.echo(f"{tuned.model}: {choice.label}, windows of {choice.window_px} px ({when})")
     rows = [_row(each, at == 0) for at, each in enumerate(choice.measured)]
-    head = ("CANDIDATE", "S/MEGAPIXEL", "COST RATIO", "99 % INTERVAL", "PAIRS", "VERDICT")
+    head = ("CANDIDATE", "S/MEGAPIXEL", "COST RATIO", "99 % INTERVAL", "PAIRS", "RESULT")
     print_columns([head, *rows])
     for name, reason in choice.refused.items():
         typer.echo(f"refused: {name}: {reason}")
@@ -111,6 +111,6 @@ def _row(measured: "Measured", is_chosen: bool) -> tuple[str, ...]:
         ratio = f"{measured.ratio:.2f} of {measured.against}"
     if measured.low is not None and measured.high is not None:
         interval = f"{measured.low:.2f} to {measured.high:.2f}"
-    verdict = "chosen" if is_chosen else "settled" if measured.is_settled else "not settled"
+    result = "chosen" if is_chosen else "settled" if measured.is_settled else "not settled"
     pairs = str(measured.pairs) if measured.pairs else ""
-    return measured.name, f"{measured.ns_per_px / 1000:.2f}", ratio, interval, pairs, verdict
+    return measured.name, f"{measured.ns_per_px / 1000:.2f}", ratio, interval, pairs, result

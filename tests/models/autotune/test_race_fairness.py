@@ -5,9 +5,9 @@ from random import Random
 import pytest
 
 from tests.models.autotune.fakes import Disturb, FakeEngine, FakeMeter, candidate
-from upscaled_models.autotune.paired import MAX_PAIRS, MIN_PAIRS, PairedTest, Verdict
+from upscaled_models.autotune.paired import MAX_PAIRS, MIN_PAIRS, Outcome, PairedTest
 from upscaled_models.autotune.pictures import load_pictures
-from upscaled_models.autotune.race import Contender, Race, drive
+from upscaled_models.autotune.race import Race, SizedCandidate, drive
 from upscaled_models.autotune.timing import Timing, cost_ratio
 from upscaled_models.autotune.trial import OpenCandidate, Reference, TimeBudget
 
@@ -26,17 +26,17 @@ def stolen_half(random: Random) -> Disturb:
     return disturb
 
 
-def verdict(ratio: float, disturb: Disturb) -> Verdict:
-    """Of a challenger whose cost is `ratio` times the champion's."""
+def outcome(ratio: float, disturb: Disturb) -> Outcome:
+    """Return how a candidate compares that costs `ratio` times what the best does."""
     meter = FakeMeter(disturb)
-    champion, challenger = contender(meter, 1e-5), contender(meter, 1e-5 * ratio)
+    best, other = sized(meter, 1e-5), sized(meter, 1e-5 * ratio)
     race = Race(_expected(), TimeBudget(float("inf"), meter))
-    return drive(race.run(champion, challenger)).verdict
+    return drive(race.run(best, other)).outcome
 
 
-def contender(meter: FakeMeter, seconds_per_px: float) -> Contender:
+def sized(meter: FakeMeter, seconds_per_px: float) -> SizedCandidate:
     engine = FakeEngine(seconds_per_px=seconds_per_px)
-    return Contender(OpenCandidate(candidate(engine), engine, meter, ns_per_px=1.0), 64, 1)
+    return SizedCandidate(OpenCandidate(candidate(engine), engine, meter, ns_per_px=1.0), 64, 1)
 
 
 def _expected() -> Reference:
@@ -45,20 +45,20 @@ def _expected() -> Reference:
 
 def test_the_faster_by_a_tenth_wins_though_others_steal_half_the_time() -> None:
     random = Random(1)
-    faster = [verdict(1 / 1.1, stolen_half(random)) for _ in range(50)]
-    slower = [verdict(1.1, stolen_half(random)) for _ in range(50)]
+    faster = [outcome(1 / 1.1, stolen_half(random)) for _ in range(50)]
+    slower = [outcome(1.1, stolen_half(random)) for _ in range(50)]
 
-    assert faster.count(Verdict.FASTER) >= 48
-    assert slower.count(Verdict.SLOWER) >= 48
-    assert Verdict.SLOWER not in faster
-    assert Verdict.FASTER not in slower
+    assert faster.count(Outcome.FASTER) >= 48
+    assert slower.count(Outcome.SLOWER) >= 48
+    assert Outcome.SLOWER not in faster
+    assert Outcome.FASTER not in slower
 
 
 def test_equals_are_found_to_be_equal_though_others_steal_half_the_time() -> None:
     random = Random(2)
-    verdicts = [verdict(1.0, stolen_half(random)) for _ in range(50)]
+    outcomes = [outcome(1.0, stolen_half(random)) for _ in range(50)]
 
-    assert verdicts.count(Verdict.AS_FAST) >= 45
+    assert outcomes.count(Outcome.AS_FAST) >= 45
 
 
 def test_by_the_clock_alone_the_order_would_be_left_open() -> None:
@@ -69,9 +69,9 @@ def test_by_the_clock_alone_the_order_would_be_left_open() -> None:
         clock_s, _ = stolen_half(random)(cost_s)
         return clock_s, clock_s
 
-    verdicts = [verdict(1.1, by_the_clock) for _ in range(50)]
+    outcomes = [outcome(1.1, by_the_clock) for _ in range(50)]
 
-    assert verdicts.count(Verdict.SLOWER) < 10
+    assert outcomes.count(Outcome.SLOWER) < 10
 
 
 @pytest.mark.parametrize("scatter", [0.02, 0.1, 0.3])
@@ -81,10 +81,10 @@ def test_settled_orders_are_wrong_in_less_than_one_of_twenty(scatter: float) -> 
     wrong = 0
     for _ in range(400):
         test = PairedTest()
-        while not test.is_exhausted and test.verdict is Verdict.OPEN:
-            challenger, champion = (COST_S * random.lognormvariate(0, scatter) for _ in "ab")
-            test.add(Timing(1.001 * challenger), Timing(champion))
-        wrong += test.verdict is Verdict.FASTER
+        while not test.is_exhausted and test.outcome is Outcome.OPEN:
+            other, best = (COST_S * random.lognormvariate(0, scatter) for _ in "ab")
+            test.add(Timing(1.001 * other), Timing(best))
+        wrong += test.outcome is Outcome.FASTER
     assert wrong < 400 / 20
 
 
@@ -93,19 +93,19 @@ def test_a_great_difference_is_settled_by_the_fewest_pairs_and_a_restless_one_by
     for at in range(MAX_PAIRS):
         restless.add(Timing(COST_S * (3 if at % 2 else 1)), Timing(COST_S * (1 if at % 2 else 3)))
     for at in range(MIN_PAIRS):
-        assert clear.verdict is Verdict.OPEN
+        assert clear.outcome is Outcome.OPEN
         clear.add(Timing(COST_S * (1 + at / 50)), Timing(3 * COST_S))
 
-    assert clear.verdict is Verdict.FASTER
+    assert clear.outcome is Outcome.FASTER
     assert clear.is_beyond(1.5)
-    assert (restless.verdict, restless.is_exhausted) == (Verdict.OPEN, True)
+    assert (restless.outcome, restless.is_exhausted) == (Outcome.OPEN, True)
 
 
 def test_runs_alternate_and_take_turns_in_going_first() -> None:
     meter = FakeMeter()
     race = Race(_expected(), TimeBudget(float("inf"), meter))
 
-    drive(race.run(contender(meter, 1e-6), contender(meter, 1.2e-6)))
+    drive(race.run(sized(meter, 1e-6), sized(meter, 1.2e-6)))
 
     assert meter.runs == [1e-6, 1.2e-6, 1.2e-6, 1e-6, 1e-6, 1.2e-6]
 
