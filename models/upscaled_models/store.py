@@ -224,7 +224,7 @@ class ModelStore:
             spec.name for spec in (*read_default_models(self.default_dir), *official_models())
         }
         if name.lower() in shipped | _RESERVED_NAMES or name.lower().endswith(_QUANTISED):
-            raise ModelRefused(f"{name!r} is taken: choose another name for a file of your own")
+            raise ModelRefused(f"{name!r} is in use: choose another name for a file of your own")
 
     def _install_pair(
         self, name: str, official: ModelSpec | None, param: Path, weights: Path

@@ -345,4 +345,4 @@ def test_a_store_that_cannot_be_written_is_logged_for_each_model(
     with caplog.at_level(logging.WARNING):
         install_missing(ModelStore(tmp_path / "models"))
     assert [record.levelname for record in caplog.records] == ["WARNING"] * len(PACKAGED)
-    assert "realesrgan-x4plus: not taken from" in caplog.text
+    assert "realesrgan-x4plus: not copied from" in caplog.text

@@ -57,7 +57,7 @@ def check_picture(answer: Answer, size: tuple[int, int], kind: str) -> None:
 
 
 @EVERY_CLIENT
-def test_an_upload_by_default_gets_a_url_that_is_taken_again(client: Client, call: Call) -> None:
+def test_an_upload_by_default_gets_a_url_that_is_accepted_again(client: Client, call: Call) -> None:
     """The client's own default headers; then the result is fed back, and asked for as an image."""
     answer = client(call)
     assert (answer.status, list(answer.body)) == (200, ["result_url"])
@@ -72,7 +72,7 @@ def test_an_upload_that_accepts_images_gets_the_image(client: Client, call: Call
 
 
 @EVERY_CLIENT
-def test_a_file_over_a_megabyte_is_taken(client: Client, call: Call) -> None:
+def test_a_file_over_a_megabyte_is_accepted(client: Client, call: Call) -> None:
     assert call.file is not None
     call.file.write_bytes(PICTURES["over_1_mb"].data)
     answer = client(differing(call, accept="image/*"))

@@ -42,7 +42,7 @@ operations for a pixel, most being used once for each: x4plus has 16.7 million a
 125 us of two cores for a pixel in float32, general-x4v3 has 1.2 million and takes 8 us."""
 
 UNMEASURED_ON_GPUS: Final = ("torch float16", "torch bfloat16")
-"""Labels of what may be taken unmeasured on a GPU: our kernel would have to be compiled first."""
+"""Labels of what may be used unmeasured on a GPU: our kernel would have to be compiled first."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class TuningOptions:
 class Autotuner:
     """The autotuner of one model on this machine.
 
-    order: labels of what may be taken unmeasured, the likeliest first. file: of the stored choice.
+    order: labels of what may be used unmeasured, the likeliest first. file: of the stored choice.
     """
 
     model: LoadedModel

@@ -1,4 +1,4 @@
-"""Shipped defaults: the likeliest candidates by instruction set, taken where measuring has to wait.
+"""Shipped defaults: the likeliest candidates by instruction set, used where measuring has to wait.
 
 By processor time on two cores of an AMD EPYC (Zen 4), its instructions hidden for the lower rows:
 seconds per megapixel and core.
@@ -64,7 +64,7 @@ SLOW_FLATS: Final = 2
 
 
 def likeliest(family: Family, instructions: InstructionSet | None = None) -> Sequence[str]:
-    """List the labels of candidates that may be taken unmeasured, the likeliest first."""
+    """List the labels of candidates that may be used unmeasured, the likeliest first."""
     order = LIKELIEST[find_instruction_set() if instructions is None else instructions]
     inaccurate = FAMILIES[family].inaccurate
     return [label for label in order if label.split()[1] not in inaccurate]

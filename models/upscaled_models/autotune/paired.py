@@ -1,7 +1,7 @@
 """Paired test: which of two candidates is faster, by the ratios of runs that were side by side.
 
 After each pair Student's interval of the mean logarithm of the ratios says whether the order is
-settled: it lies on one side of 1, or so near to 1 that either may be taken (repeated confidence
+settled: it lies on one side of 1, or so near to 1 that either may be chosen (repeated confidence
 intervals: Jennison and Turnbull, Sequential Analysis 12, 1993). Ten looks at 99 % make 95 % for all
 of them (Pocock, Biometrika 64, 1977: 0.0106 at each of ten).
 """

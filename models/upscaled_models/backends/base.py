@@ -53,7 +53,8 @@ class EngineInfo:
     is given. shape_step_px: a multiple of the model's own multiple; where an image takes several
     windows, sides that are multiples of it keep the number of different shapes small. batch: most
     windows of the longest side in one `start`. small_batch: most windows of any side in one
-    `start` (`most_windows`). proof: how near its picture is to float32's, in words; empty where the
+    `start` (`most_windows`). takes_new_shapes: windows of a shape that is new are computed at once,
+    with nothing to compile. proof: how near its picture is to float32's, in words; empty where the
     two were not compared.
     """
 

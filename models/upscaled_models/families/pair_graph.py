@@ -20,7 +20,7 @@ KINDS: Final[Mapping[Kind, str]] = {
     "prelu": "PReLU",
     "sigmoid": "a sigmoid",
     "swish": "a swish",
-    "constant": "kept numbers",
+    "constant": "constants",
     "shift": "a sum with a number",
     "scale": "a product with a number",
     "product": "a product",

@@ -1,6 +1,6 @@
 """The binary half of an ncnn pair: the layers' weights one after the other, without a heading.
 
-A convolution's weights begin with a tag of four bytes that says how they are kept; biases and
+A convolution's weights begin with a tag of four bytes that says how they are stored; biases and
 slopes are float32 without a tag (`ModelBinFromDataReader::load` in ncnn's `src/modelbin.cpp`). A
 file that ends early, goes on, or has another tag is refused by `BadBinary`, which names the layer.
 """

@@ -164,10 +164,10 @@ def _make_join(options: Options, sources: Sources, _reader: WeightReader) -> Val
 def _make_constant(options: Options, _sources: Sources, reader: WeightReader) -> Value:
     """Read ncnn's `MemoryData` of one number for each channel: 1 wide, 1 high."""
     options.demand(
-        (0, 1, 0, "the width of the kept numbers"),
-        (1, 1, 0, "the height of the kept numbers"),
-        (11, 0, 0, "the depth of the kept numbers"),
-        (21, 1, 1, "the way that the numbers are kept (1: as float32)"),
+        (0, 1, 0, "the width of the constants"),
+        (1, 1, 0, "the height of the constants"),
+        (11, 0, 0, "the depth of the constants"),
+        (21, 1, 1, "how the constants are stored (1: as float32)"),
     )
     channels = options.count(2)
     if channels > MAX_CHANNELS:

@@ -57,7 +57,7 @@ def quantise(
 
     Args:
         pictures: a folder of photos to calibrate with, beside drawn pages and flat colours. Some
-            are kept back: a network that invents texture is proven by them.
+            are held out: a network that invents texture is proven by them.
         steps: of tuning; 0 only rounds. RRDB networks are not tuned: their channels are scaled.
         say: called with lines for people.
         progress: called with (steps done, steps in all) of the tuning.

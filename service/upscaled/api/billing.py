@@ -19,7 +19,7 @@ from upscaled.state import ApiKey, DatabaseFailed, Hold, PaidResult, State
 from upscaled.state.ledger import IMAGE_PRICE
 
 RETRIES_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
-"""A database server that is being restarted is worth a moment's wait."""
+"""Waits before the tries of a step: a database server that is restarted is back within seconds."""
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
 
@@ -31,7 +31,7 @@ _logger: Final = logging.getLogger(__name__)
 class Charge:
     """The cost of one request; none where `hold` is None, metering being off.
 
-    captured: credits taken for good.
+    captured: credits that were captured.
     """
 
     def __init__(self, state: State, hold: Hold | None, metrics: Metrics) -> None:
@@ -45,7 +45,7 @@ class Charge:
 
         Raises:
             HoldReleased: it was given back before; the image must not be delivered.
-            DatabaseFailed: the same; whether it was taken is unknown, and `release` settles that.
+            DatabaseFailed: the same; whether it was captured is unknown; `release` settles that.
         """
         if self._hold is None:
             return

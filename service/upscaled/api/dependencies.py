@@ -45,7 +45,7 @@ _HEADER = APIKeyHeader(
 )
 _REFUSED: Final = "Host or Origin not allowed"
 _DATABASE_AWAY_S: Final = 5.0
-"""A request waits so long for a server that is restarted. It has read no body by then."""
+"""Longest wait of a request for a database server that is restarted; its body is not yet read."""
 _PORTS: Final = {"http": 80, "https": 443}
 
 

@@ -25,7 +25,7 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class JobEnds:
-    """Records the ends of jobs, each once; a job that another process has by now is left alone."""
+    """Records the ends of jobs, each once, except of jobs that another process has taken over."""
 
     def __init__(self, state: State, metrics: Metrics) -> None:
         self._state = state
@@ -34,7 +34,7 @@ class JobEnds:
     async def succeed(
         self, claimed: ClaimedJob, image: JobImage, tiles: int, *, begun_s: float
     ) -> None:
-        """End a job with its stored result, or delete that where the job is not ours any more.
+        """End a job with its stored result; delete that if another process has taken the job over.
 
         begun_s: when the work on it began, of `time.monotonic`.
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Stop:
     """Stop of a batch, for any thread and for a signal's handler.
 
-    requested: set once nothing new is to be taken. cancellation: ends what is in flight. signals:
-    the numbers of those that arrived.
+    requested: set once no further image is to be started. cancellation: ends what is in flight.
+    signals: the numbers of those that arrived.
     """
 
     def __init__(self) -> None:

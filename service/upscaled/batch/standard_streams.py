@@ -93,10 +93,10 @@ class OutputStream(Output):
 
     def take_over(self) -> None:
         """Keep the stream for the result: what libraries print to its descriptor goes nowhere."""
-        taken = self._fd
-        self._fd = os.dup(taken)
+        stdout = self._fd
+        self._fd = os.dup(stdout)
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, taken)
+        os.dup2(null, stdout)
         os.close(null)
 
     def locate(self, path: PurePath) -> str:

@@ -63,7 +63,7 @@ class Watcher:
             over.wait(max(self._every_s, pause_s))
 
     def _look(self) -> Iterator[Source | None]:
-        """Look at every file once, and yield None for those that are not to be taken now."""
+        """Look at every file once, and yield None for those that are not to be upscaled now."""
         known: dict[int, float] = {}
         self._is_cut_short = False
         for source in self._finder.walk(self._top):
@@ -72,9 +72,9 @@ class Watcher:
             if state is None:
                 continue
             seen_at = self._known.get(state, time.monotonic())
-            is_taken = seen_at != _GIVEN and self._is_complete(source, seen_at)
-            known[state] = _GIVEN if is_taken else seen_at
-            yield source if is_taken else None
+            is_ready = seen_at != _GIVEN and self._is_complete(source, seen_at)
+            known[state] = _GIVEN if is_ready else seen_at
+            yield source if is_ready else None
         self._known = self._known | known if self._is_cut_short else known
 
     def _is_complete(self, source: Source, seen_at: float) -> bool:

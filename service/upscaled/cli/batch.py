@@ -58,8 +58,10 @@ class BatchCommand:
         self._choice = options.choose_output(target)
         self.settings = _load_settings(options)
         self.stop = Stop()
-        is_taken = isinstance(output, OutputStream) and not is_dry
-        self.report = BatchReport(is_json=options.is_json, is_stdout_taken=is_taken, is_dry=is_dry)
+        streams_result = isinstance(output, OutputStream) and not is_dry
+        self.report = BatchReport(
+            is_json=options.is_json, streams_result=streams_result, is_dry=is_dry
+        )
         self._options = options
         self._output = output
         self._target = target

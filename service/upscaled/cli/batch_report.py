@@ -17,21 +17,21 @@ class BatchReport:
 
     Standard output gets a line for each image: JSON where it is no terminal or `is_json`. Failures
     and the summary go to standard error too. The bar is drawn where there is a terminal for it.
-    Where standard output is taken by a picture, standard error alone gets lines, and where that is
-    no terminal only those of failures. In a dry run (`is_dry`) the lines say what would be done.
+    Where a picture is written to standard output, standard error alone gets lines, and where that
+    is no terminal only those of failures. In a dry run (`is_dry`) the lines say what would be done.
     """
 
     def __init__(
-        self, *, is_json: bool, is_stdout_taken: bool = False, is_dry: bool = False
+        self, *, is_json: bool, streams_result: bool = False, is_dry: bool = False
     ) -> None:
         self.summary = Summary()
         self._is_dry = is_dry
-        self._is_stdout_taken = is_stdout_taken
-        self._is_json = not is_stdout_taken and (is_json or not _is_terminal(sys.stdout))
+        self._streams_result = streams_result
+        self._is_json = not streams_result and (is_json or not _is_terminal(sys.stdout))
         self._parts: dict[str, float] = {}
         self._started = time.monotonic()
         may_draw = not (self._is_json and _is_terminal(sys.stdout))
-        is_on_stderr = self._is_json or is_stdout_taken
+        is_on_stderr = self._is_json or streams_result
         self._bar = _make_bar(is_on_stderr=is_on_stderr, may_draw=may_draw)
         self._task = self._bar.add_task("", total=None, throughput="")
 
@@ -76,7 +76,7 @@ class BatchReport:
 
     def conclude(self) -> None:
         """Print the summary of the batch."""
-        if self._is_stdout_taken and not self.has_bar:
+        if self._streams_result and not self.has_bar:
             return
         seconds = time.monotonic() - self._started
         summary = self.summary.to_dry_json() if self._is_dry else self.summary.to_json(seconds)
@@ -92,7 +92,7 @@ class BatchReport:
 
     def _print(self, line: str, *, is_result: bool = False) -> None:
         """Print a line, above the bar if there is one."""
-        if is_result and self._is_stdout_taken and not self.has_bar:
+        if is_result and self._streams_result and not self.has_bar:
             return
         line = to_printable(line)
         if self._bar.live.is_started:

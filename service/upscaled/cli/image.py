@@ -176,7 +176,7 @@ def _list_sources(
 def _find_sources(
     finder: Finder, files: list[str], report: BatchReport, stop: Stop
 ) -> Iterator[Source]:
-    """Find the sources; a bar gets their number once it is known, while the batch runs already."""
+    """Yield the sources; for the progress bar a second thread counts them meanwhile."""
 
     def count() -> None:
         seen = itertools.takewhile(lambda _: not stop.requested.is_set(), finder.find(files))

@@ -109,7 +109,7 @@ class _Pool(Executor, Protocol):
         """Wait until a first worker is ready; raises ChildUnusable where none can be."""
 
     def drain(self) -> None:
-        """Report not ready from now on; images are still taken until `stop`."""
+        """Report not ready from now on; images are still accepted until `stop`."""
 
 
 @contextmanager

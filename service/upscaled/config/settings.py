@@ -116,7 +116,8 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     too; windows are chosen to fit. 0: no limit"""
     precision: str = Field(default="auto", pattern="^(exact|auto|fast)$")
     """exact: float32; auto: the fastest here that is proven near it: shorter floats from 50 dB, 8
-    bits from 46 dB; fast: all from 40 dB; flat colours are unchanged"""
+    bits from 46 dB or proven by photographs; fast: all from 40 dB, 8 bits by looser limits there
+    too; flat colours are unchanged"""
     tuning: bool = True
     """whether the first start on a machine measures what is fastest there, within the precision;
     else float32 on CPUs, float16 on GPUs"""

@@ -55,6 +55,7 @@ def compare(expected: Image, got: Image) -> float:
 
 
 def _planes(image: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return `[H, W, 3]`, or `[H, W, 4]` with alpha and black where that hides the colour."""
     if image.alpha is None:
         return image.rgb.astype(np.float64)
     alpha = image.alpha[..., None]

@@ -103,7 +103,7 @@ class _Pieces:
         self._outbox = outbox
         self._message: Message = {"piece": number}
         self._waiting = bytearray()
-        self._is_taken = asyncio.Event()
+        self._is_consumed = asyncio.Event()
 
     async def write(self, piece: bytes) -> None:
         """Take the next bytes; the source waits where a whole piece is waiting already."""
@@ -111,8 +111,8 @@ class _Pieces:
             self._outbox.put_nowait(self)
         self._waiting += piece
         if len(self._waiting) >= messages.PIECE_BYTES:
-            self._is_taken.clear()
-            await self._is_taken.wait()
+            self._is_consumed.clear()
+            await self._is_consumed.wait()
 
     def end(self) -> None:
         """Note that the body is complete, in its last frame where that is not sent yet."""
@@ -123,7 +123,7 @@ class _Pieces:
     def take(self) -> tuple[bytes, bytes]:
         """Return the next frame's header and payload."""
         piece, self._waiting = bytes(self._waiting), bytearray()
-        self._is_taken.set()
+        self._is_consumed.set()
         return messages.encode(self._message), piece
 
 

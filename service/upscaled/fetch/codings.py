@@ -100,6 +100,7 @@ class Unpacking:
             raise UnusableUrl(detail=f"the {self._coding} data has no end")
 
     def _decide(self, first: bytes) -> None:
+        """Choose the decompressor by the first bytes; none for an image that is not compressed."""
         self._first = None
         if first.startswith(_GZIP_MAGIC):
             self._window = _GZIP_WINDOW

@@ -55,7 +55,7 @@ class HeadParser:
         self.rest = b""
         self._buffer = bytearray()
         self._searched_bytes = 0
-        self._taken_bytes = 0
+        self._consumed_bytes = 0
         self._interim_heads = 0
 
     def feed(self, data: bytes) -> ResponseHead | None:
@@ -67,7 +67,7 @@ class HeadParser:
         while (end := self._find_end()) is not None:
             head = parse_head(bytes(self._buffer[:end]))
             del self._buffer[:end]
-            self._taken_bytes += end
+            self._consumed_bytes += end
             if not 100 <= head.status < 200 or head.status == _SWITCHING_PROTOCOLS:
                 self.rest = bytes(self._buffer)
                 return head
@@ -79,7 +79,7 @@ class HeadParser:
     def _find_end(self) -> int | None:
         found = _HEAD_END.search(self._buffer, max(0, self._searched_bytes - 2))
         self._searched_bytes = 0 if found else len(self._buffer)
-        head_bytes = self._taken_bytes + (found.end() if found else len(self._buffer))
+        head_bytes = self._consumed_bytes + (found.end() if found else len(self._buffer))
         if head_bytes > MAX_HEAD_BYTES:
             raise UnusableUrl(detail=f"a head of more than {MAX_HEAD_BYTES} bytes")
         if not _STATUS_LINE_START.startswith(self._buffer[: len(_STATUS_LINE_START)]):

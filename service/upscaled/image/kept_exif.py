@@ -1,6 +1,6 @@
 """Rewrite the EXIF block of a source for its result, where the request keeps metadata.
 
-Only tags of the Exif standard that describe the shot or the work are taken, byte for byte: a tag
+Only tags of the Exif standard that describe the shot or the work are copied, byte for byte: a tag
 that is not listed here may refer to a place in the source's file, as maker notes do, or count its
 pixels. Thumbnails have a directory of their own, which is not read. Nothing in a block can fail:
 a value that is not all there is left out, as is a block that stays too large for a JPEG segment.

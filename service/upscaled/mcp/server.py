@@ -99,7 +99,7 @@ class KeyGuard:
 
 
 def _name_hosts(listener: socket.socket, allowed_hosts: Sequence[str]) -> list[str]:
-    """Return the values of `Host` that are taken: where it listens, and what is allowed beside."""
+    """Return the values of `Host` that are accepted: where it listens, and what else is allowed."""
     address, port = listener.getsockname()[:2]
     ip = ipaddress.ip_address(address)
     own = f"[{address}]" if ip.version == 6 else address

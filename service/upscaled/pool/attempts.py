@@ -22,7 +22,7 @@ class Attempts:
     """Attempts at one image so far.
 
     is_retry: a worker died under it, so it must be the only image at the next one. avoided: the
-    device of the last attempt; another one is taken where there is one. failed_at: the worker that
+    device of the last attempt; another one is preferred if there is one. failed_at: the worker that
     answered `Failed`.
     """
 

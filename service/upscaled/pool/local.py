@@ -131,7 +131,7 @@ class LocalPool:
         )
 
     def drain(self) -> None:
-        """Report not ready from now on; images are still taken until `stop`."""
+        """Report not ready from now on; images are still accepted until `stop`."""
         self._admission.is_draining = True
 
     async def stop(self, grace_s: float) -> None:

@@ -179,7 +179,7 @@ class RequestQueue:
             is_retry: a worker died under this image, so it goes before those that never had one,
                 and to a worker that has no other image meanwhile.
             avoided: the device on which that worker died, or which failed the image; another one is
-                taken where there is one, so that a broken device is not taken for a broken image.
+                preferred where there is one, so that a broken device is not blamed on the image.
                 An image that avoids one goes before those that never had a worker; `QueueFull`
                 bounds those that failed, too.
 

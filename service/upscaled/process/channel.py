@@ -6,7 +6,7 @@
     payload   raw bytes, for example an encoded image, or nothing
 
 Nothing is pickled, so a child that an image has taken over cannot make its parent run anything, and
-every length is checked before memory is taken for it. `send` and `receive` block and are for
+every length is checked before memory is allocated for it. `send` and `receive` block and are for
 threads; `send_async` and `receive_async` give the event loop back after each chunk. Only these
 import asyncio: it would be a quarter of what the start of a decoder takes, which has no event loop.
 

@@ -67,7 +67,8 @@ class Watchdog:
     continued. What it cannot hide is that its processor time stands still.
 
     Silence is counted in steps that the waiting process itself has seen pass, not by a clock: a
-    machine that was asleep, or a container that was frozen whole, is not taken for a hanging child.
+    machine that was asleep, or a container that was frozen whole, is not mistaken for a child that
+    hangs.
     """
 
     def __init__(self, pid: int, *, within_s: float, silence_s: float = SILENCE_S) -> None:

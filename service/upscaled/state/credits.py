@@ -6,7 +6,7 @@
 
 `hold` comes before the work, `capture` when the result is stored, `release` when anything else
 happened. The database lets one of the last two through for each hold, whatever is tried again: also
-for a front end that was taken for dead. A capture may be committed although its caller only sees
+for a front end that was declared dead. A capture may be committed although its caller only sees
 that the connection was lost: `give_back` then grants the credit again, once.
 """
 
@@ -161,6 +161,7 @@ class CreditLedger:
         return hold
 
     def _try_hold(self, hold: Hold, holder_id: str) -> bool:
+        """Hold one credit; return False if the holder was declared dead: it needs a new id."""
         if not self._database.is_server:
             with self._database.write() as connection:
                 ledger.insert_hold(connection, hold, holder_id, at_s=self._now_s())

@@ -43,7 +43,7 @@ class ReusableResults:
         return None if found is None else ReusableResult(**json.loads(found))
 
     def remember(self, key_id: int, fingerprint: str, result: ReusableResult) -> None:
-        """Add a result that was stored just now; of two for one request the later one is kept."""
+        """Add a result that was stored just now, in place of an earlier one of the same request."""
         with self._database.write() as connection:
             values = {
                 "result": json.dumps(asdict(result)),

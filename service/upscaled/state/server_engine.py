@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     import psycopg
 
 CONNECTIONS: Final = 16
-"""Most connections of a process: one for each thread of a front end. They stay open, since opening
-one takes as long as ten statements, and a burst of requests would open many."""
+"""Most connections in the pool: one for each thread of a front end. They stay open, since opening
+one takes as long as ten statements, and a burst of requests would open many. One more, outside the
+pool, holds the lease (`lease`)."""
 
 _TRUSTED_S: Final = 1.0
-"""A connection that was in use so shortly before works, unless the server has closed it since."""
+"""Time after its last use for which a connection is not tested if its socket is not readable."""
 
 _RETURNED_AT: Final = "returned_at"
 _KEEPALIVE_INTERVAL_S: Final = 5
@@ -29,7 +30,7 @@ _KEEPALIVE_COUNT: Final = 3
 
 
 def make_server_engine(url: URL, timeout_s: int) -> Engine:
-    """Make an engine on whose connections neither side waits for ever; the URL's own words win."""
+    """Make an engine on whose connections neither side waits for ever; options in the URL win."""
     engine = sa.create_engine(
         url,
         isolation_level="READ COMMITTED",

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from upscaled.errors import InsufficientApiCredits
 from upscaled.state.ledger import IMAGE_PRICE, Hold, PaidResult
 
-# `holder` is locked before the balance is taken, so that this process cannot be declared dead
+# `holder` is locked before the balance is reduced, so that this process cannot be declared dead
 # between. It is joined, not asked for in a subquery: where a concurrent statement has changed the
 # balance, PostgreSQL checks the condition again with the rows that it has joined.
 _HOLD: Final = sa.text(f"""
@@ -77,7 +77,7 @@ def take_hold(connection: Connection, hold: Hold, holder_id: str, *, at_s: int) 
 
 
 def capture(connection: Connection, hold: Hold, paid: PaidResult | None, *, at_s: int) -> bool:
-    """Take an open hold for good, and remember the result it pays for; return False if not open."""
+    """Capture an open hold, and record the result it pays for; return False if it is not open."""
     if paid is None:
         return _settle(connection, _CAPTURE, hold, at_s)
     result = {"file_name": paid.file_name, "media_type": paid.media_type}

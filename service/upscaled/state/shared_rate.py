@@ -54,8 +54,8 @@ class SharedRate:
         tolerance_ns, limit_ns = (burst - 1) * interval_ns, burst * interval_ns
         with self._database.autocommit() as connection:
             for _ in range(2):
-                taken = connection.execute(_TAKE, {**values, "tolerance_ns": tolerance_ns})
-                if taken.first() is not None:
+                updated = connection.execute(_TAKE, {**values, "tolerance_ns": tolerance_ns})
+                if updated.first() is not None:
                     return
                 converted = connection.execute(_CONVERT, {**values, "limit_ns": limit_ns})
                 if converted.rowcount == 0:

@@ -26,7 +26,7 @@ class UnderWay:
         self._max_age_s = max_age_s
 
     def add(self, request: RequestUnderWay) -> None:
-        """Add a request; of two with one id the later one is kept."""
+        """Add a request; it replaces one of the same id."""
         values = {
             "front_end_url": request.front_end_url,
             "token": request.token,

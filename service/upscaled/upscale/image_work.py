@@ -51,7 +51,7 @@ def upscale_to_output(
     settings: Settings,
     threads: Executor | None = None,
 ) -> Iterator[TilesDone]:
-    """Upscale one decoded image to what its result is to be.
+    """Upscale one decoded image to the size and depth that `output` asks for.
 
     A result that is scaled down is only yielded when it is whole. `threads` post-process strips of
     windows, where cores are free for it.
@@ -166,7 +166,7 @@ class OverlappedEncoder:
 
 
 def _with_metadata_of_result(image: Image, output: OutputSpec, settings: Settings) -> Image:
-    """Return the image with its result's resolution, as large on paper, and a kept credit."""
+    """Return the image with its result's resolution, as large on paper, and a credit to keep."""
     gain = output.longest_px / max(image.width_px, image.height_px)
     return replace(
         image,

@@ -26,7 +26,7 @@ LARGEST_SIDE_PX: Final = 8192
 """Side of a square image: a model that takes so many pixels within the budget takes any."""
 
 VIVID: Final = {4: ("realesrgan-x4plus",), 2: ("realesrgan-x2plus", "realesrgan-x4plus")}
-"""Networks that invent texture, by scale, best first: the first that is here is taken."""
+"""Networks that invent texture, by scale, best first: the first that is here is used."""
 
 OFF: Final = "off"
 """The setting `temper` that takes every vivid result as it is."""

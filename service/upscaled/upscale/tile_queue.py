@@ -237,7 +237,7 @@ class TileQueue:
             return None
 
     def close(self, reason: BaseException) -> None:
-        """Let nothing be taken any more; every window that waits fails with `reason`."""
+        """Close the queue; every window that waits fails with `reason`."""
         with self._changed:
             self._end = self._end or reason
             for queue in tuple(self._waiting):

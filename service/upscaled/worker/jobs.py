@@ -55,7 +55,7 @@ class FrontEndGone(Exception):
 class FrontEnd:
     """Front end as a worker sees it; any thread may send.
 
-    Both directions raise `FrontEndGone`, so that no error of an image is taken for one of the
+    Both directions raise `FrontEndGone`, so that no error of an image is mistaken for one of the
     socket.
     """
 

@@ -109,7 +109,7 @@ def _describe(core: "Core") -> WorkerReady:
     settings, device = core.settings, choose_device(core.settings)
     models = {scale: ladder[0].model for scale, ladder in core.ladders.items()}
     return WorkerReady(
-        # As torch names it, a processor's with the cores that were listed.
+        # `cpu:0-15` for listed cores, as the setting has it; else the name that torch gives it.
         device=settings.device if cores_of(settings.device) else str(device.torch_device),
         models=models,
         labels={scale: core.label(model) for scale, model in models.items()},

@@ -298,8 +298,8 @@ def test_a_picture_that_is_not_normalised_has_a_mean_of_0_and_a_gain_of_1() -> N
         (b"0=1 1=1 2=5", b"0=2 1=1 2=5", "a SPAN network has another product here"),
         (b"0=1 1=1 2=5", b"0=3 1=1 2=5", "operation 3"),
         (b"PixelShuffle", b"Reorg", "this is none of them"),
-        (b"0=1 1=1 2=3", b"0=1 1=3 2=1", "the height of the kept numbers is 3"),
-        (b"0=1 1=1 2=3", b"0=1 1=1 2=3 21=0", "the way that the numbers are kept"),
+        (b"0=1 1=1 2=3", b"0=1 1=3 2=1", "the height of the constants is 3"),
+        (b"0=1 1=1 2=3", b"0=1 1=1 2=3 21=0", "how the constants are stored"),
         (b"Concat", b"Concat ", None),
     ],
 )

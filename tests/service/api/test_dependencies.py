@@ -71,7 +71,7 @@ def test_no_key_and_any_key_are_taken(make_service: MakeService, key: dict[str, 
     assert requests.get(answer.json()["result_url"], timeout=5).status_code == 200
 
 
-def test_with_keys_none_is_taken(make_service: MakeService) -> None:
+def test_with_keys_none_is_accepted(make_service: MakeService) -> None:
     service = make_service()
     assert_error(service.upload(headers={}), 401, "invalid_auth_token")
     service.state.keys.make_local()  # of a start without keys before

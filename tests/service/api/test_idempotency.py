@@ -92,7 +92,7 @@ def test_another_request_under_the_same_name_is_refused(
 
 
 @pytest.mark.parametrize("name", ["x", "x" * 255, "a b/c~"])
-def test_a_name_of_printable_characters_is_taken(service: Service, name: str) -> None:
+def test_a_name_of_printable_characters_is_accepted(service: Service, name: str) -> None:
     assert send(service, name).status_code == 200
 
 

@@ -37,7 +37,7 @@ def test_a_name_that_the_audit_log_could_not_show_is_refused(name: str) -> None:
     assert f"{name!r} is no name for an administrator: 1 to 64 letters" in done.stderr
 
 
-def test_a_port_that_is_taken_stops_the_start(tmp_path: Path) -> None:
+def test_a_port_that_is_in_use_stops_the_start(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         environment = clean_environment(

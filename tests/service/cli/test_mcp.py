@@ -161,7 +161,7 @@ def test_over_http_nothing_is_answered_without_the_key(
 
 
 @pytest.mark.parametrize("name", ["X-API-KEY", "Authorization"])
-def test_over_http_the_key_is_taken_in_either_header(http_server: HttpServer, name: str) -> None:
+def test_over_http_the_key_is_accepted_in_either_header(http_server: HttpServer, name: str) -> None:
     value = http_server.key if name == "X-API-KEY" else f"bearer {http_server.key}"
     assert http_server.start_session(**{name: value}) == 200
 
@@ -239,7 +239,7 @@ def test_wrong_usage_is_reported_before_a_missing_package(
 
 
 @pytest.mark.usefixtures("with_key")
-def test_a_port_that_is_taken_is_named(service: Service) -> None:
+def test_a_port_that_is_in_use_is_named(service: Service) -> None:
     address = f"127.0.0.1:{service.port}"
     ended = run_mcp("--http", address)
     assert ended.exit_code == 1

@@ -120,13 +120,13 @@ def test_the_folder_itself_is_no_file(root: RootFolder, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "is_taken"), [(LIMIT_BYTES, True), (LIMIT_BYTES + 1, False)]
+    ("size_bytes", "is_accepted"), [(LIMIT_BYTES, True), (LIMIT_BYTES + 1, False)]
 )
 def test_a_file_may_have_so_many_bytes(
-    root: RootFolder, folder: Path, size_bytes: int, is_taken: bool
+    root: RootFolder, folder: Path, size_bytes: int, is_accepted: bool
 ) -> None:
     (folder / "photo.jpg").write_bytes(bytes(size_bytes))
-    if is_taken:
+    if is_accepted:
         assert len(root.read("photo.jpg").data) == size_bytes
         return
     with pytest.raises(FileRefused, match="is larger than 1000 bytes"):

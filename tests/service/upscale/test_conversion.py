@@ -18,7 +18,7 @@ def test_no_option_is_no_choice() -> None:
     assert read_options({}, is_file=True) == read_options({}, is_file=False) == NO_CHOICE
 
 
-def test_each_option_is_taken_at_both_ends_of_its_range() -> None:
+def test_each_option_is_accepted_at_both_ends_of_its_range() -> None:
     least: OutputOptions = {"quality": 1, "max_side_px": 1, "width_px": 1, "height_px": 1}
     assert read_options(least, is_file=True) == OutputChoice("", 1, 1, 1, 1)
     most: OutputOptions = {

@@ -325,14 +325,14 @@ def test_two_queues_of_one_image_use_one_share(tile_queue: TileQueue) -> None:
     assert served(tile_queue, 6, first, beside, other).count("c") == 3
 
 
-@pytest.mark.parametrize(("more_s", "is_taken"), [(0.0, True), (0.001, False)])
+@pytest.mark.parametrize(("more_s", "fits"), [(0.0, True), (0.001, False)])
 def test_a_small_window_that_costs_much_does_not_take_the_fast_path(
-    tile_queue: TileQueue, more_s: float, is_taken: bool
+    tile_queue: TileQueue, more_s: float, fits: bool
 ) -> None:
     put(tile_queue, tile_queue.join(), LARGE_PX, engine=TWO_AT_ONCE)
     take(tile_queue)
     s_per_px = (FAST_PATH_S + more_s) / SMALL_PX**2
     request = put(tile_queue, tile_queue.join(), SMALL_PX, engine=TWO_AT_ONCE, s_per_px=s_per_px)
-    assert request.fits_fast_path == is_taken
-    if is_taken:
+    assert request.fits_fast_path == fits
+    if fits:
         assert tile_queue.take_for_fast_path() is request

@@ -63,7 +63,7 @@ class OpenVinoEngine:
         return dataclasses.replace(self, is_strict=True)
 
     def sized(self, *, window_px: int, batch: int, proof: str) -> "OpenVinoEngine":
-        """Return the same engine; of the shapes it was tried in, only its windows' are kept."""
+        """Return the same engine, with graphs for the shape of its windows alone."""
         return dataclasses.replace(
             self,
             info=dataclasses.replace(self.info, window_px=window_px, batch=batch, proof=proof),
@@ -137,7 +137,7 @@ def open_openvino(
         label=f"openvino {precision}",
         window_px=model.window_px,
         shape_step_px=round_up(SHAPE_STEP_PX, model.spec.multiple_px),
-        takes_new_shapes=graphs.for_new is not None,
+        takes_new_shapes=graphs.any_size is not None,
     )
     return OpenVinoEngine(info, exact, graphs, graphs.on_fewer_threads())
 
@@ -147,7 +147,7 @@ def _make_graphs(
 ) -> ReadyGraphs:
     """Make one graph of a network, or a trunk and a tail (`networks.strips` says why).
 
-    One graph in 8 bits has another beside it, which takes shapes that are new.
+    In 8 bits a network of one graph has a second, compiled for any size, for shapes that are new.
     A trunk in 8 bits is compiled once for all sizes: x4plus takes 3 s for that, a new size 0.5 s,
     a window 2 % more. In floats that took twice as long.
     """
@@ -156,6 +156,6 @@ def _make_graphs(
     is_8_bits = precision == "int8"
     if not rest:
         ready = ReadyGraphs(first, hint, threads, most)
-        return ready.with_graph_for_new() if is_8_bits else ready
+        return ready.with_any_size() if is_8_bits else ready
     tail = ReadyGraphs(rest[0], choose_tail_precision() if is_8_bits else hint, threads, most)
-    return ReadyGraphs(first, hint, threads, most, tail, takes_any_size=is_8_bits)
+    return ReadyGraphs(first, hint, threads, most, tail, is_any_size=is_8_bits)

@@ -1,4 +1,4 @@
-"""Keep a network's graph compiled for the shapes of windows that come, and compute with it."""
+"""Compile a network's graph for the shapes of its windows, keep what is compiled, and run it."""
 
 import dataclasses
 import threading
@@ -13,10 +13,12 @@ from upscaled_models.backends.openvino.runtime import Graph, OpenVino, compile_g
 from upscaled_models.networks.strips import plan_strips
 
 RUNS_BEFORE_COMPILING: Final = 4
-"""Runs of a shape through the graph for any, before it gets its own: in windows of 416 px they lose
-what compiling takes, as that graph is 5 to 11 % slower (one more step lays its result out)."""
+"""Runs of a shape by the graph for any size, before a graph is compiled for it alone. They lose as
+much time as compiling takes, in windows of 416 px: that graph is 5 to 11 % slower, as one more step
+puts its result in order."""
 
 _MOST_COUNTED: Final = 256
+"""Limits the shapes whose runs are counted; the one that came least recently is forgotten."""
 
 ANY_PX: Final = -1
 """Stands for a window's height and width: the graph is compiled once for all of them."""
@@ -35,13 +37,15 @@ class Levels:
 
 @dataclass(slots=True)
 class ReadyGraphs:
-    """A graph compiled for shapes `(N, h, w, C)`, the last `max_shapes` of which are kept.
+    """A graph, compiled for up to `max_shapes` shapes `(N, h, w, C)` of windows.
 
-    hint: "f32" or "bf16", what is computed in beside 8 bits. threads: of the CPU. copying: held
-    while the graph is copied, which others may share. tail: takes what this graph makes, its
-    trunk's features, in strips; None: this graph is the whole network. takes_any_size: it is
-    compiled once for windows of every height and width. for_new: the same graph for any size, for
-    shapes that came seldom; None: each is compiled as it comes. runs: how often those came.
+    hint: "f32" or "bf16", what is computed in beside 8 bits. threads: of the CPU. tail: computes
+    the result in strips from the trunk's features, which this graph then returns; None: this graph
+    is the whole network. is_any_size: it is compiled once for windows of every height and width.
+    any_size: such a graph of the same network, for shapes that came at most
+    `RUNS_BEFORE_COMPILING` times; None: every shape is compiled when it first comes. compiled: by
+    shape, the least recently used first. runs: of each shape, by `any_size`. copying: held while
+    the graph, which others may share, is copied.
     """
 
     graph: Graph
@@ -49,9 +53,9 @@ class ReadyGraphs:
     threads: int
     max_shapes: int
     tail: "ReadyGraphs | None" = None
-    takes_any_size: bool = False
-    for_new: "ReadyGraphs | None" = None
-    kept: OrderedDict[tuple[int, ...], OpenVino] = field(default_factory=OrderedDict)
+    is_any_size: bool = False
+    any_size: "ReadyGraphs | None" = None
+    compiled: OrderedDict[tuple[int, ...], OpenVino] = field(default_factory=OrderedDict)
     runs: OrderedDict[tuple[int, ...], int] = field(default_factory=OrderedDict)
     copying: threading.Lock = field(default_factory=threading.Lock)
 
@@ -59,31 +63,31 @@ class ReadyGraphs:
         """Return the same graphs on half of the threads, for a second thread that computes."""
         fewer = max(1, self.threads // 2)
         tail = self.tail.on_fewer_threads() if self.tail else None
-        for_new = self.for_new.on_fewer_threads() if self.for_new else None
-        ready = dataclasses.replace(self, threads=fewer, tail=tail, for_new=for_new)
-        return dataclasses.replace(ready, kept=OrderedDict(), runs=OrderedDict())
+        any_size = self.any_size.on_fewer_threads() if self.any_size else None
+        ready = dataclasses.replace(self, threads=fewer, tail=tail, any_size=any_size)
+        return dataclasses.replace(ready, compiled=OrderedDict(), runs=OrderedDict())
 
-    def with_graph_for_new(self) -> "ReadyGraphs":
+    def with_any_size(self) -> "ReadyGraphs":
         """Return the same graphs with one for any size beside them, for shapes that are new."""
-        for_new = dataclasses.replace(self, takes_any_size=True, kept=OrderedDict())
-        return dataclasses.replace(self, for_new=for_new)
+        any_size = dataclasses.replace(self, is_any_size=True, compiled=OrderedDict())
+        return dataclasses.replace(self, any_size=any_size)
 
     def of_side(self, side_px: int) -> "ReadyGraphs":
-        """Return the same graphs, with compiled shapes kept for squares of that side only."""
+        """Return the same graphs, compiled for squares of that side only."""
         sides = {(side_px,) * 2, (ANY_PX,) * 2}
-        kept = {shape: each for shape, each in self.kept.items() if shape[1:3] in sides}
-        return dataclasses.replace(self, kept=OrderedDict(kept), runs=OrderedDict())
+        squares = {shape: each for shape, each in self.compiled.items() if shape[1:3] in sides}
+        return dataclasses.replace(self, compiled=OrderedDict(squares), runs=OrderedDict())
 
     def has(self, shape: tuple[int, ...]) -> bool:
-        return self._compiled_shape(shape) in self.kept
+        return self._compiled_shape(shape) in self.compiled
 
     def compute(self, pixels: NDArray[np.generic], *, is_tried: bool = False) -> Levels:
         """Compute the network's result for a batch, uint8 `[N, h, w, 3]`.
 
-        is_tried: its time is measured: not by a graph that would soon be replaced.
+        is_tried: its time is measured, so it is computed by the graph of its own shape.
         """
-        if self.for_new is not None and not is_tried and self._is_rare(pixels.shape):
-            return self.for_new.compute(pixels)
+        if self.any_size is not None and not is_tried and self._is_rare(pixels.shape):
+            return self.any_size.compute(pixels)
         request = self.request(pixels.shape)
         request.infer([pixels], share_inputs=True)
         made = request.get_output_tensor(0).data
@@ -108,36 +112,36 @@ class ReadyGraphs:
                 )
                 made = request.get_output_tensor(0).data[0]
                 above = strip.first - strip.start
-                kept = made[4 * above : 4 * (above + strip.last - strip.first)]
-                levels[at, 4 * strip.first : 4 * strip.last] = kept
-        del made, kept, request
+                part = made[4 * above : 4 * (above + strip.last - strip.first)]
+                levels[at, 4 * strip.first : 4 * strip.last] = part
+        del made, part, request
         self.release_memory(shape)
         return levels
 
     def request(self, shape: tuple[int, ...]) -> OpenVino:
-        """Make an inference request, compiled for `shape` where that is not kept."""
+        """Make an inference request, and compile the graph for `shape` if need be."""
         shape = self._compiled_shape(shape)
-        compiled = self.kept.pop(shape, None)
+        compiled = self.compiled.pop(shape, None)
         if compiled is None:
             with self.copying:
                 graph = self.graph.clone()
             graph.reshape([int(side) for side in shape])
             compiled = compile_graph(graph, precision=self.hint, threads=self.threads)
-        self.kept[shape] = compiled
-        if len(self.kept) > self.max_shapes:
-            self.kept.popitem(last=False)
+        self.compiled[shape] = compiled
+        if len(self.compiled) > self.max_shapes:
+            self.compiled.popitem(last=False)
         return compiled.create_infer_request()
 
     def release_memory(self, shape: tuple[int, ...]) -> None:
-        """Free what OpenVINO keeps of a shape's layers for its next request; none may be under way.
+        """Free the memory of a shape's layers, which OpenVINO reuses; no request may be under way.
 
-        For 512x512 through an RRDB trunk that is 400 MB; to take it anew costs 1 to 2 % of time.
+        For 512x512 through an RRDB trunk it is 400 MB; to allocate it again takes 1 to 2 % longer.
         """
-        self.kept[self._compiled_shape(shape)].release_memory()
+        self.compiled[self._compiled_shape(shape)].release_memory()
 
     def _is_rare(self, shape: tuple[int, ...]) -> bool:
-        """Count a shape that is not kept, and return whether it came too seldom to be compiled."""
-        if shape in self.kept:
+        """Count a shape that is not compiled; return whether it came too seldom to be compiled."""
+        if shape in self.compiled:
             return False
         runs = self.runs.pop(shape, 0) + 1
         if runs > RUNS_BEFORE_COMPILING:
@@ -148,7 +152,7 @@ class ReadyGraphs:
         return True
 
     def _compiled_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape that a graph for windows of `shape` is compiled for, and kept by."""
-        if not self.takes_any_size:
+        """Return the shape that the graph is compiled for to compute windows of `shape`."""
+        if not self.is_any_size:
             return shape
         return (shape[0], ANY_PX, ANY_PX, *shape[3:])

@@ -70,7 +70,7 @@ class Connections:
         return len(self._open)
 
     def admit(self, connection: RegisteredConnection, address: str) -> bool:
-        """Count a connection, idle so far, from an IP address or ""; False if there is no room."""
+        """Add a new, idle connection from an IP address, or ""; False if there is no room."""
         source = self._source_of(address)
         same = self._of_address.get(source, {})
         if source and len(same) >= self.limits.per_address and not self._evict(same):
@@ -105,7 +105,7 @@ class Connections:
             self._idle[connection] = None
 
     def _source_of(self, address: str) -> str:
-        """Return what is counted as one, see `subscriber_of`; "" is not counted."""
+        """Return whom the limit per address counts this one to; "" where it does not apply."""
         ip = parse_address(address)
         if ip is None or any(ip in network for network in self.limits.trusted):
             return ""

@@ -59,7 +59,7 @@ class AccessRecord:
     where no response was begun. begun_s: of `time.perf_counter`. ended_at_s: since 1970.
     traceparent, tracestate: the request's headers of W3C Trace Context. refusal: why the status is
     429. handling: of an accepted request, where not by an upscale. source: "upload" or "url".
-    requested_model, denoise: of the request, as it is taken. model, engine: what made the result,
+    requested_model, denoise: of the request, as accepted. model, engine: what made the result,
     as "torch float32". tempered_with: the faithful model it was mixed with. result_format: as
     "jpeg". device_s: of this image. credits: charged. trace_id: where it is traced. stages: those
     that ended, in their order.

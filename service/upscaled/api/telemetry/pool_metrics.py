@@ -16,7 +16,7 @@ _GAUGES: Final = {
     "keys_waiting": ("queue_keys", "API keys that have images waiting"),
     "most_of_one_key": ("queue_most_of_one_key_images", "Images waiting of the key with most"),
     "running": ("running_images", "Images at workers"),
-    "running_most": ("running_limit_images", "Images that the ready workers take at once"),
+    "running_most": ("running_limit_images", "Images that the ready workers work on at once"),
     "workers_ready": ("workers_ready", "Workers that are ready"),
     "workers_wanted": ("workers_wanted", "Workers that the settings ask for"),
 }

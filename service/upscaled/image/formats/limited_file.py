@@ -1,4 +1,4 @@
-"""Open a file by one of Pillow's classes, which may read only so many pieces of it.
+"""Open a file by one of Pillow's classes, with a limit on how many pieces of it are read.
 
 Pillow walks a header piece by piece in Python: of 25 MB in pieces of 4 bytes it would make 20 s of
 work. Only a decoder process opens files by Pillow.
@@ -31,7 +31,7 @@ class _LimitedFile(BytesIO):
 
 
 def open_limited(source: bytes, plugin: "type[_Opened]") -> "_Opened":
-    """Open a file by a class of Pillow's, here for its header; its pixels are read later.
+    """Open a file by a class of Pillow's, which reads its header now and its pixels later.
 
     Raises:
         OSError: too many pieces were read, here or when the pixels are decoded.

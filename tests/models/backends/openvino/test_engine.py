@@ -163,16 +163,16 @@ def test_only_the_last_shapes_are_kept_ready() -> None:
     most = NETWORKS["plain"].max_ready_shapes
     for width in range(1, 3 + most):
         engine.start([draw_window(16, width)]).finish()
-    assert len(engine.graphs.kept) == most
-    assert (1, 16, width, 3) in engine.graphs.kept
+    assert len(engine.graphs.compiled) == most
+    assert (1, 16, width, 3) in engine.graphs.compiled
 
 
 def test_a_small_odd_shape_of_a_large_network_is_not_compiled() -> None:
     engine = engine_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4))
     engine.start([draw_window(17, 23)]).finish()
-    assert not engine.graphs.kept
+    assert not engine.graphs.compiled
     engine.start([draw_window(32, 64)]).finish()
-    assert list(engine.graphs.kept) == [(1, 32, 64, 3)]
+    assert list(engine.graphs.compiled) == [(1, 32, 64, 3)]
 
 
 def test_an_engine_under_trial_runs_every_shape_as_a_graph() -> None:
@@ -181,9 +181,9 @@ def test_an_engine_under_trial_runs_every_shape_as_a_graph() -> None:
     tried = engine.strict()
     tried.start([draw_window(17, 23)]).finish()
     tried.start([draw_window(32, 32)]).finish()
-    assert list(engine.graphs.kept) == [(1, 17, 23, 3), (1, 32, 32, 3)]
+    assert list(engine.graphs.compiled) == [(1, 17, 23, 3), (1, 32, 32, 3)]
     serving = tried.sized(window_px=32, batch=1, proof="")
-    assert list(serving.graphs.kept) == [(1, 32, 32, 3)], "the others would only take memory"
+    assert list(serving.graphs.compiled) == [(1, 32, 32, 3)], "the others would only take memory"
 
 
 def test_a_trunk_in_8_bits_is_compiled_once_for_windows_of_every_size() -> None:
@@ -191,12 +191,12 @@ def test_a_trunk_in_8_bits_is_compiled_once_for_windows_of_every_size() -> None:
     sizes = [(32, 64), (17, 23), (32, 64), (40, 31)]
     for height, width in sizes:
         pixels = draw_window(height, width)[None]
-        fixed = replace(engine.graphs, takes_any_size=False, kept=OrderedDict())
+        fixed = replace(engine.graphs, is_any_size=False, compiled=OrderedDict())
         expected, got = fixed.compute(pixels).values, engine.graphs.compute(pixels).values
-        assert list(fixed.kept) == [(1, height, width, 3)]
+        assert list(fixed.compiled) == [(1, height, width, 3)]
         np.testing.assert_allclose(got, expected, rtol=0, atol=1.0)
-    assert list(engine.graphs.kept) == [(1, -1, -1, 3)]
-    assert list(engine.graphs.of_side(96).kept) == [(1, -1, -1, 3)], "it is ready for them too"
+    assert list(engine.graphs.compiled) == [(1, -1, -1, 3)]
+    assert list(engine.graphs.of_side(96).compiled) == [(1, -1, -1, 3)], "it is ready for them too"
 
 
 @pytest.mark.parametrize(("family", "shape"), [("plain", PLAIN), ("srvgg", srvgg_shape(4, 2, 8))])
@@ -205,19 +205,19 @@ def test_a_shape_is_compiled_for_a_small_network_in_8_bits_once_it_came_often(
 ) -> None:
     engine = engine_of(family, shape, "int8")
     assert engine.info.takes_new_shapes
-    for_new = engine.graphs.for_new
-    assert for_new is not None
-    assert for_new.copying is engine.graphs.copying, "they share the graph"
+    any_size = engine.graphs.any_size
+    assert any_size is not None
+    assert any_size.copying is engine.graphs.copying, "they share the graph"
     for height, width in [(32, 64), (17, 23), (40, 31)]:
         pixels = draw_window(height, width)[None]
-        fixed = replace(engine.graphs, for_new=None, kept=OrderedDict())
+        fixed = replace(engine.graphs, any_size=None, compiled=OrderedDict())
         expected = np.array(fixed.compute(pixels).values)
         for _ in range(RUNS_BEFORE_COMPILING):
             assert np.array_equal(engine.graphs.compute(pixels).values, expected)
-            assert (1, height, width, 3) not in engine.graphs.kept
-            assert list(for_new.kept) == [(1, -1, -1, 3)]
+            assert (1, height, width, 3) not in engine.graphs.compiled
+            assert list(any_size.compiled) == [(1, -1, -1, 3)]
         assert np.array_equal(engine.graphs.compute(pixels).values, expected)
-        assert (1, height, width, 3) in engine.graphs.kept
+        assert (1, height, width, 3) in engine.graphs.compiled
         assert not engine.graphs.runs, "it has to come as often again once it is kept no more"
 
 
@@ -228,12 +228,12 @@ def test_a_small_network_is_tried_by_graphs_of_single_shapes_and_new_ones_follow
     tried = engine.strict()
     tried.start([draw_window(64, 64)]).finish()
     tried.start([draw_window(17, 23)]).finish()
-    assert list(engine.graphs.kept) == [(1, 64, 64, 3), (1, 17, 23, 3)]
+    assert list(engine.graphs.compiled) == [(1, 64, 64, 3), (1, 17, 23, 3)]
     serving = tried.sized(window_px=64, batch=1, proof="")
     serving.start([draw_window(64, 64)]).finish()
-    assert serving.graphs.for_new is not None
-    assert not serving.graphs.for_new.kept
-    assert list(serving.graphs.kept) == [(1, 64, 64, 3)]
+    assert serving.graphs.any_size is not None
+    assert not serving.graphs.any_size.compiled
+    assert list(serving.graphs.compiled) == [(1, 64, 64, 3)]
 
 
 def test_only_so_many_shapes_that_came_seldom_are_remembered(
@@ -248,7 +248,7 @@ def test_only_so_many_shapes_that_came_seldom_are_remembered(
 
 def test_networks_in_floats_and_large_ones_have_no_graph_for_new_shapes() -> None:
     for engine in (engine_of(), engine_of("rrdb", SMALL_RRDB, "int8")):
-        assert engine.graphs.for_new is None
+        assert engine.graphs.any_size is None
         assert not engine.info.takes_new_shapes
 
 
@@ -270,7 +270,7 @@ def test_the_tail_of_a_trunk_in_8_bits_is_computed_in_bfloat16() -> None:
     assert (engine.graphs.hint, engine.graphs.tail.hint) == ("f32", "bf16")
     pixels = draw_window()[None]
     float32 = replace(
-        engine.graphs, tail=replace(engine.graphs.tail, hint="f32", kept=OrderedDict())
+        engine.graphs, tail=replace(engine.graphs.tail, hint="f32", compiled=OrderedDict())
     )
     error = np.abs(engine.graphs.compute(pixels).values - float32.compute(pixels).values).max()
     assert 0 < error <= 1
@@ -306,7 +306,7 @@ def test_a_tail_in_strips_gives_what_one_graph_gives(
     expected = whole(np.stack(windows))[0]
     monkeypatch.setattr(strips, "STRIP_PX", 20 * 64)
     got = engine.graphs.compute(np.stack(windows)).values
-    assert list(engine.graphs.tail.kept) == [(1, 20, 64, 16)], "several strips of one height"
+    assert list(engine.graphs.tail.compiled) == [(1, 20, 64, 16)], "several strips of one height"
     np.testing.assert_allclose(got, expected, rtol=0, atol=largest)
 
 

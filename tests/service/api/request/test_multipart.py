@@ -155,34 +155,34 @@ def test_the_number_of_parts_is_limited() -> None:
 
 
 def test_the_number_of_headers_of_a_part_is_limited() -> None:
-    for count, is_taken in ((MAX_PART_HEADERS, True), (MAX_PART_HEADERS + 1, False)):
+    for count, is_accepted in ((MAX_PART_HEADERS, True), (MAX_PART_HEADERS + 1, False)):
         more = [b"A%d: b" % number for number in range(count - 1)]
-        check_taken(part(b"\r\n".join([*more, DISPOSITION]), b"2"), is_taken=is_taken)
+        check_accepted(part(b"\r\n".join([*more, DISPOSITION]), b"2"), is_accepted=is_accepted)
 
 
 def test_the_bytes_of_a_parts_headers_are_limited() -> None:
     spare = MAX_PART_HEAD_BYTES - len(DISPOSITION + b"\r\nA: \r\n\r\n")
-    for size, is_taken in ((spare, True), (spare + 1, False)):
-        check_taken(part(DISPOSITION + b"\r\nA: " + b"b" * size, b"2"), is_taken=is_taken)
+    for size, is_accepted in ((spare, True), (spare + 1, False)):
+        check_accepted(part(DISPOSITION + b"\r\nA: " + b"b" * size, b"2"), is_accepted=is_accepted)
 
 
 def test_the_blanks_behind_a_boundary_are_limited() -> None:
-    for size, is_taken in ((MAX_PADDING_BYTES, True), (MAX_PADDING_BYTES + 1, False)):
+    for size, is_accepted in ((MAX_PADDING_BYTES, True), (MAX_PADDING_BYTES + 1, False)):
         padded = SCALE.replace(b"--XX", b"--XX" + b" " * size)
-        check_taken(padded, is_taken=is_taken)
+        check_accepted(padded, is_accepted=is_accepted)
 
 
 def test_a_limited_number_of_lines_may_look_like_a_boundary() -> None:
-    for count, is_taken in ((MAX_FALSE_DELIMITERS, True), (MAX_FALSE_DELIMITERS + 1, False)):
+    for count, is_accepted in ((MAX_FALSE_DELIMITERS, True), (MAX_FALSE_DELIMITERS + 1, False)):
         data = b"x" + b"\r\n--XXy" * count
-        check_taken(part(DISPOSITION, data), data, is_taken=is_taken)
+        check_accepted(part(DISPOSITION, data), data, is_accepted=is_accepted)
 
 
 DISPOSITION = b"Content-Disposition: form-data; name=scale"
 
 
-def check_taken(raw: bytes, data: bytes = b"2", *, is_taken: bool) -> None:
-    if is_taken:
+def check_accepted(raw: bytes, data: bytes = b"2", *, is_accepted: bool) -> None:
+    if is_accepted:
         assert [each.data for each in parse_parts(body(raw), TYPE)] == [data]
     else:
         with pytest.raises(InvalidRequestBody):

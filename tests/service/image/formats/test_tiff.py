@@ -253,7 +253,7 @@ def test_a_file_marked_as_canon_s_raw_is_refused() -> None:
 
 
 @pytest.mark.parametrize("tags", [{"_254": (1,)}, {"_254": (0,), "_330": (8,)}, {"_254": (2,)}])
-def test_a_page_or_an_image_with_smaller_ones_below_is_taken(
+def test_a_page_or_an_image_with_smaller_ones_below_is_accepted(
     tags: dict[str, tuple[int, ...]],
 ) -> None:
     """Pyramids have their smaller versions below; a program may call its only image reduced."""

@@ -148,7 +148,7 @@ class SegmentWalker:
 
 
 class _Metadata:
-    """Metadata before the first scan, taken segment by segment."""
+    """Metadata before the first scan, collected segment by segment."""
 
     def __init__(self) -> None:
         self.jfif: bytes | None = None
