@@ -51,7 +51,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
         compared=(0, 2, 5, 8, 12),
     ),
 }
-"""By name. What is trained with one is judged by the other."""
+"""Feature networks by name. What was trained with one is measured by the other."""
 
 
 class FeatureNetwork:

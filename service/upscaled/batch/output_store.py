@@ -66,7 +66,7 @@ class ExistingResult:
 
 
 class Output(ABC):
-    """Folder, bucket or stream that takes results, for any number of threads.
+    """Folder, bucket or stream to which any number of threads write results.
 
     Sources and results go by their whole names. Methods raise `JournalUnusable` where a journal
     fails, and an `OSError` where what is there cannot be read. Those that are not abstract are for

@@ -1,8 +1,8 @@
-"""Interface through which the front end has images upscaled, what crosses it, and admission to it.
+"""Interface through which the front end has images upscaled: its calls, messages and admission.
 
 Everything on the front end's side is cheap, asynchronous and free of torch. What is behind the
-interface may block, run out of memory or die. `upscaled.pool.local.LocalPool` implements it with
-worker processes of this machine, tests with fakes.
+interface may block, run out of memory or die. `pool.local` implements it with worker processes of
+this machine, `pool.ray_serve.executor` with the replicas of a Ray cluster, tests with fakes.
 """
 
 import asyncio

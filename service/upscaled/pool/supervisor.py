@@ -85,7 +85,7 @@ class Supervisor:
         return self._done_before + self.worker.stats if self.worker else self._done_before
 
     def state(self, in_flight: int) -> WorkerState:
-        """Return how the worker is, which has that many images in flight."""
+        """Return the state of the worker, which has `in_flight` images."""
         return WorkerState(
             number=self.number,
             device=self.shown_device,
@@ -96,7 +96,7 @@ class Supervisor:
         )
 
     def start(self) -> asyncio.Task[None]:
-        """Call `run` as a task, and log where it crashes."""
+        """Start `run` as a task, and log an exception that ends it."""
         supervising = asyncio.create_task(self.run())
         supervising.add_done_callback(_log_crash)
         return supervising

@@ -39,12 +39,12 @@ class Retried:
 
 
 class _Steps(Protocol):
-    """How a hold is settled in this database: see `ledger` and `server_ledger`."""
+    """The steps that settle a hold in this database: those of `ledger` or `server_ledger`."""
 
     def capture(
         self, connection: Connection, hold: Hold, paid: PaidResult | None, *, at_s: int
     ) -> bool:
-        """Take an open hold for good, with the result it pays for; False if not open."""
+        """Capture an open hold, and record the result it pays for; False if it is not open."""
 
     def release(self, connection: Connection, hold: Hold, *, at_s: int) -> bool:
         """Give the credit of an open hold back; return False if it is not open."""

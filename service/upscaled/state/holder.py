@@ -35,7 +35,7 @@ class Holder(Protocol):
         """
 
     def forget(self, holder_id: str) -> None:
-        """Have another `id` from now on, unless that is so already: this one was declared dead."""
+        """Replace an `id` that was declared dead by a new one, unless that has happened already."""
 
     def survey(self) -> AbstractContextManager[Holders]:
         """List the living and the dead processes, and remove the dead after the block."""
@@ -72,7 +72,7 @@ class FileHolder:
             return self._id
 
     def forget(self, holder_id: str) -> None:
-        """Have another id; nothing takes the lock from a living process, so no caller needs it."""
+        """Replace the id; needless here, as a living process cannot lose the lock of its file."""
         with self._lock:
             if holder_id == self._id:
                 self._forget()

@@ -67,7 +67,7 @@ class LeasedHolder:
             return self._id
 
     def forget(self, holder_id: str) -> None:
-        """Have another id, as `Holder` says: a hold found that this one was declared dead."""
+        """Replace the id where a hold has found that it was declared dead, see `Holder`."""
         with self._lock:
             if self._id == holder_id:
                 self._id = None

@@ -115,7 +115,7 @@ def _replace(database: Database, day: DayWithRows) -> None:
 
 
 def select_row_totals(by: Sequence[UsageGroup], *extra: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """Select the columns of `UsageTotals` but for names, and extra ones; not grouped by: NULL."""
+    """Select `UsageTotals` but for names, and `extra`; a group that is not in `by` is NULL."""
     row = USAGE_ROWS.c
     groups: _Groups = {
         "day": (row.at_s // DAY_S).label("day"),

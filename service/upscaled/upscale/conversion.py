@@ -20,7 +20,7 @@ _KEPT_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA"}) | _DEEP_MODES
 _UNBOUNDED_MODES: Final = frozenset({"I", "F"})
 _GREY_MODES: Final = frozenset({"L", "LA", "La"})
 _OTHER_COLOURS: Final = frozenset({"1", "I", "F", "YCbCr", "LAB", "HSV"})
-"""Modes that are converted and that a profile describes no longer."""
+"""Modes that are converted to others, which the picture's profile does not describe."""
 _RANGES: Final = {
     "quality": MAX_QUALITY,
     "max_side_px": MAX_RESULT_SIDE_PX,
@@ -93,7 +93,7 @@ def read_pillow(picture: PillowImage.Image) -> tuple[Image, ArrayShape]:
 
 
 def _as_kept_mode(picture: PillowImage.Image) -> PillowImage.Image:
-    """Convert a picture to a mode that stays; a colour that is transparent becomes alpha."""
+    """Convert a picture to one of `_KEPT_MODES`; a colour that is transparent becomes alpha."""
     has_alpha = picture.has_transparency_data
     if picture.mode in _DEEP_MODES or (picture.mode in _KEPT_MODES and not has_alpha):
         return picture

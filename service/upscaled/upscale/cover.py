@@ -90,7 +90,7 @@ class Prices:
         )
 
     def _is_unlike(self, box: Box) -> Any:  # noqa: ANN401
-        """Return whether not all cells of a rectangle are flat."""
+        """Return whether a rectangle has a cell that is not flat."""
         if self.not_flat is None:
             return True
         sums, columns = self.not_flat.ravel(), self.not_flat.shape[1]

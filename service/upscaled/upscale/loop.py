@@ -82,7 +82,7 @@ def upscale_by_tiles(
 def _run_colour(
     image: Image, scale: int, stream: Stream, steps: PostProcessing, faithful: Stream | None
 ) -> Iterator[TilesDone]:
-    """Upscale an image's colours, seen as what alpha hides has its nearest visible colour."""
+    """Upscale an image's colours; what alpha hides has the colour of the nearest visible pixel."""
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
     loop = _TileLoop(
         image=replace(image, alpha=None),
@@ -96,10 +96,10 @@ def _run_colour(
 
 
 def _with_alpha(progress: Iterator[TilesDone], alpha: Pixels, scale: int) -> Iterator[TilesDone]:
-    """Give results their alpha, enlarged beside the search for content and the first windows.
+    """Add alpha to results; it is enlarged during the search for content and the first windows.
 
-    Done before them it took as long as 4 % of the network's time in 8 bits; the search alone
-    leaves all cores but one idle. A result stays one object from its first rows to its last: what
+    Before them it would take 4 % of the network's time in 8 bits; the search alone leaves all cores
+    but one idle. A result stays one object from its first rows to its last: what
     encodes it begins again with another one.
     """
     bare: Image | None = None

@@ -152,7 +152,7 @@ class Tiling:
         return round_up(2 * self.halo_px, self.multiple_px)
 
     def _plan_axis(self, side: int, start: int, end: int, seen: tuple[int, int]) -> list["_Span"]:
-        """Plan the windows for the cores that cut `start` to `end`, which show what is `seen`."""
+        """Plan the windows whose cores divide `start` to `end`; together they show `seen`."""
         multiple, padded = self.multiple_px, round_up(side, self.multiple_px)
         first, last = seen[0] // multiple * multiple, round_up(seen[1], multiple)
         is_part = last - first < padded

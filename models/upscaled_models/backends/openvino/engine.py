@@ -28,7 +28,7 @@ from upscaled_models.registry import ModelSpec
 OpenVinoPrecision = Literal["float32", "bfloat16", "int8"]
 
 SHAPE_STEP_PX: Final = 32
-"""Shapes that come often are compiled: 0.05 to 0.1 s for small networks, 1 s and more for RRDB."""
+"""Keeps shapes few: compiling one takes 0.05 to 0.1 s for small networks, 1 s or more for RRDB."""
 
 _HINTS: Final[dict[OpenVinoPrecision, str]] = {
     "float32": "f32",

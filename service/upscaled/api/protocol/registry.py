@@ -156,7 +156,7 @@ def parse_address(address: str) -> IPv4Address | IPv6Address | None:
 
 
 def subscriber_of(ip: IPv4Address | IPv6Address) -> str:
-    """Return what one customer of an access provider has: an IPv4 address or an IPv6 network."""
+    """Return the IPv4 address, or the IPv6 network, that one customer of a provider has."""
     return str(ip if isinstance(ip, IPv4Address) else ip_network((ip, _IPV6_PREFIX), strict=False))
 
 

@@ -47,14 +47,14 @@ _OF_EACH_WORKER: Final = {
 class PoolMetrics(Collector):
     """Collector of the workers' statistics at one moment."""
 
-    def __init__(self, figures: PoolStats) -> None:
-        self._figures = figures
+    def __init__(self, stats: PoolStats) -> None:
+        self._stats = stats
 
     def collect(self) -> Iterator[Metric]:
-        figures = self._figures
+        stats = self._stats
         for field, (name, meaning) in _GAUGES.items():
-            yield GaugeMetricFamily(f"upscaled_{name}", meaning, getattr(figures, field))
-        for source, table in ((figures, _COUNTERS), (figures.done, _OF_WORKERS)):
+            yield GaugeMetricFamily(f"upscaled_{name}", meaning, getattr(stats, field))
+        for source, table in ((stats, _COUNTERS), (stats.done, _OF_WORKERS)):
             for field, (name, meaning) in table.items():
                 yield CounterMetricFamily(f"upscaled_{name}", meaning, getattr(source, field))
         yield from self._by_model()
@@ -65,8 +65,8 @@ class PoolMetrics(Collector):
 
     def _by_model(self) -> Iterator[Metric]:
         # A model that has done nothing yet is there too, at zero.
-        models = {engine.model: ModelStats() for engine in self._figures.engines}
-        models |= self._figures.done.models
+        models = {engine.model: ModelStats() for engine in self._stats.engines}
+        models |= self._stats.done.models
         for field, (name, meaning) in _OF_MODELS.items():
             rows: dict[tuple[object, ...], float]
             rows = {(model,): getattr(stats, field) for model, stats in models.items()}
@@ -78,7 +78,7 @@ class PoolMetrics(Collector):
         family = GaugeMetricFamily(
             "upscaled_engine_info", "What runs each scale's model", labels=labels
         )
-        return _fill(family, dict.fromkeys(self._figures.engines, 1))
+        return _fill(family, dict.fromkeys(self._stats.engines, 1))
 
     def _ladders(self) -> Metric:
         family = GaugeMetricFamily(
@@ -86,14 +86,14 @@ class PoolMetrics(Collector):
             "Input pixels up to which auto takes a model; +Inf: of any size",
             labels=["scale", "model"],
         )
-        for scale, ladder in sorted(self._figures.ladders.items()):
+        for scale, ladder in sorted(self._stats.ladders.items()):
             for rung in ladder:
                 most_px = inf if rung.most_px is None else rung.most_px
                 family.add_metric([str(scale), rung.model], most_px)
         return family
 
     def _by_worker(self) -> Iterator[Metric]:
-        workers = self._figures.workers
+        workers = self._stats.workers
         labels = ["worker", "device"]
         for field, (name, meaning) in _OF_EACH_WORKER.items():
             rows: dict[tuple[object, ...], float]
@@ -108,7 +108,7 @@ class PoolMetrics(Collector):
             "Resident memory of each worker, without its decoders",
             labels=["worker"],
         )
-        sizes = self._figures.resident_bytes.items()
+        sizes = self._stats.resident_bytes.items()
         return _fill(family, {(number,): size_bytes for number, size_bytes in sizes})
 
 

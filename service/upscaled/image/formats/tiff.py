@@ -106,7 +106,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
 
 
 def _is_raw(source: bytes, tags: Mapping[int, int]) -> bool:
-    """Return whether it is a camera's raw file: its first directory has but a small preview.
+    """Return whether it is a camera's raw file: its first directory has only a small preview.
 
     DNG, and Canon's CR2, say so themselves. In NEF, ARW and others a reduced image comes first,
     with the photo in a directory below it.
