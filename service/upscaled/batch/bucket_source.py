@@ -60,7 +60,7 @@ class BucketObject:
         return hash((self.url, self.size_bytes, self.e_tag))
 
     def is_whole(self, *, is_still: bool) -> bool:
-        """Return True: an object is there whole or not at all."""
+        """Return True: a bucket shows an object only once it is complete."""
         return True
 
 

@@ -23,7 +23,7 @@ def write_bash(root: Command) -> str:
 
 
 def _list_values(command: Command) -> Iterator[str]:
-    """Return what stands behind each option that takes a value: its choices, or file names."""
+    """Yield a branch of `case` for each option with a value: its choices, or file names."""
     for option in filter(lambda each: each.value, command.options):
         names = (shlex.quote(" ".join((*command.path, flag))) for flag in option.flags)
         choices = shlex.quote(" ".join(option.choices))

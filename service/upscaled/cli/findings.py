@@ -21,7 +21,7 @@ _CHECK_WIDTH: Final = 15
 
 
 def print_findings(findings: Iterable[Finding], *, is_json: bool) -> None:
-    """Print each finding as it comes, and a summary, or one JSON document; exit 1 on a failure."""
+    """Print findings one by one and a summary, or one JSON document; exit 1 on a failure."""
     started = time.monotonic()
     console = Console(highlight=False, markup=False, emoji=False)
     printed = []

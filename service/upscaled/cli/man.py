@@ -75,7 +75,7 @@ def _write_text(text: str) -> Iterator[str]:
 
 
 def _escape_line(line: str) -> str:
-    """Escape a line of text: one that begins like a request is none."""
+    """Escape a line of text, also where it begins like a request of roff."""
     escaped = _escape(line)
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 

@@ -274,7 +274,7 @@ class _Server(_SignalFreeServer):
         if number == signal.SIGHUP:
             self._is_renewal_due.set()
         if number not in self._link.ending:
-            _log.info("passed over a signal", extra=event("signal_ignored", signal=number.name))
+            _log.info("ignored a signal", extra=event("signal_ignored", signal=number.name))
         elif not self._is_ending:
             self._is_ending = True
             self._end(number.name)
@@ -285,7 +285,9 @@ class _Server(_SignalFreeServer):
             self.should_exit = self.force_exit = True
 
     def _end(self, signal_name: str) -> None:
-        _log.info("finishing what is under way", extra=event("stopping", signal=signal_name))
+        _log.info(
+            "stopping: finishing what is in flight", extra=event("stopping", signal=signal_name)
+        )
         self._pool.drain()
         asyncio.get_running_loop().call_later(
             NOT_READY_BEFORE_CLOSING_S, self._close, self._grace_s

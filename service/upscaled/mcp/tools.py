@@ -45,7 +45,7 @@ Format = Annotated[
     Field(description="format of the result; else JPEG, or PNG for a picture with transparency"),
 ]
 MaxSide = Annotated[
-    int, Field(ge=0, le=6000, description="longest side of the result in pixels; 0: as it comes")
+    int, Field(ge=0, le=6000, description="longest side of the result in pixels; 0: by the scale")
 ]
 
 

@@ -95,7 +95,7 @@ def test_numbers_that_8_bits_cannot_hold_are_refused(numbers: NDArray[Any]) -> N
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
-def test_wider_numbers_of_8_bits_are_taken(kind: type) -> None:
+def test_wider_numbers_that_fit_into_8_bits_are_accepted(kind: type) -> None:
     levels = picture(4, 6)[..., 0]
     image, _ = read_pillow(PillowImage.fromarray(levels.astype(kind)))
     assert np.array_equal(image.rgb[..., 0], levels)

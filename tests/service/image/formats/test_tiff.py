@@ -272,7 +272,7 @@ def test_the_resolution_is_turned_with_the_image(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_deflate"])
-def test_a_senseless_tag_that_is_no_matter_of_pixels_is_passed_over(compression: str) -> None:
+def test_a_tag_without_meaning_is_ignored_where_no_pixel_depends_on_it(compression: str) -> None:
     """libtiff prints what it thinks of it, as it does of damage."""
     source = save(picture(64, 96), "TIFF", compression=compression, tiffinfo={274: 1, 296: 2})
     for tag, value in ((274, 0), (274, 99), (296, 9)):
