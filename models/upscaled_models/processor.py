@@ -1,4 +1,4 @@
-"""This machine's processor: its cores, its name and flags, by which measurements are kept."""
+"""This machine's processor: its cores, and the name and flags that measurements are stored by."""
 
 import hashlib
 import os

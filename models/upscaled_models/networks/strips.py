@@ -1,4 +1,4 @@
-"""Strips of a window: the rows of features that a network's tail takes at a time.
+"""Strips of a window: the rows of features that a network's tail computes at a time.
 
 An RRDB network's tail works on 16 times the trunk's pixels: all of it at once would need most of
 the network's memory, for a tenth of the arithmetic.

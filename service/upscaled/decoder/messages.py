@@ -1,4 +1,4 @@
-"""Answers of a decoder process, checked and unpacked by its worker; one frame each way a file.
+"""Answers of a decoder process, checked and unpacked by its worker: a frame each way for a file.
 
     worker                          decoder
     header: what is kept of the
@@ -8,10 +8,9 @@
                                     metadata, with the descriptor of memory that holds its pixels
 
 The memory holds colour, then alpha where there is any, then the colour profile, then the EXIF and
-XMP that are kept. Channels of 16 bits
-are in the machine's own byte order. Nothing that a decoder says is used before it has been checked:
-a file may have taken the process over. The decoder's own half is `upscaled.decoder.child`, which
-loads no pydantic.
+XMP that are kept. Channels of 16 bits are in the machine's own byte order. Nothing that a decoder
+says is used before it has been checked: a file may have taken the process over. The decoder's own
+half is `upscaled.decoder.child`, which loads no pydantic.
 """
 
 import errno

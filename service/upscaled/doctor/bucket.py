@@ -1,4 +1,4 @@
-"""Check the bucket of results: it takes, gives and deletes them, and never overwrites one."""
+"""Check the bucket of results: it stores, returns and deletes them, and never overwrites one."""
 
 import time
 from typing import Final

@@ -1,4 +1,4 @@
-"""Check the public base URL: clients take it, and it leads here."""
+"""Check the public base URL: it is one that clients accept, and it leads here."""
 
 import ssl
 import time

@@ -1,4 +1,4 @@
-"""Request queue in front of the workers; it chooses who gets the next slot, and at which worker.
+"""Request queue in front of the workers; it chooses which image gets which slot next.
 
 How much one worker may have in flight at once is bounded twice, beside the number of its slots:
 large results share a limit in pixels, for each keeps its canvas until it is encoded; and the last

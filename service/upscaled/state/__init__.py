@@ -1,4 +1,4 @@
-"""API keys, credits, rates and stored results. SQL appears nowhere else."""
+"""API keys, credits, rates and stored results. All SQL but the batch journal's is here."""
 
 from upscaled.state.clocks import Clocks
 from upscaled.state.database_url import hide_password

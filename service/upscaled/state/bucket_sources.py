@@ -1,4 +1,4 @@
-"""The images that accepted jobs wait with, in an S3-compatible bucket."""
+"""The stored source images of accepted jobs, in an S3-compatible bucket."""
 
 import asyncio
 import uuid

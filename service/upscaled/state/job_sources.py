@@ -1,4 +1,4 @@
-"""The images that accepted jobs wait with, from the acceptance to the job's end."""
+"""The stored source images of accepted jobs, from the acceptance to the job's end."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Correct colours: give what a network makes the source's own low frequencies back.
+"""Correct colours: restore the source's low frequencies in a network's result.
 
 Trained on degraded pictures, networks shift colours: realesr-general-x4v3 turns flat grey 128 into
 131, 132, 132. The correction adds what the source has and the result, averaged down, has not; low-passed,

@@ -1,4 +1,4 @@
-"""Give fine patterns back the mean colour that a network has taken from them.
+"""Restore the mean colour of fine patterns, which networks change.
 
 A network that keeps flat colours exactly still changes the mean of what alternates from pixel to
 pixel: dither, hatching, gingham, screen tones, scan lines. Its strokes overshoot, and what would

@@ -1,4 +1,4 @@
-"""Steps between a network's result for a window and the pixels that are kept of it.
+"""Steps that turn a network's result for a window into the image's pixels.
 
 Beside a GPU one thread would be slow at them, so they work on strips of rows at once. Colour
 correction and tempering give the same result to the last bit; the sanity check compares blocks that
