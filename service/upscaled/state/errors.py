@@ -32,7 +32,7 @@ class DatabaseLost(DatabaseFailed):
 
 
 class FolderUnusable(StateError):
-    """A folder of the data folder takes no file."""
+    """No file can be written to a folder of the data folder."""
 
 
 class UnreadableChoice(StateError):

@@ -53,7 +53,7 @@ class LineReader:
 
         Returns:
             The line without its CRLF, None while its end has not come; and the offset in `data`
-            behind what was taken.
+            behind the bytes that were read.
 
         Raises:
             MalformedRequest: longer than the limit, ended by LF alone, or with a control character.

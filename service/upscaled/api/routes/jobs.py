@@ -61,7 +61,7 @@ async def list_jobs(
     cursor: Annotated[str, Query(description="`next_cursor` of the page before")] = "",
     limit: Annotated[str, Query(description=f"Jobs on a page, 1 to {MAX_PAGE_JOBS}")] = "20",
 ) -> schemas.JobPage:
-    """List the key's jobs that ended less than their results' lifetime ago. Takes no rate."""
+    """List the key's jobs that ended less than their results' lifetime ago, at no cost in rate."""
     read_page = partial(
         context.state.jobs.list_page,
         key.id,

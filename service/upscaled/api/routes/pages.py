@@ -103,7 +103,7 @@ def serve_folder(path: str, folder: Traversable) -> dict[str, Endpoint]:
 
 
 def serve_file(content: bytes, media_type: str) -> Endpoint:
-    """Return an endpoint of a file; a text is compressed when a client first takes that."""
+    """Return an endpoint of a file; a text is compressed when a client first accepts that."""
     is_text = media_type in _COMPRESSED
     compressed = cache(lambda: gzip.compress(content, mtime=0))
 

@@ -30,7 +30,7 @@ def render_playground(settings: Settings) -> str:
             ]
         ),
         formats=", ".join(each.label for each in _decoded_formats(settings)),
-        # Any key is taken where none is needed, so the page sends one that says so.
+        # Any key is accepted where none is needed, so the page sends one that says so.
         **(_NO_KEY if settings.auth == "none" else _KEY),
         max_file=describe_bytes(settings.max_file_bytes),
         kept=describe_duration(settings.result_ttl_s),

@@ -72,7 +72,7 @@ async def head_progress(events: Watched) -> Response:
     "`tiles_total` (null until known) and `remaining_s` (an estimate for the network, from its "
     "begin on; null before), then one `end` with `error_code` (null after a success). An id "
     "that is not in use, that belongs to another key or whose request is over is not found; one "
-    f"that is not known yet is waited for, {ARRIVAL_WAIT_S:g} s. Takes nothing from the rate; "
+    f"that is not known yet is waited for, {ARRIVAL_WAIT_S:g} s. Does not count against the rate; "
     f"at most {MAX_WATCHERS_PER_KEY} at once for each key.",
     response_class=Response,
     response_description="Events until the request ends",
@@ -83,7 +83,7 @@ async def head_progress(events: Watched) -> Response:
     },
 )
 async def watch_progress(events: Watched) -> Response:
-    """Stream `progress` events, then one `end`. Takes nothing from the key's rate."""
+    """Stream `progress` events, then one `end`. Does not count against the key's rate."""
     return StreamingResponse(events, headers=_HEADERS, media_type=_MEDIA_TYPE)
 
 

@@ -1,7 +1,7 @@
 """Describe `POST /v1/upscale` for the OpenAPI document: its parameters, body and answers.
 
 The route reads its body itself, for FastAPI would read it before it solves dependencies, so before
-the key is checked: FastAPI cannot see what the route takes.
+the key is checked: FastAPI cannot see what the route accepts.
 """
 
 from typing import Any, Final

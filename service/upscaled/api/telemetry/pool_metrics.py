@@ -83,7 +83,7 @@ class PoolMetrics(Collector):
     def _ladders(self) -> Metric:
         family = GaugeMetricFamily(
             "upscaled_auto_input_pixels",
-            "Input pixels up to which auto takes a model; +Inf: of any size",
+            "Input pixels up to which auto chooses a model; +Inf: of any size",
             labels=["scale", "model"],
         )
         for scale, ladder in sorted(self._stats.ladders.items()):

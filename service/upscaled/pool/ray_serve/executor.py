@@ -89,9 +89,9 @@ class RayPool:
         return (await self._reports.first()).ready
 
     def is_ready(self) -> bool:
-        """Return whether a replica takes images, and all of them would make the same result."""
-        takes = any(report.accepts for report in self._reports.here.values())
-        return takes and not self._reports.difference and not self._admission.is_draining
+        """Return whether a replica accepts images, and all of them would make the same result."""
+        accepts = any(report.accepts for report in self._reports.here.values())
+        return accepts and not self._reports.difference and not self._admission.is_draining
 
     def stats(self) -> PoolStats:
         """Return the statistics of all replicas, those of the other front ends' images included."""

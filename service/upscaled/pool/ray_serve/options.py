@@ -34,7 +34,7 @@ NODE_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
 """Variables that every node has before `ray start`, and each front end; the token comes beside."""
 
 _MOST_REQUESTS: Final = 1000
-"""Requests that a replica takes, above any that it works on: the fair request queue of its pool
+"""Requests that a replica accepts, above any that it works on: the fair request queue of its pool
 refuses the others, at once and with its own estimate of the wait."""
 
 _RAY_REQUIREMENT: Final = re.compile(r"ray\[serve\]==(?P<series>\d+\.\d+)\.\*")
