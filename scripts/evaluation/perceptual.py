@@ -30,7 +30,7 @@ PairMetric = Callable[[Pixels, Pixels], float]
 Opened = TypeVar("Opened")
 
 FEATURE_NETWORKS: Final = {"feature": "lite1", "feature_lite0": "lite0"}
-"""Name of the network by figure. A student that was trained with one is judged by the other."""
+"""Name of the network by figure. A student that was trained with one is measured by the other."""
 
 FIGURES: Final = ("niqe", *FEATURE_NETWORKS, "ssimulacra2", "flip")
 

@@ -36,7 +36,7 @@ class TargetRecipe:
     truth_share: float = 0.5
     """Of the harmed pictures, those whose features are to be the truth's."""
     feature_network: str = "lite0"
-    """The one to learn from: the proof of 8 bits judges by lite1."""
+    """The network whose features are learned from; the proof of 8 bits measures by lite1."""
 
 
 class Run(Protocol):

@@ -45,8 +45,8 @@ def run(
     try:
         with open_listener(settings.host, settings.port) as listener, _admin(settings) as admin:
             link = FrontEndSupervisor(listener, survived).run()
-            # A front end from here on; the supervisor has no use for what it imports, nor has that
-            # any garbage. `run_server` enables this again.
+            # From here on this process is a front end, whose modules the supervisor does not need.
+            # Imports leave no garbage to collect; `run_server` enables collections again.
             gc.disable()
             from upscaled.cli.server import run_server
 

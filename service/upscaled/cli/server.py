@@ -87,7 +87,8 @@ def run_server(
         pool = _make_pool(settings)
         app = create_app(settings, pool, state, link.restarts)
         config = _configure(app, settings, certificate)
-        # What is here stays: to visit it again and again would stop requests, with Ray for 0.1 s.
+        # Objects made so far stay to the end. Each collection that went through them would stop
+        # requests, with Ray for 0.1 s.
         gc.freeze()
         gc.enable()
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

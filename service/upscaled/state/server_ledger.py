@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from upscaled.errors import InsufficientApiCredits
 from upscaled.state.ledger import IMAGE_PRICE, Hold, PaidResult
 
-# `holder` is locked before the balance is reduced, so that this process cannot be declared dead
+# `holder` is locked before the balance is reduced, so that this process cannot be declared dead in
 # between. It is joined, not asked for in a subquery: where a concurrent statement has changed the
 # balance, PostgreSQL checks the condition again with the rows that it has joined.
 _HOLD: Final = sa.text(f"""

@@ -213,7 +213,7 @@ _TABLE: Final = (
     Format(
         "TIFF",
         "tiff",
-        # Also DNG, CR2, NEF and ARW, which the reader refuses; the other two are BigTIFF's.
+        # DNG, CR2, NEF and ARW begin so too; the reader refuses them. The last two are BigTIFF's.
         signatures=(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
         is_optional=True,
         reports_damage_on_stderr=True,

@@ -44,7 +44,7 @@ _PLANES_APART, _SIGNED = 2, 2
 _NOT_READ_APART: Final = frozenset({"LA", "La", "PA", "LAB"})
 _RGB_AND_ALPHA: Final = 4
 
-# What libtiff prints of a tag that no pixel depends on, and goes on without.
+# What libtiff prints about tags on which no pixel depends, and which it then ignores.
 _OF_METADATA: Final = re.compile(
     r'(_TIFFVSetField|TIFFFetchNormalTag): .*"(Orientation|ResolutionUnit|[XY]Resolution|'
     r"[XY]Position|Page(Number|Name)|Software|DateTime|Artist|HostComputer|Copyright|Make|Model|"
@@ -86,8 +86,8 @@ def open_stored(source: bytes, header: Header) -> Stored:
     """Open a TIFF file and refuse one whose strips or tiles end early."""
     from PIL import TiffImagePlugin
 
-    # Pillow's own reader of uncompressed pixels takes planes of their own for 8 bits a sample and
-    # black at 0, whatever the file says, and YCbCr for a sample of each at every pixel.
+    # Pillow's own reader of uncompressed pixels reads separate planes as if of 8 bits a sample
+    # and black at 0, and YCbCr as if each pixel had colours of its own, whatever the file says.
     TiffImagePlugin.READ_LIBTIFF = True
     try:
         opened = open_limited(source, TiffImagePlugin.TiffImageFile)
