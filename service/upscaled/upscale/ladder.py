@@ -82,15 +82,15 @@ class LadderPlan:
         """
         store = ModelStore(self.settings.models_dir)
         names = dict.fromkeys(filter(None, (*self.models, self.last.tempered_with)))
-        facts = [_name_files(store.find(name)) for name in names]
+        parts = [_name_files(store.find(name)) for name in names]
         last = store.find(self.last.model)
         if last.wdn is not None:
-            facts.append(f"denoise {find_denoise(self.settings, last):g}")
+            parts.append(f"denoise {find_denoise(self.settings, last):g}")
         if self.bounded or self.last.tempered_with:
-            facts.append(f"temper {self.settings.temper}")
+            parts.append(f"temper {self.settings.temper}")
         if self.bounded:
-            facts.append(f"within {self.settings.auto_budget_s:g} s")
-        return ", ".join(facts)
+            parts.append(f"within {self.settings.auto_budget_s:g} s")
+        return ", ".join(parts)
 
     def build(self, speeds: Mapping[str, Speed]) -> tuple[Rung, ...]:
         """Return the ladder by the speeds of the bounded models, by name, best model first.

@@ -39,7 +39,7 @@ def ask(service: Service) -> Any:
     return answer.json()
 
 
-def test_the_models_present_are_listed_with_their_facts(
+def test_the_models_present_are_listed_with_their_properties(
     make_service: MakeService,
 ) -> None:
     service = make_service()

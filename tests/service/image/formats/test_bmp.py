@@ -86,8 +86,8 @@ def bmp_of_runs(runs: bytes, *, bits: int = 8, width: int = 4, height: int = 2) 
     palette = b"".join(bytes((x, x, x, 0)) for x in np.linspace(0, 255, colours).astype(np.uint8))
     start = 54 + len(palette)
     head = struct.pack("<2sIII", b"BM", start + len(runs), 0, start)
-    facts = (40, width, height, 1, bits, 1 if bits == 8 else 2, len(runs), 2835, 2835, colours, 0)
-    return head + struct.pack("<IiiHHIIiiII", *facts) + palette + runs
+    fields = (40, width, height, 1, bits, 1 if bits == 8 else 2, len(runs), 2835, 2835, colours, 0)
+    return head + struct.pack("<IiiHHIIiiII", *fields) + palette + runs
 
 
 WHOLE = (
