@@ -96,7 +96,7 @@ class Content:
         tiles = [
             tile
             for part in cover(self.cells, prices)
-            for tile in tiling.plan(*size, self._region(part), _region(prices.see(part)))
+            for tile in tiling.plan(*size, self._region(part), _region(prices.add_halo(part)))
         ]
         cheapest = min(tiles, list(whole), key=_price)
         return tuple(sorted(cheapest, key=lambda tile: (tile.core.top, tile.core.left)))
@@ -113,7 +113,7 @@ class Content:
 
         Regions come from the top down, by their first rows.
         """
-        canvas.repeat_source(core.bottom)
+        canvas.fill_rows(core.bottom)
         is_seen = None if self.is_seen is None else core.read(self.is_seen)
         target = core.scaled(gain)
         if is_seen is None or is_seen.all():
@@ -130,10 +130,10 @@ class Content:
 
 @dataclass(slots=True, eq=False)
 class Canvas:
-    """Canvas whose rows repeat the source before windows write to them, or the rows below.
+    """Canvas whose rows are filled with the source's pixels shortly before windows write to them.
 
-    So it is filled beside the network. All at once before its first window, the canvas of 36
-    megapixels took as long as 1 to 3 % of the network's time in 8 bits.
+    So it is filled while the network computes. Filling 36 megapixels at once, before the first
+    window, took 1 to 3 % of the network's time in 8 bits.
 
     pixels: `[H * gain, W * gain, 3]`, uint8 or uint16. source: `[H, W, 3]` of the same type; None:
     windows write every pixel.
@@ -141,25 +141,25 @@ class Canvas:
 
     pixels: Pixels
     source: Pixels | None
-    _repeated_rows: int = 0
+    _filled_rows: int = 0
 
-    def repeat_source(self, rows: int) -> None:
-        """Repeat the source's pixels down to its row `rows`; what was repeated before stays."""
-        if self.source is None or rows <= self._repeated_rows:
+    def fill_rows(self, rows: int) -> None:
+        """Fill the canvas down to row `rows` of the source; rows that are filled already stay."""
+        if self.source is None or rows <= self._filled_rows:
             return
         gain = self.pixels.shape[0] // self.source.shape[0]
-        part = self.source[self._repeated_rows : rows]
-        target = self.pixels[self._repeated_rows * gain : rows * gain]
+        part = self.source[self._filled_rows : rows]
+        target = self.pixels[self._filled_rows * gain : rows * gain]
         size = (target.shape[1], target.shape[0])
         cv2.resize(part, size, dst=target, interpolation=cv2.INTER_NEAREST)
-        self._repeated_rows = rows
+        self._filled_rows = rows
 
 
 def choose_part_step_px(info: EngineInfo, window_px: int) -> int:
     """Choose the step of window lengths for parts of an image.
 
-    Where shapes that are new are made ready, that takes a small network longer than the pixels that
-    a finer step saves, 5 to 10 %; larger networks take longer for the pixels.
+    Where a graph is compiled for each new shape, that takes a small network longer than the pixels
+    that a finer step saves, 5 to 10 %; larger networks take longer for those pixels.
     """
     weights = info.spec.size_bytes * 8 / info.spec.bits
     is_fine = info.takes_new_shapes or weights >= _MANY_WEIGHTS

@@ -20,7 +20,7 @@ from upscaled.upscale.tiles import Tiling
 Cells = NDArray[np.bool_]
 
 WINDOW_PRICE_PX: Final = 16_384
-"""Pixels that one window more costs. To compile a graph for a new shape costs 57,000, once."""
+"""Cost of one more window, in pixels. Compiling a graph for a new shape costs 57,000, once."""
 
 _MOST_BANDS: Final = 400
 """Bands end at so many rows of cells at most: every pair of ends is priced, all in 5 ms."""
@@ -64,13 +64,13 @@ class Prices:
     is_turned: bool = False
 
     def of(self, box: Box) -> Any:  # noqa: ANN401  (a number, or an array of them)
-        seen = self.see(box.turned() if self.is_turned else box)
+        seen = self.add_halo(box.turned() if self.is_turned else box)
         rows, height_px = self.tiling.divide(seen.bottom - seen.top, is_part=True)
         columns, width_px = self.tiling.divide(seen.right - seen.left, is_part=True)
         return rows * columns * (height_px * width_px + WINDOW_PRICE_PX)
 
-    def see(self, box: Box) -> Box:
-        """Return what the windows for a rectangle must show, in pixels: a halo around it.
+    def add_halo(self, box: Box) -> Box:
+        """Return what the windows for a rectangle must show, in pixels: with a halo around it.
 
         None at a side beyond which the next cells are flat. Any difference within a network's
         radius of a pixel inside is then inside too, or beyond another side: those cells would not
@@ -83,13 +83,13 @@ class Prices:
         before = Box(box.top, box.bottom, np.maximum(box.left - 1, 0), box.left)
         after = Box(box.top, box.bottom, box.right, np.minimum(box.right + 1, columns))
         return Box(
-            np.maximum(box.top * cell_px - halo_px * self._is_unlike(above), 0),
-            np.minimum(box.bottom * cell_px + halo_px * self._is_unlike(below), self.size_px[0]),
-            np.maximum(box.left * cell_px - halo_px * self._is_unlike(before), 0),
-            np.minimum(box.right * cell_px + halo_px * self._is_unlike(after), self.size_px[1]),
+            np.maximum(box.top * cell_px - halo_px * self._has_content(above), 0),
+            np.minimum(box.bottom * cell_px + halo_px * self._has_content(below), self.size_px[0]),
+            np.maximum(box.left * cell_px - halo_px * self._has_content(before), 0),
+            np.minimum(box.right * cell_px + halo_px * self._has_content(after), self.size_px[1]),
         )
 
-    def _is_unlike(self, box: Box) -> Any:  # noqa: ANN401
+    def _has_content(self, box: Box) -> Any:  # noqa: ANN401
         """Return whether a rectangle has a cell that is not flat."""
         if self.not_flat is None:
             return True

@@ -224,7 +224,7 @@ class _TileLoop:
                 self._fill_canvas(rgb, canvas, one_pass, content, tiles), filled, strict=False
             ):
                 done, before = done + 1, ready
-                canvas.repeat_source(rows)
+                canvas.fill_rows(rows)
                 if correction is not None:
                     correction.add(tile.core)
                 ready = rows if correction is None else correction.advance(rows)
@@ -233,7 +233,7 @@ class _TileLoop:
                 yield TilesDone(
                     done, total, result if is_further else None, rows_ready, computed_share
                 )
-            canvas.repeat_source(height)
+            canvas.fill_rows(height)
             rgb = canvas.pixels
         if not done:
             yield TilesDone(total, total, result, rgb.shape[0], computed_share)

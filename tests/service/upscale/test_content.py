@@ -516,9 +516,9 @@ def test_a_canvas_repeats_its_source_in_any_steps_and_keeps_what_windows_wrote(d
     canvas = Canvas(np.zeros_like(repeated), source)
 
     for rows in (5, 5, 3, 36):
-        canvas.repeat_source(rows)
+        canvas.fill_rows(rows)
         canvas.pixels[4 * rows - 4 : 4 * rows, :9] = 0
-    canvas.repeat_source(37)
+    canvas.fill_rows(37)
 
     written = np.zeros(repeated.shape[:2], np.bool_)
     for rows in (5, 3, 36):
@@ -530,13 +530,13 @@ def test_a_canvas_is_filled_once_the_network_is_at_work(monkeypatch: pytest.Monk
     image, _ = run_of(3, has_alpha=True)
     engine = EdgeEngine(radius_px=4, halo_px=4, window_px=40, shape_step_px=8)
     windows_before: list[int] = []
-    repeat_source = Canvas.repeat_source
+    fill_rows = Canvas.fill_rows
 
     def note_windows(canvas: Canvas, rows: int) -> None:
         windows_before.append(len(engine.seen))
-        repeat_source(canvas, rows)
+        fill_rows(canvas, rows)
 
-    monkeypatch.setattr(Canvas, "repeat_source", note_windows)
+    monkeypatch.setattr(Canvas, "fill_rows", note_windows)
 
     upscale_through(image, 2, engine)
 
