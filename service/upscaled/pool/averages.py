@@ -13,7 +13,7 @@ _NEWEST_WEIGHT: Final = 0.3
 """The weight of the newest image in a moving average."""
 
 _SHARES_REMEMBERED: Final = 1000
-"""Limits the moving averages of shares that are remembered, by API key and the like."""
+"""Most averages that `Shares` remembers; the one that was updated least recently is forgotten."""
 
 _FIRST_OPENING_S: Final = 2.0
 """The estimate before the first opening. On two cores an opening took 0.5 s, and 4 s for a strength
@@ -39,16 +39,18 @@ class Measured(NamedTuple):
 class Shares:
     """Moving averages of shares, from 0 to 1, by names that are given from narrow to wide.
 
-    A narrow one of which nothing is known has the share of the next, the widest one `first`.
+    A name without an average has that of the next wider one, the widest one `first`.
     """
 
     def __init__(self) -> None:
         self._by_name: OrderedDict[Hashable, float] = OrderedDict()
 
     def of(self, *names: Hashable, first: float) -> float:
+        """Return the average of the narrowest name that has one, else `first`."""
         return next((self._by_name[name] for name in names if name in self._by_name), first)
 
     def note(self, share: float, *names: Hashable, first: float) -> None:
+        """Count a share in the average of each name."""
         for at, name in enumerate(names):
             before = self.of(*names[at:], first=first)
             self._by_name[name] = before + _NEWEST_WEIGHT * (share - before)
@@ -60,27 +62,27 @@ class Shares:
 class Openings:
     """Strengths of denoising that workers have in memory, and the mean time to open one.
 
-    Each strength is an engine of its own, which a worker opens for the first image that asks for it
-    and keeps for a while (`MAX_STRENGTHS` of them).
-    Treats all workers as one: with several, an estimate may miss an opening at each of the others.
+    Each strength is an engine of its own, which a worker opens when an image first asks for it;
+    the last `MAX_STRENGTHS` stay open. All workers are treated as one: with several, an estimate
+    may miss an opening at each of the others.
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, None] = OrderedDict()
+        self._open: OrderedDict[str, None] = OrderedDict()
         self._mean_s = _FIRST_OPENING_S
 
     def note(self, model: str, opening_s: float) -> None:
         """Record an image that a worker has upscaled, and how long it waited for its model."""
         if split_strength(model)[1] is None:
             return
-        if model not in self._kept:
+        if model not in self._open:
             self._mean_s += _NEWEST_WEIGHT * (opening_s - self._mean_s)
-        self._kept[model] = None
-        self._kept.move_to_end(model)
-        while len(self._kept) > MAX_STRENGTHS:
-            self._kept.popitem(last=False)
+        self._open[model] = None
+        self._open.move_to_end(model)
+        while len(self._open) > MAX_STRENGTHS:
+            self._open.popitem(last=False)
 
     def expect_s(self, model: str) -> float:
         """Return the seconds that the next image of a model will wait for it."""
-        is_open = split_strength(model)[1] is None or model in self._kept
+        is_open = split_strength(model)[1] is None or model in self._open
         return 0.0 if is_open else self._mean_s
