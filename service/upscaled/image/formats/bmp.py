@@ -1,5 +1,6 @@
 """Read BMP files, whose header Pillow reads in Python, and find pixels that they leave out."""
 
+import re
 import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -32,7 +33,12 @@ _WITHOUT_ALPHA: Final[Mapping[str, str]] = {
     "RGBA": "RGBX",
 }
 _PIXEL_BYTES: Final = 4
-_UNKNOWN_TO_PILLOW: Final = "Unsupported BMP"
+# What Pillow says of kinds that others read: a header of OS/2, a JPEG or a PNG (of 0 bits) in the
+# file, 2 and 64 bits, masks with alpha (6), CMYK (11 to 13). Other numbers are damage.
+_NOT_DECODED: Final = re.compile(
+    r"Unsupported BMP (bitfields layout|header type \(16\)|pixel depth \((0|2|64)\)"
+    r"|compression \(([456]|1[123])\))"
+)
 
 
 def read_header(source: bytes) -> Header:
@@ -42,7 +48,7 @@ def read_header(source: bytes) -> Header:
     try:
         opened = open_limited(source, BmpImageFile)
     except OSError as error:
-        if str(error).startswith(_UNKNOWN_TO_PILLOW):
+        if _NOT_DECODED.fullmatch(str(error)):
             raise UnsupportedImageFormat(detail=str(error)) from error
         raise
     _drop_empty_alpha(opened, source)

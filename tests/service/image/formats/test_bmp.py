@@ -161,6 +161,32 @@ def test_a_kind_of_pixels_that_is_not_decoded_is_an_unsupported_format(compressi
         read_header(bytes(source), {"BMP"})
 
 
+@pytest.mark.parametrize(
+    ("place", "kind", "number"),
+    [(14, "<I", 66), (28, "<H", 40), (30, "<I", 77), (46, "<I", 305_402_420)],
+)
+def test_a_number_that_no_kind_of_bmp_has_is_malformed(place: int, kind: str, number: int) -> None:
+    """Of the header's size, bits a pixel, compression, and colours of the palette."""
+    source = bytearray(save(picture(64, 64)[..., 0], "BMP"))
+    assert read_header(bytes(source), {"BMP"}).width_px == 64
+    struct.pack_into(kind, source, place, number)
+    with pytest.raises(MalformedImage):
+        read_header(bytes(source), {"BMP"})
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "number"), [(14, "<I", 16), (28, "<H", 0), (28, "<H", 2)]
+)
+def test_a_header_of_a_kind_that_is_not_decoded_is_an_unsupported_format(
+    place: int, kind: str, number: int
+) -> None:
+    """Of OS/2, of a JPEG or a PNG in a BMP, and of 2 bits a pixel."""
+    source = bytearray(save(picture(64, 64), "BMP"))
+    struct.pack_into(kind, source, place, number)
+    with pytest.raises(UnsupportedImageFormat):
+        read_header(bytes(source), {"BMP"})
+
+
 def bmp_with_profile(profile: bytes, kind: bytes) -> bytes:
     """Make a BMP of the fifth version, with a profile behind its pixels."""
     data = picture(64, 64)[::-1, :, ::-1].tobytes()
