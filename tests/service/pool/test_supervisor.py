@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import math
 import os
+import selectors
 import signal
 import socket
 import sys
@@ -11,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -28,6 +30,7 @@ from tests.service.pool.pools import (
 )
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.pool.local import LocalPool
+from upscaled.pool.worker_process import WorkerDied, WorkerProcess
 from upscaled.process.child import ChildUnusable
 from upscaled.process.supervision import Limits
 from upscaled.upscale.result import Result
@@ -295,9 +298,9 @@ async def test_while_its_only_worker_is_replaced_the_pool_is_not_ready_but_takes
         assert pool.is_ready()
 
 
-async def test_while_starts_fail_refusals_say_when_to_come_back(tmp_path: Path) -> None:
-    """Ready once, then four starts that come to nothing, then well again."""
-    limits = Limits(work_s=20, start_s=20, backoff_s=0.2, max_backoff_s=2, steady_s=0)
+async def test_while_starts_fail_requests_are_refused_until_one_succeeds(tmp_path: Path) -> None:
+    """Ready once, then some starts that come to nothing, then well again."""
+    limits = Limits(work_s=20, start_s=20, backoff_s=0.02, max_backoff_s=0.1, steady_s=0)
     program = tmp_path / "worker.py"
     program.write_text(SOUND_PROGRAM)
     command = (sys.executable, str(program), "ready")
@@ -308,18 +311,68 @@ async def test_while_starts_fail_refusals_say_when_to_come_back(tmp_path: Path) 
         with pytest.raises(RateLimitExceeded) as caught:
             await waiting
         assert caught.value.reason == "starting"
-        refusals = []
-        while not pool._workers:
+        failed = pool.stats().failed_starts
+        while pool.stats().failed_starts < failed + 2:
             assert not pool.is_ready()
             with pytest.raises(RateLimitExceeded) as caught:
                 await pool.upscale(order("answer"), request())
-            refusals.append(caught.value)
-            if len(refusals) == 2:
-                program.write_text(SOUND_PROGRAM)
-            await asyncio.sleep(caught.value.retry_after_s)
-        assert {refusal.reason for refusal in refusals} == {"starting"}
-        assert len(refusals) <= 3  # so the last Retry-After was enough
+            assert caught.value.reason == "starting"
+            await asyncio.sleep(0.02)
+        program.write_text(SOUND_PROGRAM)
+        await until(pool.is_ready, timeout_s=60)
         await pool.upscale(order("answer"), request())
+
+
+class SkippingSelector(selectors.SelectSelector):
+    """Waits for nothing; counts the seconds that it was to wait for."""
+
+    skipped_s = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.skipped_s += timeout or 0.0
+        return super().select(None if timeout is None else 0)
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """Event loop whose clock goes on to the next timer at once where nothing else is to be done."""
+
+    def __init__(self) -> None:
+        self._skipping = SkippingSelector()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return self._skipping.skipped_s
+
+
+def test_a_refusal_while_starts_fail_names_the_seconds_until_the_next_start_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start_s, begun_at, refused = 0.25, [], []
+
+    async def fail(*_: object) -> NoReturn:
+        begun_at.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(start_s)
+        raise WorkerDied("it cannot start")
+
+    async def ask() -> None:
+        limits = Limits(work_s=20, backoff_s=1, max_backoff_s=8)
+        async with running_pool(limits=limits, is_waiting=False, workers=1) as pool:
+            while len(begun_at) < 6:
+                with pytest.raises(RateLimitExceeded) as caught:
+                    await pool.upscale(order("answer"), request())
+                now = asyncio.get_running_loop().time()
+                refused.append((now, caught.value.retry_after_s))
+                await asyncio.sleep(0.1875)
+
+    monkeypatch.setattr(WorkerProcess, "start", fail)
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        runner.run(ask())
+
+    over_at = [each + start_s for each in begun_at]
+    for now, retry_after_s in refused:
+        wait_s = next(each for each in over_at if each > now) - now
+        assert retry_after_s == max(1, math.ceil(wait_s)), (now, wait_s)
+    assert {retry_after_s for _, retry_after_s in refused} == set(range(1, 10))
 
 
 async def test_a_start_that_fails_for_want_of_memory_is_repeated(
