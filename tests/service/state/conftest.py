@@ -1,5 +1,6 @@
 """A state on a clock that tests turn, on SQLite and on PostgreSQL."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,17 @@ def key_with(state: State, credits: int, name: str = "web") -> int:
     key = state.keys.verify(state.keys.create(name, credits=credits))
     assert key is not None
     return key.id
+
+
+def lead(state: State) -> None:
+    """Wait until this front end is the leader, whose sweeps remove what all front ends share.
+
+    On PostgreSQL a thread contends for that, which a first sweep starts and does not wait for.
+    """
+    deadline = time.monotonic() + 60
+    while not state.holder.lead():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def end_leases(settings: Settings) -> None:

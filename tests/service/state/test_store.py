@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import Clock, MakeSettings, all_of, end_leases, key_with
+from tests.service.state.conftest import (
+    Clock,
+    MakeSettings,
+    all_of,
+    end_leases,
+    key_with,
+    lead,
+)
 from tests.service.state.disks import small_disk
 from upscaled.errors import RateLimitExceeded
 from upscaled.state import Clocks, PaidResult, State, open_state
@@ -163,6 +170,7 @@ def test_the_record_of_a_paid_result_goes_with_the_file(
             state.credits.capture(hold, PaidResult(f"{number}.png", "image/png"))
         state.credits.capture(hold, PaidResult("again.png", "image/png"))
         assert len(paid_files(state)) == 12
+        lead(state)
         clock.now_s += settings.result_ttl_s - 1
         state.sweep()
         assert len(paid_files(state)) == 12

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import Clock, MakeSettings, all_of, key_with
+from tests.service.state.conftest import Clock, MakeSettings, all_of, key_with, lead
 from tests.service.state.test_usage import image_row
 from upscaled.state import State, open_state
 from upscaled.state.schema import USAGE_DAYS, USAGE_ROWS
@@ -99,14 +99,22 @@ def test_days_go_with_their_rows(store: State, clock: Clock) -> None:
     key_id, day = key_with(store, 0), int(clock()) // DAY_S
     kept_s = (day - 10) * DAY_S
     store.usage.add([image_row(key_id, kept_s), image_row(key_id, (day - 29) * DAY_S)])
+    lead(store)
     store.sweep()
+    assert days_added_up(store) == [day - 29, day - 10]
     clock.now_s += 5 * DAY_S
     store.sweep()
     (total,) = store.usage.report()
     assert total.images == 1
+    assert days_added_up(store) == [day - 10]
     with store.database.read() as connection:
-        assert connection.execute(sa.select(USAGE_DAYS.c.day)).scalars().all() == [day - 10]
         assert connection.execute(sa.select(USAGE_ROWS.c.at_s)).scalars().all() == [kept_s]
+
+
+def days_added_up(state: State) -> list[int]:
+    with state.database.read() as connection:
+        query = sa.select(USAGE_DAYS.c.day).order_by(USAGE_DAYS.c.day)
+        return list(connection.execute(query).scalars())
 
 
 def test_a_part_of_the_days_is_added_up_at_a_time(store: State, clock: Clock) -> None:
