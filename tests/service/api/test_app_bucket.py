@@ -1,7 +1,6 @@
 """The service with its results in a bucket: the same answers, and the contract's when it fails."""
 
 import asyncio
-import time
 from dataclasses import replace
 
 import pytest
@@ -12,6 +11,7 @@ from tests.service.api.answers import assert_error
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import MakeService, Service
+from tests.service.api.waiting import wait_until
 from upscaled.api import state_probe
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state.errors import HoldReleased
@@ -124,19 +124,19 @@ def test_readiness_follows_the_bucket(
 ) -> None:
     monkeypatch.setattr(state_probe, "PROBE_EVERY_S", 0.05)
     service = make_service(**faulty_bucket.bucket.settings)
-    assert service.get("/readyz").status_code == 200
+    wait_for_status(service, 200)
     faulty_bucket.fail("cut")
     wait_for_status(service, 503)
-    assert f"not ready: {faulty_bucket.bucket.url}: cannot store a result: " in caplog.text
+    # A check that is slow is trouble by itself, and the next one says what it is.
+    cause = f"not ready: {faulty_bucket.bucket.url}: cannot store a result: "
+    wait_until(lambda: cause in caplog.text, timeout_s=60)
+    assert service.get("/readyz").status_code == 503
     faulty_bucket.fail(None)
     wait_for_status(service, 200)
 
 
 def wait_for_status(service: Service, status: int) -> None:
-    deadline = time.monotonic() + 30
-    while service.get("/readyz").status_code != status:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: service.get("/readyz").status_code == status, timeout_s=60)
 
 
 def test_a_bucket_that_is_missing_makes_the_service_unready_from_its_start(
