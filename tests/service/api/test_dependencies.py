@@ -40,9 +40,14 @@ def without_database(server: PostgreSQL, url: str) -> Iterator[None]:
 
 
 def test_a_request_waits_for_a_database_that_is_restarted(
-    make_service: MakeService, postgresql: PostgreSQL, server_url: str
+    make_service: MakeService,
+    postgresql: PostgreSQL,
+    server_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     service = make_service(database_url=server_url)
+    monkeypatch.setattr("upscaled.api.billing.RETRIES_AFTER_S", (0.1,) * 1000)
+    monkeypatch.setattr("upscaled.api.dependencies._DATABASE_AWAY_S", 60)
     with ThreadPoolExecutor(1) as threads:
         with without_database(postgresql, server_url):
             asked = threads.submit(ask, service, **service.headers)

@@ -83,6 +83,7 @@ def test_a_connection_that_was_not_used_for_a_while_is_asked_first(
         return ping(connection)
 
     monkeypatch.setattr(dialect, "do_ping", note)
+    monkeypatch.setattr(server_engine, "_TRUSTED_S", 1000)
     read_at_once(state, 1)
     assert asked == []
     monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)
