@@ -249,7 +249,7 @@ def test_content_in_two_fifths_of_an_image_takes_about_half_of_its_windows_in_fe
 @pytest.mark.parametrize("is_tall", [False, True])
 @pytest.mark.parametrize(
     ("step_px", "needs_flat_halo", "share"),
-    [(128, True, 0.55), (128, False, 0.535), (32, False, 0.51)],
+    [(128, True, 0.55), (128, False, 0.51), (32, False, 0.49)],
 )
 def test_an_ellipse_in_two_fifths_of_an_image_takes_little_more_than_half_of_its_windows(
     is_tall: bool, step_px: int, needs_flat_halo: bool, share: float
@@ -271,7 +271,7 @@ def test_an_ellipse_in_two_fifths_of_an_image_takes_little_more_than_half_of_its
     tiles = Content.of(rgb if is_tall else rgb.transpose(1, 0, 2).copy(), None, 19).plan(tiling)
 
     assert count_px(tiles) <= share * tiling.count_px(1500, 1500)
-    assert len({(tile.window.height, tile.window.width) for tile in tiles}) <= 6
+    assert len({(tile.window.height, tile.window.width) for tile in tiles}) <= 4
 
 
 def run_of(seed: int, *, has_alpha: bool) -> tuple[Image, Pixels]:
