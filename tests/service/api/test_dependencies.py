@@ -39,18 +39,21 @@ def without_database(server: PostgreSQL, url: str) -> Iterator[None]:
         server.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
+@pytest.mark.parametrize("auth", ["key", "none"])
 def test_a_request_waits_for_a_database_that_is_restarted(
     make_service: MakeService,
     postgresql: PostgreSQL,
     server_url: str,
     monkeypatch: pytest.MonkeyPatch,
+    auth: str,
 ) -> None:
-    service = make_service(database_url=server_url)
+    service = make_service(database_url=server_url, auth=auth)
+    headers = service.headers if auth == "key" else {}
     monkeypatch.setattr("upscaled.api.billing.RETRIES_AFTER_S", (0.1,) * 1000)
     monkeypatch.setattr("upscaled.api.dependencies._DATABASE_AWAY_S", 60)
     with ThreadPoolExecutor(1) as threads:
         with without_database(postgresql, server_url):
-            asked = threads.submit(ask, service, **service.headers)
+            asked = threads.submit(ask, service, **headers)
             time.sleep(0.3)
             assert not asked.done()
         assert asked.result().status_code == 200

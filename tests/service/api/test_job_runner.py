@@ -259,6 +259,37 @@ def test_a_job_keeps_its_source_where_its_commit_is_in_doubt(
     wait_for(service, job["id"], "succeeded")
 
 
+@pytest.mark.parametrize(("step", "status"), [("finish", "succeeded"), ("fail", "failed")])
+def test_the_end_of_a_job_is_recorded_when_the_database_is_back(
+    service: Service,
+    executor: CountingExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    status: str,
+) -> None:
+    """Else it would be worked on once more, when its lease has run out."""
+    record = getattr(type(service.state.jobs), step)
+    tried: list[str] = []
+
+    def lose_twice(*arguments: Any, **options: Any) -> object:
+        tried.append(step)
+        if len(tried) <= 2:
+            raise DatabaseFailed("the connection is lost", is_connection_lost=True)
+        return record(*arguments, **options)
+
+    async def fail(*_: object) -> Result:
+        raise InternalError(detail="no")
+
+    monkeypatch.setattr("upscaled.api.billing.RETRIES_AFTER_S", (0, 0, 0, 0))
+    monkeypatch.setattr(f"upscaled.state.jobs.Jobs.{step}", lose_twice)
+    if status == "failed":
+        monkeypatch.setattr(ResizingExecutor, "upscale", fail)
+    executor.may_go_on.set()
+    wait_for(service, submit(service), status)
+    assert tried == [step] * 3
+    assert attempts_of(service) == [1]
+
+
 def test_jobs_that_no_attempt_ended_are_counted_and_logged_with_their_keys_name(
     service: Service, executor: CountingExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
