@@ -248,7 +248,11 @@ def test_the_remaining_time_of_a_running_job_is_estimated(stepping: Service) -> 
     assert job_of(stepping, location)["remaining_s"] is None
 
 
-def test_a_cancelled_job_stops_and_costs_nothing(stepping: Service) -> None:
+def test_a_cancelled_job_stops_at_once_and_costs_nothing(
+    stepping: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere than in this process it stops at the next renewal of its lease."""
+    monkeypatch.setattr(job_runner, "RENEW_EVERY_S", 60)
     location = submit(stepping).headers["Location"]
     wait_for(stepping, location, "running")
     assert stepping.balance() == 4
