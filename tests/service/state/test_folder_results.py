@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -264,6 +265,28 @@ async def test_a_full_disk_is_an_internal_error_and_leaves_nothing_behind(
         assert "No space left" in refused.value.detail
         assert [path.name for path in files(tmp_path)] == [kept]
         assert await results.find(await results.store(b"x" * 300_000, "image/png")) is not None
+
+
+async def test_a_result_is_on_the_disk_before_it_has_its_name_and_then_the_name_is(
+    results: FolderResults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves either a whole result or none of that name."""
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def note_fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        done.append("folder" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} bytes")
+        fsync(descriptor)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    await results.store(b"result", "image/png")
+    assert done == ["6 bytes", "rename", "folder"]
 
 
 def test_a_write_that_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
