@@ -222,6 +222,19 @@ def test_windows_that_end_in_flat_areas_give_the_pixels_of_the_whole_image() -> 
     assert few > 3
 
 
+def test_windows_of_a_network_that_keeps_colours_end_in_flat_areas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def computed_px() -> int:
+        engine = EdgeEngine(radius_px=9, halo_px=9, window_px=90, shape_step_px=8)
+        upscale_through(run_of(8, has_alpha=False)[0], 2, engine)
+        return sum(height * width for height, width in engine.seen)
+
+    ending = computed_px()
+    monkeypatch.setattr("upscaled.upscale.loop._TileLoop._needs_flat_halo", True)
+    assert ending < 0.9 * computed_px()
+
+
 def test_a_full_image_has_the_windows_that_it_would_have_anyway() -> None:
     tiling = Tiling(window_px=512, halo_px=19, multiple_px=1, shape_step_px=32)
     noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)

@@ -17,10 +17,12 @@ from tests.service.upscale.box_engine import (
     finish,
     upscale_through,
 )
+from tests.service.upscale.test_content import EdgeEngine, LayeredEngine, plan_all, run_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.image.types import Image
+from upscaled.upscale.content import Content
 from upscaled.upscale.loop import TilesDone, find_gain, upscale_by_tiles
 from upscaled.upscale.post_process.colour_correction import keep_flat
 from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
@@ -158,6 +160,24 @@ def test_both_networks_take_smaller_windows_where_one_is_out_of_memory() -> None
     faithful = TrueEngine(fault=full, exact_fault=full)
     assert np.array_equal(run(rgb, 2, vivid, faithful), right)
     assert min(vivid.seen) < (100, 100)
+
+
+def test_windows_keep_their_halo_in_flat_areas_which_tempering_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Although both networks keep colours: without tempering no window needs it there."""
+    few = 0
+    for seed in range(8):
+        vivid = LayeredEngine(radius_px=3, halo_px=3, window_px=70, shape_step_px=8)
+        faithful = EdgeEngine(radius_px=2, halo_px=2, window_px=70, shape_step_px=8)
+        rgb = run_of(seed, has_alpha=False)[0].rgb
+        result = run(rgb, 2, vivid, faithful)
+        few += sum(h * w for h, w in vivid.seen) < 0.6 * rgb.shape[0] * rgb.shape[1]
+        with monkeypatch.context() as patch:
+            patch.setattr(Content, "plan", plan_all)
+            everything = run(rgb, 2, vivid, faithful)
+        assert np.array_equal(result, everything), seed
+    assert few > 2
 
 
 def test_rows_are_final_when_they_are_reported() -> None:
