@@ -220,6 +220,7 @@ from upscaled import Upscaler
 
 up = Upscaler(data_dir=sys.argv[1], device="cpu", precision="exact", threads=1, scales=(2,))
 with up:
+    up._stack.callback(print, "ended", flush=True)
     child = os.fork()
     if not child:
         try:
@@ -234,7 +235,7 @@ with up:
 
 
 def test_a_fork_is_refused_and_does_no_harm(tmp_path: Path) -> None:
-    """It has none of the threads: it would wait for ever."""
+    """It has none of the threads: it would wait for ever. What it closes, it does not end."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKED, str(tmp_path)],
         env=clean_environment(),
@@ -246,6 +247,7 @@ def test_a_fork_is_refused_and_does_no_harm(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "the upscaler was opened in another process: open one in each",
         "(16, 16, 3)",
+        "ended",
     ], done.stderr
 
 
