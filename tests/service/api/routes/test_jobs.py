@@ -268,6 +268,20 @@ def test_a_cancelled_job_stops_at_once_and_costs_nothing(
     wait_until(lambda: list(sources.iterdir()) == [])
 
 
+def test_a_job_that_another_front_end_cancelled_stops_at_the_next_renewal(
+    stepping: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_runner, "RENEW_EVERY_S", 0.05)
+    answer = submit(stepping)
+    wait_for(stepping, answer.headers["Location"], "running")
+    key = stepping.state.keys.find("test")
+    assert key is not None
+    stepping.state.jobs.cancel(key.id, answer.json()["id"])
+    executor = stepping.executor
+    assert isinstance(executor, SteppingExecutor)
+    assert executor.is_cancelled.wait(20)
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
