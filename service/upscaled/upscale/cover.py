@@ -4,7 +4,7 @@ The rectangle around all content is cut in two by the row or column that saves m
 both parts, as long as that saves more than `WINDOW_PRICE_PX`. What is round has no cut that saves
 alone. So the same is done with the bands of rows, and of columns, that cost least together, and
 the cheapest of the three is chosen: in windows of 512 px an ellipse over two fifths of a square
-takes 0.54 of what the square takes, where cuts in two alone left 0.60; and 0.50 where windows may
+takes 0.54 of what the square takes, where cuts in two alone left 0.60; and 0.48 where windows may
 end in flat areas and have any length that is a multiple of 32 px.
 """
 
