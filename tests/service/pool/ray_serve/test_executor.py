@@ -283,6 +283,18 @@ async def test_it_is_ready_while_a_replica_takes_images() -> None:
         assert pool.stats().workers_ready == 0
 
 
+async def test_what_a_replica_has_done_counts_once_while_it_is_gone_and_when_it_is_back() -> None:
+    async with pool_of([DONE], reports=[report("a"), report("b")]) as (pool, replicas):
+        done = pool.stats().done
+        assert done.models
+        replicas.reporting = [report("a")]
+        await until(lambda: len(pool._reports.here) == 1)
+        assert pool.stats().done == done
+        replicas.reporting = [report("a"), report("b")]
+        await until(lambda: len(pool._reports.here) == 2)
+        assert pool.stats().done == done
+
+
 @pytest.mark.parametrize("other", [{"sha256": "b" * 64}, {"plan": "other ffff"}])
 async def test_it_is_not_ready_while_replicas_would_make_different_pictures(
     other: dict[str, Any],
