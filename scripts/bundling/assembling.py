@@ -47,7 +47,7 @@ def make_bundle(
         for model in models:
             (folder / model.place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(model.path, folder / model.place)
-        folder = folder.rename(Path(work, _write_facts(wheels, target, folder)))
+        folder = folder.rename(Path(work, write_facts(wheels, target, folder)))
         manifest = write_manifest(folder)
         if key is not None:
             sign(manifest, key)
@@ -56,7 +56,7 @@ def make_bundle(
     return archive
 
 
-def _write_facts(wheels: Sequence[Part], target: Target, folder: Path) -> str:
+def write_facts(wheels: Sequence[Part], target: Target, folder: Path) -> str:
     """Write what the installer goes by into `folder`, and return the bundle's name.
 
     The C library in both is the oldest that all the wheels run on.

@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundling.assembling import NAMESPACE, TIME_S, pack, sign, write_manifest
-from scripts.bundling.target import CannotBundle
-from tests.scripts.bundling.making import make_signing_key
+from scripts.bundling.assembling import (
+    NAMESPACE,
+    TIME_S,
+    pack,
+    sign,
+    write_facts,
+    write_manifest,
+)
+from scripts.bundling.parts import read_wheel
+from scripts.bundling.target import CannotBundle, Target
+from tests.scripts.bundling.making import make_signing_key, make_wheel
 
 needs_ssh_keygen = pytest.mark.skipif(
     shutil.which("ssh-keygen") is None, reason="needs ssh-keygen to sign with"
@@ -35,6 +43,24 @@ def _is_right(folder: Path) -> bool:
 def test_every_file_is_listed_in_order(folder: Path) -> None:
     lines = write_manifest(folder).read_text().splitlines()
     assert [line.split("  ")[1] for line in lines] == ["install", "wheels/part.whl"]
+
+
+@pytest.mark.parametrize(("tag", "glibc"), [("manylinux_2_27_x86_64", "2.27"), ("any", "2.36")])
+def test_the_facts_name_the_oldest_c_library_that_all_wheels_run_on(
+    folder: Path, tmp_path: Path, tag: str, glibc: str
+) -> None:
+    """The target's own where no wheel needs one."""
+    made = [make_wheel(tmp_path, name) for name in ("upscaled", "pip")]
+    made.append(make_wheel(tmp_path, "part", tags=f"cp311-none-{tag}"))
+    name = write_facts(
+        list(map(read_wheel, made)), Target("3.11", (2, 36), "x86_64", "cpu"), folder
+    )
+    assert name == f"upscaled-1.0-cp311-manylinux_{glibc.replace('.', '_')}_x86_64-cpu"
+    assert set((folder / "facts").read_text().splitlines()) == {
+        *("version=1.0", "python=3.11", "machine=x86_64", "accelerator=cpu", f"glibc={glibc}")
+    }
+    pinned = (folder / "requirements.txt").read_text().splitlines()
+    assert [line.partition("==")[0] for line in pinned] == ["upscaled", "part"]
 
 
 def test_sha256sum_reads_the_list(folder: Path) -> None:

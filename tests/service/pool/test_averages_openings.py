@@ -28,6 +28,18 @@ def test_only_a_strength_that_is_not_in_memory_takes_time() -> None:
     assert [openings.expect_s(name) for name in NAMES[1:]] == [0] * MAX_STRENGTHS
 
 
+def test_what_is_in_memory_is_not_opened_again_and_what_was_used_last_stays() -> None:
+    openings = Openings()
+    openings.note(NAMES[0], 10.0)
+    mean_s = openings.expect_s(NAMES[-1])
+    openings.note(NAMES[0], 0.0)
+    assert openings.expect_s(NAMES[-1]) == mean_s
+    for name in [*NAMES[1:-1], NAMES[0], NAMES[-1]]:
+        openings.note(name, 10.0)
+    assert openings.expect_s(NAMES[0]) == 0
+    assert openings.expect_s(NAMES[1]) > 0
+
+
 def test_the_opening_counts_in_the_estimate_of_an_image() -> None:
     cost = CostModel(ModelStore(Path("/nowhere")))
     work = replace(request(scale=4), model=NAMES[0])
