@@ -361,6 +361,7 @@ class Upscaler:
 
     def _upscale(self, work: _Work) -> Any:  # noqa: ANN401  (of the kind of the image)
         image, scale = work.image, work.scale
+        core = self._require_core(scale)
         if isinstance(image, bytes | bytearray | memoryview):
             work = replace(work, image=bytes(image))
             output = self._decide_output(work.image, scale, work.options)
@@ -372,7 +373,7 @@ class Upscaler:
             decoded, shape = read_pillow(image)
         else:
             raise TypeError(f"{type(image).__name__} is no array, no Pillow image and no bytes")
-        upscaled = self._require_core(scale).upscale_image(
+        upscaled = core.upscale_image(
             decoded,
             scale,
             decide_local_output(decoded, scale, keeps_depth=True, choice=choice),

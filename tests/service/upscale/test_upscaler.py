@@ -251,10 +251,14 @@ def test_a_fork_is_refused_and_does_no_harm(tmp_path: Path) -> None:
     ], done.stderr
 
 
-@pytest.mark.parametrize("scale", [3, True, 2.0, "2", None])
-def test_another_scale_is_refused(up: Upscaler, scale: Any) -> None:
+@pytest.mark.parametrize("scale", [3, True, 2.0, "2", None, 10**9])
+@pytest.mark.parametrize("kind", ["array", "file", "damaged file"])
+def test_another_scale_is_refused(up: Upscaler, kind: str, scale: Any) -> None:
+    array = np.zeros((8, 8, 3), np.uint8)
+    images = {"array": array, "file": save(array, "PNG"), "damaged file": b"no picture"}
+    image: Any = images[kind]
     with pytest.raises(InvalidParameter, match="must be 2 or 4"):
-        up.upscale(np.zeros((8, 8, 3), np.uint8), scale)
+        up.upscale(image, scale)
 
 
 @pytest.mark.parametrize(
