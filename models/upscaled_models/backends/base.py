@@ -53,9 +53,9 @@ class EngineInfo:
     is given. shape_step_px: a multiple of the model's own multiple; where an image takes several
     windows, sides that are multiples of it keep the number of different shapes small. batch: most
     windows of the longest side in one `start`. small_batch: most windows of any side in one
-    `start` (`most_windows`). takes_new_shapes: windows of a shape that is new are computed at once,
-    with nothing to compile. proof: how near its picture is to float32's, in words; empty where the
-    two were not compared.
+    `start` (`most_windows`). takes_new_shapes: a shape that is new takes no longer than one that
+    came before, or a few ms; else it is made ready first, or searched for the fastest kernels.
+    proof: how near its picture is to float32's, in words; empty where the two were not compared.
     """
 
     spec: ModelSpec
