@@ -204,21 +204,25 @@ def test_windows_end_where_all_beyond_is_flat_and_keep_their_halo_elsewhere() ->
     assert shorter > 50
 
 
-def test_windows_that_end_in_flat_areas_give_the_pixels_of_the_whole_image() -> None:
+@pytest.mark.parametrize("scale", [2, 4])
+def test_windows_that_end_in_flat_areas_give_the_pixels_of_the_whole_image(scale: int) -> None:
+    """At scale 4 the network's result goes through it again, hidden pixels as they were."""
     few = 0
     for seed in range(30):
         radius = seed % 7 + 2
         engine = LayeredEngine(
             radius_px=radius, halo_px=radius, window_px=4 * radius + 20 + seed, shape_step_px=8
         )
-        image, seen = run_of(seed % 15, has_alpha=bool(seed % 2))
-        result = upscale_through(image, 2, engine)
+        image, seen = run_of(seed % 15, has_alpha=bool(seed % 2) and scale == 2)
+        result = upscale_through(image, scale, engine)
         is_visible = np.ones(result.rgb.shape[:2], np.bool_)
         if result.alpha is not None:
             is_visible = result.alpha > 0
-        differing = (result.rgb != engine.filter(seen)).any(axis=2) & is_visible
+        untiled = engine.filter(seen) if scale == 2 else engine.filter(engine.filter(seen))
+        differing = (result.rgb != untiled).any(axis=2) & is_visible
         assert not differing.any(), (seed, np.argwhere(differing)[:3])
-        few += sum(h * w for h, w in engine.seen) < 0.6 * seen.shape[0] * seen.shape[1]
+        full_px = seen.shape[0] * seen.shape[1] * (1 if scale == 2 else 5)
+        few += sum(h * w for h, w in engine.seen) < 0.6 * full_px
     assert few > 3
 
 
@@ -233,6 +237,42 @@ def test_windows_of_a_network_that_keeps_colours_end_in_flat_areas(
     ending = computed_px()
     monkeypatch.setattr("upscaled.upscale.loop._TileLoop._needs_flat_halo", True)
     assert ending < 0.9 * computed_px()
+
+
+def test_what_is_flat_is_so_as_far_as_the_result_depends_on_when_it_goes_through_again() -> None:
+    rgb = product_photo(80, 150, 1)[0]
+    once = Content.of(rgb, None, 9)
+    again = once.enlarged(2, 2 * CELL_PX * 2)
+    assert np.array_equal(again.is_flat, ~again.cells)
+    assert 0 < again.is_flat.sum() < once.is_flat.sum()
+
+
+@pytest.mark.parametrize(
+    ("keeps_colour", "steps", "needs_halo"),
+    [
+        (True, PostProcessing(), False),
+        (True, PostProcessing(corrects_patterns=True), False),
+        (False, PostProcessing(), True),
+        (True, PostProcessing(corrects_colours=True), True),
+    ],
+)
+def test_windows_end_in_flat_areas_where_neither_network_nor_steps_see_beyond(
+    monkeypatch: pytest.MonkeyPatch, keeps_colour: bool, steps: PostProcessing, needs_halo: bool
+) -> None:
+    asked: list[bool] = []
+
+    def note(content: Content, tiling: Tiling) -> tuple[Tile, ...]:
+        asked.append(tiling.needs_flat_halo)
+        return plan_all(content, tiling)
+
+    monkeypatch.setattr(Content, "plan", note)
+    upscale_through(
+        Image(run_of(1, has_alpha=False)[1]),
+        2,
+        EdgeEngine(keeps_colour=keeps_colour, window_px=60),
+        steps=steps,
+    )
+    assert asked == [needs_halo]
 
 
 def test_a_full_image_has_the_windows_that_it_would_have_anyway() -> None:

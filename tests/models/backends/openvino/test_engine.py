@@ -236,6 +236,23 @@ def test_a_small_network_is_tried_by_graphs_of_single_shapes_and_new_ones_follow
     assert list(serving.graphs.compiled) == [(1, 64, 64, 3)]
 
 
+def test_a_second_thread_has_graphs_and_counts_of_its_own() -> None:
+    """They change with each window, and the first thread computes meanwhile."""
+    engine = engine_of(precision="int8", threads=4)
+    engine = replace(engine, concurrent_graphs=engine.graphs.on_fewer_threads())
+    one, other = engine.graphs, engine.concurrent.graphs
+    assert one.for_new is not None
+    assert other.for_new is not None
+    window, shape = draw_window(17, 23), (1, 17, 23, 3)
+    engine.concurrent.start([window]).finish()
+    assert (list(one.runs), list(other.runs)) == ([], [shape])
+    assert (len(one.for_new.kept), len(other.for_new.kept)) == (0, 1)
+    assert (one.for_new.threads, other.for_new.threads) == (4, 2)
+    for _ in range(RUNS_BEFORE_COMPILING):
+        engine.concurrent.start([window]).finish()
+    assert (list(one.kept), list(other.kept)) == ([], [shape])
+
+
 def test_only_so_many_shapes_that_came_seldom_are_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
