@@ -241,16 +241,16 @@ def test_a_second_thread_has_graphs_and_counts_of_its_own() -> None:
     engine = engine_of(precision="int8", threads=4)
     engine = replace(engine, concurrent_graphs=engine.graphs.on_fewer_threads())
     one, other = engine.graphs, engine.concurrent.graphs
-    assert one.for_new is not None
-    assert other.for_new is not None
+    assert one.any_size is not None
+    assert other.any_size is not None
     window, shape = draw_window(17, 23), (1, 17, 23, 3)
     engine.concurrent.start([window]).finish()
     assert (list(one.runs), list(other.runs)) == ([], [shape])
-    assert (len(one.for_new.kept), len(other.for_new.kept)) == (0, 1)
-    assert (one.for_new.threads, other.for_new.threads) == (4, 2)
+    assert (len(one.any_size.compiled), len(other.any_size.compiled)) == (0, 1)
+    assert (one.any_size.threads, other.any_size.threads) == (4, 2)
     for _ in range(RUNS_BEFORE_COMPILING):
         engine.concurrent.start([window]).finish()
-    assert (list(one.kept), list(other.kept)) == ([], [shape])
+    assert (list(one.compiled), list(other.compiled)) == ([], [shape])
 
 
 def test_only_so_many_shapes_that_came_seldom_are_remembered(
