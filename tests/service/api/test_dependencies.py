@@ -55,7 +55,7 @@ def test_a_request_waits_for_a_database_that_is_restarted(
         with without_database(postgresql, server_url):
             asked = threads.submit(ask, service, **headers)
             time.sleep(0.3)
-            assert not asked.done()
+            assert not asked.done(), asked.result().text
         assert asked.result().status_code == 200
 
 
