@@ -18,7 +18,7 @@ from upscaled.logs import event
 from upscaled.state import ApiKey, DatabaseFailed, Hold, PaidResult, State
 from upscaled.state.ledger import IMAGE_PRICE
 
-RETRIES_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
+RETRIES_AFTER_S: Final = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
 """Waits before the tries of a step: a database server that is restarted is back within seconds."""
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
