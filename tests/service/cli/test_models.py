@@ -199,7 +199,7 @@ def test_an_official_file_carried_in_is_present_from_then_on(
         (["fetch", "realesrgan"], "there is no model 'realesrgan'; there is: realesrgan-x4plus"),
         (["add", "mine", "absent.pth"], "absent.pth: there is no such file"),
         (["add", "../mine", "absent.pth"], "'../mine' cannot be a model's name"),
-        (["add", "upscaled-x4", "absent.pth"], "'upscaled-x4' is taken"),
+        (["add", "upscaled-x4", "absent.pth"], "'upscaled-x4' is in use"),
         (["add", "mine", "absent.param"], "absent.param: a model is one weights file, or two"),
         (["add", "mine", "a.bin", "b.bin"], "a.bin and b.bin: a model is one weights file, or two"),
         (["add", "mine", "a.bin", "b.param"], "b.param: cannot be read: No such file"),
