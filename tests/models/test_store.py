@@ -143,7 +143,7 @@ IN_USE = ("upscaled-x4", "auto", "Auto", "RealESRGAN-x4plus", "mine.int8")
     ("name", "reason"),
     [
         *((name, "cannot be a model's name") for name in UNSAFE),
-        *((name, "is taken") for name in IN_USE),
+        *((name, "is in use") for name in IN_USE),
     ],
 )
 def test_a_name_that_is_unsafe_or_in_use_in_any_case_is_refused(
