@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Final
 
@@ -39,7 +39,7 @@ from upscaled.fetch.client import FetchClient
 from upscaled.fetch.messages import FetchOptions
 from upscaled.logs import event
 from upscaled.pool.executor import Executor
-from upscaled.state import State
+from upscaled.state import DatabaseFailed, State
 
 SWEEP_EVERY_S: Final = 60.0
 # For steps that block for a moment: database, disk, header. Python's own default is too low: on
@@ -146,6 +146,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_default_executor(threads)
     await context.executor.start()
     await context.state_probe.check()
+    if not context.state_probe.trouble:
+        with suppress(DatabaseFailed):  # the probe reports it, and requests open what is missing
+            await asyncio.to_thread(context.state.database.open_connections)
     background = [
         asyncio.create_task(_sweep_every_minute(context)),
         asyncio.create_task(context.job_runner.run_forever()),

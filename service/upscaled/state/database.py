@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from upscaled.state.database_url import hide_password, parse_database_url
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
-from upscaled.state.server_engine import make_server_engine
+from upscaled.state.server_engine import CONNECTIONS, make_server_engine
 from upscaled.state.sqlite_file import BEGIN_OPTION, OpenedFile, make_sqlite_engine, switch_to_wal
 
 if TYPE_CHECKING:
@@ -86,6 +86,13 @@ class Database:
         """Open a connection to a server on which each statement is a transaction."""
         with self.translating_failures(), self._engine.connect() as connection:
             yield _commit_each(connection)
+
+    def open_connections(self) -> None:
+        """Open all connections of the pool to a server, so that no request waits for that."""
+        if self.is_server:
+            with self.translating_failures(), ExitStack() as opened:
+                for _ in range(CONNECTIONS):
+                    opened.enter_context(self._engine.connect())
 
     def connect_apart(self) -> Connection:
         """Return such a connection that is not of the pool, for the caller to close."""

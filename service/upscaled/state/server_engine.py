@@ -16,10 +16,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 if TYPE_CHECKING:
     import psycopg
 
-CONNECTIONS: Final = 16
-"""Most connections in the pool: one for each thread of a front end. They stay open, since opening
-one takes as long as ten statements, and a burst of requests would open many. One more, outside the
-pool, holds the lease (`lease`)."""
+CONNECTIONS: Final = 8
+"""Most connections in the pool. They are opened when a front end starts and stay open: to open one
+takes as long as ten statements, so a burst of requests waits less for one of these than for new
+ones. One more, outside the pool, holds the lease (`lease`)."""
 
 _TRUSTED_S: Final = 1.0
 """Time after its last use for which a connection is not tested if its socket is not readable."""

@@ -8,8 +8,11 @@ import pytest
 
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.serving import MakeService, serve
+from tests.service.state.connections import opened_connections, read_at_once
 from upscaled.api import app
-from upscaled.state import State
+from upscaled.state import DatabaseFailed, State
+from upscaled.state.database import Database
+from upscaled.state.server_engine import CONNECTIONS
 
 IMPORTING = """
 import sys, upscaled.api.app, upscaled.api.protocol.http1
@@ -47,6 +50,25 @@ def test_the_executor_stops_with_the_application(tmp_path: Any) -> None:
     with serve(tmp_path) as service:
         pass
     assert service.executor.is_stopped
+
+
+def test_the_first_burst_finds_all_connections_to_the_database_open(
+    make_service: MakeService, server_url: str
+) -> None:
+    service = make_service(database_url=server_url)
+    with opened_connections() as opened:
+        read_at_once(service.state, CONNECTIONS)
+    assert opened == []
+
+
+def test_the_application_starts_with_fewer_connections_than_it_wants(
+    make_service: MakeService, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_database: Database) -> None:
+        raise DatabaseFailed("too many clients")
+
+    monkeypatch.setattr(Database, "open_connections", refuse)
+    assert make_service(database_url=server_url).upload().status_code == 200
 
 
 def test_expired_results_are_swept_while_the_service_runs(

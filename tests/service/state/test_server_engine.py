@@ -1,9 +1,6 @@
 """Connections to PostgreSQL: they are kept, and one that no longer works is noticed before use."""
 
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +8,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from tests.databases import PostgreSQL
 from tests.service.state.conftest import MakeSettings
+from tests.service.state.connections import opened_connections, read_at_once
 from upscaled.state import State, open_state, server_engine
 from upscaled.state.server_engine import CONNECTIONS
 
@@ -19,34 +17,6 @@ from upscaled.state.server_engine import CONNECTIONS
 def state(server_url: str, make_settings: MakeSettings) -> Iterator[State]:
     with open_state(make_settings(database_url=server_url)) as opened:
         yield opened
-
-
-@contextmanager
-def opened_connections() -> Iterator[list[object]]:
-    """Record the connections that the block opens."""
-    seen: list[object] = []
-
-    def note(connection: object, _entry: object) -> None:
-        seen.append(connection)
-
-    sa.event.listen(sa.Engine, "connect", note)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(sa.Engine, "connect", note)
-
-
-def read_at_once(state: State, threads: int) -> None:
-    """Read in so many threads, which all have a connection at the same time."""
-    together = threading.Barrier(threads, timeout=30)
-
-    def read(_: int) -> None:
-        with state.database.read() as connection:
-            connection.execute(sa.text("SELECT 1"))
-            together.wait()
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(read, range(threads)))
 
 
 def test_a_burst_leaves_its_connections_open_for_the_next(state: State) -> None:
