@@ -10,7 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +130,8 @@ class Bed:
 
     def findings(self) -> dict[str, str]:
         """Return what `upscaled cluster check` finds, by the name of the check."""
-        report = json.loads(self.run(*UPSCALED, "cluster", "check", "--json"))
+        command = [*UPSCALED, "cluster", "check", "--json"]
+        report = json.loads(self.run(*command, statuses=(0, 1)))  # 1: there are failures
         return {each["check"]: each["found"] for each in report["findings"]}
 
     def start_front_end(
@@ -182,10 +183,10 @@ class Bed:
         file.write_text(yaml.safe_dump(config))
         self.run(_SERVE, "run", "--non-blocking", str(file))
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, statuses: Collection[int] = (0,)) -> str:
         """Run a program on the head's machine, and return its standard output."""
         environment = {**self.environment, "RAY_ADDRESS": "auto"}
-        return self["head"].run(command, environment)
+        return self["head"].run(command, environment, statuses=statuses)
 
     def restart_ray(self, name: str) -> None:
         """Stop a machine's node of Ray as its unit does; it starts again by itself."""
@@ -224,16 +225,22 @@ class Bed:
         )
 
     def wait_replaced(self, old: Sequence[psutil.Process]) -> None:
-        """Wait until none of these replicas runs, and those that replace them take images.
+        """Wait until none of these replicas runs, and those that replace them accept images."""
+        wait_until(lambda: not any(each.is_running() for each in old), "the old replicas end")
+        self.wait_whole()
+
+    def wait_whole(self) -> None:
+        """Wait until all nodes and both replicas answer, and both front ends say so.
 
         Front ends count a replica in their figures for 10 s after it has gone.
         """
-        wait_until(lambda: not any(each.is_running() for each in old), "the old replicas end")
-        wait_until(
-            lambda: self.findings()["replicas"].startswith("2 of 2 take images"),
-            "the new replicas take images",
-        )
+        wait_until(self._is_whole, "all nodes and replicas answer")
         self.wait_healthy()
+
+    def _is_whole(self) -> bool:
+        found = self.findings()
+        nodes, replicas = f"{len(RAY_MACHINES)} of {len(RAY_MACHINES)} answer", "2 of 2 take images"
+        return found["nodes"] == nodes and found["replicas"].startswith(replicas)
 
     def wait_healthy(self, replicas: int = 2) -> None:
         wait_until(lambda: self.is_healthy(replicas), f"{replicas} replicas at both front ends")

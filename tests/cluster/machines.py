@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,14 +153,21 @@ class Machine:
         return process
 
     def run(
-        self, command: Sequence[str], environment: Mapping[str, str], timeout_s: float = 200
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        timeout_s: float = 200,
+        statuses: Collection[int] = (0,),
     ) -> str:
-        """Run a program there to its end, and return its standard output."""
+        """Run a program there to its end, and return its standard output.
+
+        statuses: those that it may end with.
+        """
         finished = subprocess.run(
             [*self._enter(), *command],
             env=environment, capture_output=True, text=True, timeout=timeout_s,
         )  # fmt: skip
-        assert finished.returncode == 0, finished.stdout + finished.stderr
+        assert finished.returncode in statuses, finished.stdout + finished.stderr
         return finished.stdout
 
     def find(self, *words: str) -> list[psutil.Process]:

@@ -48,7 +48,7 @@ def fail_under_load(bed: Bed, what: str, do: Callable[[Record], None]) -> Record
     """Have one thing fail under load, and wait until all is as before."""
     with clients_sending(bed) as record:
         do(record)
-        wait_until(bed.is_healthy, "both replicas at both front ends")
+        bed.wait_whole()
         record.wait_for(SOME)
     print(record.describe(what))
     return record
@@ -93,17 +93,21 @@ def test_a_killed_worker_costs_nothing(bed: Bed, expected: Expected) -> None:
 
 def test_a_killed_replica_costs_nothing(bed: Bed, expected: Expected) -> None:
     def kill(record: Record) -> None:
-        bed.replicas()[0].kill()
+        old = bed.replicas()[:1]
+        old[0].kill()
         record.wait_for(SOME)
+        bed.wait_replaced(old)
 
     check_nothing_lost(bed, fail_under_load(bed, "replica killed", kill), expected)
 
 
 def test_a_killed_node_costs_nothing_and_comes_back(bed: Bed, expected: Expected) -> None:
     def kill(record: Record) -> None:
+        old = bed.replicas_on("a")
         (raylet,) = bed["a"].find("raylet/raylet")
         raylet.kill()
         record.wait_for(SOME)
+        bed.wait_replaced(old)
 
     check_nothing_lost(bed, fail_under_load(bed, "node killed", kill), expected)
 
