@@ -187,6 +187,33 @@ def test_every_flipped_bit_of_the_stream_is_noticed_though_the_chunk_is_sound() 
     assert count_refused(files, whole) >= len(files) - 1
 
 
+def stream_heads() -> Iterator[bytes]:
+    """Iterate over two bytes for a stream's head: all whose check bits are right, and others."""
+    rng = np.random.default_rng(7)
+    for method in range(256):
+        right = [flags for flags in range(256) if (method << 8 | flags) % 31 == 0]
+        for flags in (*right, int(rng.integers(256))):
+            yield bytes((method, flags))
+
+
+@pytest.mark.usefixtures("library")
+def test_a_stream_is_accepted_where_zlib_accepts_its_head() -> None:
+    """Of any window, method, dictionary and check bits (RFC 1950, 2.2)."""
+    samples = deep_samples(3, 8, 1, 1)
+    stream = zlib.compress(pack_passes(samples, 8, interlaced=False))
+    accepted = 0
+    for head in stream_heads():
+        source = png(samples, 8, RGB, compressed=head + stream[2:])
+        try:
+            zlib.decompress(head + stream[2:])
+        except zlib.error:
+            refuse(source)
+        else:
+            accepted += 1
+            assert decode_file(source).rgb.shape == (1, 1, 3)
+    assert accepted > 8
+
+
 def odd_streams() -> dict[str, bytes]:
     """Make streams that hold all pixels, as some programs write them."""
     raw = raw_pixels(RGB, 8)
