@@ -86,11 +86,13 @@ def open_stored(source: bytes, header: Header) -> Stored:
     """Open a TIFF file and refuse one whose strips or tiles end early."""
     from PIL import TiffImagePlugin
 
+    from upscaled.image.formats.deep_tiff import RoundedTiffFile
+
     # Pillow's own reader of uncompressed pixels reads separate planes as if of 8 bits a sample
     # and black at 0, and YCbCr as if each pixel had colours of its own, whatever the file says.
     TiffImagePlugin.READ_LIBTIFF = True
     try:
-        opened = open_limited(source, TiffImagePlugin.TiffImageFile)
+        opened = open_limited(source, RoundedTiffFile)
     except SyntaxError as error:  # a kind of pixels that Pillow does not know
         raise UnsupportedImageFormat(detail=f"TIFF: {error}") from error
     _refuse_misread(opened)

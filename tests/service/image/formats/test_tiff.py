@@ -127,24 +127,35 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6,
 
 
 def tiff_of(
-    data: list[bytes], bits: int, photometric: int, samples: int = 1, **tags: tuple[int, ...]
+    data: list[bytes],
+    bits: int,
+    photometric: int,
+    samples: int = 1,
+    order: str = "<",
+    /,
+    **tags: tuple[int, ...],
 ) -> bytes:
-    """Write strips of 16 rows, uncompressed, with the lower byte first; `tags` as `_NUMBER=...`."""
+    """Write strips of 16 rows, uncompressed; `tags` as `_NUMBER=...`, `order` as in `struct`."""
     counts = tuple(map(len, data))
     offsets = tuple(8 + sum(counts[:number]) for number in range(len(counts)))
     entries = {256: (WIDTH,), 257: (HEIGHT,), 258: (bits,) * samples, 259: (1,), 278: (16,)}
     entries |= {262: (photometric,), 277: (samples,), OFFSETS: offsets, COUNTS: counts}
     entries |= {int(name[1:]): numbers for name, numbers in tags.items()}
     at = 8 + sum(counts)
-    more_at, more, table = at + 2 + 12 * len(entries) + 4, b"", struct.pack("<H", len(entries))
+    more_at, more, table = (
+        at + 2 + 12 * len(entries) + 4,
+        b"",
+        struct.pack(f"{order}H", len(entries)),
+    )
     for tag, numbers in sorted(entries.items()):
         kind, code = (4, "I") if tag in (OFFSETS, COUNTS) else (3, "H")
-        value = struct.pack(f"<{len(numbers)}{code}", *numbers)
-        place = struct.pack("<I", more_at + len(more))
-        table += struct.pack("<HHI", tag, kind, len(numbers))
+        value = struct.pack(f"{order}{len(numbers)}{code}", *numbers)
+        place = struct.pack(f"{order}I", more_at + len(more))
+        table += struct.pack(f"{order}HHI", tag, kind, len(numbers))
         table += value.ljust(4, b"\0") if len(value) <= 4 else place
         more += value if len(value) > 4 else b""
-    return struct.pack("<2sHI", b"II", 42, at) + b"".join(data) + table + bytes(4) + more
+    mark = b"II" if order == "<" else b"MM"
+    return struct.pack(f"{order}2sHI", mark, 42, at) + b"".join(data) + table + bytes(4) + more
 
 
 def strips(samples: NDArray[np.generic]) -> list[bytes]:
