@@ -24,8 +24,12 @@ COPYRIGHT: Final = 0x8298
 _PREFIX: Final = b"Exif\x00\x00"
 _MAX_ENTRIES: Final = 65_535
 _TEXT, _RATIO = 2, 5
-# TIFF 6.0, section 2: BYTE, SHORT, LONG and their signed kinds. Programs use any for a number.
-_WHOLE: Final[Mapping[int, str]] = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
+# TIFF 6.0, section 2: BYTE, SHORT, LONG and their signed kinds; IFD, and what BigTIFF adds: LONG8
+# and IFD8. Programs use any for a number.
+_WHOLE: Final[Mapping[int, str]] = {
+    **dict(zip((1, 3, 4, 13, 16, 18), "BHIIQQ", strict=True)),
+    **dict(zip((6, 8, 9), "bhi", strict=True)),
+}
 _MOST_TEXT_BYTES: Final = 4096
 # Bytes of one value by kind: TIFF 6.0, section 2, and UTF-8 of Exif 3.0, 4.6.2.
 _KIND_BYTES: Final[Mapping[int, int]] = {
@@ -34,7 +38,13 @@ _KIND_BYTES: Final[Mapping[int, int]] = {
     **dict.fromkeys((4, 9, 11), 4),
     **dict.fromkeys((5, 10, 12), 8),
 }
-_INLINE_BYTES: Final = 4
+# By a file's first bytes its byte order, and whether it is a BigTIFF file, of longer offsets.
+_HEADS: Final[Mapping[bytes, tuple[str, bool]]] = {
+    b"II*\x00": ("<", False),
+    b"MM\x00*": (">", False),
+    b"II+\x00": ("<", True),
+    b"MM\x00+": (">", True),
+}
 
 # Exif 2.32, 4.6.3 and 4.6.7: the directories beside the first one, and the tags of a colour space.
 EXIF_DIRECTORY: Final = 0x8769
@@ -61,7 +71,10 @@ class RawValue:
 
 
 class Exif:
-    """One directory of an EXIF block (TIFF 6.0, 2); a broken block has the tags found in it."""
+    """One directory of an EXIF block (TIFF 6.0, 2), or of a TIFF or BigTIFF file.
+
+    A broken one has the tags found in it.
+    """
 
     def __init__(self, block: bytes, directory_at: int | None = None) -> None:
         """Read the first directory of a block, or another one.
@@ -71,14 +84,16 @@ class Exif:
             directory_at: where another directory than the first begins.
         """
         self._tiff = block.removeprefix(_PREFIX)
-        self._order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(self._tiff[:4], "")
+        self._order, self._is_big = _HEADS.get(self._tiff[:4], ("", False))
+        self._offset_code = self._order + ("Q" if self._is_big else "I")
         # Of each tag its kind, count, and where its value or the value's offset stands.
         self._entries: dict[int, tuple[int, int, int]] = {}
-        if not self._order or len(self._tiff) < 8:
+        if not self._order:
             return
-        at = self._offset(4) if directory_at is None else directory_at
         with suppress(struct.error):  # what is there of a directory that is cut short counts
-            for tag, *entry in iterate_directory(self._tiff, self._order, at):
+            first_at = 8 if self._is_big else 4
+            at = self._offset(first_at) if directory_at is None else directory_at
+            for tag, *entry in iterate_directory(self._tiff, self._order, at, is_big=self._is_big):
                 self._entries.setdefault(tag, (entry[0], entry[1], entry[2]))
 
     @property
@@ -111,19 +126,20 @@ class Exif:
     def ratio(self, tag: int) -> float | None:
         """Read a tag's single fraction."""
         kind, count, at = self._entries.get(tag, (0, 0, 0))
-        pair = self._referenced(at, 8) if (kind, count) == (_RATIO, 1) else b""
+        pair = self._value(at, 8) if (kind, count) == (_RATIO, 1) else b""
         if len(pair) != 8:
             return None
         above, below = struct.unpack(f"{self._order}II", pair)
         return above / below if below else None
 
     def whole(self, tag: int) -> int | None:
-        """Read a tag's single whole number of 8, 16 or 32 bits, signed or not."""
+        """Read a tag's single whole number, signed or not."""
         kind, count, at = self._entries.get(tag, (0, 0, 0))
         if kind not in _WHOLE or count != 1:
             return None
-        (value,) = struct.unpack_from(f"{self._order}{_WHOLE[kind]}", self._tiff, at)
-        return int(value)
+        code = f"{self._order}{_WHOLE[kind]}"
+        data = self._value(at, struct.calcsize(code))
+        return int(struct.unpack(code, data)[0]) if len(data) == struct.calcsize(code) else None
 
     def text(self, tag: int) -> str:
         """Read a tag's text, to its first NUL; "" where there is none. UTF-8, else Latin-1."""
@@ -131,8 +147,7 @@ class Exif:
         if kind != _TEXT:
             return ""
         count = min(count, _MOST_TEXT_BYTES)
-        raw = self._tiff[at : at + count] if count <= _INLINE_BYTES else self._referenced(at, count)
-        raw = raw.partition(b"\x00")[0].strip()
+        raw = self._value(at, count).partition(b"\x00")[0].strip()
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -144,8 +159,7 @@ class Exif:
         length = count * _KIND_BYTES.get(kind, 0)
         if not 0 < length <= most_bytes:
             return None
-        is_inline = length <= _INLINE_BYTES
-        data = self._tiff[at : at + length] if is_inline else self._referenced(at, length)
+        data = self._value(at, length)
         return RawValue(kind, count, data) if len(data) == length else None
 
     def directory(self, tag: int) -> "Exif":
@@ -153,12 +167,13 @@ class Exif:
         at = self.whole(tag)
         return Exif(b"" if at is None or at < 0 else self._tiff, at)
 
-    def _referenced(self, at: int, length: int) -> bytes:
-        start = self._offset(at)
+    def _value(self, at: int, length: int) -> bytes:
+        """Return a value, from its entry where that has room, else from where it refers to."""
+        start = at if length <= struct.calcsize(self._offset_code) else self._offset(at)
         return self._tiff[start : start + length]
 
     def _offset(self, at: int) -> int:
-        (start,) = struct.unpack_from(f"{self._order}I", self._tiff, at)
+        (start,) = struct.unpack_from(self._offset_code, self._tiff, at)
         return int(start)
 
 
@@ -171,6 +186,8 @@ def iterate_directory(
     `is_big` is for BigTIFF.
     """
     head, entry, value_bytes = ("Q", "HHQ", 8) if is_big else ("H", "HHI", 4)
+    if at > len(tiff):  # further than `struct` can count
+        raise struct.error("a directory behind the end")
     (entries,) = struct.unpack_from(order + head, tiff, at)
     at += struct.calcsize(head)
     for _ in range(min(entries, _MAX_ENTRIES)):

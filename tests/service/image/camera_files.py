@@ -118,7 +118,7 @@ def _directory(order: str, values: Values, at: int, following: int) -> bytes:
 
 
 def camera_file(kind: str, orientation: int = 1, order: str = "<", channels: int = 3) -> bytes:
-    """Make a file of 64 x 48 stored pixels in one of Pillow's formats (HEIF for HEIC)."""
+    """Make a file of 64 x 48 stored pixels in a format of Pillow's, or BigTIFF (HEIF for HEIC)."""
     pixels = picture(48, 64, channels)
     own = exif(orientation, order)
     if kind == "PNG":
@@ -126,18 +126,19 @@ def camera_file(kind: str, orientation: int = 1, order: str = "<", channels: int
         texts.add_itxt("Comment", "another")
         texts.add_itxt("XML:com.adobe.xmp", xmp().decode())
         return save(pixels, kind, exif=own, pnginfo=texts)
-    if kind == "TIFF":
-        return _camera_tiff(pixels_of=PillowImage.fromarray(pixels), orientation=orientation)
+    if kind in ("TIFF", "BigTIFF"):
+        shown = PillowImage.fromarray(pixels)
+        return _camera_tiff(shown, orientation=orientation, is_big=kind == "BigTIFF")
     options: dict[str, object] = {"exif": b"Exif\x00\x00" + own, "xmp": xmp()}
     return save(pixels, kind, **options)
 
 
-def _camera_tiff(pixels_of: PillowImage.Image, orientation: int) -> bytes:
+def _camera_tiff(shown: PillowImage.Image, *, orientation: int, is_big: bool) -> bytes:
     tags = ImageFileDirectory_v2()
     tags[0x010F], tags[0x0112], tags[700] = "Maker", orientation, xmp()
     tags.tagtype[700] = 1
     tags[0x8769] = {0xA434: "Lens 35mm", 0xA002: 64, 0x927C: MAKER_NOTE}
     tags[0x8825] = {1: "N", 2: (51.0, 28.0, 30.0), 29: GPS_WORDS[1]}
     file = BytesIO()
-    pixels_of.save(file, "TIFF", tiffinfo=tags)
+    shown.save(file, "TIFF", tiffinfo=tags, big_tiff=is_big)
     return file.getvalue()

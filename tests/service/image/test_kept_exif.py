@@ -107,7 +107,7 @@ def test_a_result_without_a_profile_says_that_it_is_in_srgb() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BigTIFF"])
 def test_files_of_each_format_keep_the_same(kind: str, orientation: int) -> None:
     if kind == "HEIF":
         pytest.importorskip("pillow_heif").register_heif_opener()

@@ -155,7 +155,7 @@ def test_the_numbers_of_a_panorama_grow_with_it() -> None:
     assert b"Pixels>6<" in kept
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BigTIFF"])
 def test_packets_in_files_of_each_format_are_found(kind: str) -> None:
     if kind == "HEIF":
         pytest.importorskip("pillow_heif").register_heif_opener()

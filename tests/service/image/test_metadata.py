@@ -135,7 +135,7 @@ def test_texts_come_back_as_they_were_written(text: str) -> None:
 
 def test_a_broken_block_never_raises() -> None:
     chance = random.Random(1)
-    for whole in (tagged_exif(random.Random(0)), oriented("<", SHORT)):
+    for whole in (tagged_exif(random.Random(0)), oriented("<", SHORT), big_tiff()):
         for length in range(0, len(whole), 3):
             read_all(Exif(whole[:length]))
         for _ in range(1500):
@@ -144,6 +144,40 @@ def test_a_broken_block_never_raises() -> None:
                 broken[chance.randrange(min(160, len(broken)))] = chance.randrange(256)
             read_all(Exif(bytes(broken)))
     read_all(Exif(b"II*\x00\xff\xff\xff\xff" + bytes(20)))
+
+
+def big_tiff(orientation: int = 1) -> bytes:
+    """Make a BigTIFF file with all that is read of one."""
+    credit = {ARTIST: "Ann Example", COPYRIGHT: "(c)", ORIENTATION: orientation}
+    options = {"tiffinfo": credit, "dpi": (204, 98), "big_tiff": True}
+    return save(picture(20, 30), "TIFF", **options)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_resolution_and_credit_of_a_bigtiff_are_read(orientation: int) -> None:
+    """Its offsets and the room for values in its entries are twice as long."""
+    source = big_tiff(orientation)
+    assert source.startswith(b"II+\0")
+    image = decode_file(source, {"TIFF"})
+    assert image.credit == Credit(artist="Ann Example", copyright="(c)")
+    assert image.dpi == pytest.approx((204, 98) if orientation == 1 else (98, 204))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "code"), [(LONG, "I"), (13, "I"), (16, "Q"), (18, "Q")])
+def test_a_bigtiff_may_refer_to_a_directory_in_any_whole_kind(
+    kind: int, code: str, order: str
+) -> None:
+    def write(tag: int, kind: int, value: bytes) -> bytes:
+        entry = struct.pack(f"{order}HHQ", tag, kind, 1) + value.ljust(8, b"\0")
+        return struct.pack(f"{order}Q", 1) + entry + bytes(8)
+
+    for at, expected in ((52, 7), (2**32 - 1 if code == "I" else 2**64 - 1, None)):
+        head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HHHQ", 43, 8, 0, 16)
+        first = write(EXIF_DIRECTORY, kind, struct.pack(f"{order}{code}", at))
+        second = write(COLOUR_SPACE, SHORT, struct.pack(f"{order}H", 7))
+        source = head + first + second
+        assert Exif(source).directory(EXIF_DIRECTORY).whole(COLOUR_SPACE) == expected
 
 
 def read_all(exif: Exif) -> None:
