@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from upscaled.doctor import golden
 from upscaled.doctor.golden import (
     MIN_INVENTED_PSNR_DB,
     MIN_PSNR_DB,
@@ -13,6 +16,7 @@ from upscaled.doctor.golden import (
 from upscaled.image.decode import decode_file
 from upscaled.image.types import Image
 from upscaled.upscale.post_process.steps import is_plausible
+from upscaled_models import accuracy
 from upscaled_models.accuracy import MAX_PSNR_DB
 
 
@@ -80,8 +84,15 @@ def test_a_colour_that_nothing_shows_does_not_count() -> None:
 
 
 def test_networks_that_invent_texture_need_not_come_as_near() -> None:
-    assert find_least_psnr_db("upscaled-x4") == MIN_PSNR_DB == 38
-    assert find_least_psnr_db("realesrgan-x4plus") == MIN_INVENTED_PSNR_DB == 30
+    assert find_least_psnr_db("upscaled-x4") == MIN_PSNR_DB
+    assert find_least_psnr_db("realesrgan-x4plus") == MIN_INVENTED_PSNR_DB
+    assert MIN_INVENTED_PSNR_DB < MIN_PSNR_DB < accuracy.MIN_PSNR_DB["fast"]
+
+
+def test_the_page_says_how_near_a_result_must_come() -> None:
+    page = (Path(golden.__file__).parents[1] / "docs" / "commands.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith("| `golden x2`"))
+    assert f"at least {MIN_PSNR_DB:.0f} dB near it, {MIN_INVENTED_PSNR_DB:.0f} dB" in row
 
 
 def test_other_models_have_no_golden_result() -> None:
