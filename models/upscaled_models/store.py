@@ -168,15 +168,17 @@ class ModelStore:
     def _record_path(self, name: str) -> Path:
         return self._own_dir / f"{name}.json"
 
-    def files_of(self, name: str) -> Iterator[Path]:
+    def files_of(self, name: str, *, in_use: bool = False) -> Iterator[Path]:
         """Yield the places of a model's files; a user's record first: without it, it is gone.
 
-        A shipped model raises `ModelRefused`.
+        in_use: of an official model only the release's files, or only those of the variant in 16
+        bits, whichever is loaded. A shipped model raises `ModelRefused`.
         """
         official = find_official(name)
         if official is not None:
+            used = self._present_variant(official)
             for spec in (official, official.packaged):
-                if spec is not None:
+                if spec is not None and (spec is used or not in_use):
                     target = self.target(spec)
                     yield from (target, target.with_name(f"{target.name}.part"))
                     yield from self._quantised_files(target)

@@ -74,13 +74,16 @@ def read_licence(package: Distribution) -> str:
 
 
 def find_model_files(store: ModelStore) -> list[Part]:
-    """List the files of all models but the shipped ones; a damaged one raises `CannotBundle`."""
+    """List the files of all models but the shipped ones; a damaged one raises `CannotBundle`.
+
+    Of a model that is here twice, as its release's file and in 16 bits, the one that is loaded.
+    """
     parts = []
     for name, state in store.verify():
         if state.is_fault:
             raise CannotBundle(f"model {name}: {state} (`upscaled models verify` says more)")
         spec = store.find(name)
-        for path in store.files_of(name) if spec.source != "default" else ():
+        for path in store.files_of(name, in_use=True) if spec.source != "default" else ():
             if path.is_file() and path.suffix != ".part":
                 file = path.relative_to(store.models_dir).as_posix()
                 parts.append(Part(path, file, "", spec.licence, hash_file(path), name))

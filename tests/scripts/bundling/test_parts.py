@@ -88,6 +88,18 @@ def test_an_official_model_in_16_bits_goes_along_as_that(tmp_path: Path) -> None
     assert _relative(tmp_path) == {"realesr-animevideov3.fp16.safetensors"}
 
 
+def test_of_a_model_that_is_here_twice_the_file_that_is_loaded_goes_along(
+    shared_dir: Path, tmp_path: Path
+) -> None:
+    store = ModelStore(tmp_path)
+    (weights,) = shared_dir.rglob("realesr-animevideov3.pth")
+    store.add("realesr-animevideov3", weights)
+    for ending in ("safetensors", "int8.safetensors", "int8.json"):
+        (tmp_path / f"realesr-animevideov3.fp16.{ending}").write_bytes(b"in 16 bits")
+    (tmp_path / "realesr-animevideov3.int8.json").write_bytes(b"of the release's")
+    assert _relative(tmp_path) == {"realesr-animevideov3.pth", "realesr-animevideov3.int8.json"}
+
+
 def test_a_damaged_model_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / official_models()[0].file_name).write_bytes(b"half")
     with pytest.raises(CannotBundle, match=f"model {official_models()[0].name}: wrong size"):
