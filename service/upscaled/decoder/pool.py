@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -46,9 +46,9 @@ _ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
-    # Memory that is new for each file came in pages of 4 KiB: half of the time of a JPEG.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+# Memory that is new for each file came in pages of 4 KiB: half of the time of a JPEG.
+_TUNABLES, _LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 
 # Ends that a file brings about: its decoder's crash in C code, and the kernel's answer to going
 # over a limit set here or by RLIMIT_CPU. SIGALRM is not among them: what ends by that clock waited
@@ -59,6 +59,15 @@ _SIGNALS_BY_FILE: Final = frozenset(
 )
 
 _log = logging.getLogger(__name__)
+
+
+def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a decoder; what the operator has set of glibc's tunables wins."""
+    inherited = scrub_environment(environment)
+    tunables = [each for each in inherited.get(_TUNABLES, "").split(":") if each]
+    if not any(each.partition("=")[0] == _LARGE_PAGES for each in tunables):
+        tunables.append(f"{_LARGE_PAGES}=1")
+    return {**inherited, **_ENVIRONMENT, _TUNABLES: ":".join(tunables)}
 
 
 def count_decoders() -> int:
@@ -87,7 +96,7 @@ class DecoderProcess:
         """Start the process; raises OSError where it cannot be started."""
         arguments = ["--formats", ",".join(formats), "--log-format", log_format]
         self.files = 0
-        environment = {**scrub_environment(os.environ), **_ENVIRONMENT}
+        environment = decoder_environment(os.environ)
         self.child = Child([*command, *arguments], environment)
 
     def decode(

@@ -29,7 +29,7 @@ from tests.service.image.samples import (
     save,
 )
 from tests.service.image.steps import STEPS
-from upscaled.decoder.pool import Decoder
+from upscaled.decoder.pool import Decoder, decoder_environment
 from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 
@@ -293,6 +293,22 @@ def test_a_decoder_holds_nothing_of_its_worker(decoder: Decoder, tmp_path: Path)
             mapped = "".join(entry.path for entry in process.memory_maps())
             assert "torch" not in mapped
             assert "cv2" not in mapped  # nor any library that decoding does without
+
+
+@pytest.mark.parametrize(
+    ("own", "joined"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("", "glibc.malloc.hugetlb=1"),
+        ("glibc.cpu.x=1:glibc.rtld.y=2", "glibc.cpu.x=1:glibc.rtld.y=2:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0:glibc.cpu.x=1", "glibc.malloc.hugetlb=0:glibc.cpu.x=1"),
+    ],
+)
+def test_the_operators_tunables_of_glibc_reach_a_decoder_and_win(
+    own: str | None, joined: str
+) -> None:
+    environment = {} if own is None else {"GLIBC_TUNABLES": own}
+    assert decoder_environment(environment)["GLIBC_TUNABLES"] == joined
 
 
 def is_asking_for_large_pages() -> bool:

@@ -10,11 +10,13 @@ def test_a_worker_inherits_no_secret() -> None:
         "UPSCALED_DATABASE_URL": "postgresql://u:secret@db/x",
         "AWS_SECRET_ACCESS_KEY": "s",
         "CUDA_VISIBLE_DEVICES": "1",
+        "GLIBC_TUNABLES": "glibc.rtld.optional_static_tls=4096",
     }
     inside = worker_environment(load_settings({}, threads=3), outside)
     assert inside == {
         "PATH": "/bin",
         "CUDA_VISIBLE_DEVICES": "1",
+        "GLIBC_TUNABLES": "glibc.rtld.optional_static_tls=4096",
         "OMP_NUM_THREADS": "3",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
