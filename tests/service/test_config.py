@@ -1,6 +1,7 @@
 """The settings: each on both sides of its limits, and a wrong one named with its value."""
 
 import ipaddress
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from upscaled.config import (
     describe_settings,
     load_settings,
 )
+from upscaled.config.loading import SECRETS
 
 # name: (values that are taken, values that are refused), as they stand in the environment
 LIMITS: dict[str, tuple[list[str], list[str]]] = {
@@ -148,7 +150,17 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "webhook_cidrs": (["10.0.0.0/8", "fd00::/8, 10.0.0.1"], ["10.0.0.1/8", "example.com"]),
     "extra_formats": (["avif", "AVIF, heic,bmp", "tiff"], ["gif", "avif;bmp"]),
-    "source_only_hosts": (["a.example", "a.example,b.example"], []),
+    "source_only_hosts": (
+        ["a.example", "a.example,b.example", "10.0.0.5,fd00::1", "a_b.example.", "bücher.example"],
+        [
+            "https://a.example",
+            "a.example:8000",
+            "*.a.example",
+            "a.example/x",
+            "[::1]",
+            "10.0.0.0/8",
+        ],
+    ),
     "shutdown_grace_s": (["0", "3600"], ["-0.1", "3600.5", "nan"]),
     "log_format": (["auto", "json", "text"], ["JSON", "logfmt", "text\n"]),
     "traces": (["true", "0"], ["maybe"]),
@@ -232,6 +244,17 @@ def test_a_refusal_is_in_words_for_people(name: str, value: str, reason: str) ->
     with pytest.raises(SettingsError) as refused:
         load_settings({f"UPSCALED_{name}": value})
     assert str(refused.value).startswith(f"UPSCALED_{name}={value!r}: {reason}")
+
+
+@pytest.mark.parametrize("name", list(LIMITS))
+def test_a_value_that_is_not_in_utf_8_is_refused_by_its_name(name: str) -> None:
+    """As a shell whose locale is Latin-1 sets it."""
+    variable = PREFIX + name.upper()
+    with pytest.raises(SettingsError) as refused:
+        load_settings({variable: os.fsdecode(b"/geheim-\xe4")})
+    assert str(refused.value).startswith(variable)
+    assert str(refused.value).endswith(": must be text in UTF-8")
+    assert ("geheim" in str(refused.value)) is (name not in SECRETS)
 
 
 OLD_NAMES = [

@@ -53,9 +53,9 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
         overrides: field values that win over the environment; old names count here too.
 
     Raises:
-        SettingsError: a value out of range or of the wrong kind, an unknown `UPSCALED_` name, a
-            setting given by its old name and its new one, or a file of a secret that is not to be
-            had.
+        SettingsError: a value out of range, of the wrong kind or not in UTF-8, an unknown
+            `UPSCALED_` name, a setting given by its old name and its new one, or a file of a secret
+            that is not to be had.
     """
     environment = os.environ if environment is None else environment
     given = {
@@ -65,6 +65,7 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     }
     values = {name: value for name, value in given.items() if not _is_service_link(name, value)}
     _refuse_unknown(values)
+    _refuse_other_encodings(values)
     values = read_secret_files(values)
     aliases = _find_aliases(values)
     renamed: dict[str, object] = {aliases.get(name, name): value for name, value in values.items()}
@@ -104,6 +105,16 @@ def _refuse_unknown(values: Mapping[str, str]) -> None:
         hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
         shown = _show(value)
         raise SettingsError(f"{PREFIX}{name.upper()}={shown}: there is no such setting{hint}")
+
+
+def _refuse_other_encodings(values: Mapping[str, str]) -> None:
+    """Raise SettingsError for a value that is not in UTF-8: workers are sent settings as JSON."""
+    for name, value in values.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            shown = "" if name in SECRETS else f"={_show(value)}"
+            raise SettingsError(f"{PREFIX}{name.upper()}{shown}: must be text in UTF-8") from None
 
 
 def _find_aliases(values: Mapping[str, str]) -> dict[str, str]:

@@ -14,10 +14,10 @@ from upscaled.config.values import (
     HomePath,
     Hosts,
     LogLevel,
-    Names,
     Networks,
     Origins,
     ResultsUrl,
+    SourceHosts,
     Traces,
     TrustedNetworks,
 )
@@ -205,7 +205,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     source_private_cidrs: Networks = ()
     """widens: comma-separated private networks that image_url may reach too, for example
     10.1.0.0/16; once named `UPSCALED_ALLOWED_SOURCE_CIDRS`, which still counts"""
-    source_only_hosts: Names = ()
+    source_only_hosts: SourceHosts = ()
     """narrows: comma-separated host names, the only ones that image_url may name; empty: any; once
     named `UPSCALED_ALLOWED_SOURCE_HOSTS`, which still counts"""
     webhook_cidrs: Networks = ()

@@ -21,6 +21,10 @@ _BUCKET_URL: Final = re.compile(
     r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9._-]+)*/?"
 )
 _NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_INTERNATIONAL_NAME: Final = re.compile(
+    r"[a-z0-9_\x80-\U0010ffff-]+(\.[a-z0-9_\x80-\U0010ffff-]+)*\.?"
+)
+"""The name of a host in an `image_url`: any script, perhaps with the root's dot."""
 _ADMIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}:[0-9a-f]{64}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 
@@ -127,11 +131,19 @@ def _check_results_url(value: str) -> str:
 
 
 def _check_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    return _check_names(value, _NAME)
+
+
+def _check_source_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    return _check_names(value, _INTERNATIONAL_NAME)
+
+
+def _check_names(value: tuple[str, ...], pattern: re.Pattern[str]) -> tuple[str, ...]:
     for host in value:
         try:
             ipaddress.ip_address(host)
         except ValueError:
-            if not _NAME.fullmatch(host):
+            if not pattern.fullmatch(host):
                 raise ValueError(f"{host} is no host name or address without a port") from None
     return value
 
@@ -150,8 +162,10 @@ ResultsUrl = Annotated[str, AfterValidator(_check_results_url)]
 Traces = Annotated[bool, AfterValidator(_check_traces)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_split_networks)]
 TrustedNetworks = Annotated[tuple[Network, ...], BeforeValidator(_split_trusted)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_hosts)]
+SourceHosts = Annotated[
+    tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_source_hosts)
+]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_origins)]
 AdminKeys = Annotated[
     tuple[str, ...], BeforeValidator(_split_exactly), AfterValidator(_check_admin_keys)

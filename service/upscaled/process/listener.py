@@ -3,6 +3,9 @@
 import ipaddress
 import os
 import socket
+from typing import Final
+
+_UNKNOWN_NAME: Final = "the host name is unknown"
 
 
 class CannotListen(Exception):
@@ -20,9 +23,12 @@ def open_listener(host: str, port: int) -> socket.socket:
         socket.getaddrinfo(host or None, port, family=family, type=socket.SOCK_STREAM)
         return socket.create_server((host, port), family=family)
     except (socket.gaierror, UnicodeError):
-        raise CannotListen("the host name is unknown") from None
+        raise CannotListen(_UNKNOWN_NAME) from None
     except OSError as error:
-        raise CannotListen(os.strerror(error.errno or 0)) from None
+        # `create_server` passes the number of a resolver's error on, which is below 0.
+        is_resolvers = (error.errno or 0) < 0
+        reason = _UNKNOWN_NAME if is_resolvers else os.strerror(error.errno or 0)
+        raise CannotListen(reason) from None
 
 
 def is_loopback(host: str) -> bool:

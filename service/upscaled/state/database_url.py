@@ -39,7 +39,7 @@ def _parse(database_url: str, data_dir: Path) -> URL:
     try:
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1))
         backend = url.get_backend_name()
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, NoSuchModuleError, ValueError):  # the last of a port that is no number
         raise DatabaseRefused("UPSCALED_DATABASE_URL is not a database URL") from None
     if _has_raw_at_sign(url):
         raise DatabaseRefused(
@@ -66,7 +66,7 @@ def hide_password(database_url: str) -> str:
     """Return the URL with stars for its passwords, and only stars if it cannot be parsed."""
     try:
         url = sa.make_url(database_url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return _STARS
     if _has_raw_at_sign(url):
         return _STARS

@@ -12,7 +12,11 @@ def test_a_free_port_is_listened_on() -> None:
 
 @pytest.mark.parametrize(
     ("host", "reason"),
-    [("nohost.invalid", "the host name is unknown"), ("192.0.2.1", "Cannot assign requested")],
+    [
+        ("nohost.invalid", "the host name is unknown"),
+        ("*", "the host name is unknown"),
+        ("192.0.2.1", "Cannot assign requested"),
+    ],
 )
 def test_the_reason_is_in_words(host: str, reason: str) -> None:
     with pytest.raises(CannotListen, match=reason):

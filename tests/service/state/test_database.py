@@ -151,6 +151,7 @@ def test_a_sqlite_url_names_the_file(make_settings: MakeSettings, tmp_path: Path
         "oracle://u:geheim@h/d",
         "ftp://u:geheim@h/d",
         "postgresql://u:gehe@im@h/d",
+        "postgresql://u@h:geheim/d",
     ],
 )
 def test_other_databases_are_refused_without_their_password(
@@ -279,6 +280,7 @@ def test_a_file_that_is_no_database_is_refused(make_settings: MakeSettings) -> N
         ("sqlite:////data/x.db", "sqlite:////data/x.db"),
         ("geheim", "***"),
         ("postgresql://u:gehe@im@h/d", "***"),
+        ("postgresql://u@h:geheim/d", "***"),
     ],
 )
 def test_a_shown_url_has_no_password(database_url: str, shown: str) -> None:
