@@ -123,6 +123,17 @@ def test_one_level_of_noise_is_content() -> None:
     assert Content.of(rgb, None, 3).cells.all()
 
 
+def test_one_odd_pixel_anywhere_makes_its_cell_content() -> None:
+    """Also where the first pixel of every cell is of one colour."""
+    for row, column in np.ndindex(CELL_PX, CELL_PX):
+        rgb = np.full((5 * CELL_PX, 7 * CELL_PX, 3), 90, np.uint8)
+        rgb[2 * CELL_PX + row, 3 * CELL_PX + column, 2] = 91
+        cells = Content.of(rgb, None, 1).cells
+        assert np.argwhere(cells).min(axis=0).tolist() == [1, 2]
+        assert np.argwhere(cells).max(axis=0).tolist() == [3, 4]
+        assert cells.sum() == 9
+
+
 def test_without_a_reach_nothing_is_flat() -> None:
     assert Content.of(np.zeros((64, 64, 3), np.uint8), None, None).cells.all()
 

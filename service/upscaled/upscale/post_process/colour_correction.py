@@ -90,9 +90,18 @@ def keep_flat(source: Window, result: Window, faithful: Window) -> Window:
     """
     side_px = 2 * FLAT_PX + 1
     kernel = np.ones((side_px, side_px), np.uint8)
-    is_flat = (cv2.erode(source, kernel) == cv2.dilate(source, kernel)).all(axis=2)
+    is_flat = equal_pixels(cv2.erode(source, kernel), cv2.dilate(source, kernel))
     if not is_flat.any():
         return result
     gain = result.shape[0] // source.shape[0]
     mask = is_flat.repeat(gain, axis=0).repeat(gain, axis=1)
     return np.where(mask[..., None], faithful, result)
+
+
+def equal_pixels(one: Window, other: Window) -> NDArray[np.bool_]:
+    """Return where two arrays `[h, w, 3]`, both uint8 or uint16, have equal pixels, `[h, w]`.
+
+    numpy takes twenty times as long to put the answers of three channels together.
+    """
+    black = (0, 0, 0)
+    return np.asarray(cv2.inRange(cv2.absdiff(one, other), black, black)).astype(np.bool_)

@@ -16,6 +16,7 @@ from upscaled.upscale.post_process.colour_correction import (
     CORRECTION_REACH_PX,
     FLAT_PX,
     correct_colours,
+    equal_pixels,
     keep_flat,
 )
 from upscaled.upscale.post_process.steps import PostProcessing, is_neutral, neutralise
@@ -186,3 +187,16 @@ def test_a_picture_without_flat_areas_is_left_as_it_is() -> None:
     source = np.random.default_rng(1).integers(0, 255, (20, 20, 3), np.uint8)
     result = np.zeros((40, 40, 3), np.uint8)
     assert keep_flat(source, result, result + np.uint8(1)) is result
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pixels_are_equal_where_all_three_channels_are(dtype: type[Any]) -> None:
+    one = np.random.default_rng(2).integers(0, 3, (40, 50, 3)).astype(dtype)
+    other = np.random.default_rng(3).integers(0, 3, (40, 50, 3)).astype(dtype)
+    other[:, :9] += dtype(np.iinfo(dtype).max - 2)
+
+    equal = equal_pixels(one, other)
+
+    assert equal.dtype == np.bool_
+    assert np.array_equal(equal, (one == other).all(axis=2))
+    assert 0 < equal.sum() < equal.size
