@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 REACH_PX: Final = 48
 """Pixels that colours are bled. No network that tiles exactly looks further than 37."""
 
-_BLOCK_PX: Final = 128
+_BLEEDING_BLOCK_PX: Final = 128
+_ENLARGING_BLOCK_PX: Final = 192
 _FINE: Final = 16
 _ENLARGING_REACH_PX: Final = 3
 """Reach of `upscale_alpha`: 1 by the smoothing, 2 by the cubic interpolation."""
@@ -37,7 +38,7 @@ def upscale_alpha(alpha: NDArray[Any], scale: int) -> NDArray[Any]:
     if alpha.dtype != np.uint8:  # floats, whose last bit depends on where a part begins
         return _upscale_part(alpha, scale)
     large = np.empty((height * scale, width * scale), alpha.dtype)
-    for rows, columns in _iterate_blocks(height, width):
+    for rows, columns in _iterate_blocks(height, width, _ENLARGING_BLOCK_PX):
         seen = (_around(rows), _around(columns))
         inside = tuple(
             slice((block.start - around.start) * scale, (block.stop - around.start) * scale)
@@ -54,12 +55,12 @@ def upscale_alpha(alpha: NDArray[Any], scale: int) -> NDArray[Any]:
     return large
 
 
-def _iterate_blocks(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Iterate over the rows and columns of all blocks of `_BLOCK_PX`."""
-    for top, left in product(range(0, height, _BLOCK_PX), range(0, width, _BLOCK_PX)):
+def _iterate_blocks(height: int, width: int, side_px: int) -> Iterator[tuple[slice, slice]]:
+    """Iterate over the rows and columns of all blocks of `side_px`."""
+    for top, left in product(range(0, height, side_px), range(0, width, side_px)):
         yield (
-            slice(top, min(top + _BLOCK_PX, height)),
-            slice(left, min(left + _BLOCK_PX, width)),
+            slice(top, min(top + side_px, height)),
+            slice(left, min(left + side_px, width)),
         )
 
 
@@ -76,7 +77,7 @@ def _upscale_part(alpha: NDArray[Any], scale: int) -> NDArray[Any]:
     levels, taps = alpha.astype(np.float32), np.array(_BINOMIAL, np.float32)
     smooth = cv2.sepFilter2D(levels, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REPLICATE)
     large = _enlarge(np.asarray(2 * levels - smooth, np.float32), size, alpha.dtype)
-    return np.asarray(cv2.min(cv2.max(large, least), most), alpha.dtype)
+    return np.asarray(cv2.min(cv2.max(large, least, dst=large), most, dst=large), alpha.dtype)
 
 
 def _enlarge(
@@ -87,7 +88,8 @@ def _enlarge(
         large = cv2.resize(levels, size, interpolation=cv2.INTER_CUBIC)
         return np.rint(np.clip(large, 0, np.iinfo(kind).max)).astype(kind)
     fine = np.rint(levels * _FINE).astype(np.int16)
-    large = np.maximum(cv2.resize(fine, size, interpolation=cv2.INTER_CUBIC), 0)
+    large = cv2.resize(fine, size, interpolation=cv2.INTER_CUBIC)
+    cv2.threshold(large, 0, 0, cv2.THRESH_TOZERO, dst=large)
     return np.asarray(cv2.convertScaleAbs(large, alpha=1 / _FINE), np.uint8)
 
 
@@ -104,7 +106,7 @@ def bleed_colour(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
         return rgb
     bled = hide_colour(rgb, alpha)
     height, width = alpha.shape
-    for rows, columns in _iterate_blocks(height, width):
+    for rows, columns in _iterate_blocks(height, width, _BLEEDING_BLOCK_PX):
         if hidden[rows, columns].any():
             _bleed_block(bled, rgb, hidden, rows, columns)
     return bled
