@@ -98,7 +98,7 @@ def keep_flat(source: Window, result: Window, faithful: Window) -> Window:
     return np.where(mask[..., None], faithful, result)
 
 
-def equal_pixels(one: Window, other: Window) -> NDArray[np.bool_]:
+def equal_pixels(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where two arrays `[h, w, 3]`, both uint8 or uint16, have equal pixels, `[h, w]`.
 
     numpy takes twenty times as long to put the answers of three channels together.
