@@ -57,7 +57,7 @@ def draw_pair(
     pool = pictures.drawn if rng.random() < recipe.page_share else pictures.photos
     picture = pool[int(rng.integers(0, len(pool)))]
     cut = _turn(_cut(picture, (patch_px + MARGIN_PX) * scale, rng), rng)
-    small, harm = degrade(cut, scale, rng)
+    small, harm = degrade(cut, scale, rng, recipe.unharmed_share)
     top, left = (int(value) for value in rng.integers(0, MARGIN_PX + 1, 2))
     window = (slice(top, top + patch_px), slice(left, left + patch_px))
     truth = cut[top * scale :, left * scale :][: patch_px * scale, : patch_px * scale]

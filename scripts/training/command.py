@@ -18,7 +18,7 @@ from scripts.evaluation.upscalers import open_network
 from scripts.training import checkpoint, distil, eight_bits, stretch
 from scripts.training.distil import DistilRecipe
 from scripts.training.eight_bits import EightBitRecipe
-from scripts.training.export import export, export_student, read_network, store_weights
+from scripts.training.export import export, export_student, store_weights
 from scripts.training.folding import fold_network
 from scripts.training.loop import begin, resume, train
 from scripts.training.pictures import load_pictures
@@ -61,9 +61,10 @@ def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     run.add_argument("--photos", type=Path, required=True, help="folder of ground truth photos")
     run.add_argument("--out", type=Path, required=True, help="folder of the run's checkpoint")
     run.add_argument("--scale", type=int, choices=(2, 4), default=4)
-    run.add_argument("--from", dest="start_from", type=Path, help="a .safetensors to start from")
+    run.add_argument("--from", dest="start_from", help="a model, or its file, to start from")
     run.add_argument("--set", action="append", default=[], help="name=value of the recipe")
     run.add_argument("--until", type=int, help="stop, saved, at this step")
+    run.add_argument("--models-dir", type=Path, default=Path(".upscaled/models"))
     run.add_argument("--threads", type=int, default=2)
     run.add_argument("--full", action="store_true", help="float32 in place of bfloat16")
     run.set_defaults(act=_run)
@@ -92,6 +93,7 @@ def _add_students(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     distil.add_argument("--targets", type=Path, required=True, help="folder that `teach` writes")
     distil.add_argument("--out", type=Path, required=True, help="folder of the run's checkpoint")
     distil.add_argument("--from", dest="start_from", required=True, help="a model, or its file")
+    distil.add_argument("--photos", type=Path, help="photos that are their own targets")
     distil.add_argument("--set", action="append", default=[], help="name=value of the recipe")
     distil.add_argument("--until", type=int, help="stop, saved, at this step")
     distil.add_argument("--models-dir", type=Path, default=Path(".upscaled/models"))
@@ -137,8 +139,10 @@ def _run(arguments: argparse.Namespace) -> None:
     recipe = override(recipe, arguments.set)
     if state is not None:
         run = resume(state, recipe)
+    elif arguments.start_from:
+        run = begin(recipe, open_network(arguments.start_from, arguments.models_dir)[0])
     else:
-        run = begin(recipe, read_network(arguments.start_from) if arguments.start_from else None)
+        run = begin(recipe)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (arguments.out / "log.jsonl").open("a") as log:
         log.write(json.dumps({"begins_at": run.step, **dataclasses.asdict(recipe)}) + "\n")
@@ -186,7 +190,12 @@ def _distil(arguments: argparse.Namespace) -> None:
     run = distil.begin(recipe, student)
     stretch.resume(run, arguments.out)
     distil.train(
-        run, arguments.targets, arguments.out, half=not arguments.full, until=arguments.until
+        run,
+        arguments.targets,
+        arguments.out,
+        half=not arguments.full,
+        until=arguments.until,
+        photos=arguments.photos,
     )
 
 

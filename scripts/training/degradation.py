@@ -34,16 +34,21 @@ class Harm(IntEnum):
     NOISY = 2
 
 
-def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, Harm]:
+def degrade(
+    truth: Pixels, scale: int, rng: Generator, unharmed_share: float | None = None
+) -> tuple[Pixels, Harm]:
     """Shrink `[h*scale, w*scale, 3]` uint8 RGB to `[h, w, 3]` by a randomly drawn kind.
 
-    Returns the input and the harm that its kind does.
+    Returns the input and the harm that its kind does. `unharmed_share` changes how often that is
+    none; the other kinds keep their ratios.
     """
-    file, harm = degrade_to_file(truth, scale, rng)
+    file, harm = degrade_to_file(truth, scale, rng, unharmed_share)
     return decode(file), harm
 
 
-def degrade_to_file(truth: Pixels, scale: int, rng: Generator) -> tuple[bytes, Harm]:
+def degrade_to_file(
+    truth: Pixels, scale: int, rng: Generator, unharmed_share: float | None = None
+) -> tuple[bytes, Harm]:
     """Degrade as `degrade` does, but return the encoded file, which shows its compression."""
     kinds: tuple[tuple[Kind, Harm], ...] = (
         (clean, Harm.NONE),
@@ -52,7 +57,12 @@ def degrade_to_file(truth: Pixels, scale: int, rng: Generator) -> tuple[bytes, H
         (camera, Harm.NOISY),
         (thorough, Harm.NOISY),
     )
-    kind, harm = kinds[int(rng.choice(len(kinds), p=SHARES))]
+    shares = np.array(SHARES)
+    if unharmed_share is not None:
+        is_unharmed = np.array([harm is Harm.NONE for _, harm in kinds])
+        for some, whole in ((is_unharmed, unharmed_share), (~is_unharmed, 1 - unharmed_share)):
+            shares[some] *= whole / shares[some].sum()
+    kind, harm = kinds[int(rng.choice(len(kinds), p=shares))]
     return kind(truth, scale, rng), harm
 
 

@@ -37,6 +37,8 @@ class DistilRecipe(TargetRecipe):
     feature_weight: float = 1.0
     discriminator_share: float = 0.5
     """Size of the discriminator's gradient at the output, as a share of all others' together."""
+    unharmed_discriminator_share: float = 1.0
+    """Of that gradient, what counts where the picture was only made small."""
     warmup_steps: int = 150
     """Steps before the discriminator's gradient counts; over twice as many more its share grows."""
 
@@ -90,14 +92,28 @@ def begin(recipe: DistilRecipe, student: nn.Module) -> DistilRun:
 
 
 def train(
-    run: DistilRun, targets_folder: Path, folder: Path, *, half: bool, until: int | None = None
+    run: DistilRun,
+    targets_folder: Path,
+    folder: Path,
+    *,
+    half: bool,
+    until: int | None = None,
+    photos: Path | None = None,
 ) -> None:
     """Train to the recipe's last step, or to step `until`, and save the run; see `stretch.train`.
 
     half: run the convolutions in bfloat16.
     """
     step = partial(take_step, half=half)
-    stretch.train(run, run.recipe, step, targets_folder=targets_folder, folder=folder, until=until)
+    stretch.train(
+        run,
+        run.recipe,
+        step,
+        targets_folder=targets_folder,
+        folder=folder,
+        until=until,
+        photos=photos,
+    )
 
 
 def take_step(
@@ -151,7 +167,8 @@ def _gradient_at(
         adversarial_loss = -torch.stack([each.mean() for each in judged]).mean()
         (adversarial,) = torch.autograd.grad(adversarial_loss, output)
         size = gradient.norm() / (adversarial.norm() + 1e-8)
-        gradient = gradient + share * size * adversarial
+        counts = torch.where(batch.is_harmed, 1.0, recipe.unharmed_discriminator_share)
+        gradient = gradient + share * size * adversarial * counts.view(-1, 1, 1, 1)
     return gradient, figures
 
 

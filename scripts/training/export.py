@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from scripts.training import checkpoint
 from scripts.training.manifest import store_default
 from upscaled_models.families import recognise
-from upscaled_models.networks.plain import PlainNet
 
 
 def export(
@@ -53,17 +51,6 @@ def store_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Store weights as float16, in a `.safetensors` file without a description of the network."""
     save_file({key: value.half().contiguous() for key, value in state.items()}, path)
     path.chmod(0o644)  # the library leaves it readable to its maker alone
-
-
-def read_network(path: Path) -> PlainNet:
-    """Read the network of a default model's `.safetensors` file, float32, in eval mode."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    features, layers, scale = (int(metadata[key]) for key in ("features", "layers", "scale"))
-    network = PlainNet(features, layers, scale, int(metadata.get("fold", 1)))
-    weights = {key: tensor.to(torch.float32) for key, tensor in load_file(path).items()}
-    network.load_state_dict(weights)
-    return network.eval()
 
 
 def _read(run_folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,14 @@ from upscaled_models.networks.plain import PlainNet
 
 SAVE_EVERY_S = 60.0
 LOG_EVERY_STEPS = 100
+FIXED_SIDES: Final = {"head.weight": 1, "tail.weight": 0}
+"""The side of a convolution that has a meaning of its own: another number of it does not fit."""
 
 
 def begin(recipe: Recipe, start_from: nn.Module | None = None) -> Run:
     """Return a run at step 0, from a fresh network or from `start_from`'s fitting weights."""
     torch.manual_seed(recipe.seed)
-    network = PlainNet(recipe.features, recipe.layers, recipe.scale)
+    network = PlainNet(recipe.features, recipe.layers, recipe.scale, recipe.fold)
     if start_from is not None:
         _take_fitting(network, start_from)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,11 +101,21 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.Adam(network.parameters(), lr=recipe.rate, betas=(0.9, 0.99))
 
 
+@torch.no_grad()
 def _take_fitting(network: nn.Module, other: nn.Module) -> None:
-    """Copy every weight whose name and shape agree: a x2 network starts from x4's trunk."""
-    own = network.state_dict()
-    fitting = {k: v for k, v in other.state_dict().items() if k in own and v.shape == own[k].shape}
-    network.load_state_dict(own | fitting)
+    """Copy the weights that fit: a x2 network starts from x4's trunk, a wider one from a narrower.
+
+    A head fits where it reads as many differences, a tail where it gives as many results. What the
+    other network has no feature for is not read by the features that it has.
+    """
+    theirs = other.state_dict()
+    for name, weight in network.state_dict().items():
+        given, fixed = theirs.get(name), FIXED_SIDES.get(name)
+        if given is None or (fixed is not None and given.shape[fixed] != weight.shape[fixed]):
+            continue
+        outputs, inputs = map(min, weight.shape[:2], given.shape[:2])
+        weight[:outputs] = 0
+        weight[:outputs, :inputs] = given[:outputs, :inputs]
 
 
 @contextmanager

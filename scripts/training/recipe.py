@@ -15,6 +15,8 @@ class Recipe:
     scale: int
     features: int = 48
     layers: int = 16
+    fold: int = 1
+    """Squares of this many pixels a side become channels first; see `PlainNet`."""
     seed: int = 1
     steps: int = 12000
     rate: float = 1e-3
@@ -29,6 +31,8 @@ class Recipe:
     pages: int = 160
     """Number of pages of text and line art that are drawn."""
     page_share: float = 0.1
+    unharmed_share: float = 0.34
+    """Of the inputs, those that were only made small."""
     acutance_weight: float = 0.28
     """Weight of an error in local contrast beside plain error: this sets crispness."""
     harmed_acutance_weight: float = 0.25

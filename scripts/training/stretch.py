@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -11,7 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from scripts.training import checkpoint
+from scripts.training.batches import MARGIN_PX
+from scripts.training.degradation import Harm
 from scripts.training.loop import catch_signals
+from scripts.training.pictures import load_pictures
 from scripts.training.targets import Batch, Targets, read_targets
 from upscaled_models.quantise.features import FeatureNetwork
 
@@ -33,6 +36,11 @@ class TargetRecipe:
     patch_px: int = 40
     pages: int = 80
     page_share: float = 0.12
+    photo_share: float = 0.0
+    """Of the patches, those cut from `--photos`, whose target is the photo. Above 0 the teacher
+    teaches harmed pictures alone."""
+    unharmed_share: float = 0.34
+    """Of the patches cut from `--photos`, those that were only made small."""
     truth_share: float = 0.5
     """Of the harmed pictures, those whose features are to be the truth's."""
     feature_network: str = "lite0"
@@ -76,6 +84,7 @@ def train(
     targets_folder: Path,
     folder: Path,
     until: int | None,
+    photos: Path | None = None,
 ) -> None:
     """Take steps to the recipe's last one, or to step `until`, and save the run in `folder`.
 
@@ -84,9 +93,10 @@ def train(
 
     Args:
         take_step: does one step, adds 1 to `run.step`, and returns figures to log.
+        photos: a folder of photos that are their own targets, for a recipe with `photo_share`.
 
     Raises:
-        ValueError: `targets_folder` holds no target.
+        ValueError: `targets_folder` holds no target, or `photo_share` is above 0 without photos.
         MissingPackage: the feature network's weights are not installed.
     """
     last = recipe.steps if until is None else min(until, recipe.steps)
@@ -98,9 +108,7 @@ def train(
         log.write(json.dumps({"begins_at": run.step, **asdict(recipe)}) + "\n")
         while run.step < last and not is_asked_to_stop():
             if targets is None or (run.step - first) % RELOAD_EVERY_STEPS == 0:
-                targets = read_targets(
-                    targets_folder, scale=recipe.scale, pages=recipe.pages, seed=recipe.seed
-                )
+                targets = _read_all(targets_folder, photos, recipe)
             figures = take_step(run, targets, features)
             if run.step % LOG_EVERY_STEPS == 0:
                 figures["s_per_step"] = (time.monotonic() - began) / (run.step - first)
@@ -110,6 +118,18 @@ def train(
             if run.step % SAVE_EVERY_STEPS == 0:
                 save(run, recipe, folder)
     save(run, recipe, folder)
+
+
+def _read_all(folder: Path, photos: Path | None, recipe: TargetRecipe) -> Targets:
+    targets = read_targets(folder, scale=recipe.scale, pages=recipe.pages, seed=recipe.seed)
+    if recipe.photo_share == 0:
+        return targets
+    if photos is None:
+        raise ValueError("a photo_share above 0 needs --photos")
+    least_px = (recipe.patch_px + MARGIN_PX) * recipe.scale
+    pictures = load_pictures(photos, drawn=0, seed=recipe.seed, least_side_px=least_px)
+    harmed = tuple(target for target in targets.photos if target.harm != Harm.NONE)
+    return replace(targets, photos=harmed, truths=pictures.photos)
 
 
 def cut_border(pictures: Tensor, border_px: int = BORDER_PX) -> Tensor:
@@ -125,4 +145,6 @@ def draw_batch(targets: Targets, recipe: TargetRecipe, step: int) -> Batch:
         patch_px=recipe.patch_px,
         page_share=recipe.page_share,
         truth_share=recipe.truth_share,
+        photo_share=recipe.photo_share,
+        unharmed_share=recipe.unharmed_share,
     )

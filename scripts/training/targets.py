@@ -9,6 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scripts.training.batches import MARGIN_PX
 from scripts.training.degradation import Harm, degrade
 from upscaled_models.quantise.drawing import draw_page
 from upscaled_models.quantise.tracks import make_clean
@@ -35,21 +36,26 @@ class Batch:
     """Patches of a step, float32 in 0..1.
 
     small: `[n, 3, p, p]`. target, reference: `[n, 3, p*s, p*s]`: colour and structure come from
-    the one, features and what the discriminator takes for real from the other.
+    the one, features and what the discriminator takes for real from the other. is_harmed: `[n]`.
     """
 
     small: Tensor
     target: Tensor
     reference: Tensor
+    is_harmed: Tensor
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The teacher's results for photos, and drawn pages, whose target is the original."""
+    """The teacher's results for photos; and pictures whose target is the original.
+
+    pages: drawn ones. truths: photos, which may be none.
+    """
 
     photos: tuple[Target, ...]
     pages: tuple[Pixels, ...]
     scale: int
+    truths: tuple[Pixels, ...] = ()
 
     def draw_batch(
         self,
@@ -59,24 +65,35 @@ class Targets:
         patch_px: int,
         page_share: float,
         truth_share: float,
+        photo_share: float = 0.0,
+        unharmed_share: float | None = None,
     ) -> Batch:
         """Draw the patches of a step.
 
         Args:
+            page_share, photo_share: of the patches, those that are cut from pages and from truths.
+            unharmed_share: of those of truths; see `degrade`.
             truth_share: of the harmed pictures, the share whose reference is the truth; that of the
                 others is the teacher's result. A picture without harm always has the truth.
         """
-        drawn = [self._draw(rng, patch_px, page_share, truth_share) for _ in range(count)]
-        small, target, reference = zip(*drawn, strict=True)
-        return Batch(_stack(small), _stack(target), _stack(reference))
+        chosen = []
+        for _ in range(count):
+            kind = rng.random()
+            if kind < page_share:
+                target = self._cut_truth(self.pages, rng, patch_px)
+            elif kind < page_share + photo_share:
+                target = self._cut_truth(self.truths, rng, patch_px, unharmed_share)
+            else:
+                target = self.photos[int(rng.integers(len(self.photos)))]
+            chosen.append((*self._cut(target, rng, patch_px, truth_share), target.harm))
+        small, large, reference, harms = zip(*chosen, strict=True)
+        is_harmed = torch.tensor([harm != Harm.NONE for harm in harms])
+        return Batch(_stack(small), _stack(large), _stack(reference), is_harmed)
 
-    def _draw(
-        self, rng: Generator, patch_px: int, page_share: float, truth_share: float
+    def _cut(
+        self, target: Target, rng: Generator, patch_px: int, truth_share: float
     ) -> tuple[Pixels, Pixels, Pixels]:
-        if rng.random() < page_share:
-            target = self._draw_page(rng, patch_px)
-        else:
-            target = self.photos[int(rng.integers(len(self.photos)))]
+        """Cut and turn a patch: the small picture, its target and its reference."""
         top, left = (int(rng.integers(0, side - patch_px + 1)) for side in target.small.shape[:2])
         end_row, end_column, scale = top + patch_px, left + patch_px, self.scale
         small = target.small[top:end_row, left:end_column]
@@ -89,12 +106,19 @@ class Targets:
         )
         return small, large, reference
 
-    def _draw_page(self, rng: Generator, patch_px: int) -> Target:
-        page = self.pages[int(rng.integers(len(self.pages)))]
-        side = (patch_px + 8) * self.scale
-        top, left = (int(rng.integers(0, length - side + 1)) for length in page.shape[:2])
-        truth = np.ascontiguousarray(page[top : top + side, left : left + side])
-        small, harm = degrade(truth, self.scale, rng)
+    def _cut_truth(
+        self,
+        pictures: tuple[Pixels, ...],
+        rng: Generator,
+        patch_px: int,
+        unharmed_share: float | None = None,
+    ) -> Target:
+        """Cut a picture of which a patch can be cut, and make it small."""
+        picture = pictures[int(rng.integers(len(pictures)))]
+        side = (patch_px + MARGIN_PX) * self.scale
+        top, left = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
+        truth = np.ascontiguousarray(picture[top : top + side, left : left + side])
+        small, harm = degrade(truth, self.scale, rng, unharmed_share)
         return Target(small, truth, truth, harm)
 
 

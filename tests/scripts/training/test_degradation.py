@@ -56,6 +56,14 @@ def test_a_drawn_kind_reports_its_harm(truth: Pixels) -> None:
     assert {harm for _, harm in drawn} == set(Harm)
 
 
+@pytest.mark.parametrize(("share", "clean"), [(0.0, 0), (1.0, 12)])
+def test_the_share_of_unharmed_inputs_can_be_chosen(
+    truth: Pixels, share: float, clean: int
+) -> None:
+    drawn = [degradation.degrade(truth, 4, np.random.default_rng(n), share) for n in range(12)]
+    assert sum(harm == Harm.NONE for _, harm in drawn) == clean
+
+
 def test_the_same_random_state_harms_the_same(truth: Pixels) -> None:
     first, again = (degradation.thorough(truth, 4, np.random.default_rng(7)) for _ in range(2))
     assert first == again

@@ -177,6 +177,66 @@ def test_a_folded_student_learns_the_targets_made_small(tmp_path: Path, targets:
     assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["scale"] == 2
 
 
+def test_photos_are_their_own_targets(tmp_path: Path, targets: Path) -> None:
+    recipe = DistilRecipe(**{**vars(TINY), "photo_share": 1.0, "page_share": 0.0})
+    with pytest.raises(ValueError, match="needs --photos"):
+        distil.train(fresh(recipe), targets, tmp_path / "run", half=False, until=1)
+    run = fresh(recipe)
+    distil.train(run, targets, tmp_path / "run", half=False, until=1, photos=tmp_path / "photos")
+    assert run.step == 1
+    photo = np.random.default_rng(3).integers(0, 256, (80, 90, 3), dtype=np.uint8)
+    drawn = Targets((), (), 2, (photo,)).draw_batch(
+        np.random.default_rng(0),
+        count=9,
+        patch_px=16,
+        page_share=0,
+        truth_share=0,
+        photo_share=1,
+        unharmed_share=0.5,
+    )
+    assert 0 < int(drawn.is_harmed.sum()) < 9
+    assert torch.equal(drawn.target, drawn.reference)
+    for small, target, is_harmed in zip(drawn.small, drawn.target, drawn.is_harmed, strict=True):
+        shrunk = torch.nn.functional.avg_pool2d(target, 2)
+        assert is_harmed or float((shrunk - small).abs().mean()) < 0.1
+
+
+def test_the_teacher_of_a_run_with_photos_teaches_harmed_pictures_alone(
+    tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Targets] = []
+    draw_batch = Targets.draw_batch
+
+    def watch(self: Targets, *given: Any, **named: Any) -> Batch:
+        seen.append(self)
+        return draw_batch(self, *given, **named)
+
+    monkeypatch.setattr(Targets, "draw_batch", watch)
+    run = fresh(DistilRecipe(**{**vars(TINY), "photo_share": 0.5}))
+    distil.train(run, targets, tmp_path / "run", half=False, until=1, photos=tmp_path / "photos")
+    assert {target.harm for target in seen[0].photos} == {Harm.COMPRESSED, Harm.NOISY}
+
+
+def test_the_discriminator_can_be_kept_from_unharmed_pictures() -> None:
+    """Next to its gradient the others are small here."""
+    weights = ("colour", "contrast", "fidelity", "flicker", "texture", "feature")
+    only = {f"{name}_weight": 0.0 for name in weights} | {"fidelity_weight": 1e-3}
+    moved = []
+    for share in (0.0, 1.0):
+        settings = {"warmup_steps": 1, "discriminator_share": 1e6}
+        given = {**vars(TINY), **only, **settings, "unharmed_discriminator_share": share}
+        run = fresh(DistilRecipe(**given))
+        run.step = 3
+        pixels = torch.rand(1, 3, 12, 12)
+        batch = Batch(
+            pixels, torch.rand(1, 3, 48, 48), torch.rand(1, 3, 48, 48), torch.tensor([False])
+        )
+        output = run.network(pixels).detach()
+        gradient, _ = distil._gradient_at(run, output, batch, FeatureNetwork("lite0"))
+        moved.append(float(gradient.norm()))
+    assert moved[1] > 100 * moved[0] > 0
+
+
 def test_a_folder_without_targets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no target"):
         read_targets(tmp_path, scale=4, pages=0, seed=1)

@@ -8,19 +8,26 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from scripts.evaluation.upscalers import open_network
 from scripts.training import checkpoint
-from scripts.training.export import export, read_network
+from scripts.training.export import export
 from scripts.training.loop import begin
 from scripts.training.recipe import Recipe
 from upscaled_models.networks.compact import SRVGGNetCompact
 from upscaled_models.networks.plain import PlainNet
 
 
+def read_stored(path: Path) -> PlainNet:
+    network, _ = open_network(str(path), path.parent)
+    assert isinstance(network, PlainNet)
+    return network
+
+
 def test_an_exported_network_is_the_runs_average_to_half_precision(tmp_path: Path) -> None:
     run = begin(Recipe(2, features=6, layers=2))
     checkpoint.save(run, tmp_path / "run")
     entry = export(tmp_path / "run", "upscaled-x2", tmp_path)
-    network = read_network(tmp_path / entry["file"])
+    network = read_stored(tmp_path / entry["file"])
     pairs = zip(network.parameters(), run.average.parameters(), strict=True)
     assert all(torch.equal(own, other.half().float()) for own, other in pairs)
     with safe_open(tmp_path / entry["file"], framework="pt") as file:
@@ -34,7 +41,7 @@ def test_an_export_can_extrapolate_its_last_steps(tmp_path: Path) -> None:
     entry = export(
         tmp_path / "after", "upscaled-x2", tmp_path, past=tmp_path / "before", beyond=0.25
     )
-    stored = read_network(tmp_path / entry["file"]).head.weight
+    stored = read_stored(tmp_path / entry["file"]).head.weight
     start, end = (run.average.get_parameter("head.weight") for run in (before, after))
     assert torch.allclose(stored, 1.25 * end - 0.25 * start, atol=1e-3)
     assert not torch.allclose(stored, end, atol=1e-2)
@@ -74,7 +81,7 @@ def test_a_folded_network_is_exported_as_one(tmp_path: Path) -> None:
     checkpoint.save(run, tmp_path / "run")
     entry = export(tmp_path / "run", "upscaled-x2", tmp_path)
     assert entry["shape"] == {"features": 6, "layers": 2, "scale": 2, "fold": 2}
-    network = read_network(tmp_path / entry["file"])
+    network = read_stored(tmp_path / entry["file"])
     assert (network.scale, network.fold) == (2, 2)
     assert torch.equal(network.head.weight, run.average.head.weight.half().float())
 

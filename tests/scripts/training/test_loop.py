@@ -94,6 +94,23 @@ def test_a_new_network_takes_over_the_fitting_weights_of_another_scale() -> None
     assert own["tail.weight"].shape == (12, 6, 3, 3)
 
 
+def test_a_wider_folded_network_begins_as_the_narrower_one_that_it_started_from() -> None:
+    narrow = begin(Recipe(**{**vars(TINY), "fold": 2, "seed": 9})).network.eval()
+    wide = begin(Recipe(**{**vars(TINY), "fold": 2, "features": 9}), narrow).network.eval()
+    pixels = torch.rand(1, 3, 12, 16)
+    assert wide.state_dict()["head.weight"].shape == (9, 48, 3, 3)
+    with torch.no_grad():
+        assert torch.allclose(wide(pixels), narrow(pixels), atol=1e-6)
+
+
+def test_differences_of_another_fold_are_not_taken_over() -> None:
+    donor = begin(TINY).network
+    folded = Recipe(**{**vars(TINY), "fold": 2})
+    taken, fresh = (begin(folded, each).network.state_dict() for each in (donor, None))
+    assert torch.equal(taken["head.weight"], fresh["head.weight"])
+    assert torch.equal(taken["body.0.weight"], donor.state_dict()["body.0.weight"])
+
+
 def tmp_path_of(tmp_path: Path, name: str) -> Path:
     folder = tmp_path / name
     folder.mkdir()
