@@ -46,11 +46,13 @@ def _colour(rng: Generator) -> tuple[int, int, int]:
 def _ground(rng: Generator, side: int) -> NDArray[np.uint8]:
     """Draw a flat ground, or a gradient between two colours."""
     first, second = np.array(_colour(rng), np.float32), np.array(_colour(rng), np.float32)
-    if rng.random() < 0.7:
-        second = first
+    is_flat = rng.random() < 0.7
     angle = rng.uniform(0, 2 * np.pi)
-    ys, xs = np.mgrid[0:side, 0:side].astype(np.float32) / side - 0.5
-    share = np.clip(0.5 + (xs * np.cos(angle) + ys * np.sin(angle)) / 1.4, 0, 1)[..., None]
+    if is_flat:
+        return np.full((side, side, 3), first.astype(np.uint8))
+    places = np.arange(side).astype(np.float32) / side - 0.5
+    along = (places * np.cos(angle))[None, :] + (places * np.sin(angle))[:, None]
+    share = np.clip(0.5 + along / 1.4, 0, 1)[..., None]
     return np.ascontiguousarray(np.rint(first + (second - first) * share).astype(np.uint8))
 
 

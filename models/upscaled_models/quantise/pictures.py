@@ -41,10 +41,11 @@ def draw_pictures(folder: Path | None, seed: int, photos: int = PHOTOS) -> tuple
     photos are shrunk, a third is compressed. A folder without pictures raises ValueError.
     """
     rng = np.random.default_rng(seed)
-    pages = PAGES if folder is None else photos // 2
+    paths = [] if folder is None else _photos_in(folder)  # before any time goes into pages
+    pages = photos // 2 if paths else PAGES
     pictures = [_draw_small_page(rng) for _ in range(pages)]
-    if folder is not None:
-        pictures += _cut_photos(folder, rng, photos)
+    if paths:
+        pictures += _cut_photos(paths, rng, photos)
     held_out = pictures[::HELD_OUT_ONE_IN]
     kept = [picture for at, picture in enumerate(pictures) if at % HELD_OUT_ONE_IN]
     return np.stack([*kept, *flat_pictures(FLAT_COLOURS, SIDE_PX)]), np.stack(held_out)
@@ -102,8 +103,8 @@ def _draw_small_page(rng: Generator) -> Pixels:
     return _cut(np.asarray(small, np.uint8), rng)
 
 
-def _cut_photos(folder: Path, rng: Generator, count: int) -> list[Pixels]:
-    paths = [path for at, path in enumerate(_photos_in(folder), 1) if at % HELD_OUT_ONE_IN]
+def _cut_photos(photos: list[Path], rng: Generator, count: int) -> list[Pixels]:
+    paths = [path for at, path in enumerate(photos, 1) if at % HELD_OUT_ONE_IN]
     chosen = rng.choice(len(paths), count, replace=len(paths) < count)
     return [_cut_photo(read_rgb(paths[int(at)]), rng) for at in chosen]
 

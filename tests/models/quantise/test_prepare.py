@@ -18,7 +18,7 @@ from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
-from upscaled_models.quantise import comparison, record
+from upscaled_models.quantise import comparison, prepare, record
 from upscaled_models.quantise.comparison import (
     decibels,
     float_upscaler,
@@ -229,6 +229,7 @@ def test_an_inaccurate_result_is_not_written(
 def test_a_network_that_changes_colours_is_proven_by_photographs_where_its_pixels_differ(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_colour: bool
 ) -> None:
+    monkeypatch.setattr(prepare, "PHOTOS_TO_TUNE", 24)
     file = tmp_path / "theirs.pth"
     torch.save(network_of("srvgg", COMPACT).state_dict(), file)
     spec = replace(store.add("theirs", file), keeps_colour=keeps_colour)
