@@ -98,6 +98,11 @@ class ModelSpec:
         """Return the name that stands for the file, which two models of one network share."""
         return self.same_as or self.name
 
+    @property
+    def hashes(self) -> list[str]:
+        """Return the SHA-256 of the file, and that of the model it may be mixed with."""
+        return [self.sha256, *([self.wdn.sha256] if self.wdn else [])]
+
     def trunk_pixels(self, width_px: int, height_px: int) -> int:
         """Return the pixels at which the network's trunk runs for an input: the unit of cost."""
         fold = self.multiple_px

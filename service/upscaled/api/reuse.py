@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
@@ -16,7 +17,9 @@ from upscaled.pool.executor import Executor, UpscaleRequest
 from upscaled.state import DatabaseFailed, State
 from upscaled.state.reuse import ReusableResult
 from upscaled.upscale.result import Result, Timings
+from upscaled_models.errors import ModelError
 from upscaled_models.registry import split_strength
+from upscaled_models.store import ModelStore
 
 REUSED_HEADER: Final = "X-Upscale-Reused"
 _NO_WORK: Final = Timings(decode_s=0, network_s=0, encode_s=0, device_s=0)
@@ -36,7 +39,7 @@ class Reuse:
     """The stored results of one API key, for one request.
 
     fingerprint: of all that decides the result: the file's bytes, what is to be done with it, the
-    models that will do it, the settings and the version.
+    weights that will do it, the settings, and the version, which stands for the program itself.
     """
 
     state: State
@@ -109,11 +112,19 @@ def _fingerprint(
     source: bytes, work: UpscaleRequest, models: tuple[str, ...], settings: Settings
 ) -> str:
     wanted = {each.name: getattr(work, each.name) for each in fields(work)}
+    store = ModelStore(settings.models_dir)
     parts = {
         "version": __version__,
         "source": hashlib.sha256(source).hexdigest(),
         "work": {name: wanted[name] for name in wanted.keys() - _OF_ONE_REQUEST},
-        "models": models,
+        "models": {name: _find_hashes(store, name) for name in models},
         "settings": settings.model_dump(mode="json", include=set(_SETTINGS)),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=asdict).encode()).hexdigest()
+
+
+def _find_hashes(store: ModelStore, name: str) -> list[str]:
+    """Return the SHA-256 of a model's files; none of one that only a cluster's replicas have."""
+    with suppress(ModelError):
+        return store.find(name).hashes
+    return []

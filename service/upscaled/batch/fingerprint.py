@@ -10,7 +10,6 @@ from upscaled.image.output import NO_CHOICE, OutputChoice
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.named_models import find_denoise
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX
-from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
 FORMAT: Final = 1
@@ -37,7 +36,7 @@ def fingerprint(
         "format": FORMAT,
         "scale": scale,
         "model": spec.name,
-        "weights": _weights(spec),
+        "weights": spec.hashes,
         "denoise": find_denoise(settings, spec) if spec.wdn else None,
         "precision": settings.precision,
         "jpeg_quality": settings.jpeg_quality,
@@ -52,14 +51,10 @@ def fingerprint(
         inputs["rungs"] = [
             [
                 rung.harmed_only,
-                *(_weights(find(name)) for name in (rung.model, rung.tempered_with) if name),
+                *(find(name).hashes for name in (rung.model, rung.tempered_with) if name),
             ]
             for rung in rungs
         ]
     if choice != NO_CHOICE:
         inputs["choice"] = choice.changes()
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).digest()
-
-
-def _weights(spec: ModelSpec) -> list[str]:
-    return [spec.sha256, *([spec.wdn.sha256] if spec.wdn else [])]

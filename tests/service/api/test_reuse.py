@@ -11,6 +11,8 @@ from tests.service.api.pictures import picture
 from tests.service.api.serving import MakeService, Service
 from upscaled.api.memory import build_budget
 from upscaled.state.schema import REUSABLE_RESULTS
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.registry import ModelFile
 
 IMAGE = {"Accept": "image/*"}
 
@@ -142,6 +144,18 @@ def test_a_restart_with_another_setting_computes_anew(make_service: MakeService)
         connection.execute(sa.insert(REUSABLE_RESULTS).values(**row._mapping))
     assert "X-Upscale-Reused" not in again.upload().headers
     assert made(again) == 1
+
+
+def test_a_model_with_other_weights_under_the_same_name_computes_anew(service: Service) -> None:
+    """As where a model of one's own is removed and another added."""
+    record = service.settings.models_dir / "own" / "first.json"
+    record.parent.mkdir(parents=True)
+    facts = {"file": "first.safetensors", "size_bytes": 9, "family": "plain"}
+    shape = plain_shape(scale=2, layers=2, features=8)
+    for digit, is_reused in (("a", False), ("a", True), ("b", False)):
+        model = ModelFile.model_validate({**facts, "sha256": digit * 64, "shape": shape})
+        record.write_text(model.model_dump_json())
+        assert ("X-Upscale-Reused" in service.upload().headers) == is_reused
 
 
 def test_the_sweep_removes_records_of_expired_results(service: Service) -> None:
