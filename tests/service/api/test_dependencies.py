@@ -5,8 +5,9 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import psycopg
 import pytest
 import requests
 import sqlalchemy as sa
@@ -26,16 +27,26 @@ def ask(service: Service, **headers: str) -> requests.Response:
 
 @contextmanager
 def without_database(server: PostgreSQL, url: str) -> Iterator[None]:
-    """Have the server refuse the database's connections, and end those that are open."""
+    """Have the server refuse the database's connections, and end those that are open.
+
+    One that was being opened is not listed among those yet, and would serve requests on: only when
+    the database can be renamed it has none.
+    """
     name = sa.make_url(url).database
     server.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    try:
+    is_renamed = False
+    while not is_renamed:
         server.run(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
             f" WHERE datname = '{name}'"
         )
+        with suppress(psycopg.errors.ObjectInUse):
+            server.run(f"ALTER DATABASE {name} RENAME TO {name}_away")
+            is_renamed = True
+    try:
         yield
     finally:
+        server.run(f"ALTER DATABASE {name}_away RENAME TO {name}")
         server.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
