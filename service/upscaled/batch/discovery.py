@@ -183,7 +183,8 @@ class Finder:
         top, parts = split_pattern(pattern)
         depth = -1 if _ANY_DEPTH in parts else len(parts)
         is_any = False
-        for source in self.walk(top, depth=depth) if isinstance(top, S3Url) or top.is_dir() else ():
+        can_be_walked = isinstance(top, S3Url) or os.path.isdir(top)
+        for source in self.walk(top, depth=depth) if can_be_walked else ():
             if source.error or matches((*source.folder.parts, source.file.name), parts):
                 is_any = True
                 yield source

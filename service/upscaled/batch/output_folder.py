@@ -38,7 +38,7 @@ class OutputFolder(Output):
         for row in self._journal.interrupted():
             target = self._root / row.path
             part = self._part(target)
-            if row.phase is Phase.WRITTEN and part.exists():
+            if row.phase is Phase.WRITTEN and os.path.exists(part):
                 with suppress(CannotWrite, OutputFull):
                     rename_part(target, part)
             drop_part(part)

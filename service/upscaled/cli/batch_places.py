@@ -89,9 +89,10 @@ def find_place(text: str | None) -> ResultPlace:
 
 
 def is_same_place(one: Place, other: Place) -> bool:
-    """Return whether two names are those of one folder, or of one prefix."""
+    """Return whether two names are those of one folder or file, or of one prefix."""
     if isinstance(one, Path) and isinstance(other, Path):
-        return one.exists() and other.exists() and one.samefile(other)
+        # False where a name is too long or behind a closed folder, for which Path would raise.
+        return os.path.exists(one) and os.path.exists(other) and one.samefile(other)
     return one == other
 
 
@@ -126,7 +127,7 @@ def open_journal(
         require_writable(output)
     if is_dry or isinstance(output, Path):
         try:
-            return Journal(path if path.exists() or not is_dry else None)
+            return Journal(path if os.path.exists(path) or not is_dry else None)
         except JournalUnusable as error:
             raise fail(error) from None
     if output is not None:

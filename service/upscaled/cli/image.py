@@ -5,6 +5,7 @@ bounded by memory alone (`upscaled.upscale.result.MAX_RESULT_SIDE_PX`).
 """
 
 import itertools
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -127,7 +128,7 @@ def _check_call(files: list[str], place: ResultPlace, *, ends_in_null: bool) -> 
     if place.target is not None or isinstance(place.output, OutputStream):
         return
     for source in map(parse_place, files):
-        if isinstance(source, Path) and not source.is_dir():
+        if isinstance(source, Path) and not os.path.isdir(source):
             continue
         kind = "a folder" if isinstance(source, Path) else "in a bucket"
         if place.output is None:
@@ -139,13 +140,13 @@ def _check_call(files: list[str], place: ResultPlace, *, ends_in_null: bool) -> 
 def _check_single(files: list[str], place: ResultPlace, *, is_json: bool, is_dry: bool) -> None:
     """Refuse what cannot be where `-o` takes the result of one picture."""
     what = "one file" if place.target else "standard output"
-    if len(files) != 1 or not (files[0] == LIST or Path(files[0]).is_file()):
+    if len(files) != 1 or not (files[0] == LIST or os.path.isfile(files[0])):
         raise typer.BadParameter(f"-o {place.text} is {what}: give the name of one picture, or -")
     if is_json and place.target is None and not is_dry:
         raise typer.BadParameter("--json: standard output has the picture")
     if files[0] == LIST:
         return
-    if place.target is not None and place.target.exists() and place.target.samefile(files[0]):
+    if place.target is not None and is_same_place(place.target, Path(files[0])):
         raise typer.BadParameter(f"-o {place.text} is the picture itself")
 
 

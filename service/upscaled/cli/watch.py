@@ -1,5 +1,6 @@
 """`upscaled watch`: upscale a folder's files as they arrive, until a signal stops it."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +48,7 @@ def run(
     call. Images that fail do not end it.
     """
     place, output = parse_place(input_dir), parse_place(output_dir)
-    if isinstance(place, Path) and not place.is_dir():
+    if isinstance(place, Path) and not os.path.isdir(place):
         raise typer.BadParameter(f"{place} is no folder")
     if is_same_place(place, output):
         raise typer.BadParameter(f"{output} is the watched folder itself")

@@ -95,8 +95,9 @@ def test_a_pattern_keeps_places_below_its_fixed_part(
     assert [str(source.folder / source.file.name) for source in found] == names
 
 
-def test_a_pattern_that_matches_nothing_is_an_error(tree: Path) -> None:
-    (found,) = find(f"{tree}/*.webp")
+@pytest.mark.parametrize("pattern", ["*.webp", "absent/*", f"{'n' * 300}/*"])
+def test_a_pattern_that_matches_nothing_is_an_error(tree: Path, pattern: str) -> None:
+    (found,) = find(f"{tree}/{pattern}")
     assert isinstance(found.error, FileNotFoundError)
 
 

@@ -104,6 +104,19 @@ def test_one_bad_file_does_not_stop_the_others(photo: Path, tmp_path: Path) -> N
     assert "1 upscaled, 1 in formats that are not enabled, 2 failed; " in done.stderr
 
 
+def test_a_name_that_is_too_long_fails_alone(photo: Path, tmp_path: Path) -> None:
+    long = "n" * 300 + ".png"
+    done = run(tmp_path / long, photo, "--scale", "2")
+    assert done.exit_code == 1
+    images, _ = lines_of(done)
+    errors = {Path(line["source"]).name: line["error"] for line in images}
+    assert errors == {long: "file name too long", "photo.png": None}
+
+    done = run(photo, "--scale", "2", "-o", tmp_path / long)
+    assert (done.exit_code, "File name too long" in done.stderr) == (1, True)
+    assert run(photo, "--scale", "2", "-o", tmp_path / ("o" * 300), "--dry-run").exit_code == 0
+
+
 @pytest.mark.parametrize(("option", "status"), [((), 1), (("--ignore-unsupported",), 0)])
 def test_a_folder_s_pictures_in_other_formats_are_named_with_their_setting(
     photo: Path, tmp_path: Path, option: tuple[str, ...], status: int

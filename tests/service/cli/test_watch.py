@@ -136,7 +136,13 @@ def test_a_bucket_that_cannot_be_listed_ends_it_at_once(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["in", "in"], ["absent", "out"], ["file", "out"], ["s3://b/in", "s3://b/in/"]],
+    [
+        ["in", "in"],
+        ["absent", "out"],
+        ["file", "out"],
+        ["n" * 300, "out"],
+        ["s3://b/in", "s3://b/in/"],
+    ],
 )
 def test_a_wrong_call_is_a_usage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
