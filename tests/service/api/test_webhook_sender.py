@@ -69,13 +69,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
-def submit(service: Service, webhook: str = "", **headers: str) -> requests.Response:
+def submit(service: Service, webhook: str | bytes = "", **given: str) -> requests.Response:
+    headers: dict[str, str | bytes] = {**given}
     if webhook:
         headers["X-Upscale-Webhook"] = webhook
     return service.upload(headers=service.headers | {"Prefer": "respond-async"} | headers)
 
 
-def run(service: Service, webhook: str = "") -> str:
+def run(service: Service, webhook: str | bytes = "") -> str:
     """Submit a job, and return its id."""
     answer = submit(service, webhook)
     assert answer.status_code == 202
@@ -122,6 +123,16 @@ def test_a_receiver_gets_the_job_signed(service: Service, receiver: Receiver) ->
         Webhook(secret).verify(tampered, call.headers)
     counted = 'upscaled_webhooks_total{state="delivered"} 1.0'
     wait_until(lambda: counted in service.get("/metrics").text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_an_address_beyond_ascii_is_the_one_that_the_client_wrote(
+    shared: Service, encoding: str
+) -> None:
+    with receive() as receiver:
+        job_id = run(shared, f"{receiver.url}/\u00fc".encode(encoding))
+        assert wait_for_outcome(shared, job_id).url == f"{receiver.url}/\u00fc"
+        assert [call.path for call in receiver.calls] == ["/hook/%C3%BC"]
 
 
 @pytest.mark.parametrize(

@@ -216,13 +216,21 @@ def _read_webhook_url(request: Request, context: Context, key: ApiKey) -> str | 
     if not urls:
         return None
     try:
-        url = check_source_url(urls[0] if len(urls) == 1 else None)
+        url = check_source_url(_decode(urls[0]) if len(urls) == 1 else None)
     except UnusableUrl as error:
         text = f"{WEBHOOK_HEADER} must be one http or https URL"
         raise InvalidParameter(text, detail=error.detail) from None
     if not context.state.webhooks.has_secret(key.id):
         raise InvalidParameter(f"{WEBHOOK_HEADER} needs a secret, which this API key does not have")
     return url
+
+
+def _decode(header: str) -> str:
+    """Return a header's value as its client wrote it: in UTF-8, as curl sends it, or in Latin-1."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header
 
 
 def _parse_state(text: str) -> JobState | None:
