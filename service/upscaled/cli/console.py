@@ -1,4 +1,4 @@
-"""Share what commands need: columns, an error with its exit status, the state, the user's name."""
+"""Print a command's columns and errors, and open the state, as all commands do."""
 
 import os
 import pwd
@@ -13,6 +13,18 @@ from upscaled.config import load_settings
 
 if TYPE_CHECKING:
     from upscaled.state import State
+
+
+class CannotServe(Exception):
+    """The service does not start; the text gives the reason, and the command ends with a status."""
+
+    exit_status = 1
+
+
+class CannotUpscale(CannotServe):
+    """No worker can start with these settings: a model or the device is missing."""
+
+    exit_status = 2
 
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:

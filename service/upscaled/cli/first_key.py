@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from upscaled.cli.serve import CannotServe
+from upscaled.cli.console import CannotServe
 from upscaled.config import Settings
 from upscaled.doctor.access import find_exposed
 from upscaled.logs import event

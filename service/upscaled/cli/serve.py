@@ -9,19 +9,13 @@ from typing import Annotated
 
 import typer
 
-from upscaled.cli.console import fail
+from upscaled.cli.console import CannotServe, fail
 from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
 from upscaled.cli.supervisor import FrontEndSupervisor
 from upscaled.config import Settings, load_settings
 from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.listener import CannotListen, open_listener
 from upscaled.process.memory_access import hide_memory
-
-
-class CannotServe(Exception):
-    """The server does not start; the text says why."""
-
-    exit_status = 1
 
 
 def run(

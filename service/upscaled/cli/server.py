@@ -26,9 +26,9 @@ from upscaled.api.app import create_app
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.api.protocol.tls import speak_tls
+from upscaled.cli.console import CannotServe, CannotUpscale
 from upscaled.cli.first_key import make_first_key
 from upscaled.cli.process_limits import return_memory_early
-from upscaled.cli.serve import CannotServe
 from upscaled.cli.supervisor_link import SupervisorLink
 from upscaled.config import Settings, SettingsError
 from upscaled.logs import event
@@ -49,12 +49,6 @@ SLOW_READERS_S = 10
 CERTIFICATE_CHECK_S = 10
 
 _log = logging.getLogger(__name__)
-
-
-class CannotUpscale(CannotServe):
-    """No worker can do what the settings ask for: a model is missing, the device is not there."""
-
-    exit_status = 2
 
 
 def run_server(

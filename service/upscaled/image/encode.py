@@ -1,9 +1,11 @@
 """Encode the pixels of a result, strip by strip, beside the work that fills the canvas."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Final
 
 from upscaled.image.formats.table import FORMATS
+from upscaled.image.output import OutputSpec
 from upscaled.image.types import Image
 
 _THREADS: Final = 2
@@ -57,3 +59,42 @@ class Encoder:
         """Return the file, once all pixels are final; raises what compressing raised."""
         self.advance(self._height_px)
         return self._writer.join([strip.result() for strip in self._strips])
+
+
+class OverlappedEncoder:
+    """Encodes the result of an upscale while its rows are computed.
+
+    Where the device ran out of memory the image is computed again in smaller windows, as another
+    object: it is then encoded again from its first row.
+    """
+
+    def __init__(self, output: OutputSpec, jpeg_quality: int) -> None:
+        """Encode as `output` says; its quality is `jpeg_quality` where neither sets one."""
+        self._output = output
+        usual = FORMATS[output.format].usual_quality or jpeg_quality
+        self._quality = output.quality or usual
+        self._image: Image | None = None
+        self._encoder: Encoder | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> "OverlappedEncoder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def advance(self, image: Image, rows_ready: int) -> None:
+        """Encode the rows of a result that are final, where its format allows; never waits."""
+        if self._encoder is None or self._image is not image:
+            self._open.close()
+            self._image = image
+            self._encoder = Encoder(image, self._output.format, quality=self._quality)
+            self._open.enter_context(self._encoder)
+        if not self._output.encoder_bytes:  # else `finish` encodes, which needs much memory
+            self._encoder.advance(rows_ready)
+
+    def finish(self) -> tuple[Image, bytes]:
+        """Return the last image that `advance` was called with, and its file."""
+        if self._image is None or self._encoder is None:
+            raise ValueError("finished before any row was ready")
+        return self._image, self._encoder.finish()

@@ -1,11 +1,4 @@
-"""Request queue in front of the workers; it chooses which image gets which slot next.
-
-How much one worker may have in flight at once is bounded twice, beside the number of its slots:
-large results share a limit in pixels, for each keeps its canvas until it is encoded; and the last
-slot is never a large one's, so that a small image always finds a worker that it can share with the
-large ones. Small is what is in flight for moments only (`upscaled.pool.cost.CostEstimate`): a
-result of few pixels, by a fast model.
-"""
+"""Request queue in front of the workers; it chooses which image gets which slot next."""
 
 import asyncio
 from collections import Counter, defaultdict, deque
@@ -17,6 +10,7 @@ from upscaled.image.output import MAX_CANVAS_PX
 from upscaled.pool.cost import CostEstimate, CostModel
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.fair_queue import FairQueue
+from upscaled.pool.slots import Slot, WorkerSlots
 from upscaled.pool.worker_process import WorkerProcess
 
 
@@ -29,49 +23,6 @@ class QueueFull(Exception):
     def __init__(self, *, gave_way: bool = False) -> None:
         super().__init__("gave way to another key" if gave_way else "the queue is full")
         self.gave_way = gave_way
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """Slot of one image at a worker.
-
-    is_exclusive: no other image is at the worker meanwhile. is_small: the slot is counted, and its
-    result's pixels are not. done_part: the part of its tiles that is done, 0 to 1.
-    """
-
-    worker: WorkerProcess
-    request: UpscaleRequest
-    is_exclusive: bool
-    is_small: bool = False
-    done_part: float = 0
-
-    def note_tile(self, done: int, total: int) -> None:
-        """Take note of the tiles that are done, and report them to the caller."""
-        self.done_part = done / max(1, total)
-        if self.request.on_tile:
-            self.request.on_tile(done, total)
-
-
-class _WorkerSlots:
-    """Slots of one worker."""
-
-    def __init__(self, slots: int, canvas_px: int) -> None:
-        self._slots = slots
-        self._canvas_px = canvas_px
-        self.in_use: set[Slot] = set()
-
-    def fits(self, result_px: int, *, is_small: bool, is_exclusive: bool) -> bool:
-        """Return whether one more image may come to this worker."""
-        if is_exclusive or not self.in_use:
-            return not self.in_use
-        if len(self.in_use) >= self._slots or any(slot.is_exclusive for slot in self.in_use):
-            return False
-        if is_small:
-            return True
-        large_px = [slot.request.result_px for slot in self.in_use if not slot.is_small]
-        if not large_px:
-            return True
-        return len(large_px) < self._slots - 1 and sum(large_px) + result_px <= self._canvas_px
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +59,7 @@ class RequestQueue:
         """
         self._max_waiting = max_waiting
         self._cost = cost
-        self._workers: dict[WorkerProcess, _WorkerSlots] = {}
+        self._workers: dict[WorkerProcess, WorkerSlots] = {}
         self._retries: deque[_Waiting] = deque()
         self._fair_queue: FairQueue[_Waiting] = FairQueue()
         self._end: Exception | None = None
@@ -155,7 +106,7 @@ class RequestQueue:
 
     def add_worker(self, worker: WorkerProcess, slots: int, canvas_px: int = MAX_CANVAS_PX) -> None:
         """Hand out a worker's slots, all free; `canvas_px` bounds its large images' results."""
-        self._workers[worker] = _WorkerSlots(slots, canvas_px)
+        self._workers[worker] = WorkerSlots(slots, canvas_px)
         self._assign()
 
     def remove_worker(self, worker: WorkerProcess) -> None:

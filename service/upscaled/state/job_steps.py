@@ -1,4 +1,4 @@
-"""Add and end jobs in a caller's transaction: rows, limits, webhooks, holds and usage."""
+"""Add, claim, end and remove jobs in a caller's transaction, with their holds and webhooks."""
 
 import json
 from collections.abc import Sequence
@@ -21,10 +21,11 @@ from upscaled.state.job_rows import (
     is_unfinished,
     lock_rows,
     read_job,
+    select_claimable,
     select_jobs,
 )
 from upscaled.state.ledger import Hold
-from upscaled.state.schema import API_KEYS, JOBS
+from upscaled.state.schema import API_KEYS, JOBS, WEBHOOK_DELIVERIES
 from upscaled.state.usage import note_job_end
 from upscaled.state.webhook_rows import queue_delivery
 
@@ -80,6 +81,29 @@ def insert_job(
             created_at_s=database_time_s(connection),
         )
     )
+
+
+def claim_next(
+    connection: Connection, after_key_id: int, lease_id: str, *, lease_s: float, max_attempts: int
+) -> str | None:
+    """Put the job whose turn it is under a lease, and return its id; None if there is none."""
+    claimed = connection.execute(
+        sa.update(JOBS)
+        .where(
+            JOBS.c.id == select_claimable(connection, after_key_id).scalar_subquery(),
+            JOBS.c.attempts < max_attempts,
+        )
+        .values(
+            state="running",
+            lease_id=lease_id,
+            lease_until_s=database_time_s(connection) + lease_s,
+            attempts=JOBS.c.attempts + 1,
+            tiles_done=0,
+            tiles_total=None,
+        )
+        .returning(JOBS.c.id)
+    )
+    return claimed.scalar_one_or_none()
 
 
 def end_job(
@@ -154,3 +178,14 @@ def _end_all(
             settle_unpaid(connection, job, status, job.error_code, at_s=at_s)
             ended.append(job)
     return ended
+
+
+def remove_ended(connection: Connection, *, lifetime_s: float) -> int:
+    """Remove jobs that ended before `lifetime_s`, but those whose webhook waits; count them."""
+    delivery = WEBHOOK_DELIVERIES.c
+    waiting = sa.select(delivery.job_id).where(delivery.state == "waiting")
+    is_old = JOBS.c.ended_at_s < database_time_s(connection) - lifetime_s
+    removed = connection.execute(sa.delete(JOBS).where(is_old, JOBS.c.id.not_in(waiting)))
+    kept = sa.select(JOBS.c.id)
+    connection.execute(sa.delete(WEBHOOK_DELIVERIES).where(delivery.job_id.not_in(kept)))
+    return removed.rowcount

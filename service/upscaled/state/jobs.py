@@ -35,19 +35,20 @@ from upscaled.state.job_rows import (
     is_unfinished,
     read_job,
     read_page,
-    select_claimable,
 )
 from upscaled.state.job_steps import (
     check_job_limit,
+    claim_next,
     end_job,
     end_left,
     end_revoked,
     find_first,
     insert_job,
+    remove_ended,
     settle_unpaid,
 )
 from upscaled.state.ledger import Hold, PaidResult
-from upscaled.state.schema import JOBS, WEBHOOK_DELIVERIES
+from upscaled.state.schema import JOBS
 from upscaled.state.usage import MadeImage, note_job_end
 
 LEASE_S: Final = 30.0
@@ -130,24 +131,10 @@ class Jobs:
         """
         lease_id = uuid.uuid4().hex
         with self._database.write() as connection:
-            now_s = database_time_s(connection)
-            claimed = connection.execute(
-                sa.update(JOBS)
-                .where(
-                    JOBS.c.id == select_claimable(connection, after_key_id).scalar_subquery(),
-                    JOBS.c.attempts < MAX_ATTEMPTS,
-                )
-                .values(
-                    state="running",
-                    lease_id=lease_id,
-                    lease_until_s=now_s + LEASE_S,
-                    attempts=JOBS.c.attempts + 1,
-                    tiles_done=0,
-                    tiles_total=None,
-                )
-                .returning(JOBS.c.id)
-            ).scalar_one_or_none()
-            return None if claimed is None else ClaimedJob(read_job(connection, claimed), lease_id)
+            job_id = claim_next(
+                connection, after_key_id, lease_id, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS
+            )
+            return None if job_id is None else ClaimedJob(read_job(connection, job_id), lease_id)
 
     def renew(self, claimed: ClaimedJob, tiles_done: int, tiles_total: int | None) -> bool:
         """Renew the lease and note the progress; False where the job is no longer this process's.
@@ -289,14 +276,8 @@ class Jobs:
 
     def remove_ended(self, *, lifetime_s: float) -> int:
         """Remove jobs that ended longer ago, but those whose webhook waits; return how many."""
-        delivery = WEBHOOK_DELIVERIES.c
-        waiting = sa.select(delivery.job_id).where(delivery.state == "waiting")
         with self._database.write() as connection:
-            is_old = JOBS.c.ended_at_s < database_time_s(connection) - lifetime_s
-            removed = connection.execute(sa.delete(JOBS).where(is_old, JOBS.c.id.not_in(waiting)))
-            kept = sa.select(JOBS.c.id)
-            connection.execute(sa.delete(WEBHOOK_DELIVERIES).where(delivery.job_id.not_in(kept)))
-            return removed.rowcount
+            return remove_ended(connection, lifetime_s=lifetime_s)
 
     def sources_in_use(self) -> frozenset[str]:
         """Return the names of stored sources that a queued or running job still needs."""

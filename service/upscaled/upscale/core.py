@@ -18,19 +18,15 @@ from typing import Final
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import InvalidParameter
+from upscaled.image.encode import OverlappedEncoder
 from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.output import MAX_ENCODER_BYTES, OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.concurrency import Cancellation, WeightedSemaphore
-from upscaled.upscale.image_work import (
-    ImageStreams,
-    OverlappedEncoder,
-    scale_to_run,
-    upscale_to_output,
-)
+from upscaled.upscale.image_work import ImageStreams, scale_to_run, upscale_to_output
 from upscaled.upscale.ladder import find_faithful, find_tempering, name_rung
 from upscaled.upscale.loaded_models import LoadedModels
-from upscaled.upscale.loop import TilesDone, find_gain
+from upscaled.upscale.loop import TilesDone
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled.upscale.post_process.tempering import is_harmed
 from upscaled.upscale.result import Result, Timings
@@ -38,6 +34,7 @@ from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.speed import warm_up
 from upscaled.upscale.stream import Stream
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
+from upscaled.upscale.tiles import find_gain
 from upscaled_models.backends.base import Engine
 from upscaled_models.errors import UnknownModel
 from upscaled_models.registry import split_strength
@@ -206,7 +203,7 @@ class Core:
     ) -> Result:
         """Upscale a decoded image, and encode its rows while others are computed."""
         started, computed_share = time.perf_counter(), 1.0
-        with OverlappedEncoder(output, self.settings) as encoder:
+        with OverlappedEncoder(output, self.settings.jpeg_quality) as encoder:
             with self._open_streams(image, output, options) as streams:
                 opening_s = time.perf_counter() - started
                 for tiles_done in self._report_tiles(image, output, options, streams):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -11,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.config import Settings
-from upscaled.image.encode import Encoder
-from upscaled.image.formats.table import FORMATS
 from upscaled.image.output import OutputSpec
 from upscaled.image.pixels import Pixels, rounded
 from upscaled.image.types import Image
@@ -126,43 +123,6 @@ def _to_level(light: NDArray[Any]) -> NDArray[Any]:
     """Convert light of 0 to 1 to levels."""
     curve = (1 + _OFFSET) * light ** (1 / _GAMMA) - _OFFSET
     return np.where(light <= _TOE_LIGHT, light * _TOE_SLOPE, curve)
-
-
-class OverlappedEncoder:
-    """Encodes a result while its rows come in.
-
-    An image that is computed again, in smaller windows, is encoded again from its first row.
-    """
-
-    def __init__(self, output: OutputSpec, settings: Settings) -> None:
-        self._output = output
-        usual = FORMATS[output.format].usual_quality or settings.jpeg_quality
-        self._quality = output.quality or usual
-        self._image: Image | None = None
-        self._encoder: Encoder | None = None
-        self._open = ExitStack()
-
-    def __enter__(self) -> "OverlappedEncoder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def advance(self, image: Image, rows_ready: int) -> None:
-        """Encode the rows of a result that are final, where its format allows; never waits."""
-        if self._encoder is None or self._image is not image:
-            self._open.close()
-            self._image = image
-            self._encoder = Encoder(image, self._output.format, quality=self._quality)
-            self._open.enter_context(self._encoder)
-        if not self._output.encoder_bytes:  # memory that `finish` is to be called with
-            self._encoder.advance(rows_ready)
-
-    def finish(self) -> tuple[Image, bytes]:
-        """Return the result whose last rows came in, and its file."""
-        if self._image is None or self._encoder is None:
-            raise ValueError("no result has come in")
-        return self._image, self._encoder.finish()
 
 
 def _with_metadata_of_result(image: Image, output: OutputSpec, settings: Settings) -> Image:

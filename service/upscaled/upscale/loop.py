@@ -19,18 +19,10 @@ from upscaled.upscale.post_process.steps import (
     neutralise,
 )
 from upscaled.upscale.stream import Stream
-from upscaled.upscale.tiles import Tile, Tiling, count_px, cut, cut_one
+from upscaled.upscale.tiles import Pass, Tile, Tiling, count_px, cut, cut_one, plan_passes
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.registry import ModelSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One pass of the whole image through the network, which enlarges it `gain` times."""
-
-    gain: int
-    reduce: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +60,7 @@ def upscale_by_tiles(
         stream: the way to the network.
         steps: see `PostProcessing`.
         faithful: the way to a network whose result each window's is tempered with. In one pass it
-            makes the same scale as each pass of the other (`find_gain`).
+            makes the same scale as each pass of the other (`upscaled.upscale.tiles.find_gain`).
 
     Raises:
         Cancelled: the stream was cancelled.
@@ -113,30 +105,6 @@ def _with_alpha(progress: Iterator[TilesDone], alpha: Pixels, scale: int) -> Ite
                     whole = replace(bare, alpha=enlarging.result())
                 tiles_done = replace(tiles_done, result=whole)
             yield tiles_done
-
-
-def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
-    """Plan how often the image goes through the network, and how the last pass is averaged down.
-
-    x2 through an x4 network is one pass averaged by 2; x4 through an x2 network is two passes.
-    Where no number of passes gives the scale exactly, ValueError.
-    """
-    count = 1
-    while native_scale > 1 and native_scale**count < scale:
-        count += 1
-    reduce, rest = divmod(native_scale**count, scale)
-    if not reduce or rest or native_scale % reduce:
-        raise ValueError(f"a network of native scale {native_scale} cannot make scale {scale}")
-    return (*[Pass(native_scale, 1)] * (count - 1), Pass(native_scale // reduce, reduce))
-
-
-def find_gain(scale: int, native_scale: int) -> int | None:
-    """Return how much each pass enlarges an image, None where they differ.
-
-    Raises as `plan_passes`.
-    """
-    gains = {each.gain for each in plan_passes(scale, native_scale)}
-    return gains.pop() if len(gains) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

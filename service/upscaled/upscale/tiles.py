@@ -1,10 +1,11 @@
-"""Plan the windows of an image that a network sees, and the part of each result that is kept.
+"""Plan an image's passes through a network, and the windows of each pass, in integers.
 
-Integers only. Both axes are planned apart and multiplied out. On each axis all windows have one
-length; those at the border are shifted inwards instead of shrunk, so an image's border is always
-a window's border too and its pixels see exactly what they would see in the whole image. The
-cores cut the image without gap or overlap, and each keeps at least the halo between itself and
-any window border that is not the image's own.
+A window is what the network reads at once; its core is the part of the result that is kept. Both
+axes are planned apart and multiplied out. On each axis all windows have one length; those at the
+border are shifted inwards instead of shrunk, so an image's border is always a window's border too
+and its pixels see exactly what they would see in the whole image. The cores cut the image without
+gap or overlap, and each keeps at least the halo between itself and any window border that is not
+the image's own.
 """
 
 import math
@@ -18,6 +19,38 @@ from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
 from upscaled_models.backends.base import Window, least_window_px, round_up
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass of the whole image through the network, which enlarges it `gain` times."""
+
+    gain: int
+    reduce: int
+
+
+def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
+    """Plan how often the image goes through the network, and how the last pass is averaged down.
+
+    x2 through an x4 network is one pass averaged by 2; x4 through an x2 network is two passes.
+    Where no number of passes gives the scale exactly, ValueError.
+    """
+    count = 1
+    while native_scale > 1 and native_scale**count < scale:
+        count += 1
+    reduce, rest = divmod(native_scale**count, scale)
+    if not reduce or rest or native_scale % reduce:
+        raise ValueError(f"a network of native scale {native_scale} cannot make scale {scale}")
+    return (*[Pass(native_scale, 1)] * (count - 1), Pass(native_scale // reduce, reduce))
+
+
+def find_gain(scale: int, native_scale: int) -> int | None:
+    """Return how much each pass enlarges an image, None where they differ.
+
+    Raises as `plan_passes`.
+    """
+    gains = {each.gain for each in plan_passes(scale, native_scale)}
+    return gains.pop() if len(gains) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,54 +9,32 @@ Everything else of the product goes through the same `upscaled.upscale.core`.
 """
 
 import asyncio
-import operator
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image as PillowImage
+from typing import Literal, Self, Unpack, overload
 
 from upscaled.config import SCALES, Settings, load_settings
-from upscaled.errors import InvalidParameter
-from upscaled.image.formats.table import read_header
-from upscaled.image.output import OutputSpec
-from upscaled.upscale.concurrency import Cancellation
-from upscaled.upscale.conversion import (
-    OutputOptions,
-    read_array,
-    read_options,
-    read_pillow,
-    write_pillow,
+from upscaled.upscale.any_image import (
+    AnyImage,
+    CallOptions,
+    ImageOptions,
+    OnProgress,
+    decide_file_output,
+    name_result_file,
+    plan_call,
+    upscale_any,
+    upscale_file_bytes,
 )
+from upscaled.upscale.concurrency import Cancellation
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import AUTO
-from upscaled.upscale.named_models import name_denoised
 from upscaled.upscale.opening import open_core
-from upscaled.upscale.result import Result, decide_local_output
-from upscaled_models.errors import ModelRefused
+from upscaled.upscale.result import Result
 from upscaled_models.files import write_atomically
-
-AnyImage = TypeVar("AnyImage", bytes, NDArray[np.uint8], NDArray[np.uint16], PillowImage.Image)
-OnProgress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One image, of any of the kinds of `AnyImage`, and the arguments of `Upscaler.upscale`."""
-
-    image: Any
-    scale: int
-    model: str
-    options: OutputOptions
-    cancellation: Cancellation | None = None
-    on_progress: OnProgress | None = None
 
 
 class Upscaler:
@@ -153,31 +131,16 @@ class Upscaler:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def upscale(
-        self,
-        image: AnyImage,
-        scale: int = 4,
-        *,
-        model: str = "",
-        denoise: float | None = None,
-        on_progress: OnProgress | None = None,
-        cancellation: Cancellation | None = None,
-        **options: Unpack[OutputOptions],
-    ) -> AnyImage:
+    def upscale(self, image: AnyImage, scale: int = 4, **options: Unpack[CallOptions]) -> AnyImage:
         """Upscale one image; the result is of the same kind.
 
         Args:
             image: an array `[h, w]` or `[h, w, c]` of uint8 or uint16 (c is 1 grey, 2 grey and
                 alpha, 3 RGB, 4 RGB and alpha), a Pillow image, or the bytes of a file.
             scale: 2 or 4.
-            model: another model than the upscaler's, by its name.
-            denoise: of `realesr-general-x4v3`, where `model` or the upscaler names it: from 1,
-                which removes noise most, to 0, which keeps it; rounded to a tenth. None: as the
-                upscaler's own `denoise` says. Several strengths may be in memory at once.
-            on_progress: called with (tiles done, all tiles), before the first tile and after each.
-            cancellation: cancels the work from another thread.
-            options: `max_side_px`, `width_px` and `height_px` of the result, and of bytes also
-                `format`, `quality` and `metadata`; see `OutputOptions`.
+            options: `model`, `denoise`, `on_progress` and `cancellation`, see `CallOptions`;
+                `max_side_px`, `width_px` and `height_px` of the result, and of bytes also
+                `format`, `quality` and `metadata`, see `OutputOptions`.
 
         Raises:
             InvalidParameter: the scale, the model, the array or an option cannot be used, or the
@@ -189,43 +152,28 @@ class Upscaler:
             TypeError: `image` is of none of these kinds.
             RuntimeError: it is not open, or was opened in the process that this one is a fork of.
         """
-        model = self._name_model(scale, model, denoise)
-        work = _Work(image, scale, model, options, cancellation, on_progress)
-        result: AnyImage = self._upscale(work)
+        core = self._require_core()
+        result: AnyImage = upscale_any(core, plan_call(core, image, scale, options))
         return result
 
     def upscale_bytes(
-        self,
-        source: bytes,
-        scale: int = 4,
-        *,
-        model: str = "",
-        denoise: float | None = None,
-        on_progress: OnProgress | None = None,
-        cancellation: Cancellation | None = None,
-        **options: Unpack[OutputOptions],
+        self, source: bytes, scale: int = 4, **options: Unpack[CallOptions]
     ) -> Result:
         """Upscale an encoded image; arguments and errors as of `upscale`.
 
         Returns:
             the encoded result with its media type, its size, the model and the seconds it took.
         """
-        self._require_core(scale)
-        model = self._name_model(scale, model, denoise)
-        work = _Work(source, scale, model, options, cancellation, on_progress)
-        return self._upscale_source(work, self._decide_output(source, scale, options))
+        core = self._require_core()
+        call = plan_call(core, source, scale, options)
+        return upscale_file_bytes(core, call, decide_file_output(core, call))
 
     def upscale_file(
         self,
         path: str | Path,
         to: str | Path | None = None,
         scale: int = 4,
-        *,
-        model: str = "",
-        denoise: float | None = None,
-        on_progress: OnProgress | None = None,
-        cancellation: Cancellation | None = None,
-        **options: Unpack[OutputOptions],
+        **options: Unpack[CallOptions],
     ) -> Path:
         """Upscale a file into another; arguments and errors as of `upscale`.
 
@@ -241,21 +189,12 @@ class Upscaler:
             InvalidParameter: the name in `to` does not end as the format of the result does.
             OSError: a file cannot be read or written.
         """
-        self._require_core(scale)
+        core = self._require_core()
         path = Path(path)
-        source = path.read_bytes()
-        output = self._decide_output(source, scale, options)
-        target = Path(to) if to is not None else path.parent
-        if target.is_dir():
-            target /= f"{path.stem}-x{scale}.{output.suffix}"
-        elif target.suffix.lower().replace(".jpeg", ".jpg") != f".{output.suffix}":
-            raise InvalidParameter(
-                f"the result of {path.name} is a {output.format}, not {target.name}"
-            )
-        model = self._name_model(scale, model, denoise)
-        work = _Work(source, scale, model, options, cancellation, on_progress)
-        result = self._upscale_source(work, output)
-        write_atomically(target, result.data)
+        call = plan_call(core, path.read_bytes(), scale, options)
+        output = decide_file_output(core, call)
+        target = name_result_file(path, Path(to) if to is not None else path.parent, scale, output)
+        write_atomically(target, upscale_file_bytes(core, call, output).data)
         return target
 
     @overload
@@ -264,10 +203,8 @@ class Upscaler:
         images: Iterable[AnyImage],
         scale: int = 4,
         *,
-        model: str = "",
-        denoise: float | None = None,
         return_exceptions: Literal[False] = False,
-        **options: Unpack[OutputOptions],
+        **options: Unpack[ImageOptions],
     ) -> Iterator[AnyImage]: ...
 
     @overload
@@ -276,10 +213,8 @@ class Upscaler:
         images: Iterable[AnyImage],
         scale: int = 4,
         *,
-        model: str = "",
-        denoise: float | None = None,
         return_exceptions: Literal[True],
-        **options: Unpack[OutputOptions],
+        **options: Unpack[ImageOptions],
     ) -> Iterator[AnyImage | Exception]: ...
 
     def many(
@@ -287,10 +222,8 @@ class Upscaler:
         images: Iterable[AnyImage],
         scale: int = 4,
         *,
-        model: str = "",
-        denoise: float | None = None,
         return_exceptions: bool = False,
-        **options: Unpack[OutputOptions],
+        **options: Unpack[ImageOptions],
     ) -> Iterator[AnyImage | Exception]:
         """Upscale many images, several at once, and yield their results in order.
 
@@ -300,8 +233,8 @@ class Upscaler:
         Args:
             return_exceptions: yield an image's error in its place, instead of raising it.
         """
-        model = self._name_model(scale, model, denoise)
         cancellation = Cancellation()
+        call_options = CallOptions(**options, cancellation=cancellation, on_progress=None)
         tasks: deque[Future[AnyImage]] = deque()
 
         def finish_first() -> AnyImage | Exception:
@@ -314,7 +247,7 @@ class Upscaler:
 
         try:
             for image in images:
-                tasks.append(self._submit(_Work(image, scale, model, options, cancellation)))
+                tasks.append(self._submit(image, scale, call_options))
                 if len(tasks) >= self._max_in_flight:
                     yield finish_first()
             while tasks:
@@ -329,10 +262,8 @@ class Upscaler:
         image: AnyImage,
         scale: int = 4,
         *,
-        model: str = "",
-        denoise: float | None = None,
         on_progress: OnProgress | None = None,
-        **options: Unpack[OutputOptions],
+        **options: Unpack[ImageOptions],
     ) -> AnyImage:
         """Upscale one image without blocking the event loop; `asyncio.gather` runs several.
 
@@ -340,7 +271,6 @@ class Upscaler:
         and errors are otherwise those of `upscale`.
         """
         loop = asyncio.get_running_loop()
-        model = self._name_model(scale, model, denoise)
         cancellation = Cancellation()
 
         def report(done: int, total: int) -> None:
@@ -348,79 +278,22 @@ class Upscaler:
                 with suppress(RuntimeError):  # the loop was closed meanwhile
                     loop.call_soon_threadsafe(on_progress, done, total)
 
-        task = self._submit(_Work(image, scale, model, options, cancellation, report))
+        call_options = CallOptions(**options, cancellation=cancellation, on_progress=report)
+        task = self._submit(image, scale, call_options)
         try:
             return await asyncio.wrap_future(task)
         except asyncio.CancelledError:
             cancellation.cancel()
             raise
 
-    def _submit(self, work: _Work) -> "Future[Any]":
-        self._require_core(work.scale)
-        return self._threads.submit(self._upscale, work)
+    def _submit(self, image: AnyImage, scale: int, options: CallOptions) -> "Future[AnyImage]":
+        core = self._require_core()
+        call = plan_call(core, image, scale, options)
+        return self._threads.submit(upscale_any, core, call)
 
-    def _upscale(self, work: _Work) -> Any:  # noqa: ANN401  (of the kind of the image)
-        image, scale = work.image, work.scale
-        core = self._require_core(scale)
-        if isinstance(image, bytes | bytearray | memoryview):
-            work = replace(work, image=bytes(image))
-            output = self._decide_output(work.image, scale, work.options)
-            return self._upscale_source(work, output).data
-        choice = read_options(work.options, is_file=False)
-        if isinstance(image, np.ndarray):
-            decoded, shape = read_array(image)
-        elif isinstance(image, PillowImage.Image):
-            decoded, shape = read_pillow(image)
-        else:
-            raise TypeError(f"{type(image).__name__} is no array, no Pillow image and no bytes")
-        upscaled = core.upscale_image(
-            decoded,
-            scale,
-            decide_local_output(decoded, scale, keeps_depth=True, choice=choice),
-            model=work.model,
-            on_tile=work.on_progress,
-            cancellation=work.cancellation,
-        )
-        is_array = isinstance(image, np.ndarray)
-        return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
-
-    def _upscale_source(self, work: _Work, output: OutputSpec) -> Result:
-        """Upscale the bytes of a file to the result that was decided for it."""
-        return self._require_core(work.scale).upscale(
-            work.image,
-            work.scale,
-            model=work.model,
-            on_tile=work.on_progress,
-            cancellation=work.cancellation,
-            output=output,
-        )
-
-    def _name_model(self, scale: int, model: str, denoise: float | None) -> str:
-        if denoise is None:
-            return model
-        if not 0 <= denoise <= 1:
-            raise InvalidParameter(f"denoise {denoise}: must be from 0 to 1")
-        try:
-            return name_denoised(self._settings, scale, model, denoise)
-        except ModelRefused as error:
-            raise InvalidParameter(f"denoise: {error}") from None
-
-    def _decide_output(self, source: bytes, scale: int, options: OutputOptions) -> OutputSpec:
-        choice = read_options(options, is_file=True)
-        header = read_header(source, self._settings.formats)
-        keeps_depth = self._settings.deep_png
-        return decide_local_output(header, scale, keeps_depth=keeps_depth, choice=choice)
-
-    def _require_core(self, scale: int) -> Core:
+    def _require_core(self) -> Core:
         if self._core is None:
             raise RuntimeError("the upscaler is not open: use it in a `with` block, or call open()")
         if self._process_id != os.getpid():  # whose threads a fork does not have
             raise RuntimeError("the upscaler was opened in another process: open one in each")
-        try:
-            is_offered = operator.index(scale) in self._core.ladders
-        except TypeError:
-            is_offered = False
-        if not is_offered:
-            scales = " or ".join(map(str, self._core.ladders))
-            raise InvalidParameter(f"scale {scale}: must be {scales}")
         return self._core

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.service.state.conftest import database_url, make_settings
+from upscaled.cli.console import CannotServe
 from upscaled.cli.first_key import make_first_key
-from upscaled.cli.serve import CannotServe
 from upscaled.config import Settings
 from upscaled.state import open_state
 from upscaled.state.keys import Keys

@@ -8,7 +8,8 @@ import pytest
 from tests.service.pool.pools import request
 from upscaled.pool.cost import SMALL_RESULT_PX, CostEstimate, CostModel
 from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.queue import QueueFull, RequestQueue, Slot
+from upscaled.pool.queue import QueueFull, RequestQueue
+from upscaled.pool.slots import Slot
 from upscaled.pool.worker_process import WorkerProcess
 from upscaled_models.store import ModelStore
 

@@ -18,13 +18,11 @@ from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale import loop
-from upscaled.upscale.loop import Pass, plan_passes, upscale_by_tiles
+from upscaled.upscale.loop import upscale_by_tiles
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.stream import BATCHES_AHEAD
-from upscaled.upscale.tiles import pad
 from upscaled_models.backends.base import Window, least_window_px, round_up
 from upscaled_models.errors import EngineOutOfMemory
-from upscaled_models.registry import makes_every_scale
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -116,31 +114,6 @@ def test_x2_through_an_x4_network_is_averaged_and_x4_through_an_x2_network_runs_
     assert np.array_equal(averaged, average_down(untiled(rgb, x4), 2))
     twice = upscale_through(Image(rgb), 4, x2).rgb
     assert np.array_equal(twice, untiled(untiled(rgb, x2), x2))
-
-
-@pytest.mark.parametrize(
-    ("scale", "native", "passes"),
-    [
-        (2, 2, (Pass(2, 1),)),
-        (4, 4, (Pass(4, 1),)),
-        (2, 4, (Pass(2, 2),)),
-        (4, 2, (Pass(2, 1), Pass(2, 1))),
-        (1, 2, (Pass(1, 2),)),
-        (4, 8, (Pass(4, 2),)),
-        (8, 4, (Pass(4, 1), Pass(2, 2))),
-        (1, 1, (Pass(1, 1),)),
-    ],
-)
-def test_any_scale_goes_through_any_network(
-    scale: int, native: int, passes: tuple[Pass, ...]
-) -> None:
-    assert plan_passes(scale, native) == passes
-
-
-@pytest.mark.parametrize(("scale", "native"), [(2, 3), (3, 2), (2, 1), (4, 1)])
-def test_a_scale_no_number_of_passes_makes_is_refused(scale: int, native: int) -> None:
-    with pytest.raises(ValueError, match="cannot make"):
-        plan_passes(scale, native)
 
 
 def test_progress_is_reported_before_the_first_tile_and_after_each() -> None:
@@ -278,27 +251,6 @@ def test_the_profile_goes_along_and_the_size_is_exact() -> None:
     assert result.rgb.shape == (244, 268, 3)
     assert result.alpha is not None
     assert result.alpha.shape == (244, 268)
-
-
-def test_padding_mirrors_without_repeating_the_border() -> None:
-    pixels = np.arange(4, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
-
-    assert pad(pixels, 1, 7)[0, :, 0].tolist() == [0, 1, 2, 3, 2, 1, 0]
-    assert pad(pixels, 1, 8)[0, :, 0].tolist() == [0, 1, 2, 3, 3, 3, 3, 3]
-
-
-@pytest.mark.parametrize("native_scale", range(1, 17))
-def test_a_scale_is_accepted_exactly_where_passes_through_the_network_make_x2_and_x4(
-    native_scale: int,
-) -> None:
-    def can_make(scale: int) -> bool:
-        try:
-            plan_passes(scale, native_scale)
-        except ValueError:
-            return False
-        return True
-
-    assert makes_every_scale(native_scale) == (can_make(2) and can_make(4))
 
 
 def test_alpha_is_enlarged_while_the_network_has_the_first_window(

@@ -23,12 +23,11 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.image.types import Image
 from upscaled.upscale.content import Content
-from upscaled.upscale.loop import TilesDone, find_gain, upscale_by_tiles
+from upscaled.upscale.loop import TilesDone, upscale_by_tiles
 from upscaled.upscale.post_process.colour_correction import keep_flat
 from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
 from upscaled.upscale.post_process.tempering import Tempering, temper
 from upscaled.upscale.scheduler import Scheduler
-from upscaled.upscale.tiles import Region
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
 
@@ -184,16 +183,3 @@ def test_rows_are_final_when_they_are_reported() -> None:
     vivid, faithful = VividEngine(window_px=40), TrueEngine()
     with tempered_states(noise(90, 60), 2, vivid, faithful, TEMPERED) as progress:
         RowsReady(progress).assert_final()
-
-
-@pytest.mark.parametrize(
-    ("scale", "native_scale", "gain"), [(2, 2, 2), (2, 4, 2), (4, 4, 4), (4, 2, 2), (4, 8, 4)]
-)
-def test_every_pass_of_an_image_enlarges_it_alike(scale: int, native_scale: int, gain: int) -> None:
-    assert find_gain(scale, native_scale) == gain
-
-
-def test_a_region_grows_as_far_as_its_limit() -> None:
-    limit = Region(0, 0, 20, 30)
-    assert Region(5, 6, 4, 4).grown(3, limit) == Region(2, 3, 10, 10)
-    assert Region(0, 0, 20, 30).grown(3, limit) == limit

@@ -1,12 +1,13 @@
-"""Properties of every plan, on some thousand sizes; what they are for is shown in test_loop.py."""
+"""Plans of passes, and properties of plans of windows on some thousand sizes."""
 
 import random
 
 import numpy as np
 import pytest
 
-from upscaled.upscale.tiles import Region, Tile, Tiling
+from upscaled.upscale.tiles import Pass, Region, Tile, Tiling, find_gain, pad, plan_passes
 from upscaled_models.backends.base import least_window_px, round_up
+from upscaled_models.registry import makes_every_scale
 
 Case = tuple[int, int, int, int, int, int]
 
@@ -148,3 +149,62 @@ def test_within_counts_from_the_outer_corner() -> None:
 def test_pixels_of_another_size_are_refused_not_broadcast(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="does not fill"):
         Region(0, 0, 4, 5).write(np.zeros((9, 9, 3), np.uint8), np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("scale", "native", "passes"),
+    [
+        (2, 2, (Pass(2, 1),)),
+        (4, 4, (Pass(4, 1),)),
+        (2, 4, (Pass(2, 2),)),
+        (4, 2, (Pass(2, 1), Pass(2, 1))),
+        (1, 2, (Pass(1, 2),)),
+        (4, 8, (Pass(4, 2),)),
+        (8, 4, (Pass(4, 1), Pass(2, 2))),
+        (1, 1, (Pass(1, 1),)),
+    ],
+)
+def test_any_scale_goes_through_any_network(
+    scale: int, native: int, passes: tuple[Pass, ...]
+) -> None:
+    assert plan_passes(scale, native) == passes
+
+
+@pytest.mark.parametrize(("scale", "native"), [(2, 3), (3, 2), (2, 1), (4, 1)])
+def test_a_scale_no_number_of_passes_makes_is_refused(scale: int, native: int) -> None:
+    with pytest.raises(ValueError, match="cannot make"):
+        plan_passes(scale, native)
+
+
+@pytest.mark.parametrize("native_scale", range(1, 17))
+def test_a_scale_is_accepted_exactly_where_passes_through_the_network_make_x2_and_x4(
+    native_scale: int,
+) -> None:
+    def can_make(scale: int) -> bool:
+        try:
+            plan_passes(scale, native_scale)
+        except ValueError:
+            return False
+        return True
+
+    assert makes_every_scale(native_scale) == (can_make(2) and can_make(4))
+
+
+@pytest.mark.parametrize(
+    ("scale", "native_scale", "gain"), [(2, 2, 2), (2, 4, 2), (4, 4, 4), (4, 2, 2), (4, 8, 4)]
+)
+def test_every_pass_of_an_image_enlarges_it_alike(scale: int, native_scale: int, gain: int) -> None:
+    assert find_gain(scale, native_scale) == gain
+
+
+def test_a_region_grows_as_far_as_its_limit() -> None:
+    limit = Region(0, 0, 20, 30)
+    assert Region(5, 6, 4, 4).grown(3, limit) == Region(2, 3, 10, 10)
+    assert Region(0, 0, 20, 30).grown(3, limit) == limit
+
+
+def test_padding_mirrors_without_repeating_the_border() -> None:
+    pixels = np.arange(4, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
+
+    assert pad(pixels, 1, 7)[0, :, 0].tolist() == [0, 1, 2, 3, 2, 1, 0]
+    assert pad(pixels, 1, 8)[0, :, 0].tolist() == [0, 1, 2, 3, 3, 3, 3, 3]

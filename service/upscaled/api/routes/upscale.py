@@ -32,18 +32,15 @@ from upscaled.api.idempotency import (
 from upscaled.api.memory import ImageResponse, MemoryShare, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.choices import (
-    DENOISE_HEADER,
     DRY_RUN_HEADER,
-    MODEL_HEADER,
-    TEMPERED_HEADER,
     may_be_dry_run,
     parse_dry_run_header,
     prefers_async,
 )
 from upscaled.api.request.reader import UpscaleParameters, has_options, read_parameters, wants_image
-from upscaled.api.reuse import REUSED_HEADER, Reuse, prepare_reuse
+from upscaled.api.reuse import Reuse, prepare_reuse
 from upscaled.api.routes.jobs import accept_job
-from upscaled.api.routes.upscale_description import REQUEST, RESPONSES
+from upscaled.api.routes.upscale_description import REQUEST, RESPONSES, describe_result
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.api.upscale_steps import (
     build_request,
@@ -180,7 +177,7 @@ class _UpscaleCall:
             else:
                 file_name = await self._store(result, client, charge)
         self.record.credits = charge.captured
-        headers = _describe_result(made)
+        headers = describe_result(result, is_reused=made.is_reused)
         if made.reuse is not None and file_name is not None:
             await made.reuse.remember(file_name, result)
         if reservation is not None and file_name is not None:
@@ -290,17 +287,3 @@ class _UpscaleCall:
     def _send_url(self, file_name: str) -> Response:
         base_url = find_base_url(self.request, self.context.settings.public_base_url)
         return JSONResponse({"result_url": f"{base_url}{schemas.RESULT_PATH}{file_name}"})
-
-
-def _describe_result(made: _MadeResult) -> dict[str, str]:
-    """Return the headers that say how a result was made."""
-    result = made.result
-    stages_ms = [f"{stage};dur={took_s * 1000:.1f}" for stage, took_s in result.timings.stages()]
-    headers = {"Server-Timing": ", ".join(stages_ms), MODEL_HEADER: result.model}
-    if result.denoise is not None:
-        headers[DENOISE_HEADER] = str(result.denoise)
-    if result.tempered_with:
-        headers[TEMPERED_HEADER] = result.tempered_with
-    if made.is_reused:
-        headers[REUSED_HEADER] = "true"
-    return headers
