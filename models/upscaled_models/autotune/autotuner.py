@@ -14,7 +14,7 @@ from typing import Final
 
 from upscaled_models.autotune.cache import CacheFile, Choice, ChoiceRecord, Key, lock_folder
 from upscaled_models.autotune.candidates import Candidate, float32_candidate, list_candidates
-from upscaled_models.autotune.defaults import likeliest, likeliest_first, take_likeliest
+from upscaled_models.autotune.defaults import choose_likeliest, likeliest, likeliest_first
 from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.race import Steps, drive
 from upscaled_models.autotune.search import Search
@@ -170,7 +170,7 @@ class Autotuner:
         if reason:
             reason = f"{find_instruction_set() if self.device.is_cpu else 'a GPU'}; {reason}"
             order = self.order or UNMEASURED_ON_GPUS
-            return take_likeliest(self.space, order, reason, self._meter, self.attempts)
+            return choose_likeliest(self.space, order, reason, self._meter, self.attempts)
         effort = CUDA_START if self.device.is_cuda else START
         return drive(Search(self.space, self._meter, effort, self.attempts).run())
 

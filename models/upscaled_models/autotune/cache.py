@@ -166,7 +166,7 @@ def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     process keeps it for `wait_s`: at worst both measure.
     """
     give_up_at_s = time.monotonic() + wait_s
-    while (claim := Claim.take(folder, ".lock")) is None:
+    while (claim := Claim.acquire(folder, ".lock")) is None:
         if time.monotonic() > give_up_at_s:
             _log.warning("%s: another process has kept its lock for %.0f s", folder, wait_s)
             break
@@ -185,7 +185,7 @@ class Claim:
     descriptor: int | None
 
     @classmethod
-    def take(cls, folder: Path, name: str = ".measuring") -> "Claim | None":
+    def acquire(cls, folder: Path, name: str = ".measuring") -> "Claim | None":
         """Take the lock of the one process that measures, or another; None where it is held.
 
         A folder that takes no file, or no lock, needs none.

@@ -79,7 +79,7 @@ def likeliest_first(candidates: Sequence[Candidate], order: Sequence[str]) -> li
     return sorted(candidates, key=rank)
 
 
-def take_likeliest(
+def choose_likeliest(
     space: SearchSpace, order: Sequence[str], reason: str, meter: Meter, attempts: Attempts
 ) -> tuple[Choice, Tunable]:
     """Take the first candidate of the table that passes its accuracy check, else float32.

@@ -93,7 +93,7 @@ class Retuner:
             self._is_settled = True
             return self._adopt_stored(autotuner, stored)
         self._is_settled = False
-        if self._rounds < MOST_ROUNDS and (claim := Claim.take(autotuner.file.path.parent)):
+        if self._rounds < MOST_ROUNDS and (claim := Claim.acquire(autotuner.file.path.parent)):
             self._claim = claim
             self._race = autotuner, autotuner.measure()
             _log.info("%s: idle: measuring again what is fastest", self._name)

@@ -123,7 +123,7 @@ class JobImages:
             source = await self._state.job_sources.read(job.order.source_name)
         if source is None:
             raise InternalError(detail="the source of a job is not there")
-        share.take(len(source))
+        share.count(len(source))
         return source
 
 

@@ -86,7 +86,7 @@ class MemoryBudget:
         )
         return free_bytes + arriving_bytes >= size_bytes
 
-    def _take(self, account: _Account, size_bytes: int) -> None:
+    def _count(self, account: _Account, size_bytes: int) -> None:
         """Count bytes for an account, and preempt others that hold more."""
         while self.held_bytes + size_bytes > self.limit_bytes:
             share = self._choose_evicted(account.held_bytes + size_bytes)
@@ -153,7 +153,7 @@ class MemoryShare:
         if self._is_preempted:
             raise _preempted()
 
-    def take(self, size_bytes: int) -> None:
+    def count(self, size_bytes: int) -> None:
         """Count bytes that have just arrived.
 
         Raises:
@@ -162,7 +162,7 @@ class MemoryShare:
         """
         if self._is_preempted:
             raise _preempted()
-        self._budget._take(self._account, size_bytes)
+        self._budget._count(self._account, size_bytes)
         self.size_bytes += size_bytes
 
     def may_hold(self, size_bytes: int) -> bool:

@@ -62,7 +62,7 @@ class Reuse:
         async with self.state.results.open(known.file_name) as stored:
             if stored is None or not share.may_hold(stored.stored.size_bytes):
                 return None
-            share.take(stored.stored.size_bytes)
+            share.count(stored.stored.size_bytes)
             data = b"".join([chunk async for chunk in stored.chunks])
         model, denoise = split_strength(known.model)
         return Result(

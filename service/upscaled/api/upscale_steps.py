@@ -51,7 +51,7 @@ async def _read_own(own: OpenedResult, share: MemoryShare, settings: Settings) -
     size_bytes = own.stored.size_bytes
     if size_bytes > settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"an own result of {size_bytes} bytes")
-    share.take(size_bytes)
+    share.count(size_bytes)
     return b"".join([chunk async for chunk in own.chunks])
 
 

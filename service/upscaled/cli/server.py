@@ -217,7 +217,7 @@ class _Server(_SignalFreeServer):
         admin_listener: socket.socket | None,
     ) -> None:
         """Serve until a signal ends it; administration is ended first. Raises as `run_server`."""
-        self._link.start(asyncio.get_running_loop(), self._take_signal)
+        self._link.start(asyncio.get_running_loop(), self._handle_signal)
         background = [
             asyncio.create_task(self._announce_ready()),
             asyncio.create_task(self._renew_certificate()),
@@ -264,7 +264,7 @@ class _Server(_SignalFreeServer):
             self._is_renewal_due.clear()
             await asyncio.to_thread(self._certificate.reload_if_changed)
 
-    def _take_signal(self, number: signal.Signals) -> None:
+    def _handle_signal(self, number: signal.Signals) -> None:
         """Act on a signal that came to the service."""
         if number == signal.SIGHUP:
             self._is_renewal_due.set()

@@ -174,13 +174,13 @@ class FrontEndSupervisor:
         return self._limits.start_s if self._was_ready else math.inf
 
     def _pass_on_signals(self, front_end: _FrontEnd) -> None:
-        for number in self._take_signals():
+        for number in self._read_signals():
             with suppress(BlockingIOError, BrokenPipeError):
                 os.write(front_end.signals_fd, bytes([number]))
         if self._ended_by is not None and not front_end.has_beaten:
             _kill(front_end)  # nothing is under way, and nothing would read the signal
 
-    def _take_signals(self) -> bytes:
+    def _read_signals(self) -> bytes:
         """Return the numbers of the signals that arrived.
 
         After one that ends the service this process no longer holds the socket, which the front end
@@ -238,7 +238,7 @@ class FrontEndSupervisor:
         until = time.monotonic() + self._limits.restart_after_s(self._failures)
         while (left_s := until - time.monotonic()) > 0:
             if self._selector.select(left_s):
-                self._take_signals()
+                self._read_signals()
             if self._ended_by is not None:
                 raise SystemExit(0)  # nothing is under way
 

@@ -1,12 +1,11 @@
 """Decoder process: decodes untrusted files, one after the other.
 
 Started by a worker as `python -m upscaled.decoder.child --fd N --lifeline N --formats JPEG,PNG`. It
-holds no key, no model and no connection, loads no torch, and answers with pixels or a refusal. What
-it cannot do ends it, and so does the end of its worker.
+holds no key, no model and no connection, loads no torch, and answers with pixels or a refusal. It
+ends on any other error, and when its worker ends.
 
-All limits on what one file may take are the kernel's own: no line of Python has to run for them to
-work, for a decoder that hangs in C code runs none. A process that goes over its time is ended by a
-signal; one that asks for more memory gets none.
+The kernel enforces all limits of a file, since a decoder that hangs in C code runs no Python. A
+process that goes over its time is ended by a signal; one that allocates too much gets no memory.
 """
 
 import errno
@@ -50,7 +49,7 @@ _NO_MEMORY_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM})
 """Shared memory, or the disk that stands in for it, is full. A limit of the file's own is EFBIG."""
 
 MIB = 1024 * 1024
-# A header is read by walking it: 2 s of work is 20 times what the longest one takes.
+# 2 s are 20 times what reading the longest header takes.
 _HEADER_CPU_S = 2.0
 _HEADER_MEMORY_BYTES = 192 * MIB
 # Deep PNG with alpha uses most memory: 21 bytes a pixel at its peak (measured).
@@ -59,10 +58,10 @@ _BYTES_PER_PIXEL = 48
 _CPU_S_PER_MEGAPIXEL = 0.5
 # An arithmetic JPEG is decoded eight times to see that it is whole, each time in 0.13 s a megabyte.
 _CPU_S_PER_SOURCE_BYTE = 1e-6
-# Beside other work a second of computing takes several of waiting.
+# On a busy machine a second of processor time takes several seconds of the clock.
 _WALL_S = 5.0
 _WALL_PER_CPU = 2.5
-# Colour and alpha take 4 bytes, 8 where they have 16 bits; 16 are room for more.
+# Colour and alpha take 4 bytes, 8 where they have 16 bits; 16 leave a margin.
 _RESULT_BYTES_PER_PIXEL = 16
 _RESULT_BYTES = MIB + MAX_PROFILE_BYTES
 
@@ -91,9 +90,9 @@ def limits_of(source_bytes: int, pixels: int = 0) -> FileLimits:
 
 
 def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
-    """Hold this process to `limits` from now on, the clocks starting anew.
+    """Limit this process from now on, and start its clocks again.
 
-    `idle_bytes` of address space it had before its first file; None: memory has no limit.
+    idle_bytes: its address space before its first file; None: its memory is not limited.
     """
     if idle_bytes is not None:
         limit_softly(resource.RLIMIT_AS, idle_bytes + limits.memory_bytes)
@@ -103,7 +102,7 @@ def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
 
 
 def stop_clocks() -> None:
-    """Stop the clocks that `constrain` has set: between two files no time runs."""
+    """Stop the clocks that `constrain` has started, until the next file."""
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -132,7 +131,7 @@ def main() -> None:
 
 
 def _capture_stderr(log_format: str) -> CapturedStderr:
-    """Take standard error from the libraries in C; a crash of ours is still logged, as one line."""
+    """Capture what C libraries print; a crash of this program is still logged, as one line."""
     sys.stderr = os.fdopen(os.dup(2), "w")
     configure_logging("error", log_format)
     log_uncaught_exceptions()
@@ -147,7 +146,7 @@ def _answer(
     idle_bytes: int | None,
     printed: CapturedStderr,
 ) -> None:
-    printed.take()
+    printed.read()
     source = request.payload
     plan = MetadataPlan(**json.loads(request.header)) if request.header else None
     try:
@@ -157,7 +156,7 @@ def _answer(
         constrain(limits_of(len(source), pixels), idle_bytes)
         image = decode(source, header, plan)
         reports_damage = FORMATS[header.format].reports_damage_on_stderr
-        if reports_damage and (text := printed_damage(printed.take())):
+        if reports_damage and (text := printed_damage(printed.read())):
             raise MalformedImage(detail=f"{header.format} pixels: {text}")
         stop_clocks()
     except ServiceError as error:

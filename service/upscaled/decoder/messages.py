@@ -9,8 +9,8 @@
 
 The memory holds colour, then alpha where there is any, then the colour profile, then the EXIF and
 XMP that are kept. Channels of 16 bits are in the machine's own byte order. Nothing that a decoder
-says is used before it has been checked: a file may have taken the process over. The decoder's own
-half is `upscaled.decoder.child`, which loads no pydantic.
+sends is used before it has been checked, since a file may control the process.
+`upscaled.decoder.child` packs these messages, and loads no pydantic.
 """
 
 import errno
@@ -38,7 +38,7 @@ _REFUSALS: Final[Mapping[str, type[ServiceError]]] = {
 
 
 class ProtocolError(Exception):
-    """The decoder sent something that no sound decoder would."""
+    """The decoder sent an invalid message."""
 
 
 class _Refusal(BaseModel, strict=True):

@@ -22,7 +22,7 @@ from upscaled_models.processor import count_cores
 DECODER_COMMAND: Final = (sys.executable, "-m", "upscaled.decoder.child")
 
 MAX_DECODERS: Final = 4
-"""Limits the files that are decoded at once: each takes a core for a moment, and memory."""
+"""Limits the files that are decoded at once: each uses a core for a moment, and memory."""
 
 _WITHIN_S: Final = 120.0
 """Limits one file, where the decoder's own clocks (`upscaled.decoder.child`) failed to."""
@@ -34,8 +34,8 @@ _SUCCESSOR_AT: Final = 450
 """Files after which the process that will replace it is started, so that no file waits for it."""
 
 _DEATHS: Final = 2
-"""Deaths of one cause that end the attempts at a file: two crashes are the file's fault, two deaths
-from outside are not, and say nothing of the file."""
+"""Deaths of one cause after which a file is given up: two crashes mean that the file is malformed,
+two kills from outside are an internal error."""
 
 _END_S: Final = 5.0
 """Limits the wait for the exit status of a process that has closed its socket."""
@@ -50,9 +50,9 @@ _ENVIRONMENT: Final = {
 # Memory that is new for each file came in pages of 4 KiB: half of the time of a JPEG.
 _TUNABLES, _LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 
-# Ends that a file brings about: its decoder's crash in C code, and the kernel's answer to going
-# over a limit set here or by RLIMIT_CPU. SIGALRM is not among them: what ends by that clock waited
-# without computing, which no file can make it do and a stopped or starved process does.
+# Signals that mean that the file is at fault: a crash in C code, and going over a limit. SIGALRM
+# is not among them: a decoder that it ends waited without computing, as a stopped or starved
+# process does, and no file can make it do that.
 _CRASHES: Final = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _SIGNALS_BY_FILE: Final = frozenset(
     _CRASHES | {signal.SIGTRAP, signal.SIGSYS, signal.SIGPROF, signal.SIGXCPU, signal.SIGXFSZ}
@@ -78,7 +78,7 @@ def count_decoders() -> int:
 class DecoderDied(Exception):
     """The decoder exited, was killed, or sent an invalid reply; the text says how.
 
-    is_by_file: the file did it, by a crash or by going over a limit of its own. Otherwise the
+    is_by_file: the file is at fault, by a crash or by going over a limit of its own. Otherwise the
     process was killed from outside, stopped, or left without memory, and the file may be sound.
     """
 
@@ -106,7 +106,7 @@ class DecoderProcess:
 
         Raises:
             MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
-            DecoderDied: no sensible answer within that time; the process is of no more use.
+            DecoderDied: no valid answer within that time; the process cannot be used again.
         """
         self.files += 1
         watchdog = Watchdog(self.child.pid, within_s=within_s, silence_s=silence_s)
@@ -138,7 +138,7 @@ class Decoder:
     """Decodes up to `processes` files at once, for any number of threads.
 
     Processes are started when they are needed and kept warm. `close` ends them; so does the end of
-    this process, however it comes.
+    this process, also by a kill.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Decoder:
 
     @property
     def deaths(self) -> int:
-        """Return how many processes have died while they had a file."""
+        """Return how many processes have died while they decoded a file."""
         return self._deaths
 
     def warm_up(self, processes: int = 1) -> None:
@@ -194,13 +194,13 @@ class Decoder:
         Raises:
             MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
             MalformedImage: two processes crashed over it, or went over the limits of a file.
-            InternalError: two processes were killed from outside, or hung, while they had it.
+            InternalError: two processes were killed from outside, or hung, while they decoded it.
             OSError: no process can be started.
         """
         with self._slots:
             deaths: list[DecoderDied] = []
             while True:
-                process = (None if deaths else self._take_idle()) or self._start()
+                process = (None if deaths else self._pop_idle()) or self._start()
                 try:
                     return self._decode_in(process, source, plan)
                 except DecoderDied as death:
@@ -241,8 +241,8 @@ class Decoder:
     def _start(self) -> DecoderProcess:
         return DecoderProcess(self._formats, self._command, log_format=self._log_format)
 
-    def _take_idle(self) -> DecoderProcess | None:
-        """Take a warm process; those that died while they were idle are reaped."""
+    def _pop_idle(self) -> DecoderProcess | None:
+        """Return an idle process, or None; those that died while they were idle are reaped."""
         while True:
             with self._lock:
                 if not self._idle:
@@ -255,7 +255,7 @@ class Decoder:
     def _put_back(self, process: DecoderProcess, *, is_sound: bool = True) -> None:
         with self._lock:
             is_kept = is_sound and not self._is_closed and process.files < _FILES_PER_PROCESS
-            if is_kept:  # one that is started in advance is the last choice
+            if is_kept:  # a new process is used last
                 self._idle.insert(len(self._idle) if process.files else 0, process)
         if not is_kept:
             process.child.end()

@@ -120,7 +120,7 @@ class _Pieces:
         if not self._waiting:
             self._outbox.put_nowait(self)
 
-    def take(self) -> tuple[bytes, bytes]:
+    def next_frame(self) -> tuple[bytes, bytes]:
         """Return the next frame's header and payload."""
         piece, self._waiting = bytes(self._waiting), bytearray()
         self._is_consumed.set()
@@ -135,7 +135,7 @@ async def _send(sock: socket.socket, outbox: Outbox) -> None:
         while True:
             item = await outbox.get()
             header, payload = (
-                item.take() if isinstance(item, _Pieces) else (messages.encode(item), b"")
+                item.next_frame() if isinstance(item, _Pieces) else (messages.encode(item), b"")
             )
             await send_async(sock, header, payload)
     except OSError:

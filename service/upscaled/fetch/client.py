@@ -49,7 +49,7 @@ class Budget(Protocol):
     @property
     def key_id(self) -> int: ...
 
-    def take(self, size_bytes: int) -> None:
+    def count(self, size_bytes: int) -> None:
         """Count further bytes; raises a `ServiceError`, which ends the fetch."""
 
 
@@ -175,7 +175,7 @@ class _FetchProcess:
                     if len(body) + len(answer) > self._max_bytes:  # the process ignores the limit
                         raise FileSizeTooLarge(detail=f"was sent {len(body) + len(answer)} bytes")
                     if budget is not None:
-                        budget.take(len(answer))
+                        budget.count(len(answer))
                     body += answer
         except TimeoutError:  # the process has the time limit too, and does not keep to it
             raise UnusableUrl(detail="no answer of the fetch process in time") from None
@@ -207,7 +207,7 @@ class _FetchProcess:
                 frame = await self._child.receive(
                     within_s=limit_s, max_payload_bytes=2 * messages.PIECE_BYTES
                 )
-                self._take(messages.decode(frame.header), frame.payload)
+                self._handle(messages.decode(frame.header), frame.payload)
                 limit_s = self._limits.silence_s
         except ChildLost as lost:
             cause = str(lost)
@@ -216,7 +216,7 @@ class _FetchProcess:
         finally:
             await self._clean_up(cause)
 
-    def _take(self, message: Message, payload: bytes) -> None:
+    def _handle(self, message: Message, payload: bytes) -> None:
         match message:
             case {"alive": _}:
                 return

@@ -50,7 +50,7 @@ def decode(source: bytes, header: Header, plan: MetadataPlan | None = None) -> I
     metadata is kept for the result; None for nothing.
 
     Raises:
-        MalformedImage: broken, truncated, or not what its header says; never decoded by half.
+        MalformedImage: broken, truncated, or not what its header says; never decoded in part.
         UnsupportedImageFormat: a kind of pixels that is not decoded here.
         ResolutionTooHigh: the decoder found the image larger than its limit.
     """
@@ -92,7 +92,7 @@ def _keep_metadata(
 
 
 def _refuse_contradiction(header: Header, stored: Stored) -> None:
-    """Raise ValueError where the decoder found another size or transparency than our reader."""
+    """Raise ValueError where the decoder found another size or alpha than the header says."""
     opened = stored.opened
     width, height = opened.size
     if stored.crop_px is not None:

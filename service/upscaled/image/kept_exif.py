@@ -80,10 +80,10 @@ def keep_exif(exif: Exif, plan: MetadataPlan, *, dpi: Dpi | None, is_srgb: bool)
     whatever the source said.
     """
     pack = _Packer(exif.byte_order)
-    first = _take(exif, _FIRST)
+    first = _read_values(exif, _FIRST)
     details_in = exif.directory(EXIF_DIRECTORY)
-    details = _take(details_in, _EXIF)
-    place = _take(exif.directory(_GPS_DIRECTORY), _GPS) if plan.has_gps else {}
+    details = _read_values(details_in, _EXIF)
+    place = _read_values(exif.directory(_GPS_DIRECTORY), _GPS) if plan.has_gps else {}
     if not (first or details or place):
         return b""
     for directory, tag, side_px in (
@@ -123,7 +123,7 @@ class _Packer:
         return RawValue(_RATIO, 1, self.pack("II", fraction.numerator, fraction.denominator))
 
 
-def _take(exif: Exif, tags: Collection[int]) -> _Directory:
+def _read_values(exif: Exif, tags: Collection[int]) -> _Directory:
     """Take the values of a directory that are all there."""
     values = {tag: exif.raw(tag, MAX_EXIF_BYTES) for tag in tags}
     return {tag: value for tag, value in values.items() if value is not None}

@@ -1,9 +1,9 @@
-"""Decide where an image is tried next, after a worker died of it or failed it.
+"""Decide where an image is tried next, after its worker died or failed it.
 
-A worker that died may have died of the image, so the next attempt is the only image at its worker.
-A worker that failed it lives, and its device or the image may be at fault: another device shows
-which. A device that fails quickly has always the fewest images in flight, and would otherwise get
-and fail nearly all that comes.
+The image may have killed its worker, so at the next attempt it is the only image there. Where the
+worker still runs and answered that it failed, the device or the image may be at fault: another
+device shows which. A broken device that fails quickly always has the fewest images in flight, and
+would otherwise get nearly all new ones.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from upscaled.pool.messages import Answer, Done, Failed
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess
 
 MAX_DEATHS_ALONE: Final = 2
-"""Workers that may die while they have an image alone before the image is given up; a worker that
-had others in flight may have died of those."""
+"""Workers that may die with an image as their only one before it is given up; where others were in
+flight, those may be at fault."""
 
 
 @dataclass(slots=True)
 class Attempts:
     """Attempts at one image so far.
 
-    is_retry: a worker died under it, so it must be the only image at the next one. avoided: the
+    is_retry: its worker died, so it must be the only image at the next one. avoided: the
     device of the last attempt; another one is preferred if there is one. failed_at: the worker that
     answered `Failed`.
     """
@@ -33,16 +33,16 @@ class Attempts:
 
     @property
     def is_given_up(self) -> bool:
-        """Return whether too many workers died of it."""
+        """Return whether `MAX_DEATHS_ALONE` workers died with it as their only image."""
         return self._deaths_alone >= MAX_DEATHS_ALONE
 
     def note_death(self, worker: WorkerProcess, death: WorkerDied) -> None:
-        """Take note that a worker died while it had the image."""
+        """Record that a worker died while it upscaled the image."""
         self._deaths_alone += death.was_alone
         self.is_retry, self.avoided = True, worker.device
 
     def note_answer(self, worker: WorkerProcess, answer: Answer, *, has_other: bool) -> bool:
-        """Take note of a worker's answer, and return whether another device is to be tried.
+        """Record a worker's answer, and return whether another device is to be tried.
 
         An image that another device makes is a fault of the worker that failed it. has_other: a
         worker of another device is ready.

@@ -1,4 +1,4 @@
-"""Interface through which the front end has images upscaled, and the types that cross it.
+"""Interface between the front end and what upscales images, and the types that cross it.
 
 Everything on the front end's side is cheap, asynchronous and free of torch. What is behind the
 interface may block, run out of memory or die. `pool.local` implements it with worker processes of
@@ -101,7 +101,7 @@ class Executor(Protocol):
     """Executor that runs upscales outside the front end's process."""
 
     async def start(self) -> None:
-        """Start the workers; returns at once, `is_ready` is true once one can take work."""
+        """Start the workers; returns at once, `is_ready` is true once one accepts work."""
 
     async def stop(self, grace_s: float) -> None:
         """Finish admitted work for at most `grace_s`, then end every worker."""
@@ -110,7 +110,7 @@ class Executor(Protocol):
         """Return whether an upscale sent now would be worked on."""
 
     def stats(self) -> PoolStats:
-        """Return how the workers are and what they have done; costs next to nothing."""
+        """Return the statistics of the workers and of the queue; cheap."""
 
     def expect(self, request: UpscaleRequest) -> Expectation:
         """Predict how long an image will take, and which model will make it."""
@@ -128,16 +128,16 @@ class Executor(Protocol):
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image.
 
-        A worker that dies is replaced and each of its images tried again, alone in a worker: an
-        image that kills workers takes no other one along twice. Only deaths while it is alone count
-        against an image. Cancelling the awaiting task stops the work at its next tile.
+        A worker that dies is replaced and each of its images tried again, alone in a worker: so an
+        image that kills workers ends no other image's work twice. Only deaths while it is alone
+        count against an image. Cancelling the awaiting task stops the work at its next tile.
 
         Raises:
-            RateLimitExceeded: the queue is full, or no worker can be started for now; with a
-                truthful wait. Raised at once, except for a request that waits while its key has
-                more than its share and another key's request comes: it gives way.
+            RateLimitExceeded: the queue is full, or no worker can be started for now; with the
+                estimated wait. Raised at once, except for a waiting request that is evicted because
+                its key has more than its share and another key's request comes.
             MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the worker refused the image.
-            InternalError: two workers died while they had this image alone, or its work failed, or
-                it outran its deadline.
+            InternalError: two workers died while this was their only image, or its work failed, or
+                its deadline passed.
         """
         ...

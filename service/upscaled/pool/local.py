@@ -1,8 +1,8 @@
 """Executor of one machine: supervised worker processes, shared fairly between API keys.
 
     upscale            admit the request, unless the service is stopping
-    _upscale_retrying  have it worked on until there is an answer, or two workers died of it; what
-                       one device fails is tried on another
+    _upscale_retrying  send the image to workers until one answers, or until two have died with it
+                       as their only image; what one device fails is tried on another
     _acquire_slot      wait in the request queue for a slot at a worker, or refuse the request
     _work_in_slot      send the job and wait for its answer; cancel it if the caller is cancelled
     _work_and_release  the same as a task of its own: the slot is free when the worker is done
@@ -137,7 +137,7 @@ class LocalPool:
         self._admission.is_draining = True
 
     async def stop(self, grace_s: float) -> None:
-        """Take nothing new, finish what was admitted for at most `grace_s`, end every worker."""
+        """Refuse new requests, finish what was admitted for at most `grace_s`, end every worker."""
         await self._admission.stop(grace_s)
         self._queue.close(InternalError(detail="the service is stopping"))
         for task in self._supervising:
@@ -173,7 +173,7 @@ class LocalPool:
                 answer, data = await self._work_in_slot(slot, source)
             except WorkerDied as death:
                 fields = event("worker_died_under_image", request_id=request.request_id)
-                _log.warning("a worker died while it had this image: %s", death, extra=fields)
+                _log.warning("a worker died while it upscaled this image: %s", death, extra=fields)
                 attempts.note_death(slot.worker, death)
                 if attempts.is_given_up:
                     detail = f"{MAX_DEATHS_ALONE} workers died while they had this image alone"
@@ -187,9 +187,9 @@ class LocalPool:
             return _read_answer(answer, data, queue_s)
 
     def _note_answer(self, slot: Slot, answer: Answer, attempts: Attempts) -> bool:
-        """Take note of an answer, and return whether another device is to try the failed image.
+        """Record an answer, and return whether another device is to try the failed image.
 
-        Where that has made it, a fault of the first device's worker is counted.
+        Where the other device succeeds, a fault of the first device's worker is counted.
         """
         fields = event(
             "device_fault", request_id=slot.request.request_id, device=slot.worker.device
@@ -230,7 +230,7 @@ class LocalPool:
             raise
 
     def _forget(self, task: "asyncio.Task[Any]") -> None:
-        """Drop a task that is over, and its error: a cancelled request asks for neither."""
+        """Drop a finished task, and retrieve its error, which a cancelled request does not."""
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()

@@ -15,9 +15,10 @@ from upscaled.pool.worker_process import WorkerProcess
 
 
 class QueueFull(Exception):
-    """A request is refused, for as many wait as may wait.
+    """A request is refused because the queue is full.
 
-    gave_way: it had waited, and another key needed room; its own had more than its share.
+    gave_way: it was waiting, and was evicted for another key's request, since its own key had more
+    than its share.
     """
 
     def __init__(self, *, gave_way: bool = False) -> None:
@@ -44,18 +45,18 @@ class _Waiting:
 class RequestQueue:
     """Request queue, fair between API keys and in order within one, with two exceptions.
 
-    A small image passes a large one that does not fit anywhere, and an image that had a worker goes
-    before all others: after that one died, to a worker that has nothing else in flight. A request
-    that has a slot keeps it, whatever comes.
+    A small image overtakes a large one that fits at no worker. An image that is tried again goes
+    before all others; where its worker died, to a worker that has nothing else in flight. A request
+    keeps its slot until it releases it.
     """
 
     def __init__(self, max_waiting: int, cost: CostModel) -> None:
         """Make an empty queue, which no worker serves yet.
 
         Args:
-            max_waiting: how many requests may wait. Beside them, as many may that a device failed,
-                at least one, and all whose workers died: they are no more than there were slots.
-            cost: estimates what a request will take of a worker, when it comes.
+            max_waiting: how many new requests may wait. As many images that a device failed, at
+                least one, and all images whose workers died may wait beside them.
+            cost: estimates the worker seconds of a request when it comes.
         """
         self._max_waiting = max_waiting
         self._cost = cost
@@ -69,7 +70,7 @@ class RequestQueue:
         """Return whether a large image of a key that has nothing here would be refused now."""
         if len(self._fair_queue) < self._max_waiting:
             return False
-        if self._may_take(MAX_CANVAS_PX // 2, is_small=False):
+        if self._has_slot_for(MAX_CANVAS_PX // 2, is_small=False):
             return False
         return not self._fair_queue.admits_new_key()
 
@@ -87,7 +88,7 @@ class RequestQueue:
         return [slot for slots in self._workers.values() for slot in slots.in_use]
 
     def work_before_s(self, request: UpscaleRequest) -> float:
-        """Return the worker seconds that are done before a request that is refused would be served.
+        """Return the worker seconds of all work that would be done before a refused request.
 
         Work in flight is finished first, of whichever key. All that its own key has waiting is
         before it. Each other key gets as much as this one, or what it has if that is less: a key
@@ -180,7 +181,7 @@ class RequestQueue:
             raise
 
     def _refuse_excess(self, newest: _Waiting) -> None:
-        """Refuse one request, for one more waits than may wait; raises where it is `newest`."""
+        """Evict one request because the queue is over its limit; raise where it is `newest`."""
         excess = self._fair_queue.choose_evicted(newest)
         self._fair_queue.discard(excess)
         if excess is newest:
@@ -201,7 +202,7 @@ class RequestQueue:
 
     def _give_up(self, waiting: _Waiting) -> None:
         if not waiting.slot.cancelled() and not waiting.slot.exception():
-            self.release(waiting.slot.result())  # it came just before the request was cancelled
+            self.release(waiting.slot.result())  # assigned just before the cancellation
             return
         self._remove(waiting)
         self._assign()
@@ -218,11 +219,12 @@ class RequestQueue:
     def _assign(self) -> None:
         """Assign slots to all requests that fit at a worker.
 
-        A large image takes no worker that one before it waits for, which might then wait for ever.
+        A large image never gets a worker that a large one before it waits for: that one might
+        otherwise wait for ever.
         """
         awaited: set[WorkerProcess] = set()
         for waiting in self._in_order():
-            if not self._may_take(0, is_small=True):
+            if not self._has_slot_for(0, is_small=True):
                 return
             if waiting.slot.done():
                 self._remove(waiting)
@@ -261,7 +263,7 @@ class RequestQueue:
         return min(fitting, key=self._count_in_flight, default=None)
 
     def _reserved_for_retry(self) -> WorkerProcess | None:
-        """Return the worker that takes no other request, so that it gets empty for a retry."""
+        """Return the worker that gets no other request until it is empty for a retry."""
         retries = (each for each in self._retries if each.is_retry and not each.slot.done())
         if (first := next(retries, None)) is None:
             return None
@@ -272,7 +274,7 @@ class RequestQueue:
         alive = [worker for worker in self._workers if worker.is_alive]
         return [each for each in alive if each.device != waiting.avoided] or alive
 
-    def _may_take(self, result_px: int, *, is_small: bool) -> bool:
+    def _has_slot_for(self, result_px: int, *, is_small: bool) -> bool:
         """Return whether some worker has a slot for such an image."""
         return any(
             slots.fits(result_px, is_small=is_small, is_exclusive=False)

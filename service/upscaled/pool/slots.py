@@ -16,8 +16,8 @@ from upscaled.pool.worker_process import WorkerProcess
 class Slot:
     """Slot of one image at a worker.
 
-    is_exclusive: no other image is at the worker meanwhile. is_small: the slot is counted, and its
-    result's pixels are not. done_part: the part of its tiles that is done, 0 to 1.
+    is_exclusive: no other image is at the worker meanwhile. is_small: it uses a slot and none of
+    the pixels that large results share. done_part: the part of its tiles that is done, 0 to 1.
     """
 
     worker: WorkerProcess
@@ -27,7 +27,7 @@ class Slot:
     done_part: float = 0
 
     def note_tile(self, done: int, total: int) -> None:
-        """Take note of the tiles that are done, and report them to the caller."""
+        """Record the tiles that are done, and report them to the caller."""
         self.done_part = done / max(1, total)
         if self.request.on_tile:
             self.request.on_tile(done, total)

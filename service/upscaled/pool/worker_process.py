@@ -58,7 +58,7 @@ class WorkTookTooLong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
-    """A job that was sent. A death is a value, not an exception: the job may have been given up."""
+    """An in-flight job. A death is stored as a result, so an unawaited future logs nothing."""
 
     on_tile: OnTile | None
     answer: asyncio.Future[tuple[Answer, bytes] | WorkerDied]
@@ -68,8 +68,8 @@ class WorkerProcess:
     """A running worker, made by `start`.
 
     ready: its message once its models were loaded. device: of its settings. gone: set once it is
-    reaped. answered: how many jobs. is_faulty: it was killed, for it failed images that another
-    device made. end_text: how it ended. stats: what it reported last of its work.
+    reaped. answered: the number of jobs answered. is_faulty: it was killed because it failed images
+    that another device made. end_text: how it ended. stats: its last report of its work.
     """
 
     def __init__(self, child: AsyncChild, limits: Limits, device: str) -> None:
@@ -273,7 +273,7 @@ class WorkerProcess:
         await self._child.close()
 
     def _count_in_flight(self) -> None:
-        """Count, once, the images that the death takes along: later they leave one by one."""
+        """Record, once, how many images are in flight as the worker dies: they leave one by one."""
         if self._in_flight_at_end is None:
             self._in_flight_at_end = len(self._in_flight)
 

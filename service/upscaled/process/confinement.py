@@ -138,7 +138,7 @@ class CapturedStderr:
         os.dup2(writing, _STDERR)
         os.close(writing)
 
-    def take(self) -> str:
+    def read(self) -> str:
         """Return what was printed since the last call, or as much of it as the pipe holds."""
         with suppress(BlockingIOError):
             return os.read(self._reading, _MAX_CAPTURED_BYTES).decode(errors="replace")

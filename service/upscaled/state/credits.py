@@ -167,7 +167,7 @@ class CreditLedger:
                 ledger.insert_hold(connection, hold, holder_id, at_s=self._now_s())
             return True
         with self._database.autocommit() as connection:
-            is_held = server_ledger.take_hold(connection, hold, holder_id, at_s=self._now_s())
+            is_held = server_ledger.place_hold(connection, hold, holder_id, at_s=self._now_s())
         if not is_held:
             self._holder.forget(holder_id)
         return is_held

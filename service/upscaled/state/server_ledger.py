@@ -57,7 +57,7 @@ _CAPTURE_RESULT: Final = sa.text(f"""{_SETTLED.format(kind="capture", amount=0)}
 """)  # noqa: S608
 
 
-def take_hold(connection: Connection, hold: Hold, holder_id: str, *, at_s: int) -> bool:
+def place_hold(connection: Connection, hold: Hold, holder_id: str, *, at_s: int) -> bool:
     """Put one credit on hold; return False, and hold nothing, if the holder was declared dead.
 
     Raises:

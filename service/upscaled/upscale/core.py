@@ -63,8 +63,8 @@ class Core:
     """Upscales any number of images at once, a thread for each. Made by `open_core`.
 
     ladders: by scale, which model is for which image, best first. seconds_per_px: device seconds
-    for one input pixel, by model, of those that were measured. threads: post-process windows.
-    encoders: the bytes of encoders that take much memory.
+    for one input pixel, by model, of those that were measured. threads: for post-processing
+    windows. encoders: bounds the memory of encoders that need much of it, in bytes.
     """
 
     settings: Settings
@@ -95,8 +95,8 @@ class Core:
         Args:
             source: a file of one of the settings' formats.
             scale: 2 or 4.
-            model: one that is here, by name; "": the best for this image (`ladders`).
-            key_id: the API key whose share of the device the image uses; None: one of its own.
+            model: an installed model, by name; "": the best for this image (`ladders`).
+            key_id: the API key whose share of the device the image uses; None: a share of its own.
             output: what the result is to be, decided from the file's header; None: as the decoded
                 image asks for, and no longer than `MAX_OUTPUT_SIDE_PX`.
             ladder: which model is for which image, in place of this machine's for the scale.
@@ -105,7 +105,7 @@ class Core:
             cancellation: ends the work from another thread.
 
         Raises:
-            InvalidParameter: there is no such model here.
+            InvalidParameter: no such model is installed.
             MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the source is refused.
             Cancelled: by `cancellation`, or `on_tile` raised it.
             InternalError, EngineOutOfMemory: the network failed.

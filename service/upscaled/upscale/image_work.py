@@ -27,8 +27,8 @@ _OFFSET, _GAMMA = 0.055, 2.4
 class ImageStreams:
     """The streams of windows that one image puts through networks.
 
-    stream: through the network that upscales it. faithful: through the one that its result is
-    tempered with, by `tempering`; None where it is not tempered.
+    stream: to the network that upscales it. faithful: to the network that its result is tempered
+    with, by `tempering`; None where it is not tempered.
     """
 
     stream: Stream
@@ -126,7 +126,7 @@ def _to_level(light: NDArray[Any]) -> NDArray[Any]:
 
 
 def _with_metadata_of_result(image: Image, output: OutputSpec, settings: Settings) -> Image:
-    """Return the image with its result's resolution, as large on paper, and a credit to keep."""
+    """Return the image with the metadata of its result: the scaled resolution, and its credit."""
     gain = output.longest_px / max(image.width_px, image.height_px)
     return replace(
         image,

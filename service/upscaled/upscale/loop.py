@@ -32,9 +32,9 @@ class TilesDone:
     done, total: tiles; an image of which no pixel needs the network counts as one. They start
     again from 0, with another total, when the device runs out of memory and the image is computed
     again in smaller windows.
-    result: the result, where further rows of it became final; `rows_ready` of them, from the top,
-    are. Where the image is computed again it is another one. It is whole after the last tile.
-    computed_share: the pixels of all windows, of those that an image full of content takes.
+    result: the result where further rows of it became final; the first `rows_ready` rows are.
+    Where the image is computed again it is another object. It is whole after the last tile.
+    computed_share: the pixels of all windows, as a share of those of an image full of content.
     """
 
     done: int
@@ -57,9 +57,9 @@ def upscale_by_tiles(
 
     Args:
         scale: at least 1; any scale goes through any network (see `plan_passes`).
-        stream: the way to the network.
+        stream: to the network.
         steps: see `PostProcessing`.
-        faithful: the way to a network whose result each window's is tempered with. In one pass it
+        faithful: to the network whose result each window's result is tempered with. In one pass it
             makes the same scale as each pass of the other (`upscaled.upscale.tiles.find_gain`).
 
     Raises:
@@ -74,7 +74,7 @@ def upscale_by_tiles(
 def _run_colour(
     image: Image, scale: int, stream: Stream, steps: PostProcessing, faithful: Stream | None
 ) -> Iterator[TilesDone]:
-    """Upscale an image's colours; what alpha hides has the colour of the nearest visible pixel."""
+    """Upscale an image's colours; hidden pixels first get the nearest visible pixel's colour."""
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
     loop = _TileLoop(
         image=replace(image, alpha=None),
@@ -111,7 +111,7 @@ def _with_alpha(progress: Iterator[TilesDone], alpha: Pixels, scale: int) -> Ite
 class _TileLoop:
     """All passes of one image through the network.
 
-    image: what the result has beside its pixels.
+    image: gives the result its metadata.
     """
 
     image: Image
@@ -145,7 +145,8 @@ class _TileLoop:
     def _needs_flat_halo(self) -> bool:
         """Return whether windows need their halo where it is flat.
 
-        A network that keeps colours sees differences alone: beyond its border it assumes none.
+        A network that keeps colours depends on differences alone, and assumes none beyond its
+        border.
         """
         keeps_colours = all(spec.keeps_colour for spec in self._specs)
         return not keeps_colours or self.steps.reach_px(self._least_gain) > 0

@@ -39,7 +39,7 @@ class Rung(BaseModel, frozen=True, extra="forbid"):
     most_deep_px: int | None = Field(default=None, ge=0)
     harmed_only: bool = False
 
-    def takes(self, px: int, *, is_harmed: bool, is_deep: bool = False) -> bool:
+    def accepts(self, px: int, *, is_harmed: bool, is_deep: bool = False) -> bool:
         """Return whether an image of `px` input pixels is for this rung."""
         most_px = self.most_deep_px if is_deep else self.most_px
         is_small_enough = most_px is None or px <= most_px
@@ -69,7 +69,7 @@ def choose_rung(ladder: Sequence[Rung], px: int, *, is_harmed: bool, is_deep: bo
     if not ladder:
         raise ValueError("a ladder needs a rung")
     for rung in ladder:
-        if rung.takes(px, is_harmed=is_harmed, is_deep=is_deep):
+        if rung.accepts(px, is_harmed=is_harmed, is_deep=is_deep):
             return rung
     return ladder[-1]
 

@@ -122,7 +122,7 @@ class Scheduler:
             lower_priority(self._niceness)
             before: _Batch | None = None
             while True:
-                requests = self._tile_queue.take(is_patient=before is None)
+                requests = self._tile_queue.next_batch(is_patient=before is None)
                 if not requests and before is None:
                     return
                 self._in_batch[:] = [*(before.requests if before else ()), *requests]
@@ -136,7 +136,7 @@ class Scheduler:
 
     def _run_fast_path(self) -> None:
         with self._failing_all_on_error(self._in_fast_path):
-            while (request := self._tile_queue.take_for_fast_path()) is not None:
+            while (request := self._tile_queue.next_for_fast_path()) is not None:
                 self._in_fast_path[:] = [request]
                 began_at = time.perf_counter()
                 try:

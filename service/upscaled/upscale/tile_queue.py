@@ -199,7 +199,7 @@ class TileQueue:
         self._max_batch_px[model] = min(self._max_batch_px.get(model, max_px), max_px)
         return self._max_batch_px[model]
 
-    def take(self, *, is_patient: bool) -> list[TileRequest]:
+    def next_batch(self, *, is_patient: bool) -> list[TileRequest]:
         """Take the next batch: at most `max_windows`, all alike; none once closed.
 
         Their number is a power of two, so that devices, which make something anew for each shape
@@ -224,7 +224,7 @@ class TileQueue:
             self._wake_fast_path()
             return batch
 
-    def take_for_fast_path(self) -> TileRequest | None:
+    def next_for_fast_path(self) -> TileRequest | None:
         """Take a window of a small image, as soon as one would wait for a batch of others.
 
         Waits for it; returns None once closed.

@@ -49,14 +49,14 @@ _log = logging.getLogger(__name__)
 
 
 class FrontEndGone(Exception):
-    """The front end has closed the socket: there is nothing left to work for."""
+    """The front end has closed the socket, so the worker ends."""
 
 
 class FrontEnd:
-    """Front end as a worker sees it; any thread may send.
+    """A worker's connection to its front end; any thread may send.
 
-    Both directions raise `FrontEndGone`, so that no error of an image is mistaken for one of the
-    socket.
+    Both directions raise `FrontEndGone`, so that an error of the socket is never reported as one of
+    an image.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -101,7 +101,7 @@ class JobQueue:
             return 0.0 if self._open else time.monotonic() - self._idle_since_s
 
     def put(self, message: ToWorker, payload: bytes) -> None:
-        """Take in what the front end sent: a job, or the cancellation of one."""
+        """Queue a job that the front end sent, or cancel one."""
         match message:
             case WorkerJob():
                 with self._lock:
@@ -170,8 +170,8 @@ class Counters:
 def listen(front_end: FrontEnd, jobs: JobQueue, counters: Counters) -> None:
     """Receive messages until the front end is gone, and send `Alive` every second meanwhile.
 
-    The end of this loop is the end of the process: without its listener a worker would neither
-    stop when it is to stop nor seem to hang.
+    When this loop ends, it ends the process: without its listener a worker would not stop when it
+    should, and could not be recognised as hung.
     """
     alive_at_s = time.monotonic() + ALIVE_EVERY_S
     try:
@@ -216,10 +216,10 @@ class JobThreads:
             while True:
                 self._work(*self.jobs.next())
         except FrontEndGone:
-            os._exit(0)  # there is nothing left to answer or to save
+            os._exit(0)  # no answer can be sent any more
         except BaseException:  # noqa: BLE001  (the process ends of it)
             _log.critical("a job's thread crashed", exc_info=True, extra=event("crash"))
-            os._exit(1)  # the front end retries what is in flight, in a sound process
+            os._exit(1)  # the front end tries what is in flight again, in a new process
 
     def _work(self, job: WorkerJob, source: bytes) -> None:
         """Upscale the image of one job, and answer it."""
@@ -254,7 +254,7 @@ class JobThreads:
         self.front_end.send(answer, data)
 
     def _answer_error(self, job: WorkerJob, error: Exception) -> None:
-        """Answer whose fault it is; where it may be the device's, first test that it still works.
+        """Answer with a refusal or a failure; before a failure, test that the device still works.
 
         After some errors of a device every further call fails. The test then raises and the process
         ends without an answer: the front end sends the image to another device, if there is one,

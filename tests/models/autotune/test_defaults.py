@@ -4,7 +4,12 @@ from tests.models.autotune.fakes import NOTHING_TRIED, FakeEngine, FakeMeter, Le
 from upscaled_models.accuracy import RECORDED_BAR
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
-from upscaled_models.autotune.defaults import LIKELIEST, likeliest, likeliest_first, take_likeliest
+from upscaled_models.autotune.defaults import (
+    LIKELIEST,
+    choose_likeliest,
+    likeliest,
+    likeliest_first,
+)
 from upscaled_models.autotune.space import SearchSpace, Sizes
 from upscaled_models.processor import InstructionSet, find_instruction_set
 
@@ -37,7 +42,7 @@ def take(
         is_slow=True,
     )
     order = likeliest("plain", instructions)
-    return take_likeliest(space, order, "no time", meter, NOTHING_TRIED)[0]
+    return choose_likeliest(space, order, "no time", meter, NOTHING_TRIED)[0]
 
 
 @pytest.mark.parametrize(

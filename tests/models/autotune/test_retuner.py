@@ -116,7 +116,7 @@ def test_two_processes_do_not_measure_at_once(tmp_path: Path) -> None:
     assert (first.is_measuring, second.is_measuring) == (True, False)
 
     run(first)
-    claim = Claim.take(tmp_path / "tuning")
+    claim = Claim.acquire(tmp_path / "tuning")
 
     assert claim is not None
     claim.release()

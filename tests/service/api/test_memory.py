@@ -34,14 +34,14 @@ MB = 1024 * 1024
 def test_memory_is_returned_at_the_end_of_a_request() -> None:
     budget = MemoryBudget(100)
     with budget.share(1) as first:
-        first.take(60)
+        first.count(60)
         with budget.share(1) as second:
-            second.take(40)
+            second.count(40)
             with pytest.raises(RateLimitExceeded):
-                second.take(1)
+                second.count(1)
             with pytest.raises(RateLimitExceeded):
-                first.take(1)
-        first.take(40)
+                first.count(1)
+        first.count(40)
     assert budget.held_bytes == 0
 
 
@@ -50,7 +50,7 @@ def test_memory_is_returned_after_an_error_too() -> None:
 
     def fail() -> None:
         with budget.share(1) as share:
-            share.take(100)
+            share.count(100)
             raise ValueError("any")
 
     with pytest.raises(ValueError, match="any"):
@@ -75,7 +75,7 @@ async def hold(budget: MemoryBudget, key_id: int, size_bytes: int) -> Arrival:
     async def arrive() -> None:
         with budget.share(key_id) as share:
             async with share.arriving():
-                share.take(size_bytes)
+                share.count(size_bytes)
                 begun.set_result(share)
                 await asyncio.sleep(3600)
 
@@ -100,11 +100,11 @@ async def test_the_newest_image_of_the_key_that_holds_most_is_preempted() -> Non
     flood = [await hold(budget, 1, 20) for _ in range(4)]
     other = await hold(budget, 2, 20)
     with budget.share(3) as share:
-        share.take(10)
+        share.count(10)
         assert budget.held_bytes == 90
         assert await gave_way(*flood, other) == "nnnyn"
-        share.take(10)
-        share.take(10)
+        share.count(10)
+        share.count(10)
         assert await gave_way(*flood, other) == "nnyyn"
 
 
@@ -113,10 +113,10 @@ async def test_a_key_preempts_no_key_that_holds_less_than_itself() -> None:
     flood = [await hold(budget, 1, 10) for _ in range(10)]
     with budget.share(2) as share:
         for _ in range(45):
-            share.take(1)
-        share.take(5)
+            share.count(1)
+        share.count(5)
         with pytest.raises(RateLimitExceeded) as caught:
-            share.take(1)
+            share.count(1)
         assert caught.value.reason == "body_memory"
         assert await gave_way(*flood) == "nnnnn" + "yyyyy"
 
@@ -125,9 +125,9 @@ async def test_an_image_that_has_arrived_is_not_preempted() -> None:
     budget = MemoryBudget(100)
     with budget.share(1) as arrived:
         async with arrived.arriving():
-            arrived.take(100)
+            arrived.count(100)
         with budget.share(2) as late, pytest.raises(RateLimitExceeded):
-            late.take(1)
+            late.count(1)
         assert arrived.size_bytes == 100
 
 
@@ -135,9 +135,9 @@ async def test_a_preempted_share_counts_nothing_more_and_is_interrupted() -> Non
     budget = MemoryBudget(100)
     arrival = await hold(budget, 1, 100)
     with budget.share(2) as other:
-        other.take(1)
+        other.count(1)
         with pytest.raises(RateLimitExceeded):
-            arrival[0].take(1)
+            arrival[0].count(1)
         assert budget.held_bytes == 1
         assert await gave_way(arrival) == "y"
     assert budget.held_bytes == 0
@@ -148,9 +148,9 @@ async def test_a_body_preempted_in_the_moment_it_has_arrived_is_refused_too() ->
 
     async def arrive(share: MemoryShare) -> None:
         async with share.arriving():
-            share.take(100)
+            share.count(100)
             with budget.share(2) as other:
-                other.take(50)
+                other.count(50)
 
     with budget.share(1) as share, pytest.raises(RateLimitExceeded):
         await arrive(share)
@@ -199,7 +199,7 @@ def hold_or_refuse(budget: MemoryBudget, key_id: int, size_bytes: int) -> Memory
     share = opened.__enter__()
     share._account.arriving[share] = None
     try:
-        share.take(size_bytes)
+        share.count(size_bytes)
     except RateLimitExceeded:
         opened.__exit__(None, None, None)
         raise

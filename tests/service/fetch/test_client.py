@@ -67,7 +67,7 @@ class Budget:
     key_id: int = 1
     sizes: list[int] = field(default_factory=list)
 
-    def take(self, size_bytes: int) -> None:
+    def count(self, size_bytes: int) -> None:
         self.left_bytes -= size_bytes
         if self.left_bytes < 0:
             raise RateLimitExceeded(5, reason="body_memory")

@@ -18,7 +18,7 @@ from upscaled.state import Hold, State, open_state
 from upscaled.state.errors import DatabaseFailed, HoldReleased
 from upscaled.state.lease import DEAD_AFTER_S, RENEW_EVERY_S, LeasedHolder
 from upscaled.state.schema import HOLDERS
-from upscaled.state.server_ledger import take_hold
+from upscaled.state.server_ledger import place_hold
 
 
 @dataclass
@@ -187,7 +187,7 @@ def test_a_declaration_waits_for_a_hold_that_is_being_taken(
     front_ends.age_leases(DEAD_AFTER_S + 1)
     declaring = threading.Thread(target=second.holder.renew)
     with first.state.database.write() as connection:
-        assert take_hold(connection, Hold(1, "r1"), holder_id, at_s=0)
+        assert place_hold(connection, Hold(1, "r1"), holder_id, at_s=0)
         declaring.start()
         declaring.join(0.3)
         assert declaring.is_alive()

@@ -11,7 +11,7 @@ from tests.service.state.test_credits import statements
 from upscaled.errors import InsufficientApiCredits
 from upscaled.state import Hold, PaidResult, State, open_state
 from upscaled.state.schema import CREDIT_ENTRIES, OPEN_HOLDS, STORED_RESULTS
-from upscaled.state.server_ledger import take_hold
+from upscaled.state.server_ledger import place_hold
 
 THREADS = 8
 
@@ -48,7 +48,7 @@ def test_a_holder_declared_dead_holds_nothing(state: State) -> None:
     key_id = key_with(state, 1)
     before = count(state, CREDIT_ENTRIES)
     with state.database.autocommit() as connection:
-        assert not take_hold(connection, Hold(key_id, "r1"), "unknown", at_s=0)
+        assert not place_hold(connection, Hold(key_id, "r1"), "unknown", at_s=0)
     assert state.credits.balance(key_id) == 1
     assert (count(state, CREDIT_ENTRIES), count(state, OPEN_HOLDS)) == (before, 0)
 

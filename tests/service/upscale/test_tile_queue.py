@@ -52,7 +52,7 @@ def put_many(tile_queue: TileQueue, count: int, queue: ImageQueue, side_px: int)
 
 
 def take(tile_queue: TileQueue) -> list[TileRequest]:
-    return tile_queue.take(is_patient=False)
+    return tile_queue.next_batch(is_patient=False)
 
 
 def served(tile_queue: TileQueue, count: int, *queues: ImageQueue) -> str:
@@ -167,7 +167,7 @@ def test_once_closed_windows_that_wait_or_come_fail_with_the_reason(tile_queue: 
     tile_queue.close(TimeoutError("first"))
     tile_queue.close(ValueError("second"))
     assert str(waiting.result.exception(0)) == "first"
-    assert tile_queue.take(is_patient=True) == []
+    assert tile_queue.next_batch(is_patient=True) == []
     with pytest.raises(TimeoutError, match="first"):
         put(tile_queue, tile_queue.join(), SMALL_PX)
 
@@ -191,11 +191,11 @@ def test_a_small_image_takes_the_fast_path_while_the_device_is_busy_and_not_befo
     assert take(tile_queue) == [small]
     passing = put(tile_queue, tile_queue.join(), SMALL_PX, engine=TWO_AT_ONCE)
     more = put(tile_queue, small.queue, SMALL_PX, engine=TWO_AT_ONCE)
-    assert tile_queue.take_for_fast_path() is passing
+    assert tile_queue.next_for_fast_path() is passing
     assert take(tile_queue) == [more]  # it waited for its own image only
     assert take(tile_queue) == []
     with ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(tile_queue.take_for_fast_path)
+        taken = pool.submit(tile_queue.next_for_fast_path)
         put(tile_queue, tile_queue.join(), SMALL_PX, engine=TWO_AT_ONCE)
         with pytest.raises(TimeoutError):  # the device is free: `take` will come for it
             taken.result(0.05)
@@ -233,7 +233,7 @@ def test_windows_of_the_fast_path_are_charged_like_others(tile_queue: TileQueue)
     for _ in range(3):
         put(tile_queue, a, SMALL_PX, engine=TWO_AT_ONCE)
         put(tile_queue, b, SMALL_PX)
-    assert getattr(tile_queue.take_for_fast_path(), "queue", None) is a
+    assert getattr(tile_queue.next_for_fast_path(), "queue", None) is a
     assert [take(tile_queue)[0].queue for _ in range(2)] == [b, a]
 
 
@@ -241,7 +241,7 @@ def test_a_thread_that_waits_for_the_fast_path_returns_once_the_queue_is_closed(
     tile_queue: TileQueue,
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(tile_queue.take_for_fast_path)
+        taken = pool.submit(tile_queue.next_for_fast_path)
         tile_queue.close(TimeoutError())
         assert taken.result(20) is None
 
@@ -335,4 +335,4 @@ def test_a_small_window_that_costs_much_does_not_take_the_fast_path(
     request = put(tile_queue, tile_queue.join(), SMALL_PX, engine=TWO_AT_ONCE, s_per_px=s_per_px)
     assert request.fits_fast_path == fits
     if fits:
-        assert tile_queue.take_for_fast_path() is request
+        assert tile_queue.next_for_fast_path() is request

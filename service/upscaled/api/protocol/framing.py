@@ -84,21 +84,21 @@ class ChunkedReader:
         lines = 0
         while start < len(data) and not self.is_complete and lines < MAX_LINES_PER_FEED:
             if self._awaits == "data":
-                start = self._take_data(data, start, body)
+                start = self._read_data(data, start, body)
                 continue
-            if stop := self._take_whole_chunk(data, start, body):
+            if stop := self._read_whole_chunk(data, start, body):
                 start = stop
                 lines += 1
                 continue
             limit_bytes = 2 if self._awaits == "end" else MAX_CHUNK_LINE_BYTES
-            line, start = self._line.take(data, start, limit_bytes)
+            line, start = self._line.feed(data, start, limit_bytes)
             if line is not None:
                 self._count_framing(len(line) + 2)
-                self._take_line(line)
+                self._read_line(line)
                 lines += 1
         return start
 
-    def _take_whole_chunk(self, data: bytes | bytearray, start: int, body: bytearray) -> int:
+    def _read_whole_chunk(self, data: bytes | bytearray, start: int, body: bytearray) -> int:
         """Read a chunk that is in `data` as a whole, as nearly all are; return 0 where none is."""
         if self._awaits != "size" or self._line.size_bytes:
             return 0
@@ -113,7 +113,7 @@ class ChunkedReader:
         self._count_framing(match.end() - start + 2)
         return end + 2
 
-    def _take_data(self, data: bytes | bytearray, start: int, body: bytearray) -> int:
+    def _read_data(self, data: bytes | bytearray, start: int, body: bytearray) -> int:
         stop = min(len(data), start + self._left_bytes)
         body += data[start:stop]
         self._body_bytes += stop - start
@@ -122,7 +122,7 @@ class ChunkedReader:
             self._awaits = "end"
         return stop
 
-    def _take_line(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> None:
         if self._awaits == "size":
             match = _SIZE_LINE.fullmatch(line)
             if match is None:

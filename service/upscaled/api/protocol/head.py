@@ -46,7 +46,7 @@ class LineReader:
         """Return the bytes of a line whose end has not arrived yet."""
         return len(self._begun)
 
-    def take(
+    def feed(
         self, data: bytes | bytearray, start: int, limit_bytes: int
     ) -> tuple[bytes | None, int]:
         """Read bytes of the line from `data[start:]`, with its CRLF at most `limit_bytes`.
@@ -121,7 +121,7 @@ class HeadReader:
             limit_bytes = MAX_HEAD_BYTES - self.size_bytes + begun_bytes
             if self._start is None:
                 limit_bytes = min(limit_bytes, MAX_REQUEST_LINE_BYTES)
-            line, stop = self._line.take(data, start, limit_bytes)
+            line, stop = self._line.feed(data, start, limit_bytes)
             self.size_bytes += stop - start
             start = stop
             if line is not None:

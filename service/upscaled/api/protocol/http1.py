@@ -177,9 +177,9 @@ class ContractProtocol(asyncio.Protocol):
         position = 0
         try:
             if self._body is None and self._is_between_requests():
-                position = self._take_head()
+                position = self._parse_head()
             if self._body is not None:
-                position = self._take_body(position)
+                position = self._parse_body(position)
         except MalformedRequest as error:
             self._refuse(str(error))
             return
@@ -196,14 +196,14 @@ class ContractProtocol(asyncio.Protocol):
         elif self._is_between_requests():
             self._output.close()
 
-    def _take_head(self) -> int:
+    def _parse_head(self) -> int:
         position = self._head.feed(self._pending)
         if self._head.head is not None:
             self._begin(self._head.head)
             self._head = HeadReader()
         return position
 
-    def _take_body(self, position: int) -> int:
+    def _parse_body(self, position: int) -> int:
         cycle, body = self._cycle, self._body
         if cycle is None or body is None or len(cycle.body) > BODY_BUFFER_BYTES:
             return position

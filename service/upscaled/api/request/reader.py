@@ -6,7 +6,7 @@ the rate, counted against the key's memory, and no further than the largest uplo
 A client may send tens of thousands of bytes of `Accept`, and they are parsed in the event loop. So
 the header is scanned token by token, each byte once: a pattern is a sequence of runs of characters,
 each ended by a character that the run cannot hold, and what is quoted is matched possessively.
-Nothing behind a pattern can make it go back.
+So no pattern backtracks.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ _JSON: Final = "application/json"
 _FORM: Final = "multipart/form-data"
 _SCALE: Final = re.compile(r"([24])(?:\.0+)?", re.ASCII)
 # A media type's name as registered (RFC 6838, 4.2). RFC 9110 alone would allow `'image/*'`, quotes
-# included, as a type that does not exist: a real client sends that and means nothing by it.
+# included, which a client is known to send by mistake.
 _TYPE: Final = r"\*|[0-9A-Za-z][0-9A-Za-z!#$&^_.+-]*"
 _NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
 _QUOTED: Final = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'  # RFC 9110, 5.6.4
@@ -54,7 +54,7 @@ _BETWEEN_MEMBERS: Final = re.compile(r"[ \t,]*")
 _BETWEEN_PARAMETERS: Final = re.compile(r"[ \t;]*")
 _WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
-# What we can send. The image's own format is decided by its alpha, never by this header.
+# The types that an answer may have. This header never decides the image's format.
 _JSON_TYPE: Final = ("application", "json")
 _IMAGES: Final = frozenset({("image", "jpeg"), ("image", "png")})
 
@@ -64,7 +64,7 @@ class UpscaleParameters:
     """Checked parameters of a request: either `image` or `image_url` is None.
 
     model: with the strength of denoising that the request asks for (`upscaled_models.registry`); ""
-    for the server's own choice. choice: the wishes for the result.
+    for the server's own choice. choice: the options of the result.
     """
 
     image: bytes | None
@@ -149,7 +149,7 @@ async def _read_counted(request: Request, share: MemoryShare, limit_bytes: int) 
         chunk = message.get("body", b"")
         if len(body) + len(chunk) > limit_bytes:
             raise FileSizeTooLarge(detail=f"read {len(body) + len(chunk)} bytes")
-        share.take(len(chunk))
+        share.count(len(chunk))
         body += chunk
         if not message.get("more_body", False):
             return bytes(body)

@@ -109,7 +109,7 @@ def serve_file(content: bytes, media_type: str) -> Endpoint:
 
     async def get_file(request: Request) -> Response:
         headers = {**HEADERS, "Vary": "Accept-Encoding"} if is_text else HEADERS
-        if is_text and _takes_gzip(request.headers.get("Accept-Encoding", "")):
+        if is_text and _accepts_gzip(request.headers.get("Accept-Encoding", "")):
             headers = {**headers, "Content-Encoding": "gzip"}
             return Response(compressed(), media_type=media_type, headers=headers)
         return Response(content, media_type=media_type, headers=headers)
@@ -117,7 +117,7 @@ def serve_file(content: bytes, media_type: str) -> Endpoint:
     return get_file
 
 
-def _takes_gzip(accept_encoding: str) -> bool:
+def _accepts_gzip(accept_encoding: str) -> bool:
     """Return whether the header names gzip, and not with a weight of 0 (RFC 9110, 12.5.3)."""
     for coding in accept_encoding.lower().split(","):
         name, _, weight = coding.partition(";")

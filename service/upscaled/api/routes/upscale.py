@@ -76,14 +76,14 @@ async def upscale(
     key: UpscalingKey,
     until_sent: UntilSent,
 ) -> Response:
-    """Take one image through the contract's checks, each cheaper than the next, to its result."""
+    """Check a request in the contract's order, cheap checks first, and upscale its image."""
     has_choices = has_options(request.headers)
     is_dry = has_choices and may_be_dry_run(request.headers.getlist(DRY_RUN_HEADER))
     is_job = has_choices and not is_dry and prefers_async(request.headers.getlist("prefer"))
     if is_job:
         require_scope(key, "jobs")
     context.unsent.check(key.id)
-    # An id that the client does not choose it learns with the response, so it cannot watch it.
+    # Progress is tracked only under an id that the client chose: another is known too late.
     is_watchable = request.headers.get("x-request-id") == record.request_id
     tracked = context.relay.track(key.id, record.request_id) if is_watchable else nullcontext()
     max_at_once = max_bodies(context.settings, key.balance)
@@ -102,7 +102,11 @@ async def upscale(
 
 @dataclass(frozen=True, slots=True)
 class _MadeResult:
-    """A result; reuse: how it is found again; is_reused: it was made for an earlier request."""
+    """A result, and where it came from.
+
+    reuse: the stored results of the key, None where results are not reused. is_reused: the result
+    was made for an earlier request.
+    """
 
     result: Result
     reuse: Reuse | None
@@ -192,7 +196,7 @@ class _UpscaleCall:
         return response
 
     async def _read_work(self) -> tuple[bytes, UpscaleRequest]:
-        """Read the source and its header; return it with what the executor is to do with it."""
+        """Return the source, and the request to the executor that its header makes."""
         context, record, parameters = self.context, self.record, self.parameters
         async with self.share.arriving():
             source = parameters.image

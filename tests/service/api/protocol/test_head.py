@@ -264,7 +264,7 @@ def take_all(data: bytes, size_bytes: int) -> list[bytes]:
     for at in range(0, len(data), size_bytes):
         piece, start = data[at : at + size_bytes], 0
         while start < len(piece):
-            line, start = reader.take(piece, start, 1000)
+            line, start = reader.feed(piece, start, 1000)
             if line is not None:
                 lines.append(line)
     return lines
@@ -302,7 +302,7 @@ def test_a_long_line_byte_by_byte_costs_twice_as_much_where_it_is_twice_as_long(
 
         def work() -> None:
             for piece in pieces:
-                reader.take(piece, 0, 1_000_000)
+                reader.feed(piece, 0, 1_000_000)
 
         return count_calls(work)
 
@@ -313,5 +313,5 @@ def test_no_byte_is_searched_or_copied_twice() -> None:
     data = SeenBytes(b"a" * 50 + b"\r\n" + b"b" * 70 + b"\r\n" + b"c" * 30)
     reader, start = LineReader(), 0
     while start < len(data):
-        _, start = reader.take(data, start, 1000)
+        _, start = reader.feed(data, start, 1000)
     assert (data.searched, data.copied) == (len(data), len(data))

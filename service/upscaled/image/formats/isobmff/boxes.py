@@ -88,7 +88,7 @@ class BoxReader:
         self._body = body
         self._at = 0
 
-    def take(self, length_bytes: int) -> int:
+    def read(self, length_bytes: int) -> int:
         """Read a number."""
         end = self._at + length_bytes
         if end > len(self._body):
@@ -97,9 +97,9 @@ class BoxReader:
         self._at = end
         return value
 
-    def take_version(self) -> int:
+    def read_version(self) -> int:
         """Read the version that a full box begins with, and pass its flags over."""
-        return self.take(FULL_BOX_BYTES) >> 24
+        return self.read(FULL_BOX_BYTES) >> 24
 
 
 def read_still(source: bytes) -> Still:
@@ -107,15 +107,15 @@ def read_still(source: bytes) -> Still:
     meta = read_meta(source)
     own = meta.properties.get(meta.primary, [])
     size = BoxReader(next(box.body for box in own if box.name == b"ispe"))
-    size.take_version()
+    size.read_version()
     tiles = meta.parts.get(meta.primary, [])
     transforms = [box for box in own if box.name in TRANSFORMS]
     if len(transforms) > _MAX_TRANSFORMS:
         raise ValueError(f"more than {_MAX_TRANSFORMS} transforms")
     return Still(
         meta=meta,
-        width_px=size.take(4),
-        height_px=size.take(4),
+        width_px=size.read(4),
+        height_px=size.read(4),
         transforms=tuple(read_transform(box.name, box.body) for box in transforms),
         has_alpha=meta.primary in meta.alphas,
         tiles_have_alpha=bool(tiles) and all(tile in meta.alphas for tile in tiles),
@@ -130,7 +130,7 @@ def read_meta(source: bytes | bytearray) -> Meta:
     if not boxes.keys() >= {b"pitm", b"iprp"}:
         raise ValueError("no box of the primary item, or of properties")
     primary, properties = BoxReader(boxes[b"pitm"]), _read_properties(boxes[b"iprp"])
-    version = primary.take_version()
+    version = primary.read_version()
     parts: dict[int, list[int]] = {}
     alphas: dict[int, list[int]] = {}
     hold_alpha = {item for item, own in properties.items() if any(map(_is_alpha, own))}
@@ -141,7 +141,7 @@ def read_meta(source: bytes | bytearray) -> Meta:
             alphas.setdefault(target, []).append(item)
     return Meta(
         boxes=boxes,
-        primary=primary.take(4 if version else 2),
+        primary=primary.read(4 if version else 2),
         properties=properties,
         parts=parts,
         alphas=alphas,
@@ -186,13 +186,13 @@ def _read_properties(body: memoryview) -> dict[int, list[Box]]:
 
 def _iter_associations(body: memoryview) -> Iterator[tuple[int, int]]:
     fields = BoxReader(body)
-    version = fields.take_version()
+    version = fields.read_version()
     number_bytes = 1 + (body[3] & 1)  # by the lowest of its flags
     is_essential = 0x80 << 8 * (number_bytes - 1)
-    for _ in range(min(fields.take(4), _MAX_BOXES)):
-        item = fields.take(4 if version else 2)
-        for _ in range(fields.take(1)):
-            yield item, fields.take(number_bytes) & ~is_essential
+    for _ in range(min(fields.read(4), _MAX_BOXES)):
+        item = fields.read(4 if version else 2)
+        for _ in range(fields.read(1)):
+            yield item, fields.read(number_bytes) & ~is_essential
 
 
 def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
@@ -203,12 +203,12 @@ def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
     total = 0
     for box in iter_boxes(body[FULL_BOX_BYTES:]):
         fields = BoxReader(box.body)
-        item, count = fields.take(id_bytes), fields.take(2)
+        item, count = fields.read(id_bytes), fields.read(2)
         total += count
         if total > _MAX_BOXES:
             raise ValueError(f"more than {_MAX_BOXES} references")
         for _ in range(count):
-            yield box.name, item, fields.take(id_bytes)
+            yield box.name, item, fields.read(id_bytes)
 
 
 def _is_alpha(box: Box) -> bool:

@@ -64,7 +64,7 @@ class _Bits:
         self._value = int.from_bytes(data, "big")
         self._left = 8 * len(data)
 
-    def take(self, count: int) -> int:
+    def read(self, count: int) -> int:
         self._left -= count
         if self._left < 0:
             raise ValueError("a sequence header that is cut short")
@@ -103,60 +103,60 @@ def _read_length(obus: bytes, at: int) -> tuple[int, int]:
 
 
 def _read_sequence_header(bits: _Bits) -> tuple[int, int] | None:
-    profile = bits.take(3)
-    bits.take(1)
-    is_reduced = bool(bits.take(1))
+    profile = bits.read(3)
+    bits.read(1)
+    is_reduced = bool(bits.read(1))
     if is_reduced:
-        bits.take(5)
+        bits.read(5)
     else:
         _skip_timing_and_operating_points(bits)
-    width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
-    bits.take(width_bits)
-    bits.take(height_bits)
-    if not is_reduced and bits.take(1):  # frames have numbers
-        bits.take(4 + 3)
-    bits.take(3)
+    width_bits, height_bits = bits.read(4) + 1, bits.read(4) + 1
+    bits.read(width_bits)
+    bits.read(height_bits)
+    if not is_reduced and bits.read(1):  # frames have numbers
+        bits.read(4 + 3)
+    bits.read(3)
     if not is_reduced:
         _skip_tools(bits)
-    bits.take(3)
-    is_deep = bits.take(1)
+    bits.read(3)
+    is_deep = bits.read(1)
     if profile == 2 and is_deep:
-        bits.take(1)
+        bits.read(1)
     if profile != 1:
-        bits.take(1)  # monochrome
-    return (bits.take(8), bits.take(8)) if bits.take(1) else None
+        bits.read(1)  # monochrome
+    return (bits.read(8), bits.read(8)) if bits.read(1) else None
 
 
 def _skip_timing_and_operating_points(bits: _Bits) -> None:
     delay_bits = 0
-    if bits.take(1):  # timing information
-        bits.take(32 + 32)
-        if bits.take(1):  # a number in the form uvlc(): zeros, a one, and as many bits again
+    if bits.read(1):  # timing information
+        bits.read(32 + 32)
+        if bits.read(1):  # a number in the form uvlc(): zeros, a one, and as many bits again
             zeros = 0
-            while not bits.take(1):
+            while not bits.read(1):
                 zeros += 1
-            bits.take(zeros if zeros < 32 else 0)
-        if bits.take(1):  # a model of the decoder
-            delay_bits = bits.take(5) + 1
-            bits.take(32 + 5 + 5)
-    has_display_delay = bits.take(1)
-    for _ in range(bits.take(5) + 1):
-        bits.take(12)
-        if bits.take(5) > 7:
-            bits.take(1)
-        if delay_bits and bits.take(1):
-            bits.take(2 * delay_bits + 1)
-        if has_display_delay and bits.take(1):
-            bits.take(4)
+            bits.read(zeros if zeros < 32 else 0)
+        if bits.read(1):  # a model of the decoder
+            delay_bits = bits.read(5) + 1
+            bits.read(32 + 5 + 5)
+    has_display_delay = bits.read(1)
+    for _ in range(bits.read(5) + 1):
+        bits.read(12)
+        if bits.read(5) > 7:
+            bits.read(1)
+        if delay_bits and bits.read(1):
+            bits.read(2 * delay_bits + 1)
+        if has_display_delay and bits.read(1):
+            bits.read(4)
 
 
 def _skip_tools(bits: _Bits) -> None:
-    bits.take(4)
-    has_order = bits.take(1)
+    bits.read(4)
+    has_order = bits.read(1)
     if has_order:
-        bits.take(2)
-    screen_content = _SELECT if bits.take(1) else bits.take(1)
-    if screen_content and not bits.take(1):
-        bits.take(1)
+        bits.read(2)
+    screen_content = _SELECT if bits.read(1) else bits.read(1)
+    if screen_content and not bits.read(1):
+        bits.read(1)
     if has_order:
-        bits.take(3)
+        bits.read(3)

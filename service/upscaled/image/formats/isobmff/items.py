@@ -142,7 +142,7 @@ def iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
             id_bytes = 4 if version > 2 else 2
             at = boxes.FULL_BOX_BYTES + id_bytes + 2  # behind the item's protection
             yield (
-                BoxReader(entry.body[boxes.FULL_BOX_BYTES :]).take(id_bytes),
+                BoxReader(entry.body[boxes.FULL_BOX_BYTES :]).read(id_bytes),
                 entry.body[at : at + 4],
             )
 
@@ -153,8 +153,8 @@ def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
     if body is None:
         return {}
     fields = BoxReader(body)
-    version = fields.take_version()
-    sizes = fields.take(2)
+    version = fields.read_version()
+    sizes = fields.read(2)
     offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
     index_bytes = sizes & 15 if version else 0
     id_bytes = 4 if version > 1 else 2
@@ -163,15 +163,15 @@ def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
         spaces[_FROM_IDAT] = meta.boxes[b"idat"]
     by_item: dict[int, Extents] = {}
     pieces = 0
-    for _ in range(fields.take(id_bytes)):
-        item = fields.take(id_bytes)
-        space = spaces.get(fields.take(2) & 15 if version else _FROM_FILE)
-        fields.take(2)  # which file the data are in: this one
-        base = fields.take(base_bytes)
+    for _ in range(fields.read(id_bytes)):
+        item = fields.read(id_bytes)
+        space = spaces.get(fields.read(2) & 15 if version else _FROM_FILE)
+        fields.read(2)  # which file the data are in: this one
+        base = fields.read(base_bytes)
         extents: Extents = []
-        for _ in range(fields.take(2)):
-            fields.take(index_bytes)
-            start, length = base + fields.take(offset_bytes), fields.take(length_bytes)
+        for _ in range(fields.read(2)):
+            fields.read(index_bytes)
+            start, length = base + fields.read(offset_bytes), fields.read(length_bytes)
             pieces += 1
             if pieces > _MAX_ITEMS:
                 raise ValueError(f"items of more than {_MAX_ITEMS} pieces")

@@ -157,7 +157,7 @@ class _Metadata:
         self.exif: list[bytes] = []
         self.icc: list[bytes] = []
 
-    def take(self, marker: int, data: bytes) -> None:
+    def add(self, marker: int, data: bytes) -> None:
         """Keep what is read of a segment; ValueError where no metadata have such a marker."""
         if marker == APP0 and data.startswith(_JFIF_HEAD):
             self.jfif = self.jfif or _clean_jfif(data)
@@ -189,7 +189,7 @@ def read_leading_segments(source: bytes) -> LeadingSegments:
         if segment.marker in TABLES:
             tables.append(segment)
         elif segment.marker not in _FRAMES:
-            metadata.take(segment.marker, segment.data)
+            metadata.add(segment.marker, segment.data)
         elif frame is None:
             frame = _read_frame(segment.marker, segment.data)
         else:
