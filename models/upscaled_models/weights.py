@@ -29,7 +29,7 @@ def load_network(
     """Load the network of `spec` with the weights at `path`: eval mode, float32, on the CPU.
 
     Args:
-        denoise: 1 takes the model as it is, 0 its `wdn` partner; values between mix the weights.
+        denoise: 1 is the model as it is, 0 its `wdn` partner; values between mix the weights.
         wdn_path: the partner's file, needed for any `denoise` below 1.
 
     Raises:

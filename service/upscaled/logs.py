@@ -13,9 +13,7 @@ import threading
 import time
 from functools import lru_cache
 from types import TracebackType
-from typing import Final, Literal, TextIO
-
-LogFormat = Literal["auto", "json", "text"]
+from typing import Final, TextIO
 
 _QUIETED: Final = ("alembic", "asyncio", "uvicorn")
 """Libraries whose lines on every start and stop repeat what the service logs itself."""

@@ -2,7 +2,7 @@
 
 Autotuner.of(model, device, options)     the candidates, and the file of the choice cache
     .open()      by the stored choice; without one, by a short race or the shipped defaults
-    .measure()   race all candidates, however long it takes
+    .measure()   race all candidates, without a limit of time
     .store()     keep a choice for the next start
 """
 
@@ -53,7 +53,7 @@ class TuningOptions:
 
     folder: of the choice cache. precision: "auto" or "fast". workers: processes that share the
     machine. window_px: the side that windows are fixed to; 0: the fastest. memory_mb: what a
-    process may take of its GPU; 0: all.
+    process may use of its GPU; 0: all.
     """
 
     folder: Path
@@ -138,7 +138,7 @@ class Autotuner:
         return None if engine is None else fit(engine, choice)
 
     def measure(self) -> Steps[tuple[Choice, Tunable]]:
-        """Race all candidates and sizes, however long it takes; stores nothing."""
+        """Race all candidates and sizes without a limit of time; stores nothing."""
         effort = CUDA_IDLE if self.device.is_cuda else IDLE
         return Search(self.space, self._meter, effort, self.attempts).run()
 

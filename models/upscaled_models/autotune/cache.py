@@ -56,7 +56,7 @@ class Choice(BaseModel, frozen=True, extra="forbid", strict=True):
     through the network (a trunk pixel), on a machine without other work. times_as_fast: as float32
     by torch; None where that was not measured. refused: name to reason. tuned_s: how long the
     search took. unsettled: why it is to be measured again; empty where the order is settled.
-    is_from_table: taken from the shipped defaults, not measured here. untried: what has not been
+    is_from_table: chosen from the shipped defaults, not measured here. untried: what has not been
     compared yet.
     """
 
@@ -139,7 +139,7 @@ class CacheFile(Generic[R]):
         return record
 
     def write(self, **measured: BaseModel) -> None:
-        """Store a record, `measured` beside its key; warn where the folder takes no file."""
+        """Store a record, `measured` beside its key; warn where the folder cannot be written to."""
         data = self.kind(key=dict(self.key), **measured).model_dump_json(indent=1).encode()
         try:
             make_private_folder(self.path.parent)
@@ -162,8 +162,8 @@ def make_private_folder(folder: Path) -> None:
 def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     """Hold the folder's lock for the block: processes that start later wait, and find a choice.
 
-    The block runs without it where the folder takes no file, or, after a warning, where another
-    process keeps it for `wait_s`: at worst both measure.
+    The block runs without it where the folder cannot be written to, or, after a warning, where
+    another process keeps it for `wait_s`: at worst both measure.
     """
     give_up_at_s = time.monotonic() + wait_s
     while (claim := Claim.acquire(folder, ".lock")) is None:
@@ -186,9 +186,9 @@ class Claim:
 
     @classmethod
     def acquire(cls, folder: Path, name: str = ".measuring") -> "Claim | None":
-        """Take the lock of the one process that measures, or another; None where it is held.
+        """Acquire the lock of the one process that measures, or another; None where it is held.
 
-        A folder that takes no file, or no lock, needs none.
+        In a folder that cannot be written to, or on a disk without locks, no lock is needed.
         """
         descriptor = _open_lock(folder, name)
         if descriptor is not None:
@@ -208,7 +208,7 @@ class Claim:
 
 
 def _open_lock(folder: Path, name: str) -> int | None:
-    """Open a folder's lock file; None where the folder takes no file."""
+    """Open a folder's lock file; None where the folder cannot be written to."""
     try:
         make_private_folder(folder)
         return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

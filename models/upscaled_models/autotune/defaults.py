@@ -82,7 +82,7 @@ def likeliest_first(candidates: Sequence[Candidate], order: Sequence[str]) -> li
 def choose_likeliest(
     space: SearchSpace, order: Sequence[str], reason: str, meter: Meter, attempts: Attempts
 ) -> tuple[Choice, Tunable]:
-    """Take the first candidate of the table that passes its accuracy check, else float32.
+    """Choose the first candidate of the table that passes its accuracy check, else float32.
 
     Args:
         space: its candidates in the table's order.

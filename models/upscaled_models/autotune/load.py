@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 SAMPLE_S: Final = 0.1
 MAX_OTHERS_SHARE: Final = 0.5
 """Limit on the share of all cores that other processes use. While a service starts, its front end
-and its decoders are such processes, and take less."""
+and its decoders are such processes, and use less."""
 
 MAX_STEAL_SHARE: Final = 0.1
 """Limit on the share of all cores that the host takes from a virtual machine."""

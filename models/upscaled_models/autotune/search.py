@@ -227,7 +227,7 @@ class Search:
 
 
 def _winner(test: PairedTest, best: SizedCandidate, other: SizedCandidate) -> SizedCandidate:
-    """Follow the outcome; of two that are as fast, take the one nearer to float32's picture."""
+    """Follow the outcome; of two that are as fast, choose the one nearer to float32's picture."""
     match test.outcome:
         case Outcome.FASTER:
             return other

@@ -1,7 +1,7 @@
 """Try one candidate: a few pixels first, so that a very slow one costs next to nothing.
 
 On some CPUs a convolution in bfloat16 takes 89 times as long as in float32. And where a processor
-lacks an instruction that a backend takes for granted, the kernel ends the process. So each trial is
+lacks an instruction that a backend requires, the kernel ends the process. So each trial is
 recorded in a file while it runs.
 """
 
@@ -66,7 +66,7 @@ class TimeBudget:
 class Attempts:
     """A file with a line for each candidate whose trial began and has not ended.
 
-    In a folder that takes no file, nothing is recorded.
+    In a folder that cannot be written to, nothing is recorded.
     """
 
     def __init__(self, path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from upscaled_models.registry import ModelSpec
 
-if TYPE_CHECKING:  # what tiles and schedules imports this module, and loads no torch
+if TYPE_CHECKING:  # tiling and scheduling import this module without torch
     from torch import nn
 
 Window = NDArray[np.uint8 | np.uint16]

@@ -1,4 +1,4 @@
-"""Count the NVIDIA GPUs that torch can use, and limit how much memory this process takes of one.
+"""Count the NVIDIA GPUs that torch can use, and limit how much memory of one this process uses.
 
 `python -m upscaled_models.backends.gpus` prints the number, for a front end, which loads no torch.
 """

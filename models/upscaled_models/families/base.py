@@ -135,12 +135,12 @@ class NetworkFamily(ABC):
         """Return the side of the window that was measured best, in input pixels.
 
         On CUDA two of 800 px make the longest side at x4. On two CPU cores small networks gain
-        over 384 px only in shorter types, which only tuning takes.
+        over 384 px only in shorter types, which only tuning tries.
         """
         return 800 if is_cuda else 512 if is_tuned else self.untuned_window_px
 
     def cuda_bytes_per_px(self, shape: Shape) -> int:
-        """Estimate the bytes that an input pixel of a window takes of a GPU's memory, at most.
+        """Estimate the most bytes of a GPU's memory that an input pixel of a window needs.
 
         Where it is too low, windows are halved when memory ends.
         """

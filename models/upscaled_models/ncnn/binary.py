@@ -39,7 +39,7 @@ class WeightReader:
         start = self._at
         tag = int.from_bytes(self._read(TAG_BYTES, owner), "little")
         if tag in FLOAT32_TAGS:
-            return self._floats(count, owner)
+            return self.read_plain(count, owner)
         if tag == FLOAT16_TAG:
             padded_bytes = -(-2 * count // ALIGNMENT) * ALIGNMENT
             data = self._read(padded_bytes, owner)
@@ -47,16 +47,12 @@ class WeightReader:
         if tag == INT8_TAG:
             raise BadBinary(
                 f"{owner}: its weights are in 8 bits, which are not read here: "
-                "take the pair in 16 or 32 bits"
+                "use the pair in 16 or 32 bits"
             )
         raise BadBinary(
             f"{owner}: at byte {start} is the tag 0x{tag:08X}, neither 16 nor 32 bits: "
             "the file is damaged, or not this .param file's"
         )
-
-    def read_plain(self, count: int, owner: str) -> NDArray[np.float32]:
-        """Return the next `count` float32 values, which have no tag."""
-        return self._floats(count, owner)
 
     def end(self) -> None:
         """Refuse a file with bytes that no layer has read."""
@@ -65,7 +61,8 @@ class WeightReader:
                 f"it has {len(self._data)} bytes, and the layers of the .param file {self._at}"
             )
 
-    def _floats(self, count: int, owner: str) -> NDArray[np.float32]:
+    def read_plain(self, count: int, owner: str) -> NDArray[np.float32]:
+        """Return the next `count` float32 values, which have no tag."""
         return _finite(np.frombuffer(self._read(4 * count, owner), "<f4", count), owner)
 
     def _read(self, size_bytes: int, owner: str) -> memoryview:

@@ -11,9 +11,9 @@ TAIL_RADIUS_PX = 2
 times reach 1.25 of them."""
 
 STRIP_PX = 128 * 256
-"""Trunk pixels that the tail takes at once. A layer of it holds 2 kB per trunk pixel in bfloat16:
-130 MB for its input and output, however large the window is, and twice that in float32. With half
-as many, the tail of 451x300 took 7 % longer, for the rows that strips share."""
+"""Trunk pixels that the tail computes at once. A layer of it holds 2 kB per trunk pixel in
+bfloat16: 130 MB for its input and output, however large the window is, and twice that in float32.
+With half as many, the tail of 451x300 took 7 % longer, for the rows that strips share."""
 
 MIN_CORE_ROWS = 8
 """Fewest kept rows of a strip in very wide windows: fewer rows are computed twice than kept."""
@@ -32,7 +32,7 @@ class Strip:
 
 
 def plan_strips(height: int, width: int) -> tuple[int, list[Strip]]:
-    """Return the height of every strip, and the strips that the tail takes one after the other.
+    """Return the height of every strip, and the strips that the tail computes one after the other.
 
     They cover a window's features (`height`, `width` in trunk pixels) without overlap. All are
     equally high, to be compiled once: the last begins further up instead of being shorter.

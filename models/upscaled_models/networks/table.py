@@ -22,7 +22,7 @@ State = dict[str, Tensor]
 class Implementation:
     """The implementations of a family's networks.
 
-    module: the torch module, which takes a shape's arguments. build_graph: adds the network's nodes
+    module: the torch module, made with a shape's arguments. build_graph: adds the network's nodes
     behind its input in levels. build_tail: adds those that follow the features which `build_graph`
     then ends with, and which run in strips. enlargement: OpenCV's interpolation of the input that
     is added to the result outside of the graph; None where none is added. max_ready_shapes: how

@@ -24,7 +24,7 @@ LEAST_SCALE: Final = np.float32(1e-8)
 
 @dataclass(frozen=True, slots=True)
 class InputLevels:
-    """The 256 levels in which a convolution takes its input.
+    """The 256 levels to which a convolution's input is rounded.
 
     scale: float16 `[I]`, positive: the input's channels are divided by it first. low, high: ends of
     the range of levels, of the divided input; 0 is one of the levels.

@@ -63,9 +63,9 @@ def tune(
 
 
 def parameter_groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
-    """Return what is tuned of a simulated network, as Adam takes it, each with its rate.
+    """Return the parameter groups of a simulated network for Adam, each with its rate.
 
-    rate: as `tune` takes it. Slopes stay as they are.
+    rate: as of `tune`. Slopes stay as they are.
     """
     groups: list[dict[str, object]] = []
     rest: list[nn.Parameter] = []

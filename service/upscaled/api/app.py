@@ -153,7 +153,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(_sweep_every_minute(context)),
         asyncio.create_task(context.job_runner.run_forever()),
         asyncio.create_task(context.webhook_sender.run_forever()),
-        asyncio.create_task(context.state_probe.run_for_ever()),
+        asyncio.create_task(context.state_probe.run_forever()),
         asyncio.create_task(context.auto_choice.run_forever()),
         asyncio.create_task(release_pending_credits(context.state, context.metrics)),
         asyncio.create_task(context.usage.run_forever()),

@@ -41,7 +41,7 @@ class Charge:
         self.captured = 0
 
     async def capture(self, paid: PaidResult | None = None) -> None:
-        """Take the held credit for good, and remember the stored result that it pays for.
+        """Capture the held credit, and record the stored result that it pays for.
 
         Raises:
             HoldReleased: it was given back before; the image must not be delivered.

@@ -191,8 +191,8 @@ def _is_own_name(name: str, address: str, settings: Settings) -> bool:
 def _is_own_origin(origin: str, host: str, public_base_url: str) -> bool:
     """Return whether a page is the service's own: of the same name and port.
 
-    A proxy may have taken the port out of the Host, and any port could then be meant. A page of
-    another port is another program's, so the port is taken from the setting alone.
+    A proxy may have removed the port from the Host, and any port could then be meant. A page of
+    another port is another program's, so only the setting gives the port.
     """
     scheme = origin.partition("://")[0].lower()
     # Of a proxy with TLS only the page knows the scheme, so the port stands for it.

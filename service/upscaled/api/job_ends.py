@@ -25,7 +25,7 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class JobEnds:
-    """Records the ends of jobs, each once, except of jobs that another process has taken over."""
+    """Records the ends of jobs, each once, unless another process has claimed the job since."""
 
     def __init__(self, state: State, metrics: Metrics) -> None:
         self._state = state
@@ -34,7 +34,7 @@ class JobEnds:
     async def succeed(
         self, claimed: ClaimedJob, image: JobImage, tiles: int, *, begun_s: float
     ) -> None:
-        """End a job with its stored result; delete that if another process has taken the job over.
+        """End a job with its stored result; delete that if another process has claimed the job.
 
         begun_s: when the work on it began, of `time.monotonic`.
 

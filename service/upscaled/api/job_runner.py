@@ -1,4 +1,4 @@
-"""Run the jobs of all front ends of one database while this one's workers have room.
+"""Run the jobs of all front ends of one database while this one's workers have free slots.
 
 Requests that a client waits for go first: a job is claimed only while a slot is free and nothing is
 in the request queue. A front end that stops puts its jobs back, and one that dies loses its leases
@@ -32,10 +32,10 @@ POLL_EVERY_S: Final = 2.0
 """Interval at which the database is searched for jobs of other front ends, and for those left by
 dead ones; a job submitted here is begun at once."""
 RETRY_AFTER_S: Final = 5.0
-"""Pause after a job found no memory, no room in the queue, or no store that works."""
+"""Pause after a job for which there was no memory, no place in the queue, or no working store."""
 STORE_RETRY_AFTER_S: Final = 60.0
-"""Before a job is tried again whose source or result the store did not take or give: it may be that
-one object alone, and other jobs go first."""
+"""Before a job is tried again whose source could not be read or whose result could not be stored:
+it may be that one object alone, and other jobs go first."""
 
 _logger: Final = logging.getLogger(__name__)
 

@@ -212,7 +212,7 @@ class UnsentResponses:
             self._of_key.setdefault(key_id, set()).add(output)
 
     def _measure(self, key_id: int) -> int:
-        """Return the key's bytes, and forget outputs that hold none any more."""
+        """Return the key's bytes, and drop outputs that hold none any more."""
         sizes = {output: output.unsent_bytes() for output in self._of_key.pop(key_id, ())}
         if held := {output for output, size_bytes in sizes.items() if size_bytes}:
             self._of_key[key_id] = held

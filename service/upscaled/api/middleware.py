@@ -144,7 +144,7 @@ def allow_origins(origins: tuple[str, ...]) -> list[Middleware]:
 class AccessRecordMiddleware:
     """Open the access record of each request, and report it once the response is complete.
 
-    Every response gets `X-Request-Id` and `DEFAULT_HEADERS`; an exception that no handler took
+    Every response gets `X-Request-Id` and `DEFAULT_HEADERS`; an exception that no handler caught
     becomes the contract's 500.
     """
 

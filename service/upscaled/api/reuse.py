@@ -78,7 +78,7 @@ class Reuse:
         )
 
     async def remember(self, file_name: str, result: Result) -> None:
-        """Note a result that was stored and paid for; where that fails it is computed again."""
+        """Record a result that was stored and paid for; where that fails it is not reused."""
         reusable = ReusableResult(
             file_name,
             result.media_type,

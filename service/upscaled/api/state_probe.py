@@ -24,7 +24,7 @@ class StateProbe:
         self._state = state
         self._pending: asyncio.Future[str] | None = None
 
-    async def run_for_ever(self) -> None:
+    async def run_forever(self) -> None:
         """Check every `PROBE_EVERY_S` until cancelled."""
         while True:
             await asyncio.sleep(PROBE_EVERY_S)

@@ -46,7 +46,7 @@ class BucketObject:
         return self.url.key.rpartition("/")[2]
 
     def read(self, formats: Collection[str], *, is_any: bool) -> bytes:
-        """Read it whole, or only its ends if it is large and no image; see `files.read_source`."""
+        """Read the whole object, or only its ends if it is large and no image."""
         key, size_bytes = self.url.key, self.size_bytes
         if size_bytes > _SMALL_BYTES:
             ends = self.bucket.read_ends(key, size_bytes, HEAD_BYTES, TAIL_BYTES)
@@ -56,7 +56,7 @@ class BucketObject:
         return data
 
     def state(self) -> int:
-        """Return a number for it as it was listed."""
+        """Return a number that stands for the object as it was listed."""
         return hash((self.url, self.size_bytes, self.e_tag))
 
     def is_whole(self, *, is_still: bool) -> bool:

@@ -22,14 +22,14 @@ _ANY_DEPTH: Final = "**"
 _MAGIC: Final = frozenset("*?[")
 _LOOK_EVERY_S: Final = 0.25
 _READ_BYTES: Final = 65_536
-# The separators, and a tabulator, are no sign of a picture.
+# Separators and tabs occur in lists of names.
 _NOT_IN_NAMES: Final = bytes(set(range(1, 32)) - set(b"\t\n\r"))
 # Recognised by more than their first bytes.
 _TEXT_FORMATS: Final = frozenset({"SVG"})
 
 
 class PictureOnInput(BatchAborted):
-    """Standard input holds a picture, and its result has no name."""
+    """Standard input holds a picture, and nothing says where its result goes."""
 
     exit_status = 2
 
@@ -46,13 +46,13 @@ class SourceFile(Protocol):
         """Return the last part of the whole name."""
 
     def read(self, formats: Collection[str], *, is_any: bool) -> bytes:
-        """Read it whole, or less of it where it is no image; see `files.read_source`."""
+        """Read the whole file, or less of it where it is no image; see `files.read_source`."""
 
     def state(self) -> int | None:
-        """Return a number for it as it is now, another once it changed; None if it is gone."""
+        """Return a number that changes when the file does; None if the file is gone."""
 
     def is_whole(self, *, is_still: bool) -> bool:
-        """Return whether it is complete. is_still: it has not changed for a while."""
+        """Return whether the file is complete. is_still: it has not changed for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Finder:
                 yield from self._find_named(argument)
 
     def walk(self, top: Path | S3Url, depth: int = -1) -> Iterator[Source]:
-        """Find every file in a folder (so many levels deep, -1: all) or below a prefix, by name."""
+        """Find every file below a prefix, or in a folder `depth` levels deep (-1: all), by name."""
         return self._walk_bucket(top) if isinstance(top, S3Url) else self._walk_folder(top, depth)
 
     def _walk_bucket(self, top: S3Url) -> Iterator[Source]:

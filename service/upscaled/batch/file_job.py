@@ -35,7 +35,7 @@ class EngineBroken(BatchAborted):
 
 @dataclass(frozen=True, slots=True)
 class FileUpscaler:
-    """Upscaler of files at one scale, for any number of threads; `listener` hears of each tile.
+    """Upscales files at one scale, for any number of threads; each tile is reported to `listener`.
 
     choice: the wishes for all results. suffix: of their names, in place of "-x4". target:
     the result's file, where there is one picture. is_dry: work out what would be done, no more.
@@ -202,7 +202,7 @@ def _failed(outcome: Outcome, error: ServiceError, text: str) -> Outcome:
 
 
 def expect_upscale(core: Core, header: Header, scale: int, output: OutputSpec) -> Expectation:
-    """Return what upscaling an image will take on a core that was opened warm."""
+    """Return the expected seconds of upscaling an image on a core that was opened warm."""
     px = header.width_px * header.height_px
     rungs = rungs_for(core.ladders[scale], px, is_deep=output.is_deep)
     return Expectation(

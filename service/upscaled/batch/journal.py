@@ -3,10 +3,10 @@
     OUT/.upscaled-journal.sqlite3     one row for each result, by its path below OUT
 
     RESERVED   the path belongs to a source; an unfinished file beside it may exist
-    WRITTEN    that file is whole, and the row describes it, on the disk; it lacks its name
-    COMMITTED  it has its name
+    WRITTEN    that file is whole and described by the row, on the disk; its name is temporary
+    COMMITTED  the file has its final name
 
-The next run names what is WRITTEN and clears away what is RESERVED. The kernel drops the file's
+The next run renames what is WRITTEN and deletes what is RESERVED. The kernel drops the file's
 lock however a run ends. Names are bytes, as the file system has them.
 """
 
@@ -83,7 +83,7 @@ class Journal:
     """Journal of one folder, a context for any thread; `lock` may be held over several calls."""
 
     def __init__(self, path: Path | None) -> None:
-        """Open the journal in a file; None: one that is forgotten with this process.
+        """Open the journal in a file; None: a journal in memory alone.
 
         Raises:
             JournalBusy: another run has it open.
@@ -113,7 +113,7 @@ class Journal:
 
     @property
     def is_kept(self) -> bool:
-        """Return whether another run will know what this one did."""
+        """Return whether another run can read what this one did."""
         return self._path is not None
 
     def find(self, path: PurePath) -> Row | None:
@@ -121,7 +121,7 @@ class Journal:
         return next(iter(self._select("place = ?", os.fsencode(path))), None)
 
     def find_identical(self, source_sha256: bytes, fingerprint: bytes) -> list[Row]:
-        """Return some results of the same content by the same settings, wherever they lie."""
+        """Return some results of the same content by the same settings, at any path."""
         where = "source_sha256 = ? AND fingerprint = ? AND phase = 0 LIMIT 8"
         return self._select(where, source_sha256, fingerprint)
 
@@ -151,7 +151,7 @@ class Journal:
                 self._run("PRAGMA synchronous = NORMAL")
 
     def commit(self, path: PurePath) -> None:
-        """Note that a result has its name."""
+        """Record that a result has its final name."""
         self._run("UPDATE results SET phase = 0 WHERE place = ?", os.fsencode(path))
 
     def release(self, path: PurePath) -> None:

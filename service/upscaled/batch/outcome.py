@@ -49,7 +49,7 @@ class Outcome:
     source, result: their whole names. record: describes that; None while another thread makes it.
     error_code, error: of the contract, and in words. source_px: (width, height). seconds: from
     reading to writing, in turn with other files; the stages of `timings` are within it.
-    expected, expected_px: what it would take, and the result's (width, height), in a dry run.
+    expected, expected_px: in a dry run, the expected seconds, and the result's (width, height).
     """
 
     source: str
@@ -107,10 +107,10 @@ class Listener(Protocol):
     """Listener to a batch as it runs."""
 
     def on_part(self, source: str, done_part: float) -> None:
-        """Take note of the part of a file's tiles that is done, 0 to 1; from any thread."""
+        """Record the part of a file's tiles that is done, 0 to 1; called by any thread."""
 
     def add(self, outcome: Outcome) -> None:
-        """Take note of the outcome of one file; called for one at a time, in no order."""
+        """Record the outcome of one file; called for one at a time, in no order."""
 
 
 @dataclass(slots=True)

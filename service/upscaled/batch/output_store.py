@@ -15,7 +15,7 @@ from upscaled.batch.journal import JournalUnusable, Record
 from upscaled.errors import InvalidParameter
 
 MAX_NAME_BYTES: Final = 255
-"""The longest file name that ext4, XFS, Btrfs, APFS and NTFS take."""
+"""The longest file name that ext4, XFS, Btrfs, APFS and NTFS allow."""
 _DIGEST_DIGITS: Final = 10
 _MAX_FURTHER_BYTES: Final = 3
 """Of a character in UTF-8, behind its first (RFC 3629, 3); other encodings may have more."""
@@ -99,7 +99,7 @@ class Output(ABC):
         return None
 
     def begin(self, reservation: ReservedPath) -> None:  # noqa: B027
-        """Take note that a path is reserved."""
+        """Record that a path is reserved."""
 
     @abstractmethod
     def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:

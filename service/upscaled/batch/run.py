@@ -31,7 +31,7 @@ class Stop:
         self.signals: list[int] = []
 
     def cancel(self) -> None:
-        """Take nothing new, and drop what is in flight at its next tile."""
+        """Start no further file, and cancel what is in flight at its next tile."""
         self.requested.set()
         self.cancellation.cancel()
 

@@ -92,7 +92,7 @@ class OutputStream(Output):
         self._fd = fd
 
     def take_over(self) -> None:
-        """Keep the stream for the result: what libraries print to its descriptor goes nowhere."""
+        """Reserve the stream for the result, and discard what libraries print to its descriptor."""
         stdout = self._fd
         self._fd = os.dup(stdout)
         null = os.open(os.devnull, os.O_WRONLY)

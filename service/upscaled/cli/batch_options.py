@@ -29,7 +29,7 @@ def _check_suffix(suffix: str) -> str:
 
 
 def _choice(names: tuple[str, ...], text: str, *declarations: str) -> typer.models.OptionInfo:
-    """Make an option that takes one of `names`, in any case, or nothing."""
+    """Make an option whose value is one of `names`, in any case, or nothing."""
 
     def check(name: str) -> str:
         if name.lower() not in ("", *names):
@@ -127,7 +127,7 @@ class BatchOptions:
 
 
 def with_batch_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command that takes `options: BatchOptions` have an option for each of its fields."""
+    """Add an option for each field of `BatchOptions` to a command with an argument of that type."""
     shared = inspect.signature(BatchOptions).parameters
     own = inspect.signature(command).parameters
 

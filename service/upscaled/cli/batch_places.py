@@ -60,7 +60,7 @@ class ResultPlace:
 
     @property
     def is_for_one(self) -> bool:
-        """Return whether it takes the result of one picture only."""
+        """Return whether it can hold the result of one picture only."""
         return self.target is not None or isinstance(self.output, OutputStream)
 
 
@@ -99,7 +99,7 @@ def is_same_place(one: Place, other: Place) -> bool:
 def open_output(
     settings: Settings, output: Place | OutputStream | None, journal: Journal, *, is_dry: bool
 ) -> "Output":
-    """Open what takes the results; None puts each beside its source."""
+    """Open the store of the results; None puts each beside its source."""
     from upscaled.batch.output_bucket import OutputBucket
     from upscaled.batch.output_folder import OutputFolder
 
@@ -118,7 +118,7 @@ def open_journal(
     """Open the journal of the output folder, of a bucket, or of results beside their sources.
 
     The latter two lie in the data folder and only save work: where one cannot be opened, the batch
-    runs without. A dry run takes one that is there and makes none.
+    runs without. A dry run uses one that exists and makes none.
     """
     if isinstance(output, OutputStream):
         return Journal(None)
@@ -157,7 +157,7 @@ def _name_journal(settings: Settings, output: Place | None) -> Path:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the output folder, and a nameless file in it to see whether its disk takes files."""
+    """Make the output folder, and test whether files can be written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

@@ -17,7 +17,7 @@ _CHOICE: Final = "|"
 class Option:
     """An option of a command.
 
-    value: the name of its value, "" where it takes none. choices: all values, where they are few.
+    value: the name of its value, "" where it has none. choices: all values, where they are few.
     """
 
     flags: tuple[str, ...]
@@ -47,7 +47,7 @@ class Command:
         return first.split(". ")[0].rstrip(".")
 
     def walk(self) -> "Iterator[Command]":
-        """Return the command and all below it, parents first."""
+        """Return the command and all its subcommands, parents first."""
         yield self
         for command in self.commands:
             yield from command.walk()

@@ -99,7 +99,7 @@ def _name_zsh(command: Command) -> str:
 
 
 def _spec_of(option: Option) -> str:
-    """Return an option as `_arguments` takes it."""
+    """Return an option in the syntax of `_arguments`."""
     text = option.help.replace("'", "'\\''").replace("[", "\\[").replace("]", "\\]")
     value = ""
     if option.value:

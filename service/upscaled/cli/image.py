@@ -97,7 +97,7 @@ def run(
     that was killed goes on where it was. What this command did not make is never replaced.
 
     --dry-run opens the models and reads the files: outcome is then the one that a run would have,
-    and models and expected_s (seconds of the device) take the place of the timings.
+    and models and expected_s (seconds of the device) replace the timings.
 
     On a terminal there is a bar. Elsewhere standard output has one JSON object a line for each
     image: source, result, outcome (upscaled, copied, skipped, unsupported, failed), error_code and
@@ -138,7 +138,7 @@ def _check_call(files: list[str], place: ResultPlace, *, ends_in_null: bool) -> 
 
 
 def _check_single(files: list[str], place: ResultPlace, *, is_json: bool, is_dry: bool) -> None:
-    """Refuse what cannot be where `-o` takes the result of one picture."""
+    """Refuse options that contradict an `-o` for the result of one picture."""
     what = "one file" if place.target else "standard output"
     if len(files) != 1 or not (files[0] == LIST or os.path.isfile(files[0])):
         raise typer.BadParameter(f"-o {place.text} is {what}: give the name of one picture, or -")

@@ -76,7 +76,7 @@ def add_model(
         ),
     ],
 ) -> None:
-    """Take in a model carried in by hand: an official one, or one of your own."""
+    """Add a model from files on this machine: an official one, or one of your own."""
     store = _store()
     with _failing_on_model_errors():
         spec = store.add(name, *files)

@@ -12,7 +12,6 @@ import typer
 
 from upscaled.cli.console import fail, print_columns
 
-Cell = str | int | float | None
 Format = Literal["columns", "json", "csv"]
 
 Since = Annotated[

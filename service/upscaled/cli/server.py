@@ -167,25 +167,26 @@ def _configure(
         server_header=False,
         forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
         timeout_keep_alive=KEEP_ALIVE_S,
-        # The pool keeps the grace; this is for clients that then read their answers slowly.
+        # The pool waits for the grace period; this is for clients that then read their answers
+        # slowly.
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s) + SLOW_READERS_S,
     )
 
 
 class _SignalFreeServer(uvicorn.Server):
-    """Server that leaves this process's signals alone: the supervisor has them."""
+    """Server that handles no signals: they come from the supervisor."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Capture none."""
+        """Install no handlers."""
         yield
 
 
 class _Server(_SignalFreeServer):
-    """Server of uvicorn that ends in order, with exit status 0, on the first signal.
+    """Uvicorn server that shuts down gracefully, with exit status 0, on the first signal.
 
-    What still waits when the grace is over is answered too. A second Ctrl-C ends the grace, a third
-    the process.
+    Requests that still wait when the grace is over are answered too. A second Ctrl-C ends the
+    grace, a third the process.
     """
 
     def __init__(
@@ -295,6 +296,6 @@ class _Server(_SignalFreeServer):
         self.should_exit = True
 
     async def _stop(self, grace_s: float) -> None:
-        """Put the jobs under way back, then let the workers finish what clients wait for."""
+        """Queue running jobs again, then finish the requests that clients wait for."""
         await self._job_runner.close()
         await self._pool.stop(grace_s)

@@ -66,7 +66,7 @@ class FrontEndSupervisor:
         survived: Sequence[signal.Signals] = (),
         limits: Limits | None = None,
     ) -> None:
-        """Prepare front ends that take over a listening socket, each after the end of the last.
+        """Prepare front ends that accept on a listening socket, each after the end of the last.
 
         survived: signals that are passed on beside those that end the service. limits: of a front
         end's silence and start, and the backoff.
@@ -160,7 +160,7 @@ class FrontEndSupervisor:
                 self._end_hung(front_end)
 
     def _read_beats(self, front_end: _FrontEnd) -> bool:
-        """Take note of what a front end wrote, and return False once it has ended."""
+        """Record what a front end wrote, and return False once it has ended."""
         said = os.read(front_end.beats_fd, READ_BYTES)
         if BEAT in said:
             front_end.has_beaten = True

@@ -41,7 +41,7 @@ class SupervisorLink:
         self._signals_fd = signals_fd
 
     def start(self, loop: "AbstractEventLoop", on_signal: Callable[[signal.Signals], None]) -> None:
-        """Beat from this event loop from now on, and hand each signal to `on_signal`."""
+        """Start to send heartbeats from this event loop, and call `on_signal` for each signal."""
 
         def read_signals() -> None:
             numbers = os.read(self._signals_fd, READ_BYTES)
@@ -54,7 +54,7 @@ class SupervisorLink:
         self._send_heartbeat(loop)
 
     def announce_ready(self) -> None:
-        """Have an end from now on be followed by a replacement."""
+        """Report ready: from now on the supervisor replaces this process when it ends."""
         self._write(READY)
 
     def _send_heartbeat(self, loop: "AbstractEventLoop") -> None:

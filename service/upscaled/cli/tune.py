@@ -28,7 +28,7 @@ def run(
 ) -> None:
     """Measure which way of running a model is fastest on this machine, and keep it.
 
-    What a start had no time for, or took without measuring on a busy machine, is settled here. A
+    What a start had no time for, or chose without measuring on a busy machine, is settled here. A
     running service adopts it in its next idle minute.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a worker; before torch is loaded

@@ -35,7 +35,7 @@ def run(
     """Upscale what is in a folder and what comes into it, until SIGTERM or Ctrl-C.
 
     Names, journal, skipping, output and its options are those of `upscaled image IN -o OUT`,
-    where they are described. A file is taken once it is complete: no process has
+    where they are described. A file is upscaled once it is complete: no process has
     it open for writing, where the system can say, and it has not changed for
     a while. Files that are moved in, also in folders, or changed later are
     taken too. The folder is looked through every second, or more rarely where
@@ -43,7 +43,7 @@ def run(
     five seconds, whose objects are complete as soon as they are there.
 
     The first signal ends it cleanly: images under way are finished for at most
-    UPSCALED_SHUTDOWN_GRACE_S; the next run takes the others. Exit status: 0
+    UPSCALED_SHUTDOWN_GRACE_S; the next run upscales the others. Exit status: 0
     after a signal, 1 if it could not begin or the device failed, 2 for a wrong
     call. Images that fail do not end it.
     """

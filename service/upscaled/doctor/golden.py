@@ -23,7 +23,7 @@ JPEG_QUALITY: Final = 95
 
 _LOST_TO_JPEG_DB: Final = 2.0
 MIN_PSNR_DB: Final = accuracy.MIN_PSNR_DB["fast"] - _LOST_TO_JPEG_DB
-"""Of shipped models: what is asked of them at `fast`, less what a JPEG takes of it."""
+"""Limit of shipped models: that of `fast`, less what a JPEG loses."""
 
 MIN_INVENTED_PSNR_DB: Final = 30.0
 """Of others. Texture that a network invents is chaotic: x4plus in 8 bits is 33 to 44 dB from

@@ -66,7 +66,7 @@ def _describe_missing(store: ModelStore, name: str) -> Finding:
 def _describe_fault(store: ModelStore, name: str, state: FileState, *, is_named: bool) -> Finding:
     """Describe a damaged file: a failure where it is needed.
 
-    Shipped models stand in for others; the engine's check finds what `auto` takes.
+    Shipped models replace others; the check of engines reports which one `auto` chooses.
     """
     try:
         spec = store.find(name)

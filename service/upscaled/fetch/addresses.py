@@ -42,7 +42,7 @@ _FORBIDDEN_V6: Final = tuple(
     for text in (
         "2001::/23",  # protocol assignments: Teredo, ORCHID, benchmarks
         "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4: a relay would unwrap it behind our back
+        "2002::/16",  # 6to4: a relay would unwrap it
         "2620:4f:8000::/48",  # AS112
         "3fff::/20",  # documentation
     )
@@ -68,7 +68,7 @@ def is_forbidden(address: Address, allowed: Iterable[Network] = ()) -> bool:
 
 
 def embedded_addresses(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
-    """Return the IPv4 addresses that a router or tunnel may take out of an IPv6 address.
+    """Return the IPv4 addresses that a router or tunnel may extract from an IPv6 address.
 
     Mapped and compatible (RFC 4291), 6to4 (3056), NAT64 (6052, 8215), Teredo (4380), ISATAP (5214).
     """

@@ -106,7 +106,7 @@ class _Pieces:
         self._is_consumed = asyncio.Event()
 
     async def write(self, piece: bytes) -> None:
-        """Take the next bytes; the source waits where a whole piece is waiting already."""
+        """Add the next bytes; wait where a whole piece has not been sent yet."""
         if piece and not self._waiting:
             self._outbox.put_nowait(self)
         self._waiting += piece

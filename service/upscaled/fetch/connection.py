@@ -42,7 +42,7 @@ class PrivateAddress(OSError):
 class NameLookup:
     """Resolves host names, at most `max_lookups` at a time and `max_per_key` of one API key.
 
-    A thread whose caller gave up keeps its slot until its lookup ends.
+    A thread whose caller gave up uses its slot until its lookup ends.
     """
 
     def __init__(

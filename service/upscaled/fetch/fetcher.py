@@ -45,7 +45,7 @@ class Body(Protocol):
     """Receiver of a source's bytes."""
 
     async def write(self, piece: bytes) -> None:
-        """Take the next bytes, which may be none. What it raises ends the fetch."""
+        """Receive the next bytes, which may be none. What it raises ends the fetch."""
 
 
 class Fetcher:

@@ -1,6 +1,6 @@
 """Find the end of a response's body (RFC 9112, section 6), without I/O and as curl does.
 
-Each framing takes raw bytes by `feed` and yields body bytes lazily: a caller that stops between
+Each framing gets raw bytes by `feed` and yields body bytes lazily: a caller that stops between
 two pieces has done no further work. `finish` is for the connection's end.
 """
 
@@ -48,7 +48,7 @@ def choose_framing(head: ResponseHead, limit_bytes: int) -> "PlainBody | Chunked
 
 
 def max_framed_bytes(body_bytes: int) -> int:
-    """Return the most bytes that a body of that size may take with its framing."""
+    """Return the most bytes that a body of that size may have with its framing."""
     return body_bytes + FREE_FRAMING_BYTES + body_bytes // BODY_BYTES_PER_FRAMING_BYTE
 
 

@@ -1,7 +1,7 @@
 """Parse an `image_url`, before anything is resolved or connected.
 
 No library keeps these promises at once: path and query are sent byte for byte (a signature may
-cover them), only what no request line takes is escaped, and no text raises anything but
+cover them), only what no request line may hold is escaped, and no text raises anything but
 UnusableUrl.
 """
 

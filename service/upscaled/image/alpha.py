@@ -27,10 +27,10 @@ _BINOMIAL: Final = (0.25, 0.5, 0.25)
 def upscale_alpha(alpha: NDArray[Any], scale: int) -> NDArray[Any]:
     """Enlarge `[H, W]`, uint8 or uint16, to `[H * scale, W * scale]` of the same type.
 
-    Edges are steepened before the cubic interpolation, as far as makes up for what averaging took
-    from them, and no result leaves the range of its neighbours: nothing rings, a constant stays
-    that constant, and full and no transparency stay so up to one pixel from an edge. The network
-    never sees alpha: it would draw texture into it.
+    Edges are steepened before the cubic interpolation, as far as makes up for what averaging
+    blurred, and no result leaves the range of its neighbours: nothing rings, a constant stays that
+    constant, and full and no transparency stay so up to one pixel from an edge. The network never
+    sees alpha: it would draw texture into it.
     """
     height, width = alpha.shape
     if (alpha == alpha[0, 0]).all():

@@ -19,7 +19,7 @@ from PIL import ImageCms
 
 from upscaled.image.pixels import Pixels, round_to_8bit
 
-# The default of Adobe's programs, and so what the maker of a CMYK file saw of it.
+# The default of Adobe's programs, in which most CMYK files were made.
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 # What a JPEG can hold: 255 pieces of 65,519 bytes (ICC.1:2022, B.4).
@@ -138,8 +138,8 @@ BT2020: Final = Chromaticities(_D65, (0.708, 0.292), (0.170, 0.797), (0.131, 0.0
 Colours = tuple[Chromaticities, Curve]
 
 # ITU-T H.273, tables 2 and 3; PNG's cICP, the `colr` boxes of AVIF and HEIC, and AV1's sequence
-# header use these codes. PQ (16) and HLG (18) cannot be said by a profile that every program
-# reads: images of these are passed on as they are.
+# header use these codes. No profile that every program reads describes PQ (16) and HLG (18): pixels
+# of such images are kept as they are.
 _PRIMARIES: Final[Mapping[int, Chromaticities]] = {
     1: SRGB,
     5: Chromaticities(_D65, (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),

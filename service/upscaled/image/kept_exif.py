@@ -2,8 +2,9 @@
 
 Only tags of the Exif standard that describe the shot or the work are copied, byte for byte: a tag
 that is not listed here may refer to a place in the source's file, as maker notes do, or count its
-pixels. Thumbnails have a directory of their own, which is not read. Nothing in a block can fail:
-a value that is not all there is left out, as is a block that stays too large for a JPEG segment.
+pixels. Thumbnails have a directory of their own, which is not read. No error is raised for a
+damaged block: an incomplete value is left out, as is a block that stays too large for a JPEG
+segment.
 
 Pillow's `Exif` is not used: it writes text as ASCII, with a question mark for each other letter.
 """
@@ -124,7 +125,7 @@ class _Packer:
 
 
 def _read_values(exif: Exif, tags: Collection[int]) -> _Directory:
-    """Take the values of a directory that are all there."""
+    """Return those values of a directory that are complete."""
     values = {tag: exif.raw(tag, MAX_EXIF_BYTES) for tag in tags}
     return {tag: value for tag, value in values.items() if value is not None}
 

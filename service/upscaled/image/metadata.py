@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from upscaled.image.types import UPRIGHT, Credit, Image
+from upscaled.image.types import UPRIGHT, Credit, Image, swaps_sides
 
 ORIENTATION: Final = 0x0112
 X_RESOLUTION: Final = 0x011A
@@ -197,11 +197,6 @@ def iterate_directory(
             raise struct.error("a directory is cut short")
         yield tag, kind, count, at
         at += value_bytes
-
-
-def swaps_sides(orientation: int) -> bool:
-    """Return whether turning an image of this orientation upright exchanges width and height."""
-    return orientation >= 5
 
 
 def upright_size(width_px: int, height_px: int, orientation: int) -> tuple[int, int]:

@@ -6,8 +6,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.image.metadata import swaps_sides
-from upscaled.image.types import Image
+from upscaled.image.types import Image, swaps_sides
 
 Pixels = NDArray[np.uint8 | np.uint16]
 _AnyPixels = TypeVar("_AnyPixels", bound=NDArray[np.generic])

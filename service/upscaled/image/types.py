@@ -112,3 +112,8 @@ class Image:
     @property
     def width_px(self) -> int:
         return int(self.rgb.shape[1])
+
+
+def swaps_sides(orientation: int) -> bool:
+    """Return whether turning an image of this orientation upright exchanges width and height."""
+    return orientation >= 5

@@ -13,7 +13,7 @@ _NEWEST_WEIGHT: Final = 0.3
 """The weight of the newest image in a moving average."""
 
 _SHARES_REMEMBERED: Final = 1000
-"""Most averages that `Shares` remembers; the one that was updated least recently is forgotten."""
+"""Most averages that `Shares` keeps; the one that was updated least recently is dropped."""
 
 _FIRST_OPENING_S: Final = 2.0
 """The estimate before the first opening. On two cores an opening took 0.5 s, and 4 s for a strength

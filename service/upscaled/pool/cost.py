@@ -24,7 +24,7 @@ MAX_RETRY_AFTER_S: Final = 3600
 """Limits the promised wait: an hour is long enough for any client to come back."""
 
 SMALL_RESULT_PX: Final = 2048 * 2048
-"""Limits a small result: it has 12 MB of canvas, and the fastest model takes a moment for it."""
+"""Limits a small result: it has 12 MB of canvas, and the fastest model computes it in a moment."""
 
 SMALL_WORK_S: Final = 0.25
 """Work that is small by any model: on a GPU a large model takes less for `SMALL_RESULT_PX`."""
@@ -57,7 +57,7 @@ class CostEstimate(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """Images that take alike for a pixel. Those of 16 bits go through a model in float32."""
+    """A kind of images with one cost per pixel. Those of 16 bits go through a model in float32."""
 
     model: str
     scale: int
@@ -196,7 +196,7 @@ class CostModel:
         return if_harmed.model, if_clean.model
 
     def _encode_s(self, request: UpscaleRequest) -> float:
-        """Return what encoding takes once all pixels are there, in formats where that is much."""
+        """Return the seconds of encoding after the last pixel, in formats where they are many."""
         form = request.output.format
         measured = self._encoded.get(form)
         s_per_px = measured.s_per_px if measured else FORMATS[form].encode_s_per_px

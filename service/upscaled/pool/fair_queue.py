@@ -2,10 +2,10 @@
 
 The work of a request is the seconds of a worker that it is expected to take, so a key that sends
 large images, or names a large model, gets as much of the device as one that sends small ones, not
-as many images. Where more requests wait than may wait, the key that has most waiting gives up its
-newest: the only key may fill the queue, and a second one has its share of it from its first request
-on. Each key can have a request waiting for certain as long as there are no more keys than requests
-that may wait.
+as many images. Where more requests wait than may wait, the newest request of the key with most is
+evicted: a single key may fill the queue, and a second one has its share of it from its first
+request on. As long as there are no more keys than places in the queue, each key can have a request
+waiting.
 """
 
 import heapq
@@ -19,7 +19,7 @@ from typing import Final, Generic, TypeVar
 from upscaled.virtual_time import Flow, VirtualClock
 
 _SMALLEST_PRUNE: Final = 64
-"""Keys that are kept before idle ones are forgotten for the first time."""
+"""Keys that are kept before idle ones are dropped for the first time."""
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class _KeyFlow(Flow, Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """Fair queue of the requests of many keys. It knows no time, no threads and no workers."""
+    """Fair queue of the requests of many keys, independent of clocks, threads and workers."""
 
     def __init__(self) -> None:
         self._clock = VirtualClock()
@@ -153,7 +153,7 @@ class FairQueue(Generic[T]):
         return flow
 
     def _prune(self) -> None:
-        """Forget the keys that would start at the clock anyway, as new ones do."""
+        """Drop the idle keys that would start at the clock, as new ones do."""
         self._flows = {
             key_id: flow
             for key_id, flow in self._flows.items()

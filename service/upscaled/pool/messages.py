@@ -55,13 +55,13 @@ class Cancel(_Message):
 
 
 class WorkerReady(_Message):
-    """Reports that the worker has loaded its models and takes jobs. Maps have the scales as keys.
+    """Reports that the worker has loaded its models and accepts jobs. Maps have the scales as keys.
 
     models: the best model of each scale. labels: what runs it and in which precision, as "torch
     float32". ladders: which models `auto` chooses from and for which images, best first. plans: the
     models and settings that the ladders follow from, the same on machines of any speed.
     seconds_per_px: by model name, the device seconds that the worker measured for one input pixel
-    of a large image. slots: how many jobs it takes at once.
+    of a large image. slots: how many jobs it works on at once.
     """
 
     kind: Literal["ready"] = "ready"

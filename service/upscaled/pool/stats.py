@@ -82,7 +82,7 @@ class WorkerState(NamedTuple):
 class PoolStats:
     """Statistics of all workers of a pool, and of the request queue before them.
 
-    waiting, waiting_most: images in the queue, and how many it takes. keys_waiting,
+    waiting, waiting_most: images in the queue, and how many may be. keys_waiting,
     most_of_one_key: API keys that have images there, and the most that one of them has. running,
     running_most: images at workers, and the slots of those that are ready. restarts: workers that
     died and were replaced. failed_starts: starts after which no worker was ready. faults: images

@@ -16,7 +16,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class CertificateUnusable(Exception):
-    """No TLS can be spoken with these files; the text names the setting, its value and why."""
+    """No TLS server can use these files; the text names the setting, its value and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class CertificateFiles:
     key: Path
 
     def load(self) -> ssl.SSLContext:
-        """Return a context that speaks HTTP/1.1 over TLS 1.2 or 1.3 as a server.
+        """Return a server's context for HTTP/1.1 over TLS 1.2 or 1.3.
 
         Raises:
             CertificateUnusable: a file cannot be read, holds no such thing, or the two are no pair.
@@ -45,7 +45,7 @@ class CertificateFiles:
                 f"{_CERTIFICATE}={self.certificate} and {_KEY}={self.key}: "
                 + _describe(error.reason)
             ) from None
-        except OSError as error:  # gone since it was checked, as in the midst of a renewal
+        except OSError as error:  # deleted since it was checked, as during a renewal
             raise CertificateUnusable(
                 f"{_CERTIFICATE}={self.certificate} and {_KEY}={self.key}: {error.strerror}"
             ) from None

@@ -1,11 +1,11 @@
-"""Frames over a Unix socket pair, and shared memory: how parent and child processes talk.
+"""Frames over a Unix socket pair, and shared memory: the messages of parent and child processes.
 
     4 bytes   length of the header, big endian; a file descriptor may travel with them
     8 bytes   length of the payload, big endian
-    header    JSON text; what it may say is for the two processes to agree on
+    header    JSON text; the two processes define its content
     payload   raw bytes, for example an encoded image, or nothing
 
-Nothing is pickled, so a child that an image has taken over cannot make its parent run anything, and
+Nothing is pickled, so a child that an image controls cannot make its parent run anything, and
 every length is checked before memory is allocated for it. `send` and `receive` block and are for
 threads; `send_async` and `receive_async` give the event loop back after each chunk. Only these
 import asyncio: it would be a quarter of what the start of a decoder takes, which has no event loop.
@@ -36,7 +36,7 @@ MAX_PAYLOAD_BYTES: Final = 2**31
 """Limits a payload where no lower limit is given: the highest that `max_file_bytes` may be."""
 
 CHUNK_BYTES: Final = 256 * 1024
-"""Limits how much is sent or received before other work gets its turn."""
+"""Limits how much is sent or received before the event loop runs other work."""
 
 _WRITE_CHUNK_BYTES = 64 * 1024 * 1024
 """Limits one write: the kernel writes at most 2 GiB at once."""
@@ -140,7 +140,7 @@ async def receive_async(
     lengths = await _receive_async(sock, _LENGTHS.size)
     header_bytes, payload_bytes = _unpack(lengths, max_payload_bytes)
     header = await _receive_async(sock, header_bytes)
-    # sock_recv returns at once while bytes are there: a fast child would own the loop.
+    # sock_recv returns at once while bytes are there: a fast child would block the event loop.
     await asyncio.sleep(0)
     return Frame(header, await _receive_async(sock, payload_bytes))
 

@@ -1,7 +1,7 @@
 """Close the memory and environment of processes of one user to each other; only Linux can.
 
 A parent holds secrets: the database's password, keys of a bucket, a cluster's token. Its children,
-which take hostile bytes, run as the same user, and the system lets a process read the environment,
+which parse hostile bytes, run as the same user, and the system lets a process read the environment,
 memory and open files of each other one of its user (ptrace(2), "Ptrace access mode checking").
 There are two barriers, since a kernel may lack one of them: the parent closes its memory
 (`hide_memory`), and a child gives up its right to read others (`give_up_other_processes`).
@@ -57,8 +57,8 @@ def give_up_other_processes() -> bool:
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
     if version < _FIRST_VERSION_WITH_IT:
         return False
-    # There is no empty ruleset. This one forbids nothing about files: the only right that it takes,
-    # which every ruleset takes, it gives back for all folders.
+    # There is no empty ruleset. This one forbids nothing about files: the one right that every
+    # ruleset must restrict is granted for all folders.
     rights = struct.pack("=Q", _RENAME_ACROSS_FOLDERS)
     ruleset = libc.syscall(_CREATE_RULESET, rights, ctypes.c_size_t(len(rights)), 0)
     if ruleset < 0:

@@ -1,4 +1,4 @@
-"""Give up child processes that hang, say how one ended, and back off before the next start."""
+"""Detect child processes that hang, describe how one ended, and back off before the next start."""
 
 import select
 import signal
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 SILENCE_S: Final = 15.0
-"""Limits how long a process may show no sign of life: far longer than a machine that is short of
-cores or memory keeps a healthy process from running."""
+"""Limits how long a process may send nothing and use no processor time: far longer than a machine
+that is short of cores or memory keeps a healthy process from running."""
 
 _STEP_S: Final = 1.0
 
@@ -25,7 +25,7 @@ class Limits:
     end_s: from closing the process's socket to its end; then it is killed.
     backoff_s, max_backoff_s: the wait after the first failed start; it doubles with each further
         one in a row, up to the maximum.
-    steady_s: a process that lived so long was no failed start, even if it did no work.
+    steady_s: a process that ran so long was no failed start, even if it did no work.
     out_s: how long a child that fails repeatedly is not started, while others do its work.
     """
 
@@ -64,7 +64,7 @@ class Watchdog:
 
     A process that is stopped (SIGSTOP, a frozen control group) or blocked for ever sends nothing,
     and none of its own clocks ends it: a pending signal reaches a stopped process only when it is
-    continued. What it cannot hide is that its processor time stands still.
+    continued. But its processor time stands still, which is measured.
 
     Silence is counted in steps that the waiting process itself has seen pass, not by a clock: a
     machine that was asleep, or a container that was frozen whole, is not mistaken for a child that
@@ -92,7 +92,7 @@ class Watchdog:
         self._wait(sock, select.POLLIN)
 
     def wait_writable(self, sock: socket.socket) -> None:
-        """Wait until `sock` takes data or its other end is closed; raises as `wait_readable`."""
+        """Wait until `sock` accepts data or its other end is closed; raises as `wait_readable`."""
         self._wait(sock, select.POLLOUT)
 
     def _wait(self, sock: socket.socket, wanted: int) -> None:

@@ -173,7 +173,7 @@ class CreditLedger:
         return is_held
 
     def capture(self, hold: Hold, paid: PaidResult | None = None) -> None:
-        """Make a hold final, and remember the result that it paid for; doing it twice is safe.
+        """Capture a hold, and record the result that it paid for; doing it twice is safe.
 
         Raises:
             HoldReleased: it was given back before. The image must then not be delivered.

@@ -35,7 +35,7 @@ class Holder(Protocol):
         """
 
     def forget(self, holder_id: str) -> None:
-        """Replace an `id` that was declared dead by a new one, unless that has happened already."""
+        """Replace an `id` that was declared dead by a new one, unless that was done before."""
 
     def survey(self) -> AbstractContextManager[Holders]:
         """List the living and the dead processes, and remove the dead after the block."""

@@ -86,7 +86,7 @@ def insert_job(
 def claim_next(
     connection: Connection, after_key_id: int, lease_id: str, *, lease_s: float, max_attempts: int
 ) -> str | None:
-    """Put the job whose turn it is under a lease, and return its id; None if there is none."""
+    """Put the next job under a lease, and return its id; None if there is none."""
     claimed = connection.execute(
         sa.update(JOBS)
         .where(

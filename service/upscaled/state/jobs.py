@@ -6,7 +6,7 @@
 
 A job and its hold are written in one transaction, and so are its end, the hold's, its webhook and
 its usage row. A front end works under a lease by the database's clock. Where that runs out, another
-one claims the job, and its first owner can neither finish it nor take its credit.
+one claims the job, and its first owner can neither finish it nor capture its credit.
 """
 
 import uuid
@@ -124,7 +124,7 @@ class Jobs:
                 raise InsufficientApiCredits(detail=f"key {key_id}")
 
     def claim(self, after_key_id: int = 0) -> ClaimedJob | None:
-        """Take a job without a valid lease under a new one; None if there is none.
+        """Claim a job without a valid lease under a new lease; None if there is none.
 
         Keys with the fewest running jobs go first, of those the one behind `after_key_id` (of the
         last claim); of a key's jobs the oldest.

@@ -45,7 +45,8 @@ class Keys:
     """The API keys of one database, for any thread.
 
     A secret is `upk_`, a public id of 64 bits and 256 random bits. Its SHA-256 is stored: with
-    that much randomness a slow hash would protect nothing and only be a lever to overload us.
+    that much randomness a slow hash would protect nothing, and requests with wrong keys could
+    overload the service.
 
     Methods that take a name raise `UnknownName` where no active key has it, and those that set a
     value `InvalidName`, `InvalidRate`, `InvalidExpiry` or `InvalidScope` where it is out of range,
@@ -148,7 +149,7 @@ class Keys:
         return read_key(row)
 
     def find(self, name: str) -> ApiKey | None:
-        """Return the active key of a name, or None. The caller vouches for the request."""
+        """Return the active key of a name, or None. The caller has authenticated the request."""
         of_name = sa.select(API_KEYS).where(
             API_KEYS.c.name == name,
             API_KEYS.c.revoked_at_s.is_(None),

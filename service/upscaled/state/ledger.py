@@ -56,7 +56,7 @@ def check_amount(amount: int, *, smallest: int) -> None:
 
 
 def refuse_impossible(name: str) -> None:
-    """Raise UnknownName for a name that no key may have: PostgreSQL takes no NUL in a text."""
+    """Raise UnknownName for a name that no key may have: PostgreSQL allows no NUL in a text."""
     if not is_name(name):
         raise UnknownName(f"there is no active API key named {name!r}")
 
@@ -138,7 +138,7 @@ def insert_hold(connection: Connection, hold: Hold, holder_id: str, *, at_s: int
 
 
 def capture(connection: Connection, hold: Hold, paid: PaidResult | None, *, at_s: int) -> bool:
-    """Take an open hold for good, and remember the result it pays for; return False if not open."""
+    """Capture an open hold, and record the result it pays for; return False if it is not open."""
     if not _settle(connection, hold, "capture", 0, at_s):
         return False
     if paid is not None:
@@ -162,7 +162,7 @@ def release(connection: Connection, hold: Hold, *, at_s: int) -> bool:
 
 
 def refund(connection: Connection, hold: Hold, *, at_s: int) -> bool:
-    """Grant a captured credit again and forget the result it paid for; return False if done before.
+    """Grant a captured credit again and delete its result's record; False if that was done before.
 
     IntegrityError: another transaction has just done it.
     """

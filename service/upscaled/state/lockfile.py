@@ -1,4 +1,4 @@
-"""Lock files that show whether the process which made them still lives.
+"""Lock files that show whether the process which made them still runs.
 
 The kernel drops a lock however the process ends, so a file that can be locked is an orphan. Process
 ids are used again, and two containers on one disk number theirs alike.

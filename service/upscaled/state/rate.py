@@ -51,7 +51,7 @@ class RateLimiter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Spent:
-    """The time at which a key's allowance is whole again, and what one request takes of it."""
+    """The time at which a key's allowance is whole again, and the share of one request."""
 
     whole_at_ns: int
     interval_ns: int
@@ -108,7 +108,7 @@ class Rate:
         return whole_at_ns
 
     def _prune(self, now_ns: int) -> None:
-        """Forget keys with a whole allowance: for them there is nothing to remember."""
+        """Drop keys with a whole allowance, which need no record."""
         self._spent = {
             key_id: spent for key_id, spent in self._spent.items() if spent.whole_at_ns > now_ns
         }

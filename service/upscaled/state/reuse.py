@@ -55,7 +55,7 @@ class ReusableResults:
             connection.execute(added.on_conflict_do_update(index_elements=_KEY, set_=values))
 
     def remove_expired(self, lifetime_s: float) -> int:
-        """Remove results that were stored longer ago than results live; return how many."""
+        """Remove results that were stored more than `lifetime_s` ago; return how many."""
         with self._database.write() as connection:
             oldest_s = database_time_s(connection) - lifetime_s
             is_expired = REUSABLE_RESULTS.c.stored_at_s < oldest_s

@@ -36,7 +36,7 @@ _WAIT: Final = sa.text(f"""
 
 
 class SharedRate:
-    """The algorithm of `rate.Rate`, as one statement that takes no lock but that of the key's row.
+    """The algorithm of `rate.Rate`, as one statement that locks the key's row alone.
 
     The table is unlogged: no request waits for a disk, and a crash makes every allowance whole.
     """

@@ -42,7 +42,7 @@ MIN_FREE_BYTES = 100 * 1024 * 1024
 """Space for the largest result: a noisy 6000x6000 RGBA PNG is 78 to 89 MB."""
 _MIB: Final = 2**20
 _FORGOTTEN_AT_ONCE: Final = 500
-"""Rows in one statement: SQLite takes at least 999 parameters."""
+"""Rows in one statement: SQLite allows at least 999 parameters."""
 
 T = TypeVar("T")
 
@@ -235,7 +235,7 @@ def open_results(settings: Settings, clock: StampClock) -> Results:
 
 
 def _open_job_results(settings: Settings, clock: StampClock) -> Results:
-    """Return the store of the results of jobs, apart from the others: they live longer."""
+    """Return the store of the results of jobs, which are kept longer than the others."""
     in_folder = FolderResults(settings.job_results_dir, settings.job_result_lifetime_s, clock)
     return _open_bucket_results(settings, "/jobs", in_folder) if settings.results_url else in_folder
 

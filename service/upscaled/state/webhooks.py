@@ -88,7 +88,7 @@ class Webhooks:
             return find_webhook(connection, key_id) is not None
 
     def claim(self, busy_key_ids: Collection[int] = ()) -> ClaimedDelivery | None:
-        """Take a delivery that is due under a lease, of no busy key; None if there is none.
+        """Claim a due delivery of no busy key under a lease; None if there is none.
 
         First attempts go first, so that receivers which do not answer delay the others little.
         """

@@ -34,7 +34,7 @@ def choose_device(settings: Settings) -> Device:
 
 
 def limit_memory(settings: Settings) -> None:
-    """Limit what this process takes of its NVIDIA GPU, where the settings do.
+    """Limit how much memory of its NVIDIA GPU this process uses, where the settings do.
 
     Raises as `choose_device`.
     """
@@ -118,7 +118,7 @@ def load_model(settings: Settings, name: str) -> LoadedModel:
 def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> int:
     """Choose the longest window side for a model: the setting, or what was measured for its kind.
 
-    It is a multiple of the model's own multiple, with room for a core between its halos, else
+    It is a multiple of the model's own multiple, large enough for a core between its halos, else
     SettingsError. Where a GPU's memory is limited, it is halved until a batch of one fits by the
     family's estimate.
     """

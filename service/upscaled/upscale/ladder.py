@@ -22,13 +22,13 @@ from upscaled_models.registry import ModelSpec, read_default_models
 from upscaled_models.store import ModelStore
 
 LARGEST_SIDE_PX: Final = 8192
-"""Side of a square image: a model that takes so many pixels within the budget takes any."""
+"""Side of a square image: a model that fits it into the budget gets images of any size."""
 
 VIVID: Final = {4: ("realesrgan-x4plus",), 2: ("realesrgan-x2plus", "realesrgan-x4plus")}
 """Networks that invent texture, by scale, best first: the first that is here is used."""
 
 OFF: Final = "off"
-"""The setting `temper` that takes every vivid result as it is."""
+"""The setting `temper` that leaves every vivid result as it is."""
 
 _HARMED_ONLY: Final = frozenset({2})
 """Scales at which a vivid network is further from the truth than the faithful one in clean
@@ -59,12 +59,12 @@ class LadderPlan:
 
     @property
     def bounded(self) -> tuple[ModelSpec, ...]:
-        """Return the models whose speeds bound the images that they take, best first."""
+        """Return the models whose speeds bound the images that they get, best first."""
         return tuple(spec for spec in (self.vivid, self.default) if spec is not None)
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Return the models that stay in memory: all but the vivid one, which takes most of it."""
+        """Return the models that stay in memory: all but the vivid one, which needs most of it."""
         default = () if self.default is None else (self.default.name,)
         return (*default, self.last.model)
 

@@ -90,7 +90,7 @@ def _run_colour(
 def _with_alpha(progress: Iterator[TilesDone], alpha: Pixels, scale: int) -> Iterator[TilesDone]:
     """Add alpha to results; it is enlarged during the search for content and the first windows.
 
-    Before them it would take 4 % of the network's time in 8 bits; the search alone leaves all cores
+    Before them it would cost 4 % of the network's time in 8 bits; the search alone leaves all cores
     but one idle. A result stays one object from its first rows to its last: what
     encodes it begins again with another one.
     """

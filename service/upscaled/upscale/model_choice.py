@@ -1,6 +1,6 @@
 """Choose the model that upscales an image: the best one that this machine can afford for it.
 
-Each scale has a ladder of models, best first; an image goes to the first rung that takes it. The
+Each scale has a ladder of models, best first; an image goes to the first rung that accepts it. The
 image alone decides, never how busy the machine is: the same file gives the same bytes tomorrow.
 
     x4   realesrgan-x4plus, tempered by upscaled-x4-faithful; then upscaled-x4, which was trained
@@ -8,7 +8,7 @@ image alone decides, never how busy the machine is: the same file gives the same
     x2   harmed images: realesrgan-x2plus, or realesrgan-x4plus averaged down by 2, tempered by
          upscaled-x2; then upscaled-x2
 
-A rung takes images up to as many input pixels as its model does within the setting
+A rung accepts images up to as many input pixels as its model does within the setting
 `auto_budget_s` (`upscaled.upscale.ladder`). Clean images at x2 stay with the faithful network: it
 is nearer to the truth there, and much faster. realesr-general-x4v3 is on no rung: upscaled-x4 is
 its network, trained further, and nearer to the truth by more than a decibel.
@@ -30,7 +30,7 @@ class Rung(BaseModel, frozen=True, extra="forbid"):
     model: the registry's name. tempered_with: the faithful model that its result is mixed with, or
     "" for none. most_px: images of more input pixels go to the next rung; None: of any size.
     most_deep_px: the same for images of 16 bits a channel, which go through float32.
-    harmed_only: only images with compression artefacts or noise take it.
+    harmed_only: for images with compression artefacts or noise only.
     """
 
     model: str
@@ -65,7 +65,7 @@ class AutoChoice(BaseModel, frozen=True, extra="forbid"):
 
 
 def choose_rung(ladder: Sequence[Rung], px: int, *, is_harmed: bool, is_deep: bool = False) -> Rung:
-    """Choose the first rung that takes an image of `px` input pixels, or the last one."""
+    """Choose the first rung that accepts an image of `px` input pixels, or the last one."""
     if not ladder:
         raise ValueError("a ladder needs a rung")
     for rung in ladder:
@@ -75,7 +75,7 @@ def choose_rung(ladder: Sequence[Rung], px: int, *, is_harmed: bool, is_deep: bo
 
 
 def rungs_for(ladder: Sequence[Rung], px: int, *, is_deep: bool = False) -> tuple[Rung, ...]:
-    """Return the rungs that may take an image of that size: two where harm counts.
+    """Return the rungs that may accept an image of that size: two where harm counts.
 
     The result depends on them beside the image itself, and not on their bounds, which are left out.
     """

@@ -53,7 +53,8 @@ def open_core(
             name it.
         is_warm: run each model once as soon as it is opened, unless its speed is known.
         measures: measure what the ladders depend on, where this machine has not done so before;
-            else vivid models of which nothing is known take no image, and default ones every one.
+            else vivid models of unknown speed get no image, and default ones of unknown speed every
+            one.
 
     Raises:
         SettingsError: a device or a model that is not here, or a window too small for the model.
@@ -91,7 +92,7 @@ def _open_decoder(stack: ExitStack, settings: Settings, decoders: int | None) ->
 
 
 class _Opener:
-    """Opens engines, and finds out what a pixel takes with each: `seconds_per_px`, by model."""
+    """Opens engines, and measures the seconds of a pixel with each: `seconds_per_px`, by model."""
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class _Opener:
         self._measured: set[str] = set()
 
     def keep_models(self, stack: ExitStack, plans: list[LadderPlan], niceness: int) -> LoadedModels:
-        """Open the memory for models; the small ones of each ladder are never unloaded."""
+        """Open the store of models in memory; the small ones of each ladder are never unloaded."""
         return stack.enter_context(
             LoadedModels(
                 self._open,

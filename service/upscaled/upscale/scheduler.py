@@ -113,7 +113,7 @@ class Scheduler:
         Args:
             key_id: the API key whose share of the device the image uses; None: one of its own.
             beside: another stream of the same image: both use one share.
-            s_per_px: seconds that the device should take for a pixel, by which its share counts.
+            s_per_px: the expected device seconds of a pixel, by which its share is counted.
         """
         return Stream(self._tile_queue, engine, key_id, beside=beside, s_per_px=s_per_px)
 

@@ -1,4 +1,4 @@
-"""Measure what a pixel takes through a model on this machine, and store it.
+"""Measure the seconds of a pixel through a model on this machine, and store them.
 
     tuning/speed-realesrgan-x4plus-auto-5f0c….json      the key it holds for, and the speed
 

@@ -46,8 +46,8 @@ class Stream:
     ) -> Iterator[Window]:
         """Upscale windows lazily, in order, one result for each.
 
-        At most `BATCHES_AHEAD` batches of them and one more are cut and not yet taken, whatever the
-        image's size. For `windows`, `reduce`, `is_exact` and the results see `Engine.start`.
+        At most `BATCHES_AHEAD` batches of them and one more are cut and not yet computed, whatever
+        the image's size. For `windows`, `reduce`, `is_exact` and the results see `Engine.start`.
 
         Raises:
             Cancelled: `cancel` was called.

@@ -6,7 +6,7 @@ than one with a single image. Each image has a queue for each network it goes th
 the seconds that its windows should take, and so is its key. Of the key charged least the queue
 charged least is next. So a small image goes before the next window of a large one, and no number
 of small images can keep a large one waiting for ever. Where a device can do two things at once, a
-small image that comes while it is busy need not wait at all: it takes the fast path.
+small image that comes while it is busy need not wait at all: it goes through the fast path.
 """
 
 import threading
@@ -32,7 +32,7 @@ network takes it for 64 x 64 px on two cores in float32, and for 120 x 120 px in
 
 
 class TileResult:
-    """The result of one window, whose last step needs no device: its image takes it.
+    """The result of one window; its last step, which needs no device, is run by its image.
 
     What it is made of is dropped with it, although others may still hold the window's request.
     """
@@ -200,7 +200,7 @@ class TileQueue:
         return self._max_batch_px[model]
 
     def next_batch(self, *, is_patient: bool) -> list[TileRequest]:
-        """Take the next batch: at most `max_windows`, all alike; none once closed.
+        """Return the next batch: at most `max_windows`, all alike; none once closed.
 
         Their number is a power of two, so that devices, which make something anew for each shape
         and number that comes, see few.
@@ -225,7 +225,7 @@ class TileQueue:
             return batch
 
     def next_for_fast_path(self) -> TileRequest | None:
-        """Take a window of a small image, as soon as one would wait for a batch of others.
+        """Return a window of a small image, as soon as one would wait for a batch of others.
 
         Waits for it; returns None once closed.
         """

@@ -42,8 +42,8 @@ NICENESS: Final = 1
 """Below the front end, which must answer while every core computes."""
 
 NETWORK_NICENESS: Final = 5
-"""Further below: what takes long. Small images, and all that is not the network, have three times
-its share of a core that they want at once, and mostly get it at once."""
+"""Further below, for the network's long computations: small images, and all work beside the
+network, get three times its share of a core."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def main() -> None:
         threading.Thread(target=listen, args=(front_end, jobs, counters), daemon=True).start()
         _work(front_end, jobs, settings, counters)
     except FrontEndGone:
-        os._exit(0)  # there is nothing left to answer or to save
+        os._exit(0)  # no answer can be sent any more
 
 
 def _receive_settings(front_end: FrontEnd) -> Settings:
@@ -77,7 +77,7 @@ def _receive_settings(front_end: FrontEnd) -> Settings:
 def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Counters) -> None:
     """Open the models, report ready, and work until the process ends."""
     with ExitStack() as stack:
-        gc.disable()  # imports make a million objects for it to visit again and again, and to keep
+        gc.disable()  # imports make a million objects, which each collection would visit
         try:
             from upscaled.upscale.named_models import require_models
 

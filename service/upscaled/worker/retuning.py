@@ -18,11 +18,11 @@ from upscaled_models.autotune.retuner import Retuner
 from upscaled_models.registry import split_strength
 
 IDLE_S: Final = 60.0
-"""A worker is idle after so long without a job: the machine's load averages have then forgotten its
+"""A worker is idle after so long without a job: then the machine's load averages no longer show its
 last one."""
 
 LOOK_EVERY_S: Final = 5.0
-"""Seconds after which a worker looks again whether it is idle."""
+"""Interval at which a worker checks whether it is idle."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class IdleTuning:
     is_warm: bool = False
 
     def start(self, niceness: int) -> None:
-        """Tune whenever the worker is idle, in a thread, for as long as the process lives."""
+        """Tune whenever the worker is idle, in a thread, until the process ends."""
         if is_tuned(self.core.settings):
             threading.Thread(
                 target=self._tune_when_idle, args=(niceness,), name="retuning", daemon=True
@@ -58,7 +58,7 @@ class IdleTuning:
             return
         for name in self.core.models.loaded():
             if split_strength(name)[1] is not None:
-                continue  # of a request: it stays as its start took it, and may be gone soon
+                continue  # of one request: it runs as it was opened, and may be unloaded soon
             retuner = self._retuner(name)
             if not retuner.is_done and read_load().is_idle:
                 self._measure(name, retuner)

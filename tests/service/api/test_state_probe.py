@@ -94,7 +94,7 @@ async def test_the_state_is_checked_until_cancelled(monkeypatch: pytest.MonkeyPa
         loop.call_soon_threadsafe(is_enough.set)
         return ""
 
-    task = asyncio.create_task(probe_of(Checks("", "", then=pass_third)).run_for_ever())
+    task = asyncio.create_task(probe_of(Checks("", "", then=pass_third)).run_forever())
     async with asyncio.timeout(10):
         await is_enough.wait()
     task.cancel()

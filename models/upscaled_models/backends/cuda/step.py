@@ -1,6 +1,6 @@
 """Steps: one convolution and the operations after it, as a value that a launcher runs.
 
-A network on the kernel takes and gives what its torch module does, of whose layers it is made.
+A network on the kernel has the layers, inputs and results of its torch module.
 """
 
 from collections.abc import Callable

@@ -42,7 +42,7 @@ def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
 def build_parts(family: Family, shape: Shape, layers: Layers) -> list[Graph]:
     """Build the graphs that run one after the other: the whole network, or its trunk and tail.
 
-    A tail takes the trunk's features, float32 `[N, h, w, C]`, any rows of which it can run on.
+    A tail's input is the trunk's features, float32 `[N, h, w, C]`, or any rows of them.
     """
     build_tail = NETWORKS[family].build_tail
     if build_tail is None:

@@ -9,7 +9,7 @@ from upscaled_models.backends.openvino.layers import Convolution, Floats, Quanti
 from upscaled_models.backends.openvino.runtime import Node, import_openvino
 
 LEVELS = 255
-"""Graphs take pixels in 0..255, not in 0..1: whole numbers up to 256 are exact in bfloat16 too."""
+"""Graphs compute in levels of 0..255, not 0..1: whole numbers to 256 are exact in bfloat16."""
 
 ACTIVATION_LEVELS = 256
 

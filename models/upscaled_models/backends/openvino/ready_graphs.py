@@ -28,7 +28,7 @@ ANY_PX: Final = -1
 class Levels:
     """The result of graphs for a batch: float32 `[N, ...]` (see `graph.build_graph`).
 
-    owner: what the memory of `values` belongs to, and must live as long as they do.
+    owner: the object that owns the memory of `values`, kept as long as they are.
     """
 
     values: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""API keys and their credits, over HTTP: list, make, change, rotate, revoke; add, take, move."""
+"""API keys and their credits over HTTP: list, make, change, rotate, revoke; add, take, move."""
 
 import asyncio
 import time

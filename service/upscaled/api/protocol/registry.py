@@ -70,7 +70,7 @@ class Connections:
         return len(self._open)
 
     def admit(self, connection: RegisteredConnection, address: str) -> bool:
-        """Add a new, idle connection from an IP address, or ""; False if there is no room."""
+        """Add a new, idle connection from an IP address, or ""; False if there are too many."""
         source = self._source_of(address)
         same = self._of_address.get(source, {})
         if source and len(same) >= self.limits.per_address and not self._evict(same):
@@ -85,7 +85,7 @@ class Connections:
         return True
 
     def remove(self, connection: RegisteredConnection) -> None:
-        """Forget a connection; one that was never admitted is passed over."""
+        """Remove a connection; one that was never admitted is ignored."""
         source = self._open.pop(connection, None)
         if source is None:
             return

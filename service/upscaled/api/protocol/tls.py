@@ -1,4 +1,4 @@
-"""Speak TLS on a connection: bytes are decrypted for `ContractProtocol`, and its answers encrypted.
+"""Serve TLS on a connection: bytes are decrypted for `ContractProtocol`, and its answers encrypted.
 
 The event loop's own TLS announces a connection only after its handshake, and does not say how much
 of an answer still waits in the transport below. Here a connection counts from its first packet, its
@@ -127,10 +127,10 @@ class TlsTransport(asyncio.Transport):
 
 
 class TlsProtocol(asyncio.Protocol):
-    """Protocol of a connection under TLS, around the one that speaks HTTP."""
+    """Protocol of a connection under TLS, which wraps that of HTTP."""
 
     def __init__(self, certificate: ServerCertificate, http: ContractProtocol) -> None:
-        """Encrypt a connection, and speak HTTP on it.
+        """Encrypt a connection, and serve HTTP on it.
 
         Args:
             certificate: gives the context, when the client connects.
@@ -174,7 +174,7 @@ class TlsProtocol(asyncio.Protocol):
         self._http.resume_writing()
 
     def _refuse(self, error: ssl.SSLError) -> None:
-        """Close a connection that is no TLS; a client that speaks plain HTTP gets an answer."""
+        """Close a connection that is no TLS; a client that sends plain HTTP gets an answer."""
         reason = error.reason or str(error)
         _log.info("TLS failed: %s", reason, extra=event("tls_failed", reason=reason))
         if reason == "HTTP_REQUEST":

@@ -64,7 +64,7 @@ def describe_header(name: str, description: str, schema: dict[str, Any]) -> dict
 CHOICE_PARAMETERS: Final = (
     describe_header(
         MODEL_HEADER,
-        "The model to take, one that `GET /v1/models` lists, or `auto`, which is "
+        "The model to use, one that `GET /v1/models` lists, or `auto`, which is "
         "the same as no header: the best model that the server can afford for the picture. A "
         "model that is not present, or is named twice, is `invalid_parameter`; nothing is charged.",
         {
@@ -142,7 +142,7 @@ class _Options:
             return values
         numbers = int | float if kind == "decimal" else int
         is_number = isinstance(field, numbers) and not isinstance(field, bool)
-        # No option takes "", nor the exponent of a small number's own text.
+        # No option may be "", or have the exponent of a small number's own text.
         shown = f"{field:.9f}" if is_number and isinstance(field, float) else str(field)
         text = _spell(shown, kind) if isinstance(field, str) or is_number else ""
         return values if text in values else [*values, text]

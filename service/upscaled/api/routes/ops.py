@@ -38,7 +38,7 @@ class _AllMetrics(Collector):
     response_description="It does",
 )
 async def get_health() -> schemas.Live:
-    """Answer as long as the process lives."""
+    """Answer as long as the process runs."""
     return schemas.Live(status="ok")
 
 

@@ -75,7 +75,8 @@ def build_router(settings: Settings) -> APIRouter:
 def route_pages(endpoints: Mapping[str, Endpoint]) -> APIRouter:
     """Return routes for GET and HEAD, by path.
 
-    They are Starlette's: FastAPI would look for parameters in each, which took most of a start.
+    They are Starlette's: FastAPI would look for parameters in each, which was most of the time of a
+    start.
     """
     router = APIRouter()
     for path, endpoint in sorted(endpoints.items()):

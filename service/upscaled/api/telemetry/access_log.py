@@ -2,7 +2,7 @@
 
 Observers run in a thread of their own, for many records at once. At the end of each request, with
 caches full of pixels, they took 200 us of it on a busy machine; in this thread they take less, and
-no response waits for them, nor for a terminal or a pipe that is slow to take its lines.
+no response waits for them, nor for a slow terminal or pipe.
 """
 
 import asyncio
@@ -152,7 +152,7 @@ _LOGGED: Final = tuple(
 )
 
 Observer = Callable[[AccessRecord], None]
-"""Called for each record in the order in which the requests ended: by any thread, one at a time."""
+"""Called for each record, in the order in which the requests ended, by one thread at a time."""
 
 
 def record_of(scope: Scope) -> AccessRecord:

@@ -34,7 +34,7 @@ _OF_MODELS: Final = {
     "device_s": ("device_seconds", "Seconds that the device was at work"),
     "batches": ("batches", "Batches that the device was given"),
     "windows": ("batch_windows", "Windows in those batches"),
-    "slots": ("batch_places", "Windows that those batches had room for"),
+    "slots": ("batch_places", "Windows that those batches could have held"),
 }
 _OF_EACH_WORKER: Final = {
     "is_ready": ("worker_up", "1 while the worker is ready, else 0"),

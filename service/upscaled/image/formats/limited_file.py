@@ -1,7 +1,7 @@
 """Open a file by one of Pillow's classes, with a limit on how many pieces of it are read.
 
-Pillow walks a header piece by piece in Python: of 25 MB in pieces of 4 bytes it would make 20 s of
-work. Only a decoder process opens files by Pillow.
+Pillow reads a header piece by piece in Python: 25 MB in pieces of 4 bytes would take 20 s. Only a
+decoder process opens files by Pillow.
 """
 
 from io import BytesIO

@@ -60,8 +60,8 @@ _TURNED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 # ITU-T T.4, 4.1.2: the end of a line, which no other codes contain, however many zeros precede it.
 _END_OF_LINE: Final = "000000000001"
-# ITU-T T.6, 2.4.1.1: the end of a page is two of them, and there are no others: libtiff takes any
-# for the end. Writers pad what follows to whole words.
+# ITU-T T.6, 2.4.1.1: the end of a page is two of them, and there are no others: libtiff reads any
+# of them as the end. Writers pad what follows to whole words.
 _LINE_ENDS_OF_PAGE: Final = 2
 _END_OF_PAGE: Final = _LINE_ENDS_OF_PAGE * _END_OF_LINE
 _PAGE_END_BYTES: Final = 16
@@ -150,9 +150,9 @@ def printed_damage(text: str) -> str:
 
 
 def _has_alpha(tags: Mapping[int, int]) -> bool:
-    """Return whether there is a channel more than colour needs, and it is said to be alpha.
+    """Return whether there is one channel more than colour needs, and a tag says that it is alpha.
 
-    With RGB it also counts as alpha where nothing is said of it: many programs forget to.
+    With RGB it also counts as alpha without that tag, which many programs omit.
     """
     colours = _COLOURS.get(tags.get(_PHOTOMETRIC, 0))
     if colours is None or tags.get(_SAMPLES, 1) <= colours:
@@ -187,7 +187,7 @@ def ends_early(source: bytes, tags: Mapping[int, Any]) -> bool:
     """Return whether a strip or tile of fax, JPEG or Deflate lacks its end, or Deflate is damaged.
 
     libtiff refuses most that end early by itself. Of a fax it leaves the missing rows white, of a
-    JPEG grey; both say in their own words where they end. Of Deflate it takes the first bytes that
+    JPEG grey; in both, a marker says where they end. Of Deflate it uses the first bytes that
     fill the rows, whatever follows: damaged ones too, for it never comes to the checksum (RFC 1950,
     2.2).
     """

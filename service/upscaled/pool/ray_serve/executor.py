@@ -112,7 +112,7 @@ class RayPool:
         self._admission.is_draining = True
 
     async def stop(self, grace_s: float) -> None:
-        """Take nothing new, finish what was admitted for at most `grace_s`, and disconnect."""
+        """Refuse new requests, finish what was admitted for at most `grace_s`, and disconnect."""
         await self._admission.stop(grace_s)
         self._has_ended = True
         if self._watching:

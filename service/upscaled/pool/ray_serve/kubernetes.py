@@ -171,7 +171,7 @@ def _template(container: dict[str, Any]) -> dict[str, Any]:
         "metadata": {"labels": dict(LABELS)},
         "spec": {
             "automountServiceAccountToken": False,
-            # The pod's first process then reaps dead ones: Ray takes a zombie for alive, and the
+            # The pod's first process then reaps dead ones: Ray counts a zombie as alive, and the
             # replicas of a dead raylet would keep the GPU.
             "shareProcessNamespace": True,
             "terminationGracePeriodSeconds": 70,

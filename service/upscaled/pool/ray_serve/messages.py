@@ -33,11 +33,11 @@ ONLY_JOB: Final = 0
 
 
 class ReplicaLost(Exception):
-    """A replica died, fell silent or was replaced under an image, which another can upscale."""
+    """A replica died, hung or was replaced while it upscaled an image; another can upscale it."""
 
 
 class NoReplicaFree(Exception):
-    """Ray refused a call: every replica has as many as it may have."""
+    """Ray refused a call: every replica has as many calls as it may have."""
 
 
 class _Message(BaseModel, frozen=True, extra="forbid"):
@@ -54,9 +54,9 @@ class Busy(_Message):
 
 
 class ReplicaReport(_Message):
-    """Reports a replica: its workers' models, and what `upscaled.pool.stats.PoolStats` says of it.
+    """Reports the state of a replica: its workers' models, and its part of `PoolStats`.
 
-    replica: made up at its start. accepts: an image sent now would be worked on. hashes: the
+    replica: an id made at its start. accepts: an image sent now would be worked on. hashes: the
     SHA-256 of every model's file that it has, by name. results_url: where it stores results itself;
     results_trouble: why it does not.
     """
@@ -91,7 +91,7 @@ _FROM_REPLICA: TypeAdapter[ReplicaMessage] = TypeAdapter(
 
 
 def frame(message: ReplicaMessage, payload: bytes = b"") -> tuple[bytes, bytes]:
-    """Return a message as it crosses."""
+    """Return a message as bytes, with its payload."""
     return message.model_dump_json().encode(), payload
 
 

@@ -7,7 +7,7 @@ its source neighbourhood by more than that range: an area of one colour is that 
 
 Set14 at x4, dB of Y-PSNR / acutance against the truth, by the low-pass's width in source pixels:
 
-                                raw             4               2               1 (taken)       none
+                                raw             4               2               1 (chosen)      none
     general-x4v3    clean   25.20 / 0.573   25.39 / 0.572   25.53 / 0.572   25.80 / 0.569   26.59 / 0.557
                     jpeg    23.67 / 0.539   23.88 / 0.539   24.02 / 0.539   24.31 / 0.537   24.86 / 0.545
                     camera  24.29 / 0.521   24.49 / 0.520   24.64 / 0.521   24.93 / 0.516   25.47 / 0.515

@@ -9,8 +9,8 @@ compared with the source:
     gate     0 where the drift, averaged over some 8 px, is at most `_TOLERANCE_LEVELS`, 1 from
              twice that on: photographs (0.1 to 0.2 levels) and single strokes are left alone
     wanted   the drift averaged over some 4 px, times the gate
-    result   moved towards white by wanted / (mean room below white), or towards black by
-             wanted / (mean level): as far as it has room, so nothing is cut off again
+    result   moved towards white by wanted / (mean distance to white), or towards black by
+             wanted / (mean level): at most as far as these, so nothing is cut off again
 
 246 patterns (18 masks in 10 pairs of colours, inverted ones, dithered ramps, photographs under scan
 lines), mean over blocks of 8 px of |result - source| in levels; and Set14 / twelve drawn pages,
@@ -23,7 +23,8 @@ dB of Y-PSNR and acutance against the truth:
     x4 with                   2           5.3    27.756 / 0.557   25.413 / 0.451   23.222 / 0.662
 
 The two left are lines 3 px apart, which no block of 8 px averages evenly; over 24 px they are
-under 4 too. Adding the drift instead of moving by the room left 24 over 4 at x4, the worst 18.5.
+under 4 too. Adding the drift instead of moving by a share of that distance left 24 over 4 at x4,
+the worst 18.5.
 
 It works on rows of the finished canvas, not on a network's window: it needs no halo, and its
 result does not depend on how the image was tiled. What alpha hides repeats the source there, so it
@@ -72,7 +73,7 @@ class PatternCorrection:
         self._averaged = self.source.copy()
 
     def add(self, region: Region) -> None:
-        """Take note of a region of the source whose part of the canvas has been filled."""
+        """Record a region of the source whose part of the canvas has been filled."""
         filled = region.scaled(self._gain).read(self.canvas)
         size = (region.width, region.height)
         region.write(self._averaged, cv2.resize(filled, size, interpolation=cv2.INTER_AREA))

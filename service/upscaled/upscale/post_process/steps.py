@@ -53,8 +53,8 @@ class PostProcessing:
     """The steps for one image; by default none.
 
     checks: a window whose result is not plausible is computed once more in float32.
-    tempering: how the result is mixed with a faithful network's, which is taken as it is where the
-        source is flat. corrects_colours: the result gets the source's colours, unless it is
+    tempering: how the result is mixed with a faithful network's, whose result is used unmixed where
+        the source is flat. corrects_colours: the result gets the source's colours, unless it is
         tempered. corrects_patterns: fine patterns get their mean colour back, on the finished rows.
     threads: run the strips of a window; None: the caller's thread does it all.
     """
@@ -78,7 +78,7 @@ class PostProcessing:
     def flat_reach_px(self, spec: ModelSpec, faithful: ModelSpec | None) -> int | None:
         """Return how far around a pixel its result depends on, where all that is of one colour.
 
-        The result is then that colour, exactly. None where no step sees to that. `faithful` is the
+        The result is then that colour, exactly. None where no step ensures that. `faithful` is the
         model that the result is tempered with.
         """
         if faithful is not None:

@@ -15,7 +15,7 @@ difference is texture. So with x the vivid result, y the faithful one and d = x 
 So brightness is the faithful network's, and an area where both are flat is the faithful one,
 exactly. Colours are the faithful network's too, but of coarsely compressed pictures: JPEG leaves
 stains in them, 16 pixels of the source wide, which a faithful network keeps.
-The vivid result is taken as its network made it: colour correction would bring back the source's
+The vivid result is used as its network made it: colour correction would bring back the source's
 compression artefacts, which the faithful network has removed.
 
 Set14 at x4, NIQE / dB of Y-PSNR / feature distance (lite1) to the truth, x4plus in float32:
@@ -24,7 +24,7 @@ Set14 at x4, NIQE / dB of Y-PSNR / feature distance (lite1) to the truth, x4plus
     upscaled-x4-faithful             6.56 / 27.76 / 0.462   7.37 / 25.41 / 0.724  7.31 / 26.02 / 0.698
     x4plus, colours corrected        4.64 / 25.92 / 0.482   4.87 / 24.66 / 0.637  4.72 / 25.01 / 0.621
     tempered, limit 14, low 0.8      5.33 / 27.27 / 0.446   5.52 / 25.41 / 0.629  5.37 / 25.89 / 0.603
-    limit 16, low 0.75 (taken)       5.20 / 27.19 / 0.447   5.43 / 25.38 / 0.629  5.26 / 25.85 / 0.604
+    limit 16, low 0.75 (chosen)      5.20 / 27.19 / 0.447   5.43 / 25.38 / 0.629  5.26 / 25.85 / 0.604
     limit 18, low 1                     - / 26.98 / 0.461      - / 25.29 / 0.626     - / 25.73 / 0.601
     limit 12, low 0.6                   - / 27.43 / 0.436      - / 25.46 / 0.636     - / 25.97 / 0.609
     limit 14, low 0.8, x corrected      - / 27.25 / 0.443      - / 25.41 / 0.635     - / 25.88 / 0.613
@@ -45,15 +45,15 @@ At x2, five to seven parts of photographs, by JPEG's quality or noise (dB / feat
 
 Limits at x2 are those that cost no more than 0.1 dB against upscaled-x2.
 
-Set14 with a colour_share of 1: jpeg 5.41 / 25.38 / 0.622, camera 5.28 / 25.85 / 0.598 (taken up to
+Set14 with a colour_share of 1: jpeg 5.41 / 25.38 / 0.622, camera 5.28 / 25.85 / 0.598 (chosen up to
 quality 75). CIEDE2000 to the truth, against a share of 0: at x4, 0.2 less for jpeg and 0.1 for
-camera; at x2, 0.04 more at quality 90, 0.02 at 80, 0.03 less at 65, 0.05 at 50: not taken, as skin
+camera; at x2, 0.04 more at quality 90, 0.02 at 80, 0.03 less at 65, 0.05 at 50: not chosen, as skin
 turns a little yellow with it.
 
-Tried and left: the difference in linear light (the same to 0.001 in feature distance), brightness
-alone for e (the same), limits that grow with local contrast (0.003 nearer for clean pictures, 0.001
-further for others), all colour by the faithful network at x4 (0.004 nearer for clean, further for
-others: it is what colour_share is for).
+Tried and not chosen: the difference in linear light (the same to 0.001 in feature distance),
+brightness alone for e (the same), limits that grow with local contrast (0.003 nearer for clean
+pictures, 0.001 further for others), all colour by the faithful network at x4 (0.004 nearer for
+clean, further for others: it is what colour_share is for).
 
 Low-passes are computed on squares of 2x2 pixels, in whole numbers and dyadic fractions: a pixel's
 result does not depend on where its window lies, so tiles have no seams. It takes 1.3 times as long
@@ -137,7 +137,7 @@ class Tempering:
     def of(cls, strength: float, scale: int, harm: Harm) -> "Tempering":
         """Return the tempering that a strength, 0 to 1, means for an image of that harm.
 
-        0 takes the vivid network's texture and edges as they are, 1 the faithful result alone;
+        0 keeps the vivid network's texture and edges as they are, 1 the faithful result alone;
         `AUTO_STRENGTH`, half way, is what measured best. A strength outside raises ValueError.
         scale: of the result to its source, in all.
         """
@@ -172,7 +172,7 @@ def _find_quality(harm: Harm) -> int:
 
 
 def temper(vivid: Window, faithful: Window, tempering: Tempering) -> Window:
-    """Take the vivid result where the faithful one agrees, the faithful one where it does not.
+    """Mix two results: the vivid one where the faithful one agrees, else the faithful one.
 
     Args:
         vivid, faithful: results of both networks for the same window, `[h, w, 3]`, uint8 or uint16;

@@ -3,8 +3,8 @@
 Decoding senseless codes soon puts the means of blocks so far out of range that all is white or
 black and nothing else shows. So each file is decoded twice: as it is, and without means and with a
 middling quantisation. Both times the image is as large as its blocks, the part that is cut off
-included, and bits that are no code of a Huffman table are made to be one, for libjpeg takes such
-bits for the end of a block.
+included, and bits that are no code of a Huffman table are made to be one, because libjpeg reads
+such bits as the end of a block.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Refuse JPEG files without every coefficient that their headers promise, or with other ends.
+"""Refuse JPEG files that lack coefficients which their headers promise, or that end otherwise.
 
 libjpeg never fails over coded bytes that end too early: it warns, Pillow hides the warning, and the
 rest of the image is grey or blocks. Here three things are checked, none by looking at pixels
@@ -10,7 +10,7 @@ where it can be helped:
 - the last scan ends with its last coded unit: without its last byte libjpeg warns. A tail of zeros
   or noise is decoded as valid codes, and ends before its bytes do.
 
-The arithmetic decoder takes any number of zeros for the bytes that are missing (T.81, D.2.6), so
+The arithmetic decoder reads any number of zeros in place of missing bytes (T.81, D.2.6), so
 with it bytes are added and the pixels compared.
 """
 
@@ -183,7 +183,7 @@ def _refuse_missing_arithmetic_bytes(structure: Structure) -> None:
 
     The encoder ends with the number of the fewest bits that still says the image, and may drop
     its final zeros (T.81, D.1.8). So the last byte counts; and two zeros may follow, several only
-    in an image that ends without detail, which takes next to no bits. A dropped zero cannot be
+    in an image that ends without detail, which needs hardly any bits. A dropped zero cannot be
     distinguished from a lost byte.
     """
     shorter = structure.last.rstrip(b"\x00")

@@ -58,7 +58,7 @@ _END_OF_DATA: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 def read_header(source: bytes) -> Header:
     """Read size and orientation from the segments before the first scan.
 
-    The rest is walked only where it may hold more scans than are allowed.
+    The rest is read only where it may hold more scans than are allowed.
     """
     leading = read_leading_segments(source)
     if source.count(bytes((0xFF, segments.SOS))) > MAX_SCANS:

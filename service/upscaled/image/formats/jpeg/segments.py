@@ -111,9 +111,9 @@ class LeadingSegments:
 
 
 class SegmentWalker:
-    """Walks over a file's segments once, from a given place.
+    """Reads a file's segments once, from a given offset.
 
-    at: where the walk stands. segments: how many it has passed, with those before it.
+    at: the offset of the next segment. segments: how many were read, with those before it.
     """
 
     def __init__(self, source: bytes, at: int, segments: int = 0) -> None:

@@ -2,8 +2,7 @@
 
 The first sound one of cICP, iCCP, sRGB, and gAMA with cHRM counts, as in browsers. What is stated
 in numbers gets the profile that says the same, so that the pixels stay what they are and are shown
-as before. HDR (PQ and HLG in cICP) cannot be said by a profile that everybody reads: it is passed
-over.
+as before. No profile that all programs read describes HDR (PQ and HLG in cICP), so it is ignored.
 """
 
 import struct

@@ -83,8 +83,8 @@ class Chunk:
 def iterate_chunks(source: bytes) -> Iterator[Chunk]:
     """Iterate over the chunks, to IEND, the end of the file or what cannot be a chunk.
 
-    No data is touched. A chunk's name is four ASCII letters: where something else stands, the
-    length before it means nothing either, and the walk ends.
+    No data is touched. A chunk's name is four ASCII letters: where something else is found, the
+    length before it means nothing either, and iteration ends.
     """
     at, count = len(SIGNATURE), 0
     while at + 8 <= len(source):

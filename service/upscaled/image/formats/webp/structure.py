@@ -1,10 +1,10 @@
 """Find the first image of a WebP file (RFC 9649) by its chunks, without libwebp.
 
 What counts is the bitstream: whether there is transparency is said by an ALPH chunk or by the bit
-in VP8L's own header, and not by the flag in VP8X, which programs forget to set and to clear. The
+in VP8L's own header, and not by the flag in VP8X, which programs often set wrongly. The
 decoder gets a file of the first image alone, whose flags say what is in it.
 
-The size is known before libwebp sees a byte: it would allocate the whole canvas, twice, before it
+The size is read without libwebp, which would allocate the whole canvas, twice, before it
 reported the size: 2 GB for the largest.
 """
 
@@ -125,7 +125,7 @@ def _collect(
 ) -> tuple[bytes | None, dict[bytes, memoryview], dict[bytes, bytes]]:
     """Collect the first image's frame header, if any, its chunks, and those that are `wanted`.
 
-    The walk ends with the image, or with the last of what is wanted behind it.
+    Reading ends with the image, or with the last of what is wanted behind it.
     """
     frame_header: bytes | None = None
     chunks: dict[bytes, memoryview] = {}
