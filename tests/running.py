@@ -130,7 +130,7 @@ def serve(
         program: what is run in place of `upscaled`.
         is_waiting: whether to wait for `/readyz`.
         has_tables: whether a new folder gets the tables beforehand, which a first start would make.
-        tls: what trusts the certificate of a server that speaks https.
+        tls: what trusts the certificate of a server that serves https.
         settings: further `UPSCALED_*` variables.
     """
     environment = clean_environment(

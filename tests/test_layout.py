@@ -275,7 +275,7 @@ def test_the_lock_of_a_list_is_that_of_the_list_as_it_is(folder: str) -> None:
     assert all(hashes for _, hashes in locked)
 
 
-def test_the_locks_name_no_place_to_take_files_from() -> None:
+def test_the_locks_name_no_place_to_download_files_from() -> None:
     names = [*LOCKS, *(f"{folder}/requirements.lock" for folder in LISTS)]
     assert [name for name in names if "://" in (ROOT / name).read_text()] == []
 
@@ -322,7 +322,7 @@ def _callable_parameters(path: Path, names: set[str]) -> Iterator[str]:
                     yield f"{path.relative_to(ROOT)}: {node.name}({parameter.arg})"
 
 
-def test_few_functions_of_the_service_take_callables() -> None:
+def test_few_functions_of_the_service_have_callable_parameters() -> None:
     """Values go one way: what a function needs is passed as a value, wherever that can be."""
     paths = _tracked("service/*.py")
     names = {"Callable"}

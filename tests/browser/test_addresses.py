@@ -97,7 +97,7 @@ def test_addresses_come_by_drop_and_by_the_button_too(open_page: Open) -> None:
 @pytest.mark.parametrize(
     "text", ["", "just words", "https://host.test/a.png and more", "file:///etc/passwd", "http://"]
 )
-def test_other_texts_are_not_taken_for_addresses(open_page: Open, text: str) -> None:
+def test_other_texts_are_not_mistaken_for_addresses(open_page: Open, text: str) -> None:
     playground = open_page()
     paste(playground, text)
     assert playground.text("chosen") == "Choose pictures"

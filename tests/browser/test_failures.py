@@ -79,7 +79,7 @@ def test_a_response_that_is_not_the_apis_own_is_reported(open_page: Open, body: 
 
 
 @pytest.mark.slow
-def test_a_changed_file_is_reported_and_not_taken_for_a_silent_server(
+def test_a_changed_file_is_reported_and_not_mistaken_for_a_silent_server(
     open_page: Open, tmp_path: Path
 ) -> None:
     file = tmp_path / "photo.png"

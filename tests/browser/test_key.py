@@ -30,7 +30,7 @@ def key_shown(playground: Playground) -> str:
     return str(playground.page.input_value("#key"))
 
 
-def test_a_key_lives_as_long_as_its_tab(open_page: Open) -> None:
+def test_a_key_is_kept_as_long_as_its_tab(open_page: Open) -> None:
     playground = open_page()
     playground.page.fill("#key", "upk_mine")
     playground.page.press("#key", "Tab")

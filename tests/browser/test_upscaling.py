@@ -37,7 +37,7 @@ def test_a_first_visit_is_small_quick_and_from_here(open_page: Open, service: Se
     assert all(url.startswith(service.url) for url in playground.requested)
 
 
-def test_a_picture_goes_in_and_its_result_comes_out(open_page: Open, tmp_path: Path) -> None:
+def test_a_picture_is_uploaded_and_its_result_shown(open_page: Open, tmp_path: Path) -> None:
     playground = open_page()
     playground.choose(red_picture(160, 120), "my cat.png")
     playground.page.wait_for_selector("#thumb:not([hidden])")

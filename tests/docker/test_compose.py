@@ -212,7 +212,7 @@ def test_a_node_of_the_cluster_is_healthy_by_rays_word_and_starts_after_the_head
     assert cluster["cluster-front"]["depends_on"]["cluster-node"] == healthy
 
 
-def test_the_front_end_of_the_cluster_has_settings_that_the_program_takes(
+def test_the_front_end_of_the_cluster_has_settings_that_the_program_accepts(
     cluster: dict[str, Any],
 ) -> None:
     environment = cluster["cluster-front"]["environment"]

@@ -212,7 +212,9 @@ def test_what_kuberays_operator_refuses_beside_its_schema_is_noticed(
 
 
 @pytest.mark.parametrize("name", ["u" * 48, "1-upscaled", "upscaled-", "Upscaled"])
-def test_a_name_that_kuberay_does_not_take_is_noticed(manifests: list[Manifest], name: str) -> None:
+def test_a_name_that_kuberay_does_not_accept_is_noticed(
+    manifests: list[Manifest], name: str
+) -> None:
     service = copy.deepcopy(named(manifests, "RayService", kubernetes.NAME))
     service["metadata"]["name"] = "u" * 47
     validate(service)
@@ -282,7 +284,7 @@ def test_every_reference_is_to_something_that_is_there_or_a_named_secret(
                 assert source["secretRef"]["name"] in SECRETS
 
 
-def test_the_settings_are_ones_that_the_program_takes(manifests: list[Manifest]) -> None:
+def test_the_settings_are_ones_that_the_program_accepts(manifests: list[Manifest]) -> None:
     settings: dict[str, str] = {}
     for name in ("upscaled-settings", "upscaled-front"):
         settings |= named(manifests, "ConfigMap", name)["data"]

@@ -174,7 +174,7 @@ def test_the_dashboard_is_in_the_folder_that_grafana_reads() -> None:
 
 
 @needs_prometheus
-def test_promtool_takes_the_configuration_and_the_rules() -> None:
+def test_promtool_accepts_the_configuration_and_the_rules() -> None:
     said = promtool("check", "config", PROMETHEUS_DIR / "prometheus.yaml")
     assert f"{len(alerts())} rules found" in said
 

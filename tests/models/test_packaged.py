@@ -222,7 +222,7 @@ def test_an_absent_package_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_packaged_here(PACKAGED[0])
 
 
-def test_the_extra_names_the_package_that_the_registry_knows() -> None:
+def test_the_extra_names_the_package_of_the_registry() -> None:
     requirements = importlib.metadata.requires("upscaled") or []
     wanted = f'{WEIGHTS_PACKAGE}=={WEIGHTS_PACKAGE_VERSION}; extra == "realesrgan"'
     assert wanted in [requirement.replace("'", '"') for requirement in requirements]

@@ -38,7 +38,7 @@ def test_networks_of_different_shapes_are_not_mixed(other: dict[str, torch.Tenso
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_denoise_takes_grain_away_step_by_step(shared_dir: Path) -> None:
+def test_denoise_removes_grain_step_by_step(shared_dir: Path) -> None:
     """On flat grey with noise, the more of the general network, the less noise is left."""
     states = []
     for name in ("realesr-general-x4v3", "realesr-general-wdn-x4v3"):

@@ -174,7 +174,7 @@ def test_a_torch_on_disk_comes_before_every_index(scripts: Scripts) -> None:
     assert torch == [f"--no-deps --no-index {_torch(scripts)}"]
 
 
-def test_a_computer_without_a_gpu_takes_the_cpu_build(scripts: Scripts) -> None:
+def test_a_computer_without_a_gpu_installs_the_cpu_build(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"
     scripts.run("setup")
@@ -183,7 +183,7 @@ def test_a_computer_without_a_gpu_takes_the_cpu_build(scripts: Scripts) -> None:
     assert "--index-url https://download.pytorch.org/whl/cpu torch==" in torch[1]
 
 
-def test_a_computer_with_a_gpu_takes_the_default_build(scripts: Scripts) -> None:
+def test_a_computer_with_a_gpu_installs_the_default_build(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.add_python("nvidia-smi")
     scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"

@@ -68,7 +68,7 @@ def test_a_record_without_an_event_gets_the_plain_one() -> None:
     assert json.loads(JsonFormatter().format(record_of("hello")))["event"] == "log"
 
 
-def test_fields_that_json_does_not_know_become_text() -> None:
+def test_fields_of_types_that_json_lacks_become_text() -> None:
     record = record_of("x", **event("e", kind=ValueError("no")))
     assert json.loads(JsonFormatter().format(record))["kind"] == "no"
 

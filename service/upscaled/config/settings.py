@@ -65,7 +65,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     port: int = Field(default=8000, ge=0, le=65535)
     """its port; 0: any free one"""
     tls_cert: str = ""
-    """file in PEM of the certificate with which the service itself speaks https, and of those
+    """file in PEM of the certificate with which the service itself serves https, and of those
     between it and its authority; read again once it changes; empty: http"""
     tls_key: str = ""
     """file in PEM of that certificate's private key, not encrypted"""

@@ -1,4 +1,4 @@
-"""Check the certificate with which the service itself speaks https."""
+"""Check the certificate with which the service itself serves https."""
 
 import ssl
 import time

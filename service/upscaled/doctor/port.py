@@ -32,7 +32,7 @@ class NoHttpAnswer(Exception):
 def check_port(host: str, port: int, *, is_expected: bool, is_tls: bool = False) -> list[Finding]:
     """Probe the server that listens on the address; where none does, try to listen.
 
-    is_expected: a closed port is a failure. is_tls: it speaks https; its certificate is checked
+    is_expected: a closed port is a failure. is_tls: it serves https; its certificate is checked
     elsewhere.
     """
     address = f"{host} port {port}"

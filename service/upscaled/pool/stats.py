@@ -13,7 +13,7 @@ class ModelStats(BaseModel, frozen=True, extra="forbid"):
     """Sums over one model's batches.
 
     batches: how often the device was given windows. windows: how many it was given. slots: how many
-    windows those batches had room for. trunk_px: pixels at which a network's body ran, halo
+    windows those batches could have held. trunk_px: pixels at which a network's body ran, halo
     included (see `ModelSpec.trunk_pixels`). device_s: seconds that the device was at work.
     """
 

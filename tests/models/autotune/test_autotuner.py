@@ -78,7 +78,7 @@ def test_a_choice_holds_for_its_precision_and_while_it_names_a_candidate(tmp_pat
     assert tuner_of(tmp_path).find_choice() is None
 
 
-def test_a_start_on_a_busy_machine_takes_the_default_and_says_so(
+def test_a_start_on_a_busy_machine_uses_the_default_and_logs_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -97,7 +97,7 @@ def test_a_damaged_file_is_ignored_with_a_warning(
     assert "measuring again" in caplog.text
 
 
-def test_a_folder_that_takes_no_file_is_only_a_warning(
+def test_a_folder_that_cannot_be_written_to_is_only_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "tuning").write_text("a file")

@@ -101,7 +101,7 @@ def test_a_great_difference_is_settled_by_the_fewest_pairs_and_a_restless_one_by
     assert (restless.outcome, restless.is_exhausted) == (Outcome.OPEN, True)
 
 
-def test_runs_alternate_and_take_turns_in_going_first() -> None:
+def test_runs_alternate_and_each_candidate_is_first_in_turn() -> None:
     meter = FakeMeter()
     race = Race(_expected(), TimeBudget(float("inf"), meter))
 

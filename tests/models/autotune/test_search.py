@@ -173,7 +173,7 @@ def test_the_window_that_wastes_least_on_its_halo_is_chosen() -> None:
 @pytest.mark.parametrize(
     ("us_per_px", "halo_px", "window_px"), [(6, 8, 64), (25, 8, 128), (6, 20, 128)]
 )
-def test_a_window_that_lets_others_in_soon_goes_first_unless_it_wastes_far_more(
+def test_a_window_that_is_computed_soon_is_preferred_unless_it_wastes_far_more(
     us_per_px: int, halo_px: int, window_px: int
 ) -> None:
     """64 px take 25 ms or 102 ms; 128 px 4 times that, and keep 1.4 or 3.4 times the share."""
@@ -202,7 +202,7 @@ def test_the_usual_window_is_chosen_where_no_window_fits() -> None:
     assert choose(reference=candidate(engine, "float32")).window_px == 128
 
 
-def test_sizes_are_multiples_of_the_step_with_room_for_a_core() -> None:
+def test_sizes_are_multiples_of_the_step_and_hold_a_core() -> None:
     sizes = sizes_around(384, 19, 16, is_fixed=False, batches=(1,))
 
     assert sizes.windows_px == (384, 256, 192, 512)

@@ -65,7 +65,7 @@ def test_a_trial_that_ends_normally_or_by_an_exception_counts_no_death(tmp_path:
     assert (attempts.deaths("good"), attempts.deaths("bad")) == (0, 0)
 
 
-def test_attempts_in_a_folder_that_takes_no_file_are_not_recorded(tmp_path: Path) -> None:
+def test_attempts_in_a_folder_that_cannot_be_written_to_are_not_recorded(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path / "absent" / "tried")
     with attempts.trying("good"):
         assert attempts.deaths("good") == 0

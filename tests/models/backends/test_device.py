@@ -16,7 +16,7 @@ def test_the_cpu_computes_in_float32() -> None:
     ("has_cuda", "has_mps", "chosen"),
     [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
 )
-def test_auto_takes_the_gpu_that_is_there_and_the_cpu_elsewhere(
+def test_auto_chooses_the_gpu_if_there_is_one_and_else_the_cpu(
     monkeypatch: pytest.MonkeyPatch, has_cuda: bool, has_mps: bool, chosen: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)

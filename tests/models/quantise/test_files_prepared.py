@@ -172,7 +172,7 @@ def test_a_model_without_file_and_recipe_has_no_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["realesrgan-x4plus", "realesrgan-x4plus-anime-6b"])
-def test_official_weights_take_the_shipped_recipe(name: str, tmp_path: Path) -> None:
+def test_official_weights_use_the_shipped_recipe(name: str, tmp_path: Path) -> None:
     spec = find_official(name)
     assert spec is not None
     weights = ModelStore(tmp_path).target(spec)

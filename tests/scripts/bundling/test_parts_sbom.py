@@ -45,7 +45,7 @@ def validator() -> Any:
     return jsonschema_rs.validator_for(schema, retriever=_read_schema)
 
 
-def test_the_document_is_what_cyclonedx_asks_for(
+def test_the_document_follows_the_schema_of_cyclonedx(
     wheels: list[Part], tmp_path: Path, validator: Any
 ) -> None:
     make_own_model("our-own", tmp_path / "models")
@@ -80,7 +80,7 @@ def test_every_part_is_there_with_its_hash_and_licence(wheels: list[Part], tmp_p
         ("BSD", {"license": {"name": "BSD"}}),
     ],
 )
-def test_every_way_to_write_a_licence_is_what_cyclonedx_takes(
+def test_every_way_to_write_a_licence_is_valid_to_cyclonedx(
     wheels: list[Part], validator: Any, licence: str, written: dict[str, Any]
 ) -> None:
     others = [replace(each, licence=licence) for each in wheels]

@@ -9,7 +9,7 @@ from upscaled_models.networks.plain import PlainNet
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 8), (9, 5)])
-def test_a_folding_network_takes_a_picture_of_odd_sides(size: tuple[int, int]) -> None:
+def test_a_folding_network_accepts_a_picture_of_odd_sides(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     upscale = network_upscaler(PlainNet(4, 0, 2, fold=2).eval(), 2, 2)
     height, width = size

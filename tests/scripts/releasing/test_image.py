@@ -73,7 +73,7 @@ def test_a_machine_without_a_builder_is_shown_the_way_out(monkeypatch: pytest.Mo
         find_builder()
 
 
-def test_the_dockerfile_takes_what_a_release_passes() -> None:
+def test_the_dockerfile_declares_the_arguments_that_a_release_passes() -> None:
     text = (ROOT / "docker" / "Dockerfile").read_text()
     for argument in ("UPSCALED_VERSION", "UPSCALED_REVISION", "ACCELERATOR"):
         assert f"\nARG {argument}=" in text

@@ -30,7 +30,7 @@ def plan(tmp_path: Path) -> Path:
     return file
 
 
-def test_the_script_prints_an_example_and_takes_it(tmp_path: Path) -> None:
+def test_the_script_prints_an_example_and_accepts_it(tmp_path: Path) -> None:
     def run(*arguments: str) -> str:
         command = [sys.executable, str(ROOT / "scripts" / "capacity"), *arguments]
         environment = os.environ | {"UPSCALED_DATA_DIR": str(tmp_path)}

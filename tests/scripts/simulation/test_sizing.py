@@ -34,12 +34,12 @@ def test_workers_count_as_machines_do() -> None:
     assert fourfold.machines == 3
 
 
-def test_a_full_front_end_asks_for_more_machines() -> None:
+def test_a_full_front_end_needs_more_machines() -> None:
     sizing = size(replace(PLAN, p95_s=60), second_each(front_end_s=(2.0, 0.0)), alike())
     assert sizing.machines == 3
 
 
-def test_images_that_a_short_queue_refuses_ask_for_more_machines() -> None:
+def test_images_that_a_short_queue_refuses_need_more_machines() -> None:
     plan = replace(PLAN, images_per_hour=36_000, p95_s=60)
     short = replace(plan, machine=Machines(slots=1, max_queue=1))
     long_queue, short_queue = (size(each, second_each(), alike()) for each in (plan, short))

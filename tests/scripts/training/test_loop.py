@@ -86,7 +86,7 @@ def test_the_batch_of_a_step_depends_on_seed_and_step_alone(pictures: Pictures) 
     assert not torch.equal(first.inputs, other.inputs)
 
 
-def test_a_new_network_takes_over_the_fitting_weights_of_another_scale() -> None:
+def test_a_new_network_copies_the_fitting_weights_of_another_scale() -> None:
     donor = begin(Recipe(**{**vars(TINY), "scale": 4, "seed": 9})).network
     taken = begin(TINY, donor).network
     own, given = taken.state_dict(), donor.state_dict()

@@ -38,7 +38,7 @@ def test_the_front_end_imports_no_heavy_package() -> None:
     assert memory_bytes < 100 * 1024 * 1024
 
 
-def test_the_executor_lives_as_long_as_the_application(
+def test_the_executor_runs_as_long_as_the_application(
     make_service: MakeService,
 ) -> None:
     executor = ResizingExecutor()

@@ -166,7 +166,7 @@ async def test_an_exception_of_the_work_is_raised() -> None:
             await client.run(fail())
 
 
-async def test_a_client_that_goes_cancels_the_work_and_waits_for_its_end() -> None:
+async def test_a_client_that_disconnects_cancels_the_work_and_waits_for_its_end() -> None:
     receiver, ended = Receiver(), asyncio.Event()
 
     async def work() -> None:

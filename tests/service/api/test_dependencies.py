@@ -83,7 +83,7 @@ def test_a_request_does_not_wait_long_for_a_database_that_is_away(
 
 
 @pytest.mark.parametrize("key", [{}, {"X-API-KEY": ""}, {"X-API-KEY": "any"}])
-def test_no_key_and_any_key_are_taken(make_service: MakeService, key: dict[str, str]) -> None:
+def test_no_key_and_any_key_are_accepted(make_service: MakeService, key: dict[str, str]) -> None:
     service = make_service(auth="none")
     answer = service.upload(headers=key)
     assert list(answer.json()) == ["result_url"]
@@ -227,7 +227,7 @@ def test_a_foreign_origin_is_refused(
         ("upscale.lan", "null", False),
     ],
 )
-def test_the_public_url_says_which_port_a_proxy_has_taken_out_of_the_host(
+def test_the_public_url_says_which_port_a_proxy_has_removed_from_the_host(
     make_service: MakeService, host: str, origin: str, is_own: bool
 ) -> None:
     service = make_service(auth="none", public_base_url="http://upscale.lan:8080/tools")
@@ -285,7 +285,7 @@ def test_hosts_are_not_looked_at_where_keys_are_needed(make_service: MakeService
     assert refused.json()["error"] == InvalidAuthToken.default_text
 
 
-def test_the_document_asks_for_no_key(make_service: MakeService) -> None:
+def test_the_document_requires_no_key(make_service: MakeService) -> None:
     for auth, count in (("none", 0), ("key", 1)):
         document = make_service(auth=auth).get("/openapi.json").json()
         assert len(document["paths"]["/v1/upscale"]["post"]["security"]) == count

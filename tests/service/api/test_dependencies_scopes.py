@@ -65,7 +65,7 @@ def test_a_dry_run_makes_no_job_and_needs_no_scope_for_one(make_service: MakeSer
         assert answer.status_code == status, value
 
 
-def test_a_refused_request_takes_nothing_from_the_rate(make_service: MakeService) -> None:
+def test_a_refused_request_does_not_count_against_the_rate(make_service: MakeService) -> None:
     service = make_service(rate_per_s=0.001, rate_burst=1)
     key = service.state.keys.create("web", scopes=frozenset({"upscale"}))
     for _ in range(3):

@@ -60,7 +60,7 @@ def test_memory_is_returned_after_an_error_too() -> None:
 
 
 @pytest.mark.parametrize(("given", "slots"), [(0, SLOTS_ON_CUDA), (1, 1), (16, 16)])
-def test_the_budget_has_room_for_queue_and_workers(given: int, slots: int) -> None:
+def test_the_budget_is_enough_for_queue_and_workers(given: int, slots: int) -> None:
     settings = load_settings({}, max_queue=3, workers=2, jobs_per_worker=given, max_file_bytes=MB)
     assert build_budget(settings).limit_bytes == (3 + 2 * slots + ARRIVING_IMAGES) * MB
 

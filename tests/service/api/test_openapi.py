@@ -130,7 +130,7 @@ def test_the_server_is_the_public_one_where_it_is_set(make_service: Any, base: s
     assert service.get("/openapi.json").json()["servers"] == [{"url": base or "/"}]
 
 
-def test_the_second_document_knows_an_upload_as_the_only_body(
+def test_the_second_document_has_an_upload_as_its_only_body(
     service: Service, document: Document
 ) -> None:
     upload_only = service.get("/openapi-upload.json").json()

@@ -47,7 +47,7 @@ def test_files_that_cannot_be_used_are_a_failure(
     assert "without UPSCALED_TLS_CERT" in finding.found
 
 
-def test_a_service_that_speaks_https_is_probed_by_https(tmp_path: Path) -> None:
+def test_a_service_that_serves_https_is_probed_by_https(tmp_path: Path) -> None:
     made = make_certificate(tmp_path, "DNS:upscale.example.com")
     with answering(OURS, made.server_context()) as port:
         (finding,) = check_port("127.0.0.1", port, is_expected=True, is_tls=True)

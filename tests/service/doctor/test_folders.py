@@ -94,7 +94,7 @@ def test_free_space_is_reported_on_both_sides_of_its_limits(
         assert checked(settings)["disk"].status is status
 
 
-def test_a_disk_that_takes_no_more_files_is_a_failure(make_settings: MakeSettings) -> None:
+def test_a_disk_without_free_files_is_a_failure(make_settings: MakeSettings) -> None:
     settings = make_settings()
     settings.data_dir.mkdir()
     with small_disk(settings.data_dir, 2000 * MIB):

@@ -48,7 +48,7 @@ def test_another_program_on_the_port_is_a_failure(
     assert said in finding.found
 
 
-def test_a_server_that_speaks_no_http_is_a_failure() -> None:
+def test_a_server_without_http_is_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:

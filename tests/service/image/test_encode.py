@@ -38,7 +38,7 @@ def test_a_higher_jpeg_quality_makes_a_larger_file() -> None:
     assert sizes == sorted(set(sizes))
 
 
-def test_a_png_with_a_profile_is_one_that_libpng_takes_and_holds_nothing_else() -> None:
+def test_a_png_with_a_profile_is_valid_to_libpng_and_holds_nothing_else() -> None:
     image = with_alpha()
     data = encode(Image(image.rgb, image.alpha, icc=srgb_profile()))
     names = [chunk.name for chunk in iterate_chunks(data)]

@@ -288,7 +288,7 @@ def test_a_cameras_adobe_rgb_becomes_a_profile(order: str, kind: str) -> None:
         b"",
     ],
 )
-def test_other_colour_spaces_are_not_taken_for_adobe_rgb(exif: bytes) -> None:
+def test_other_colour_spaces_are_not_mistaken_for_adobe_rgb(exif: bytes) -> None:
     assert not Exif(exif).is_adobe_rgb
     assert decode_file(save(picture(), "JPEG", exif=exif)).icc is None
 

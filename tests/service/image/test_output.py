@@ -136,7 +136,7 @@ def test_a_webp_longer_than_its_format_holds_is_refused() -> None:
 @pytest.mark.parametrize(
     ("form", "size_bytes"), [("jpeg", 0), ("png", 0), ("webp", 38 * 2400), ("avif", 46 * 2400)]
 )
-def test_encoders_that_begin_with_the_last_pixel_take_memory_of_their_own(
+def test_encoders_that_begin_with_the_last_pixel_need_memory_of_their_own(
     form: str, size_bytes: int
 ) -> None:
     assert decide(30, 20, 2, choice=OutputChoice(form)).encoder_bytes == size_bytes

@@ -16,7 +16,7 @@ def test_8_bit_levels_are_unchanged_by_way_of_16_bits() -> None:
     assert np.array_equal(round_to_8bit(levels * 257), levels)
 
 
-def test_colour_and_alpha_are_rounded_and_the_rest_goes_along() -> None:
+def test_colour_and_alpha_are_rounded_and_the_rest_is_kept() -> None:
     deep = Image(EVERY_LEVEL[..., None].repeat(3, axis=2), EVERY_LEVEL, icc=b"profile")
     image = rounded(deep)
     assert deep.is_deep

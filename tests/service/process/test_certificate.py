@@ -105,7 +105,7 @@ def test_files_that_are_unchanged_are_not_loaded_again(made: Certificate) -> Non
     assert certificate.context is context
 
 
-def test_a_renewal_is_taken_once_both_files_are_there(
+def test_a_renewal_is_loaded_once_both_files_are_there(
     made: Certificate, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -138,7 +138,7 @@ def test_a_file_that_is_gone_for_a_moment_leaves_the_last_certificate(
     assert certificate.context is not context
 
 
-def test_a_file_that_goes_while_it_is_loaded_leaves_the_last_certificate(
+def test_a_file_deleted_while_it_is_loaded_leaves_the_last_certificate(
     made: Certificate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     certificate = ServerCertificate(files_of(made))

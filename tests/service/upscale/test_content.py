@@ -293,7 +293,7 @@ def test_a_full_image_has_the_windows_that_it_would_have_anyway() -> None:
 
 
 @pytest.mark.parametrize(("halo_px", "step_px", "share"), [(19, 128, 0.5), (62, 32, 0.52)])
-def test_content_in_two_fifths_of_an_image_takes_about_half_of_its_windows_in_few_shapes(
+def test_content_in_two_fifths_of_an_image_needs_about_half_of_its_windows_in_few_shapes(
     halo_px: int, step_px: int, share: float
 ) -> None:
     rgb = np.full((1500, 1500, 3), 255, np.uint8)
@@ -315,7 +315,7 @@ def test_content_in_two_fifths_of_an_image_takes_about_half_of_its_windows_in_fe
     ("step_px", "needs_flat_halo", "share"),
     [(128, True, 0.55), (128, False, 0.51), (32, False, 0.49)],
 )
-def test_an_ellipse_in_two_fifths_of_an_image_takes_little_more_than_half_of_its_windows(
+def test_an_ellipse_in_two_fifths_of_an_image_needs_little_more_than_half_of_its_windows(
     is_tall: bool, step_px: int, needs_flat_halo: bool, share: float
 ) -> None:
     down, across = np.ogrid[-750:750, -750:750]
@@ -565,7 +565,7 @@ def test_an_engine_that_fits_less_computes_smaller_windows_of_the_same_result() 
     assert np.array_equal(upscale_through(image, 2, engine).rgb, engine.filter(seen))
 
 
-def test_small_networks_see_parts_in_fewer_shapes_unless_they_take_new_ones_at_once() -> None:
+def test_small_networks_get_parts_in_fewer_shapes_unless_new_ones_cost_nothing() -> None:
     small, large = BoxEngine(shape_step_px=32).info, BoxEngine(shape_step_px=32).info
     large = replace(large, spec=replace(large.spec, size_bytes=4_000_000))
     assert choose_part_step_px(small, 512) == 128

@@ -111,7 +111,7 @@ def test_a_chosen_format_is_encoded_with_its_own_usual_quality(
 
 
 @pytest.mark.parametrize(("form", "together"), [("avif", 1), ("webp", 1), ("jpeg", 3)])
-def test_encoders_that_take_much_memory_share_a_bound(
+def test_encoders_that_need_much_memory_share_a_bound(
     form: str, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = threading.Barrier(3)

@@ -72,7 +72,7 @@ def test_the_best_models_that_are_here_make_the_ladder(
             assert (rung.tempered_with, rung.harmed_only) == (faithful, scale == 2)
 
 
-def test_a_picture_takes_the_best_model_up_to_what_the_budget_pays_for(tmp_path: Path) -> None:
+def test_a_picture_gets_the_best_model_that_the_budget_allows(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, X4PLUS)
     first, *_ = ladder = build(settings, 4, speed(SLOW))
     assert first.most_px is not None

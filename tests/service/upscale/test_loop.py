@@ -242,7 +242,7 @@ def test_a_window_that_fails_its_check_is_computed_once_more_and_exactly() -> No
     assert np.array_equal(result.rgb, untiled(rgb, BoxEngine()))
 
 
-def test_the_profile_goes_along_and_the_size_is_exact() -> None:
+def test_the_profile_is_kept_and_the_size_is_exact() -> None:
     image = Image(noise(61, 67), alpha=noise(61, 67)[..., 0].copy(), icc=b"profile")
 
     result = upscale_through(image, 4, BoxEngine())

@@ -146,7 +146,7 @@ def test_an_implausible_window_of_either_network_is_computed_again(is_vivid: boo
         run(rgb, 2, vivid, faithful, steps)
 
 
-def test_both_networks_take_smaller_windows_where_one_is_out_of_memory() -> None:
+def test_both_networks_get_smaller_windows_where_one_is_out_of_memory() -> None:
     rgb = noise(100, 100)
     right = run(rgb, 2, VividEngine(window_px=100), TrueEngine())
 

@@ -32,7 +32,7 @@ def test_a_model_in_16_bits_stands_for_its_release_until_that_is_here(tmp_path: 
     assert choose_model(named, 4, store) == release
 
 
-def test_a_model_named_for_one_scale_is_not_taken_for_the_other(tmp_path: Path) -> None:
+def test_a_model_named_for_one_scale_is_not_used_for_the_other(tmp_path: Path) -> None:
     store = store_with(tmp_path, "realesr-animevideov3")
     settings = Settings(model_x2="realesr-animevideov3")
 

@@ -88,7 +88,7 @@ def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Upscaler]:
         yield opened
 
 
-def test_python_code_takes_a_strength_for_each_image(up: Upscaler) -> None:
+def test_python_code_can_choose_a_strength_for_each_image(up: Upscaler) -> None:
     pixels = picture(16, 16)
     soft, grainy = (up.upscale(pixels, model=NAME, denoise=strength) for strength in (1, 0.2))
     assert not np.array_equal(soft, grainy)

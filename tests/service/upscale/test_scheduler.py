@@ -371,7 +371,7 @@ def test_images_that_wait_when_the_scheduler_ends_fail() -> None:
             outcome.result()
 
 
-def test_each_image_knows_its_share_of_the_device() -> None:
+def test_each_image_reports_its_share_of_the_device() -> None:
     with Scheduler() as scheduler:
         few, many = scheduler.open_stream(BoxEngine()), scheduler.open_stream(BoxEngine())
         run_in(few, windows_of(1, 100))
@@ -393,14 +393,14 @@ def test_windows_are_cut_only_a_few_batches_ahead() -> None:
             assert cut <= taken + BATCHES_AHEAD * 2 + 1
 
 
-def test_small_windows_share_a_batch_where_an_engine_takes_more_of_them() -> None:
+def test_small_windows_share_a_batch_where_an_engine_allows_more_of_them() -> None:
     engine = Held(batch=1, small_batch=32, window_px=32)
     with Scheduler() as scheduler:
         run_together(scheduler, engine, *[windows_of(1, 8)] * 18)
     assert engine.batches == [1, 16, 1]
 
 
-def test_no_more_small_windows_share_a_batch_than_an_engine_takes() -> None:
+def test_no_more_small_windows_share_a_batch_than_an_engine_allows() -> None:
     engine = Held(batch=1, small_batch=4, window_px=32)
     with Scheduler() as scheduler:
         run_together(scheduler, engine, *[windows_of(1, 8)] * 9)

@@ -178,13 +178,13 @@ def test_a_batch_has_a_power_of_two_of_windows_and_the_rest_is_next(tile_queue: 
     assert [len(take(tile_queue)) for _ in range(4)] == [4, 2, 1, 0]
 
 
-def test_no_batch_is_larger_than_its_engine_takes(tile_queue: TileQueue) -> None:
+def test_no_batch_is_larger_than_its_engine_allows(tile_queue: TileQueue) -> None:
     for _ in range(9):
         put(tile_queue, tile_queue.join(), SMALL_PX, engine=BATCHES_OF_6)
     assert [len(take(tile_queue)) for _ in range(3)] == [4, 4, 1]
 
 
-def test_a_small_image_takes_the_fast_path_while_the_device_is_busy_and_not_before(
+def test_a_small_image_uses_the_fast_path_while_the_device_is_busy_and_not_before(
     tile_queue: TileQueue,
 ) -> None:
     small = put(tile_queue, tile_queue.join(), SMALL_PX, engine=TWO_AT_ONCE)
@@ -205,14 +205,14 @@ def test_a_small_image_takes_the_fast_path_while_the_device_is_busy_and_not_befo
 
 
 @pytest.mark.parametrize("more_px", [0, 1])
-def test_only_images_up_to_a_size_take_the_fast_path(tile_queue: TileQueue, more_px: int) -> None:
+def test_only_images_up_to_a_size_use_the_fast_path(tile_queue: TileQueue, more_px: int) -> None:
     put(tile_queue, tile_queue.join(), LARGE_PX, engine=TWO_AT_ONCE)
     take(tile_queue)
     request = put(tile_queue, tile_queue.join(), FAST_PATH_SIDE_PX + more_px, engine=TWO_AT_ONCE)
     assert request.fits_fast_path == (not more_px)
 
 
-def test_an_image_of_many_small_windows_does_not_take_the_fast_path(tile_queue: TileQueue) -> None:
+def test_an_image_of_many_small_windows_does_not_use_the_fast_path(tile_queue: TileQueue) -> None:
     queue = tile_queue.join()
     count = FAST_PATH_PX // LARGE_PX**2
     requests = [put(tile_queue, queue, LARGE_PX, engine=TWO_AT_ONCE) for _ in range(count)]
@@ -246,7 +246,7 @@ def test_a_thread_that_waits_for_the_fast_path_returns_once_the_queue_is_closed(
         assert taken.result(20) is None
 
 
-def test_the_first_of_several_windows_never_takes_the_fast_path() -> None:
+def test_the_first_of_several_windows_never_uses_the_fast_path() -> None:
     queue = TileQueue().join()
     first = TileRequest(queue, TWO_AT_ONCE, np.zeros((8, 8, 3), np.uint8), 1, False, is_last=False)
     assert not first.fits_fast_path
@@ -326,7 +326,7 @@ def test_two_queues_of_one_image_use_one_share(tile_queue: TileQueue) -> None:
 
 
 @pytest.mark.parametrize(("more_s", "fits"), [(0.0, True), (0.001, False)])
-def test_a_small_window_that_costs_much_does_not_take_the_fast_path(
+def test_a_small_window_that_costs_much_does_not_use_the_fast_path(
     tile_queue: TileQueue, more_s: float, fits: bool
 ) -> None:
     put(tile_queue, tile_queue.join(), LARGE_PX, engine=TWO_AT_ONCE)

@@ -354,14 +354,14 @@ def test_a_file_s_format_quality_and_size_are_chosen(up: Upscaler, tmp_path: Pat
         up.upscale_file(tmp_path / "a.png", tmp_path / "b.png", format="webp")
 
 
-async def test_many_and_asynchronous_calls_take_the_same_options(up: Upscaler) -> None:
+async def test_many_and_asynchronous_calls_have_the_same_options(up: Upscaler) -> None:
     source = save(picture(24, 32), "PNG")
     once = up.upscale(source, 2, format="png", height_px=30)
     assert await up.upscale_async(source, 2, format="png", height_px=30) == once
     assert list(up.many([source], 2, format="png", height_px=30)) == [once]
 
 
-def test_pixels_in_memory_take_a_size_and_no_format(up: Upscaler) -> None:
+def test_pixels_in_memory_have_a_size_option_and_no_format(up: Upscaler) -> None:
     pixels = picture(24, 32)
     assert up.upscale(pixels, 2, max_side_px=40).shape == (30, 40, 3)
     assert up.upscale(PillowImage.fromarray(pixels), 2, width_px=40).size == (40, 30)

@@ -114,7 +114,7 @@ async def upscale_square(pool: LocalPool, source: bytes, side_px: int, scale: in
     return (await pool.upscale(source, work)).data
 
 
-async def test_a_broken_image_is_refused_and_the_worker_lives_on(pool: LocalPool) -> None:
+async def test_a_broken_image_is_refused_and_the_worker_keeps_running(pool: LocalPool) -> None:
     [worker] = workers_of(pool)
     with pytest.raises(MalformedImage):
         await pool.upscale(picture(96)[:-40], square(96))

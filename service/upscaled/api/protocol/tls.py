@@ -178,7 +178,7 @@ class TlsProtocol(asyncio.Protocol):
         reason = error.reason or str(error)
         _log.info("TLS failed: %s", reason, extra=event("tls_failed", reason=reason))
         if reason == "HTTP_REQUEST":
-            answer = render_error(InvalidRequestBody("This port speaks https"), str(uuid4()), ())
+            answer = render_error(InvalidRequestBody("This port serves https"), str(uuid4()), ())
             self._plain.write(answer)
         self._plain.close()
 

@@ -22,7 +22,7 @@ def test_missing_input_channels_weigh_nothing() -> None:
     assert not unpacked[:, 3:].any()
 
 
-def test_a_lane_holds_the_weights_that_its_fragment_of_the_product_takes() -> None:
+def test_a_lane_holds_the_weights_of_its_fragment_of_the_product() -> None:
     """PTX ISA, m16n8k16, matrix B: lane = 4 * column + pair; rows 2 * pair, + 1, + 8, + 9."""
     weight = torch.arange(8 * 16 * 9, dtype=torch.float32).reshape(8, 16, 3, 3)
 
@@ -58,7 +58,7 @@ def test_the_ring_around_pixels_is_zero_wherever_they_end() -> None:
         assert not ring.any()
 
 
-def test_planes_have_room_for_whole_tiles() -> None:
+def test_planes_hold_whole_tiles() -> None:
     grid = Grid(17, 65)
 
     assert (grid.rows, grid.pitch) == (32 + 2, 128 + 2)

@@ -29,7 +29,7 @@ def test_blocks_fit_the_shared_memory_of_a_multiprocessor(
     assert tiling.warps % (tiling.warps_n * tiling.warps_x) == 0
 
 
-def test_two_blocks_share_a_multiprocessor_where_there_is_room() -> None:
+def test_two_blocks_share_a_multiprocessor_where_both_fit() -> None:
     sizes = {name: choose_tiling(4, *gpu) for name, gpu in (("h", H100), ("4", RTX_4090))}
 
     assert {name: each.resident for name, each in sizes.items() if each} == {"h": 2, "4": 1}

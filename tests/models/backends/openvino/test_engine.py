@@ -269,7 +269,7 @@ def test_networks_in_floats_and_large_ones_have_no_graph_for_new_shapes() -> Non
         assert not engine.info.takes_new_shapes
 
 
-def test_a_small_odd_shape_goes_through_a_graph_that_takes_any() -> None:
+def test_a_small_odd_shape_goes_through_a_graph_for_any_shape() -> None:
     engine = engine_of("rrdb", SMALL_RRDB, "int8")
     window = draw_window(17, 23)
     (exact,) = engine.start([window], is_exact=True).finish()
@@ -347,7 +347,7 @@ def test_a_large_networks_results_outlive_the_memory_of_its_layers() -> None:
         assert np.abs(batch.finish()[0].astype(int) - exact).max() <= 1
 
 
-def test_openvinos_failures_ask_for_smaller_windows() -> None:
+def test_openvinos_failures_lead_to_smaller_windows() -> None:
     engine = engine_of("srvgg", srvgg_shape(upscale=4, num_conv=1, num_feat=8))
     engine.graphs.request((1, 32, 64, 3))
     with pytest.raises(EngineOutOfMemory, match="32, 64"):

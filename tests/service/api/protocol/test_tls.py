@@ -143,7 +143,7 @@ def test_plain_http_is_answered_that_this_is_https_and_closed(
     answer = httpx.get(f"http://{service.host}:{service.port}/healthz")
     assert answer.status_code == 400
     assert answer.json() == {
-        "error": "This port speaks https",
+        "error": "This port serves https",
         "error_code": "invalid_request_body",
     }
     wait_until(lambda: len(connections_of(service)) == 0)

@@ -315,7 +315,9 @@ def test_many_escapes_are_refused_before_they_are_read() -> None:
         (b"", b"{", 9_999, b""),
     ],
 )
-def test_hostile_bodies_take_no_time(start: bytes, repeated: bytes, times: int, end: bytes) -> None:
+def test_hostile_bodies_are_parsed_in_little_time(
+    start: bytes, repeated: bytes, times: int, end: bytes
+) -> None:
     hostile = start + repeated * times + end
     started = time.process_time()
     with pytest.raises(InvalidRequestBody):

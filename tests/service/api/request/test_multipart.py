@@ -285,7 +285,7 @@ HEAD = b"--XX\r\n" + DISPOSITION + b"\r\n\r\n"
 @pytest.mark.parametrize(
     "before", [b"", SCALE, HEAD, HEAD[:-2], HEAD + b"\r\n--XX", b"--XX\r\nA: b;"]
 )
-def test_hostile_bodies_take_no_time(before: bytes, filling: bytes) -> None:
+def test_hostile_bodies_are_parsed_in_little_time(before: bytes, filling: bytes) -> None:
     hostile = before + filling * (5_000_000 // len(filling))
     started = time.process_time()
     _try_to_parse(hostile)

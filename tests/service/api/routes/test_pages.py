@@ -61,7 +61,7 @@ def load_scripts(service: Service, path: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_script_finds_every_element_it_asks_for(service: Service, path: str) -> None:
+def test_a_script_finds_every_element_it_looks_up(service: Service, path: str) -> None:
     page = service.get(path).text
     asks = re.compile(r'(?:element|getElementById|setText|hide|reveal)\("([\w-]+)"')
     asked = {
@@ -99,7 +99,7 @@ def test_every_asset_has_its_media_type(service: Service) -> None:
         ("x-gzip", False),
     ],
 )
-def test_texts_are_compressed_for_clients_that_take_gzip(
+def test_texts_are_compressed_for_clients_that_accept_gzip(
     service: Service, accepted: str, is_compressed: bool
 ) -> None:
     plain = service.get("/assets/playground.js", headers={"Accept-Encoding": "identity"})

@@ -122,7 +122,7 @@ def test_progress_needs_a_key(service: Service) -> None:
     assert_error(watch(service, "x", "upk_wrong"), 401, "invalid_auth_token")
 
 
-def test_watching_takes_nothing_from_the_rate(make_service: MakeService) -> None:
+def test_watching_does_not_count_against_the_rate(make_service: MakeService) -> None:
     service = make_service(rate_per_s=0.001, rate_burst=1)
     service.app.state.context.progress.arrival_wait_s = 0.01
     for _ in range(3):

@@ -165,7 +165,7 @@ def test_grey_in_a_coloured_picture_is_the_networks_own() -> None:
 
 @pytest.mark.parametrize("gain", [2, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_only_where_the_source_is_flat_all_around_is_the_faithful_result_taken(
+def test_only_where_the_source_is_flat_all_around_is_the_faithful_result_used(
     gain: int, dtype: type[Any]
 ) -> None:
     source = np.full((20, 30, 3), 90, dtype)

@@ -199,7 +199,7 @@ def test_only_drift_beyond_the_tolerance_is_corrected(shift: int, is_moved: bool
     assert (corrected(source, canvas) != canvas).any() == is_moved
 
 
-def test_pixels_without_room_leave_the_shift_to_the_others() -> None:
+def test_pixels_at_black_or_white_leave_the_shift_to_the_others() -> None:
     """Half of the pixels have no room: the others go the whole way, and the mean is right."""
     source = np.full((48, 48, 3), 160, np.uint8)
     canvas = np.zeros((96, 96, 3), np.uint8)

@@ -86,7 +86,7 @@ def split(source: bytes, at: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
-def test_images_of_one_colour_are_not_taken_for_damaged(kind: str) -> None:
+def test_images_of_one_colour_are_not_mistaken_for_damaged(kind: str) -> None:
     for height, width in ((64, 64), (65, 127), (300, 500)):
         for level in (0, 128, 255):
             pixels = np.full((height, width, 4), level, np.uint8)
