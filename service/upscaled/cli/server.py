@@ -167,8 +167,7 @@ def _configure(
         server_header=False,
         forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
         timeout_keep_alive=KEEP_ALIVE_S,
-        # The pool waits for the grace period; this is for clients that then read their answers
-        # slowly.
+        # The pool waits for the grace period; this is for clients that read answers slowly.
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s) + SLOW_READERS_S,
     )
 
