@@ -28,6 +28,7 @@ _NETWORK_DISKS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.ss
 
 def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts")) -> list[Finding]:
     """Check the database and, of a server, its clock; nothing is created or changed."""
+    file = None
     try:
         file = find_sqlite_file(settings.database_url, settings.data_dir)
         if file is not None and not file.exists():
@@ -40,11 +41,11 @@ def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts"))
             is_read_only=True,
         )
     except (DatabaseRefused, OSError) as error:
-        return [_describe_refusal(str(error))]
+        return [_describe_refusal(str(error), file)]
     try:
         return _look_into(database, file, _disk_type(file, mounts) if file else "")
     except (StateError, SQLAlchemyError, OSError) as error:
-        return [_describe_refusal(str(getattr(error, "orig", None) or error))]
+        return [_describe_refusal(str(getattr(error, "orig", None) or error), file)]
     finally:
         database.close()
 
@@ -59,7 +60,7 @@ def _look_into(database: Database, file: Path | None, disk: str) -> list[Finding
         drifts = [] if file else [_measure_drift(connection)]
         ledger = _check_ledger(connection) if revision == SCHEMA_REVISION else []
     if file and not all(os.access(each, os.W_OK) for each in (file, file.parent)):
-        return [_describe_refusal(f"{file}: cannot be written by user {os.geteuid()}")]
+        return [_describe_refusal(f"{file}: cannot be written by user {os.geteuid()}", file)]
     name = f"SQLite: {file}" if file else "PostgreSQL"
     return [_describe_revision(name, revision, disk), *drifts, *ledger]
 
@@ -109,14 +110,18 @@ def _describe_revision(name: str, revision: str | None, disk: str) -> Finding:
     return ok(CHECK, f"{name}: writable, schema {revision}")
 
 
-def _describe_refusal(reason: str) -> Finding:
-    text = " ".join(reason.split())
-    return failure(
-        CHECK,
-        text,
+def _describe_refusal(reason: str, file: Path | None) -> Finding:
+    """Describe a database that cannot be used; `file`: SQLite's, None for another one."""
+    advice = (
         "start the database, or correct UPSCALED_DATABASE_URL; empty, SQLite in the data folder "
-        "is used",
+        "is used"
     )
+    if file is not None:
+        advice = (
+            f"free its disk, give {file} to the user that runs the service, or, where it is "
+            "damaged, restore a backup of it with the service stopped"
+        )
+    return failure(CHECK, " ".join(reason.split()), advice)
 
 
 def _disk_type(file: Path, mounts: Path) -> str:

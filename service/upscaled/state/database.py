@@ -22,7 +22,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from upscaled.state.database_url import hide_password, parse_database_url
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
 from upscaled.state.server_engine import CONNECTIONS, make_server_engine
-from upscaled.state.sqlite_file import BEGIN_OPTION, OpenedFile, make_sqlite_engine, switch_to_wal
+from upscaled.state.sqlite_file import (
+    BEGIN_OPTION,
+    OpenedFile,
+    describe_full_disk,
+    make_sqlite_engine,
+    switch_to_wal,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -198,7 +204,8 @@ def open_database(
         engine.dispose()
         shown = hide_password(url.render_as_string(hide_password=False))
         cause = error.orig if isinstance(error, DatabaseError) else error
-        raise DatabaseRefused(f"cannot open the database {shown}: {cause}") from None
+        hint = describe_full_disk(cause)
+        raise DatabaseRefused(f"cannot open the database {shown}: {cause}{hint}") from None
     return Database(engine, OpenedFile(Path(str(url.database))) if is_file else None)
 
 

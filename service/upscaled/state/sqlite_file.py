@@ -82,6 +82,12 @@ def switch_to_wal(engine: Engine) -> None:
             time.sleep(0.05)
 
 
+def describe_full_disk(error: BaseException | None) -> str:
+    """Return the probable cause of an error of SQLite's that hides it; empty for any other."""
+    is_hidden = getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE"
+    return " (its disk is probably full)" if is_hidden else ""
+
+
 def _read_only(url: URL) -> URL:
     """Return the URL that opens the file without a write.
 

@@ -72,6 +72,22 @@ def test_a_file_without_the_right_to_write_is_a_failure(
     (finding,) = check_database(settings)
     assert finding.status is Status.FAILURE
     assert "cannot be written by user" in finding.found
+    assert "UPSCALED_DATABASE_URL" not in finding.advice
+
+
+def test_a_damaged_file_is_to_be_restored_from_a_backup(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    with open_state(settings):
+        pass
+    file = settings.data_dir / "upscaled.sqlite3"
+    pages = file.read_bytes()
+    for damaged in (pages[: len(pages) // 4], pages[:8192] + bytes(len(pages) - 8192)):
+        file.write_bytes(damaged)
+        (finding,) = check_database(settings)
+        assert finding.status is Status.FAILURE
+        assert "malformed" in finding.found
+        assert "restore a backup" in finding.advice
+        assert "UPSCALED_DATABASE_URL" not in finding.advice
 
 
 def test_a_dead_server_is_a_failure_without_its_password(

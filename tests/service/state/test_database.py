@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tests.databases import PostgreSQL
 from tests.service.state.conftest import MakeSettings
+from tests.service.state.disks import small_disk
 from upscaled.state import State, StateError, hide_password, open_state
 from upscaled.state.database import open_database
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
@@ -306,6 +307,23 @@ def test_state_loads_no_torch_and_no_migration_tool() -> None:
     code = f"import sys, upscaled.state; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_start_on_a_full_disk_names_the_cause(make_settings: MakeSettings) -> None:
+    """SQLite itself calls it an I/O error."""
+    settings = make_settings()
+    settings.data_dir.mkdir(parents=True)
+    with small_disk(settings.data_dir, 1_000_000):
+        with open_state(settings):
+            pass
+        filler = settings.data_dir / "filler"
+        with suppress(OSError):
+            filler.write_bytes(b"x" * 2_000_000)
+        with pytest.raises(StateError, match="its disk is probably full"):
+            open_state(settings)
+        filler.unlink()
+        with open_state(settings):
+            pass
 
 
 def test_a_disk_that_does_not_work_is_not_waited_for(
