@@ -1,4 +1,4 @@
-"""Cancel the work of a request whose client disconnects, without leaving a step half done."""
+"""Cancel the work of a request whose client disconnects, but finish the step under way."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

@@ -55,7 +55,7 @@ class StateProbe:
             except Exception as error:
                 _logger.exception("the check of the state failed", extra=event("crash"))
                 trouble = f"{type(error).__name__}: {error}"
-            with suppress(RuntimeError):  # the service has ended meanwhile
+            with suppress(RuntimeError):  # the event loop was closed meanwhile
                 loop.call_soon_threadsafe(settle, trouble)
 
         threading.Thread(target=run, name="state-probe", daemon=True).start()

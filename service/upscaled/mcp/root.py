@@ -100,7 +100,7 @@ class RootFolder:
             resolved = Path(self.path, path).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):  # it is not there, a loop of links, a NUL
             resolved = None
-        # One answer for both: it must not show whether a file outside the root exists.
+        # One answer for both, so that it does not show whether a file outside the root exists.
         if resolved is None or not resolved.is_relative_to(self.path):
             raise FileRefused(f"{path} is not there, or not below {self.path}")
         return resolved

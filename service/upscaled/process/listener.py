@@ -1,4 +1,4 @@
-"""Open the socket that a server listens on, or say in words why it cannot be opened."""
+"""Open the socket that a server listens on, or raise an error with the reason in words."""
 
 import ipaddress
 import os

@@ -1,7 +1,7 @@
 """Let only administrators through to `/admin/v1`, before anything of a request is read.
 
 The settings hold the SHA-256 of each key: a key is 256 random bits, so no slow hash is needed, and
-what a listing of the settings shows opens nothing.
+a listing of the settings reveals no key.
 """
 
 import hmac

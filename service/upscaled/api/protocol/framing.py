@@ -10,7 +10,7 @@ MAX_CHUNK_LINE_BYTES: Final = 4 * 1024
 MAX_TRAILER_BYTES: Final = 16 * 1024
 # Size lines, extensions, line ends and trailers, beyond a sixteenth of the body's own bytes: 10,000
 # chunks of one byte pass, and a body of any length in chunks of about 100 bytes. Every chunk costs
-# time, however little it brings.
+# time, however small it is.
 MAX_FRAMING_BYTES: Final = 64 * 1024
 FRAMING_SHARE: Final = 16
 # One feed reads no more, so that other connections' bytes come between: some 0.2 ms.

@@ -1,7 +1,6 @@
 """Render the page at `/`: its template, with the limits that this server has.
 
-The page words its hints and errors by these figures, so that it promises nothing that the server
-refuses.
+The page's hints and errors quote these figures, so that they agree with what the server refuses.
 """
 
 import html

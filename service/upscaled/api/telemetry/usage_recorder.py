@@ -1,8 +1,8 @@
 """Write the usage row of each answer of an upscale, in batches beside the requests.
 
-A request waits for no database: its row is in memory for a second or two, then written with others.
-A stop in order writes what is left. What is lost is what a front end that dies had not written yet,
-and the oldest rows where the database fails for so long that `MAX_UNWRITTEN` are waiting.
+Requests do not wait for the database: rows are kept in memory for a second or two, then written
+together. A graceful stop writes what is left. Lost are the unwritten rows of a front end that dies,
+and the oldest rows where the database fails until more than `MAX_UNWRITTEN` are waiting.
 """
 
 import asyncio
@@ -105,7 +105,7 @@ def build_row(record: AccessRecord) -> UsageRow:
 def merge_alike(rows: Iterable[UsageRow]) -> list[UsageRow]:
     """Make one row of answers without an image that differ in time alone: the first one's.
 
-    So a client that is refused a thousand times a second fills no disk.
+    So a client that is refused a thousand times a second does not fill the disk.
     """
     merged: dict[UsageRow, UsageRow] = {}
     for row in rows:
