@@ -1,5 +1,7 @@
 """`upscaled cluster`: check a Ray cluster, and print what deploys replicas on one."""
 
+import sys
+from contextlib import redirect_stdout
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -65,7 +67,9 @@ def check(
     from upscaled.pool.ray_serve.node_properties import ClusterUnreachable
 
     try:
-        findings = check_cluster(inspect_cluster())
+        with redirect_stdout(sys.stderr):  # where Ray prints what it notices, of lost nodes for one
+            report = inspect_cluster()
+        findings = check_cluster(report)
     except ClusterUnreachable as error:
         findings = [failure("cluster", f"none is reached: {error}", _ADVICE)]
     print_findings(findings, is_json=is_json)

@@ -16,6 +16,7 @@ from tests.service.cli.invoking import invoke
 from tests.service.pool.ray_serve.clusters import has_ray
 from upscaled.cli import build_app
 from upscaled.config import load_settings
+from upscaled.pool.ray_serve.node_properties import ClusterUnreachable
 from upscaled.pool.ray_serve.options import DeploymentArguments, serve_config
 from upscaled.state import open_state
 from upscaled.state.schema import AUTO_CHOICE
@@ -78,6 +79,18 @@ def test_without_a_cluster_the_check_says_so_in_one_finding_and_fails() -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "manifest"])
+@needs_ray
+def test_what_ray_prints_does_not_get_into_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    def inspect() -> None:
+        print("(raylet) The node with node id: 77 has been marked dead")
+        raise ClusterUnreachable("no head")
+
+    monkeypatch.setattr("upscaled.pool.ray_serve.inspection.inspect_cluster", inspect)
+    finished = CliRunner().invoke(build_app(), ["cluster", "check", "--json"])
+    assert "marked dead" in finished.stderr
+    assert "no head" in json.loads(finished.stdout)["findings"][0]["found"]
+
+
 def test_without_ray_the_way_to_install_it_is_named(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
