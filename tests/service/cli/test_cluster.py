@@ -78,7 +78,6 @@ def test_without_a_cluster_the_check_says_so_in_one_finding_and_fails() -> None:
     assert "RAY_ADDRESS" in finding["advice"]
 
 
-@pytest.mark.parametrize("command", ["check", "manifest"])
 @needs_ray
 def test_what_ray_prints_does_not_get_into_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     def inspect() -> None:
@@ -91,6 +90,7 @@ def test_what_ray_prints_does_not_get_into_the_document(monkeypatch: pytest.Monk
     assert "no head" in json.loads(finished.stdout)["findings"][0]["found"]
 
 
+@pytest.mark.parametrize("command", ["check", "manifest"])
 def test_without_ray_the_way_to_install_it_is_named(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
