@@ -1,7 +1,9 @@
 """`upscaled cluster` without a cluster: what it prints, and how it ends."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,7 +86,8 @@ def test_what_ray_prints_does_not_get_into_the_document(monkeypatch: pytest.Monk
         print("(raylet) The node with node id: 77 has been marked dead")
         raise ClusterUnreachable("no head")
 
-    monkeypatch.setattr("upscaled.pool.ray_serve.inspection.inspect_cluster", inspect)
+    without_ray = SimpleNamespace(inspect_cluster=inspect)  # whose import alone warns
+    monkeypatch.setitem(sys.modules, "upscaled.pool.ray_serve.inspection", without_ray)
     finished = CliRunner().invoke(build_app(), ["cluster", "check", "--json"])
     assert "marked dead" in finished.stderr
     assert "no head" in json.loads(finished.stdout)["findings"][0]["found"]
