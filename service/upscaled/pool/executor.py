@@ -11,10 +11,16 @@ from typing import Annotated, NamedTuple, Protocol
 
 from pydantic import Field
 
+from upscaled.errors import InternalError
 from upscaled.image.output import OutputSpec
 from upscaled.pool.stats import PoolStats
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
+
+
+class DeviceFailed(InternalError):
+    """A device failed the image, and its machine has no other one to try."""
+
 
 OnTile = Callable[[int, int], None]
 """Called on the event loop with (done, total): before the first tile, after each, and from 0 again

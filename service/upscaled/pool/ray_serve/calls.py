@@ -2,7 +2,7 @@
 
 Ray sends an image to the replica with the fewest calls under way. If the calls of a replica that is
 cut off or hangs were ended as soon as it is silent, it would have the fewest, and would be sent the
-same images again and most new ones.
+same images again and most new ones. So would one whose device is broken and fails images at once.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from typing import Final
 from upscaled.pool.ray_serve.messages import ReplicaLost, Replicas
 
 KEPT_S: Final = 10.0
-"""Longest time for which a silent replica keeps a call: by then the cluster has noticed."""
+"""Longest time for which a silent replica keeps a call: by then the cluster has noticed. One that
+failed an image keeps it for as long."""
 
 
 class NoAnswer(ReplicaLost):
@@ -21,13 +22,17 @@ class NoAnswer(ReplicaLost):
 
 
 class Call:
-    """One call of a replica, whose messages are received one by one. See `Calls.open`."""
+    """One call of a replica, whose messages are received one by one. See `Calls.open`.
+
+    is_faulty: set by the caller where the replica's device failed the image.
+    """
 
     def __init__(self, answers: AsyncGenerator[tuple[bytes, bytes], None]) -> None:
         self._answers = answers
         self._next: asyncio.Future[tuple[bytes, bytes]] | None = None
         self._has_answered = False
         self.is_silent = False
+        self.is_faulty = False
 
     async def receive(self, limit_s: float) -> tuple[bytes, bytes]:
         """Return the next message, and the bytes beside it.
@@ -53,6 +58,8 @@ class Call:
     async def end(self, *, within_s: float = 0) -> None:
         """End the call, and so the work, after `within_s` or the replica's next message."""
         try:
+            if within_s and self._next and self._next.done():
+                self._next = asyncio.ensure_future(anext(self._answers))
             if self._next:
                 await asyncio.wait((self._next,), timeout=within_s)
         finally:
@@ -65,33 +72,39 @@ class Call:
 
 
 class Calls:
-    """The calls of a front end, those of silent replicas included."""
+    """The calls of a front end, those of silent and faulty replicas included."""
 
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
-        self._kept: set[asyncio.Task[None]] = set()
+        self._kept: dict[asyncio.Task[None], Call] = {}
 
     @property
     def has_silent(self) -> bool:
         """Return whether a silent replica has a call."""
-        return bool(self._kept)
+        return any(call.is_silent for call in self._kept.values())
 
     @asynccontextmanager
     async def open(self, job: bytes, source: bytes) -> AsyncIterator[Call]:
-        """Call a replica; the call ends with the block, but for that of a silent one, later."""
+        """Call a replica; the call ends with the block, that of a silent or faulty one later."""
         call = Call(self._replicas.upscale(job, source))
         try:
             yield call
         finally:
-            if call.is_silent:
+            if call.is_silent or call.is_faulty:
                 ending = asyncio.create_task(call.end(within_s=KEPT_S))
-                self._kept.add(ending)
-                ending.add_done_callback(self._kept.discard)
+                self._kept[ending] = call
+                ending.add_done_callback(self._kept.pop)
             else:
                 await call.end()
 
+    def let_go(self, call: Call) -> None:
+        """End the call of a replica that is not at fault after all."""
+        for ending, kept in self._kept.items():
+            if kept is call:
+                ending.cancel()
+
     async def close(self) -> None:
-        """End the calls that silent replicas still have."""
+        """End the calls that are kept."""
         for ending in self._kept:
             ending.cancel()
         if self._kept:

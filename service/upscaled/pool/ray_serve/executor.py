@@ -1,7 +1,8 @@
 """Executor whose workers are replicas on other machines.
 
 A replica that dies, falls silent or is replaced loses nothing: an upscale can be made again, and
-its images go to another one. An image under which two workers died alone is not sent again.
+its images go to another one. An image under which two workers died alone is not sent again. One
+that a replica's only device failed is tried once on another replica: if both fail it, so be it.
 """
 
 import asyncio
@@ -27,12 +28,14 @@ from upscaled.pool.messages import (
     WorkerReady,
     encode,
 )
-from upscaled.pool.ray_serve.calls import Calls, NoAnswer
+from upscaled.pool.ray_serve.calls import Call, Calls, NoAnswer
 from upscaled.pool.ray_serve.messages import (
     ONLY_JOB,
     Busy,
+    DeviceFault,
     NoReplicaFree,
     ReplicaLost,
+    ReplicaMessage,
     Replicas,
     decode_from_replica,
 )
@@ -65,6 +68,14 @@ _PASSING_REASONS: Final = frozenset({"starting", "stopping"})
 _log = logging.getLogger(__name__)
 
 
+class _ReplicaFault(Exception):
+    """A replica's device failed the image; its call is kept, if there are other replicas."""
+
+    def __init__(self, reason: str, call: Call) -> None:
+        super().__init__(reason)
+        self.call = call
+
+
 class RayPool:
     """`Executor` over the replicas of a Ray Serve deployment."""
 
@@ -79,6 +90,7 @@ class RayPool:
         self._admission = Admission(settings.shutdown_grace_s)
         self._watching: asyncio.Task[None] | None = None
         self._has_ended = False
+        self._faults = 0
 
     async def start(self) -> None:
         """Connect to the replicas; returns at once. See `wait_ready`."""
@@ -96,12 +108,13 @@ class RayPool:
 
     def stats(self) -> PoolStats:
         """Return the statistics of all replicas, those of the other front ends' images included."""
-        return add_reports(
+        stats = add_reports(
             tuple(self._reports.here.values()),
             tuple(self._reports.gone.values()),
             self._cost.ladders,
             self._cost.seconds_per_px(),
         )
+        return replace(stats, faults=stats.faults + self._faults)
 
     def expect(self, request: UpscaleRequest) -> Expectation:
         """Predict an upscale; see `Executor.expect`."""
@@ -142,12 +155,18 @@ class RayPool:
 
     async def _upscale_replaying(self, source: bytes, request: UpscaleRequest) -> Result:
         refusal: RateLimitExceeded | None = None
+        fault: _ReplicaFault | None = None
         store_until = asyncio.get_running_loop().time()
         if request.store:
             store_until += request.store.within_s
         for replay in range(1 + MAX_REPLAYS):
             try:
-                return await self._upscale_once(source, request, store_until)
+                result = await self._upscale_once(source, request, store_until)
+                self._faults += fault is not None
+                return result
+            except _ReplicaFault as error:
+                self._note_fault(error, fault, request)
+                fault = error
             except NoReplicaFree as error:
                 raise self._refusal(str(error)) from None
             except RateLimitExceeded as error:
@@ -165,6 +184,23 @@ class RayPool:
         if refusal:
             raise refusal
         raise InternalError(detail=f"replicas were lost under it {1 + MAX_REPLAYS} times")
+
+    def _note_fault(
+        self, fault: _ReplicaFault, earlier: _ReplicaFault | None, request: UpscaleRequest
+    ) -> None:
+        """Take note that a replica failed an image that another is to try.
+
+        Raises:
+            InternalError: two have failed it, so that neither is at fault, or there is no other.
+        """
+        if earlier or not fault.call.is_faulty:
+            for each in (fault, earlier):
+                if each:
+                    self._calls.let_go(each.call)
+            raise InternalError(detail=f"a replica reports: {fault}") from None
+        fields = event("device_fault", request_id=request.request_id)
+        text = "a replica failed this image, another one tries it: %s"
+        _log.warning(text, fault, extra=fields)
 
     async def _upscale_once(
         self, source: bytes, request: UpscaleRequest, store_until: float
@@ -200,16 +236,22 @@ class RayPool:
             while True:
                 header, data = await call.receive(limit_s)
                 limit_s = _SILENCE_S
-                result = self._handle(header, data, request)
+                message = decode_from_replica(header)
+                if isinstance(message, DeviceFault):
+                    call.is_faulty = len(self._reports.here) > 1
+                    raise _ReplicaFault(message.reason, call)
+                result = self._handle(message, data, request)
                 if result:
                     return result
 
-    def _handle(self, header: bytes, data: bytes, request: UpscaleRequest) -> Result | None:
+    def _handle(
+        self, message: ReplicaMessage, data: bytes, request: UpscaleRequest
+    ) -> Result | None:
         """Return the result that a message brings, raise the error, or pass on the progress."""
-        match decode_from_replica(header):
+        match message:
             case Alive():
                 pass
-            case JobProgress() as message:
+            case JobProgress():
                 if request.on_tile:
                     request.on_tile(message.done, message.total)
             case Done(result=result):

@@ -53,6 +53,13 @@ class Busy(_Message):
     detail: str = ""
 
 
+class DeviceFault(_Message):
+    """Answers that the replica's device failed the image, and that it has no other to try."""
+
+    kind: Literal["device_fault"] = "device_fault"
+    reason: str
+
+
 class ReplicaReport(_Message):
     """Reports the state of a replica: its workers' models, and its part of `PoolStats`.
 
@@ -83,7 +90,7 @@ class ReplicaReport(_Message):
     faults: int = 0
 
 
-ReplicaMessage = Alive | JobProgress | Done | JobRefused | Failed | Busy
+ReplicaMessage = Alive | JobProgress | Done | JobRefused | Failed | Busy | DeviceFault
 
 _FROM_REPLICA: TypeAdapter[ReplicaMessage] = TypeAdapter(
     Annotated[ReplicaMessage, Field(discriminator="kind")]

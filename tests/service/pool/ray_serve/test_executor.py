@@ -28,6 +28,7 @@ from upscaled.pool.ray_serve import calls, executor
 from upscaled.pool.ray_serve.executor import MAX_REPLAYS, RayPool
 from upscaled.pool.ray_serve.messages import (
     Busy,
+    DeviceFault,
     NoReplicaFree,
     ReplicaLost,
     ReplicaMessage,
@@ -154,7 +155,6 @@ async def test_a_silent_replica_keeps_its_call_for_a_limited_time(
     monkeypatch.setattr(calls, "KEPT_S", 0.5)
     async with pool_of([ALIVE, FOR_EVER_S], [ALIVE, DONE]) as (pool, replicas):
         await pool.upscale(b"", request())
-        assert replicas.cancelled == 1
         await until(lambda: replicas.cancelled == 2)
 
 
@@ -225,6 +225,50 @@ async def test_an_answer_of_a_replica_is_not_asked_of_another(answer: Any, error
     assert replicas.calls == 1
     if isinstance(answer, Busy):
         assert raised.value.headers["Retry-After"] == "7"
+
+
+FAULT = DeviceFault(reason="the device is broken")
+
+
+async def test_an_image_that_a_device_failed_is_made_by_another_replica() -> None:
+    scripts: list[list[Step]] = [[ALIVE, FAULT, FOR_EVER_S], [ALIVE, DONE]]
+    async with pool_of(*scripts, reports=[report("a"), report("b")]) as (pool, replicas):
+        await until(lambda: len(pool._reports.here) == 2)
+        assert (await pool.upscale(b"xyz", request())).data == b"xyz"
+        # The second call has ended, the first has not: to Ray its replica is busy, not idle.
+        assert (replicas.calls, replicas.cancelled) == (2, 1)
+        assert pool.stats().faults == 1
+        assert not pool._calls.has_silent
+    assert replicas.cancelled == 2
+
+
+async def test_a_replica_that_failed_an_image_keeps_the_call_for_a_limited_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "KEPT_S", 0.1)
+    scripts: list[list[Step]] = [[ALIVE, FAULT, FOR_EVER_S], [ALIVE, DONE]]
+    async with pool_of(*scripts, reports=[report("a"), report("b")]) as (pool, replicas):
+        await until(lambda: len(pool._reports.here) == 2)
+        await pool.upscale(b"", request())
+        await until(lambda: replicas.cancelled == 2)
+
+
+async def test_an_image_that_two_replicas_fail_keeps_neither_of_them_busy() -> None:
+    script: list[Step] = [ALIVE, FAULT, FOR_EVER_S]
+    async with pool_of(script, reports=[report("a"), report("b")]) as (pool, replicas):
+        await until(lambda: len(pool._reports.here) == 2)
+        with pytest.raises(InternalError, match="the device is broken"):
+            await pool.upscale(b"", request())
+        await until(lambda: replicas.cancelled == 2)
+        assert (replicas.calls, pool.stats().faults) == (2, 0)
+
+
+async def test_the_only_replica_is_not_asked_again_for_what_it_failed() -> None:
+    async with pool_of([ALIVE, FAULT, FOR_EVER_S]) as (pool, replicas):
+        with pytest.raises(InternalError, match="the device is broken"):
+            await pool.upscale(b"", request())
+        await until(lambda: replicas.cancelled == 1)
+    assert replicas.calls == 1
 
 
 async def test_a_full_cluster_refuses_with_the_wait_for_what_is_under_way() -> None:

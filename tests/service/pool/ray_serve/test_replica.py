@@ -18,6 +18,7 @@ from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused,
 from upscaled.pool.ray_serve import replica as module
 from upscaled.pool.ray_serve.messages import (
     Busy,
+    DeviceFault,
     ReplicaMessage,
     ReplicaReport,
     decode_from_replica,
@@ -47,6 +48,7 @@ async def replica(
     monkeypatch.setenv("UPSCALED_DEVICE", ",".join(devices))
     monkeypatch.setattr(module, "hide_memory", lambda: None)  # of the process of all tests
     monkeypatch.setattr(module, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(module, "KEPT_S", 0.0)
     replica = UpscaleReplica(fake_command())
     await replica.check_health()
     yield replica
@@ -85,7 +87,7 @@ async def test_it_reports_tiles_to_the_last_but_not_each(
 
 @pytest.mark.parametrize(
     ("what", "kind"),
-    [({"do": "refuse"}, JobRefused), ({"do": "fail"}, Failed), ({"do": "die"}, Failed)],
+    [({"do": "refuse"}, JobRefused), ({"do": "fail"}, DeviceFault), ({"do": "die"}, Failed)],
     ids=["refused", "failed", "killed its workers"],
 )
 async def test_errors_cross_as_messages(
@@ -94,6 +96,21 @@ async def test_errors_cross_as_messages(
     *_, (last, data) = await answers(replica, order(**what))
     assert isinstance(last, kind)
     assert not data
+
+
+async def test_after_a_fault_of_its_device_the_call_stays_open_until_the_front_end_ends_it(
+    replica: UpscaleReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT_S", 1000.0)
+    call = replica.upscale(JOB, order("fail"))
+    while not isinstance(decode_from_replica((await anext(call))[0]), DeviceFault):
+        pass
+    following = asyncio.ensure_future(anext(call))
+    await until(lambda: replica._pool.stats().running == 0)
+    assert not following.done()
+    following.cancel()
+    await asyncio.wait((following,))
+    await call.aclose()
 
 
 async def test_what_does_not_fit_its_queue_is_refused_in_one_message(
