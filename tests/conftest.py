@@ -54,6 +54,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     """Collect no garbage while tests are found, and never look at what they are again.
 
     Thousands of tests are a million objects, which each of many hundred collections would visit.
+    Modules that tests import later are as many again: whole collections are ten times as rare.
     """
     gc.disable()
     try:
@@ -63,6 +64,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(*gc.get_threshold()[:2], 100)
         gc.enable()
 
 
