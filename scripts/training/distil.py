@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from scripts.training import stretch
 from scripts.training.discriminator import Discriminator
 from scripts.training.loop import move_average
-from scripts.training.losses import contrast, flicker_error, luma, texture_distance
+from scripts.training.losses import contrast, flicker_error, grid_error, luma, texture_distance
 from scripts.training.stretch import BORDER_PX, TargetRecipe, cut_border, draw_batch
 from scripts.training.targets import Batch, Targets
 from upscaled_models.quantise.features import FeatureNetwork, feature_error
+
+GRID_PX = 4
+"""Result pixels to a trunk pixel, of x4 networks and of folded x2 ones."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class DistilRecipe(TargetRecipe):
     contrast_weight: float = 0.3
     fidelity_weight: float = 1.0
     flicker_weight: float = 0.3
+    grid_weight: float = 0.0
+    """Of the error that repeats with each pixel of the trunk; see `grid_error`."""
     texture_weight: float = 0.3
     """Of the sliced Wasserstein distance: the same texture, wherever it lies."""
     feature_weight: float = 1.0
@@ -190,6 +195,7 @@ def _loss_of(
         "fidelity": F.avg_pool2d(output - target, recipe.scale).abs().mean()
         * recipe.fidelity_weight,
         "flicker": flicker_error(output - target) * recipe.flicker_weight,
+        "grid": grid_error(output - target, GRID_PX) * recipe.grid_weight,
         "features": feature_error(features.stages(output * 255), wanted) * recipe.feature_weight,
     }
     total = torch.stack(list(parts.values())).sum()

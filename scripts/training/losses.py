@@ -100,6 +100,20 @@ def loss_of(
     return error + contrast_error + recipe.fidelity_weight * shrunk_error + flicker, figures
 
 
+def grid_error(error: Tensor, period_px: int, blocks: int = 5) -> Tensor:
+    """Return the part of an error `[N, C, h, w]` that repeats from block to block, as a grid does.
+
+    A block has `period_px` pixels a side: those that one pixel of a network's trunk becomes. The
+    mean of each of its places over `blocks` x `blocks` neighbours, less the mean of all places.
+    """
+    height, width = (side // period_px * period_px for side in error.shape[2:])
+    planes = error[..., :height, :width].flatten(0, 1).unsqueeze(1)
+    places = F.pixel_unshuffle(planes, period_px)
+    size = min(blocks, *places.shape[2:])
+    means = F.avg_pool2d(places, size, stride=max(1, size // 2))
+    return (means - means.mean(1, keepdim=True)).abs().mean()
+
+
 def texture_distance(output: Tensor, target: Tensor, filters: int = 6) -> Tensor:
     """Return the sliced Wasserstein distance of responses to random 9x9 filters, at two sizes.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scripts.training import losses
 from scripts.training.degradation import Harm
-from scripts.training.losses import sharpen
+from scripts.training.losses import grid_error, sharpen
 from scripts.training.recipe import Recipe
 
 BARE = Recipe(
@@ -101,3 +101,13 @@ def test_sharpening_by_0_changes_nothing_and_by_more_raises_edges(truth: torch.T
     sharp = sharpen(edge, torch.tensor([0.5]))
     assert float(sharp[0, 0, 8, 7]) < 0.3 < 0.7 < float(sharp[0, 0, 8, 8])
     assert sharp[0, 0, 8, 0] == pytest.approx(0.3)
+
+
+def test_a_grid_costs_and_the_same_pixels_without_order_do_not() -> None:
+    torch.manual_seed(0)
+    dots = torch.zeros(1, 3, 42, 42)
+    dots[..., ::4, ::4] = 1.0
+    order = torch.randperm(42 * 42)
+    shuffled = dots.flatten(2)[..., order].view_as(dots)
+    assert float(grid_error(dots, 4)) > 3 * float(grid_error(shuffled, 4))
+    assert float(grid_error(torch.full_like(dots, 0.3), 4)) == pytest.approx(0, abs=1e-6)
