@@ -6,6 +6,7 @@ same images again and most new ones. So would one whose device is broken and fai
 """
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -31,6 +32,7 @@ class Call:
         self._answers = answers
         self._next: asyncio.Future[tuple[bytes, bytes]] | None = None
         self._has_answered = False
+        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_silent = False
         self.is_faulty = False
 
@@ -55,13 +57,19 @@ class Call:
         self._has_answered = True
         return message
 
+    def release(self) -> None:
+        """Have `end` wait no longer."""
+        if not self._released.done():
+            self._released.set_result(None)
+
     async def end(self, *, within_s: float = 0) -> None:
-        """End the call, and so the work, after `within_s` or the replica's next message."""
+        """End the call, and so the work, after `within_s`, the next message or `release`."""
         try:
-            if within_s and self._next and self._next.done():
+            if self.is_faulty:  # its last message has been received
                 self._next = asyncio.ensure_future(anext(self._answers))
             if self._next:
-                await asyncio.wait((self._next,), timeout=within_s)
+                awaited = (self._next, self._released)
+                await asyncio.wait(awaited, timeout=within_s, return_when=FIRST_COMPLETED)
         finally:
             if self._next and not self._next.done():
                 self._next.cancel()
@@ -97,15 +105,9 @@ class Calls:
             else:
                 await call.end()
 
-    def let_go(self, call: Call) -> None:
-        """End the call of a replica that is not at fault after all."""
-        for ending, kept in self._kept.items():
-            if kept is call:
-                ending.cancel()
-
     async def close(self) -> None:
         """End the calls that are kept."""
-        for ending in self._kept:
-            ending.cancel()
+        for call in self._kept.values():
+            call.release()
         if self._kept:
             await asyncio.wait(self._kept)

@@ -93,6 +93,7 @@ class RayConnection:
         if generation is None:
             raise ReplicaLost("the connection ended")
         answers = generation.handle.options(stream=True).upscale.remote(job, source)
+        del source  # the call of a faulty replica is kept when the image is answered long since
         try:
             while True:
                 yield await _next(answers, generation.over)

@@ -2,7 +2,7 @@
 
 A replica that dies, falls silent or is replaced loses nothing: an upscale can be made again, and
 its images go to another one. An image under which two workers died alone is not sent again. One
-that a replica's only device failed is tried once on another replica: if both fail it, so be it.
+that a replica's only device failed is tried on another replica: if both fail it, so be it.
 """
 
 import asyncio
@@ -48,6 +48,10 @@ from upscaled_models.store import ModelStore
 MAX_REPLAYS: Final = 3
 """Limits how often an image is sent again: what ends replicas must not tour the cluster."""
 
+MAX_FAULTS: Final = 8
+"""Limits how often one replica may fail an image that Ray sends it again and again: each keeps a
+call of it, until it has as many as the others."""
+
 _SILENCE_S: Final = 5.0
 """A replica that has answered sends something every second; after this one is cut off or hangs."""
 
@@ -71,8 +75,9 @@ _log = logging.getLogger(__name__)
 class _ReplicaFault(Exception):
     """A replica's device failed the image; its call is kept, if there are other replicas."""
 
-    def __init__(self, reason: str, call: Call) -> None:
-        super().__init__(reason)
+    def __init__(self, message: DeviceFault, call: Call) -> None:
+        super().__init__(f"replica {message.replica} reports: {message.reason}")
+        self.replica = message.replica
         self.call = call
 
 
@@ -154,53 +159,61 @@ class RayPool:
                 del self._in_flight[number]
 
     async def _upscale_replaying(self, source: bytes, request: UpscaleRequest) -> Result:
-        refusal: RateLimitExceeded | None = None
-        fault: _ReplicaFault | None = None
+        # None has a traceback, whose frames would hold the source and the result.
+        refusals: list[RateLimitExceeded] = []
+        faults: list[_ReplicaFault] = []
         store_until = asyncio.get_running_loop().time()
         if request.store:
             store_until += request.store.within_s
-        for replay in range(1 + MAX_REPLAYS):
+        replay = 0
+        while replay <= MAX_REPLAYS:
             try:
                 result = await self._upscale_once(source, request, store_until)
-                self._faults += fault is not None
+                self._faults += bool(faults)
                 return result
             except _ReplicaFault as error:
-                self._note_fault(error, fault, request)
-                fault = error
+                self._note_fault(error.with_traceback(None), faults, request)
+                await asyncio.sleep(0.1)
+                continue
             except NoReplicaFree as error:
                 raise self._refusal(str(error)) from None
             except RateLimitExceeded as error:
                 if error.reason not in _PASSING_REASONS:
                     raise
-                refusal = error
+                refusals.append(error.with_traceback(None))
             except ReplicaLost as error:
                 if self._has_ended:
                     raise InternalError(detail="the service is stopping") from None
                 fields = event("replica_lost", request_id=request.request_id, replay=replay)
                 _log.warning("a replica was lost under this image: %s", error, extra=fields)
                 if not self._reports.here:
-                    refusal = self._refusal(str(error))
+                    refusals.append(self._refusal(str(error)))
             await asyncio.sleep(0.1 * 2**replay)
-        if refusal:
-            raise refusal
+            replay += 1
+        if refusals:
+            raise refusals.pop()
         raise InternalError(detail=f"replicas were lost under it {1 + MAX_REPLAYS} times")
 
     def _note_fault(
-        self, fault: _ReplicaFault, earlier: _ReplicaFault | None, request: UpscaleRequest
+        self, fault: _ReplicaFault, earlier: list[_ReplicaFault], request: UpscaleRequest
     ) -> None:
-        """Take note that a replica failed an image that another is to try.
+        """Add a fault to the earlier ones of an image that another replica is to try.
+
+        Ray may send it to the same one again, where the others have more calls under way.
 
         Raises:
-            InternalError: two have failed it, so that neither is at fault, or there is no other.
+            InternalError: two have failed it, so that neither is at fault, or there is no other, or
+                one has `MAX_FAULTS` times.
         """
-        if earlier or not fault.call.is_faulty:
-            for each in (fault, earlier):
-                if each:
-                    self._calls.let_go(each.call)
-            raise InternalError(detail=f"a replica reports: {fault}") from None
+        is_elsewhere = any(each.replica != fault.replica for each in earlier)
+        earlier.append(fault)
+        if is_elsewhere:
+            for each in earlier:
+                each.call.release()
+        if is_elsewhere or not fault.call.is_faulty or len(earlier) == MAX_FAULTS:
+            raise InternalError(detail=str(fault)) from None
         fields = event("device_fault", request_id=request.request_id)
-        text = "a replica failed this image, another one tries it: %s"
-        _log.warning(text, fault, extra=fields)
+        _log.warning("another replica is to try a failed image: %s", fault, extra=fields)
 
     async def _upscale_once(
         self, source: bytes, request: UpscaleRequest, store_until: float
@@ -239,7 +252,7 @@ class RayPool:
                 message = decode_from_replica(header)
                 if isinstance(message, DeviceFault):
                     call.is_faulty = len(self._reports.here) > 1
-                    raise _ReplicaFault(message.reason, call)
+                    raise _ReplicaFault(message, call)
                 result = self._handle(message, data, request)
                 if result:
                     return result

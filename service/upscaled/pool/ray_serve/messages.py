@@ -5,7 +5,7 @@
                                  <-  Busy at once where the queue refuses it; else
                                      Alive at once, and every second in which nothing else is sent
                                  <-  JobProgress ...
-                                 <-  Done, result bytes | JobRefused | Failed | Busy
+                                 <-  Done, result bytes | JobRefused | Failed | DeviceFault | Busy
                                      (no bytes where it has stored them itself)
     (asks each replica for it)   <-  ReplicaReport
 
@@ -54,9 +54,13 @@ class Busy(_Message):
 
 
 class DeviceFault(_Message):
-    """Answers that the replica's device failed the image, and that it has no other to try."""
+    """Answers that the replica's device failed the image, and that it has no other to try.
+
+    replica: its name, as in `ReplicaReport`.
+    """
 
     kind: Literal["device_fault"] = "device_fault"
+    replica: str
     reason: str
 
 

@@ -147,7 +147,7 @@ class UpscaleReplica:
             wait_s, reason = error.retry_after_s, error.reason
             return frame(Busy(retry_after_s=wait_s, reason=reason, detail=error.detail))
         except DeviceFailed as error:
-            return frame(DeviceFault(reason=error.detail))
+            return frame(DeviceFault(replica=self._name, reason=error.detail))
         except InternalError as error:
             return frame(Failed(job=ONLY_JOB, reason=error.detail))
         except ServiceError as error:

@@ -1,8 +1,10 @@
 """A front end acts on the messages of replicas, which these tests make up."""
 
 import asyncio
+import gc
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +27,7 @@ from upscaled.pool.messages import (
     decode_to_worker,
 )
 from upscaled.pool.ray_serve import calls, executor
-from upscaled.pool.ray_serve.executor import MAX_REPLAYS, RayPool
+from upscaled.pool.ray_serve.executor import MAX_FAULTS, MAX_REPLAYS, RayPool
 from upscaled.pool.ray_serve.messages import (
     Busy,
     DeviceFault,
@@ -55,6 +57,7 @@ class FakeReplicas:
         self.reporting = reports
         self.calls = 0
         self.cancelled = 0
+        self.ended = 0
         self.jobs: list[ToWorker] = []
         self.is_stopped = False
 
@@ -84,6 +87,8 @@ class FakeReplicas:
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
+        finally:
+            self.ended += 1
 
 
 @asynccontextmanager
@@ -227,7 +232,8 @@ async def test_an_answer_of_a_replica_is_not_asked_of_another(answer: Any, error
         assert raised.value.headers["Retry-After"] == "7"
 
 
-FAULT = DeviceFault(reason="the device is broken")
+FAULT = DeviceFault(replica="a", reason="the device is broken")
+FAULT_ELSEWHERE = DeviceFault(replica="b", reason="the other device is broken")
 
 
 async def test_an_image_that_a_device_failed_is_made_by_another_replica() -> None:
@@ -236,10 +242,10 @@ async def test_an_image_that_a_device_failed_is_made_by_another_replica() -> Non
         await until(lambda: len(pool._reports.here) == 2)
         assert (await pool.upscale(b"xyz", request())).data == b"xyz"
         # The second call has ended, the first has not: to Ray its replica is busy, not idle.
-        assert (replicas.calls, replicas.cancelled) == (2, 1)
+        assert (replicas.calls, replicas.ended) == (2, 1)
         assert pool.stats().faults == 1
         assert not pool._calls.has_silent
-    assert replicas.cancelled == 2
+    assert replicas.ended == 2
 
 
 async def test_a_replica_that_failed_an_image_keeps_the_call_for_a_limited_time(
@@ -254,13 +260,60 @@ async def test_a_replica_that_failed_an_image_keeps_the_call_for_a_limited_time(
 
 
 async def test_an_image_that_two_replicas_fail_keeps_neither_of_them_busy() -> None:
+    scripts: list[list[Step]] = [
+        [ALIVE, FAULT, FOR_EVER_S],
+        [ALIVE, FAULT, FOR_EVER_S],
+        [ALIVE, FAULT_ELSEWHERE, FOR_EVER_S],
+    ]
+    async with pool_of(*scripts, reports=[report("a"), report("b")]) as (pool, replicas):
+        await until(lambda: len(pool._reports.here) == 2)
+        with pytest.raises(InternalError, match="the other device is broken"):
+            await pool.upscale(b"", request())
+        await until(lambda: not pool._calls._kept)
+        assert (replicas.calls, replicas.ended, pool.stats().faults) == (3, 3, 0)
+
+
+async def test_an_image_that_comes_back_to_the_replica_that_failed_it_is_tried_again() -> None:
+    """Ray sends it there while the others have more under way."""
+    failing: list[Step] = [ALIVE, FAULT, FOR_EVER_S]
+    scripts = [failing] * (MAX_FAULTS - 1)
+    async with pool_of(*scripts, [ALIVE, DONE], reports=[report("a"), report("b")]) as (
+        pool,
+        replicas,
+    ):
+        await until(lambda: len(pool._reports.here) == 2)
+        await pool.upscale(b"", request())
+        assert (replicas.calls, replicas.ended) == (MAX_FAULTS, 1)
+        assert pool.stats().faults == 1
+
+
+async def test_a_replica_that_alone_was_sent_an_image_stays_busy() -> None:
     script: list[Step] = [ALIVE, FAULT, FOR_EVER_S]
     async with pool_of(script, reports=[report("a"), report("b")]) as (pool, replicas):
         await until(lambda: len(pool._reports.here) == 2)
         with pytest.raises(InternalError, match="the device is broken"):
             await pool.upscale(b"", request())
-        await until(lambda: replicas.cancelled == 2)
-        assert (replicas.calls, pool.stats().faults) == (2, 0)
+        assert (replicas.calls, replicas.ended) == (MAX_FAULTS, 0)
+
+
+@pytest.mark.parametrize("end", [FAULT, Busy(retry_after_s=9, reason="starting")])
+@pytest.mark.parametrize("is_made", [True, False])
+async def test_an_image_that_was_tried_again_leaves_no_memory_behind(
+    end: Step, *, is_made: bool
+) -> None:
+    scripts: list[list[Step]] = [[ALIVE, end], [ALIVE, DONE if is_made else end]]
+    async with pool_of(*scripts, reports=[report("a"), report("b")]) as (pool, _):
+        await until(lambda: len(pool._reports.here) == 2)
+        source = bytes(range(100))
+        before = sys.getrefcount(source)
+        gc.disable()  # which runs whenever it likes
+        try:
+            with suppress(InternalError, RateLimitExceeded):
+                await pool.upscale(source, request())
+            await until(lambda: not pool._calls._kept)
+            assert sys.getrefcount(source) == before
+        finally:
+            gc.enable()
 
 
 async def test_the_only_replica_is_not_asked_again_for_what_it_failed() -> None:
