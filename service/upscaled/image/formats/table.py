@@ -29,7 +29,6 @@ BROKEN_FILE_ERRORS: Final = (
     IndexError,
     KeyError,
     TypeError,
-    AttributeError,
     AssertionError,
     StopIteration,
     RuntimeError,

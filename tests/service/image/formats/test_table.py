@@ -18,6 +18,7 @@ from tests.service.image.samples import (
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.table import ALWAYS_DECODED, FORMATS, OPTIONAL, read_header, sniff
+from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
 
 
@@ -70,6 +71,12 @@ def test_formats_are_recognised_by_their_bytes(source: bytes, name: str) -> None
 )
 def test_bytes_that_are_no_image_have_no_format(source: bytes) -> None:
     assert sniff(source) is None
+
+
+def test_a_fault_of_the_readers_own_code_is_not_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Exif, "orientation")
+    with pytest.raises(AttributeError):
+        read_header(png(deep_samples(3, 8), 8, RGB))
 
 
 def test_only_three_formats_are_enabled() -> None:
