@@ -74,7 +74,8 @@ class Fetcher:
             async with asyncio.timeout(self._options.timeout_s):
                 await self._follow(parse_url(url), body, key_id)
         except (OSError, ValueError) as error:
-            raise UnusableUrl(detail=_describe(error, "UPSCALED_SOURCE_PRIVATE_CIDRS")) from error
+            detail = _describe(error, self._options.timeout_s, "UPSCALED_SOURCE_PRIVATE_CIDRS")
+            raise UnusableUrl(detail=detail) from error
 
     async def post(self, request: PostRequest, body: Body) -> None:
         """Send a request with a body, and write the status of its answer to `body`, in digits.
@@ -98,7 +99,8 @@ class Fetcher:
                     head, _ = await self._read_head(connection)
                     await body.write(b"%d" % head.status)
         except (OSError, ValueError) as error:
-            raise UnusableUrl(detail=_describe(error, "UPSCALED_WEBHOOK_CIDRS")) from error
+            detail = _describe(error, request.timeout_s, "UPSCALED_WEBHOOK_CIDRS")
+            raise UnusableUrl(detail=detail) from error
 
     async def _follow(self, url: SourceUrl, body: Body, key_id: int) -> None:
         """Follow redirects; each hop is checked like the first."""
@@ -216,9 +218,14 @@ def _comparable(host: str) -> str:
         return host
 
 
-def _describe(error: Exception, setting: str) -> str:
-    """Describe an error for the log without the URL; `setting` would allow a private address."""
+def _describe(error: Exception, limit_s: float, setting: str) -> str:
+    """Describe an error for the log without the URL.
+
+    limit_s: the time that all of it may take. setting: would allow a private address.
+    """
     if isinstance(error, PrivateAddress):
         return f"{error}, see {setting}"
+    if isinstance(error, TimeoutError) and not error.errno:  # ours, not the network's
+        return f"not finished within {limit_s:g} s"
     kind = type(error).__name__
-    return f"{kind}: {error}" if isinstance(error, OSError) else kind
+    return f"{kind}: {error}" if isinstance(error, OSError) and str(error) else kind

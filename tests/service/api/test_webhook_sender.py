@@ -149,7 +149,7 @@ def test_an_address_beyond_ascii_is_the_one_that_the_client_wrote(
         (status(410), "gone", "status 410"),
         (status(429), "waiting", "status 429"),
         (status(503, "Retry-After: 1"), "waiting", "status 503"),
-        (b"", "waiting", "TimeoutError"),
+        (b"", "waiting", "not finished within 0.5 s"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "waiting", ""),
         (b"HTTP/1.1 200 OK\r\nX: ends within", "waiting", "within its head"),
         (ENDLESS_HEAD, "waiting", ""),
@@ -298,7 +298,8 @@ def test_a_cancelled_job_says_so(service: Service, receiver: Receiver) -> None:
 
 @pytest.mark.parametrize("webhook", ["x", "ftp://a.example/", "http://user@a.example/", "http://"])
 def test_an_address_that_is_no_url_is_refused(service: Service, webhook: str) -> None:
-    assert_error(submit(service, webhook), 400, "invalid_parameter")
+    text = assert_error(submit(service, webhook), 400, "invalid_parameter")
+    assert text == "X-Upscale-Webhook must be one http or https URL without a user name"
     assert service.balance() == 50
     assert list((service.settings.data_dir / "job-sources").glob("*")) == []
 

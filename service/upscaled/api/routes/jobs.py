@@ -218,7 +218,7 @@ def _read_webhook_url(request: Request, context: Context, key: ApiKey) -> str | 
     try:
         url = check_source_url(_decode(urls[0]) if len(urls) == 1 else None)
     except UnusableUrl as error:
-        text = f"{WEBHOOK_HEADER} must be one http or https URL"
+        text = f"{WEBHOOK_HEADER} must be one http or https URL without a user name"
         raise InvalidParameter(text, detail=error.detail) from None
     if not context.state.webhooks.has_secret(key.id):
         raise InvalidParameter(f"{WEBHOOK_HEADER} needs a secret, which this API key does not have")
