@@ -8,6 +8,7 @@ import pytest
 
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.serving import MakeService, serve
+from tests.service.api.waiting import wait_until
 from tests.service.state.connections import opened_connections, read_at_once
 from upscaled.api import app
 from upscaled.state import DatabaseFailed, State
@@ -56,6 +57,9 @@ def test_the_first_burst_finds_all_connections_to_the_database_open(
     make_service: MakeService, server_url: str
 ) -> None:
     service = make_service(database_url=server_url)
+    # The lease takes its connection out of the pool; the next statement opens another instead.
+    wait_until(service.state.holder.lead)
+    read_at_once(service.state, 1)
     with opened_connections() as opened:
         read_at_once(service.state, CONNECTIONS)
     assert opened == []
