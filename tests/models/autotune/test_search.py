@@ -173,7 +173,7 @@ def test_the_window_that_wastes_least_on_its_halo_is_chosen() -> None:
 @pytest.mark.parametrize(
     ("us_per_px", "halo_px", "window_px"), [(6, 8, 64), (25, 8, 128), (6, 20, 128)]
 )
-def test_a_window_that_is_computed_soon_is_preferred_unless_it_wastes_far_more(
+def test_a_window_that_occupies_the_device_briefly_is_preferred_unless_it_wastes_far_more(
     us_per_px: int, halo_px: int, window_px: int
 ) -> None:
     """64 px take 25 ms or 102 ms; 128 px 4 times that, and keep 1.4 or 3.4 times the share."""
