@@ -88,7 +88,7 @@ def test_an_official_model_in_16_bits_is_bundled_as_that(tmp_path: Path) -> None
     assert _relative(tmp_path) == {"realesr-animevideov3.fp16.safetensors"}
 
 
-def test_of_a_model_that_is_here_twice_the_file_that_is_loaded_goes_along(
+def test_of_a_model_that_is_here_twice_the_file_that_is_loaded_is_bundled(
     shared_dir: Path, tmp_path: Path
 ) -> None:
     store = ModelStore(tmp_path)

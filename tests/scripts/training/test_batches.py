@@ -1,12 +1,15 @@
 """Batches: an input patch lies where its truth lies."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from scripts.training.batches import batches_from, draw_pair
+from scripts.training.degradation import Harm
 from scripts.training.pictures import Pictures
 from scripts.training.recipe import Recipe
 from upscaled_models.quantise.tracks import shrink
@@ -29,6 +32,13 @@ def test_a_patch_is_aligned_with_its_truth() -> None:
         again = shrink(np.ascontiguousarray(truth), 4, Image.Resampling.BOX).astype(float)
         inner = (slice(2, -2), slice(2, -2))
         assert np.abs(again - small)[inner].mean() < 12
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_recipe_says_how_many_inputs_are_unharmed(share: float) -> None:
+    recipe = replace(RECIPE, unharmed_share=share)
+    harms = [draw_pair(smooth(), recipe, np.random.default_rng(step))[2] for step in range(9)]
+    assert [harm == Harm.NONE for harm in harms] == [share == 1] * 9
 
 
 def test_batches_come_in_the_order_of_their_steps() -> None:

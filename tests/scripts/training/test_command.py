@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from scripts.training.command import main
+from scripts.training.export import store_weights
+from upscaled_models.networks.plain import PlainNet
 
 TINY = ("features=4", "layers=1", "batch=1", "patch_px=8", "pages=1", "steps=3")
 
@@ -39,6 +43,19 @@ def test_a_run_resumes_where_it_stopped_and_exports(
     call("export", "--out", tmp_path / "run", "--name", "m", "--folder", tmp_path)
     said = json.loads(capsys.readouterr().out)
     assert (tmp_path / said["m"]["file"]).stat().st_size == said["m"]["size_bytes"]
+
+
+def test_a_run_starts_from_the_weights_of_a_file(tmp_path: Path, photos: Path) -> None:
+    torch.manual_seed(3)
+    donor = PlainNet(4, 1, 2, fold=2)
+    store_weights(donor.state_dict(), tmp_path / "donor.safetensors")
+    settings = [part for value in (*TINY, "fold=2") for part in ("--set", value)]
+    run = ("run", "--photos", photos, "--out", tmp_path / "run", "--scale", "2", "--threads", "1")
+    call(*run, *settings, "--from", tmp_path / "donor.safetensors", "--until", "0")
+    call("student", "--out", tmp_path / "run", "--to", tmp_path / "student.safetensors")
+    stored = load_file(tmp_path / "student.safetensors")
+    for name, weight in donor.state_dict().items():
+        assert torch.equal(stored[name], weight.half().to(stored[name].dtype)), name
 
 
 def test_pages_are_drawn_to_measure_on(tmp_path: Path) -> None:

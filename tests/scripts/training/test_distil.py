@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -178,7 +179,7 @@ def test_a_folded_student_learns_the_targets_made_small(tmp_path: Path, targets:
 
 
 def test_photos_are_their_own_targets(tmp_path: Path, targets: Path) -> None:
-    recipe = DistilRecipe(**{**vars(TINY), "photo_share": 1.0, "page_share": 0.0})
+    recipe = replace(TINY, photo_share=1.0, page_share=0.0)
     with pytest.raises(ValueError, match="needs --photos"):
         distil.train(fresh(recipe), targets, tmp_path / "run", half=False, until=1)
     run = fresh(recipe)
@@ -201,6 +202,14 @@ def test_photos_are_their_own_targets(tmp_path: Path, targets: Path) -> None:
         assert is_harmed or float((shrunk - small).abs().mean()) < 0.1
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_recipe_says_how_many_photos_are_unharmed(share: float) -> None:
+    photo = np.random.default_rng(3).integers(0, 256, (120, 120, 3), dtype=np.uint8)
+    recipe = replace(TINY, batch=9, photo_share=1.0, page_share=0.0, unharmed_share=share)
+    batch = stretch.draw_batch(Targets((), (), 4, (photo,)), recipe, 0)
+    assert batch.is_harmed.tolist() == [share == 0] * 9
+
+
 def test_the_teacher_of_a_run_with_photos_teaches_harmed_pictures_alone(
     tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +221,7 @@ def test_the_teacher_of_a_run_with_photos_teaches_harmed_pictures_alone(
         return draw_batch(self, *given, **named)
 
     monkeypatch.setattr(Targets, "draw_batch", watch)
-    run = fresh(DistilRecipe(**{**vars(TINY), "photo_share": 0.5}))
+    run = fresh(replace(TINY, photo_share=0.5))
     distil.train(run, targets, tmp_path / "run", half=False, until=1, photos=tmp_path / "photos")
     assert {target.harm for target in seen[0].photos} == {Harm.COMPRESSED, Harm.NOISY}
 
