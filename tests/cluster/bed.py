@@ -238,9 +238,9 @@ class Bed:
         self.wait_healthy()
 
     def _is_whole(self) -> bool:
-        found = self.findings()
+        found = self.findings()  # only one, "cluster", as long as the head does not answer
         nodes, replicas = f"{len(RAY_MACHINES)} of {len(RAY_MACHINES)} answer", "2 of 2 take images"
-        return found["nodes"] == nodes and found["replicas"].startswith(replicas)
+        return found.get("nodes") == nodes and found.get("replicas", "").startswith(replicas)
 
     def wait_healthy(self, replicas: int = 2) -> None:
         wait_until(lambda: self.is_healthy(replicas), f"{replicas} replicas at both front ends")

@@ -16,6 +16,7 @@ from tests.databases import PostgreSQL
 from tests.service.api.answers import assert_error
 from tests.service.api.raw import Connection
 from tests.service.api.serving import MakeService, Service, serve
+from tests.service.api.waiting import wait_until
 from upscaled.errors import InvalidAuthToken
 
 REFUSED = "Host or Origin not allowed"
@@ -32,22 +33,27 @@ def without_database(server: PostgreSQL, url: str) -> Iterator[None]:
     One that was being opened is not listed among those yet, and would serve requests on: only when
     the database can be renamed it has none.
     """
-    name = sa.make_url(url).database
+    name = str(sa.make_url(url).database)
     server.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    is_renamed = False
-    while not is_renamed:
-        server.run(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-            f" WHERE datname = '{name}'"
-        )
-        with suppress(psycopg.errors.ObjectInUse):
-            server.run(f"ALTER DATABASE {name} RENAME TO {name}_away")
-            is_renamed = True
     try:
-        yield
+        wait_until(lambda: _can_rename(server, name, f"{name}_away"), timeout_s=60)
+        try:
+            yield
+        finally:
+            server.run(f"ALTER DATABASE {name}_away RENAME TO {name}")
     finally:
-        server.run(f"ALTER DATABASE {name}_away RENAME TO {name}")
         server.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def _can_rename(server: PostgreSQL, name: str, new_name: str) -> bool:
+    """End a database's connections and rename it; return whether none was left to prevent it."""
+    server.run(
+        f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+    with suppress(psycopg.errors.ObjectInUse):
+        server.run(f"ALTER DATABASE {name} RENAME TO {new_name}")
+        return True
+    return False
 
 
 @pytest.mark.parametrize("auth", ["key", "none"])
