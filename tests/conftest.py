@@ -68,6 +68,16 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Collect all garbage in a process's last test: pytest reports what was never closed there.
+
+    At the end of a process of pytest-xdist nothing would be reported any more.
+    """
+    if nextitem is None:
+        gc.collect()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of one file, or of one of those folders, in one process of pytest-xdist."""
