@@ -159,7 +159,9 @@ def test_a_students_file_is_a_model_that_is_recognised(tmp_path: Path, targets: 
         main(["student", "--out", str(targets), "--to", str(tmp_path / "none.safetensors")])
 
 
-def test_a_folded_student_learns_the_targets_made_small(tmp_path: Path, targets: Path) -> None:
+def test_a_folded_student_learns_photos_and_the_targets_made_small(
+    tmp_path: Path, targets: Path
+) -> None:
     read = read_targets(targets, scale=2, pages=0, seed=1)
     full = read_targets(targets, scale=4, pages=0, seed=1)
     for target, other in zip(read.photos, full.photos, strict=True):
@@ -171,7 +173,8 @@ def test_a_folded_student_learns_the_targets_made_small(tmp_path: Path, targets:
     settings = ("steps=1", "batch=1", "patch_px=24", "pages=0", "page_share=0")
     given = [part for value in settings for part in ("--set", value)]
     start = ("distil", "--targets", targets, "--out", run, "--from", student, "--threads", "1")
-    main([*map(str, start), *given])
+    photos = ("--photos", tmp_path / "photos", "--set", "photo_share=0.5")
+    main([*map(str, (*start, *photos)), *given])
     main(["student", "--out", str(run), "--to", str(tmp_path / "s.safetensors")])
     family, shape = recognise_file(tmp_path / "s.safetensors")
     assert (family, shape["scale"], shape["fold"]) == ("plain", 2, 2)
@@ -285,14 +288,12 @@ def test_a_student_comes_nearer_to_its_targets(tmp_path: Path, targets: Path) ->
     read = read_targets(targets, scale=4, pages=0, seed=1)
     rng = np.random.default_rng(1)
     batch = read.draw_batch(rng, count=4, patch_px=24, page_share=0, truth_share=0)
-    run = fresh(
-        DistilRecipe(**{**vars(TINY), "steps": 12, "rate": 2e-3, "pages": 0, "page_share": 0.0})
-    )
+    run = fresh(replace(TINY, steps=12, rate=2e-2, pages=0, page_share=0.0))
     with torch.no_grad():
         before = (run.network(batch.small) - batch.target).abs().mean()
     distil.train(run, targets, tmp_path / "run", half=True)
     with torch.no_grad():
-        assert (run.network(batch.small) - batch.target).abs().mean() < before
+        assert (run.network(batch.small) - batch.target).abs().mean() < 0.98 * before
 
 
 def test_displaced_texture_costs_nothing_and_other_texture_does() -> None:
