@@ -1,13 +1,19 @@
 """README and the guide say what is: links, folders and the settings page are the code's."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from upscaled.api.routes.pages import render_page
 from upscaled.config import describe_settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("docker", "models", "scripts", "service", "tests")
+PAGES = sorted(
+    {*ROOT.glob("*.md"), *(page for at in FOLDERS for page in (ROOT / at).rglob("*.md"))}
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +37,21 @@ def test_the_settings_table_is_the_code_s() -> None:
     assert found[1] == settings_table(), f"put this into the page:\n{settings_table()}"
 
 
-def test_every_link_leads_somewhere(readme: str) -> None:
-    links = re.findall(r"\]\(([^)#]+?)\)", readme)
-    local = [link for link in links if "://" not in link]
-    assert local
-    assert [link for link in local if not (ROOT / link).exists()] == []
+@cache
+def find_headings(page: Path) -> frozenset[str]:
+    return frozenset(re.findall(r'<h\d id="([^"]+)"', render_page(page.read_text())))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_every_link_between_files_of_the_repository_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if heading:
+            assert heading in find_headings(target), link
 
 
 def test_it_is_short_enough_to_be_read(readme: str) -> None:
