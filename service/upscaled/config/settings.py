@@ -116,8 +116,8 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     too; windows are chosen to fit. 0: no limit"""
     precision: str = Field(default="auto", pattern="^(exact|auto|fast)$")
     """exact: float32; auto: the fastest here that is proven near it: shorter floats from 50 dB, 8
-    bits from 46 dB or proven by photographs; fast: all from 40 dB, 8 bits by looser limits there
-    too; flat colours are unchanged"""
+    bits from 46 dB or proven by photographs; fast: all from 40 dB, or 8
+    bits proven by photographs within looser limits; flat colours are unchanged"""
     tuning: bool = True
     """whether the first start on a machine measures what is fastest there, within the precision;
     else float32 on CPUs, float16 on GPUs"""
@@ -127,7 +127,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     workers: int = Field(default=1, ge=1, le=64)
     """worker processes for each device"""
     jobs_per_worker: int = Field(default=0, ge=0, le=64)
-    """images one worker has under way at once; 0: 4, and 8 on CUDA. The last place is kept for
+    """images one worker has under way at once; 0: 4, and 8 on CUDA. The last slot is kept for
     small ones (results of 4 megapixels by the fastest model, or what takes no longer), and large
     ones share 72 megapixels of results"""
     threads: int = Field(default=0, ge=0, le=1024)
@@ -157,8 +157,8 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     max_file_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, le=2**31)
     """largest input file"""
     extra_formats: ExtraFormats = ()
-    """comma-separated formats taken beside JPEG, PNG and WebP: avif, bmp, heic, tiff; each is one
-    more decoder for hostile files; heic needs the extra `heic`"""
+    """comma-separated formats accepted beside JPEG, PNG and WebP: avif, bmp, heic, tiff; each is
+    one more decoder for hostile files; heic needs the extra `heic`"""
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     """quality of JPEG answers (4:4:4 sampling)"""
     deep_png: bool = False
@@ -167,7 +167,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     colour_lock: bool = True
     """whether colours are corrected: of models that shift them, and the mean of fine patterns"""
     keep_copyright: bool = False
-    """whether EXIF's artist and copyright go on to the result"""
+    """whether EXIF's artist and copyright are copied to the result"""
     result_ttl_s: int = Field(default=3600, ge=1, le=31_536_000)
     """how long a result URL stays valid, and how long the page at `/` keeps its results in the
     browser"""
@@ -186,7 +186,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     body_timeout_s: float = Field(default=120, gt=0, le=3600)
     """longest a client may take to send its body"""
     write_timeout_s: float = Field(default=30, gt=0, le=3600)
-    """how long a client may take nothing of its answer before it is cut off; one that reads slowly
+    """how long a client may read nothing of its answer before it is cut off; one that reads slowly
     is not"""
     max_connections: int = Field(default=1000, ge=1, le=1_000_000)
     """open connections in all; at most 128 fewer than the process may have descriptors, and with
