@@ -43,7 +43,7 @@ class DistilRecipe(TargetRecipe):
     discriminator_share: float = 0.5
     """Size of the discriminator's gradient at the output, as a share of all others' together."""
     unharmed_discriminator_share: float = 1.0
-    """Of that gradient, what counts where the picture was only made small."""
+    """The share of that gradient that counts for pictures that were only made small."""
     warmup_steps: int = 150
     """Steps before the discriminator's gradient counts; over twice as many more its share grows."""
 

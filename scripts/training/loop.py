@@ -23,7 +23,7 @@ from upscaled_models.networks.plain import PlainNet
 SAVE_EVERY_S = 60.0
 LOG_EVERY_STEPS = 100
 FIXED_SIDES: Final = {"head.weight": 1, "tail.weight": 0}
-"""The side of a convolution that has a meaning of its own: another number of it does not fit."""
+"""The axis of a weight that must be equally long to fit: a head's inputs, a tail's outputs."""
 
 
 def begin(recipe: Recipe, start_from: nn.Module | None = None) -> Run:
@@ -31,7 +31,7 @@ def begin(recipe: Recipe, start_from: nn.Module | None = None) -> Run:
     torch.manual_seed(recipe.seed)
     network = PlainNet(recipe.features, recipe.layers, recipe.scale, recipe.fold)
     if start_from is not None:
-        _take_fitting(network, start_from)
+        _copy_fitting(network, start_from)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Run(recipe, 0, network, copy.deepcopy(network), _optimizer(network, recipe))
 
@@ -102,11 +102,11 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 @torch.no_grad()
-def _take_fitting(network: nn.Module, other: nn.Module) -> None:
+def _copy_fitting(network: nn.Module, other: nn.Module) -> None:
     """Copy the weights that fit: a x2 network starts from x4's trunk, a wider one from a narrower.
 
-    A head fits where it reads as many differences, a tail where it gives as many results. What the
-    other network has no feature for is not read by the features that it has.
+    A head fits where it reads as many differences, a tail where it gives as many results. Features
+    that only the new network has are not read by the copied ones.
     """
     theirs = other.state_dict()
     for name, weight in network.state_dict().items():

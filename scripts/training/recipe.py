@@ -32,7 +32,7 @@ class Recipe:
     """Number of pages of text and line art that are drawn."""
     page_share: float = 0.1
     unharmed_share: float = 0.34
-    """Of the inputs, those that were only made small."""
+    """Share of the inputs that are only made small."""
     acutance_weight: float = 0.28
     """Weight of an error in local contrast beside plain error: this sets crispness."""
     harmed_acutance_weight: float = 0.25

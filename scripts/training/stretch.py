@@ -37,10 +37,10 @@ class TargetRecipe:
     pages: int = 80
     page_share: float = 0.12
     photo_share: float = 0.0
-    """Of the patches, those cut from `--photos`, whose target is the photo. Above 0 the teacher
-    teaches harmed pictures alone."""
+    """Share of the patches that are cut from `--photos`, whose target is the photo. Above 0 only
+    the harmed ones of the teacher's targets are used."""
     unharmed_share: float = 0.34
-    """Of the patches cut from `--photos`, those that were only made small."""
+    """Share of the patches from `--photos` that are only made small."""
     truth_share: float = 0.5
     """Of the harmed pictures, those whose features are to be the truth's."""
     feature_network: str = "lite0"

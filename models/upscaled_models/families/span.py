@@ -1,4 +1,4 @@
-"""SPAN: six blocks of convolutions that weigh their own result (Wan et al., arXiv:2311.12770)."""
+"""SPAN: six blocks of convolutions with parameter-free attention (arXiv:2311.12770)."""
 
 from collections.abc import Collection, Sequence
 from typing import ClassVar, Final

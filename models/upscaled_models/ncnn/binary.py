@@ -2,7 +2,7 @@
 
 A convolution's weights begin with a tag of four bytes that says how they are stored; biases and
 slopes are float32 without a tag (`ModelBinFromDataReader::load` in ncnn's `src/modelbin.cpp`). A
-file that ends early, goes on, or has another tag is refused by `BadBinary`, which names the layer.
+file that is too short or too long, or has another tag, raises `BadBinary`, which names the layer.
 """
 
 from typing import Final, TypeVar

@@ -2,7 +2,7 @@
 
 What exporters write in many ways becomes one here: a fused activation is a value of its own,
 `Split` makes none, a product with a number is part of the sum it goes into, and values joined in
-steps are joined at once. Other layers and options are refused by `BadParam`.
+steps are joined at once. Other layers and options raise `BadParam`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

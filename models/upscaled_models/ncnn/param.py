@@ -5,7 +5,7 @@
 Convolution Conv_0 1 1 data 54 0=64 1=3     kind, name, inputs, outputs, blobs, options
 Eltwise Add_16 2 1 a b c 0=1 -23301=2,0.2,1 option 1 is an array: -23300 - 1 = length, values
 
-A file that is no such text, or damaged, is refused by `BadParam`, which names the line.
+A file that is no such text, or damaged, raises `BadParam`, which names the line.
 """
 
 import math

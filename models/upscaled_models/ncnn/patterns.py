@@ -1,7 +1,7 @@
 """Find the network that an ncnn pair holds: match its graph from the result back to the picture.
 
-The place in the graph names a weight, not that in the file or a layer's name. `BadParam` names the
-layer where a graph departs from the network's.
+Weights are named by their place in the graph, not by that in the file or by a layer's name.
+`BadParam` names the layer where a graph departs from the network's.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The faithful models' network: plain 3x3 convolutions that leave flat colour exactly as it is.
 
-They see only the differences between neighbouring pixels, and carry no biases; LeakyReLU maps 0 to
-0. So an area of one colour has a residual of exactly zero in every precision.
+Their input is the differences between neighbouring pixels alone, and they have no biases;
+LeakyReLU maps 0 to 0. So an area of one colour has a residual of exactly zero in every precision.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ class PlainNet(KernelModule):
 
     `features` is F, `layers` the number of F-to-F convolutions: an output pixel depends on input
     pixels at most `(layers + 3) * fold` away. `fold` 2 turns squares of 2x2 pixels into channels
-    first (`48-F-...-F-(12*scale^2)`): both sides must be multiples.
+    first (`48-F-...-F-(12*scale^2)`): both sides must be multiples of it.
     """
 
     def __init__(self, features: int, layers: int, scale: int, fold: int = 1) -> None:
@@ -86,7 +86,7 @@ def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:
 
 
 def _graph_differences(x: Node) -> Node:
-    """Build `differences`, plain; of whole levels, so exact in any precision."""
+    """Build the first half of `differences`; of whole levels, so exact in any precision."""
     ops = import_openvino().opset15
     end = np.iinfo(np.int64).max
     padded = ops.pad(x, [0, 0, 0, 0], [0, 0, 1, 1], "edge")
@@ -98,9 +98,9 @@ def _graph_differences(x: Node) -> Node:
 def differences(x: Tensor) -> Tensor:
     """Return the steps to the next pixel right and below, plain and limited: `[N, 12, h, w]`.
 
-    `clamp(16 * step, -1, 1)` shows the network, which is blind to contrast without biases, how
-    large a step is, and keeps small steps visible in 8 bits. The last row and column step to
-    themselves.
+    Without biases twice the contrast would give twice the residual. `clamp(16 * step, -1, 1)` lets
+    the network depend on how large a step is, and keeps small steps distinct in 8 bits. Behind the
+    last row and column steps are 0.
     """
     padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
     across = padded[..., :-1, 1:] - x

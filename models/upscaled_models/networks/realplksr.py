@@ -1,7 +1,8 @@
 """RealPLKSR: blocks with a large kernel on part of their channels, after PLKSR (arXiv:2404.11848).
 
-The community's form (neosr, traiNNer-redux): doubled channel mixers with Mish, one normalisation a
-block, and a pixel shuffle or DySample (arXiv:2308.15085) at the end. Names are the weight files'.
+The community's form (neosr, traiNNer-redux): channel mixers of two convolutions with Mish between,
+one normalisation a block, and a pixel shuffle or DySample (arXiv:2308.15085) at the end. Attribute
+names are those of the weight files.
 """
 
 import numpy as np
@@ -32,7 +33,7 @@ class LayerNorm(nn.Module):
 
 
 class LargeKernel(nn.Module):
-    """A wide convolution over the first channels; the others pass."""
+    """A wide convolution over the first channels; the others pass unchanged."""
 
     def __init__(self, features: int, kernel_px: int) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class Block(nn.Module):
 
 
 class DySample(nn.Module):
-    """Enlarges by sampling `[N, 3 * scale^2, h, w]` at points that it computes from it.
+    """Enlarges by sampling `[N, 3 * scale^2, h, w]` at points that it computes from its input.
 
     All of it keeps the input's own precision: a coordinate in a wide window needs more than 8 bits.
     """

@@ -78,9 +78,9 @@ def _convolve_sum(parts: Sequence[Node], layer: Convolution) -> Node:
 
 
 def _dense_joined(x: Node, convolutions: Sequence[Convolution]) -> Node:
-    """Build a dense block in 8 bits: on one grid each output is rounded once, else once a reader.
+    """Build a dense block in 8 bits; with one grid for all, each output is rounded only once.
 
-    The latter takes a seventh of the time.
+    Else every convolution rounds what it reads, which takes a seventh of the time.
     """
     grid = common_grid(convolutions)
     if grid is not None:
@@ -97,8 +97,8 @@ def _dense_joined(x: Node, convolutions: Sequence[Convolution]) -> Node:
 def _dense_on_grid(x: Node, convolutions: Sequence[Convolution], grid: Quantisation) -> Node:
     """Build a dense block in 8 bits on one grid.
 
-    What is divided by channel before rounding is scaled by its own convolution instead: LeakyReLU
-    keeps any positive factor.
+    Where a channel is to be divided before rounding, the convolution that makes it divides:
+    LeakyReLU keeps any positive factor.
     """
     start = convolutions[0].weight.shape[1]
     seen = [to_grid(x, _on_channels(grid, 0, start))]
@@ -113,7 +113,7 @@ def _dense_on_grid(x: Node, convolutions: Sequence[Convolution], grid: Quantisat
 
 
 def _on_channels(grid: Quantisation, start: int, end: int) -> Quantisation:
-    """Return the part of a grid that some of its channels have."""
+    """Return the grid of the channels from `start` up to `end`."""
     scale = grid.input_scale
     return grid if scale is None else replace(grid, input_scale=scale[start:end])
 

@@ -1,7 +1,8 @@
-"""SPAN: six blocks of 3x3 convolutions that weigh their own result (Wan et al., arXiv:2311.12770).
+"""SPAN: six blocks of 3x3 convolutions with parameter-free attention (arXiv:2311.12770).
 
-Each convolution is trained as several and sums up to one of 3x3, which runs here (`fold_state`).
-Attribute names are those of the published weight files, without the parts.
+Each convolution is trained as several parallel ones. Their sum is one convolution of 3x3, which
+runs here (`fold_state`). Attribute names are those of the published weight files, without the
+names of these parts.
 """
 
 import re
@@ -33,7 +34,7 @@ _PARTS: Final = ("sk", "conv.0", "conv.1", "conv.2")
 
 
 class SpanBlock(nn.Module):
-    """Three convolutions, then an attention that has no weights of its own."""
+    """Three convolutions, then an attention without weights."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -142,8 +143,7 @@ def is_span(keys: Mapping[str, Tensor]) -> bool:
 
 
 def _fold(name: str, parts: State) -> tuple[Tensor, Tensor]:
-    """Return the weight `[out, in, 3, 3]` and the bias `[out]` of the convolution of these
-    parts."""
+    """Return the weight `[out, in, 3, 3]` and the bias `[out]` of the sum of these parts."""
     whole = ("eval_conv.weight", "eval_conv.bias")
     if parts.keys() == set(whole):
         return parts[whole[0]], parts[whole[1]]

@@ -1,4 +1,4 @@
-"""Draw pages of text, line art and flat shapes, which photos hardly show and screens do."""
+"""Draw pages of text, line art and flat shapes, which occur on screens and hardly in photos."""
 
 import string
 

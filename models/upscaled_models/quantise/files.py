@@ -5,8 +5,8 @@
     recipes/NAME.json           of which weights, which layers stay in floats, and each form's proof
     recipes/NAME.safetensors    the input levels of every layer: kilobytes
 
-A recipe says how an official model is rounded, at each opening: it takes about a second.
-`WeightsError` names a file that is missing, damaged or of other weights. Loads no torch.
+A recipe says how an official model is rounded. That is done whenever it is opened, in about a
+second. `WeightsError` names a file that is missing, damaged or of other weights. Loads no torch.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ class PreparedForm:
 def find_prepared(spec: ModelSpec, weights: Path) -> list[PreparedForm]:
     """Return every form of the model whose weights are at `weights`, the fastest first.
 
-    A file that `upscaled models quantise` made here stands for the shipped recipe.
+    A file that `upscaled models quantise` made here replaces the shipped recipe.
     """
     if quantised_path(weights).is_file():
         record = read_record(spec, weights)

@@ -1,7 +1,8 @@
 """Prepare a large network in 8 bits: measure its input levels, and choose what stays in floats.
 
-Few layers stay in floats at first, then the costliest. x4plus on four photographs (dB against
-float32, mean / worst; seconds for 256x256 on two cores with AVX-512 VNNI, in float32 8.19):
+A form is one choice of layers that stay in floats: few in the first, then also the blocks that lose
+most. x4plus on four photographs (dB against float32, mean / worst; seconds for 256x256 on two cores
+with AVX-512 VNNI, in float32 8.19):
 
     all in 8 bits                           37.8 / 34.1     2.12
     what follows the trunk in floats        40.1 / 34.7     2.67

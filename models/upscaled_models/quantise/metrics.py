@@ -2,8 +2,8 @@
 
 NIQE (Mittal, Soundararajan, Bovik, "Making a 'Completely Blind' Image Quality Analyzer", IEEE
 Signal Processing Letters 20(3), 2013, whose equations are numbered below) measures how far a
-picture's statistics are from those of natural photographs, in the authors' own model as basicsr
-1.4.2 carries it. Results agree with that package's to 1e-3 (tested), in its precision.
+picture's statistics are from those of natural photographs, by the authors' own model, as basicsr
+1.4.2 contains it. Results agree with that package's to 1e-3 (tested), in its precision.
 """
 
 import functools

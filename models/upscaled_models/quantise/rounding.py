@@ -1,6 +1,6 @@
 """Round weights to 8 bits by a recipe: input levels that were measured once, and weights to fit.
 
-Single operations of float32 as IEEE 754 fixes them: equal bytes on every machine.
+Only single operations of float32, as IEEE 754 defines them: equal bytes on every machine.
 """
 
 from collections.abc import Collection, Mapping

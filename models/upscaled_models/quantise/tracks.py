@@ -36,7 +36,7 @@ class Small:
 
 
 def make_clean(truth: Pixels, scale: int) -> Pixels:
-    """Shrink with the anti-aliased bicubic kernel, as the field's benchmarks do."""
+    """Shrink with the anti-aliased bicubic kernel, as super-resolution benchmarks do."""
     return shrink(truth, scale, Image.Resampling.BICUBIC)
 
 

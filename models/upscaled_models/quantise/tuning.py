@@ -65,7 +65,7 @@ def tune(
 def parameter_groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
     """Return the parameter groups of a simulated network for Adam, each with its rate.
 
-    rate: as of `tune`. Slopes stay as they are.
+    rate: as in `tune`. Slopes stay as they are.
     """
     groups: list[dict[str, object]] = []
     rest: list[nn.Parameter] = []

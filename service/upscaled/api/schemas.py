@@ -122,7 +122,7 @@ class Model(_Response):
     same_as: str | None = Field(
         description="The model whose file it is, where the name is a second one"
     )
-    denoise: bool = Field(description="Whether `X-Upscale-Denoise` may give it a strength")
+    denoise: bool = Field(description="Whether `X-Upscale-Denoise` may set its strength")
     auto_scales: list[Scale] = Field(description="Those at which `auto` may choose it")
     seconds_per_megapixel: dict[str, float | None] = Field(
         description="Of input, by scale, on this server; null until measured"

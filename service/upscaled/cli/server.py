@@ -25,7 +25,7 @@ from upscaled import __version__
 from upscaled.api.app import create_app
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.protocol.http1 import ContractProtocol
-from upscaled.api.protocol.tls import speak_tls
+from upscaled.api.protocol.tls import make_tls_factory
 from upscaled.cli.console import CannotServe, CannotUpscale
 from upscaled.cli.first_key import make_first_key
 from upscaled.cli.process_limits import return_memory_early
@@ -159,7 +159,7 @@ def _configure(
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=speak_tls(certificate) if certificate else ContractProtocol,  # type: ignore[arg-type]
+        http=make_tls_factory(certificate) if certificate else ContractProtocol,  # type: ignore[arg-type]
         ws="none",
         lifespan=lifespan,
         log_config=None,

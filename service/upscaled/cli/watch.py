@@ -38,7 +38,7 @@ def run(
     where they are described. A file is upscaled once it is complete: no process has
     it open for writing, where the system can say, and it has not changed for
     a while. Files that are moved in, also in folders, or changed later are
-    taken too. The folder is looked through every second, or more rarely where
+    upscaled too. The folder is looked through every second, or more rarely where
     that takes long, so that network file systems work as well; a bucket every
     five seconds, whose objects are complete as soon as they are there.
 

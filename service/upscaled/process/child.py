@@ -25,8 +25,8 @@ _LIBRARIES: Final = frozenset(
     {"PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
     | {"PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS", "GLIBC_TUNABLES"}
 )
-"""Variables by which a Python process finds its libraries, and how the operator has set up the one
-below all others; no child can do without them."""
+"""Variables that every child inherits: those by which a Python process finds its libraries, and
+`GLIBC_TUNABLES`, by which the operator tunes the C library."""
 
 _PASSING_ERRORS: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 """Errors of what the machine lacks only for the moment: memory, processes, file descriptors."""

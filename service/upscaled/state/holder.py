@@ -1,7 +1,7 @@
-"""Processes that hold credits: this one's identity, and which of them still live.
+"""Processes that hold credits: this one's identity, and which of them still run.
 
-On SQLite a living process has a locked file, which the kernel unlocks at its end. The front ends of
-a PostgreSQL may be on different machines: each renews a lease there (`lease.py`).
+On SQLite a running process has a locked file, which the kernel unlocks at its end. The front ends
+of a PostgreSQL may be on different machines: each renews a lease there (`lease.py`).
 """
 
 import os

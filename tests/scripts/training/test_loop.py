@@ -103,7 +103,7 @@ def test_a_wider_folded_network_begins_as_the_narrower_one_that_it_started_from(
         assert torch.allclose(wide(pixels), narrow(pixels), atol=1e-6)
 
 
-def test_differences_of_another_fold_are_not_taken_over() -> None:
+def test_weights_for_differences_of_another_fold_are_not_copied() -> None:
     donor = begin(TINY).network
     folded = Recipe(**{**vars(TINY), "fold": 2})
     taken, fresh = (begin(folded, each).network.state_dict() for each in (donor, None))

@@ -19,7 +19,7 @@ from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 from upscaled.api.app import create_app
 from upscaled.api.protocol.http1 import ContractProtocol
-from upscaled.api.protocol.tls import speak_tls
+from upscaled.api.protocol.tls import make_tls_factory
 from upscaled.config import Settings, load_settings
 from upscaled.process.certificate import CertificateFiles, ServerCertificate
 from upscaled.state import Clocks, State, open_state
@@ -135,7 +135,7 @@ def run_app(
     protocol: Any = ContractProtocol
     if certificate is not None:
         files = CertificateFiles(certificate.certificate, certificate.key)
-        protocol = speak_tls(ServerCertificate(files))
+        protocol = make_tls_factory(ServerCertificate(files))
     config = uvicorn.Config(
         app,
         host="127.0.0.1",

@@ -1,4 +1,4 @@
-"""The doctor's check of the certificate with which the service speaks https."""
+"""The doctor's check of the certificate with which the service serves https."""
 
 from pathlib import Path
 

@@ -183,8 +183,8 @@ class TlsProtocol(asyncio.Protocol):
         self._plain.close()
 
 
-def speak_tls(certificate: ServerCertificate) -> Callable[..., TlsProtocol]:
-    """Return what makes the protocol of a connection, for `uvicorn.Config(app, http=...)`."""
+def make_tls_factory(certificate: ServerCertificate) -> Callable[..., TlsProtocol]:
+    """Return a function that makes the protocol of a connection, for uvicorn's `Config.http`."""
 
     def make_protocol(
         config: Config,

@@ -1,8 +1,8 @@
 """Decode TIFF files of 16 bits a channel in full; Pillow gives the high bytes of colours alone.
 
-Pillow has no mode for 16-bit colour. So its pixels are unpacked twice: as what they are, and by a
-layout that picks up the other byte. For planes that lie apart it knows no such layout; each is
-decoded as a grey file of its own, whose 16 bits it keeps.
+Pillow has no mode for 16-bit colour. So its pixels are unpacked twice: once by their own layout,
+which gives the high bytes, and once by one that gives the low bytes. For separate planes Pillow has
+no such layout; each is decoded as a grey file of its own, of which Pillow keeps all 16 bits.
 """
 
 import struct
@@ -24,12 +24,13 @@ Deep = NDArray[np.uint16]
 
 _CHANNELS: Final[Mapping[str, int]] = {"RGB": 3, "RGBA": 4, "CMYK": 4}
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR_CONFIGURATION, _EXTRA = 258, 262, 277, 284, 338
-_PLANES_APART, _PREMULTIPLIED = 2, 1
+_SEPARATE_PLANES, _PREMULTIPLIED = 2, 1
 _DEEP_BITS: Final = 16
 # Sides, compression, order of bits, orientation, rows of a strip, predictor, sides of a tile.
-_OF_ALL_PLANES: Final = (256, 257, 259, 266, 274, 278, 317, 322, 323)
-_OF_GREY: Final = {_BITS: _DEEP_BITS, _PHOTOMETRIC: 1, _SAMPLES: 1}
-_PLACES: Final = (273, 279, 324, 325)
+_COPIED_TAGS: Final = (256, 257, 259, 266, 274, 278, 317, 322, 323)
+_GREY_TAGS: Final = {_BITS: _DEEP_BITS, _PHOTOMETRIC: 1, _SAMPLES: 1}
+# Of strips and tiles: the offset of each, and its size in bytes.
+_OFFSETS_AND_SIZES: Final = (273, 279, 324, 325)
 _VERSION, _LONG, _ENTRY_BYTES = 42, 4, 12
 # libtiff gives samples in this machine's order.
 _OTHER_BYTE: Final = ";16B" if sys.byteorder == "little" else ";16L"
@@ -46,7 +47,7 @@ class RoundedTiffFile(TiffImageFile):
             return super().load()
         is_premultiplied = self.mode == "RGBA" and self.tag_v2.get(_EXTRA) == (_PREMULTIPLIED,)
         source = self.fp.getvalue()  # type: ignore[union-attr]
-        if self.tag_v2.get(_PLANAR_CONFIGURATION) == _PLANES_APART:
+        if self.tag_v2.get(_PLANAR_CONFIGURATION) == _SEPARATE_PLANES:
             deep = _read_planes(source, self.tag_v2, _CHANNELS[self.mode])
             loaded = super().load()
         else:
@@ -61,7 +62,7 @@ class RoundedTiffFile(TiffImageFile):
 
 
 def _layout(opened: TiffImageFile, other: str) -> tuple[Any, ...]:
-    """Return the arguments of libtiff's decoder for other bytes of colours that stay multiplied."""
+    """Return the decoder's arguments for another layout of bytes, with alpha left multiplied in."""
     args = opened.tile[0].args
     if not isinstance(args, tuple):
         raise TypeError(f"arguments of another decoder: {args!r}")
@@ -85,9 +86,9 @@ def _read_planes(source: bytes, tags: Mapping[int, Any], channels: int) -> Deep:
 
 def _write_plane(source: bytes, tags: Mapping[int, Any], plane: int) -> bytes:
     """Write a grey file of one plane: the source, with a directory of that plane behind it."""
-    single = {tag: int(tags[tag]) for tag in _OF_ALL_PLANES if tag in tags} | _OF_GREY
+    single = {tag: int(tags[tag]) for tag in _COPIED_TAGS if tag in tags} | _GREY_TAGS
     entries: dict[int, tuple[int, ...]] = {tag: (number,) for tag, number in single.items()}
-    for tag in _PLACES:
+    for tag in _OFFSETS_AND_SIZES:
         if tag in tags:
             pieces = len(tags[tag]) // tags[_SAMPLES]
             entries[tag] = tuple(tags[tag][plane * pieces : (plane + 1) * pieces])

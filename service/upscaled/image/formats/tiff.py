@@ -39,7 +39,7 @@ _COLOURS: Final[Mapping[int, int]] = {0: 1, 1: 1, 2: 3, 3: 1}
 _MEANT_AS_ALPHA: Final = frozenset({1, 2, 999})
 
 _PLANAR_CONFIGURATION, _COLOUR_MAP, _SAMPLE_FORMAT = 284, 320, 339
-_PLANES_APART, _SIGNED = 2, 2
+_SEPARATE_PLANES, _SIGNED = 2, 2
 # Pillow puts the second plane of these where no alpha is, and leaves out Lab's signs.
 _NOT_READ_APART: Final = frozenset({"LA", "La", "PA", "LAB"})
 _RGB_AND_ALPHA: Final = 4
@@ -124,7 +124,7 @@ def _refuse_misread(opened: "TiffImageFile") -> None:
         raise UnsupportedImageFormat(detail="TIFF compressed as WebP")
     if opened.mode == "L" and _SIGNED in _numbers(tags.get(_SAMPLE_FORMAT)):
         raise UnsupportedImageFormat(detail="TIFF of signed numbers")
-    if tags.get(_PLANAR_CONFIGURATION) != _PLANES_APART:
+    if tags.get(_PLANAR_CONFIGURATION) != _SEPARATE_PLANES:
         return
     has_more = opened.mode == "RGBA" and tags.get(_SAMPLES, 0) > _RGB_AND_ALPHA
     if has_more or opened.mode in _NOT_READ_APART:

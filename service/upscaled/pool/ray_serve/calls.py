@@ -88,7 +88,7 @@ class Calls:
 
     @property
     def has_silent(self) -> bool:
-        """Return whether a silent replica has a call."""
+        """Return whether a call of a silent replica is kept."""
         return any(call.is_silent for call in self._kept.values())
 
     @asynccontextmanager

@@ -1,8 +1,8 @@
 """Supervise a node's workers as one replica of the deployment, for every front end.
 
-A replica holds no engine and decodes nothing: hostile bytes pass through to its workers, which
-speak to no cluster. Its settings are those of its node, read from `UPSCALED_*` there, with what Ray
-has reserved for it:
+A replica holds no engine and decodes nothing: hostile bytes pass through to its workers, which have
+no connection to the cluster. Its settings are those of its node, read from `UPSCALED_*` there, with
+what Ray has reserved for it:
 
     node's settings          reserved        the replica's workers
     UPSCALED_DEVICE=auto     2 GPUs, 8 CPUs  cuda:0 | cuda:1, each with 4 threads

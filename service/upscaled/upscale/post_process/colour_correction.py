@@ -101,7 +101,7 @@ def keep_flat(source: Window, result: Window, faithful: Window) -> Window:
 def equal_pixels(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where two arrays `[h, w, 3]`, both uint8 or uint16, have equal pixels, `[h, w]`.
 
-    numpy takes twenty times as long to put the answers of three channels together.
+    numpy takes twenty times as long to combine the results of three channels.
     """
     black = (0, 0, 0)
     return np.asarray(cv2.inRange(cv2.absdiff(one, other), black, black)).astype(np.bool_)

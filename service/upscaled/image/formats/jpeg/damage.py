@@ -1,4 +1,4 @@
-"""Refuse JPEG files that lack coefficients which their headers promise, or that end otherwise.
+"""Refuse JPEG files that lack coefficients, or whose last scan does not end where it must.
 
 libjpeg never fails over coded bytes that end too early: it warns, Pillow hides the warning, and the
 rest of the image is grey or blocks. Here three things are checked, none by looking at pixels
