@@ -138,7 +138,7 @@ class RequestInProgress(ServiceError):
 
     def __init__(self, public_text: str | None = None, *, detail: str = "") -> None:
         super().__init__(public_text, detail=detail)
-        self.headers["Retry-After"] = "5"  # one whose front end died is taken over after 30 s
+        self.headers["Retry-After"] = "5"  # a retry settles one whose front end died after 30 s
 
 
 class RateLimitExceeded(ServiceError):
