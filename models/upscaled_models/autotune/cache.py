@@ -92,7 +92,7 @@ class Choice(BaseModel, frozen=True, extra="forbid", strict=True):
         )
         if self.proof and self.times_as_fast is not None:
             text += f", {self.times_as_fast:.1f} times as fast as float32"
-        text += f": {self.proof or 'the measure of all others'}"
+        text += f": {self.proof or 'the reference for all others'}"
         return f"{text}; not settled: {self.unsettled}" if self.unsettled else text
 
 

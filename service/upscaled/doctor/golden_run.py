@@ -169,7 +169,7 @@ def describe_engine(scale: int, info: "EngineInfo", unsettled: str, *, is_chosen
             f"{found}; not settled: {unsettled}",
             f"`upscaled tune {info.model}` measures now; a service does so in an idle minute",
         )
-    return ok(check, f"{found}; {info.proof or 'the measure of all others'}")
+    return ok(check, f"{found}; {info.proof or 'the reference for all others'}")
 
 
 def _make(scale: int, model: str, core: "Core") -> Finding:
