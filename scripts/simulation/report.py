@@ -16,7 +16,7 @@ _BALANCER: Final = {
     "random": "nginx: random",
     "turns": "nginx: its default",
     "two by count": "nginx: random two least_conn",
-    "two by pixels": "no balancer knows pixels: the gain there would be",
+    "two by pixels": "no balancer can see pixels: the gain there would be",
 }
 
 

@@ -43,7 +43,7 @@ def check_results(settings: Settings) -> list[Finding]:
                 CHECK,
                 f"{bucket.location}: {server} overwrites an object although the request says "
                 "If-None-Match: *",
-                "use a server that knows conditional writes, or a newer version of this one",
+                "use a server that supports conditional writes, or a newer version of this one",
             )
         ]
     return [ok(CHECK, f"{bucket.location} takes, gives and deletes results ({trial_ms:.0f} ms)")]

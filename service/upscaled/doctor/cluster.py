@@ -197,7 +197,7 @@ def _check_serve(report: ClusterReport) -> list[Finding]:
         advice = "`serve status` says why; UPDATING for long: no node has the CPUs or GPUs free"
         findings = [warning("deployment", f"{report.status}, not HEALTHY", advice)]
     if report.has_proxy:
-        found = "Serve's own runs: a way in that knows no API keys"
+        found = "Serve's own runs: a way in that checks no API keys"
         advice = "serve shutdown, then deploy with proxy_location: Disabled"
         findings.append(failure("proxy", found, advice))
     return findings

@@ -117,7 +117,7 @@ def _get(host: str, port: int, path: str, tls: ssl.SSLContext | None) -> tuple[i
     except OSError as error:
         raise NoHttpAnswer(error.strerror or str(error)) from None
     except http.client.HTTPException as error:
-        raise NoHttpAnswer(f"what answers speaks no HTTP ({type(error).__name__})") from None
+        raise NoHttpAnswer(f"the answer is no HTTP ({type(error).__name__})") from None
     finally:
         connection.close()
 

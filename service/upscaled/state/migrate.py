@@ -37,7 +37,7 @@ def migrate(connection: Connection) -> bool:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if revision is not None and revision not in known:
         raise DatabaseRefused(
-            f"the database has schema revision {revision}, this version knows only "
+            f"the database has schema revision {revision}, this version has only "
             f"{SCHEMA_REVISION}: it was written by a newer version of upscaled; run that one"
         )
     command.upgrade(config, SCHEMA_REVISION)
