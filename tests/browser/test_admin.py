@@ -178,7 +178,7 @@ def test_the_key_ends_with_the_button_and_outlives_a_reload(open_admin: OpenPage
     assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_a_reload_that_fails_does_not_forget_the_key(open_admin: OpenPage) -> None:
+def test_a_reload_that_fails_does_not_drop_the_key(open_admin: OpenPage) -> None:
     page = open_admin()
     page.locator("#plot svg").wait_for()
     page.route("**/admin/v1/keys", lambda route: route.fulfill(status=503, body="<h1>no</h1>"))

@@ -48,7 +48,7 @@ def test_developers_packages_are_no_extra(capsys: pytest.CaptureFixture[str]) ->
         (["--extra", "realesrgan"], ["realesrgan"]),
     ],
 )
-def test_the_official_weights_go_along_unless_they_are_declined(
+def test_the_official_weights_are_bundled_unless_they_are_declined(
     arguments: list[str], extras: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []

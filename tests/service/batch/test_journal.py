@@ -101,7 +101,7 @@ def test_a_journal_of_another_format_is_refused(path: Path) -> None:
         Journal(path)
 
 
-def test_a_folder_that_takes_no_journal_is_an_error(tmp_path: Path) -> None:
+def test_a_journal_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(JournalUnusable, match="unable to open"):
         Journal(tmp_path / "absent" / "journal.sqlite3")
 

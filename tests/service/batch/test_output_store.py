@@ -227,7 +227,7 @@ def test_the_result_of_a_moved_source_is_found_to_be_copied(
     assert store.output.find_identical(content("one"), SETTINGS) is None
 
 
-def test_the_store_knows_its_own_results(store: OutputStore, place: Place) -> None:
+def test_the_store_recognises_its_own_results(store: OutputStore, place: Place) -> None:
     name = fill(store, A_PNG, "one")
     place.put("foreign.jpg", b"x")
     assert store.output.holds(f"{place.root}/{name}")

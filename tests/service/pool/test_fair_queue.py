@@ -248,7 +248,7 @@ def test_with_more_keys_than_may_wait_the_one_served_last_gives_way(
     assert queue.choose_evicted(push(queue, 3, 2)) == (3, 2, 1)
 
 
-def test_a_full_queue_of_keys_with_one_request_each_takes_no_new_key(
+def test_a_full_queue_of_keys_with_one_request_each_accepts_no_new_key(
     queue: FairQueue[Request],
 ) -> None:
     assert not queue.admits_new_key()

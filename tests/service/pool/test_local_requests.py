@@ -29,7 +29,7 @@ async def test_two_workers_share_the_load() -> None:
     assert sorted(Counter(answer.model for answer in answers).values()) == [2, 2]
 
 
-async def test_the_queue_takes_its_number_and_refuses_one_more_at_once() -> None:
+async def test_the_queue_holds_its_number_and_refuses_one_more_at_once() -> None:
     async with running_pool(workers=1, jobs_per_worker=1, max_queue=3) as pool:
         admitted = [
             send(pool, order("answer", after_s=0.3), request(str(number)))
@@ -44,7 +44,7 @@ async def test_the_queue_takes_its_number_and_refuses_one_more_at_once() -> None
         await pool.upscale(order("answer"), request("one more"))
 
 
-async def test_without_a_queue_only_a_free_worker_takes_work() -> None:
+async def test_without_a_queue_only_a_free_worker_gets_work() -> None:
     async with running_pool(workers=1, jobs_per_worker=1, max_queue=0) as pool:
         assert pool.is_ready()
         busy = send(pool, order("answer", after_s=0.3))

@@ -33,7 +33,7 @@ async def test_no_worker_outlives_stop_and_nothing_is_left_waiting() -> None:
         assert not any(worker.is_running() for worker in workers)
 
 
-async def test_stop_finishes_what_was_admitted_and_takes_nothing_new() -> None:
+async def test_stop_finishes_what_was_admitted_and_refuses_the_rest() -> None:
     async with running_pool(workers=1, jobs_per_worker=1) as pool:
         jobs = [send(pool, order("answer", after_s=0.3)) for _ in range(3)]
         await asyncio.sleep(0.05)
@@ -78,7 +78,7 @@ async def test_a_pool_can_be_stopped_before_it_is_ready_and_before_it_is_started
     assert set(psutil.Process().children()) <= before
 
 
-async def test_draining_is_not_ready_and_still_takes_work() -> None:
+async def test_draining_is_not_ready_and_still_accepts_work() -> None:
     async with running_pool() as pool:
         pool.drain()
         assert not pool.is_ready()

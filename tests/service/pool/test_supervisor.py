@@ -289,7 +289,7 @@ async def test_a_request_that_comes_before_the_first_worker_waits_for_it() -> No
         await pool.upscale(order("answer"), request())
 
 
-async def test_while_its_only_worker_is_replaced_the_pool_is_not_ready_but_takes_work() -> None:
+async def test_while_its_only_worker_is_replaced_the_pool_is_not_ready_but_accepts_work() -> None:
     async with running_pool(workers=1) as pool:
         [worker] = workers_of(pool)
         worker.kill()

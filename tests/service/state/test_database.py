@@ -174,7 +174,7 @@ def test_a_database_server_that_is_away_is_named_without_its_password(
     assert "geheim" not in str(refused.value)
 
 
-def test_a_server_takes_a_password_of_any_characters_as_it_is(
+def test_a_server_accepts_a_password_of_any_characters_as_it_is(
     postgresql: PostgreSQL, server_url: str, make_settings: MakeSettings
 ) -> None:
     password = "p@ss/w:rd%40 #?$'"

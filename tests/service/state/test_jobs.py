@@ -173,7 +173,7 @@ def test_jobs_of_several_keys_are_ended_in_the_order_of_their_keys(store: State)
 
 
 @pytest.mark.parametrize("is_metered", [True, False])
-def test_room_for_a_job_is_checked_before_its_source_is_stored(
+def test_the_limit_of_jobs_is_checked_before_a_source_is_stored(
     store: State, is_metered: bool
 ) -> None:
     key_id = key_with(store, 1)

@@ -14,7 +14,7 @@ from upscaled.state.holder import FileHolder
 from upscaled.state.lockfile import adopt_orphan, create_locked
 
 
-def test_a_file_whose_maker_lives_cannot_be_adopted(tmp_path: Path) -> None:
+def test_a_file_whose_maker_runs_cannot_be_adopted(tmp_path: Path) -> None:
     path = tmp_path / "file"
     descriptor = create_locked(path)
     with adopt_orphan(path) as is_orphan:

@@ -158,7 +158,7 @@ def test_full_results_are_trouble_where_only_they_lie_on_a_full_disk(
         assert not [path for path in settings.results_dir.rglob("*") if path.is_file()]
 
 
-def test_a_disk_that_takes_no_writes_is_trouble_until_it_does_again(
+def test_a_disk_that_cannot_be_written_to_is_trouble_until_it_does_again(
     make_settings: MakeSettings,
 ) -> None:
     settings = make_settings()

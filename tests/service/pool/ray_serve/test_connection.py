@@ -200,7 +200,7 @@ def test_no_engine_runs_where_the_cluster_is_spoken_to(server: Server, cluster: 
         assert not [name for name in worker.environ() if name.startswith("RAY_")]
 
 
-def test_what_nothing_has_room_for_is_refused_at_once_with_a_wait(server: Server) -> None:
+def test_what_fits_nowhere_is_refused_at_once_with_a_wait(server: Server) -> None:
     sent = 3 * REPLICAS * (SLOTS + QUEUE)
     with ThreadPoolExecutor(sent) as threads:
         answers = list(threads.map(lambda _: post(server, 256), range(sent)))

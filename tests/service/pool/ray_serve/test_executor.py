@@ -146,7 +146,7 @@ async def test_an_image_goes_to_another_replica_where_one_is(end: Step) -> None:
     assert replicas.calls == 2
 
 
-async def test_a_silent_replica_keeps_its_call_until_it_speaks_again() -> None:
+async def test_a_silent_replica_keeps_its_call_until_it_answers_again() -> None:
     """Ray sends an image to the replica with the fewest calls: else, that would be this one."""
     async with pool_of([ALIVE, 1.0, ALIVE, FOR_EVER_S], [ALIVE, DONE]) as (pool, replicas):
         await pool.upscale(b"", request())
@@ -368,7 +368,7 @@ async def test_a_client_that_leaves_ends_the_call() -> None:
         assert replicas.calls == 1
 
 
-async def test_it_is_ready_while_a_replica_takes_images() -> None:
+async def test_it_is_ready_while_a_replica_accepts_images() -> None:
     async with pool_of([DONE]) as (pool, replicas):
         assert pool.is_ready()
         replicas.reporting = [report(accepts=False)]

@@ -60,7 +60,7 @@ def test_a_replica_has_a_pod_with_what_it_reserves(cluster: dict[str, Any]) -> N
     }
 
 
-def test_a_replica_without_a_gpu_asks_for_none() -> None:
+def test_a_replica_without_a_gpu_requests_none() -> None:
     pod = PodOptions(image="", cpus=4, memory_mib=1, gpus=0)
     assert "nvidia" not in as_yaml(ray_service(ARGUMENTS, pod, "2.60.0"))
     assert (default_image(0), default_image(1)) == ("upscaled:cpu-cluster", "upscaled:cuda-cluster")

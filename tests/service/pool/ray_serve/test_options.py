@@ -45,7 +45,7 @@ def test_the_version_of_ray_is_the_one_that_the_project_requires() -> None:
 
 @pytest.mark.skipif(not has_ray, reason="ray is not installed (requirements-cluster.lock)")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_ray_serve_takes_the_config_file_and_finds_the_builder() -> None:
+def test_ray_serve_accepts_the_config_file_and_finds_the_builder() -> None:
     from ray.serve.schema import DeploymentSchema, ServeDeploySchema
 
     from upscaled.pool.ray_serve import deployment

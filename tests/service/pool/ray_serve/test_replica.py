@@ -129,7 +129,7 @@ async def test_what_does_not_fit_its_queue_is_refused_in_one_message(
 
 
 @pytest.mark.parametrize("replica", [(4, 10)], indirect=True)
-async def test_of_forty_images_it_takes_what_fits_refuses_the_rest_and_is_free_once_all_leave(
+async def test_of_forty_images_it_accepts_what_fits_refuses_the_rest_and_is_free_once_all_leave(
     replica: UpscaleReplica, tmp_path: Path
 ) -> None:
     slow = order("tiles", count=10_000, tile_s=0.05, trace=str(tmp_path / "trace"))
