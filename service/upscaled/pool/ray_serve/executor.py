@@ -2,7 +2,7 @@
 
 A replica that dies, falls silent or is replaced loses nothing: an upscale can be made again, and
 its images go to another one. An image under which two workers died alone is not sent again. One
-that a replica's only device failed is tried on another replica: if both fail it, so be it.
+that a replica's only device failed is tried on another replica; where both fail it, it fails.
 """
 
 import asyncio
