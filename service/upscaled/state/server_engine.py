@@ -53,7 +53,7 @@ def make_server_engine(url: URL, timeout_s: int) -> Engine:
         },
     )
     sa.event.listen(engine, "checkin", _note_return)
-    sa.event.listen(engine, "checkout", partial(_check_connection, engine.dialect))
+    sa.event.listen(engine, "checkout", partial(_check_connection, engine.dialect, timeout_s))
     limits = {
         "statement_timeout": f"{timeout_s}s",
         # A client that was cut off in a transaction holds its locks until the server ends it.
@@ -90,6 +90,7 @@ def _note_return(_connection: DBAPIConnection | None, entry: ConnectionPoolEntry
 
 def _check_connection(
     dialect: Dialect,
+    timeout_s: int,
     connection: "psycopg.Connection[Any]",
     entry: ConnectionPoolEntry,
     _proxy: PoolProxiedConnection,
@@ -101,16 +102,38 @@ def _check_connection(
     returned_at = entry.info.get(_RETURNED_AT)
     if returned_at is None:  # it was opened just now
         return
+    is_trusted = time.monotonic() - returned_at < _TRUSTED_S
+    if is_trusted and not _is_readable(connection, 0):
+        return
     try:
-        is_trusted = time.monotonic() - returned_at < _TRUSTED_S
-        if not is_trusted or _is_readable(connection.fileno()):
-            dialect.do_ping(connection)  # type: ignore[arg-type]  # typed as what all drivers have
+        is_alive = _ping(connection, timeout_s)
     except dialect.loaded_dbapi.Error as error:
         raise InvalidatePoolError from error
+    if not is_alive:
+        raise InvalidatePoolError(f"no answer within {timeout_s} s")
 
 
-def _is_readable(descriptor: int) -> bool:
-    """Return whether the server has sent something unasked, or closed the connection."""
+def _ping(connection: "psycopg.Connection[Any]", timeout_s: int) -> bool:
+    """Send an empty query, and return whether the server answers in time.
+
+    A server that is stopped keeps its connections open and acknowledges what it is sent, so neither
+    its own limit on statements nor TCP's ends the wait for it.
+    """
+    from psycopg.pq import ExecStatus  # only those who have PostgreSQL have the package
+
+    server = connection.pgconn
+    server.send_query(b"")
+    server.flush()
+    if not _is_readable(connection, timeout_s):
+        return False
+    statuses = []
+    while (result := server.get_result()) is not None:
+        statuses.append(result.status)
+    return statuses == [ExecStatus.EMPTY_QUERY]
+
+
+def _is_readable(connection: "psycopg.Connection[Any]", within_s: int) -> bool:
+    """Return whether the server sends something, or closes the connection, within that time."""
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(within_s * 1000))

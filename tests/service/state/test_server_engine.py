@@ -1,15 +1,15 @@
 """Connections to PostgreSQL: they are kept, and one that no longer works is noticed before use."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from tests.databases import PostgreSQL
 from tests.service.state.conftest import MakeSettings
 from tests.service.state.connections import opened_connections, read_at_once
-from upscaled.state import State, open_state, server_engine
+from upscaled.state import DatabaseFailed, State, open_state, server_engine
 from upscaled.state.server_engine import CONNECTIONS
 
 
@@ -44,18 +44,43 @@ def test_a_connection_that_was_not_used_for_a_while_is_asked_first(
 ) -> None:
     """The network may have dropped it without a word."""
     asked: list[object] = []
-    with state.database.read() as connection:
-        dialect = connection.dialect
-    ping = dialect.do_ping
 
-    def note(connection: DBAPIConnection) -> bool:
+    def note(connection: object, _timeout_s: int) -> bool:
         asked.append(connection)
-        return ping(connection)
+        return True
 
-    monkeypatch.setattr(dialect, "do_ping", note)
+    read_at_once(state, 1)
+    monkeypatch.setattr(server_engine, "_ping", note)
     monkeypatch.setattr(server_engine, "_TRUSTED_S", 1000)
     read_at_once(state, 1)
     assert asked == []
     monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)
     read_at_once(state, 1)
     assert len(asked) == 1
+
+
+def test_a_connection_that_was_asked_works_as_before(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)
+    with opened_connections() as opened:
+        for _ in range(3):
+            read_at_once(state, 1)
+    assert len(opened) <= 1
+
+
+def test_a_server_that_is_stopped_is_a_failure_and_no_wait_without_end(
+    make_settings: MakeSettings, postgresql: PostgreSQL, server_url: str
+) -> None:
+    """Its machine acknowledges what it is sent, and it keeps its connections open."""
+    settings = make_settings(database_url=server_url, database_timeout_s=1)
+    with open_state(settings) as state:
+        read_at_once(state, 2)
+        time.sleep(server_engine._TRUSTED_S)
+        with (
+            postgresql.frozen(),
+            pytest.raises(DatabaseFailed),
+            state.database.read() as connection,
+        ):
+            connection.execute(sa.text("SELECT 1"))
+        read_at_once(state, 2)
