@@ -74,10 +74,7 @@ def read_licence(package: Distribution) -> str:
 
 
 def find_model_files(store: ModelStore) -> list[Part]:
-    """List the files of all models but the shipped ones; a damaged one raises `CannotBundle`.
-
-    Of a model that is here twice, as its release's file and in 16 bits, the one that is loaded.
-    """
+    """List the files that all models but the shipped ones load; `CannotBundle`: one is damaged."""
     parts = []
     for name, state in store.verify():
         if state.is_fault:
