@@ -121,19 +121,22 @@ def _ping(connection: "psycopg.Connection[Any]", timeout_s: int) -> bool:
     """
     from psycopg.pq import ExecStatus  # only those who have PostgreSQL have the package
 
-    server = connection.pgconn
+    server, ends_at_s = connection.pgconn, time.monotonic() + timeout_s
     server.send_query(b"")
     server.flush()
-    if not _is_readable(connection, timeout_s):
-        return False
-    statuses = []
-    while (result := server.get_result()) is not None:
+    statuses: list[int] = []
+    while True:
+        while server.is_busy():
+            if not _is_readable(connection, ends_at_s - time.monotonic()):
+                return False
+            server.consume_input()
+        if (result := server.get_result()) is None:
+            return statuses == [ExecStatus.EMPTY_QUERY]
         statuses.append(result.status)
-    return statuses == [ExecStatus.EMPTY_QUERY]
 
 
-def _is_readable(connection: "psycopg.Connection[Any]", within_s: int) -> bool:
+def _is_readable(connection: "psycopg.Connection[Any]", within_s: float) -> bool:
     """Return whether the server sends something, or closes the connection, within that time."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(within_s * 1000))
+    return bool(poll.poll(max(0, within_s * 1000)))  # below 0 it would wait without end

@@ -71,12 +71,15 @@ def test_so_do_its_8_bits(tmp_path: Path) -> None:
     assert {"own/our-own.int8.safetensors", "own/our-own.int8.json"} < found
 
 
+def add_released_model(shared_dir: Path, models_dir: Path) -> None:
+    (weights,) = shared_dir.rglob("realesr-animevideov3.pth")
+    ModelStore(models_dir).add("realesr-animevideov3", weights)
+
+
 def test_an_official_model_is_bundled_under_its_official_name(
     shared_dir: Path, tmp_path: Path
 ) -> None:
-    store = ModelStore(tmp_path)
-    (weights,) = shared_dir.rglob("realesr-animevideov3.pth")
-    store.add("realesr-animevideov3", weights)
+    add_released_model(shared_dir, tmp_path)
     assert _relative(tmp_path) == {"realesr-animevideov3.pth"}
 
 
@@ -91,9 +94,7 @@ def test_an_official_model_in_16_bits_is_bundled_as_that(tmp_path: Path) -> None
 def test_of_a_model_that_is_here_twice_the_file_that_is_loaded_is_bundled(
     shared_dir: Path, tmp_path: Path
 ) -> None:
-    store = ModelStore(tmp_path)
-    (weights,) = shared_dir.rglob("realesr-animevideov3.pth")
-    store.add("realesr-animevideov3", weights)
+    add_released_model(shared_dir, tmp_path)
     for ending in ("safetensors", "int8.safetensors", "int8.json"):
         (tmp_path / f"realesr-animevideov3.fp16.{ending}").write_bytes(b"in 16 bits")
     (tmp_path / "realesr-animevideov3.int8.json").write_bytes(b"of the release's")

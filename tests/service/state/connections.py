@@ -1,28 +1,41 @@
-"""Connections to PostgreSQL: which are opened, and how to use several at the same time."""
+"""Record connections and statements of databases, and use several connections at once."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 from upscaled.state import State
 
+T = TypeVar("T")
+
 
 @contextmanager
-def opened_connections() -> Iterator[list[object]]:
-    """Record the connections that the block opens."""
-    seen: list[object] = []
+def recorded(event: str, pick: Callable[..., T]) -> Iterator[list[T]]:
+    """Record what `pick` returns of the arguments of each such event of any engine in the block."""
+    seen: list[T] = []
 
-    def note(connection: object, _entry: object) -> None:
-        seen.append(connection)
+    def record(*arguments: object) -> None:
+        seen.append(pick(*arguments))
 
-    sa.event.listen(sa.Engine, "connect", note)
+    sa.event.listen(sa.Engine, event, record)
     try:
         yield seen
     finally:
-        sa.event.remove(sa.Engine, "connect", note)
+        sa.event.remove(sa.Engine, event, record)
+
+
+def opened_connections() -> AbstractContextManager[list[object]]:
+    """Record the connections that the block opens."""
+    return recorded("connect", lambda connection, _entry: connection)
+
+
+def statements() -> AbstractContextManager[list[str]]:
+    """Record the statements that the block executes, whichever database they are for."""
+    return recorded("before_cursor_execute", lambda _connection, _cursor, text, *_: str(text))
 
 
 def read_at_once(state: State, threads: int) -> None:

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.service.state.conftest import Clock, MakeSettings, all_of, end_leases, key_with
+from tests.service.state.connections import statements
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InsufficientApiCredits
 from upscaled.state import Hold, State, open_state
@@ -41,21 +42,6 @@ def entry_count(state: State, kind: str) -> int:
     query = sa.select(sa.func.count()).where(CREDIT_ENTRIES.c.kind == kind)
     with state.database.read() as connection:
         return int(connection.execute(query).scalar_one())
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """Record the statements that the block executes, whichever database they are for."""
-    seen: list[str] = []
-
-    def note(_connection: object, _cursor: object, text: str, *_: object) -> None:
-        seen.append(text)
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
 def test_a_captured_hold_costs_one_credit(ledger: State) -> None:

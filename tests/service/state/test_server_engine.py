@@ -1,6 +1,5 @@
 """Connections to PostgreSQL: they are kept, and one that no longer works is noticed before use."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -70,13 +69,16 @@ def test_a_connection_that_was_asked_works_as_before(
 
 
 def test_a_server_that_is_stopped_is_a_failure_and_no_wait_without_end(
-    make_settings: MakeSettings, postgresql: PostgreSQL, server_url: str
+    make_settings: MakeSettings,
+    postgresql: PostgreSQL,
+    server_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its machine acknowledges what it is sent, and it keeps its connections open."""
     settings = make_settings(database_url=server_url, database_timeout_s=1)
     with open_state(settings) as state:
         read_at_once(state, 2)
-        time.sleep(server_engine._TRUSTED_S)
+        monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)
         with (
             postgresql.frozen(),
             pytest.raises(DatabaseFailed),

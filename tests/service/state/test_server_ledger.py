@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.service.state.conftest import MakeSettings, key_with
-from tests.service.state.test_credits import statements
+from tests.service.state.connections import statements
 from upscaled.errors import InsufficientApiCredits
 from upscaled.state import Hold, PaidResult, State, open_state
 from upscaled.state.schema import CREDIT_ENTRIES, OPEN_HOLDS, STORED_RESULTS

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.service.state.conftest import Clock, MakeSettings, all_of, key_with
+from tests.service.state.connections import statements
 from upscaled.errors import MalformedImage
 from upscaled.state import PaidResult, State, open_state
 from upscaled.state.job_rows import JobOrder
@@ -103,20 +104,10 @@ def test_usage_is_totalled_by_day_key_and_model(store: State) -> None:
 def test_each_day_with_rows_is_added_up_by_a_statement_of_its_own(store: State) -> None:
     key_id, last_s = key_with(store, 0), AT_S + 9_000 * DAY_S
     store.usage.add([image_row(key_id, at_s) for at_s in (AT_S, AT_S + DAY_S, last_s)])
-    read: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        read.append(statement)
-
-    with store.database.read() as connection:
-        engine = connection.engine
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
+    with statements() as executed:
         (web,) = store.usage.report(["key"])
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
     assert (web.key_name, web.images, web.device_s) == ("web", 3, 1.5)
-    sums = [statement for statement in read if "device_s" in statement]
+    sums = [statement for statement in executed if "device_s" in statement]
     assert len(sums) == 3
     assert all("at_s >=" in each and "at_s <" in each for each in sums)
 

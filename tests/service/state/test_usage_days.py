@@ -1,13 +1,13 @@
 """Finished days that were added up: reports are the same, and faster, whatever comes later."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
 from tests.service.state.conftest import Clock, MakeSettings, all_of, key_with, lead
+from tests.service.state.connections import statements
 from tests.service.state.test_usage import image_row
 from upscaled.state import State, open_state
 from upscaled.state.schema import USAGE_DAYS, USAGE_ROWS
@@ -22,22 +22,9 @@ def store(database_url: str, make_settings: MakeSettings, clock: Clock) -> Itera
         yield opened
 
 
-@contextmanager
-def row_sums(state: State) -> Iterator[list[str]]:
-    """Record the statements in the block that add up rows, not days."""
-    summed: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if "device_s" in statement and "FROM usage_rows" in statement:
-            summed.append(statement)
-
-    with state.database.read() as connection:
-        engine = connection.engine
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield summed
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
+def row_sums(executed: list[str]) -> list[str]:
+    """Return the statements that add up rows, not days."""
+    return [each for each in executed if "device_s" in each and "FROM usage_rows" in each]
 
 
 def reports(state: State, **period: float) -> list[object]:
@@ -73,12 +60,12 @@ def test_reports_of_days_that_were_added_up_are_the_same_without_their_rows(
     assert store.usage.roll_up() == 2  # today is not over, and two days have no rows
     assert [reports(store, **period) for period in periods] == before
     assert store.usage.roll_up() == 0
-    with row_sums(store) as read:
+    with statements() as executed:
         store.usage.report(["day"])
-    assert len(read) == 1  # today's
-    with row_sums(store) as read:
+    assert len(row_sums(executed)) == 1  # today's
+    with statements() as executed:
         store.usage.report(["day"], since_s=first + 1)
-    assert len(read) == 2  # a part of the first day, too
+    assert len(row_sums(executed)) == 2  # a part of the first day, too
 
 
 def test_a_row_that_is_written_late_is_in_the_next_report(store: State, clock: Clock) -> None:
@@ -90,9 +77,9 @@ def test_a_row_that_is_written_late_is_in_the_next_report(store: State, clock: C
     (total,) = store.usage.report()
     assert total.images == 4
     assert store.usage.roll_up() == 1  # the last day alone is looked at again
-    with row_sums(store) as read:
+    with statements() as executed:
         assert [each.images for each in store.usage.report(["day"])] == [2, 2]
-    assert len(read) == 1
+    assert len(row_sums(executed)) == 1
 
 
 def test_days_go_with_their_rows(store: State, clock: Clock) -> None:
@@ -126,17 +113,7 @@ def test_a_part_of_the_days_is_added_up_at_a_time(store: State, clock: Clock) ->
 def test_the_days_behind_that_part_are_not_counted_either(store: State, clock: Clock) -> None:
     key_id, day = key_with(store, 0), int(clock()) // DAY_S
     store.usage.add([image_row(key_id, (day - ago) * DAY_S) for ago in range(1, 14)])
-    counted: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if statement.startswith("SELECT count(*)"):
-            counted.append(statement)
-
-    with store.database.read() as connection:
-        engine = connection.engine
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
+    with statements() as executed:
         assert store.usage.roll_up() == 10
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
+    counted = [each for each in executed if each.startswith("SELECT count(*)")]
     assert len(counted) == 10
