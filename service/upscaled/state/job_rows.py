@@ -25,7 +25,7 @@ class JobOrder:
 
     source_name: the stored source; None where it is to be fetched from `image_url`. model: what the
     client named, with its strength of denoising; "" for the server's choice. choice: wishes for the
-    result. base_url: where the URLs of results began; None of jobs before schema 0009. webhook_url:
+    result. base_url: where the URLs of results began; None where that is unknown. webhook_url:
     to call at the job's end; None: the address of its key, if there is one.
     """
 

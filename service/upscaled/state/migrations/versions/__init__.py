@@ -1,1 +1,1 @@
-"""One module per step, each from the revision before it. A released step is never edited."""
+"""One module per step: a release's, then those since. A released revision is never changed."""

@@ -1,4 +1,4 @@
-"""The first version: API keys and the credit ledger."""
+"""Version 0.1.0: API keys and the credit ledger."""
 
 import sqlalchemy as sa
 from alembic import op
