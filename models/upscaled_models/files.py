@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,13 +50,21 @@ def hash_file(path: Path) -> str:
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """Read a file of weights; `WeightsError`: it is unreadable, or larger than any network's."""
     try:
-        with path.open("rb") as opened:
-            size_bytes = os.fstat(opened.fileno()).st_size
+        with open(path, "rb", opener=_open_at_once) as opened:
+            status = os.fstat(opened.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise WeightsError(f"{path}: is no regular file")
+            size_bytes = status.st_size
             if size_bytes <= limit_bytes:
-                return opened.read()
+                return opened.read(limit_bytes)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     raise WeightsError(f"{path}: {size_bytes} bytes are more than any network here has")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for a writer, where the file is a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_checked(path: Path, sha256: str) -> bytes:

@@ -286,6 +286,17 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
         load_network(official_models()[0], tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["device", "pipe"])
+def test_what_is_no_regular_file_is_refused_without_reading_it(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "own.pth"
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(path)
+    with pytest.raises(WeightsError, match=r"own\.pth: is no regular file$"):
+        load_network(official_models()[0], path)
+
+
 def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Secrets that are given by a file, under the setting's name and `_FILE`."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,18 @@ def test_the_config_command_hides_the_password_in_a_file(file: Path) -> None:
     shown = run_upscaled(clean_environment(UPSCALED_DATABASE_URL_FILE=str(file)), "config").stdout
     assert "postgresql://upscaled:***@db.internal/upscaled" in shown
     assert "geheim" not in shown
+
+
+def test_a_device_without_an_end_is_refused() -> None:
+    with pytest.raises(SettingsError, match=f"^{NAME}=/dev/zero: is no regular file$"):
+        load_settings({NAME: "/dev/zero"})
+
+
+def test_a_secret_may_come_through_a_pipe_of_the_shell() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, f"{URL}\n".encode())
+    os.close(writer)
+    try:
+        assert load_settings({NAME: f"/dev/fd/{reader}"}).database_url == URL
+    finally:
+        os.close(reader)

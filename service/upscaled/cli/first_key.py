@@ -8,6 +8,7 @@ from upscaled.cli.console import CannotServe
 from upscaled.config import Settings
 from upscaled.doctor.access import find_exposed
 from upscaled.logs import event
+from upscaled.process.named_file import NamedFileUnusable, read_named_file
 from upscaled.state import State
 from upscaled.state.errors import InvalidSecret, NameTaken
 
@@ -55,16 +56,20 @@ def _warn_of_exposure(settings: Settings) -> None:
 
 def _make_from_file(state: State, file: Path) -> str:
     try:
-        state.keys.create(FIRST_KEY_NAME, secret=file.read_text().strip())
+        state.keys.create(FIRST_KEY_NAME, secret=_read_secret(file))
     except NameTaken:  # by another front end that starts now
         return ""
-    except (OSError, UnicodeError, InvalidSecret) as error:
-        reason = error.strerror if isinstance(error, OSError) else "holds no API key"
+    except (NamedFileUnusable, UnicodeError, InvalidSecret) as error:
+        reason = str(error) if isinstance(error, NamedFileUnusable) else "holds no API key"
         raise CannotServe(
             f"UPSCALED_FIRST_KEY_FILE={file}: {reason}; a key is upk_, 16 hexadecimal digits, _, "
             "and 43 letters, digits, - or _ at random"
         ) from None
     return f"made the API key {FIRST_KEY_NAME} of {file}"
+
+
+def _read_secret(file: Path) -> str:
+    return read_named_file(file, takes_pipe=True).decode().strip()
 
 
 def describe_first_key(secret: str, url: str, settings: Settings) -> str:

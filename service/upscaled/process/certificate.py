@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from upscaled.logs import event
+from upscaled.process.named_file import NamedFileUnusable, read_named_file
 
 LEAST_VERSION: Final = ssl.TLSVersion.TLSv1_2
 _CERTIFICATE: Final = "UPSCALED_TLS_CERT"
@@ -57,9 +58,9 @@ class CertificateFiles:
 
     def _check(self, setting: str, file: Path, mark: bytes, what: str) -> None:
         try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise CertificateUnusable(f"{setting}={file}: {error.strerror}") from None
+            content = read_named_file(file, takes_pipe=False)  # OpenSSL reads it once more
+        except NamedFileUnusable as error:
+            raise CertificateUnusable(f"{setting}={file}: {error}") from None
         if mark not in content:
             raise CertificateUnusable(f"{setting}={file}: holds no {what} in PEM")
         if b"ENCRYPTED" in content:

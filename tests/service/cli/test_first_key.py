@@ -121,6 +121,19 @@ def test_a_file_that_cannot_be_read_stops_the_start_of_an_empty_database_only(
         assert make_first_key(state, URL, settings) == ""
 
 
+def test_a_device_without_an_end_stops_the_start_with_the_setting(
+    make_settings: MakeSettings,
+) -> None:
+    settings = make_settings(first_key_file="/dev/zero")
+    with (
+        open_state(settings) as state,
+        pytest.raises(
+            CannotServe, match=r"^UPSCALED_FIRST_KEY_FILE=/dev/zero: is no regular file;"
+        ),
+    ):
+        make_first_key(state, URL, settings)
+
+
 @pytest.mark.parametrize(("host", "is_warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
 def test_without_keys_every_start_says_so_and_warns_where_others_reach_it(
     database_url: str,

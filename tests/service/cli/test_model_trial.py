@@ -63,6 +63,7 @@ def test_a_sheet_that_is_named_by_an_option_is_replaced(photo: Path, tmp_path: P
     ("words", "reason"),
     [
         (("no-such-model", "photo.png"), "there is no model 'no-such-model'"),
+        (("upscaled-x2", "/dev/zero"), "/dev/zero: "),
         (("upscaled-x2", "none.png"), "No such file"),
         (("upscaled-x2", "text.png", "-o", "sheet.png"), "text.png: "),
         (("upscaled-x2", "photo.png", "-o", "sheet.gif"), "the sheet is a .png or a .jpg file"),

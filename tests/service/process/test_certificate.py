@@ -46,11 +46,22 @@ def encrypt(key: Path) -> None:
     key.write_bytes(encrypted.stdout)
 
 
+def replace_by(file: Path, make: Callable[[Path], None]) -> None:
+    file.unlink()
+    make(file)
+
+
+def link_to_zeros(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
 @pytest.mark.parametrize(
     ("spoil", "setting", "reason"),
     [
         (lambda made: made.certificate.unlink(), "CERT", "No such file or directory"),
         (lambda made: made.key.unlink(), "KEY", "No such file or directory"),
+        (lambda made: replace_by(made.key, os.mkfifo), "KEY", "is no regular file"),
+        (lambda made: replace_by(made.certificate, link_to_zeros), "CERT", "is no regular file"),
         (lambda made: made.certificate.write_text("x"), "CERT", "holds no certificate in PEM"),
         (lambda made: made.key.write_text("x"), "KEY", "holds no private key in PEM"),
         (lambda made: shutil.copy(made.key, made.certificate), "CERT", "holds no certificate"),
