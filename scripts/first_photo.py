@@ -30,7 +30,8 @@ DATA_DIR = ROOT / ".upscaled"
 SAMPLE = ROOT / "scripts" / "sample" / "cat.jpg"
 HOST = "127.0.0.1"
 KEY_NAME = "quickstart"
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 900  # a small or busy computer takes minutes to prepare the models
+FIRST_NOTE_S = 5  # on an idle computer the service is ready by then, and nothing needs saying
 ANSWER_TIMEOUT_S = 900
 STOP_TIMEOUT_S = 60
 
@@ -187,13 +188,22 @@ def serving(port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline_s:
+    """Wait until the service can upscale, and print now and then that it is still starting.
+
+    Raises:
+        QuickstartError: it ends by itself, or takes longer than `START_TIMEOUT_S`.
+    """
+    started_s = time.monotonic()
+    note_after_s = FIRST_NOTE_S
+    while (waited_s := time.monotonic() - started_s) < START_TIMEOUT_S:
         if process.poll() is not None:
             raise QuickstartError(f"the service does not start\n{read_log_end()}")
         if is_ready(port):
             return
-        time.sleep(0.1)
+        if waited_s >= note_after_s:
+            print(f"Preparing the models for this computer: {waited_s:.0f} s so far", flush=True)
+            note_after_s *= 2
+        time.sleep(0.2)
     raise QuickstartError(f"the service is not ready after {START_TIMEOUT_S} s\n{read_log_end()}")
 
 

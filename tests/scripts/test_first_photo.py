@@ -3,6 +3,8 @@ import io
 import os
 import shlex
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -163,6 +165,18 @@ def test_a_service_that_does_not_start_is_reported_with_its_log(
         first_photo.serving(first_photo.find_port(0)),
     ):
         pytest.fail("it was taken for ready")
+
+
+def test_a_start_that_takes_long_is_waited_for_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter([False, False, True])
+    monkeypatch.setattr(first_photo, "is_ready", lambda _port: next(answers))
+    monkeypatch.setattr(first_photo, "FIRST_NOTE_S", 0.1)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        first_photo.wait_until_ready(process, port=8000)
+        process.communicate(b"\n")
+    assert capsys.readouterr().out.startswith("Preparing the models for this computer: 0 s so far")
 
 
 def test_lines_of_requests_are_left_out_of_the_end_of_the_log(settings: Settings) -> None:
