@@ -19,7 +19,7 @@ _HOMES: Final = {
     "InvalidParameter": "upscaled.errors",
     "MalformedImage": "upscaled.errors",
     "ModelError": "upscaled_models.errors",
-    "OutputOptions": "upscaled.upscale.conversion",
+    "OutputOptions": "upscaled.upscale.call_options",
     "ResolutionTooHigh": "upscaled.errors",
     "Result": "upscaled.upscale.result",
     "ServiceError": "upscaled.errors",

@@ -7,9 +7,9 @@ from upscaled.errors import MalformedImage as MalformedImage
 from upscaled.errors import ResolutionTooHigh as ResolutionTooHigh
 from upscaled.errors import ServiceError as ServiceError
 from upscaled.errors import UnsupportedImageFormat as UnsupportedImageFormat
+from upscaled.upscale.call_options import OutputOptions as OutputOptions
 from upscaled.upscale.concurrency import Cancellation as Cancellation
 from upscaled.upscale.concurrency import Cancelled as Cancelled
-from upscaled.upscale.conversion import OutputOptions as OutputOptions
 from upscaled.upscale.result import Result as Result
 from upscaled.upscale.result import Timings as Timings
 from upscaled.upscale.upscaler import Upscaler as Upscaler

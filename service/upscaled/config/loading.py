@@ -68,6 +68,7 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     _refuse_unknown(values)
     _refuse_other_encodings(values)
     values = read_secret_files(values)
+    _refuse_unknown_overrides(overrides)
     aliases = _find_aliases(values)
     renamed: dict[str, object] = {aliases.get(name, name): value for name, value in values.items()}
     renamed |= {ALIASES.get(name, name): value for name, value in overrides.items()}
@@ -106,6 +107,14 @@ def _refuse_unknown(values: Mapping[str, str]) -> None:
         hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
         shown = _show(value)
         raise SettingsError(f"{PREFIX}{name.upper()}={shown}: there is no such setting{hint}")
+
+
+def _refuse_unknown_overrides(overrides: Mapping[str, object]) -> None:
+    for name, value in overrides.items():
+        if name not in Settings.model_fields and name not in ALIASES:
+            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"{name}={_show(value)}: there is no such setting{hint}")
 
 
 def _refuse_other_encodings(values: Mapping[str, str]) -> None:

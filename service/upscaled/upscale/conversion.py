@@ -1,7 +1,7 @@
-"""Convert arrays and Pillow images to `Image` and back, and check the options of their results."""
+"""Convert arrays and Pillow images to `Image` and back, with layout, depth and profile."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +10,8 @@ from PIL import ImageOps
 
 from upscaled.errors import InvalidParameter
 from upscaled.image.colour import cmyk_to_rgb
-from upscaled.image.output import MAX_QUALITY, OutputChoice
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.result import MAX_RESULT_SIDE_PX
 
 _DEEP_MODES: Final = frozenset({"I;16", "I;16L", "I;16B"})
 _KEPT_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA"}) | _DEEP_MODES
@@ -21,15 +19,6 @@ _UNBOUNDED_MODES: Final = frozenset({"I", "F"})
 _GREY_MODES: Final = frozenset({"L", "LA", "La"})
 _OTHER_COLOURS: Final = frozenset({"1", "I", "F", "YCbCr", "LAB", "HSV"})
 """Modes that are converted to others, which the picture's profile does not describe."""
-_RANGES: Final = {
-    "quality": MAX_QUALITY,
-    "max_side_px": MAX_RESULT_SIDE_PX,
-    "width_px": MAX_RESULT_SIDE_PX,
-    "height_px": MAX_RESULT_SIDE_PX,
-}
-"""The largest value of each option that is a number; the smallest is 1."""
-
-_OF_FILES: Final = ("format", "quality", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,40 +105,3 @@ def write_pillow(image: Image, shape: ArrayShape) -> PillowImage.Image:
     if image.dpi is not None:
         picture.info["dpi"] = image.dpi
     return picture
-
-
-class OutputOptions(TypedDict, total=False):
-    """Options of a result; without any it is as the service gives it.
-
-    format: jpeg, png, webp, avif or lossless, of a result that is a file. quality: of a JPEG, WebP
-    or AVIF, 1 to 100. max_side_px: a longer result is scaled down to it. width_px, height_px: the
-    result is scaled down to these, as large as both allow; 1 to 20,000. metadata: keep or keep-all,
-    of what the source's file says about it.
-    """
-
-    format: str
-    quality: int
-    max_side_px: int
-    width_px: int
-    height_px: int
-    metadata: str
-
-
-def read_options(options: OutputOptions, *, is_file: bool) -> OutputChoice:
-    """Return the choice that options make, or raise InvalidParameter.
-
-    is_file: the result is encoded: an array or a picture in memory has no format.
-    """
-    for name, most in _RANGES.items():
-        value = options.get(name)
-        if value is not None and not (isinstance(value, int) and 1 <= value <= most):
-            raise InvalidParameter(f"{name} must be a whole number from 1 to {most}")
-    if not is_file and not options.keys().isdisjoint(_OF_FILES):
-        raise InvalidParameter(f"{', '.join(_OF_FILES)} are those of a file, not of pixels")
-    try:
-        choice = OutputChoice(**options)
-    except ValueError as error:
-        raise InvalidParameter(str(error)) from None
-    if choice.quality is not None and not choice.has_quality:
-        raise InvalidParameter(f"quality: {choice.format} has no quality")
-    return choice

@@ -9,31 +9,26 @@ Everything else of the product goes through the same `upscaled.upscale.core`.
 """
 
 import asyncio
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Literal, Self, Unpack, overload
+from typing import Literal, Self, overload
 
-from upscaled.config import SCALES, Settings, load_settings
+from upscaled.config import SCALES, Settings, SettingsError, load_settings
 from upscaled.upscale.any_image import (
     AnyImage,
-    CallOptions,
-    ImageOptions,
-    OnProgress,
     decide_file_output,
     name_result_file,
     plan_call,
+    require_bytes,
+    require_several,
     upscale_any,
     upscale_file_bytes,
 )
+from upscaled.upscale.call_options import ImageOptions, OnProgress, Tracking
 from upscaled.upscale.concurrency import Cancellation
-from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import AUTO
-from upscaled.upscale.opening import open_core
 from upscaled.upscale.result import Result
+from upscaled.upscale.session import Session
 from upscaled_models.files import write_atomically
 
 
@@ -41,9 +36,9 @@ class Upscaler:
     """Upscales images on this machine; any number of threads may use one at once.
 
     Use it as a context manager, or call `open` and `close`, in the process that upscales: a fork of
-    it needs an upscaler of its own. Models are loaded when it is opened;
-    the first time on a machine their fastest way to run is measured, which takes about a minute.
-    While it is open, OpenCV and torch use as many threads in this process as suit the device.
+    it needs an upscaler of its own. Models are loaded when it is opened; the first time on a
+    machine their fastest way to run is measured, which takes about a minute. While it is open,
+    OpenCV and torch use as many threads in this process as suit the device.
     """
 
     def __init__(
@@ -75,23 +70,18 @@ class Upscaler:
         """
         if data_dir is not None:
             settings["data_dir"] = Path(data_dir)
-        self._settings = load_settings(
-            {}, model_x2=model, model_x4=model, device=device, **settings
+        if not isinstance(model, str):
+            raise SettingsError(f"model={model!r}: must be the name of a model, or auto")
+        settings = {"model_x2": model, "model_x4": model, "device": device, **settings}
+        self._session = Session(
+            load_settings({}, **settings), scales, max_in_flight=max_in_flight, named_by="model"
         )
-        self._named_by: str | None = "model"
-        self._scales = scales
-        self._max_in_flight = max_in_flight
-        self._stack = ExitStack()
-        self._core: Core | None = None
-        self._process_id = 0
-        self._threads = ThreadPoolExecutor(1)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, scales: tuple[int, ...] = SCALES) -> Self:
         """Make an upscaler with the service's settings, as of `upscaled.config.load_settings`."""
-        upscaler = cls(scales=scales)
-        upscaler._settings = settings
-        upscaler._named_by = None
+        upscaler = cls.__new__(cls)
+        upscaler._session = Session(settings, scales)
         return upscaler
 
     def open(self) -> Self:
@@ -101,29 +91,15 @@ class Upscaler:
             SettingsError: a device or a model that is not here.
             ModelError: an unknown model, or a weights file that cannot be used.
         """
-        if self._core is not None:
-            return self
-        with ExitStack() as stack:
-            core = stack.enter_context(
-                open_core(self._settings, scales=self._scales, decoders=0, named_by=self._named_by)
-            )
-            self._max_in_flight = self._max_in_flight or core.max_in_flight
-            self._threads = stack.enter_context(
-                ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="upscale")
-            )
-            self._core, self._stack = core, stack.pop_all()
-            self._process_id = os.getpid()
+        self._session.open()
         return self
 
     def close(self) -> None:
         """Finish what is in flight, end all threads and processes, and free the models.
 
-        In a fork of the process that opened it, it only lets go of them: they are not its own.
+        In a fork of the process that opened it, it only drops them: they are the other's.
         """
-        if self._core is not None and self._process_id != os.getpid():
-            self._stack.pop_all()
-        self._core = None
-        self._stack.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -131,16 +107,33 @@ class Upscaler:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def upscale(self, image: AnyImage, scale: int = 4, **options: Unpack[CallOptions]) -> AnyImage:
+    def upscale(
+        self, image: AnyImage, scale: int = 4, *,
+        model: str | None = None, denoise: float | None = None,
+        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
+        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
+        on_progress: OnProgress | None = None, cancellation: Cancellation | None = None,
+    ) -> AnyImage:  # fmt: skip
         """Upscale one image; the result is of the same kind.
 
         Args:
             image: an array `[h, w]` or `[h, w, c]` of uint8 or uint16 (c is 1 grey, 2 grey and
                 alpha, 3 RGB, 4 RGB and alpha), a Pillow image, or the bytes of a file.
             scale: 2 or 4.
-            options: `model`, `denoise`, `on_progress` and `cancellation`, see `CallOptions`;
-                `max_side_px`, `width_px` and `height_px` of the result, and of bytes also
-                `format`, `quality` and `metadata`, see `OutputOptions`.
+            model: another model than the upscaler's, by its name; None or `auto`: the upscaler's.
+            denoise: strength of `realesr-general-x4v3`, where `model` or the upscaler names it:
+                from 1, which removes noise most, to 0, which keeps it; rounded to a tenth. None:
+                the upscaler's own. Several strengths may be in memory at once.
+            format: `jpeg`, `png`, `webp`, `avif` or `lossless`, of a result that is a file; None:
+                a JPEG, or a PNG where it has alpha or 16 bits a channel.
+            quality: of a JPEG, WebP or AVIF, 1 to 100; None: `jpeg_quality`, or the format's.
+            max_side_px: a longer result is scaled down to it; 1 to 20,000.
+            width_px: the result is scaled down to it, as large as `height_px` allows; 1 to 20,000.
+            height_px: likewise.
+            metadata: `keep` or `keep-all` of what the source's file says about it; None: nothing.
+            on_progress: called with (tiles done, all tiles), before the first tile and after each.
+                What it raises ends the work.
+            cancellation: cancels the work, from any thread.
 
         Raises:
             InvalidParameter: the scale, the model, the array or an option cannot be used, or the
@@ -149,32 +142,44 @@ class Upscaler:
             ResolutionTooHigh: the result would be longer than `MAX_RESULT_SIDE_PX`.
             Cancelled: by `cancellation`.
             InternalError, EngineOutOfMemory: the device failed, or has too little memory.
-            TypeError: `image` is of none of these kinds.
+            TypeError: `image` is of none of these kinds, or an argument of another type.
             RuntimeError: it is not open, or was opened in the process that this one is a fork of.
         """
-        core = self._require_core()
-        result: AnyImage = upscale_any(core, plan_call(core, image, scale, options))
+        core = self._session.core
+        options = ImageOptions(
+            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
+        )
+        call = plan_call(core, scale, options, Tracking(on_progress, cancellation))
+        result: AnyImage = upscale_any(core, call, image)
         return result
 
     def upscale_bytes(
-        self, source: bytes, scale: int = 4, **options: Unpack[CallOptions]
-    ) -> Result:
+        self, source: bytes, scale: int = 4, *,
+        model: str | None = None, denoise: float | None = None,
+        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
+        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
+        on_progress: OnProgress | None = None, cancellation: Cancellation | None = None,
+    ) -> Result:  # fmt: skip
         """Upscale an encoded image; arguments and errors as of `upscale`.
 
         Returns:
             the encoded result with its media type, its size, the model and the seconds it took.
         """
-        core = self._require_core()
-        call = plan_call(core, source, scale, options)
-        return upscale_file_bytes(core, call, decide_file_output(core, call))
+        core = self._session.core
+        options = ImageOptions(
+            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
+        )
+        call = plan_call(core, scale, options, Tracking(on_progress, cancellation))
+        source = require_bytes(source)
+        return upscale_file_bytes(core, call, source, decide_file_output(core, call, source))
 
     def upscale_file(
-        self,
-        path: str | Path,
-        to: str | Path | None = None,
-        scale: int = 4,
-        **options: Unpack[CallOptions],
-    ) -> Path:
+        self, path: str | Path, to: str | Path | None = None, scale: int = 4, *,
+        model: str | None = None, denoise: float | None = None,
+        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
+        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
+        on_progress: OnProgress | None = None, cancellation: Cancellation | None = None,
+    ) -> Path:  # fmt: skip
         """Upscale a file into another; arguments and errors as of `upscale`.
 
         Args:
@@ -189,42 +194,44 @@ class Upscaler:
             InvalidParameter: the name in `to` does not end as the format of the result does.
             OSError: a file cannot be read or written.
         """
-        core = self._require_core()
+        core = self._session.core
+        options = ImageOptions(
+            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
+        )
+        call = plan_call(core, scale, options, Tracking(on_progress, cancellation))
         path = Path(path)
-        call = plan_call(core, path.read_bytes(), scale, options)
-        output = decide_file_output(core, call)
-        target = name_result_file(path, Path(to) if to is not None else path.parent, scale, output)
-        write_atomically(target, upscale_file_bytes(core, call, output).data)
+        target = path.parent if to is None else Path(to)
+        source = path.read_bytes()
+        output = decide_file_output(core, call, source)
+        target = name_result_file(path, target, scale, output)
+        write_atomically(target, upscale_file_bytes(core, call, source, output).data)
         return target
 
     @overload
     def many(
-        self,
-        images: Iterable[AnyImage],
-        scale: int = 4,
-        *,
+        self, images: Iterable[AnyImage], scale: int = 4, *,
+        model: str | None = None, denoise: float | None = None,
+        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
+        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
         return_exceptions: Literal[False] = False,
-        **options: Unpack[ImageOptions],
-    ) -> Iterator[AnyImage]: ...
+    ) -> Iterator[AnyImage]: ...  # fmt: skip
 
     @overload
     def many(
-        self,
-        images: Iterable[AnyImage],
-        scale: int = 4,
-        *,
+        self, images: Iterable[AnyImage], scale: int = 4, *,
+        model: str | None = None, denoise: float | None = None,
+        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
+        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
         return_exceptions: Literal[True],
-        **options: Unpack[ImageOptions],
-    ) -> Iterator[AnyImage | Exception]: ...
+    ) -> Iterator[AnyImage | Exception]: ...  # fmt: skip
 
     def many(
-        self,
-        images: Iterable[AnyImage],
-        scale: int = 4,
-        *,
+        self, images: Iterable[AnyImage], scale: int = 4, *,
+        model: str | None = None, denoise: float | None = None,
+        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
+        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
         return_exceptions: bool = False,
-        **options: Unpack[ImageOptions],
-    ) -> Iterator[AnyImage | Exception]:
+    ) -> Iterator[AnyImage | Exception]:  # fmt: skip
         """Upscale many images, several at once, and yield their results in order.
 
         Images are drawn as others are finished, so there may be any number of them. Arguments and
@@ -233,67 +240,36 @@ class Upscaler:
         Args:
             return_exceptions: yield an image's error in its place, instead of raising it.
         """
-        cancellation = Cancellation()
-        call_options = CallOptions(**options, cancellation=cancellation, on_progress=None)
-        tasks: deque[Future[AnyImage]] = deque()
-
-        def finish_first() -> AnyImage | Exception:
-            try:
-                return tasks.popleft().result()
-            except Exception as error:
-                if not return_exceptions:
-                    raise
-                return error
-
-        try:
-            for image in images:
-                tasks.append(self._submit(image, scale, call_options))
-                if len(tasks) >= self._max_in_flight:
-                    yield finish_first()
-            while tasks:
-                yield finish_first()
-        finally:
-            cancellation.cancel()
-            for task in tasks:
-                task.cancel()
+        require_several(images)
+        options = ImageOptions(
+            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
+        )
+        tracking = Tracking(cancellation=Cancellation())
+        call = plan_call(self._session.core, scale, options, tracking)
+        return self._session.upscale_in_order(call, images, return_exceptions=return_exceptions)
 
     async def upscale_async(
-        self,
-        image: AnyImage,
-        scale: int = 4,
-        *,
+        self, image: AnyImage, scale: int = 4, *,
+        model: str | None = None, denoise: float | None = None,
+        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
+        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
         on_progress: OnProgress | None = None,
-        **options: Unpack[ImageOptions],
-    ) -> AnyImage:
+    ) -> AnyImage:  # fmt: skip
         """Upscale one image without blocking the event loop; `asyncio.gather` runs several.
 
-        Cancelling the task cancels the work. `on_progress` is called in the event loop. Arguments
-        and errors are otherwise those of `upscale`.
+        Cancelling the task cancels the work. `on_progress` is called in the event loop, whose
+        exception handler gets what it raises. Arguments and errors are otherwise as of `upscale`.
         """
-        loop = asyncio.get_running_loop()
         cancellation = Cancellation()
-
-        def report(done: int, total: int) -> None:
-            if on_progress is not None:
-                with suppress(RuntimeError):  # the loop was closed meanwhile
-                    loop.call_soon_threadsafe(on_progress, done, total)
-
-        call_options = CallOptions(**options, cancellation=cancellation, on_progress=report)
-        task = self._submit(image, scale, call_options)
+        tracking = Tracking(on_progress, cancellation).reporting_in(asyncio.get_running_loop())
+        options = ImageOptions(
+            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
+        )
+        call = plan_call(self._session.core, scale, options, tracking)
+        task = self._session.submit(call, image)
         try:
-            return await asyncio.wrap_future(task)
+            result: AnyImage = await asyncio.wrap_future(task)
         except asyncio.CancelledError:
             cancellation.cancel()
             raise
-
-    def _submit(self, image: AnyImage, scale: int, options: CallOptions) -> "Future[AnyImage]":
-        core = self._require_core()
-        call = plan_call(core, image, scale, options)
-        return self._threads.submit(upscale_any, core, call)
-
-    def _require_core(self) -> Core:
-        if self._core is None:
-            raise RuntimeError("the upscaler is not open: use it in a `with` block, or call open()")
-        if self._process_id != os.getpid():  # whose threads a fork does not have
-            raise RuntimeError("the upscaler was opened in another process: open one in each")
-        return self._core
+        return result

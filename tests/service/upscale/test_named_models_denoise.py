@@ -96,7 +96,7 @@ def test_python_code_can_choose_a_strength_for_each_image(up: Upscaler) -> None:
     assert np.array_equal(many, grainy)
     assert up.upscale_bytes(SOURCE, model=NAME, denoise=0.2).denoise == 0.2
     for strength in (-0.1, 1.1, float("nan")):
-        with pytest.raises(InvalidParameter, match="from 0 to 1"):
+        with pytest.raises(InvalidParameter, match="a number from 0 to 1"):
             up.upscale(pixels, model=NAME, denoise=strength)
     with pytest.raises(InvalidParameter, match="denoise: auto has no strength"):
         up.upscale(pixels, denoise=0.5)

@@ -158,6 +158,67 @@ def test_many_raises_a_pictures_error_in_its_place_or_yields_it(up: Upscaler) ->
     assert kinds == [bytes, MalformedImage, bytes]
 
 
+ONE_IMAGE: list[Any] = [
+    picture(8, 8),
+    picture(8, 8)[..., 0],
+    PillowImage.new("L", (8, 8)),
+    save(picture(8, 8), "PNG"),
+    "photo.jpg",
+]
+
+
+@pytest.mark.parametrize("image", ONE_IMAGE, ids=lambda image: type(image).__name__)
+def test_many_refuses_one_image_whose_rows_or_bytes_it_would_take_for_images(
+    up: Upscaler, image: Any
+) -> None:
+    with pytest.raises(TypeError, match=r"is one image: many\(\) takes a list"):
+        up.many(image, 2)
+
+
+def test_many_refuses_wrong_arguments_before_it_draws_an_image(up: Upscaler) -> None:
+    wrong: Any = up.many
+    for name in ("on_progress", "cancellation", "nonsense"):
+        with pytest.raises(TypeError, match=rf"many\(\) got an unexpected keyword .*'{name}'"):
+            wrong([], 2, **{name: None})
+    with pytest.raises(InvalidParameter, match="must be 2 or 4"):
+        up.many([], 3)
+    with pytest.raises(InvalidParameter, match="quality must be"):
+        up.many([], 2, quality=0)
+    with pytest.raises(RuntimeError, match="is not open"):
+        Upscaler().many([])
+    stack = np.zeros((2, 8, 8, 3), np.uint8)
+    assert [each.shape for each in up.many(stack, 2)] == [(16, 16, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "webp"},
+        {"quality": 5},
+        {"max_side_px": 20},
+        {"width_px": 30},
+        {"height_px": 30},
+        {"metadata": "keep"},
+        {"model": "upscaled-x4"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+async def test_each_method_passes_each_option_on(
+    up: Upscaler, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    source = camera_file("JPEG")
+    result = up.upscale(source, 2, **options)
+    assert result != up.upscale(source, 2)
+    assert up.upscale_bytes(source, 2, **options).data == result
+    assert list(up.many([source], 2, **options)) == [result]
+    assert await up.upscale_async(source, 2, **options) == result
+    (tmp_path / "a.jpg").write_bytes(source)
+    (tmp_path / "out").mkdir()
+    assert (
+        up.upscale_file(tmp_path / "a.jpg", tmp_path / "out", 2, **options).read_bytes() == result
+    )
+
+
 def test_leaving_many_early_cancels_what_is_in_flight(up: Upscaler) -> None:
     results = up.many((picture(256, 256) for _ in range(100)), 2)
     next(results)
@@ -220,7 +281,7 @@ from upscaled import Upscaler
 
 up = Upscaler(data_dir=sys.argv[1], device="cpu", precision="exact", threads=1, scales=(2,))
 with up:
-    up._stack.callback(print, "ended", flush=True)
+    up._session._stack.callback(print, "ended", flush=True)
     child = os.fork()
     if not child:
         try:
@@ -287,6 +348,9 @@ def test_each_error_has_its_type(up: Upscaler) -> None:
         up.upscale(np.zeros((1, 5001, 3), np.uint8))
     with pytest.raises(TypeError, match="str is no array"):
         up.upscale("photo.jpg")  # type: ignore[type-var]
+    for source in (picture(8, 8), "photo.jpg"):
+        with pytest.raises(TypeError, match=r"upscale_bytes\(\) takes the bytes of a file, not"):
+            up.upscale_bytes(source)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="is not open"):
         Upscaler().upscale(picture(8, 8), 2)
 
@@ -294,8 +358,17 @@ def test_each_error_has_its_type(up: Upscaler) -> None:
 def test_wrong_settings_are_refused_by_their_names(tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
         Upscaler(jpeg_quality=101)
-    with pytest.raises(SettingsError):
-        Upscaler(nonsense=1)
+    with pytest.raises(SettingsError, match=r"jpg_quality=9: there is no such.*mean jpeg_quality"):
+        Upscaler(jpg_quality=9)
+    for model in (None, 3):
+        with pytest.raises(SettingsError, match=f"model={model}: must be the name of a model"):
+            Upscaler(model)  # type: ignore[arg-type]
+    for scales in ((3,), (2, 3), (), 2):
+        with pytest.raises(SettingsError, match=r"scales=.*: must be some of"):
+            Upscaler(scales=scales)  # type: ignore[arg-type]
+    for most in (-1, 1.5, "2", True):
+        with pytest.raises(SettingsError, match=r"max_in_flight=.*: must be a whole number"):
+            Upscaler(max_in_flight=most)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="no model 'nonsense'"):
         Upscaler("nonsense", data_dir=tmp_path, **OPTIONS).open()
     with pytest.raises(SettingsError, match=r"^model='realesrnet-x4plus'"):

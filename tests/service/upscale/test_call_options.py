@@ -1,0 +1,98 @@
+import inspect
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+import numpy as np
+import pytest
+
+from upscaled import Cancellation, OutputOptions, Upscaler
+from upscaled.config import load_settings
+from upscaled.errors import InvalidParameter
+from upscaled.image.output import NO_CHOICE, OutputChoice
+from upscaled.upscale.call_options import ImageOptions, Tracking, require_no_file_options
+
+SETTINGS = load_settings({})
+
+
+def test_no_option_is_no_choice() -> None:
+    assert ImageOptions().choose_output() == NO_CHOICE
+    require_no_file_options(NO_CHOICE)
+
+
+def test_each_option_is_accepted_at_both_ends_of_its_range() -> None:
+    least = ImageOptions(quality=1, max_side_px=1, width_px=1, height_px=1)
+    assert least.choose_output() == OutputChoice("", 1, 1, 1, 1)
+    largest: Any = np.int64(20_000)
+    most = ImageOptions(None, None, "avif", 100, largest, largest, largest, "keep-all")
+    assert most.choose_output() == OutputChoice("avif", 100, 20_000, 20_000, 20_000, "keep-all")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"quality": 0}, "quality must be a whole number from 1 to 100"),
+        ({"quality": 101}, "quality must be a whole number from 1 to 100"),
+        ({"quality": True}, "quality must be a whole number from 1 to 100"),
+        ({"quality": "90"}, "quality must be a whole number from 1 to 100"),
+        ({"width_px": 0}, "width_px must be a whole number from 1 to 20000"),
+        ({"height_px": 20_001}, "height_px must be a whole number from 1 to 20000"),
+        ({"max_side_px": 9.5}, "max_side_px must be a whole number from 1 to 20000"),
+        ({"format": "gif"}, "format 'gif': must be one of jpeg, png, webp, avif, lossless"),
+        ({"metadata": "all"}, "metadata 'all': must be one of keep, keep-all"),
+        ({"format": "png", "quality": 90}, "quality: png has no quality"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(options: Any, text: str) -> None:
+    with pytest.raises(InvalidParameter, match=text):
+        ImageOptions(**options).choose_output()
+
+
+@pytest.mark.parametrize("options", [{"format": "webp"}, {"quality": 90}, {"metadata": "keep"}])
+def test_pixels_have_no_options_of_a_file(options: Any) -> None:
+    with pytest.raises(InvalidParameter, match="format, quality, metadata are those of a file"):
+        require_no_file_options(ImageOptions(**options).choose_output())
+
+
+@pytest.mark.parametrize("denoise", [-0.1, 1.1, float("nan"), "x", [0.5]])
+def test_a_strength_of_denoising_is_a_number_from_0_to_1(denoise: Any) -> None:
+    with pytest.raises(InvalidParameter, match=r"denoise .*: must be a number from 0 to 1"):
+        ImageOptions("realesr-general-x4v3", denoise).name_model(SETTINGS, 4)
+
+
+@pytest.mark.parametrize(("model", "name"), [(None, ""), ("", ""), ("auto", ""), ("a", "a")])
+def test_none_and_auto_name_the_upscalers_own_model(model: str | None, name: str) -> None:
+    assert ImageOptions(model).name_model(SETTINGS, 4) == name
+
+
+def test_an_argument_of_another_type_is_refused_by_its_name() -> None:
+    wrong: Any = 3
+    with pytest.raises(TypeError, match="model must be the name of a model, not int"):
+        ImageOptions(wrong).name_model(SETTINGS, 4)
+    with pytest.raises(
+        TypeError, match=r"on_progress must be a function of \(done, total\), not int"
+    ):
+        Tracking(wrong)
+    with pytest.raises(TypeError, match="cancellation must be a Cancellation, not int"):
+        Tracking(None, wrong)
+    assert Tracking(print, Cancellation()) != Tracking() == Tracking(None, None)
+
+
+@pytest.mark.parametrize(
+    "method", ["upscale", "upscale_bytes", "upscale_file", "many", "upscale_async"]
+)
+def test_every_method_names_the_same_options_in_its_signature(method: str) -> None:
+    parameters = inspect.signature(getattr(Upscaler, method)).parameters
+    assert not [each for each in parameters.values() if each.kind is each.VAR_KEYWORD]
+    named = [each for each in parameters.values() if each.kind is each.KEYWORD_ONLY]
+    options = [field.name for field in fields(ImageOptions)]
+    assert [each.name for each in named][: len(options)] == options
+    hints = get_type_hints(getattr(Upscaler, method))
+    assert all(hints[field.name] == field.type for field in fields(ImageOptions))
+
+
+def test_the_type_of_a_dict_of_options_has_the_options_of_a_result() -> None:
+    hints = {name: kind | None for name, kind in get_type_hints(OutputOptions).items()}
+    of_model = {"model", "denoise"}
+    assert hints == {
+        field.name: field.type for field in fields(ImageOptions) if field.name not in of_model
+    }
