@@ -58,9 +58,6 @@ _BYTES_PER_PIXEL = 48
 _CPU_S_PER_MEGAPIXEL = 0.5
 # An arithmetic JPEG is decoded eight times to see that it is whole, each time in 0.13 s a megabyte.
 _CPU_S_PER_SOURCE_BYTE = 1e-6
-# On a busy machine a second of processor time takes several seconds of the clock.
-_WALL_S = 5.0
-_WALL_PER_CPU = 2.5
 # Colour and alpha take 4 bytes, 8 where they have 16 bits; 16 leave a margin.
 _RESULT_BYTES_PER_PIXEL = 16
 _RESULT_BYTES = MIB + MAX_PROFILE_BYTES
@@ -68,11 +65,14 @@ _RESULT_BYTES = MIB + MAX_PROFILE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """Limits of one file: memory beyond what the idle process holds, time, bytes written."""
+    """Limits of one file: memory beyond what the idle process holds, time, bytes written.
+
+    The time is the processor's alone: on a busy machine it passes slowly, and a process that waits
+    without computing is found by `Watchdog`.
+    """
 
     memory_bytes: int
     cpu_s: float
-    wall_s: float
     result_bytes: int
 
 
@@ -84,13 +84,12 @@ def limits_of(source_bytes: int, pixels: int = 0) -> FileLimits:
     return FileLimits(
         memory_bytes=_HEADER_MEMORY_BYTES + 4 * source_bytes + _BYTES_PER_PIXEL * pixels,
         cpu_s=cpu_s,
-        wall_s=_WALL_S + _WALL_PER_CPU * cpu_s,
         result_bytes=_RESULT_BYTES + source_bytes + _RESULT_BYTES_PER_PIXEL * pixels,
     )
 
 
 def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
-    """Limit this process from now on, and start its clocks again.
+    """Limit this process from now on, and start its clock again.
 
     idle_bytes: its address space before its first file; None: its memory is not limited.
     """
@@ -98,13 +97,11 @@ def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
         limit_softly(resource.RLIMIT_AS, idle_bytes + limits.memory_bytes)
     limit_softly(resource.RLIMIT_FSIZE, limits.result_bytes)
     signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)
-    signal.setitimer(signal.ITIMER_REAL, limits.wall_s)
 
 
-def stop_clocks() -> None:
-    """Stop the clocks that `constrain` has started, until the next file."""
+def stop_clock() -> None:
+    """Stop the clock that `constrain` has started, until the next file."""
     signal.setitimer(signal.ITIMER_PROF, 0)
-    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def main() -> None:
@@ -114,8 +111,7 @@ def main() -> None:
     parser.add_argument("--log-format", default="auto", help="how a fault of its own is logged")
     arguments = parser.parse_args()
     confine(arguments.lifeline, OomScore.DECODER)
-    for clock in (signal.SIGPROF, signal.SIGALRM):  # of `constrain`
-        signal.signal(clock, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # of the clock of `constrain`
     limit_files(_MAX_OPEN_FILES)
     printed = _capture_stderr(arguments.log_format)
     formats = frozenset(arguments.formats.split(","))
@@ -158,9 +154,9 @@ def _answer(
         reports_damage = FORMATS[header.format].reports_damage_on_stderr
         if reports_damage and (text := printed_damage(printed.read())):
             raise MalformedImage(detail=f"{header.format} pixels: {text}")
-        stop_clocks()
+        stop_clock()
     except ServiceError as error:
-        stop_clocks()
+        stop_clock()
         send(sock, pack_refusal(error))
         return
     _send_image(sock, image)

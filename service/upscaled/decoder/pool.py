@@ -27,6 +27,9 @@ MAX_DECODERS: Final = 4
 _WITHIN_S: Final = 120.0
 """Limits one file, where the decoder's own clocks (`upscaled.decoder.child`) failed to."""
 
+_LEAST_BUSY: Final = 0.125
+"""Part of that time that a process computes if its file is at fault; no good one takes so much."""
+
 _FILES_PER_PROCESS: Final = 500
 """Limits what files can leave behind in a process: after so many it is replaced."""
 
@@ -50,9 +53,7 @@ _ENVIRONMENT: Final = {
 # Memory that is new for each file came in pages of 4 KiB: half of the time of a JPEG.
 _TUNABLES, _LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 
-# Signals that mean that the file is at fault: a crash in C code, and going over a limit. SIGALRM
-# is not among them: a decoder that it ends waited without computing, as a stopped or starved
-# process does, and no file can make it do that.
+# Signals that mean that the file is at fault: a crash in C code, and going over a limit.
 _CRASHES: Final = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _SIGNALS_BY_FILE: Final = frozenset(
     _CRASHES | {signal.SIGTRAP, signal.SIGSYS, signal.SIGPROF, signal.SIGXCPU, signal.SIGXFSZ}
@@ -117,8 +118,11 @@ class DecoderProcess:
         except ProcessHangs:
             text = f"hung, no processor time for {silence_s:g} s"
             raise DecoderDied(text, is_by_file=False) from None
-        except TimeoutError:  # busy all the time, and past limits that it should have died of
-            raise DecoderDied(f"no answer within {within_s:g} s", is_by_file=True) from None
+        except TimeoutError:
+            computed_s = watchdog.computed_s
+            # Busy, and past limits that it should have died of; else it had hardly a core.
+            is_busy = computed_s is None or computed_s >= within_s * _LEAST_BUSY
+            raise DecoderDied(f"no answer within {within_s:g} s", is_by_file=is_busy) from None
         except (FrameError, ProtocolError) as error:
             raise DecoderDied(f"broke the protocol: {error}", is_by_file=True) from error
         except (EOFError, OSError):

@@ -1,5 +1,6 @@
 """Detect child processes that hang, describe how one ended, and back off before the next start."""
 
+import os
 import select
 import signal
 import socket
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 SILENCE_S: Final = 15.0
-"""Limits how long a process may send nothing and use no processor time: far longer than a machine
-that is short of cores or memory keeps a healthy process from running."""
+"""Limits how long a process may send nothing and use no processor time, though it has not waited
+for a core: far longer than a machine that is short of memory keeps it from running."""
 
 _STEP_S: Final = 1.0
 
@@ -64,7 +65,8 @@ class Watchdog:
 
     A process that is stopped (SIGSTOP, a frozen control group) or blocked for ever sends nothing,
     and none of its own clocks ends it: a pending signal reaches a stopped process only when it is
-    continued. But its processor time stands still, which is measured.
+    continued. But its processor time stands still, which is measured. So does that of a process
+    that waits for a core behind others of the machine: it is runnable then, and does not hang.
 
     Silence is counted in steps that the waiting process itself has seen pass, not by a clock: a
     machine that was asleep, or a container that was frozen whole, is not mistaken for a child that
@@ -79,8 +81,18 @@ class Watchdog:
         self._pid = pid
         self._deadline_s = time.monotonic() + within_s
         self._silence_s = silence_s
-        self._cpu_ticks = read_cpu_ticks(pid)
+        self._begun = self._seen = read_activity(pid)
         self._silent_s = 0.0
+
+    @property
+    def computed_s(self) -> float | None:
+        """Return the processor time of the process since the begin; None where there is no /proc.
+
+        It is as of the last whole second of waiting.
+        """
+        if self._begun is None or self._seen is None:
+            return None
+        return (self._seen.cpu_ticks - self._begun.cpu_ticks) / os.sysconf("SC_CLK_TCK")
 
     def wait_readable(self, sock: socket.socket) -> None:
         """Wait until `sock` has data or its other end is closed.
@@ -108,23 +120,45 @@ class Watchdog:
             self._count_silence(step_s)
 
     def _count_silence(self, step_s: float) -> None:
-        cpu_ticks = read_cpu_ticks(self._pid)
-        is_silent = cpu_ticks is not None and cpu_ticks == self._cpu_ticks
-        self._cpu_ticks = cpu_ticks
+        before, self._seen = self._seen, read_activity(self._pid)
+        is_silent = self._seen is not None and not self._seen.is_active_since(before)
         self._silent_s = self._silent_s + step_s if is_silent else 0.0
         if self._silent_s >= self._silence_s:
             raise ProcessHangs
 
 
-def read_cpu_ticks(pid: int) -> int | None:
-    """Return the processor time of a process in clock ticks: utime + stime of proc_pid_stat(5).
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What the kernel says of a process at a moment.
+
+    cpu_ticks: its processor time in clock ticks: utime + stime of proc_pid_stat(5).
+    is_runnable: whether one of its threads runs, or waits for nothing but a core.
+    """
+
+    cpu_ticks: int
+    is_runnable: bool
+
+    def is_active_since(self, before: "Activity | None") -> bool:
+        """Return whether it has computed since, or would compute now if it had a core."""
+        return self.is_runnable or before is None or self.cpu_ticks != before.cpu_ticks
+
+
+def read_activity(pid: int) -> Activity | None:
+    """Return what a process does at this moment.
 
     None where there is no /proc: a hanging process then ends by its deadline only.
     """
+    process = Path(f"/proc/{pid}")
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
+        fields = _read_stat(process)
+        states = [_read_stat(thread)[0] for thread in (process / "task").iterdir()]
     except OSError:
         return None
-    # The second field is the program's name in brackets, which may hold blanks and brackets.
-    fields = text[text.rindex(b")") + 2 :].split()
-    return int(fields[11]) + int(fields[12])
+    return Activity(int(fields[11]) + int(fields[12]), b"R" in states)
+
+
+def _read_stat(process: Path) -> list[bytes]:
+    """Return the fields of a process or thread behind its name: its state is the first."""
+    text = (process / "stat").read_bytes()
+    # The name is in brackets, and may hold blanks and brackets itself.
+    return text[text.rindex(b")") + 2 :].split()

@@ -23,18 +23,19 @@ def decode(source: bytes, header: object, plan: object) -> Image:
             os.kill(os.getpid(), signal.SIGKILL)
         case "stopped":
             os.kill(os.getpid(), signal.SIGSTOP)
-        case "late":  # as after a stop that was longer than the file's own time
-            os.kill(os.getpid(), signal.SIGALRM)
         case "no memory":
             vars(child)["write_memory"] = refuse_memory
         case "raise":
             raise RuntimeError("a bug")
+        case "spin unlimited":
+            child.stop_clock()
+            while True:
+                pass
         case "spin":
             while True:
                 pass
         case "hang":
             Path(f"/proc/{os.getpid()}/comm").write_text("hanging")
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
             time.sleep(600)
         case "swell":
             bytearray(4 * 2**30)

@@ -137,7 +137,7 @@ def test_a_file_whose_decoder_died_once_of_a_cause_is_tried_in_a_fresh_one(
     assert fake.decode(word.encode()).rgb.shape == (64, 64, 3)
 
 
-@pytest.mark.parametrize("word", ["killed", "late", "no memory"])
+@pytest.mark.parametrize("word", ["killed", "no memory"])
 def test_a_file_whose_decoders_are_killed_from_outside_is_not_blamed(
     fake: Decoder, word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -200,7 +200,16 @@ def test_other_files_are_decoded_while_one_hangs() -> None:
         for _ in range(20):
             fake.decode(b"a picture")
         assert not hanging.done()
-        assert isinstance(hanging.exception(), MalformedImage)
+        assert isinstance(hanging.exception(), InternalError)
+
+
+@pytest.mark.slow
+def test_a_file_that_is_computed_without_an_end_is_at_fault() -> None:
+    with (
+        Decoder(THREE, processes=2, within_s=4, command=FAKE) as fake,
+        pytest.raises(MalformedImage, match="no answer within 4 s"),
+    ):
+        fake.decode(b"spin unlimited")
 
 
 def test_processes_are_bounded_and_kept_warm(decoder: Decoder) -> None:

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 import pytest
 
 from upscaled.process.supervision import (
+    Activity,
     Limits,
     ProcessHangs,
     Watchdog,
     describe_exit,
-    read_cpu_ticks,
+    read_activity,
 )
 
 pytestmark = pytest.mark.skipif(
-    read_cpu_ticks(os.getpid()) is None, reason="this system has no /proc"
+    read_activity(os.getpid()) is None, reason="this system has no /proc"
 )
 
 
@@ -81,11 +82,41 @@ def test_a_process_that_is_stopped_hangs(
         Watchdog(busy.pid, within_s=60, silence_s=0.2).wait_readable(quiet)
 
 
+def test_a_process_that_waits_for_a_core_does_not_hang(
+    busy: "subprocess.Popen[bytes]", quiet: socket.socket
+) -> None:
+    core = min(os.sched_getaffinity(0))
+    os.sched_setscheduler(busy.pid, os.SCHED_IDLE, os.sched_param(0))
+    os.sched_setaffinity(busy.pid, {core})
+    first = subprocess.Popen(
+        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    )
+    with first:
+        try:
+            with pytest.raises(TimeoutError):
+                Watchdog(busy.pid, within_s=2, silence_s=0.1).wait_readable(quiet)
+        finally:
+            first.kill()
+
+
+def test_the_processor_time_of_a_process_is_measured(
+    busy: "subprocess.Popen[bytes]", quiet: socket.socket
+) -> None:
+    watchdog = Watchdog(busy.pid, within_s=2.5)
+    with pytest.raises(TimeoutError):
+        watchdog.wait_readable(quiet)
+    assert watchdog.computed_s is not None
+    assert 0 < watchdog.computed_s <= 2.6
+
+
 def test_processor_time_begins_the_count_anew(
     busy: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch, quiet: socket.socket
 ) -> None:
     ticks = iter([1, 1, 1, 2, 2, 2, 2, 2])
-    monkeypatch.setattr("upscaled.process.supervision.read_cpu_ticks", lambda _: next(ticks))
+    monkeypatch.setattr(
+        "upscaled.process.supervision.read_activity",
+        lambda _: Activity(next(ticks), is_runnable=False),
+    )
     monkeypatch.setattr("upscaled.process.supervision._STEP_S", 0.01)
     with pytest.raises(ProcessHangs):
         Watchdog(1, within_s=60, silence_s=0.03).wait_readable(quiet)
@@ -95,7 +126,7 @@ def test_processor_time_begins_the_count_anew(
 def test_without_proc_only_the_deadline_ends_the_wait(
     monkeypatch: pytest.MonkeyPatch, quiet: socket.socket
 ) -> None:
-    monkeypatch.setattr("upscaled.process.supervision.read_cpu_ticks", lambda _: None)
+    monkeypatch.setattr("upscaled.process.supervision.read_activity", lambda _: None)
     with pytest.raises(TimeoutError):
         Watchdog(1, within_s=0.3, silence_s=0.05).wait_readable(quiet)
 
