@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import PHONE
+from tests.browser.conftest import DESKTOP, PHONE
 from tests.browser.playground import Playground, red_picture
+from tests.conftest import REPOSITORY_DIR
 
 pytestmark = pytest.mark.slow
 
@@ -137,3 +138,17 @@ def test_the_documentation_fits_a_phone(open_page: Open) -> None:
     playground.page.wait_for_selector("#operations h2")
     assert playground.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     assert "Loading" not in playground.text("about")
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_no_page_for_operators_scrolls_sideways(open_page: Open, viewport: dict[str, int]) -> None:
+    page = open_page("/docs", viewport=viewport).page
+    names = [path.stem for path in sorted((REPOSITORY_DIR / "service/upscaled/docs").glob("*.md"))]
+    assert "settings" in names
+    too_wide = {}
+    for name in names:
+        page.goto(f"{page.url.partition('/docs')[0]}/docs/{name}")
+        width_px = page.evaluate("document.documentElement.scrollWidth")
+        if width_px > viewport["width"]:
+            too_wide[name] = width_px
+    assert not too_wide
