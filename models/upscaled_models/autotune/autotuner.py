@@ -209,7 +209,7 @@ def make_key(
         **limits,
         "format": FORMAT,
         "model": spec.weights_key,
-        "sha256": [spec.sha256, spec.wdn.sha256] if spec.wdn else [spec.sha256],
+        "sha256": spec.hashes,
         "denoise": model.denoise,
         "precision": options.precision,
         "processor": describe_processor(),

@@ -1,5 +1,10 @@
-"""The device that a network runs on, its type and its CPU threads."""
+"""The device that a network runs on: its type, its CPU threads, and a limit on a GPU's memory.
 
+`python -m upscaled_models.backends.device` prints the number of NVIDIA GPUs, for a front end, which
+loads no torch.
+"""
+
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -52,3 +57,22 @@ def _find_best() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def count_gpus() -> int:
+    """Return how many NVIDIA GPUs torch can use here, of those in `CUDA_VISIBLE_DEVICES`."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def limit_gpu_memory(device: str, limit_bytes: int) -> None:
+    """Limit the GPU memory of this process, not counting some hundred megabytes of the context.
+
+    Beyond the limit torch raises its out-of-memory error. device: "cuda", the first GPU, or
+    "cuda:N".
+    """
+    total_bytes = int(torch.cuda.get_device_properties(device).total_memory)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total_bytes), device)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{count_gpus()}\n")

@@ -25,7 +25,6 @@ from upscaled.doctor.golden import (
 from upscaled.doctor.isolation import ConnectionRecorder
 from upscaled.pool.devices import plan_workers, resolve_devices
 from upscaled_models.accuracy import MAX_PSNR_DB
-from upscaled_models.backends.gpus import count_gpus
 
 if TYPE_CHECKING:
     from upscaled.upscale.core import Core
@@ -52,6 +51,8 @@ def main() -> None:
 
 
 def _run(settings: Settings) -> Iterator[Finding]:
+    from upscaled_models.backends.device import count_gpus
+
     check = ENGINE
     try:
         yield from describe_devices(settings)

@@ -25,7 +25,7 @@ from upscaled_models.processor import cores_by_node, divide_cores, usable_cores
 NVIDIA_DRIVERS: Final = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 """Files of which one exists where there may be an NVIDIA GPU: on Linux, and in WSL."""
 
-_COUNT_COMMAND: Final = (sys.executable, "-m", "upscaled_models.backends.gpus")
+_COUNT_COMMAND: Final = (sys.executable, "-m", "upscaled_models.backends.device")
 _COUNT_S: Final = 120.0
 """Longest time to load torch from a slow disk and to initialise every GPU of a machine."""
 

@@ -8,9 +8,8 @@ from upscaled.upscale.named_models import find_denoise, require_file
 from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.backends.base import Engine, LoadedModel, least_window_px
-from upscaled_models.backends.device import Device
+from upscaled_models.backends.device import Device, limit_gpu_memory
 from upscaled_models.backends.device import choose_device as find_device
-from upscaled_models.backends.gpus import limit_gpu_memory
 from upscaled_models.backends.torch.engine import open_torch
 from upscaled_models.errors import DeviceUnavailable
 from upscaled_models.registry import ModelSpec

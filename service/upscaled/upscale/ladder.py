@@ -179,8 +179,7 @@ def name_rung(spec: ModelSpec, scale: int, temper: str) -> Rung:
 
 
 def _name_files(spec: ModelSpec) -> str:
-    hashes = [spec.sha256, spec.wdn.sha256] if spec.wdn else [spec.sha256]
-    return " ".join((spec.name, *(each[:_HASH_CHARACTERS] for each in hashes)))
+    return " ".join((spec.name, *(each[:_HASH_CHARACTERS] for each in spec.hashes)))
 
 
 def find_faithful(gain: int | None) -> str:

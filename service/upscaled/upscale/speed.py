@@ -146,7 +146,7 @@ def _file(settings: Settings, spec: ModelSpec) -> CacheFile[SpeedRecord]:
     key: Key = {
         "format": FORMAT,
         "model": spec.weights_key,
-        "sha256": [spec.sha256, spec.wdn.sha256] if spec.wdn else [spec.sha256],
+        "sha256": spec.hashes,
         "precision": settings.precision,
         "tuning": str(settings.tuning),
         "processor": describe_processor(),

@@ -43,11 +43,7 @@ _REFUSED: Final = (InvalidAmount, InvalidExpiry, InvalidName, InvalidRate, NameT
 PAGE_PATHS: Final = ("/admin", "/admin/")
 ASSETS_PATH: Final = "/admin/assets"
 # Of the service's own pages.
-_SHARED: Final = {
-    "style.css": "text/css",
-    "document.css": "text/css",
-    "icon.svg": "image/svg+xml",
-}
+_SHARED: Final = frozenset({"style.css", "document.css", "icon.svg"})
 
 
 class AdminDispatchMiddleware:
@@ -137,9 +133,6 @@ def build_page_router() -> APIRouter:
     endpoints: dict[str, Endpoint] = {
         **dict.fromkeys(PAGE_PATHS, page),
         **serve_folder(ASSETS_PATH, own),
-        **{
-            f"{ASSETS_PATH}/{name}": serve_file((shared / name).read_bytes(), media_type)
-            for name, media_type in _SHARED.items()
-        },
+        **serve_folder(ASSETS_PATH, shared, _SHARED),
     }
     return route_pages(endpoints)

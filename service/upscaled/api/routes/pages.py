@@ -7,7 +7,7 @@ pages are the files that the repository shows.
 import gzip
 import html
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -94,12 +94,15 @@ async def get_upload_openapi(request: Request) -> Response:
     return JSONResponse(keep_upload_only(request.app.openapi()), headers=HEADERS)
 
 
-def serve_folder(path: str, folder: Traversable) -> dict[str, Endpoint]:
-    """Return endpoints, by path, of the files in a folder that pages load."""
+def serve_folder(
+    path: str, folder: Traversable, names: Collection[str] | None = None
+) -> dict[str, Endpoint]:
+    """Return endpoints, by path, of the files in a folder that pages load; of these `names`."""
     return {
         f"{path}/{file.name}": serve_file(file.read_bytes(), media_type)
         for file in folder.iterdir()
-        if (media_type := _MEDIA_TYPES.get(PurePath(file.name).suffix))
+        if (names is None or file.name in names)
+        and (media_type := _MEDIA_TYPES.get(PurePath(file.name).suffix))
     }
 
 
