@@ -154,7 +154,7 @@ def rename_key(
 ) -> None:
     """Give an API key another name; its secret, credits and history stay."""
     with opened_state() as state:
-        state.keys.rename(name, new_name, by=describe_user())
+        state.keys.change(name, {"name": new_name}, by=describe_user())
     typer.echo(f"API key {name} is now named {new_name}.")
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from upscaled.state.audit import SERVICE_ITSELF, AuditAction, AuditLog, Detail
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
-from upscaled.state.errors import InvalidExpiry, NameTaken, UnknownName
+from upscaled.state.errors import InvalidExpiry, NameTaken
 from upscaled.state.key_rows import (
     ApiKey,
     KeyChanges,
@@ -31,7 +31,7 @@ from upscaled.state.key_rows import (
     secret_columns,
     write_scopes,
 )
-from upscaled.state.ledger import check_amount, grant, lock_active, refuse_impossible
+from upscaled.state.ledger import check_amount, grant, lock_active
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS, FORMER_SECRETS
 
@@ -195,10 +195,6 @@ class Keys:
         values = {"rate_per_s": rate.per_s, "rate_burst": rate.burst}
         self._update(name, values, by, "keys rate", rate=rate.per_s, burst=rate.burst)
 
-    def rename(self, name: str, new_name: str, *, by: str = SERVICE_ITSELF) -> None:
-        """Give an active key another name; its secret, credits and history stay."""
-        self.change(name, {"name": new_name}, by=by)
-
     def change(self, name: str, changes: KeyChanges, *, by: str = SERVICE_ITSELF) -> ListedKey:
         """Change a key that was not revoked, all or nothing, and return it as it then is.
 
@@ -267,14 +263,7 @@ class Keys:
         **details: Detail,
     ) -> None:
         """Change columns of an active key; raise UnknownName if there is none of that name."""
-        refuse_impossible(name)
         with self._database.write() as connection:
-            changed = connection.execute(
-                sa.update(API_KEYS)
-                .where(API_KEYS.c.name == name, API_KEYS.c.revoked_at_s.is_(None))
-                .values(values)
-                .returning(API_KEYS.c.id)
-            ).scalar_one_or_none()
-            if changed is None:
-                raise UnknownName(f"there is no active API key named {name}")
-            self._audit.note(connection, by, action, name, changed, **details)
+            (key_id,) = lock_active(connection, name)
+            connection.execute(sa.update(API_KEYS).where(API_KEYS.c.id == key_id).values(values))
+            self._audit.note(connection, by, action, name, key_id, **details)

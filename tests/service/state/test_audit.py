@@ -46,7 +46,7 @@ CHANGES: list[tuple[Change, tuple[str, str, dict[str, Detail]]]] = [
         ("keys rate", "web", {"burst": 7}),
     ),
     (
-        lambda state: state.keys.rename("web", "site", by="bob"),
+        lambda state: state.keys.change("web", {"name": "site"}, by="bob"),
         ("keys rename", "web", {"to": "site"}),
     ),
     (
@@ -94,7 +94,7 @@ def test_a_webhook_that_is_sent_again_is_an_entry_of_its_job(store: State) -> No
 
 FAILURES: list[tuple[Change, type[StateError]]] = [
     (lambda state: state.keys.create("web"), NameTaken),
-    (lambda state: state.keys.rename("web", "shop"), NameTaken),
+    (lambda state: state.keys.change("web", {"name": "shop"}), NameTaken),
     (lambda state: state.keys.revoke("none"), UnknownName),
     (lambda state: state.keys.rotate("none", keep_s=0), UnknownName),
     (lambda state: state.credits.take("web", 6), InvalidAmount),

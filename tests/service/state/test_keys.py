@@ -184,16 +184,16 @@ def test_a_key_ends_at_its_time_on_both_databases(
 def test_a_renamed_key_keeps_its_secret_and_credits(state: State) -> None:
     secret = state.keys.create("web", credits=3)
     state.keys.create("taken")
-    state.keys.rename("web", "shop")
+    state.keys.change("web", {"name": "shop"})
     found = state.keys.verify(secret)
     assert found is not None
     assert (found.name, state.credits.show("shop")) == ("shop", 3)
     with pytest.raises(NameTaken, match="taken"):
-        state.keys.rename("shop", "taken")
+        state.keys.change("shop", {"name": "taken"})
     with pytest.raises(InvalidName):
-        state.keys.rename("shop", "a b")
+        state.keys.change("shop", {"name": "a b"})
     with pytest.raises(UnknownName, match="web"):
-        state.keys.rename("web", "new")
+        state.keys.change("web", {"name": "new"})
     assert state.keys.names() == ("shop", "taken")
 
 

@@ -158,7 +158,7 @@ def test_each_answer_counts_as_what_it_was(
 def test_a_key_keeps_its_usage_under_a_new_name_and_a_namesake_has_none(store: State) -> None:
     key_id = key_with(store, 0)
     store.usage.add([image_row(key_id)])
-    store.keys.rename("web", "site")
+    store.keys.change("web", {"name": "site"})
     store.keys.revoke("site")
     key_with(store, 0, "site")
     assert [(each.key_id, each.key_name) for each in store.usage.report(["key"])] == [
