@@ -105,7 +105,7 @@ def read_state(data: bytes, path: Path) -> State:
     }
     try:
         for network in NETWORKS.values():
-            state = network.fold_state(state)
+            state = network.fuse_state(state)
         return state
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error

@@ -32,7 +32,7 @@ def span_shape(scale: int, features: int = 48) -> Shape:
 
 
 class SpanFamily(NetworkFamily):
-    """SPAN networks, with the parts of each convolution summed up (`networks.span.fold_state`)."""
+    """SPAN networks, whose convolutions consist of parts until `networks.span.fuse_state`."""
 
     label = "SPAN"
     example = span_shape(scale=4)

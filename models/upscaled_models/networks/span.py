@@ -1,7 +1,7 @@
 """SPAN: six blocks of 3x3 convolutions with parameter-free attention (arXiv:2311.12770).
 
 Each convolution is trained as several parallel ones. Their sum is one convolution of 3x3, which
-runs here (`fold_state`). Attribute names are those of the published weight files, without the
+runs here (`fuse_state`). Attribute names are those of the published weight files, without the
 names of these parts.
 """
 
@@ -113,8 +113,8 @@ def _build_block(x: Node, name: str, layers: Layers) -> tuple[Node, Node]:
     return ops.multiply(ops.add(last, x), attention), first
 
 
-def fold_state(state: Mapping[str, Tensor]) -> State:
-    """Sum up each convolution's parts in a SPAN file's state dict, in float64; others stay as is.
+def fuse_state(state: Mapping[str, Tensor]) -> State:
+    """Fuse each convolution's parts in a SPAN file's state dict, in float64; others stay as is.
 
     Raises:
         ValueError: parts of a convolution are missing or do not fit together; the text names it.
@@ -122,27 +122,27 @@ def fold_state(state: Mapping[str, Tensor]) -> State:
     if not is_span(state):
         return dict(state)
     parts: dict[str, State] = {}
-    folded: State = {}
+    fused: State = {}
     for key, value in state.items():
         if match := _PART.fullmatch(key):
             parts.setdefault(match[1], {})[f"{match[2]}.{match[3]}"] = value
         elif key != "no_norm":
-            folded[key] = value
-    if parts and "mean" not in folded and "gain" not in folded:
+            fused[key] = value
+    if parts and "mean" not in fused and "gain" not in fused:
         is_plain = "no_norm" in state
-        folded["mean"] = torch.zeros(3) if is_plain else torch.tensor(TRAINING_MEAN)
-        folded["gain"] = torch.ones(1) if is_plain else torch.tensor([TRAINING_RANGE])
+        fused["mean"] = torch.zeros(3) if is_plain else torch.tensor(TRAINING_MEAN)
+        fused["gain"] = torch.ones(1) if is_plain else torch.tensor([TRAINING_RANGE])
     for name, own in parts.items():
-        folded[f"{name}.weight"], folded[f"{name}.bias"] = _fold(name, own)
-    return folded
+        fused[f"{name}.weight"], fused[f"{name}.bias"] = _fuse(name, own)
+    return fused
 
 
 def is_span(keys: Mapping[str, Tensor]) -> bool:
-    """Return whether a state dict of these keys is a SPAN network's, folded or not."""
+    """Return whether a state dict of these keys is a SPAN network's, fused or not."""
     return "conv_cat.weight" in keys and any(key.startswith("block_1.c1_r.") for key in keys)
 
 
-def _fold(name: str, parts: State) -> tuple[Tensor, Tensor]:
+def _fuse(name: str, parts: State) -> tuple[Tensor, Tensor]:
     """Return the weight `[out, in, 3, 3]` and the bias `[out]` of the sum of these parts."""
     whole = ("eval_conv.weight", "eval_conv.bias")
     if parts.keys() == set(whole):

@@ -28,7 +28,7 @@ class Implementation:
     is added to the result outside of the graph; None where none is added. max_ready_shapes: how
     many compiled shapes are kept; each holds 5 to 20 MB, RRDB's with 23 blocks 85 (8 bits) to 115
     MB. max_unready_px: windows of an odd shape up to this area are not worth a compilation and run
-    in float32 by torch, but for an engine under trial. fold_state: makes a file's weights those of
+    in float32 by torch, but for an engine under trial. fuse_state: makes a file's weights those of
     `module`.
     """
 
@@ -38,7 +38,7 @@ class Implementation:
     enlargement: int | None = None
     max_ready_shapes: int = 8
     max_unready_px: int = 0
-    fold_state: Callable[[Mapping[str, Tensor]], State] = dict
+    fuse_state: Callable[[Mapping[str, Tensor]], State] = dict
 
 
 NETWORKS: Final[Mapping[Family, Implementation]] = {
@@ -52,7 +52,7 @@ NETWORKS: Final[Mapping[Family, Implementation]] = {
     "srvgg": Implementation(
         compact.SRVGGNetCompact, compact.build_graph, enlargement=cv2.INTER_NEAREST
     ),
-    "span": Implementation(span.SPAN, span.build_graph, fold_state=span.fold_state),
+    "span": Implementation(span.SPAN, span.build_graph, fuse_state=span.fuse_state),
     "realplksr": Implementation(
         realplksr.RealPLKSR,
         realplksr.build_graph,

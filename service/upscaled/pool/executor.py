@@ -18,7 +18,7 @@ from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
 
 
-class DeviceFailed(InternalError):
+class DeviceFault(InternalError):
     """A device failed the image, and its machine has no other one to try."""
 
 

@@ -27,7 +27,7 @@ from upscaled.pool.admission import Admission
 from upscaled.pool.attempts import MAX_DEATHS_ALONE, Attempts
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.devices import plan_workers, share_canvas_px
-from upscaled.pool.executor import DeviceFailed, Expectation, UpscaleRequest
+from upscaled.pool.executor import DeviceFault, Expectation, UpscaleRequest
 from upscaled.pool.messages import Answer, Done, Failed, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue
 from upscaled.pool.slots import Slot
@@ -185,7 +185,7 @@ class LocalPool:
             if has_failed and self._note_answer(slot, answer, attempts):
                 continue
             if isinstance(answer, Failed) and attempts.failed_at is None:
-                raise DeviceFailed(detail=f"the worker reports: {answer.reason}")
+                raise DeviceFault(detail=f"the worker reports: {answer.reason}")
             return _read_answer(answer, data, queue_s)
 
     def _note_answer(self, slot: Slot, answer: Answer, attempts: Attempts) -> bool:

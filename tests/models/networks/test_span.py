@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tests.reference.standins import PublishedCommunity
 from upscaled_models.errors import WeightsError
 from upscaled_models.families.span import span_shape
-from upscaled_models.networks.span import TRAINING_MEAN, TRAINING_RANGE, fold_state
+from upscaled_models.networks.span import TRAINING_MEAN, TRAINING_RANGE, fuse_state
 from upscaled_models.weights import build_network, read_state, recognise_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,7 +52,7 @@ def file_of(state: Any, path: Path) -> Path:
 
 
 def made_up(features: int = 4) -> State:
-    """Return a folded state dict without mean and gain."""
+    """Return a fused state dict without mean and gain."""
     torch.manual_seed(1)
     state = build_network("span", span_shape(scale=2, features=features)).state_dict()
     return {key: value for key, value in state.items() if key not in ("mean", "gain")}
@@ -86,37 +86,37 @@ def test_the_parts_of_a_convolution_are_summed_up_exactly() -> None:
     padded = nn.functional.pad(image, (1, 1, 1, 1))
     y = nn.functional.conv2d(nn.functional.conv2d(padded, *first), *middle)
     expected = nn.functional.conv2d(y, *last) + nn.functional.conv2d(image, *sk)
-    folded = fold_state(state)
-    weight, bias = folded["conv_1.weight"].double(), folded["conv_1.bias"].double()
+    fused = fuse_state(state)
+    weight, bias = fused["conv_1.weight"].double(), fused["conv_1.bias"].double()
     got = nn.functional.conv2d(image, weight, bias, padding=1)
     assert (got - expected).abs().max() < 1e-6
 
 
 def test_only_a_file_that_says_so_is_not_normalised() -> None:
     state = parts_of(made_up())
-    normalised = fold_state(state)
+    normalised = fuse_state(state)
     assert normalised["mean"].tolist() == pytest.approx(list(TRAINING_MEAN))
     assert normalised["gain"].tolist() == [TRAINING_RANGE]
-    plain = fold_state(state | {"no_norm": torch.zeros(1)})
+    plain = fuse_state(state | {"no_norm": torch.zeros(1)})
     assert plain["mean"].tolist() == [0, 0, 0]
     assert plain["gain"].tolist() == [1]
 
 
-def test_folding_leaves_a_folded_state_and_other_networks_unchanged() -> None:
+def test_fusing_leaves_a_fused_state_and_other_networks_unchanged() -> None:
     whole = build_network("span", span_shape(scale=2, features=4)).state_dict()
     other = {"conv_first.sk.weight": torch.zeros(1)}
     for state in (whole, other):
-        folded = fold_state(state)
-        assert folded.keys() == state.keys()
-        assert all(folded[key] is state[key] for key in state)
+        fused = fuse_state(state)
+        assert fused.keys() == state.keys()
+        assert all(fused[key] is state[key] for key in state)
 
 
 def test_a_convolution_that_a_file_holds_whole_is_kept_whole() -> None:
     state = made_up()
     weight, bias = state.pop("conv_2.weight"), state.pop("conv_2.bias")
-    folded = fold_state(state | {"conv_2.eval_conv.weight": weight, "conv_2.eval_conv.bias": bias})
-    assert torch.equal(folded["conv_2.weight"], weight)
-    assert torch.equal(folded["conv_2.bias"], bias)
+    fused = fuse_state(state | {"conv_2.eval_conv.weight": weight, "conv_2.eval_conv.bias": bias})
+    assert torch.equal(fused["conv_2.weight"], weight)
+    assert torch.equal(fused["conv_2.bias"], bias)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_file_that_is_not_quite_one_is_refused_with_the_reason(
 
 def test_shorter_weights_on_a_float32_image_lose_little() -> None:
     """The picture is normalised before it is rounded."""
-    state = fold_state(parts_of(made_up(features=16)))
+    state = fuse_state(parts_of(made_up(features=16)))
     network = build_network("span", span_shape(scale=2, features=16))
     network.load_state_dict(state)
     image = torch.rand(1, 3, 16, 16)

@@ -85,8 +85,8 @@ class Kernel:
         arguments = _arguments(step)
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         grid = (
-            -(-step.grid.width // tiling.width_px),
-            -(-step.grid.height // tiling.height_px),
+            -(-step.layout.width // tiling.width_px),
+            -(-step.layout.height // tiling.height_px),
             step.sources[0].shape[0],
         )
         block = (WARP_THREADS * tiling.warps, 1, 1)
@@ -204,10 +204,10 @@ def _arguments(step: KernelStep) -> _Arguments:
         chunks=step.layer.weights.shape[0],
         source_plane=first.shape[2] * first.shape[3],
         source_pitch=first.shape[3],
-        height=step.grid.height,
-        width=step.grid.width,
-        pitch=step.grid.pitch,
-        plane=step.grid.rows * step.grid.pitch,
+        height=step.layout.height,
+        width=step.layout.width,
+        pitch=step.layout.pitch,
+        plane=step.layout.rows * step.layout.pitch,
         planes_in_trunk=trunks[0].shape[1] if trunks else 0,
         picture_channels=0 if step.picture is None else step.picture.shape[1],
         gain=step.gain,

@@ -23,7 +23,7 @@ LANES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class PlaneLayout:
     """Pixels of a plane: `height` x `width` of them within `rows` x `pitch`."""
 
     height: int
@@ -37,34 +37,34 @@ class Grid:
     def pitch(self) -> int:
         return round_up(self.width, TILE_WIDTH_PX) + 2 * RING_PX
 
-    def doubled(self) -> "Grid":
-        return Grid(2 * self.height, 2 * self.width)
+    def doubled(self) -> "PlaneLayout":
+        return PlaneLayout(2 * self.height, 2 * self.width)
 
 
 def make_planes(
-    count: int, channels: int, grid: Grid, dtype: torch.dtype, device: torch.device
+    count: int, channels: int, layout: PlaneLayout, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Allocate planes for `count` images, the ring zero and the pixels not set."""
-    shape = (count, channels // PLANE_CHANNELS, grid.rows, grid.pitch, PLANE_CHANNELS)
+    shape = (count, channels // PLANE_CHANNELS, layout.rows, layout.pitch, PLANE_CHANNELS)
     planes = torch.empty(shape, dtype=dtype, device=device)
-    for edge in (0, grid.height + RING_PX):
+    for edge in (0, layout.height + RING_PX):
         planes[:, :, edge].zero_()
-    for edge in (0, grid.width + RING_PX):
+    for edge in (0, layout.width + RING_PX):
         planes[:, :, :, edge].zero_()
     return planes
 
 
-def make_trunk(count: int, channels: int, grid: Grid, device: torch.device) -> Tensor:
+def make_trunk(count: int, channels: int, layout: PlaneLayout, device: torch.device) -> Tensor:
     """Allocate a trunk for `count` images, not set."""
-    shape = (count, channels // PLANE_CHANNELS, grid.rows, grid.pitch, PLANE_CHANNELS)
+    shape = (count, channels // PLANE_CHANNELS, layout.rows, layout.pitch, PLANE_CHANNELS)
     return torch.empty(shape, dtype=torch.float32, device=device)
 
 
-def to_planes(pixels: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
+def to_planes(pixels: Tensor, layout: PlaneLayout, dtype: torch.dtype) -> Tensor:
     """Copy `[N, C, h, w]` into planes, channels filled up with zeros to whole chunks."""
     count, channels = pixels.shape[:2]
-    planes = make_planes(count, round_up(channels, CHUNK_CHANNELS), grid, dtype, pixels.device)
-    inside = planes[:, :, RING_PX : RING_PX + grid.height, RING_PX : RING_PX + grid.width]
+    planes = make_planes(count, round_up(channels, CHUNK_CHANNELS), layout, dtype, pixels.device)
+    inside = planes[:, :, RING_PX : RING_PX + layout.height, RING_PX : RING_PX + layout.width]
     if channels % CHUNK_CHANNELS:
         inside.zero_()
     for plane in range(-(-channels // PLANE_CHANNELS)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from upscaled_models.backends.cuda.layout import (
     PLANE_CHANNELS,
-    Grid,
+    PlaneLayout,
     make_planes,
     pack_weights,
     to_planes,
@@ -43,15 +43,16 @@ class KernelStep:
 
     `leak(conv(sources) + bias) * gain + residual * residual_gain + shortcut * shortcut_gain`
 
-    sources: planes, one after the other as channels; at most two, the first of whole chunks. grid:
-    of the result. planes, trunk, picture: where it goes, rounded to 16 bits, in float32, and in
-    float32 as `[N, channels, h, w]`; each that is not None. `gain` counts only with a residual.
+    sources: planes, one after the other as channels; at most two, the first of whole chunks.
+    layout: of the result. planes, trunk, picture: where it goes, rounded to 16 bits, in float32,
+    and in float32 as `[N, channels, h, w]`; each that is not None. `gain` counts only with a
+    residual.
     is_doubled: the sources, of half the size, are read as if each pixel were 2x2.
     """
 
     layer: KernelLayer
     sources: tuple[Tensor, ...]
-    grid: Grid
+    layout: PlaneLayout
     planes: Tensor | None = None
     trunk: Tensor | None = None
     picture: Tensor | None = None
@@ -119,14 +120,14 @@ class Stack:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Run the layers: `[N, C, h, w]` to `[N, channels_out, h, w]`."""
         count, _, height, width = pixels.shape
-        grid, device = Grid(height, width), pixels.device
-        source = to_planes(pixels, grid, self.target.dtype)
+        layout, device = PlaneLayout(height, width), pixels.device
+        source = to_planes(pixels, layout, self.target.dtype)
         *inner, last = self.layers
         channels = inner[0].columns * 8
-        planes = [make_planes(count, channels, grid, self.target.dtype, device) for _ in range(2)]
+        planes = [make_planes(count, channels, layout, self.target.dtype, device) for _ in range(2)]
         for index, layer in enumerate(inner):
-            self.target.launch(KernelStep(layer, (source,), grid, planes=planes[index % 2]))
+            self.target.launch(KernelStep(layer, (source,), layout, planes=planes[index % 2]))
             source = planes[index % 2]
         picture = torch.empty((count, self.channels_out, height, width), device=device)
-        self.target.launch(KernelStep(last, (source,), grid, picture=picture))
+        self.target.launch(KernelStep(last, (source,), layout, picture=picture))
         return picture

@@ -32,7 +32,7 @@ from upscaled.pool.ray_serve.calls import Call, Calls, NoAnswer
 from upscaled.pool.ray_serve.messages import (
     ONLY_JOB,
     Busy,
-    DeviceFault,
+    DeviceFaultMessage,
     NoReplicaFree,
     ReplicaLost,
     ReplicaMessage,
@@ -72,10 +72,10 @@ _PASSING_REASONS: Final = frozenset({"starting", "stopping"})
 _log = logging.getLogger(__name__)
 
 
-class _ReplicaFault(Exception):
+class _ReplicaDeviceFault(Exception):
     """A replica's device failed the image; its call is kept, if there are other replicas."""
 
-    def __init__(self, message: DeviceFault, call: Call) -> None:
+    def __init__(self, message: DeviceFaultMessage, call: Call) -> None:
         super().__init__(f"replica {message.replica} reports: {message.reason}")
         self.replica = message.replica
         self.call = call
@@ -161,7 +161,7 @@ class RayPool:
     async def _upscale_replaying(self, source: bytes, request: UpscaleRequest) -> Result:
         # None has a traceback, whose frames would hold the source and the result.
         refusals: list[RateLimitExceeded] = []
-        faults: list[_ReplicaFault] = []
+        faults: list[_ReplicaDeviceFault] = []
         store_until = asyncio.get_running_loop().time()
         if request.store:
             store_until += request.store.within_s
@@ -171,7 +171,7 @@ class RayPool:
                 result = await self._upscale_once(source, request, store_until)
                 self._faults += bool(faults)
                 return result
-            except _ReplicaFault as error:
+            except _ReplicaDeviceFault as error:
                 self._note_fault(error.with_traceback(None), faults, request)
                 await asyncio.sleep(0.1)
                 continue
@@ -195,7 +195,10 @@ class RayPool:
         raise InternalError(detail=f"replicas were lost under it {1 + MAX_REPLAYS} times")
 
     def _note_fault(
-        self, fault: _ReplicaFault, earlier: list[_ReplicaFault], request: UpscaleRequest
+        self,
+        fault: _ReplicaDeviceFault,
+        earlier: list[_ReplicaDeviceFault],
+        request: UpscaleRequest,
     ) -> None:
         """Add a fault to the earlier ones of an image that another replica is to try.
 
@@ -250,9 +253,9 @@ class RayPool:
                 header, data = await call.receive(limit_s)
                 limit_s = _SILENCE_S
                 message = decode_from_replica(header)
-                if isinstance(message, DeviceFault):
+                if isinstance(message, DeviceFaultMessage):
                     call.is_faulty = len(self._reports.here) > 1
-                    raise _ReplicaFault(message, call)
+                    raise _ReplicaDeviceFault(message, call)
                 result = self._handle(message, data, request)
                 if result:
                     return result

@@ -5,8 +5,8 @@
                                  <-  Busy at once where the queue refuses it; else
                                      Alive at once, and every second in which nothing else is sent
                                  <-  JobProgress ...
-                                 <-  Done, result bytes | JobRefused | Failed | DeviceFault | Busy
-                                     (no bytes where it has stored them itself)
+                                 <-  Done, result bytes (none where it has stored them itself)
+                                     | JobRefused | Failed | DeviceFaultMessage | Busy
     (asks each replica for it)   <-  ReplicaReport
 
 Ray pickles what it carries, and an unpickled object of ours could do anything: bytes cannot.
@@ -53,7 +53,7 @@ class Busy(_Message):
     detail: str = ""
 
 
-class DeviceFault(_Message):
+class DeviceFaultMessage(_Message):
     """Answers that the replica's device failed the image, and that it has no other to try.
 
     replica: its name, as in `ReplicaReport`.
@@ -94,7 +94,7 @@ class ReplicaReport(_Message):
     faults: int = 0
 
 
-ReplicaMessage = Alive | JobProgress | Done | JobRefused | Failed | Busy | DeviceFault
+ReplicaMessage = Alive | JobProgress | Done | JobRefused | Failed | Busy | DeviceFaultMessage
 
 _FROM_REPLICA: TypeAdapter[ReplicaMessage] = TypeAdapter(
     Annotated[ReplicaMessage, Field(discriminator="kind")]

@@ -23,7 +23,7 @@ from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.logs import configure_logging
 from upscaled.pool.devices import resolve_devices
-from upscaled.pool.executor import DeviceFailed, UpscaleRequest
+from upscaled.pool.executor import DeviceFault, UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.pool.messages import (
     ALIVE_EVERY_S,
@@ -39,7 +39,7 @@ from upscaled.pool.ray_serve.calls import KEPT_S
 from upscaled.pool.ray_serve.messages import (
     ONLY_JOB,
     Busy,
-    DeviceFault,
+    DeviceFaultMessage,
     ReplicaReport,
     decode_from_replica,
     frame,
@@ -132,7 +132,7 @@ class UpscaleReplica:
                 yield frame(JobProgress(job=ONLY_JOB, done=newest[0][0], total=newest[0][1]))
             header, data = working.result()
             yield header, data
-            if isinstance(decode_from_replica(header), DeviceFault):
+            if isinstance(decode_from_replica(header), DeviceFaultMessage):
                 # The front end ends the call, unless another replica is to make the image.
                 await asyncio.sleep(KEPT_S)
         finally:
@@ -146,8 +146,8 @@ class UpscaleReplica:
         except RateLimitExceeded as error:
             wait_s, reason = error.retry_after_s, error.reason
             return frame(Busy(retry_after_s=wait_s, reason=reason, detail=error.detail))
-        except DeviceFailed as error:
-            return frame(DeviceFault(replica=self._name, reason=error.detail))
+        except DeviceFault as error:
+            return frame(DeviceFaultMessage(replica=self._name, reason=error.detail))
         except InternalError as error:
             return frame(Failed(job=ONLY_JOB, reason=error.detail))
         except ServiceError as error:

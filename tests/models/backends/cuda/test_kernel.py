@@ -17,7 +17,13 @@ from upscaled_models.backends.cuda.kernel import (
     digest,
     variant_of,
 )
-from upscaled_models.backends.cuda.layout import RING_PX, Grid, make_planes, make_trunk, to_planes
+from upscaled_models.backends.cuda.layout import (
+    RING_PX,
+    PlaneLayout,
+    make_planes,
+    make_trunk,
+    to_planes,
+)
 from upscaled_models.backends.cuda.step import KernelStep, Target
 from upscaled_models.backends.cuda.tiling import choose_tiling
 from upscaled_models.errors import BackendUnavailable
@@ -40,20 +46,25 @@ def whole_float32() -> Iterator[None]:
 
 
 def make_step(
-    device: torch.device, dtype: torch.dtype, inputs: int, outputs: int, grid: Grid, **kind: bool
+    device: torch.device,
+    dtype: torch.dtype,
+    inputs: int,
+    outputs: int,
+    layout: PlaneLayout,
+    **kind: bool,
 ) -> KernelStep:
     """A step of random values; `kind` says what it reads and writes."""
     torch.manual_seed(0)
     target = Target(dtype, device, launch_with_torch)
     layer = target.pack(nn.Conv2d(inputs, outputs, 3), slope=0.2)
-    seen = Grid(grid.height // 2, grid.width // 2) if kind.get("is_doubled") else grid
+    seen = PlaneLayout(layout.height // 2, layout.width // 2) if kind.get("is_doubled") else layout
     pixels = torch.randn(BATCH, inputs, seen.height, seen.width, device=device)
     channels = layer.columns * 8
-    trunks = [torch.randn_like(make_trunk(BATCH, channels, grid, device)) for _ in range(2)]
+    trunks = [torch.randn_like(make_trunk(BATCH, channels, layout, device)) for _ in range(2)]
     return KernelStep(
         layer,
         tuple(to_planes(part, seen, dtype) for part in torch.split(pixels, 64, dim=1)),
-        grid,
+        layout,
         residual=trunks[0] if kind.get("residual") else None,
         shortcut=trunks[1] if kind.get("shortcut") else None,
         gain=0.04,
@@ -68,18 +79,20 @@ def run(launch: object, step: KernelStep, outputs: int, *, picture: bool) -> tup
     """
     source, channels = step.sources[0], step.layer.columns * 8
     if picture:
-        shape = (BATCH, outputs, step.grid.height, step.grid.width)
+        shape = (BATCH, outputs, step.layout.height, step.layout.width)
         made = torch.full(shape, torch.nan, device=source.device)
         launch(replace(step, picture=made))  # type: ignore[operator]
         return (made,)
-    planes = make_planes(BATCH, channels, step.grid, source.dtype, source.device)
-    inside = planes[:, :, RING_PX : RING_PX + step.grid.height, RING_PX : RING_PX + step.grid.width]
+    planes = make_planes(BATCH, channels, step.layout, source.dtype, source.device)
+    inside = planes[
+        :, :, RING_PX : RING_PX + step.layout.height, RING_PX : RING_PX + step.layout.width
+    ]
     inside.fill_(torch.nan)
-    trunk = make_trunk(BATCH, channels, step.grid, source.device).fill_(torch.nan)
+    trunk = make_trunk(BATCH, channels, step.layout, source.device).fill_(torch.nan)
     launch(replace(step, planes=planes, trunk=trunk))  # type: ignore[operator]
     for edge in (planes[:, :, 0], planes[:, :, :, 0]):
         assert not edge.any()
-    return from_planes(planes, step.grid).float(), from_planes(trunk, step.grid)
+    return from_planes(planes, step.layout).float(), from_planes(trunk, step.layout)
 
 
 KINDS: dict[str, tuple[int, int, dict[str, bool]]] = {
@@ -102,10 +115,10 @@ KINDS: dict[str, tuple[int, int, dict[str, bool]]] = {
 def test_a_step_is_what_torch_makes_of_it(kind: str, place: str, dtype: str) -> None:
     inputs, outputs, flags = KINDS[kind]
     height, width = PLACES[place]
-    grid = Grid(height - height % 2, width - width % 2)
+    layout = PlaneLayout(height - height % 2, width - width % 2)
     device, short = torch.device("cuda"), DTYPES[dtype]
     is_picture = flags.get("picture", False)
-    step = make_step(device, short, inputs, outputs, grid, **flags)
+    step = make_step(device, short, inputs, outputs, layout, **flags)
 
     made = run(Kernel(device, short), step, outputs, picture=is_picture)
     torch.cuda.synchronize()

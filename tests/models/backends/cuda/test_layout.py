@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from tests.models.backends.cuda.torch_launcher import from_planes, unpack_weights
-from upscaled_models.backends.cuda.layout import RING_PX, Grid, make_planes, pack_weights, to_planes
+from upscaled_models.backends.cuda.layout import (
+    RING_PX,
+    PlaneLayout,
+    make_planes,
+    pack_weights,
+    to_planes,
+)
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(8, 16), (32, 64), (64, 192), (48, 48)])
@@ -38,10 +44,10 @@ def test_a_lane_holds_the_weights_of_its_fragment_of_the_product() -> None:
 
 @pytest.mark.parametrize("channels", [3, 12, 16, 48])
 def test_pixels_come_back_from_planes_and_missing_channels_are_zero(channels: int) -> None:
-    grid = Grid(5, 70)
+    layout = PlaneLayout(5, 70)
     pixels = torch.randn(2, channels, 5, 70)
 
-    back = from_planes(to_planes(pixels, grid, torch.float32), grid)
+    back = from_planes(to_planes(pixels, layout, torch.float32), layout)
 
     assert torch.equal(back[:, :channels], pixels)
     assert back.shape[1] % 16 == 0
@@ -49,17 +55,17 @@ def test_pixels_come_back_from_planes_and_missing_channels_are_zero(channels: in
 
 
 def test_the_ring_around_pixels_is_zero_wherever_they_end() -> None:
-    grid = Grid(17, 30)
-    planes = make_planes(1, 8, grid, torch.float32, torch.device("cpu"))
+    layout = PlaneLayout(17, 30)
+    planes = make_planes(1, 8, layout, torch.float32, torch.device("cpu"))
     inside = planes[:, :, RING_PX:-RING_PX, RING_PX:-RING_PX]
 
-    assert inside.shape[2] >= grid.height
+    assert inside.shape[2] >= layout.height
     for ring in (planes[:, :, 0], planes[:, :, 18], planes[:, :, :, 0], planes[:, :, :, 31]):
         assert not ring.any()
 
 
 def test_planes_hold_whole_tiles() -> None:
-    grid = Grid(17, 65)
+    layout = PlaneLayout(17, 65)
 
-    assert (grid.rows, grid.pitch) == (32 + 2, 128 + 2)
-    assert (grid.doubled().height, grid.doubled().width) == (34, 130)
+    assert (layout.rows, layout.pitch) == (32 + 2, 128 + 2)
+    assert (layout.doubled().height, layout.doubled().width) == (34, 130)

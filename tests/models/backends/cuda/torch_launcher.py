@@ -7,27 +7,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from upscaled_models.backends.cuda.layout import CHUNK_CHANNELS, PLANE_CHANNELS, RING_PX, Grid
+from upscaled_models.backends.cuda.layout import (
+    CHUNK_CHANNELS,
+    PLANE_CHANNELS,
+    RING_PX,
+    PlaneLayout,
+)
 from upscaled_models.backends.cuda.step import KernelStep
 
 
 def launch_with_torch(step: KernelStep) -> None:
-    grid = step.grid
+    layout = step.layout
     result = _leak(_convolve(step), step.layer.slope)
     if step.residual is not None:
-        result = result * step.gain + from_planes(step.residual, grid) * step.residual_gain
+        result = result * step.gain + from_planes(step.residual, layout) * step.residual_gain
     if step.shortcut is not None:
-        result = result + from_planes(step.shortcut, grid) * step.shortcut_gain
+        result = result + from_planes(step.shortcut, layout) * step.shortcut_gain
     for planes in (step.planes, step.trunk):
         if planes is not None:
-            _write(result, planes, grid)
+            _write(result, planes, layout)
     if step.picture is not None:
         step.picture.copy_(result[:, : step.picture.shape[1]])
 
 
 def _convolve(step: KernelStep) -> Tensor:
-    grid = step.grid
-    seen = Grid(grid.height // 2, grid.width // 2) if step.is_doubled else grid
+    layout = step.layout
+    seen = PlaneLayout(layout.height // 2, layout.width // 2) if step.is_doubled else layout
     sources = torch.cat([from_planes(source, seen) for source in step.sources], dim=1).float()
     if step.is_doubled:
         sources = F.interpolate(sources, scale_factor=2, mode="nearest")
@@ -39,17 +44,17 @@ def _leak(result: Tensor, slope: Tensor) -> Tensor:
     return torch.where(result >= 0, result, result * slope[:, None, None])
 
 
-def _write(result: Tensor, planes: Tensor, grid: Grid) -> None:
+def _write(result: Tensor, planes: Tensor, layout: PlaneLayout) -> None:
     count, channels = result.shape[:2]
     split = result.reshape(count, channels // PLANE_CHANNELS, PLANE_CHANNELS, *result.shape[2:])
-    rows = slice(RING_PX, RING_PX + grid.height)
-    columns = slice(RING_PX, RING_PX + grid.width)
+    rows = slice(RING_PX, RING_PX + layout.height)
+    columns = slice(RING_PX, RING_PX + layout.width)
     planes[:, :, rows, columns] = split.permute(0, 1, 3, 4, 2).to(planes.dtype)
 
 
-def from_planes(planes: Tensor, grid: Grid) -> Tensor:
+def from_planes(planes: Tensor, layout: PlaneLayout) -> Tensor:
     """The pixels of planes or of a trunk: `[N, C, h, w]`."""
-    inside = planes[:, :, RING_PX : RING_PX + grid.height, RING_PX : RING_PX + grid.width]
+    inside = planes[:, :, RING_PX : RING_PX + layout.height, RING_PX : RING_PX + layout.width]
     count, _, height, width, _ = inside.shape
     return inside.permute(0, 1, 4, 2, 3).reshape(count, -1, height, width)
 

@@ -178,7 +178,7 @@ def test_the_input_of_a_dense_block_is_rounded_once_where_its_layers_share_level
 def test_inputs_divided_by_channel_give_what_their_numbers_say(
     float_layers: tuple[str, ...],
 ) -> None:
-    """Reference: torch on the same whole numbers, each layer for itself, nothing folded."""
+    """Reference: torch on the same whole numbers, each layer for itself, nothing fused."""
     shape = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
     torch.manual_seed(5)
     network = build_network("rrdb", shape).eval()

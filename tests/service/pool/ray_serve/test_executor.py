@@ -30,7 +30,7 @@ from upscaled.pool.ray_serve import calls, executor
 from upscaled.pool.ray_serve.executor import MAX_FAULTS, MAX_REPLAYS, RayPool
 from upscaled.pool.ray_serve.messages import (
     Busy,
-    DeviceFault,
+    DeviceFaultMessage,
     NoReplicaFree,
     ReplicaLost,
     ReplicaMessage,
@@ -232,8 +232,8 @@ async def test_an_answer_of_a_replica_is_not_asked_of_another(answer: Any, error
         assert raised.value.headers["Retry-After"] == "7"
 
 
-FAULT = DeviceFault(replica="a", reason="the device is broken")
-FAULT_ELSEWHERE = DeviceFault(replica="b", reason="the other device is broken")
+FAULT = DeviceFaultMessage(replica="a", reason="the device is broken")
+FAULT_ELSEWHERE = DeviceFaultMessage(replica="b", reason="the other device is broken")
 
 
 async def test_an_image_that_a_device_failed_is_made_by_another_replica() -> None:

@@ -18,7 +18,7 @@ from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused,
 from upscaled.pool.ray_serve import replica as module
 from upscaled.pool.ray_serve.messages import (
     Busy,
-    DeviceFault,
+    DeviceFaultMessage,
     ReplicaMessage,
     ReplicaReport,
     decode_from_replica,
@@ -87,7 +87,7 @@ async def test_it_reports_tiles_to_the_last_but_not_each(
 
 @pytest.mark.parametrize(
     ("what", "kind"),
-    [({"do": "refuse"}, JobRefused), ({"do": "fail"}, DeviceFault), ({"do": "die"}, Failed)],
+    [({"do": "refuse"}, JobRefused), ({"do": "fail"}, DeviceFaultMessage), ({"do": "die"}, Failed)],
     ids=["refused", "failed", "killed its workers"],
 )
 async def test_errors_cross_as_messages(
@@ -103,7 +103,7 @@ async def test_after_a_fault_of_its_device_the_call_stays_open_until_the_front_e
 ) -> None:
     monkeypatch.setattr(module, "KEPT_S", 1000.0)
     call = replica.upscale(JOB, order("fail"))
-    while not isinstance(decode_from_replica((await anext(call))[0]), DeviceFault):
+    while not isinstance(decode_from_replica((await anext(call))[0]), DeviceFaultMessage):
         pass
     following = asyncio.ensure_future(anext(call))
     await until(lambda: replica._pool.stats().running == 0)
