@@ -16,7 +16,7 @@ from typing import Final
 
 from PIL import Image
 
-from upscaled.api.available_models import read_available_models
+from upscaled.api.request.available_models import read_available_models
 from upscaled.config import load_settings
 from upscaled_models.registry import ModelSpec
 

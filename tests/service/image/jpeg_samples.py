@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import picture
-from upscaled.image.formats.jpeg.reader import Structure, read_scans
+from upscaled.image.formats.jpeg.scans import Structure, read_scans
 from upscaled.image.formats.jpeg.segments import read_leading_segments
 
 EOI = b"\xff\xd9"

@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from upscaled.api.available_models import require_denoise, require_model
 from upscaled.api.cancellation import ClientDisconnected
 from upscaled.api.memory import MemoryShare
+from upscaled.api.request.available_models import require_denoise, require_model
 from upscaled.api.request.choices import read_choices, read_denoise_strength
 from upscaled.api.request.fields import Fields, fields_of_json, fields_of_parts, parse_json
 from upscaled.api.request.multipart import parse_parts

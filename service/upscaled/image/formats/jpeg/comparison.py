@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.formats.jpeg import segments
-from upscaled.image.formats.jpeg.reader import Structure, open_jpeg
+from upscaled.image.formats.jpeg.scans import Structure, open_jpeg
 from upscaled.image.formats.jpeg.segments import Segment
 
 _BLOCK_PX: Final = 8

@@ -23,7 +23,7 @@ import simplejpeg  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from upscaled.image.formats.jpeg.comparison import changes, decode_exposed
-from upscaled.image.formats.jpeg.reader import Structure
+from upscaled.image.formats.jpeg.scans import Structure
 from upscaled.image.formats.jpeg.segments import DRI, EOI
 
 _COEFFICIENTS: Final = 64

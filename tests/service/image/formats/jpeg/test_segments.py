@@ -21,7 +21,7 @@ from tests.service.image.jpeg_samples import (
 )
 from upscaled.errors import MalformedImage, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
-from upscaled.image.formats.jpeg import damage, reader, segments
+from upscaled.image.formats.jpeg import damage, scans, segments
 from upscaled.image.formats.jpeg.segments import DQT, MAX_SEGMENTS, read_leading_segments
 from upscaled.image.formats.table import read_header
 
@@ -148,7 +148,7 @@ def count_steps(source: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
 
     patterns = []
     with monkeypatch.context() as patch:
-        for module, name in ((segments, "_MARKER"), (reader, "_END_OF_DATA")):
+        for module, name in ((segments, "_MARKER"), (scans, "_END_OF_DATA")):
             patterns.append(CountingPattern(getattr(module, name)))
             patch.setattr(module, name, patterns[-1])
         before = sys.gettrace()
