@@ -35,7 +35,7 @@ def test_the_list_of_modules_is_the_codes() -> None:
     assert found[1] == expected, f"put this into CONTRIBUTING.md:\n{expected}"
 
 
-def test_every_module_says_in_a_sentence_what_it_does() -> None:
+def test_every_module_has_a_sentence_about_what_it_does() -> None:
     silent = [
         file
         for package in PACKAGES

@@ -102,7 +102,7 @@ def _is_named_for_something(test: Path) -> bool:
     )
 
 
-def test_every_package_says_what_it_is() -> None:
+def test_every_package_has_a_docstring() -> None:
     silent = [
         path
         for path in _tracked("service/*__init__.py", "models/*__init__.py")

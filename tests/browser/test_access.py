@@ -85,7 +85,7 @@ def test_the_keyboard_alone_is_enough(open_page: Open) -> None:
     assert playground.text("snippet").startswith("from pathlib import Path")
 
 
-def test_the_focus_goes_through_the_page_in_its_order(open_page: Open) -> None:
+def test_tab_moves_the_focus_in_the_order_of_the_page(open_page: Open) -> None:
     playground = open_page()
     seen: list[str] = []
     while len(seen) < 40 and "snippet" not in seen:

@@ -40,7 +40,7 @@ def test_a_key_is_kept_as_long_as_its_tab(open_page: Open) -> None:
     assert key_shown(open_another_tab(playground)) == ""
 
 
-def test_a_key_stays_on_the_computer_where_the_user_asks(open_page: Open) -> None:
+def test_a_key_is_stored_on_the_computer_if_the_user_chooses_so(open_page: Open) -> None:
     playground = open_page()
     assert not playground.page.is_checked("#remember")
     playground.page.fill("#key", "upk_mine")

@@ -86,7 +86,7 @@ def test_times_are_those_of_the_picture_at_its_scale(open_page: Open) -> None:
     assert cards(playground)["upscaled-x4"].endswith("BSD-3-Clause")  # at scale 2 not known yet
 
 
-def test_a_picture_goes_through_the_model_that_is_chosen(
+def test_a_picture_is_upscaled_by_the_chosen_model(
     open_page: Open, painter: PaintingExecutor
 ) -> None:
     playground = open_page()

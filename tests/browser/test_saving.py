@@ -138,7 +138,7 @@ READ_CLIPBOARD = """async () => {
 }"""
 
 
-def test_a_result_goes_to_the_clipboard_as_png(open_page: Open) -> None:
+def test_a_result_is_copied_to_the_clipboard_as_png(open_page: Open) -> None:
     playground = open_page()
     playground.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     playground.upscale(red_picture(100, 80), scale=2)

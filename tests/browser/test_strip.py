@@ -179,7 +179,7 @@ def test_pictures_added_meanwhile_join_the_run(open_page: Open, painter: Paintin
     assert rows(playground) == ["done"] * 3
 
 
-def test_a_busy_server_is_asked_again_when_it_says(open_page: Open, service: Service) -> None:
+def test_a_busy_server_is_retried_after_its_retry_after(open_page: Open, service: Service) -> None:
     playground = open_page()
     playground.expect_console_error("status of 429")
     refused: list[str] = []

@@ -101,7 +101,7 @@ def test_a_killed_replica_costs_nothing(bed: Bed, expected: Expected) -> None:
     check_nothing_lost(bed, fail_under_load(bed, "replica killed", kill), expected)
 
 
-def test_a_killed_node_costs_nothing_and_comes_back(bed: Bed, expected: Expected) -> None:
+def test_a_killed_node_loses_no_image_and_rejoins(bed: Bed, expected: Expected) -> None:
     def kill(record: Record) -> None:
         old = bed.replicas_on("a")
         (raylet,) = bed["a"].find("raylet/raylet")
@@ -112,7 +112,7 @@ def test_a_killed_node_costs_nothing_and_comes_back(bed: Bed, expected: Expected
     check_nothing_lost(bed, fail_under_load(bed, "node killed", kill), expected)
 
 
-def test_a_node_that_is_cut_off_costs_nothing_and_comes_back(bed: Bed, expected: Expected) -> None:
+def test_a_node_that_is_cut_off_loses_no_image_and_rejoins(bed: Bed, expected: Expected) -> None:
     def cut(record: Record) -> None:
         bed["b"].cut()
         wait_under_load(record, CUT_S)
@@ -133,7 +133,7 @@ def test_a_head_that_hangs_costs_nothing(bed: Bed, expected: Expected) -> None:
     )
 
 
-def test_a_head_that_is_off_costs_nothing_and_comes_back(bed: Bed, expected: Expected) -> None:
+def test_a_stopped_head_loses_no_image_and_rejoins(bed: Bed, expected: Expected) -> None:
     def turn_off(record: Record) -> None:
         bed["head"].power_off()
         wait_under_load(record, HEAD_AWAY_S)
@@ -201,7 +201,7 @@ def test_draining_front_ends_and_nodes_one_after_the_other_costs_nothing(
     )
 
 
-def test_the_largest_picture_comes_through(bed: Bed) -> None:
+def test_the_largest_picture_is_upscaled(bed: Bed) -> None:
     source = misty(LARGEST_SIDE_PX)
     for front_end in FRONT_ENDS:
         began_at_s = time.monotonic()

@@ -83,7 +83,7 @@ def test_parameters_are_checked_before_the_credit(
     check_refused(perform(request_, poor), Refused(code))
 
 
-def test_a_success_takes_one_credit_and_a_failure_none(rich: Target) -> None:
+def test_a_success_costs_one_credit_and_a_failure_none(rich: Target) -> None:
     before = balance(rich)
     check_refused(perform(form("garbage"), rich), Refused("malformed_image"))
     check_refused(perform(form("truncated_jpeg"), rich), Refused("malformed_image"))
@@ -95,7 +95,7 @@ def test_a_success_takes_one_credit_and_a_failure_none(rich: Target) -> None:
     assert balance(rich) == before - 2
 
 
-def test_a_full_queue_refuses_at_once_and_takes_no_credit(strict_server: Server) -> None:
+def test_a_full_queue_refuses_at_once_and_costs_no_credit(strict_server: Server) -> None:
     """One image is worked on, one may wait: of four at the same moment two are too many."""
     crowd = Target(strict_server.url, strict_server.create_key("crowd", credits=10))
     request = form("tall_1500", "4").plus(("Accept", "image/*"))

@@ -119,7 +119,7 @@ def test_http_1_0_is_answered(target: Target, connection: socket.socket) -> None
 @pytest.mark.parametrize(
     "refused", [form("garbage"), form("photo", "3"), form("gif")], ids=["image", "scale", "format"]
 )
-def test_a_connection_lives_on_after_a_refusal(
+def test_a_connection_is_kept_open_after_a_refusal(
     refused: Request, target: Target, connection: socket.socket
 ) -> None:
     bodies = (body_of(refused, None), form_body())

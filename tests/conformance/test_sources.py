@@ -111,7 +111,7 @@ def test_ten_redirects_are_followed_and_no_more(target: Target, listener: Listen
         (b"/source/long.png?sig=" + b"a" * 9000, "/source/long.png"),
     ],
 )
-def test_a_redirect_asks_for_the_bytes_that_it_names(
+def test_a_redirect_is_followed_to_the_bytes_of_its_location(
     location: bytes, path: str, target: Target, listener: Listener
 ) -> None:
     listener.on(path, answers(200, photo()))
@@ -120,7 +120,7 @@ def test_a_redirect_asks_for_the_bytes_that_it_names(
     check_upscaled(fetch(target, url), Upscaled(), PICTURES["photo"], target)
 
 
-def test_a_cookie_set_on_a_redirect_comes_with_the_next_request_of_that_fetch_alone(
+def test_a_cookie_set_on_a_redirect_is_sent_with_the_next_request_of_that_fetch_alone(
     target: Target, listener: Listener
 ) -> None:
     sent: list[str | None] = []

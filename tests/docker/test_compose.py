@@ -78,7 +78,7 @@ def test_the_files_that_compose_builds_from_exist(services: dict[str, Any]) -> N
         assert (context / service["build"]["dockerfile"]).samefile(DOCKER_DIR / "Dockerfile")
 
 
-def test_only_the_gpu_service_asks_for_a_gpu(services: dict[str, Any]) -> None:
+def test_only_the_gpu_service_reserves_a_gpu(services: dict[str, Any]) -> None:
     (device,) = services["upscaled-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
     assert services["upscaled-gpu"]["build"]["args"] == {"ACCELERATOR": "cuda"}

@@ -161,7 +161,7 @@ def test_kedas_own_types_accept_what_scales_the_front_ends() -> None:
         assert (refused.returncode, path[-1] in refused.stderr) == (1, True)
 
 
-def test_a_misspelt_field_is_refused_wherever_it_stands(manifests: list[Manifest]) -> None:
+def test_a_misspelt_field_is_refused_at_any_depth(manifests: list[Manifest]) -> None:
     for kind, path in (
         ("Deployment", ("spec", "template", "spec")),
         ("RayService", ("spec", "rayClusterConfig")),

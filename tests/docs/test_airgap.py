@@ -27,5 +27,5 @@ def test_every_option_of_the_bundle_is_on_the_page() -> None:
     assert _used("scripts/bundle") <= options
 
 
-def test_the_installer_takes_what_the_page_gives_it() -> None:
+def test_the_installer_accepts_the_commands_of_the_page() -> None:
     assert _used("./install") <= _help("sh", "scripts/bundling/install", "--help")

@@ -52,7 +52,7 @@ def site(bucket: Bucket, tmp_path: Path, photos: Path) -> Iterator[tuple[Site, B
             yield Site("nginx", server, public_url, port, certificate, photos), used
 
 
-def test_nginx_serves_results_from_the_bucket_and_the_service_says_the_rest(
+def test_nginx_serves_results_from_the_bucket_and_the_service_everything_else(
     site: tuple[Site, Bucket],
 ) -> None:
     through, bucket = site

@@ -17,7 +17,7 @@ from tests.service.cli.invoking import invoke
 LANGUAGES = {"bash", "caddy", "ini", "javascript", "json", "nginx", "python", "text"}
 
 
-def test_every_block_says_its_language() -> None:
+def test_every_block_names_its_language() -> None:
     blocks = read_all()
     assert len(blocks) > 20
     assert {block.language for block in blocks} <= LANGUAGES
@@ -73,7 +73,7 @@ def test_every_unit_of_the_pages_is_tried() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 @pytest.mark.parametrize("name", UNITS)
-def test_systemd_takes_the_unit(name: str, tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(name: str, tmp_path: Path) -> None:
     for block in read_all("ini"):
         for each, description in UNITS.items():
             if f"Description={description}\n" in block.text:
@@ -105,7 +105,7 @@ def _may_precede(word: str) -> bool:
 @pytest.mark.parametrize(
     "block", [block for block in read_all("bash") if "upscaled " in block.text], ids=str
 )
-def test_every_command_line_is_one_that_the_program_takes(block: Block) -> None:
+def test_every_command_line_is_accepted_by_the_program(block: Block) -> None:
     """Options are parsed before the last one is heeded, and nothing is run."""
     for words in _commands(block):
         done = invoke(*words, "--help")

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 )
 
 
-def test_the_calls_of_administration_do_what_the_page_says(tmp_path: Path) -> None:
+def test_the_calls_of_administration_do_what_the_page_describes(tmp_path: Path) -> None:
     printed = run_upscaled({}, "admin", "key", "alice").stdout.splitlines()
     key, (setting,) = printed[-1], [line for line in printed if line.startswith("UPSCALED_")]
     keys = tmp_path / "admin-keys"

@@ -40,7 +40,7 @@ def received(secret: str) -> Call:
         return receiver.calls[0]
 
 
-def test_the_receiver_takes_a_genuine_call_once_and_no_other(secret: str, tmp_path: Path) -> None:
+def test_the_receiver_accepts_a_genuine_call_once_and_no_other(secret: str, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}/hook"
     (tmp_path / "secret.txt").write_text(secret + "\n")

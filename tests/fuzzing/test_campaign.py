@@ -59,7 +59,7 @@ def test_no_damaged_metadata_that_are_to_be_kept_end_a_decoder() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_3000_damaged_files_are_answered_as_the_contract_says(server: Server) -> None:
+def test_3000_damaged_files_are_answered_by_the_contract(server: Server) -> None:
     """`scripts/fuzz` measures time and memory, on a quiet machine."""
     seeds = list(make_seeds(find_images()).values())
     statistics = Campaign(server, seeds, seed=2).run(files=3000)

@@ -32,7 +32,7 @@ def test_a_flat_colour_that_float32_keeps_may_not_move_at_all() -> None:
     assert moved.find_fault(RECORDED_BAR) == ""
 
 
-def test_a_proof_without_flat_colours_says_so() -> None:
+def test_a_proof_without_flat_colours_is_marked() -> None:
     proof = measure_accuracy([RAMP], [RAMP + (RAMP < 9)])
     assert proof.find_fault(RECORDED_BAR) == ""
     assert "in one small picture, beside the proof that came with its file" in str(proof)

@@ -60,7 +60,7 @@ def test_all_models_are_there_and_with_their_8_bits_under_8_mb() -> None:
     assert sum(path.stat().st_size for path in FOLDER.glob("*.safetensors")) < 8_000_000
 
 
-def test_a_second_name_stands_for_the_same_file() -> None:
+def test_a_second_name_is_an_alias_of_the_same_file() -> None:
     by_name = {spec.name: spec for spec in read_default_models()}
     for name, owner in SECOND_NAMES.items():
         assert by_name[name] == replace(by_name[owner], name=name, same_as=owner)

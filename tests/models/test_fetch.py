@@ -239,7 +239,7 @@ def test_a_refusing_server_is_an_error_with_its_status_and_the_way_out(
         assert needed in text
 
 
-def test_without_a_network_the_error_says_how_to_copy_the_file_here(
+def test_without_a_network_the_error_explains_how_to_copy_the_file(
     spec: ModelSpec, store: ModelStore
 ) -> None:
     with socket.socket() as free:
@@ -281,7 +281,7 @@ def test_a_redirect_from_the_network_to_loopback_is_not_followed() -> None:
     assert body.closed
 
 
-def test_a_model_without_an_address_says_where_its_file_belongs(
+def test_the_error_of_a_model_without_an_address_names_the_path_of_its_file(
     spec: ModelSpec, store: ModelStore
 ) -> None:
     text = fetch_refused(dataclasses.replace(spec, url=""), store)

@@ -107,7 +107,7 @@ def state_of(store: ModelStore, name: str) -> FileState:
     return dict(store.verify())[name]
 
 
-def test_an_installed_package_comes_before_the_network(
+def test_an_installed_package_is_preferred_to_the_network(
     tiny: ModelSpec, package: Package, store: ModelStore, server: Server
 ) -> None:
     path = obtain("tiny", store, ignore_progress)
@@ -247,7 +247,7 @@ def installed() -> None:
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("spec", PACKAGED, ids=lambda spec: spec.name)
-def test_each_official_model_in_the_package_is_made_as_the_registry_says(
+def test_each_official_model_of_the_package_passes_its_check_at_half_the_bytes(
     spec: ModelSpec, store: ModelStore
 ) -> None:
     path = obtain(spec.name, store, ignore_progress)

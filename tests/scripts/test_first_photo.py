@@ -167,7 +167,7 @@ def test_a_service_that_does_not_start_is_reported_with_its_log(
         pytest.fail("it was taken for ready")
 
 
-def test_a_start_that_takes_long_is_waited_for_and_says_so(
+def test_a_slow_start_is_waited_for_with_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = iter([False, False, True])

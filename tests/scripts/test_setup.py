@@ -27,7 +27,7 @@ def _torch(scripts: Scripts) -> str:
     return torch
 
 
-def test_without_a_python_it_says_which_one_to_install(scripts: Scripts) -> None:
+def test_without_a_python_the_error_names_the_one_to_install(scripts: Scripts) -> None:
     finished = scripts.run("setup")
     assert finished.returncode == 1
     assert "needs Python 3.11 or newer, and none was found" in finished.stderr
@@ -166,7 +166,7 @@ def test_a_clone_that_was_moved_is_installed_again(scripts: Scripts) -> None:
 _NO_TORCH = r"importlib\.metadata"
 
 
-def test_a_torch_on_disk_comes_before_every_index(scripts: Scripts) -> None:
+def test_a_torch_on_disk_is_preferred_to_every_index(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.environment["REFUSES"] = _NO_TORCH
     scripts.run("setup")

@@ -77,7 +77,7 @@ def test_a_misspelt_name_of_a_file_is_guessed() -> None:
         load_settings({"UPSCALED_DATABASE_URL_FIEL": "/x"})
 
 
-def test_a_start_says_which_file_is_missing_with_status_2(file: Path) -> None:
+def test_a_start_names_the_missing_file_with_status_2(file: Path) -> None:
     environment = clean_environment(UPSCALED_DATABASE_URL_FILE=str(file))
     ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
     assert ended.returncode == 2

@@ -125,7 +125,7 @@ def test_types_that_a_gpu_uses_unmeasured_are_among_its_candidates() -> None:
     assert set(UNMEASURED_ON_GPUS) <= set(labels)
 
 
-def test_a_choice_that_is_measured_without_hurry_is_settled_or_says_what_is_not(
+def test_a_choice_measured_without_a_deadline_is_settled_or_names_what_is_not(
     tmp_path: Path,
 ) -> None:
     """A real race, with a real clock."""

@@ -51,7 +51,7 @@ def file_at(path: Path) -> CacheFile[ChoiceRecord]:
     return CacheFile(path, KEY, ChoiceRecord)
 
 
-def test_a_choice_comes_back_with_its_proof(tmp_path: Path) -> None:
+def test_a_stored_choice_is_read_back_with_its_proof(tmp_path: Path) -> None:
     file = CacheFile.of(tmp_path / "tuning", "upscaled-x4-auto", KEY, ChoiceRecord)
 
     file.write(choice=CHOICE)
@@ -144,7 +144,7 @@ def test_a_choice_is_described_in_one_line() -> None:
     )
 
 
-def test_a_choice_that_is_not_settled_says_why() -> None:
+def test_a_choice_that_is_not_settled_gives_the_reason() -> None:
     unsettled = CHOICE.model_copy(update={"unsettled": "no time was left for torch float16"})
     assert unsettled.describe().endswith("; not settled: no time was left for torch float16")
     assert (CHOICE.is_settled, unsettled.is_settled) == (True, False)

@@ -24,7 +24,7 @@ def levels(pixels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_every_flat_grey_comes_back_exactly_up_to_the_border(
+def test_every_flat_grey_is_reproduced_exactly_up_to_the_border(
     network: PlainNet, dtype: torch.dtype
 ) -> None:
     greys = torch.arange(256).view(256, 1, 1, 1).expand(256, 3, 6, 8)

@@ -92,7 +92,7 @@ def test_the_parts_of_a_convolution_are_summed_up_exactly() -> None:
     assert (got - expected).abs().max() < 1e-6
 
 
-def test_only_a_file_that_says_so_is_not_normalised() -> None:
+def test_only_a_file_marked_no_norm_is_not_normalised() -> None:
     state = parts_of(made_up())
     normalised = fuse_state(state)
     assert normalised["mean"].tolist() == pytest.approx(list(TRAINING_MEAN))

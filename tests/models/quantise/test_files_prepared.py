@@ -150,7 +150,7 @@ def test_a_shipped_recipe_makes_the_recorded_layers_of_the_real_weights(
     assert time.process_time() - started < 10
 
 
-def test_a_models_own_file_comes_before_anything(tmp_path: Path) -> None:
+def test_a_models_own_file_is_preferred_to_all_others(tmp_path: Path) -> None:
     def read_weights() -> dict[str, Floats]:
         raise AssertionError("the file's own layers need no weights")
 

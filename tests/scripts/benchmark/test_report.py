@@ -35,7 +35,7 @@ def report() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_table_says_on_what_and_when_it_was_measured(report: dict[str, Any]) -> None:
+def test_a_table_names_its_machine_and_its_date(report: dict[str, Any]) -> None:
     heading, *rows = to_table(report).splitlines()
     assert heading == "2 cores of A (avx2), no GPU; 2026-11-24."
     assert rows[-2:] == [
@@ -45,7 +45,7 @@ def test_a_table_says_on_what_and_when_it_was_measured(report: dict[str, Any]) -
     ]
 
 
-def test_a_first_request_stands_beside_later_ones(report: dict[str, Any]) -> None:
+def test_a_first_request_is_reported_beside_later_ones(report: dict[str, Any]) -> None:
     figures = "256x256 at x4 | 0.40 s, later ones 0.25 s; ready after 4.0 s |"
     assert f"| first request of a service, {figures}" in to_table(report)
 

@@ -86,7 +86,7 @@ def test_the_parts_of_http_are_measured_whole(server: Server) -> None:
     assert list(figures["content"]["ratios"]) == ["product photo, white around", "cut-out"]
 
 
-def test_a_first_request_stands_beside_the_median_of_later_ones(server: Server) -> None:
+def test_a_first_request_is_reported_beside_the_median_of_later_ones(server: Server) -> None:
     figures: Any = measure_cold(server, QUICK)
     assert figures["side_px"] == QUICK.photo_px
     assert min(figures["first_s"], figures["later_s"]) >= WORK_S

@@ -63,7 +63,7 @@ def _install(bundle: Path, *arguments: str | Path, path: str = "") -> str:
     return finished.stderr
 
 
-def test_help_says_what_this_very_bundle_needs(bundle: Path) -> None:
+def test_help_lists_what_this_bundle_requires(bundle: Path) -> None:
     finished = subprocess.run([str(bundle / "install"), "--help"], capture_output=True, text=True)
     assert finished.returncode == 0
     assert f"Python {HERE['python']} on Linux, {HERE['machine']}, glibc 2.5" in finished.stdout
@@ -129,7 +129,9 @@ def test_a_signature_is_asked_for_by_name(bundle: Path, tmp_path: Path) -> None:
     assert "pip could not install" in said
 
 
-def test_without_a_signer_it_says_that_none_was_checked(bundle: Path, tmp_path: Path) -> None:
+def test_without_a_signer_it_reports_that_no_signature_was_checked(
+    bundle: Path, tmp_path: Path
+) -> None:
     sign(bundle / "MANIFEST.sha256", make_signing_key(tmp_path / "key"))
     assert "This bundle is signed: --signer FILE would check by whom." in _install(bundle)
 

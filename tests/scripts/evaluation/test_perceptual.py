@@ -58,7 +58,7 @@ def test_a_picture_too_small_for_niqe_has_the_other_figures(
     assert figures["feature"] == 0
 
 
-def test_without_its_package_a_metric_says_how_to_install_it(
+def test_the_error_of_a_metric_without_its_package_names_the_install_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(name: str) -> None:

@@ -44,7 +44,7 @@ def test_our_own_wheel_is_no_third_party(tmp_path: Path) -> None:
     assert read_notices(_bundle(tmp_path, own)) == []
 
 
-def test_a_text_that_several_share_stands_once() -> None:
+def test_a_licence_text_shared_by_several_packages_is_printed_once() -> None:
     notices = [Notice(name, "1", "MIT", ("as is",)) for name in ("a", "b")]
     text = write_notices([*notices, Notice("c", "1", "", ())])
     assert text.count("as is") == 1

@@ -75,7 +75,7 @@ def work_out(row: Row) -> dict[str, Any]:
         for row in ROWS
     ],
 )
-def test_a_row_of_the_table_is_what_the_script_says(row: Row) -> None:
+def test_a_row_of_the_table_equals_the_output_of_the_script(row: Row) -> None:
     document = work_out(row)
     assert document["machines"] == row.machines
     assert document["load"] * 100 == pytest.approx(row.busy, abs=0.6)

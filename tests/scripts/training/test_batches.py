@@ -35,7 +35,7 @@ def test_a_patch_is_aligned_with_its_truth() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_the_recipe_says_how_many_inputs_are_unharmed(share: float) -> None:
+def test_the_recipe_sets_the_share_of_unharmed_inputs(share: float) -> None:
     recipe = replace(RECIPE, unharmed_share=share)
     harms = [draw_pair(smooth(), recipe, np.random.default_rng(step))[2] for step in range(9)]
     assert [harm == Harm.NONE for harm in harms] == [share == 1] * 9

@@ -206,7 +206,7 @@ def test_photos_are_their_own_targets(tmp_path: Path, targets: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_the_recipe_says_how_many_photos_are_unharmed(share: float) -> None:
+def test_the_recipe_sets_the_share_of_unharmed_photos(share: float) -> None:
     photo = np.random.default_rng(3).integers(0, 256, (120, 120, 3), dtype=np.uint8)
     recipe = replace(TINY, batch=9, photo_share=1.0, page_share=0.0, unharmed_share=share)
     batch = stretch.draw_batch(Targets((), (), 4, (photo,)), recipe, 0)
@@ -271,7 +271,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, targets: Path) -> 
     assert [line["begins_at"] for line in begins] == [0, 2]
 
 
-def test_a_run_goes_on_by_its_own_recipe(tmp_path: Path, targets: Path) -> None:
+def test_a_resumed_run_uses_its_own_recipe(tmp_path: Path, targets: Path) -> None:
     student, run = tmp_path / "student.safetensors", tmp_path / "run"
     store_weights(fresh().network.state_dict(), student)
     start = [*map(str, ("distil", "--targets", targets, "--out", run, "--from", student))]
@@ -284,7 +284,9 @@ def test_a_run_goes_on_by_its_own_recipe(tmp_path: Path, targets: Path) -> None:
     assert begins[0] | {"begins_at": 1, "rate": 0.002} == begins[1]
 
 
-def test_a_student_comes_nearer_to_its_targets(tmp_path: Path, targets: Path) -> None:
+def test_training_reduces_the_distance_of_a_student_to_its_targets(
+    tmp_path: Path, targets: Path
+) -> None:
     read = read_targets(targets, scale=4, pages=0, seed=1)
     rng = np.random.default_rng(1)
     batch = read.draw_batch(rng, count=4, patch_px=24, page_share=0, truth_share=0)

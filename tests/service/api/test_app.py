@@ -65,7 +65,7 @@ def test_the_first_burst_finds_all_connections_to_the_database_open(
     assert opened == []
 
 
-def test_the_application_starts_with_fewer_connections_than_it_wants(
+def test_the_application_starts_with_fewer_connections_than_configured(
     make_service: MakeService, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_database: Database) -> None:

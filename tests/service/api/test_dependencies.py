@@ -233,7 +233,7 @@ def test_a_foreign_origin_is_refused(
         ("upscale.lan", "null", False),
     ],
 )
-def test_the_public_url_says_which_port_a_proxy_has_removed_from_the_host(
+def test_the_port_that_a_proxy_removes_from_the_host_is_that_of_the_public_url(
     make_service: MakeService, host: str, origin: str, is_own: bool
 ) -> None:
     service = make_service(auth="none", public_base_url="http://upscale.lan:8080/tools")

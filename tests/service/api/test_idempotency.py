@@ -116,7 +116,7 @@ class SlowExecutor(ResizingExecutor):
         return await super().upscale(source, request)
 
 
-def test_a_retry_that_comes_too_early_is_answered_with_a_wait(make_service: MakeService) -> None:
+def test_an_early_retry_is_answered_with_retry_after(make_service: MakeService) -> None:
     executor = SlowExecutor()
     service = make_service(executor, metering=True, credits=5)
     with ThreadPoolExecutor(1) as threads:

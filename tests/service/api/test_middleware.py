@@ -101,7 +101,7 @@ def test_the_log_names_the_requested_model_and_the_model_of_tempering(
     assert not {"model", "requested_model", "tempered_with"} & set(refused)
 
 
-def test_a_refusal_says_why(service: Service, lines: Lines) -> None:
+def test_a_refusal_has_its_reason(service: Service, lines: Lines) -> None:
     service.upload(b"garbage")
     service.send_json({"image_url": "http://10.0.0.1/photo", "scale": 2})
     service.get("/nothing")

@@ -92,7 +92,7 @@ def test_every_status_shows_the_codes_that_have_it(document: Document) -> None:
     assert shown == set(statuses) - {"method_not_allowed"}
 
 
-def test_answers_that_may_be_replayed_have_the_header_that_says_so(document: Document) -> None:
+def test_answers_that_may_be_replayed_declare_the_replay_header(document: Document) -> None:
     responses = document["paths"]["/v1/upscale"]["post"]["responses"]
     replayed = [
         status for status, each in responses.items() if "Idempotent-Replayed" in each["headers"]
@@ -115,7 +115,9 @@ def test_operations_have_names_of_their_own(document: Document) -> None:
     assert len(names) == len(set(names))
 
 
-def test_every_operation_says_whether_it_needs_a_key(service: Service, document: Document) -> None:
+def test_every_operation_declares_whether_it_requires_a_key(
+    service: Service, document: Document
+) -> None:
     (scheme,) = document["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "X-API-KEY")
     for path, method, operation in operations(document):

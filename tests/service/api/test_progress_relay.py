@@ -70,7 +70,7 @@ def test_another_front_end_shows_the_tiles_of_a_request_to_its_end(pair: Pair) -
     assert pair.rows() == []
 
 
-def test_a_request_that_comes_after_its_watcher_is_found_elsewhere(pair: Pair) -> None:
+def test_a_request_that_starts_after_its_watcher_is_found_on_another_front_end(pair: Pair) -> None:
     pair.other.app.state.context.progress.arrival_wait_s = 2
     with ThreadPoolExecutor(2) as threads:
         watching = threads.submit(watch, pair.other, "late")

@@ -286,7 +286,9 @@ def test_the_sender_outlives_a_database_that_does_not_work(
     wait_until(lambda: len(receiver.calls) == 1)
 
 
-def test_a_cancelled_job_says_so(service: Service, receiver: Receiver) -> None:
+def test_the_webhook_of_a_cancelled_job_has_that_state(
+    service: Service, receiver: Receiver
+) -> None:
     service.app.state.context.job_runner._paused_until_s = float("inf")
     job_id = run(service, receiver.url)
     url = f"{service.url}/v1/jobs/{job_id}"

@@ -71,7 +71,7 @@ def test_a_pattern_keeps_places_below_its_fixed_part(
     assert [str(each.folder / each.file.name) for each in find(filled, pattern)] == names
 
 
-def test_an_object_named_by_itself_goes_to_the_top_and_is_no_pattern(bucket: Bucket) -> None:
+def test_an_object_named_by_itself_is_written_to_the_top_and_is_no_pattern(bucket: Bucket) -> None:
     bucket.put("in/[a]*.png", b"x")
     for is_listed in (False, True):
         (found,) = find(bucket, "in/[a]*.png", listed=is_listed)

@@ -36,7 +36,7 @@ def test_a_folder_is_mirrored_in_order_without_hidden_names(tree: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_file_named_by_itself_goes_to_the_top_even_if_hidden(tree: Path) -> None:
+def test_a_file_named_by_itself_is_written_to_the_top_even_if_hidden(tree: Path) -> None:
     (found,) = find(tree / ".hidden" / "e.png")
     assert found == Source(LocalFile(tree / ".hidden" / "e.png"), PurePath(), is_named=True)
 

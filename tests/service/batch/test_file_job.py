@@ -169,7 +169,7 @@ def test_a_picture_may_grow_to_the_limit_and_no_further(
     assert batch.run_kinds() == {"a.png": kind}
 
 
-def test_a_file_that_goes_between_finding_and_reading_is_one_failure(batch: Batch) -> None:
+def test_a_file_deleted_between_finding_and_reading_is_one_failure(batch: Batch) -> None:
     paths = [batch.add(f"{number}.png", number) for number in range(3)]
 
     class Vanishing(TrueEngine):
@@ -186,7 +186,7 @@ def test_a_file_that_goes_between_finding_and_reading_is_one_failure(batch: Batc
     assert batch.run(str(paths[2]))["2.png"].error_code == "not_found"
 
 
-def test_a_name_that_is_no_text_goes_all_the_way(batch: Batch) -> None:
+def test_a_file_name_that_is_not_utf_8_is_kept_throughout(batch: Batch) -> None:
     path = batch.add("a.png")
     name = os.fsdecode(b"caf\xe9.png")
     path.rename(path.with_name(name))
@@ -210,7 +210,7 @@ def test_a_result_that_cannot_be_written_fails_and_leaves_its_source_for_the_nex
     assert batch.run_kinds() == {"sub/a.png": Kind.UPSCALED}
 
 
-def test_a_full_disk_ends_the_batch_and_the_next_run_goes_on(
+def test_a_full_disk_ends_the_batch_and_the_next_run_continues(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(6):
@@ -368,7 +368,7 @@ def expect(core: Core, ladder: tuple[Rung, ...], width_px: int, height_px: int) 
     return expect_upscale(replace(core, ladders={2: ladder}), header, 2, output)
 
 
-def test_an_image_of_one_window_takes_its_pixels(core: Core) -> None:
+def test_an_image_of_one_window_costs_its_pixels(core: Core) -> None:
     expected = expect(core, (Rung(model="upscaled-x2"),), 60, 40)
     assert expected.models == ("upscaled-x2",)
     assert expected.device_s == pytest.approx(60 * 40 * 1e-6)
@@ -379,7 +379,7 @@ def test_the_halos_of_several_windows_count(core: Core) -> None:
     assert 6.0 < expected.device_s < 9.0
 
 
-def test_a_tempered_model_takes_the_time_of_both(core: Core) -> None:
+def test_a_tempered_model_costs_the_time_of_both(core: Core) -> None:
     tempered = Rung(model="upscaled-x4-faithful", tempered_with="upscaled-x2")
     expected = expect(core, (tempered,), 60, 40)
     assert expected.models == ("upscaled-x4-faithful",)

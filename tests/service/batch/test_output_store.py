@@ -244,7 +244,7 @@ def test_a_reservation_that_is_released_leaves_nothing(store: OutputStore, place
     assert fill(store, A_JPG, "two") == "a-x4.jpg"
 
 
-def test_a_suffix_stands_in_place_of_the_scale() -> None:
+def test_a_suffix_replaces_the_scale_in_the_name() -> None:
     names = list(islice(candidate_names("a.png", 4, "webp", "-large"), 2))
     assert names == ["a-large.webp", "a.png-large.webp"]
 

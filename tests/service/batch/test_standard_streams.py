@@ -47,7 +47,7 @@ def record_of(data: bytes) -> Record:
     return Record(digest, digest, digest, len(data), 0, width_px=2, height_px=2, model="m")
 
 
-def test_a_picture_is_read_to_its_end_however_it_comes(pipe: Pipe) -> None:
+def test_a_picture_is_read_to_its_end_in_pieces_of_any_size(pipe: Pipe) -> None:
     first, second = PNG[:100], PNG[100:]
     os.write(pipe[1], first)
 
@@ -83,9 +83,7 @@ def test_a_writer_that_does_not_end_is_left_when_the_batch_is_over(pipe: Pipe) -
 
 
 @pytest.mark.parametrize("is_blocking", [True, False])
-def test_a_result_goes_into_the_stream_whole_and_nothing_else_does(
-    pipe: Pipe, is_blocking: bool
-) -> None:
+def test_the_stream_has_the_whole_result_and_nothing_else(pipe: Pipe, is_blocking: bool) -> None:
     reading, writing = pipe
     os.set_blocking(writing, is_blocking)
     data = os.urandom(1 << 20)  # more than a pipe holds
@@ -125,7 +123,7 @@ def test_a_reader_that_is_gone_is_an_error_of_its_own(pipe: Pipe) -> None:
     assert error.value.exit_status == 141, "as of a program that SIGPIPE ends"
 
 
-def test_a_full_device_takes_no_further_result() -> None:
+def test_after_a_full_device_no_further_result_is_written() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         store = OutputStore(OutputStream(full), is_overwriting=False)

@@ -26,7 +26,7 @@ def test_the_command_names_the_file_and_its_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "s3://my-bucket/results"])
-def test_the_command_says_what_the_copy_does_not_hold(
+def test_the_command_lists_what_the_copy_does_not_contain(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if url:

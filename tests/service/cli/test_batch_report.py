@@ -65,7 +65,7 @@ def test_a_terminal_gets_a_bar_with_throughput_and_time_left_below_the_lines(
     assert "{" not in text
 
 
-def test_json_on_a_terminal_comes_without_a_bar(
+def test_json_on_a_terminal_has_no_progress_bar(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, err = Terminal(), Terminal()

@@ -85,9 +85,7 @@ def test_a_wrong_setting_is_named_with_status_2() -> None:
     ("command", "is_buffered"),
     [("--version", True), ("--help", False), ("config", True), ("config", False)],
 )
-def test_an_output_that_takes_no_more_is_one_line_with_status_1(
-    command: str, is_buffered: bool
-) -> None:
+def test_a_full_output_is_one_line_with_status_1(command: str, is_buffered: bool) -> None:
     buffering = {} if is_buffered else {"PYTHONUNBUFFERED": "1"}
     with open("/dev/full", "w") as full:
         ended = subprocess.run(

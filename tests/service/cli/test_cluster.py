@@ -69,7 +69,7 @@ def test_what_cannot_be_deployed_is_a_wrong_call(options: tuple[str, ...]) -> No
 
 
 @needs_ray
-def test_without_a_cluster_the_check_says_so_in_one_finding_and_fails() -> None:
+def test_without_a_cluster_the_check_fails_with_one_finding() -> None:
     environment = clean_environment(RAY_ADDRESS=f"127.0.0.1:{free_port()}", PYTHONWARNINGS="ignore")
     done = run_upscaled(environment, "cluster", "check", "--json", is_checked=False)
     document = json.loads(done.stdout)

@@ -52,7 +52,7 @@ def test_an_unknown_name_is_an_error_with_status_1(command: tuple[str, ...]) -> 
     assert "no active API key named unknown" in done.stderr
 
 
-def test_a_revoked_key_takes_no_credits() -> None:
+def test_credits_cannot_be_added_to_a_revoked_key() -> None:
     run("keys", "revoke", "web")
     assert run("credits", "add", "web", "1").exit_code == 1
     assert run("credits", "show", "web").exit_code == 1

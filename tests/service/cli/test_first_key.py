@@ -33,7 +33,7 @@ def test_sqlite_gets_a_key_that_is_printed_once(make_settings: MakeSettings) -> 
         assert make_first_key(state, URL, settings) == ""
 
 
-def test_postgresql_gets_none_and_the_log_says_how_to_make_one(
+def test_with_postgresql_no_key_is_made_and_the_log_has_the_command(
     server_url: str, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = make_settings(database_url=server_url)
@@ -135,7 +135,7 @@ def test_a_device_without_an_end_stops_the_start_with_the_setting(
 
 
 @pytest.mark.parametrize(("host", "is_warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
-def test_without_keys_every_start_says_so_and_warns_where_others_reach_it(
+def test_without_keys_every_start_logs_it_and_warns_where_others_reach_the_service(
     database_url: str,
     make_settings: MakeSettings,
     caplog: pytest.LogCaptureFixture,

@@ -44,7 +44,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_a_dry_run_says_what_each_file_would_become_and_leaves_no_trace(
+def test_a_dry_run_prints_each_result_and_writes_nothing(
     source_dir: Path, tmp_path: Path, upscaled: list[object]
 ) -> None:
     before = files_below(tmp_path)
@@ -69,7 +69,7 @@ def test_a_dry_run_says_what_each_file_would_become_and_leaves_no_trace(
     assert " s of the device" in done.stderr
 
 
-def test_a_dry_run_knows_what_is_done_and_gives_each_source_a_name_of_its_own(
+def test_a_dry_run_skips_what_is_done_and_names_each_result_uniquely(
     source_dir: Path, tmp_path: Path
 ) -> None:
     (source_dir / "broken.png").unlink()

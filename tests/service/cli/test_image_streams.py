@@ -39,7 +39,7 @@ def start(folder: Path, *arguments: str, **streams: int) -> subprocess.Popen[byt
     )
 
 
-def test_a_picture_goes_through_a_pipe_and_nothing_else_does(tmp_path: Path) -> None:
+def test_a_pipe_carries_the_picture_and_nothing_else(tmp_path: Path) -> None:
     process = start(tmp_path, "-", "-o", "-", "--format", "webp")
     out, err = process.communicate(PHOTO, timeout=100)
     assert (process.returncode, err) == (0, b"")

@@ -118,7 +118,9 @@ def test_a_damaged_record_is_listed_and_fails_verify(tmp_path: Path) -> None:
     assert ["broken", "damaged record"] in cells(done)
 
 
-def test_add_says_what_it_recognised_and_where_it_put_it(tmp_path: Path, own_file: Path) -> None:
+def test_add_prints_what_it_recognised_and_the_path_of_the_file(
+    tmp_path: Path, own_file: Path
+) -> None:
     done = upscaled(tmp_path, "add", "mine", str(own_file))
     assert done.returncode == 0
     assert done.stderr.splitlines() == [

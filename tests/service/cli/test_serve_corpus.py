@@ -153,7 +153,7 @@ def stored_files(server: Server) -> set[Path]:
 
 
 @EVERY_FILE
-def test_an_uploaded_file_is_answered_as_the_table_says(
+def test_an_uploaded_file_has_the_answer_of_the_table(
     wanted: Outcome, images_dir: Path, target: Target
 ) -> None:
     data = (images_dir / wanted.file).read_bytes()
@@ -161,7 +161,7 @@ def test_an_uploaded_file_is_answered_as_the_table_says(
 
 
 @EVERY_FILE
-def test_a_fetched_file_is_answered_as_the_table_says(
+def test_a_fetched_file_has_the_answer_of_the_table(
     wanted: Outcome, images_dir: Path, target: Target, listener: Listener
 ) -> None:
     data = (images_dir / wanted.file).read_bytes()
@@ -183,7 +183,7 @@ def test_with_every_format_switched_on_every_file_is_answered_as_the_tables_say(
         assert [line for line in server.stderr if '"decoder_died"' in line] == []
 
 
-def test_damaged_files_are_refused_quickly_and_the_server_lives(server: Server) -> None:
+def test_damaged_files_are_refused_quickly_and_the_server_keeps_running(server: Server) -> None:
     statistics = Campaign(server, list(make_seeds().values()), seed=1).run(files=100)
     statistics.rss_kib.clear()  # too few files to speak of memory
     assert find_faults(statistics) == []

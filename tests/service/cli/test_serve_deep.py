@@ -58,7 +58,7 @@ def test_opaque_the_answer_is_a_jpeg_as_ever(server: Server, colour: int) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_largest_answer_there_is_comes_through(tmp_path: Path) -> None:
+def test_the_largest_possible_answer_is_received_whole(tmp_path: Path) -> None:
     """Noise, which nothing compresses: 36 megapixels of 8 bytes. A bilinear network, so that the
     time goes into what is larger here."""
     add_bilinear_model(tmp_path, scale=4)

@@ -57,7 +57,9 @@ def send(
 
 @pytest.mark.parametrize("kind", [*TURNED, "PNG with alpha"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_comes_out_upright(server: Server, kind: str, orientation: int) -> None:
+def test_every_orientation_gives_an_upright_result(
+    server: Server, kind: str, orientation: int
+) -> None:
     has_alpha = kind == "PNG with alpha"
     upright = picture(72, 96, 4 if has_alpha else 3)
     stored = stored_for(upright, orientation)

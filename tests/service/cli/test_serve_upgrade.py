@@ -37,7 +37,7 @@ def _credits(server: Server) -> int:
     return int(answer.json()["credits_remaining"])
 
 
-def test_a_copied_data_folder_of_version_1_goes_on_with_keys_credits_and_results(
+def test_a_copied_data_folder_of_version_1_keeps_keys_credits_and_results(
     version_1_folder: Path, tmp_path: Path
 ) -> None:
     copied = tmp_path / "data"

@@ -178,7 +178,7 @@ def test_replacements_that_never_get_ready_end_the_service_after_some_tries(
     assert len(service.front_ends()) == 1 + MAX_FAILED_STARTS
 
 
-def test_a_replacement_that_gets_ready_in_the_last_try_goes_on(tmp_path: Path) -> None:
+def test_a_front_end_that_becomes_ready_at_the_last_try_is_kept(tmp_path: Path) -> None:
     lives = ["exit 1", *["fail 1"] * (MAX_FAILED_STARTS - 1), "serve"]
     with supervised(tmp_path, *lives) as service:
         service.wait_ready(2)

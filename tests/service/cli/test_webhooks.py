@@ -72,7 +72,7 @@ def test_what_cannot_be_done_is_one_line(arguments: tuple[str, ...], code: int, 
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_test_is_signed_and_says_what_came_back(receiver: Receiver) -> None:
+def test_a_test_call_is_signed_and_its_answer_is_printed(receiver: Receiver) -> None:
     secret = run("keys", "webhook", "web", receiver.url).stdout.splitlines()[-1]
     done = run("webhooks", "test", "web")
     assert (done.exit_code, done.stdout) == (0, f"{receiver.url}: status 200\n")

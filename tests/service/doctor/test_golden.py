@@ -89,7 +89,7 @@ def test_networks_that_invent_texture_need_not_come_as_near() -> None:
     assert MIN_INVENTED_PSNR_DB < MIN_PSNR_DB < accuracy.MIN_PSNR_DB["fast"]
 
 
-def test_the_page_says_how_near_a_result_must_come() -> None:
+def test_the_page_states_the_tolerance_of_a_result() -> None:
     page = (Path(golden.__file__).parents[1] / "docs" / "commands.md").read_text()
     (row,) = (line for line in page.splitlines() if line.startswith("| `golden x2`"))
     assert f"at least {MIN_PSNR_DB:.0f} dB, {MIN_INVENTED_PSNR_DB:.0f} dB" in row

@@ -78,7 +78,7 @@ def test_a_label_that_the_bytes_contradict_changes_nothing(
 
 
 @pytest.mark.parametrize("body", [b"", b"\x1f", b"x", b"short"])
-def test_a_body_shorter_than_any_mark_comes_through(body: bytes) -> None:
+def test_a_body_shorter_than_any_signature_is_decoded(body: bytes) -> None:
     assert read("Content-Encoding: gzip", body) == body
 
 
@@ -129,7 +129,7 @@ def test_a_bomb_is_unpacked_in_small_steps_and_no_further_than_the_limit(depth: 
     assert sum(sizes) <= LIMIT_BYTES
 
 
-def test_more_codings_than_curl_takes_are_refused() -> None:
+def test_more_codings_than_curl_accepts_are_refused() -> None:
     wire = PNG
     for _ in range(MAX_CODINGS):
         wire = gzip.compress(wire)
@@ -152,7 +152,7 @@ def test_twice_the_members_are_twice_the_work(unit: bytes) -> None:
     )
 
 
-def test_any_data_in_any_pieces_comes_out_whole() -> None:
+def test_data_in_pieces_of_any_size_are_decoded_whole() -> None:
     """Pieces that end just where the unpacked steps do are what a slip here would lose."""
     draw = random.Random(7)
     for size in (STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 3 * STEP_BYTES):

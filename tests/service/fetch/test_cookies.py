@@ -76,7 +76,7 @@ def test_a_cookie_of_the_limit_is_kept_and_a_longer_one_is_not() -> None:
     assert sent(where, where, b"k=" + b"v" * (MAX_COOKIE_BYTES - 1)) == ""
 
 
-def test_no_more_cookies_than_curl_takes_are_kept() -> None:
+def test_no_more_cookies_than_curl_accepts_are_kept() -> None:
     where = "http://a.example/"
     cookies = [b"k%d=v" % number for number in range(MAX_COOKIES_PER_ANSWER + 1)]
     assert len(sent(where, where, *cookies).split("; ")) == MAX_COOKIES_PER_ANSWER

@@ -135,7 +135,7 @@ WIDE = {
         ("WEBP", 4, {"lossless": True}),
     ],
 )
-def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
+def test_wide_gamut_is_kept_unchanged_and_shown_as_before(
     name: str, kind: str, channels: int, options: dict[str, object]
 ) -> None:
     """The result carries the very profile, and libvips shows both files alike."""

@@ -159,7 +159,7 @@ def test_leaving_the_encoder_early_ends_its_threads() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 65_519, 65_520, 200_000])
-def test_a_profile_of_any_length_goes_into_a_jpeg(length: int) -> None:
+def test_a_profile_of_any_length_is_written_to_a_jpeg(length: int) -> None:
     icc = np.random.default_rng(2).bytes(length)
     data = encode(Image(picture(), icc=icc))
     with PillowImage.open(BytesIO(data)) as opened:

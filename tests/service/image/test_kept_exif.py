@@ -97,7 +97,7 @@ def test_any_sane_resolution_can_be_written(dpi: float, fits: float) -> None:
     assert Exif(kept).ratio(0x011A) == pytest.approx(fits, rel=0.01)
 
 
-def test_a_result_without_a_profile_says_that_it_is_in_srgb() -> None:
+def test_a_result_without_a_profile_is_marked_as_srgb() -> None:
     def space(**profile: object) -> int | None:
         kept = kept_of(save(picture(), "JPEG", exif=b"Exif\0\0" + exif(), **profile))
         return Exif(kept.exif).directory(0x8769).whole(0xA001)

@@ -159,7 +159,7 @@ def test_a_choice_is_made_again_of_its_changes() -> None:
         ("keep-all", MetadataPlan(True, 60, 40)),
     ],
 )
-def test_a_choice_of_metadata_comes_with_the_size_of_the_result(
+def test_the_plan_of_kept_metadata_has_the_size_of_the_result(
     metadata: str, plan: MetadataPlan | None
 ) -> None:
     assert decide(30, 20, 2, choice=OutputChoice(metadata=metadata)).metadata_plan == plan

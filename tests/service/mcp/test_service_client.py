@@ -36,7 +36,7 @@ def service(make_service: MakeService) -> Service:
     return make_service(rate_burst=1, rate_per_s=0.01)
 
 
-async def test_a_picture_comes_back_with_its_type_and_model(service: Service) -> None:
+async def test_a_picture_is_returned_with_its_type_and_model(service: Service) -> None:
     async with connect(service.url, service.key) as client:
         image = await client.upscale(PHOTO, 2, {"X-Upscale-Format": "webp"})
     assert size_of(image.data) == (160, 128)
@@ -52,7 +52,7 @@ async def test_a_refusal_is_in_the_service_s_words(service: Service) -> None:
             await client.upscale(TOO_SMALL, 2, {})
 
 
-async def test_a_refusal_says_when_to_try_again(service: Service) -> None:
+async def test_a_refusal_has_the_seconds_until_a_retry(service: Service) -> None:
     async with connect(service.url, service.key) as client:
         await client.upscale(PHOTO, 2, {})
         with pytest.raises(ServiceRefused, match=r"\(rate_limit_exceeded\); try again after \d+ s"):

@@ -95,7 +95,9 @@ async def test_a_file_s_result_is_written_beside_it(service: Service, folder: Pa
     assert service.balance() == 4
 
 
-async def test_a_result_goes_to_a_folder_in_the_chosen_form(service: Service, folder: Path) -> None:
+async def test_a_result_is_written_to_a_folder_in_the_chosen_form(
+    service: Service, folder: Path
+) -> None:
     choices = {"folder": "out", "format": "webp", "max_side": 100, "model": "upscaled-x4"}
     async with connect(service, folder) as client:
         result = await call(client, "upscale_file", path="photo.png", **choices)

@@ -128,7 +128,7 @@ def test_the_first_picture_is_estimated_by_the_model_that_auto_will_choose(
     assert work_s(make_warm(), of(px)) == pytest.approx(expected_s)
 
 
-def test_a_picture_of_16_bits_goes_by_its_own_bound() -> None:
+def test_a_picture_of_16_bits_has_a_bound_of_its_own() -> None:
     first = Rung(model=LARGE, most_px=240_100, most_deep_px=50_000)
     cost = make_cost(
         {4: [first, Rung(model=FAST)]}, realesrgan_x4plus=X4PLUS_S, upscaled_x4_faithful=X4_S

@@ -100,7 +100,7 @@ def test_gpus_are_counted_by_torch_in_a_process_of_its_own(
         count_gpus()
 
 
-def test_gpus_that_cannot_be_counted_refuse_only_the_start_that_asks_for_them(
+def test_gpus_that_cannot_be_counted_refuse_only_a_start_that_requires_them(
     two_nodes: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> int:

@@ -62,7 +62,7 @@ def test_the_share_is_of_work_not_of_images(queue: FairQueue[Request]) -> None:
     assert letters(serve_all(queue)) == "abaaabaaaabaaaa"
 
 
-def test_a_key_that_comes_later_is_next_whatever_waits(queue: FairQueue[Request]) -> None:
+def test_a_key_that_joins_later_is_next_whatever_waits(queue: FairQueue[Request]) -> None:
     fill(queue, a=[100] * 30)
     for _ in range(10):
         queue.serve(next(queue.in_order()))  # ten at work, none of them over

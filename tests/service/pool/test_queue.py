@@ -83,7 +83,7 @@ async def have_slots(*tasks: "asyncio.Task[Slot]") -> str:
     return "".join("y" if task.done() else "n" for task in tasks)
 
 
-async def test_a_slot_that_comes_just_when_its_request_is_cancelled_goes_to_the_next() -> None:
+async def test_a_slot_of_a_request_that_is_cancelled_meanwhile_is_given_to_the_next() -> None:
     worker = make_worker()
     queue = make_queue()
     first = await start(queue, SMALL)
@@ -129,7 +129,7 @@ async def test_a_slot_of_a_worker_that_is_gone_can_still_be_released() -> None:
     assert queue.is_full is False
 
 
-async def test_a_retry_goes_first_and_is_admitted_to_a_full_queue() -> None:
+async def test_a_retry_is_first_and_is_admitted_to_a_full_queue() -> None:
     queue, worker = make_queue(max_waiting=1), make_worker()
     waiting = await start(queue, SMALL)
     again = await start(queue, SMALL, is_retry=True)
@@ -174,7 +174,7 @@ async def test_deep_images_count_twice_their_pixels() -> None:
     queue.dismiss(ValueError())
 
 
-async def test_an_image_larger_than_the_limit_goes_in_when_no_other_large_one_is_there() -> None:
+async def test_an_image_larger_than_the_limit_runs_when_no_other_large_one_does() -> None:
     queue = make_queue(make_worker(), slots=4)
     huge = await start(queue, request(width_px=6000, height_px=6000))
     assert await have_slots(huge, await start(queue, SMALL)) == "yy"
@@ -297,7 +297,7 @@ async def test_a_key_with_its_share_of_the_queue_is_refused_like_any() -> None:
     queue.dismiss(ValueError())
 
 
-async def test_a_request_that_has_a_slot_keeps_it_whatever_comes() -> None:
+async def test_a_request_keeps_its_slot_whatever_arrives_later() -> None:
     queue = make_queue(make_worker(), max_waiting=1)
     slot = await queue.acquire(of_key(1))
     waiting = await start(queue, of_key(1))
@@ -425,7 +425,7 @@ async def test_a_retry_waits_for_another_device_than_the_one_that_failed_it() ->
     assert (await retry).worker is neighbour.worker
 
 
-async def test_a_retry_takes_the_same_device_where_there_is_no_other() -> None:
+async def test_a_retry_uses_the_same_device_where_there_is_no_other() -> None:
     dead, alive = make_worker(is_alive=False, device="cuda:1"), make_worker(device="cuda:0")
     queue = make_queue(dead, alive)
     assert (await queue.acquire(SMALL, is_retry=True, avoided="cuda:0")).worker is alive

@@ -67,7 +67,7 @@ async def test_a_poisonous_image_kills_three_workers_at_most(tmp_path: Path) -> 
     assert (tmp_path / "m").read_text() == "xxx"
 
 
-async def test_a_retry_goes_before_the_images_that_waited_behind_it(tmp_path: Path) -> None:
+async def test_a_retry_precedes_the_images_that_waited_behind_it(tmp_path: Path) -> None:
     finished: list[str] = []
 
     async def upscale(pool: LocalPool, name: str, source: bytes) -> None:
@@ -118,7 +118,7 @@ async def test_images_that_lost_their_worker_are_retried_one_at_a_time(tmp_path:
 
 
 @pytest.mark.parametrize(("silence_s", "work_s"), [(2, 20), (60, 3)], ids=["silence", "deadline"])
-async def test_a_stopped_worker_is_replaced_by_what_comes_first_and_its_image_retried(
+async def test_a_hung_worker_is_replaced_at_the_shorter_limit_and_its_image_retried(
     tmp_path: Path, silence_s: float, work_s: float
 ) -> None:
     limits = Limits(work_s=work_s, silence_s=silence_s, backoff_s=0.02)
@@ -239,7 +239,7 @@ async def test_waiting_for_workers_that_are_all_unusable_ends_with_the_reason(
                 await pool.wait_ready()
 
 
-async def test_the_first_ready_message_stands_when_the_worker_becomes_unusable_later() -> None:
+async def test_the_first_ready_message_is_kept_when_the_worker_becomes_unusable_later() -> None:
     async with running_pool() as pool:
         pool._supervisors[0]._command = fake_command("unusable")
         [worker] = workers_of(pool)
@@ -283,7 +283,7 @@ async def test_the_pool_recovers_unaided_once_workers_can_start(tmp_path: Path) 
         await pool.upscale(order("answer"), request())
 
 
-async def test_a_request_that_comes_before_the_first_worker_waits_for_it() -> None:
+async def test_a_request_before_the_first_worker_is_ready_waits_for_it() -> None:
     async with running_pool(is_waiting=False) as pool:
         assert not pool.is_ready()
         await pool.upscale(order("answer"), request())

@@ -33,7 +33,7 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         read_named_file(tmp_path / "file", takes_pipe=True)
 
 
-def test_what_comes_through_a_pipe_in_parts_is_joined(tmp_path: Path) -> None:
+def test_parts_received_from_a_pipe_are_joined(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     program = (
         "import sys, time\nwith open(sys.argv[1], 'wb', buffering=0) as pipe:\n"

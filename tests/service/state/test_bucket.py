@@ -24,7 +24,7 @@ def opened(bucket: MotoBucket) -> Bucket:
 @pytest.mark.parametrize(
     "key", ["a.png", "in/a b/\u00fc \u6f22.png", "x#1?.png", "p%20q.png", "[a]*+&='\".png", "~/.x"]
 )
-def test_an_object_comes_back_under_any_name_with_its_note(
+def test_an_object_is_read_back_under_any_name_with_its_metadata(
     opened: Bucket, bucket: MotoBucket, key: str
 ) -> None:
     data = os.urandom(30_000)
@@ -39,7 +39,7 @@ def test_an_object_comes_back_under_any_name_with_its_note(
 
 
 @pytest.mark.slow
-def test_a_listing_goes_over_all_pages_and_only_below_its_prefix(
+def test_a_listing_has_all_pages_and_only_what_is_below_its_prefix(
     opened: Bucket, bucket: MotoBucket
 ) -> None:
     keys = [f"in/{number:04}.png" for number in range(1101)]

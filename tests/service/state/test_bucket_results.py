@@ -152,7 +152,7 @@ async def test_results_of_the_folder_stay_until_they_expire(
     assert results.sweep().removed == 1
 
 
-async def test_an_undelivered_result_of_the_folder_goes_although_its_name_could_be_an_old_time(
+async def test_an_undelivered_result_of_the_folder_is_removed_although_its_name_may_be_an_old_time(
     results: BucketResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uuid, "uuid4", lambda: f"00{V4[2:].removesuffix('.jpg')}")
@@ -175,7 +175,7 @@ async def test_results_that_version_0_2_0_named_stay_until_they_expire(
     assert results.sweep().removed == 1
 
 
-async def test_a_sweep_takes_every_expired_result_and_nothing_else(
+async def test_a_sweep_removes_every_expired_result_and_nothing_else(
     open_bucket: OpenBucket, bucket: Bucket, clock: Clock
 ) -> None:
     results = open_bucket(bucket)
@@ -262,7 +262,7 @@ async def test_a_result_is_found_and_deleted_although_requests_fail(
     assert faulty_bucket.bucket.list_keys() == []
 
 
-async def test_a_result_comes_whole_although_its_connection_breaks(
+async def test_a_result_is_read_whole_although_its_connection_breaks(
     open_bucket: OpenBucket, faulty_bucket: FaultyBucket
 ) -> None:
     data = os.urandom(3_500_000)
@@ -389,7 +389,7 @@ def test_missing_credentials_are_named() -> None:
 
 
 @pytest.mark.parametrize(("ttl_s", "ahead_s"), [(TTL_S, 120.0), (100, 5.0)])
-async def test_a_reserved_name_lives_no_shorter_than_what_is_stored_when_it_is_made(
+async def test_a_reserved_name_expires_no_earlier_than_a_result_stored_at_once(
     bucket: Bucket, tmp_path: Path, clock: Clock, ttl_s: int, ahead_s: float
 ) -> None:
     earlier = FolderResults(tmp_path, ttl_s, StampClock(all_of(clock)))

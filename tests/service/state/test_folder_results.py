@@ -165,7 +165,7 @@ async def test_a_link_or_folder_of_a_results_name_is_not_served(
     assert await results.find(f"{NAME}.png") is None
 
 
-async def test_a_sweep_takes_every_expired_result_and_no_live_one(
+async def test_a_sweep_removes_every_expired_result_and_no_other(
     results: FolderResults, clock: Clock, tmp_path: Path
 ) -> None:
     old = [await results.store(b"old", "image/png") for _ in range(40)]
@@ -179,7 +179,7 @@ async def test_a_sweep_takes_every_expired_result_and_no_live_one(
     assert all([await results.find(name) for name in live])
 
 
-def test_a_sweep_takes_no_file_that_is_not_ours(results: FolderResults, tmp_path: Path) -> None:
+def test_a_sweep_removes_no_file_of_another_program(results: FolderResults, tmp_path: Path) -> None:
     folder = tmp_path / "results" / "zz"
     folder.mkdir()
     strangers = [folder / "notes.txt", folder / f"{NAME}.jpeg", tmp_path / "results" / "readme"]

@@ -109,7 +109,7 @@ def test_without_metering_a_job_touches_no_credit(store: State, end: str) -> Non
     assert entry_kinds(store) == {}
 
 
-def test_a_key_with_fewer_running_jobs_goes_first(store: State) -> None:
+def test_the_key_with_the_fewest_running_jobs_is_served_first(store: State) -> None:
     busy, other = key_with(store, 5), key_with(store, 2, "other")
     first = [submit(store, busy).id for _ in range(3)]
     later = submit(store, other).id

@@ -304,7 +304,7 @@ def test_the_random_part_of_another_key_does_not_open_this_one(state: State) -> 
     assert state.keys.verify(first[:21] + second[21:]) is None
 
 
-def test_an_unknown_id_takes_the_steps_of_a_known_one(state: State) -> None:
+def test_an_unknown_key_is_checked_in_the_same_steps_as_a_known_one(state: State) -> None:
     """Counted in instructions of SQLite's machine; else the time would show which ids exist."""
     secrets = sorted(state.keys.create(f"key-{number}") for number in range(20))
     state.keys.revoke("key-7")

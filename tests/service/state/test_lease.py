@@ -123,7 +123,7 @@ def test_a_lease_within_its_time_is_left_alone(
     assert second.state.credits.balance(1) == 4
 
 
-def test_a_front_end_declared_dead_captures_no_released_hold_and_goes_on(
+def test_a_front_end_declared_dead_captures_no_released_hold_and_keeps_running(
     front_ends: FrontEnds, pair: tuple[FrontEnd, FrontEnd], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its connection was cut for 70 s, while images were in the works."""

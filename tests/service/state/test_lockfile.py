@@ -81,7 +81,7 @@ def test_makers_never_lose_their_file_to_adopters(tmp_path: Path) -> None:
     assert all(results)
 
 
-def test_a_holder_is_dead_once_it_was_killed_though_its_child_lives(tmp_path: Path) -> None:
+def test_a_killed_holder_is_dead_although_its_child_is_running(tmp_path: Path) -> None:
     holding = f"""
 import subprocess, sys, time
 from pathlib import Path

@@ -25,7 +25,7 @@ def ledger(database_url: str, make_settings: MakeSettings) -> Iterator[State]:
         yield opened
 
 
-def test_a_hold_that_fails_goes_to_the_end_of_the_list(
+def test_a_hold_that_fails_is_moved_to_the_end_of_the_list(
     ledger: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []

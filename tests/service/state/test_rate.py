@@ -45,7 +45,7 @@ def test_a_burst_passes_and_the_next_request_does_not(clock: Watch) -> None:
     assert [passes(rate) for _ in range(7)] == [True] * 5 + [False] * 2
 
 
-def test_the_allowance_comes_back_one_by_one(clock: Watch) -> None:
+def test_the_allowance_is_refilled_one_by_one(clock: Watch) -> None:
     rate = Rate(5, 5, clock)
     assert sum(passes(rate) for _ in range(9)) == 5
     clock.wait(0.2)

@@ -57,7 +57,7 @@ def retry_after_s(rate: RateLimiter, key_id: int = 1, own: RateLimit = AS_SET) -
     return 0
 
 
-def test_a_burst_passes_and_comes_back_one_by_one(counted: Counted) -> None:
+def test_a_burst_is_admitted_and_refilled_one_by_one(counted: Counted) -> None:
     rate = counted.limit(HOURLY, 3)
     assert [passes(rate) for _ in range(5)] == [True] * 3 + [False] * 2
     counted.wait(1000)

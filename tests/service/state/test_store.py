@@ -158,7 +158,7 @@ def paid_files(state: State) -> list[str]:
         return list(connection.execute(sa.select(STORED_RESULTS.c.file_name)).scalars())
 
 
-def test_the_record_of_a_paid_result_goes_with_the_file(
+def test_the_record_of_a_paid_result_is_deleted_with_the_file(
     database_url: str, make_settings: MakeSettings, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = make_settings(database_url=database_url)
@@ -179,7 +179,7 @@ def test_the_record_of_a_paid_result_goes_with_the_file(
         assert paid_files(state) == []
 
 
-def test_results_are_swept_although_the_database_takes_nothing(
+def test_results_are_swept_although_the_database_accepts_no_writes(
     make_settings: MakeSettings, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk it needs the very space that they take."""

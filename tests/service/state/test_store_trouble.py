@@ -30,7 +30,7 @@ def test_a_database_whose_tables_are_gone_is_not_healthy(state: State) -> None:
     assert not state.find_trouble()
 
 
-def test_a_server_that_went_away_is_not_healthy_and_comes_back(
+def test_a_server_that_refuses_connections_is_unhealthy_until_it_accepts_them(
     request: pytest.FixtureRequest, make_settings: MakeSettings
 ) -> None:
     server = request.getfixturevalue("postgresql")

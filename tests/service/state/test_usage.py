@@ -112,7 +112,7 @@ def test_each_day_with_rows_is_added_up_by_a_statement_of_its_own(store: State) 
     assert all("at_s >=" in each and "at_s <" in each for each in sums)
 
 
-def test_a_row_that_stands_for_several_answers_counts_as_often(store: State) -> None:
+def test_a_row_of_several_answers_counts_as_many(store: State) -> None:
     store.usage.add([replace(image_row(key_with(store, 0)), answers=3)])
     (total,) = store.usage.report()
     assert (total.images, total.credits, total.input_px, total.device_s) == (3, 3, 300, 1.5)

@@ -90,7 +90,7 @@ def test_the_end_of_a_job_queues_its_webhook_once(store: State, how: str) -> Non
     assert store.webhooks.claim() is None
 
 
-def test_the_address_of_a_job_goes_before_its_keys_and_is_not_trusted(store: State) -> None:
+def test_the_address_of_a_job_overrides_that_of_its_key_and_is_not_trusted(store: State) -> None:
     end(store, key_with_webhook(store), "http://job.example/hook")
     claimed = claim(store)
     assert (claimed.url, claimed.is_trusted) == ("http://job.example/hook", False)

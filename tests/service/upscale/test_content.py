@@ -250,7 +250,7 @@ def test_windows_of_a_network_that_keeps_colours_end_in_flat_areas(
     assert ending < 0.9 * computed_px()
 
 
-def test_what_is_flat_is_so_as_far_as_the_result_depends_on_when_it_goes_through_again() -> None:
+def test_flat_areas_keep_the_margin_of_two_passes_where_the_network_runs_twice() -> None:
     rgb = product_photo(80, 150, 1)[0]
     once = Content.of(rgb, None, 9)
     again = once.enlarged(2, 2 * CELL_PX * 2)
@@ -408,7 +408,7 @@ def test_colour_correction_makes_flat_areas_of_other_networks_flat_as_it_would_a
         assert np.array_equal(result.rgb, steps.correct(seen, spoilt)), seed
 
 
-def test_an_image_goes_through_the_network_twice_as_if_it_were_whole() -> None:
+def test_running_the_network_twice_in_tiles_equals_running_it_on_the_whole_image() -> None:
     for seed in range(8):
         engine = EdgeEngine(radius_px=2, halo_px=2, window_px=60, shape_step_px=8)
         image, seen = run_of(seed, has_alpha=False)

@@ -46,7 +46,7 @@ def upscale(core: Core, rgb: Pixels, alpha: Pixels | None = None) -> Image:
     return core.upscale_image(image, 4, output_of(image))
 
 
-def test_a_usual_picture_goes_to_the_default_model_and_a_huge_one_to_the_faithful(
+def test_a_usual_picture_uses_the_default_model_and_a_huge_one_the_faithful(
     core: Core,
 ) -> None:
     first, last = core.ladders[4]

@@ -269,7 +269,7 @@ def warmer(result: Window) -> Window:
     return np.asarray(np.clip(result.astype(np.int16) + np.array((8, 0, -8)), 0, 255), np.uint8)
 
 
-def test_colours_are_corrected_unless_the_setting_says_otherwise() -> None:
+def test_colours_are_corrected_unless_the_setting_is_off() -> None:
     source = save(np.full((80, 90, 4), (128, 90, 60, 255), np.uint8), "PNG")
 
     def red_of(model: str, settings: Settings) -> int:

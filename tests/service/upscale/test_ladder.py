@@ -130,7 +130,7 @@ def test_a_fast_device_gives_the_best_model_to_any_picture(tmp_path: Path) -> No
         assert (first.most_px, first.most_deep_px) == (None, None)
 
 
-def test_without_a_budget_every_image_goes_to_the_fastest_model(tmp_path: Path) -> None:
+def test_without_a_budget_every_image_uses_the_fastest_model(tmp_path: Path) -> None:
     plan = plan_ladder(settings_with(tmp_path, X4PLUS, auto_budget_s=0), 4)
     assert (plan.bounded, plan.build({})) == ((), (Rung(model=FAITHFUL),))
 

@@ -17,13 +17,13 @@ LADDER = [
         (1, True, "best"),
     ],
 )
-def test_a_picture_goes_to_the_first_rung_that_accepts_it(
+def test_the_first_rung_that_accepts_a_picture_is_chosen(
     px: int, is_harmed: bool, model: str
 ) -> None:
     assert choose_rung(LADDER, px, is_harmed=is_harmed).model == model
 
 
-def test_a_picture_that_no_rung_accepts_goes_to_the_last() -> None:
+def test_the_last_rung_is_chosen_for_a_picture_that_none_accepts() -> None:
     assert choose_rung(LADDER[:1], 10**9, is_harmed=False).model == "best"
     with pytest.raises(ValueError, match="needs a rung"):
         choose_rung([], 1, is_harmed=False)

@@ -17,7 +17,7 @@ from upscaled_models.registry import DEFAULT_DIR
 from upscaled_models.store import ModelStore
 
 
-def test_a_model_in_16_bits_stands_for_its_release_until_that_is_here(tmp_path: Path) -> None:
+def test_a_model_in_16_bits_replaces_its_release_until_that_is_installed(tmp_path: Path) -> None:
     release = BY_NAME["realesrgan-x4plus"]
     half = release.packaged
     assert half is not None
@@ -40,7 +40,7 @@ def test_a_model_named_for_one_scale_is_not_used_for_the_other(tmp_path: Path) -
     assert choose_model(settings, 4, store).name == "upscaled-x4"
 
 
-def test_the_error_for_an_absent_model_says_where_its_file_belongs(tmp_path: Path) -> None:
+def test_the_error_for_an_absent_model_names_the_path_of_its_file(tmp_path: Path) -> None:
     settings = Settings(model_x4="realesrgan-x4plus")
 
     with pytest.raises(SettingsError) as error:

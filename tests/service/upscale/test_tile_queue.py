@@ -77,7 +77,7 @@ def test_images_alike_are_served_alternately(tile_queue: TileQueue) -> None:
     assert served(tile_queue, 6, a, b) == "ababab"
 
 
-def test_a_small_image_goes_before_the_next_window_of_a_large_one(tile_queue: TileQueue) -> None:
+def test_a_small_image_precedes_the_next_window_of_a_large_one(tile_queue: TileQueue) -> None:
     large, small = tile_queue.join(), tile_queue.join()
     put_many(tile_queue, 10, large, LARGE_PX)
     assert served(tile_queue, 4, large) == "aaaa"
@@ -262,7 +262,7 @@ def test_keys_share_the_device_however_many_images_each_has(tile_queue: TileQueu
     assert served(tile_queue, 12, *crowd, single) == "adbdcdadbdcd"
 
 
-def test_a_key_that_comes_later_has_its_share_at_once_and_no_more(tile_queue: TileQueue) -> None:
+def test_a_key_that_joins_later_has_its_share_at_once_and_no_more(tile_queue: TileQueue) -> None:
     crowd = [tile_queue.join(key_id=1) for _ in range(2)]
     for queue in crowd:
         put_many(tile_queue, 20, queue, LARGE_PX)
@@ -274,7 +274,7 @@ def test_a_key_that_comes_later_has_its_share_at_once_and_no_more(tile_queue: Ti
     assert served(tile_queue, 4, *crowd, late).count("c") == 0
 
 
-def test_a_small_image_goes_before_the_large_ones_of_its_own_key(tile_queue: TileQueue) -> None:
+def test_a_small_image_precedes_the_large_ones_of_its_own_key(tile_queue: TileQueue) -> None:
     large, small = tile_queue.join(key_id=1), tile_queue.join(key_id=1)
     put_many(tile_queue, 6, large, LARGE_PX)
     assert served(tile_queue, 3, large) == "aaa"

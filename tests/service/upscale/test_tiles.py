@@ -164,7 +164,7 @@ def test_pixels_of_another_size_are_refused_not_broadcast(shape: tuple[int, ...]
         (1, 1, (Pass(1, 1),)),
     ],
 )
-def test_any_scale_goes_through_any_network(
+def test_any_scale_works_with_any_network(
     scale: int, native: int, passes: tuple[Pass, ...]
 ) -> None:
     assert plan_passes(scale, native) == passes

@@ -86,7 +86,7 @@ def test_a_transparent_palette_and_an_orientation_of_a_pillow_image_are_kept(up:
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_bytes_become_bytes_or_a_result_that_says_how_it_was_made(up: Upscaler, scale: int) -> None:
+def test_bytes_become_bytes_or_a_result_with_model_and_timings(up: Upscaler, scale: int) -> None:
     source = save(picture(24, 32), "PNG")
     result = up.upscale_bytes(source, scale)
     assert up.upscale(source, scale) == result.data

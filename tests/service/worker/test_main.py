@@ -66,7 +66,7 @@ def open_result(data: bytes) -> Image.Image:
         return image
 
 
-async def test_an_image_comes_back_upscaled_by_the_network(pool: LocalPool) -> None:
+async def test_an_image_is_returned_upscaled_by_the_network(pool: LocalPool) -> None:
     source = picture(96)
     upscaled = await pool.upscale(source, square(96))
     result = open_result(upscaled.data)

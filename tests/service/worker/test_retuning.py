@@ -113,7 +113,7 @@ def test_a_worker_on_a_busy_machine_does_not_measure(
     assert retuner.done == 0
 
 
-def test_a_job_interrupts_a_measurement_which_goes_on_once_it_is_answered(
+def test_a_job_interrupts_a_measurement_which_continues_after_its_answer(
     models: LoadedModels,
 ) -> None:
     retuner = FakeRetuner(JobQueue(), job_at=2)

@@ -269,7 +269,7 @@ def test_networks_in_floats_and_large_ones_have_no_graph_for_new_shapes() -> Non
         assert not engine.info.takes_new_shapes
 
 
-def test_a_small_odd_shape_goes_through_a_graph_for_any_shape() -> None:
+def test_a_small_odd_shape_runs_in_the_graph_for_any_shape() -> None:
     engine = engine_of("rrdb", SMALL_RRDB, "int8")
     window = draw_window(17, 23)
     (exact,) = engine.start([window], is_exact=True).finish()
@@ -327,7 +327,7 @@ def test_a_tail_in_strips_gives_what_one_graph_gives(
     np.testing.assert_allclose(got, expected, rtol=0, atol=largest)
 
 
-def test_a_network_whose_trunk_is_folded_goes_through_its_tail_too() -> None:
+def test_a_network_with_a_folded_trunk_runs_its_tail_too() -> None:
     shape = rrdb_shape(scale=2, num_block=1, num_feat=16, num_grow_ch=8)
     engine = engine_of("rrdb", shape)
     window = draw_window(64, 96)

@@ -88,7 +88,7 @@ Noise = Callable[..., Window]
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("dtype", "side_px"), [(np.uint8, 16), (np.uint16, 256)])
-def test_every_level_comes_back_as_itself(
+def test_every_level_is_returned_unchanged(
     dtype: type[np.uint8 | np.uint16], side_px: int, device: Device
 ) -> None:
     ramp = np.arange(side_px**2).reshape(side_px, side_px, 1).repeat(3, 2)
@@ -156,7 +156,7 @@ def test_reducing_averages_after_it_clamps() -> None:
     assert (reduced == 64).all()
 
 
-def test_a_window_goes_up_as_bytes_and_channels_last() -> None:
+def test_a_window_is_copied_to_the_device_as_bytes_and_channels_last() -> None:
     tensor = to_input([noise(5, 6)], torch.device("cpu"))
 
     assert tensor.shape == (1, 3, 5, 6)
@@ -268,7 +268,7 @@ def test_a_batch_is_what_its_windows_are_alone_in_their_order() -> None:
     assert not np.array_equal(together[0], together[1])
 
 
-def test_the_label_says_what_runs_and_in_which_precision() -> None:
+def test_the_label_names_backend_and_precision() -> None:
     assert engine_of(Nearest()).info.label == "torch float32"
     assert engine_of(Nearest(), CPU_HALF).info.label == "torch bfloat16"
 

@@ -134,7 +134,7 @@ def test_sources_may_be_overwritten_once_a_batch_is_started() -> None:
     assert np.array_equal(started.finish()[0], before)
 
 
-def test_a_shape_is_captured_when_it_comes_again_and_once() -> None:
+def test_a_shape_is_captured_at_its_second_use_and_only_once() -> None:
     streams = InlineStreams()
     engine = engine_of(nn.Identity(), streams)
 

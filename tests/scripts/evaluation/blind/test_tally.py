@@ -30,7 +30,7 @@ def test_a_second_vote_on_a_pair_replaces_the_first(tmp_path: Path) -> None:
     assert tally.summary()["wins"] == {"a": 0, "b": 1}
 
 
-def test_a_later_run_goes_on_with_the_stored_votes(tmp_path: Path) -> None:
+def test_a_later_run_continues_from_the_stored_votes(tmp_path: Path) -> None:
     Tally.open(tmp_path / "tally.json", PLAN).add(7, vote("a"))
     again = Tally.open(tmp_path / "tally.json", dict(PLAN))
     assert again.votes == {7: vote("a")}

@@ -144,7 +144,7 @@ def test_a_malformed_request_line_is_refused(start: str) -> None:
 
 
 @pytest.mark.parametrize("start", ["GET /healthz", "GET / HTTP/7.3"])
-def test_a_bad_request_line_is_refused_before_the_rest_comes(start: str) -> None:
+def test_a_bad_request_line_is_refused_before_the_rest_is_received(start: str) -> None:
     with pytest.raises(MalformedRequest):
         HeadReader().feed(start.encode() + b"\r\n")
 

@@ -69,7 +69,7 @@ def test_a_head_of_the_limit_passes_and_a_longer_one_does_not(service: Service) 
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_head_beyond_the_limit_is_refused_though_it_comes_in_one_read(
+def test_a_head_beyond_the_limit_is_refused_also_when_received_in_one_read(
     service: Service, before: int
 ) -> None:
     """Also behind another request, where a count of reads would begin too late."""

@@ -286,7 +286,7 @@ def test_a_client_that_waits_for_100_continue_does_not_time_out(
         connection.receive().assert_error(400, "missing_parameter")
 
 
-def test_a_declared_body_that_never_comes_times_out(make_service: MakeService) -> None:
+def test_a_declared_body_that_is_never_sent_times_out(make_service: MakeService) -> None:
     service = make_service(body_timeout_s=0.5)
     with Connection(service) as connection:
         lines = ("Content-Type: application/json", "Content-Length: 10", "Expect: 100-continue")

@@ -108,7 +108,7 @@ def test_sides_are_read_from_either_place(side_px: int) -> None:
     assert read([], **fields) == expected
 
 
-def test_a_quality_alone_is_for_whatever_format_comes() -> None:
+def test_a_quality_without_a_format_applies_to_the_format_of_the_result() -> None:
     assert read([("X-Upscale-Quality", "80")]) == OutputChoice(quality=80)
 
 
@@ -172,7 +172,7 @@ def test_a_bad_choice_is_answered_in_the_contracts_words(service: Service, place
     assert answer.json()["error"].startswith("X-Upscale-Format must be one of jpeg")
 
 
-def test_a_missing_scale_comes_before_a_bad_choice(service: Service) -> None:
+def test_a_missing_scale_is_reported_before_a_bad_choice(service: Service) -> None:
     answer = service.upload(data={"x_upscale_format": "tiff"})
     assert_error(answer, 400, "missing_parameter")
 

@@ -389,5 +389,5 @@ def test_any_text_is_read(header: str) -> None:
 
 
 @pytest.mark.parametrize("filling", ["; ", "=", 'a="', 'a="\\"', "a;", "a=b;", 'a="b";', " ", "\\"])
-def test_twice_the_header_takes_twice_the_steps(filling: str) -> None:
+def test_the_steps_of_parsing_grow_linearly_with_the_header(filling: str) -> None:
     assert_linear(parse_value, lambda count: "a/b;" + filling * count, 1000)

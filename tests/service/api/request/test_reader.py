@@ -32,7 +32,7 @@ def test_image_wins_over_image_url() -> None:
         (Fields(None, "nonsense", None), "scale"),
     ],
 )
-def test_missing_comes_before_invalid(fields: Fields, missing: str) -> None:
+def test_missing_parameters_are_reported_before_invalid_ones(fields: Fields, missing: str) -> None:
     with pytest.raises(MissingParameter) as refused:
         check_fields(fields)
     assert refused.value.public_text == f"Missing parameter: {missing}"

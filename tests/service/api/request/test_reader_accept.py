@@ -142,5 +142,5 @@ ATTACKS: list[tuple[str, Callable[[int], str]]] = [
 
 
 @pytest.mark.parametrize("make", [make for _, make in ATTACKS], ids=[name for name, _ in ATTACKS])
-def test_twice_the_header_takes_twice_the_steps(make: Callable[[int], str]) -> None:
+def test_the_steps_of_parsing_grow_linearly_with_the_header(make: Callable[[int], str]) -> None:
     assert_linear(wants_image, make, 1000)

@@ -112,7 +112,7 @@ def test_a_job_is_made_as_was_chosen_when_it_was_sent(service: Service) -> None:
     assert service.executor.requests[-1].output.quality == 71
 
 
-def test_an_accepted_job_says_where_it_can_be_followed(service: Service) -> None:
+def test_an_accepted_job_has_the_url_of_its_state(service: Service) -> None:
     answer = submit(service, data={"scale": "4"})
     assert answer.status_code == 202
     assert answer.headers["Preference-Applied"] == "respond-async"

@@ -94,7 +94,7 @@ def test_the_models_of_auto_are_listed_best_first(service: Service) -> None:
     }
 
 
-def test_the_answer_is_as_the_document_says(service: Service) -> None:
+def test_the_answer_validates_against_the_openapi_document(service: Service) -> None:
     document = service.app.openapi()
     operation = document["paths"]["/v1/models"]["get"]
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
@@ -243,12 +243,12 @@ def test_random_model_names_never_cause_an_internal_error(service: Service) -> N
         assert_error(service.upload(headers=headers), 400, "invalid_parameter")
 
 
-def test_a_bad_scale_comes_before_a_bad_model(service: Service) -> None:
+def test_a_bad_scale_is_reported_before_a_bad_model(service: Service) -> None:
     answer = service.upload(headers=naming(service, "nonsense"), data={"scale": "3"})
     assert assert_error(answer, 400, "invalid_parameter") == "scale must be 2 or 4"
 
 
-def test_a_bad_model_comes_before_the_credit(make_service: MakeService) -> None:
+def test_a_bad_model_is_refused_before_a_credit_is_held(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=0)
     answer = service.upload(headers=naming(service, "nonsense"))
     assert_error(answer, 400, "invalid_parameter")

@@ -40,7 +40,7 @@ def test_a_result_needs_no_key_and_no_redirect(service: Service) -> None:
     assert (answer.status_code, answer.history) == (200, [])
 
 
-def test_a_large_result_comes_whole(make_service: MakeService) -> None:
+def test_a_large_result_is_sent_whole(make_service: MakeService) -> None:
     service = make_service()
     data = bytes(range(256)) * 20_000
     name = asyncio.run(service.state.results.store(data, "image/png"))

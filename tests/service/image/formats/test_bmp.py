@@ -197,7 +197,7 @@ def bmp_with_profile(profile: bytes, kind: bytes) -> bytes:
     return head + info + placed + data + profile
 
 
-def test_an_embedded_profile_goes_on_byte_for_byte() -> None:
+def test_an_embedded_profile_is_kept_byte_for_byte() -> None:
     image = decode_checked(bmp_with_profile(srgb_profile(), b"DEBM"), {"BMP"})
     assert image.icc == srgb_profile()
     assert np.array_equal(image.rgb, picture(64, 64))

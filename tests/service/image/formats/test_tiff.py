@@ -168,7 +168,7 @@ def noise(channels: int, seed: int = 1) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("photometric", [WHITE_IS_ZERO, BLACK_IS_ZERO])
-def test_a_drawing_that_says_its_planes_lie_apart_is_not_inverted(photometric: int) -> None:
+def test_a_bilevel_drawing_marked_planar_is_not_inverted(photometric: int) -> None:
     """With one sample a pixel PlanarConfiguration means nothing (TIFF 6.0, page 38)."""
     drawn = drawing()
     packed = strips(np.packbits(drawn == bool(photometric), axis=1))

@@ -140,7 +140,7 @@ async def test_tiles_are_passed_on() -> None:
     ],
     ids=["died", "silent", "stopping", "without a worker"],
 )
-async def test_an_image_goes_to_another_replica_where_one_is(end: Step) -> None:
+async def test_an_image_is_sent_to_another_replica_where_there_is_one(end: Step) -> None:
     async with pool_of([ALIVE, end], [ALIVE, DONE]) as (pool, replicas):
         await pool.upscale(b"", request())
     assert replicas.calls == 2
@@ -273,7 +273,7 @@ async def test_an_image_that_two_replicas_fail_keeps_neither_of_them_busy() -> N
         assert (replicas.calls, replicas.ended, pool.stats().faults) == (3, 3, 0)
 
 
-async def test_an_image_that_comes_back_to_the_replica_that_failed_it_is_tried_again() -> None:
+async def test_an_image_that_is_sent_to_the_replica_that_failed_it_is_tried_again() -> None:
     """Ray sends it there while the others have more under way."""
     failing: list[Step] = [ALIVE, FAULT, FOR_EVER_S]
     scripts = [failing] * (MAX_FAULTS - 1)
@@ -486,7 +486,7 @@ async def test_a_draining_pool_is_not_ready_and_finishes_what_it_has() -> None:
             await pool.upscale(b"", request())
 
 
-async def test_an_estimate_comes_from_what_replicas_measured() -> None:
+async def test_an_estimate_uses_the_measurements_of_replicas() -> None:
     async with pool_of([DONE], reports=[report(seconds_per_px=0.01)]) as (pool, _):
         assert pool.expect(request()).seconds == pytest.approx(100)
         assert pool.expect(request()).models == ("upscaled-x4",)

@@ -69,7 +69,7 @@ async def test_it_answers_at_once_and_then_with_the_result(replica: UpscaleRepli
     assert data.endswith(b"abc")
 
 
-async def test_it_says_every_second_that_it_is_alive(replica: UpscaleReplica) -> None:
+async def test_a_replica_sends_alive_every_second(replica: UpscaleReplica) -> None:
     messages = await answers(replica, order("answer", after_s=2.5))
     assert sum(isinstance(message, Alive) for message, _ in messages) >= 3
 
@@ -203,7 +203,7 @@ async def _has_batched(replica: UpscaleReplica) -> bool:
     return done.windows > done.batches
 
 
-async def test_its_report_says_what_it_has_and_does(replica: UpscaleReplica) -> None:
+async def test_a_report_has_the_models_and_the_load_of_a_replica(replica: UpscaleReplica) -> None:
     report = ReplicaReport.model_validate_json(await replica.report())
     assert report.accepts
     assert (report.workers_ready, report.running_most, report.waiting_most) == (1, 1, 1)
@@ -241,7 +241,7 @@ def test_it_ends_once_its_parent_is_gone() -> None:
     assert rest == ""
 
 
-async def test_what_the_replica_has_stored_comes_back_without_its_bytes(
+async def test_a_result_stored_by_the_replica_is_returned_without_its_bytes(
     replica: UpscaleReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store itself: `test_result_store.py`."""

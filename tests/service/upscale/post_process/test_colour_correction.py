@@ -148,7 +148,7 @@ def test_a_tint_becomes_its_luma() -> None:
     assert neutralise(pixels)[0].tolist() == [[100] * 3, [76] * 3, [150] * 3, [29] * 3]
 
 
-def test_a_picture_without_colour_comes_back_without() -> None:
+def test_a_result_of_a_picture_without_colour_has_none() -> None:
     result = upscale_through(Image(greys(50, 60)), 2, TrueEngine(fault=tinted))
 
     assert is_neutral(result.rgb)

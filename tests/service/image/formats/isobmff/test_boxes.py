@@ -81,7 +81,9 @@ CHAINS = (
 
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("kind", sorted(BRANDS))
-def test_a_crop_comes_before_turn_and_mirror(kind: str, chain: tuple[bytes, ...]) -> None:
+def test_a_crop_is_applied_before_rotation_and_mirroring(
+    kind: str, chain: tuple[bytes, ...]
+) -> None:
     pixels = picture(HEIGHT, WIDTH, channels=4)
     source = transformed(kind, pixels, *chain)
     expected = apply(pixels, chain)

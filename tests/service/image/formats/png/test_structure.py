@@ -149,7 +149,7 @@ def profile_of(length: int) -> bytes:
 
 
 @pytest.mark.parametrize("length", [1_000_000, 1_500_000, 5_000_000, MAX_PROFILE_BYTES])
-def test_a_sound_profile_of_any_size_goes_on_byte_for_byte(length: int) -> None:
+def test_a_sound_profile_of_any_size_is_kept_byte_for_byte(length: int) -> None:
     """Through the decoder process too, though a picture so small has little memory there."""
     icc = profile_of(length)
     source = png(SAMPLES, 8, RGB, before=chunk(b"iCCP", b"x\x00\x00" + zlib.compress(icc)))
