@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
 TIMEOUT_S = 10
+_CLOCK_STEP_S = 5.0
+"""What a clock may be set back by without a moment to come counting as one before that."""
 NOW_S = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
 """Seconds since 1970 by the clock of PostgreSQL, which all front ends share."""
 
@@ -153,6 +155,23 @@ def database_time_s(connection: Connection) -> sa.ColumnElement[float]:
     if connection.dialect.name == "postgresql":
         return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
     return (sa.func.julianday("now") - 2_440_587.5) * 86_400.0
+
+
+def has_come(
+    connection: Connection,
+    moment_s: sa.ColumnElement[float],
+    longest_s: "float | sa.ColumnElement[float]",
+) -> sa.ColumnElement[bool]:
+    """Return the condition that a stored moment to come has come, by the database's clock.
+
+    So it has where it is further away than it can have been when it was written: the clock has
+    been set back since, and would reach it only hours later.
+
+    Args:
+        longest_s: the furthest that such a moment is ever set ahead.
+    """
+    now_s = database_time_s(connection)
+    return sa.or_(moment_s <= now_s, moment_s > now_s + longest_s + _CLOCK_STEP_S)
 
 
 def insert_into(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":

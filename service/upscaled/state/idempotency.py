@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from upscaled.errors import InvalidParameter, RequestInProgress
 from upscaled.state import ledger
 from upscaled.state.clocks import Clocks
-from upscaled.state.database import Database, database_time_s, insert_into
+from upscaled.state.database import Database, database_time_s, has_come, insert_into
 from upscaled.state.ledger import Hold
 from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
 
@@ -191,7 +191,8 @@ def read_key(connection: Connection, key: RequestKey) -> sa.Row[Any]:
         RequestInProgress: it was removed just now; a retry finds what is there then.
     """
     row = IDEMPOTENCY_KEYS.c
-    is_running = sa.func.coalesce(row.lease_until_s >= database_time_s(connection), sa.false())
+    is_over = has_come(connection, row.lease_until_s, LEASE_S)
+    is_running = sa.func.coalesce(sa.not_(is_over), sa.false())
     query = (
         sa.select(IDEMPOTENCY_KEYS, is_running.label("is_running"))
         .where(row.key_id == key.key_id, row.name == key.name)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from upscaled.image.output import NO_CHOICE, OutputChoice
-from upscaled.state.database import database_time_s
+from upscaled.state.database import database_time_s, has_come
 from upscaled.state.ledger import PaidResult
 from upscaled.state.schema import API_KEYS, JOBS
 
@@ -16,6 +16,8 @@ JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JOB_STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 
 UNFINISHED_STATES: Final[tuple[JobState, ...]] = ("queued", "running")
+LONGEST_LEASE_S: Final = 60.0
+"""The furthest that `lease_until_s` is ever set ahead: a lease, or the wait of one put back."""
 ENDED_STATES: Final[tuple[JobState, ...]] = ("succeeded", "failed", "cancelled")
 
 
@@ -106,7 +108,7 @@ def is_left(connection: Connection) -> sa.ColumnElement[bool]:
     return sa.and_(
         is_unfinished(JOBS),
         JOBS.c.state == "running",
-        JOBS.c.lease_until_s < database_time_s(connection),
+        has_come(connection, JOBS.c.lease_until_s, LONGEST_LEASE_S),
     )
 
 
@@ -121,7 +123,7 @@ def select_claimable(connection: Connection, after_key_id: int) -> sa.Select[Any
         .group_by(JOBS.c.key_id)
         .subquery()
     )
-    is_due = sa.func.coalesce(JOBS.c.lease_until_s, 0.0) <= database_time_s(connection)
+    is_due = has_come(connection, sa.func.coalesce(JOBS.c.lease_until_s, 0.0), LONGEST_LEASE_S)
     query = (
         sa.select(JOBS.c.id)
         .outerjoin(running, running.c.key_id == JOBS.c.key_id)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from upscaled.state.database import database_time_s
+from upscaled.state.database import database_time_s, has_come
 from upscaled.state.job_rows import StoredJob
 from upscaled.state.schema import KEY_WEBHOOKS, WEBHOOK_DELIVERIES
 
@@ -104,14 +104,19 @@ def queue_delivery(
     )
 
 
-def select_due(connection: Connection, busy_key_ids: Collection[int]) -> sa.Select[str]:
-    """Select the job of the delivery that is due next, of none of the keys given."""
+def select_due(
+    connection: Connection, busy_key_ids: Collection[int], longest_wait_s: sa.ColumnElement[float]
+) -> sa.Select[str]:
+    """Select the job of the delivery that is due next, of none of the keys given.
+
+    longest_wait_s: how far ahead a delivery as it is now can have been made due.
+    """
     row = WEBHOOK_DELIVERIES.c
     return (
         sa.select(row.job_id)
         .where(
             row.state == sa.literal_column("'waiting'"),  # of the index, as of unfinished jobs
-            row.due_at_s <= database_time_s(connection),
+            has_come(connection, row.due_at_s, longest_wait_s),
             row.key_id.not_in(busy_key_ids),
         )
         .order_by(sa.case((row.attempts == 0, 0), else_=1), row.due_at_s, row.job_id)

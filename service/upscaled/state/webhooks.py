@@ -94,10 +94,13 @@ class Webhooks:
         """
         row, lease_id = WEBHOOK_DELIVERIES.c, uuid.uuid4().hex
         with self._database.read() as connection:  # most times there is none, and nothing to write
-            if connection.execute(select_due(connection, busy_key_ids)).first() is None:
+            if (
+                connection.execute(select_due(connection, busy_key_ids, _longest_wait_s())).first()
+                is None
+            ):
                 return None
         with self._database.write() as connection:
-            due = select_due(connection, busy_key_ids)
+            due = select_due(connection, busy_key_ids, _longest_wait_s())
             if connection.dialect.name == "postgresql":
                 due = due.with_for_update(skip_locked=True)
             claimed = connection.execute(
@@ -221,3 +224,10 @@ class Webhooks:
             query = query.where(row.state == state)
         with self._database.read() as connection:
             return tuple(Delivery(*each) for each in connection.execute(query.limit(last)))
+
+
+def _longest_wait_s() -> sa.ColumnElement[float]:
+    """Return how far ahead a delivery is made due: its lease, or the wait behind an attempt."""
+    row = WEBHOOK_DELIVERIES.c
+    waits = [(row.attempts == attempts, wait_s) for attempts, wait_s in enumerate(WAITS_S, 1)]
+    return sa.case((row.lease_id.is_not(None), LEASE_S), *waits, else_=0.0)

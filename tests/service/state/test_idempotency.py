@@ -109,6 +109,18 @@ def test_what_a_dead_front_end_held_is_released_and_the_request_begun_again(
     assert store.credits.audit() == ()
 
 
+def test_a_clock_that_is_set_back_does_not_lengthen_the_lease_of_a_dead_front_end(
+    store: State, key: RequestKey
+) -> None:
+    first = reserve(store, key)
+    with pytest.raises(RequestInProgress):
+        store.idempotency.reserve(key)
+    later_s = IDEMPOTENCY_KEYS.c.lease_until_s + 3600
+    with store.database.write() as connection:
+        connection.execute(sa.update(IDEMPOTENCY_KEYS).values(lease_until_s=later_s))
+    assert reserve(store, key).request_id != first.request_id
+
+
 def test_what_a_dead_front_end_delivered_is_the_answer(store: State, key: RequestKey) -> None:
     reservation = reserve(store, key)
     store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)

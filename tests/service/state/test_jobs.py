@@ -53,6 +53,13 @@ def let_leases_run_out(state: State) -> None:
         )
 
 
+def set_clock_back(state: State, seconds: float) -> None:
+    """Move leases into the future: to them the database's clock was set back."""
+    later_s = JOBS.c.lease_until_s + seconds
+    with state.database.write() as connection:
+        connection.execute(sa.update(JOBS).values(lease_until_s=later_s))
+
+
 def entry_kinds(state: State) -> Counter[str]:
     with state.database.read() as connection:
         return Counter(connection.execute(sa.select(CREDIT_ENTRIES.c.kind)).scalars())
@@ -197,7 +204,8 @@ def test_the_search_for_a_job_uses_the_index_of_unfinished_ones(store: State) ->
             connection, compile_kwargs={"literal_binds": False}
         )
         plan = connection.exec_driver_sql(
-            f"EXPLAIN QUERY PLAN {query}", tuple(query.params.values())
+            f"EXPLAIN QUERY PLAN {query}",
+            tuple(query.params[name] for name in query.positiontup or ()),
         ).all()
     assert [row for row in plan if "SCAN jobs" in row.detail and "INDEX" not in row.detail] == []
     assert any("ix_jobs_unfinished" in row.detail for row in plan)
@@ -266,6 +274,27 @@ def test_a_lease_that_ran_out_lets_another_process_finish_the_job(store: State) 
     assert job is not None
     assert job.result == RESULT
     assert entry_kinds(store)["capture"] == 1
+
+
+def test_a_lease_of_before_the_clock_was_set_back_is_over(store: State) -> None:
+    key_id = key_with(store, 2)
+    submit(store, key_id)
+    first = claim(store)
+    assert store.jobs.claim() is None
+    set_clock_back(store, 3600)
+    assert claim(store).job.id == first.job.id
+
+
+def test_a_job_that_was_put_back_for_a_while_waits_no_hours_after_the_clock_was_set_back(
+    store: State,
+) -> None:
+    key_id = key_with(store, 2)
+    submit(store, key_id)
+    first = claim(store)
+    store.jobs.put_back(first, 60)
+    assert store.jobs.claim() is None
+    set_clock_back(store, 3600)
+    assert claim(store).job.id == first.job.id
 
 
 def test_a_renewed_lease_keeps_the_job_and_shows_its_progress(store: State) -> None:

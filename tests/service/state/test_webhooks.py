@@ -59,6 +59,12 @@ def wait(state: State, seconds: float) -> None:
         connection.execute(sa.update(WEBHOOK_DELIVERIES).values(due_at_s=DUE - seconds))
 
 
+def set_clock_back(state: State, seconds: float) -> None:
+    """Move what is stored into the future: to it the database's clock was set back."""
+    with state.database.write() as connection:
+        connection.execute(sa.update(WEBHOOK_DELIVERIES).values(due_at_s=DUE + seconds))
+
+
 def only(state: State) -> Delivery:
     (delivery,) = state.webhooks.list()
     return delivery
@@ -248,10 +254,33 @@ def test_the_search_for_what_is_due_uses_the_index_of_what_waits(store: State) -
     if store.database.is_server:
         pytest.skip("PostgreSQL's planner goes by statistics")
     with store.database.read() as connection:
-        query = select_due(connection, [1]).compile(
+        query = select_due(connection, [1], sa.literal(60.0)).compile(
             connection, compile_kwargs={"render_postcompile": True}
         )
         plan = connection.exec_driver_sql(
-            f"EXPLAIN QUERY PLAN {query}", tuple(query.params.values())
+            f"EXPLAIN QUERY PLAN {query}",
+            tuple(query.params[name] for name in query.positiontup or ()),
         ).all()
     assert "ix_webhook_deliveries_waiting" in plan[0].detail
+
+
+@pytest.mark.parametrize("attempts", [1, 2, MAX_ATTEMPTS - 1])
+def test_a_clock_that_is_set_back_does_not_delay_the_next_attempt(
+    store: State, attempts: int
+) -> None:
+    end(store, key_with_webhook(store))
+    for _ in range(attempts - 1):
+        store.webhooks.record(claim(store), "status 500", "waiting")
+        wait(store, max(WAITS_S))
+    store.webhooks.record(claim(store), "status 500", "waiting")
+    assert store.webhooks.claim() is None
+    set_clock_back(store, 7 * 3600)
+    assert claim(store).attempts == attempts + 1
+
+
+def test_a_call_that_died_is_made_again_although_the_clock_was_set_back(store: State) -> None:
+    end(store, key_with_webhook(store))
+    claim(store)
+    assert store.webhooks.claim() is None
+    set_clock_back(store, 3600)
+    assert claim(store).attempts == 2
