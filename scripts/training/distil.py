@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from scripts.training import stretch
 from scripts.training.discriminator import Discriminator
 from scripts.training.loop import move_average
-from scripts.training.losses import contrast, flicker_error, grid_error, luma, texture_distance
+from scripts.training.losses import (
+    contrast,
+    flicker_error,
+    grid_error,
+    luma,
+    shift_error,
+    shift_source,
+    texture_distance,
+)
 from scripts.training.stretch import BORDER_PX, TargetRecipe, cut_border, draw_batch
 from scripts.training.targets import Batch, Targets
 from upscaled_models.quantise.features import FeatureNetwork, feature_error
@@ -37,6 +45,11 @@ class DistilRecipe(TargetRecipe):
     flicker_weight: float = 0.3
     grid_weight: float = 0.0
     """Of the error that repeats with each pixel of the trunk; see `grid_error`."""
+    shift_weight: float = 0.0
+    """Of the change when the source is shifted by a pixel; see `shift_error`. For networks that
+    fold their source: with others it is nothing but a cost."""
+    shift_share: float = 0.5
+    """Of a batch, the pictures of which a shifted one is computed too."""
     texture_weight: float = 0.3
     """Of the sliced Wasserstein distance: the same texture, wherever it lies."""
     feature_weight: float = 1.0
@@ -75,6 +88,35 @@ class DistilRun:
         """Return everything with a state, by name."""
         names = ("network", "average", "discriminator", "optimizer", "discriminator_optimizer")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class ShiftedSources:
+    """A batch's first `count` pictures, shifted by 0 or 1 pixels each way: but not by none."""
+
+    count: int
+    down_px: int
+    right_px: int
+    scale: int
+
+    @classmethod
+    def draw(cls, recipe: DistilRecipe, step: int, pictures: int) -> "ShiftedSources":
+        rng = np.random.default_rng([recipe.seed, step, 1])
+        down_px, right_px = ((0, 1), (1, 0), (1, 1))[int(rng.integers(3))]
+        count = round(recipe.shift_share * pictures) if recipe.shift_weight > 0 else 0
+        return cls(count, down_px, right_px, recipe.scale)
+
+    def append_to(self, small: Tensor) -> Tensor:
+        """Return the sources with the shifted ones behind them."""
+        if not self.count:
+            return small
+        moved = shift_source(small[: self.count], self.down_px, self.right_px)
+        return torch.cat([small, moved]).contiguous(memory_format=torch.channels_last)
+
+    def error(self, output: Tensor) -> Tensor:
+        """Return `shift_error` of the results of what `append_to` returned."""
+        shift = (self.down_px * self.scale, self.right_px * self.scale)
+        return shift_error(output[: self.count], output[-self.count :], *shift)
 
 
 def begin(recipe: DistilRecipe, student: nn.Module) -> DistilRun:
@@ -134,9 +176,10 @@ def take_step(
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.rate_at(run.step)
     batch = draw_batch(targets, recipe, run.step)
+    shifted = ShiftedSources.draw(recipe, run.step, len(batch.small))
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        output = run.network(batch.small)
-    gradient, figures = _gradient_at(run, output.detach().float(), batch, features)
+        output = run.network(shifted.append_to(batch.small))
+    gradient, figures = _gradient_at(run, output.detach().float(), batch, features, shifted)
     run.optimizer.zero_grad()
     output.backward(gradient.to(output.dtype))
     nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip_norm)
@@ -147,16 +190,26 @@ def take_step(
 
 
 def _gradient_at(
-    run: DistilRun, output: Tensor, batch: Batch, features: FeatureNetwork
+    run: DistilRun,
+    output: Tensor,
+    batch: Batch,
+    features: FeatureNetwork,
+    shifted: "ShiftedSources",
 ) -> tuple[Tensor, dict[str, float]]:
-    """Return the gradient of all losses at the student's output, and train the discriminator."""
+    """Return the gradient of all losses at the student's output, and train the discriminator.
+
+    The output's last pictures are those of the shifted sources.
+    """
     recipe = run.recipe
     output.requires_grad_(True)
     inner, target, reference = (
-        cut_border(each) for each in (output, batch.target, batch.reference)
+        cut_border(each) for each in (output[: len(batch.small)], batch.target, batch.reference)
     )
     source = cut_border(batch.small, BORDER_PX // recipe.scale)
     loss, figures = _loss_of(inner, target, reference, recipe, features)
+    if shifted.count:
+        error = shifted.error(output) * recipe.shift_weight
+        loss, figures["shift"] = loss + error, float(error.detach())
     (gradient,) = torch.autograd.grad(loss, output, retain_graph=True)
     discriminator = run.discriminator
     with torch.no_grad():
@@ -173,6 +226,7 @@ def _gradient_at(
         (adversarial,) = torch.autograd.grad(adversarial_loss, output)
         size = gradient.norm() / (adversarial.norm() + 1e-8)
         counts = torch.where(batch.is_harmed, 1.0, recipe.unharmed_discriminator_share)
+        counts = F.pad(counts, (0, shifted.count))
         gradient = gradient + share * size * adversarial * counts.view(-1, 1, 1, 1)
     return gradient, figures
 

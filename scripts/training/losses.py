@@ -14,6 +14,9 @@ NEIGHBOURHOOD_PX = 8
 """Local contrast is averaged over this many output pixels: its position may be wrong, its amount
 may not."""
 
+SHIFT_BORDER_PX = 16
+"""Result pixels left out when two results are compared: those that depend on the picture's edge."""
+
 
 def luma(pixels: Tensor) -> Tensor:
     """Convert `[N, 3, h, w]` RGB to luma `[N, 1, h, w]`."""
@@ -112,6 +115,25 @@ def grid_error(error: Tensor, period_px: int, blocks: int = 5) -> Tensor:
     size = min(blocks, *places.shape[2:])
     means = F.avg_pool2d(places, size, stride=max(1, size // 2))
     return (means - means.mean(1, keepdim=True)).abs().mean()
+
+
+def shift_source(small: Tensor, down_px: int, right_px: int) -> Tensor:
+    """Move pixels `[N, C, h, w]` up and left; the last row and column are repeated."""
+    padded = F.pad(small, (0, right_px, 0, down_px), mode="replicate")
+    return padded[..., down_px:, right_px:].contiguous(memory_format=torch.channels_last)
+
+
+def shift_error(output: Tensor, of_shifted: Tensor, down_px: int, right_px: int) -> Tensor:
+    """Return how far the result of a shifted source is from the result, shifted likewise.
+
+    A network that folds its source computes squares of pixels: what it draws may depend on where
+    in its square a pixel lies, as dots in a grid do. Then the two differ. Both are
+    `[N, C, h, w]`; the shift is in pixels of the result. A border is left out.
+    """
+    height, width = output.shape[2] - down_px, output.shape[3] - right_px
+    difference = output[..., down_px:, right_px:] - of_shifted[..., :height, :width]
+    inner = slice(SHIFT_BORDER_PX, -SHIFT_BORDER_PX)
+    return difference[..., inner, inner].abs().mean()
 
 
 def texture_distance(output: Tensor, target: Tensor, filters: int = 6) -> Tensor:

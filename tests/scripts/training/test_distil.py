@@ -18,7 +18,7 @@ from scripts.training.degradation import Harm
 from scripts.training.discriminator import Discriminator
 from scripts.training.distil import DistilRecipe, DistilRun
 from scripts.training.export import store_weights
-from scripts.training.losses import texture_distance
+from scripts.training.losses import shift_error, shift_source, texture_distance
 from scripts.training.targets import Batch, Target, Targets, read_targets
 from scripts.training.teacher import align_colours, make_targets
 from upscaled_models.networks.compact import SRVGGNetCompact
@@ -181,6 +181,28 @@ def test_a_folded_student_learns_photos_and_the_targets_made_small(
     assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["scale"] == 2
 
 
+def test_a_folded_student_learns_to_draw_the_same_wherever_its_squares_lie(
+    tmp_path: Path, targets: Path
+) -> None:
+    def train(shift_weight: float) -> float:
+        torch.manual_seed(2)
+        student = PlainNet(8, 1, 2, fold=2)
+        torch.nn.init.normal_(student.tail.weight, std=0.1)
+        recipe = replace(
+            TINY, scale=2, batch=2, patch_px=26, page_share=0.0, rate=0.2, ema_decay=0.0
+        )
+        recipe = replace(recipe, steps=8, discriminator_share=0.0, shift_weight=shift_weight)
+        run = distil.begin(recipe, student)
+        distil.train(run, targets, tmp_path / f"run-{shift_weight}", half=False)
+        source = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+        source = source.repeat_interleave(8, 2).repeat_interleave(8, 3)
+        with torch.no_grad():
+            results = [run.network(each) for each in (source, shift_source(source, 0, 1))]
+        return float(shift_error(results[0], results[1], 0, 2))
+
+    assert train(50.0) < 0.85 * train(0.0)
+
+
 def test_photos_are_their_own_targets(tmp_path: Path, targets: Path) -> None:
     recipe = replace(TINY, photo_share=1.0, page_share=0.0)
     with pytest.raises(ValueError, match="needs --photos"):
@@ -244,7 +266,9 @@ def test_the_discriminator_can_be_kept_from_unharmed_pictures() -> None:
             pixels, torch.rand(1, 3, 48, 48), torch.rand(1, 3, 48, 48), torch.tensor([False])
         )
         output = run.network(pixels).detach()
-        gradient, _ = distil._gradient_at(run, output, batch, FeatureNetwork("lite0"))
+        gradient, _ = distil._gradient_at(
+            run, output, batch, FeatureNetwork("lite0"), distil.ShiftedSources(0, 0, 0, 4)
+        )
         moved.append(float(gradient.norm()))
     assert moved[1] > 100 * moved[0] > 0
 

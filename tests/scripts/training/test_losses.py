@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scripts.training import losses
 from scripts.training.degradation import Harm
-from scripts.training.losses import grid_error, sharpen
+from scripts.training.losses import grid_error, sharpen, shift_error, shift_source
 from scripts.training.recipe import Recipe
 
 BARE = Recipe(
@@ -111,3 +111,21 @@ def test_a_grid_costs_and_the_same_pixels_without_order_do_not() -> None:
     shuffled = dots.flatten(2)[..., order].view_as(dots)
     assert float(grid_error(dots, 4)) > 3 * float(grid_error(shuffled, 4))
     assert float(grid_error(torch.full_like(dots, 0.3), 4)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("shift", [(0, 1), (1, 0), (1, 1)])
+def test_dots_that_stay_when_the_source_moves_cost_and_a_result_that_moves_along_does_not(
+    shift: tuple[int, int],
+) -> None:
+    torch.manual_seed(0)
+    source = torch.rand(2, 3, 40, 40)
+    by_result = [2 * pixels for pixels in shift]
+    results = [
+        each.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        for each in (source, shift_source(source, *shift))
+    ]
+    assert float(shift_error(*results, *by_result)) == 0.0
+    dots = torch.zeros(2, 3, 80, 80)
+    dots[..., ::4, ::4] = 0.1
+    with_dots = [each + dots for each in results]
+    assert float(shift_error(*with_dots, *by_result)) == pytest.approx(2 * 0.1 / 16, rel=0.1)
