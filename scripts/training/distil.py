@@ -1,7 +1,7 @@
 """Train a student on its teacher's pictures: colour, texture, features and a discriminator."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from scripts.training.losses import (
     flicker_error,
     grid_error,
     luma,
+    sharpen,
     shift_error,
     shift_source,
     texture_distance,
@@ -57,6 +58,10 @@ class DistilRecipe(TargetRecipe):
     """Size of the discriminator's gradient at the output, as a share of all others' together."""
     unharmed_discriminator_share: float = 1.0
     """The share of that gradient that counts for pictures that were only made small."""
+    unharmed_sharpen_amount: float = 0.0
+    """How much targets and truths are sharpened where the photo was only made small. Drawn pages
+    never are."""
+    harmed_sharpen_amount: float = 0.0
     warmup_steps: int = 150
     """Steps before the discriminator's gradient counts; over twice as many more its share grows."""
 
@@ -175,7 +180,7 @@ def take_step(
     torch.manual_seed(recipe.seed * 1_000_003 + run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.rate_at(run.step)
-    batch = draw_batch(targets, recipe, run.step)
+    batch = _sharpen(draw_batch(targets, recipe, run.step), recipe)
     shifted = ShiftedSources.draw(recipe, run.step, len(batch.small))
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = run.network(shifted.append_to(batch.small))
@@ -187,6 +192,14 @@ def take_step(
     run.step += 1
     move_average(run.average, run.network, run.step, recipe.ema_decay)
     return figures
+
+
+def _sharpen(batch: Batch, recipe: DistilRecipe) -> Batch:
+    amounts = torch.where(
+        batch.is_harmed, recipe.harmed_sharpen_amount, recipe.unharmed_sharpen_amount
+    ).where(~batch.is_page, 0.0)
+    target, reference = (sharpen(each, amounts) for each in (batch.target, batch.reference))
+    return replace(batch, target=target, reference=reference)
 
 
 def _gradient_at(

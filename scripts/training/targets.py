@@ -37,12 +37,14 @@ class Batch:
 
     small: `[n, 3, p, p]`. target, reference: `[n, 3, p*s, p*s]`: colour and structure come from
     the one, features and what the discriminator takes for real from the other. is_harmed: `[n]`.
+    is_page: `[n]`, those that were cut from drawn pages.
     """
 
     small: Tensor
     target: Tensor
     reference: Tensor
     is_harmed: Tensor
+    is_page: Tensor
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,12 @@ class Targets:
                 target = self._cut_truth(self.truths, rng, patch_px, unharmed_share)
             else:
                 target = self.photos[int(rng.integers(len(self.photos)))]
-            chosen.append((*self._cut(target, rng, patch_px, truth_share), target.harm))
-        small, large, reference, harms = zip(*chosen, strict=True)
+            cut = self._cut(target, rng, patch_px, truth_share)
+            chosen.append((*cut, target.harm, kind < page_share))
+        small, large, reference, harms, is_page = zip(*chosen, strict=True)
         is_harmed = torch.tensor([harm != Harm.NONE for harm in harms])
-        return Batch(_stack(small), _stack(large), _stack(reference), is_harmed)
+        pixels = [_stack(each) for each in (small, large, reference)]
+        return Batch(*pixels, is_harmed, torch.tensor(is_page))
 
     def _cut(
         self, target: Target, rng: Generator, patch_px: int, truth_share: float

@@ -18,7 +18,7 @@ from scripts.training.degradation import Harm
 from scripts.training.discriminator import Discriminator
 from scripts.training.distil import DistilRecipe, DistilRun
 from scripts.training.export import store_weights
-from scripts.training.losses import shift_error, shift_source, texture_distance
+from scripts.training.losses import sharpen, shift_error, shift_source, texture_distance
 from scripts.training.targets import Batch, Target, Targets, read_targets
 from scripts.training.teacher import align_colours, make_targets
 from upscaled_models.networks.compact import SRVGGNetCompact
@@ -203,6 +203,21 @@ def test_a_folded_student_learns_to_draw_the_same_wherever_its_squares_lie(
     assert train(50.0) < 0.85 * train(0.0)
 
 
+def test_photos_are_sharpened_by_their_harm_and_drawn_pages_stay() -> None:
+    small = torch.rand(3, 3, 8, 8)
+    large, truth = torch.rand(2, 3, 3, 32, 32) * 0.5 + 0.25
+    batch = Batch(
+        small, large, truth, torch.tensor([True, False, True]), torch.tensor([False, False, True])
+    )
+    recipe = replace(TINY, harmed_sharpen_amount=0.2, unharmed_sharpen_amount=0.1)
+    sharpened = distil._sharpen(batch, recipe)
+    amounts = torch.tensor([0.2, 0.1, 0.0])
+    assert torch.equal(sharpened.small, small)
+    assert torch.equal(sharpened.target, sharpen(large, amounts))
+    assert torch.equal(sharpened.reference, sharpen(truth, amounts))
+    assert torch.allclose(sharpened.target[2], large[2])
+
+
 def test_photos_are_their_own_targets(tmp_path: Path, targets: Path) -> None:
     recipe = replace(TINY, photo_share=1.0, page_share=0.0)
     with pytest.raises(ValueError, match="needs --photos"):
@@ -263,7 +278,7 @@ def test_the_discriminator_can_be_kept_from_unharmed_pictures() -> None:
         run.step = 3
         pixels = torch.rand(1, 3, 12, 12)
         batch = Batch(
-            pixels, torch.rand(1, 3, 48, 48), torch.rand(1, 3, 48, 48), torch.tensor([False])
+            pixels, torch.rand(1, 3, 48, 48), torch.rand(1, 3, 48, 48), *torch.zeros(2, 1).bool()
         )
         output = run.network(pixels).detach()
         gradient, _ = distil._gradient_at(
