@@ -91,8 +91,13 @@ class Targets:
             chosen.append((*cut, target.harm, kind < page_share))
         small, large, reference, harms, is_page = zip(*chosen, strict=True)
         is_harmed = torch.tensor([harm != Harm.NONE for harm in harms])
-        pixels = [_stack(each) for each in (small, large, reference)]
-        return Batch(*pixels, is_harmed, torch.tensor(is_page))
+        return Batch(
+            small=_stack(small),
+            target=_stack(large),
+            reference=_stack(reference),
+            is_harmed=is_harmed,
+            is_page=torch.tensor(is_page),
+        )
 
     def _cut(
         self, target: Target, rng: Generator, patch_px: int, truth_share: float

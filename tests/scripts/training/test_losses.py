@@ -119,13 +119,13 @@ def test_dots_that_stay_when_the_source_moves_cost_and_a_result_that_moves_along
 ) -> None:
     torch.manual_seed(0)
     source = torch.rand(2, 3, 40, 40)
-    by_result = [2 * pixels for pixels in shift]
-    results = [
+    down_px, right_px = (2 * pixels for pixels in shift)
+    first, second = (
         each.repeat_interleave(2, 2).repeat_interleave(2, 3)
         for each in (source, shift_source(source, *shift))
-    ]
-    assert float(shift_error(*results, *by_result)) == 0.0
+    )
+    assert float(shift_error(first, second, down_px, right_px)) == 0.0
     dots = torch.zeros(2, 3, 80, 80)
     dots[..., ::4, ::4] = 0.1
-    with_dots = [each + dots for each in results]
-    assert float(shift_error(*with_dots, *by_result)) == pytest.approx(2 * 0.1 / 16, rel=0.1)
+    error = shift_error(first + dots, second + dots, down_px, right_px)
+    assert float(error) == pytest.approx(2 * 0.1 / 16, rel=0.1)
