@@ -33,6 +33,12 @@ _WITHOUT_ALPHA: Final[Mapping[str, str]] = {
     "RGBA": "RGBX",
 }
 _PIXEL_BYTES: Final = 4
+# A pixel of 16 bits whose highest may be alpha; Pillow's decoder knows both orders, its reader the
+# first alone. The mask of alpha stands in headers from the third version on.
+_WITHOUT_ALPHA_BIT, _WITH_ALPHA_BIT = "BGR;15", "BGRA;15"
+_THIRD_HEADER_BYTES, _ALPHA_MASK_AT, _ALPHA_BIT = 56, 66, 0x8000
+_MASKS: Final = 3
+_BYTES_WITHOUT_ALPHA_BIT: Final = bytes(range(0x80))
 # What Pillow says of kinds that others read: a header of OS/2, a JPEG or a PNG (of 0 bits) in the
 # file, 2 and 64 bits, masks with alpha (6), CMYK (11 to 13). Other numbers are damage.
 _NOT_DECODED: Final = re.compile(
@@ -51,6 +57,7 @@ def read_header(source: bytes) -> Header:
         if _NOT_DECODED.fullmatch(str(error)):
             raise UnsupportedImageFormat(detail=str(error)) from error
         raise
+    _use_alpha_bit(opened, source)
     _drop_empty_alpha(opened, source)
     has_alpha = opened.mode == "RGBA" or "transparency" in opened.info
     return Header("BMP", *opened.size, has_alpha=has_alpha, parts=opened)
@@ -74,6 +81,26 @@ def _read_profile(source: bytes) -> bytes | None:
     return source[_HEADER_AT + offset :][:size] or None
 
 
+def _use_alpha_bit(opened: "BmpImageFile", source: bytes) -> None:
+    """Decode an image of 16 bits as RGBA where its masks say so and a pixel is not transparent.
+
+    An alpha of 0 everywhere is none; see `_drop_empty_alpha`.
+    """
+    tile = opened.tile[0]
+    if not isinstance(tile.args, tuple) or tile.args[0] != _WITHOUT_ALPHA_BIT:
+        return
+    (header_bytes,) = struct.unpack_from("<I", source, _HEADER_AT)
+    (compression,) = struct.unpack_from("<I", source, _COMPRESSION_AT)
+    if header_bytes < _THIRD_HEADER_BYTES or compression != _MASKS:
+        return
+    (alpha_mask,) = struct.unpack_from("<I", source, _ALPHA_MASK_AT)
+    _, row_bytes, *_ = tile.args
+    upper_bytes = source[tile.offset : tile.offset + row_bytes * opened.height][1::2]
+    if alpha_mask == _ALPHA_BIT and upper_bytes.translate(None, _BYTES_WITHOUT_ALPHA_BIT):
+        opened._mode = "RGBA"
+        opened.tile = [tile._replace(args=(_WITH_ALPHA_BIT, *tile.args[1:]))]
+
+
 def _drop_empty_alpha(opened: "BmpImageFile", source: bytes) -> None:
     """Decode an image of 32 bits as RGB where the alpha of every pixel is 0.
 
@@ -84,6 +111,8 @@ def _drop_empty_alpha(opened: "BmpImageFile", source: bytes) -> None:
     if opened.mode != "RGBA" or not isinstance(tile.args, tuple):
         return
     order, row_bytes, *_ = tile.args
+    if order not in _WITHOUT_ALPHA:
+        return
     pixels = source[tile.offset : tile.offset + row_bytes * opened.height]
     if pixels[order.index("A") :: _PIXEL_BYTES].rstrip(b"\0"):
         return

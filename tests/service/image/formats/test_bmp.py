@@ -67,6 +67,39 @@ def test_a_cut_file_with_empty_alpha_is_refused() -> None:
             decode_file(source[:length], {"BMP"})
 
 
+def bmp_of_16_bits(pixels: NDArray[np.uint8], alpha_mask: int = 0x8000) -> bytes:
+    """Make a BMP of the fourth version: five bits a colour, and alpha in the highest bit."""
+    height, width = pixels.shape[:2]
+    red, green, blue, alpha = np.moveaxis(pixels.astype(np.uint16) >> (3, 3, 3, 7), -1, 0)
+    packed = np.zeros((height, width + width % 2), "<u2")  # rows end at four bytes
+    packed[:, :width] = (alpha << 15 | red << 10 | green << 5 | blue)[::-1]
+    start = 14 + 108
+    head = struct.pack("<2sIII", b"BM", start + packed.nbytes, 0, start)
+    sizes = (108, width, height, 1, 16, 3, packed.nbytes, 2835, 2835, 0, 0)
+    masks = struct.pack("<4I", 0x7C00, 0x3E0, 0x1F, alpha_mask)
+    info = struct.pack("<IiiHHIIiiII", *sizes) + masks + b" niW"
+    return head + info + bytes(108 - len(info)) + packed.tobytes()
+
+
+def test_one_bit_of_alpha_beside_five_of_each_colour_is_read() -> None:
+    pixels = np.dstack([picture(64, 71), np.zeros((64, 71), np.uint8)])
+    pixels[10:40, 20:50, 3] = 255
+    image = decode_checked(bmp_of_16_bits(pixels), {"BMP"})
+    assert image.alpha is not None
+    assert np.array_equal(image.alpha, pixels[..., 3])
+    assert np.abs(image.rgb.astype(int) - pixels[..., :3]).max() <= 7
+
+
+@pytest.mark.parametrize(("alpha", "alpha_mask"), [(0, 0x8000), (255, 0)])
+def test_a_bit_that_is_0_everywhere_or_not_called_alpha_is_none(
+    alpha: int, alpha_mask: int
+) -> None:
+    pixels = np.dstack([picture(64, 71), np.full((64, 71), alpha, np.uint8)])
+    image = decode_checked(bmp_of_16_bits(pixels, alpha_mask), {"BMP"})
+    assert image.alpha is None
+    assert np.abs(image.rgb.astype(int) - pixels[..., :3]).max() <= 7
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
 def test_alpha_of_other_formats_that_is_0_everywhere_is_kept(kind: str) -> None:
     pixels = np.dstack([picture(64, 70), np.zeros((64, 70), np.uint8)])
