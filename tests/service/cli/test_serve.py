@@ -18,6 +18,7 @@ import psutil
 import pytest
 import requests
 
+from tests.listening import free_port
 from tests.running import NO_CAPABILITIES, UPSCALED, Server, clean_environment, run_upscaled, serve
 from tests.service.pool.pools import picture
 
@@ -163,6 +164,24 @@ def test_a_request_that_waits_when_the_grace_is_over_is_answered(tmp_path: Path)
         assert psutil.wait_procs(workers, timeout=5)[1] == []
         answer = running.result()
         assert (answer.status_code, answer.json()["error_code"]) == (500, "internal_error")
+
+
+def test_a_full_standard_output_stops_neither_the_start_nor_a_replacement(
+    tmp_path: Path,
+) -> None:
+    port = str(free_port())
+    full = ("sh", "-c", 'exec "$@" > /dev/full', "sh", *UPSCALED)
+    with serve(
+        tmp_path, program=full, arguments=("--port", port), is_waiting=False, UPSCALED_AUTH="none"
+    ) as server:
+        server.url = f"http://127.0.0.1:{port}"
+        server.wait_said("stdout_unusable")
+        server.wait_listening()
+        server.wait_said("worker_ready")
+        server.front_end().kill()
+        server.wait_said("front_end_died")
+        server.wait_listening()
+        assert server.stop() == 0
 
 
 def test_a_second_ctrl_c_ends_the_grace(tmp_path: Path) -> None:
