@@ -1,7 +1,9 @@
 """Command line `upscaled`; a command is a module of its name, with `run` or a group `commands`."""
 
 import gc
+import inspect
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -56,9 +58,19 @@ def build_app(commands: Sequence[str] = COMMANDS) -> typer.Typer:
         module = import_module(f"upscaled.cli.{command}")
         if hasattr(module, "commands"):
             app.add_typer(module.commands, name=command)
+            for member in module.commands.registered_commands:
+                member.help = _join_lines(member.callback.__doc__)
         else:
-            app.command(command)(module.run)
+            app.command(command, help=_join_lines(module.run.__doc__))(module.run)
     return app
+
+
+def _join_lines(docstring: str | None) -> str:
+    """Return help with each paragraph on one line, for typer to wrap at the terminal's width.
+
+    It would keep the ends of the source's lines too. What follows a colon stays on its own line.
+    """
+    return re.sub(r"(?<![:\n])\n(?!\n)", " ", inspect.cleandoc(docstring or ""))
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -4,6 +4,7 @@ import re
 import select
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -35,6 +36,21 @@ def test_every_command_is_in_the_help() -> None:
     text = invoke("--help").stdout
     for command in COMMANDS:
         assert f" {command} " in text
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["image", "watch", "doctor", "tune", "usage", "mcp", "keys set", "models fetch", "models try"],
+)
+def test_the_help_fills_the_lines_of_a_narrow_terminal(command: str) -> None:
+    width = 60
+    env = {"COLUMNS": str(width), "TERMINAL_WIDTH": str(width)}
+    text = invoke(*command.split(), "--help", env=env).stdout
+    prose = [line.strip() for line in text.partition("╭")[0].partition("Usage:")[2].splitlines()]
+    for line, following in pairwise(prose[1:]):
+        first_word = following.partition(" ")[0]
+        may_end = not line or not following or line.endswith(":")
+        assert may_end or len(line) + 1 + len(first_word) > width - 2, f"{line!r} {following!r}"
 
 
 @pytest.mark.parametrize(
