@@ -35,7 +35,7 @@ def test_the_product_decodes_nothing_with_opencv() -> None:
         ("from cv2 import VideoCapture", {"VideoCapture"}),
     ],
 )
-def test_the_scan_sees_both_ways_of_calling(code: str, names: set[str]) -> None:
+def test_the_scan_finds_both_ways_of_calling(code: str, names: set[str]) -> None:
     assert attributes_of_opencv(ast.parse(code)) == names
 
 

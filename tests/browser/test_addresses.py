@@ -78,7 +78,7 @@ def test_a_pasted_address_is_fetched_and_upscaled(
     assert all(url.startswith(fetching.url) for url in playground.requested if "blob:" not in url)
 
 
-def test_addresses_come_by_drop_and_by_the_button_too(open_page: Open) -> None:
+def test_addresses_are_accepted_by_drop_and_by_the_button(open_page: Open) -> None:
     playground = open_page()
     links = "# a comment\r\nhttps://host.test/a.png\r\nhttp://host.test/b.png\r\n"
     playground.page.evaluate(GIVE, ["drop", "text/uri-list", links, "body"])

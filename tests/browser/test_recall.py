@@ -85,7 +85,7 @@ def test_results_outlive_a_reload_with_their_pictures(open_page: Open, tmp_path:
     assert rows(playground) == ["done"] * 3
 
 
-def test_a_removed_picture_does_not_come_back_on_a_reload(open_page: Open) -> None:
+def test_a_removed_picture_is_not_restored_by_a_reload(open_page: Open) -> None:
     playground = open_page()
     make(playground)
     press(playground, "Remove", "picture-0.png")

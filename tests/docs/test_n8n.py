@@ -99,7 +99,7 @@ def test_a_workflow_has_what_n8n_imports(workflow: Json) -> None:
 
 
 @WORKFLOWS
-def test_its_nodes_are_one_chain_in_the_order_that_they_stand_in(workflow: Json) -> None:
+def test_its_nodes_are_one_chain_in_the_order_of_the_file(workflow: Json) -> None:
     names = [node["name"] for node in workflow["nodes"]]
     assert workflow["connections"] == {
         name: {"main": [[{"node": after, "type": "main", "index": 0}]]}

@@ -45,7 +45,7 @@ def post(site: Site, picture: bytes, **headers: str) -> requests.Response:
     )
 
 
-def test_twenty_megabytes_go_through_and_the_result_is_at_an_https_url(site: Site) -> None:
+def test_twenty_megabytes_are_accepted_and_the_result_is_at_an_https_url(site: Site) -> None:
     picture = jpeg(96, 20 * MIB)
     assert len(picture) > 19.9 * MIB
     answer = post(site, picture)

@@ -96,6 +96,6 @@ def test_a_model_rebuilds_a_drawing_better_and_crisper_than_bicubic(
 
 
 @pytest.mark.parametrize("name", FAITHFUL)
-def test_flat_colours_come_back_exactly(name: str) -> None:
+def test_flat_colours_are_reproduced_exactly(name: str) -> None:
     upscale, _ = open_default(name)
     assert flat_error_levels(upscale) == 0

@@ -218,7 +218,7 @@ def test_an_answer_without_a_length_is_cut_off_when_it_grows_too_long(
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
 
 
-def test_a_part_the_server_cannot_go_on_from_is_begun_anew_by_the_next_fetch(
+def test_a_part_the_server_cannot_resume_is_begun_anew_by_the_next_fetch(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     leave_part(store, CONTENT[:HALF])

@@ -32,7 +32,7 @@ def test_ci_runs_every_test(ready: Scripts) -> None:
     assert ready.asked() == ["-m pytest -x"]
 
 
-def test_arguments_go_to_pytest_as_they_are(ready: Scripts) -> None:
+def test_arguments_are_passed_to_pytest_unchanged(ready: Scripts) -> None:
     ready.run("test", "-k", "a b", "tests/scripts")
     assert ready.asked() == ["-m pytest -m not slow -k a b tests/scripts"]
 

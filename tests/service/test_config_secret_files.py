@@ -96,7 +96,7 @@ def test_a_device_without_an_end_is_refused() -> None:
         load_settings({NAME: "/dev/zero"})
 
 
-def test_a_secret_may_come_through_a_pipe_of_the_shell() -> None:
+def test_a_secret_may_be_read_from_a_pipe_of_the_shell() -> None:
     reader, writer = os.pipe()
     os.write(writer, f"{URL}\n".encode())
     os.close(writer)

@@ -99,7 +99,7 @@ def test_other_errors_have_no_headers() -> None:
         "internal_error",
     ],
 )
-def test_a_worker_may_say_this(error_code: str) -> None:
+def test_a_worker_may_raise_these_errors(error_code: str) -> None:
     error = rebuild(error_code, "the worker's text")
     assert type(error) is kind_of(error_code)
     assert error.public_text == "the worker's text"

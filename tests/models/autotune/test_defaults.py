@@ -82,7 +82,7 @@ def test_a_type_too_inaccurate_for_a_family_is_not_tried_at_a_start() -> None:
     ]
 
 
-def test_candidates_come_in_the_tables_order_and_none_is_lost() -> None:
+def test_candidates_are_in_the_order_of_the_table_and_complete() -> None:
     def ordered(instructions: InstructionSet) -> list[str]:
         order = likeliest("plain", instructions)
         return [each.label for each in likeliest_first(candidates(), order)]

@@ -61,7 +61,7 @@ def test_a_shape_at_its_limits_is_accepted(number: int) -> None:
     check_shape("plain", plain_shape(scale=1, layers=number, features=4096))
 
 
-def test_an_argument_that_came_later_may_be_left_out() -> None:
+def test_an_argument_that_was_added_later_may_be_left_out() -> None:
     """Records of plain networks were written before any network folded."""
     whole = plain_shape(scale=2, layers=1, features=4)
     check_shape("plain", whole)

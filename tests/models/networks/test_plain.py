@@ -34,7 +34,7 @@ def test_every_flat_grey_is_reproduced_exactly_up_to_the_border(
 
 
 @torch.no_grad()
-def test_flat_colours_come_back_exactly(network: PlainNet) -> None:
+def test_flat_colours_are_reproduced_exactly(network: PlainNet) -> None:
     colours = torch.randint(0, 256, (64, 3, 1, 1)).expand(64, 3, 4, 6)
     height, width = 4 * network.scale, 6 * network.scale
     result = levels(network(colours / 255))

@@ -76,7 +76,7 @@ def weights(tmp_path: Path) -> Path:
     return write_int8(tmp_path / "mine.safetensors", SPEC)
 
 
-def test_layers_come_back_as_they_were() -> None:
+def test_layers_are_read_back_unchanged() -> None:
     layers = make_layers()
     again = parse_layers(serialise_layers(layers), Path("any"))
     assert again.convolutions.keys() == layers.convolutions.keys()
@@ -186,7 +186,7 @@ def test_any_network_is_allowed_by_its_pixels(psnr_db: float, allowed: set[str])
     assert "flat colours" in why_not(unlike, "fast")
 
 
-def test_levels_by_channel_come_back_as_they_were() -> None:
+def test_levels_by_channel_are_read_back_unchanged() -> None:
     layers = make_layers()
     head = layers.convolutions["head"]
     assert head.quantised is not None

@@ -94,7 +94,7 @@ def test_an_absent_contestant_has_its_reason_and_the_others_run(entries: dict[st
     assert len(order) == 3 * (1 + 2)
 
 
-def test_a_contestant_that_dies_on_the_way_is_absent_and_the_others_run_on(
+def test_a_contestant_that_dies_during_the_race_is_left_out_and_the_others_continue(
     entries: dict[str, Entry],
 ) -> None:
     entries["mortal"] = Entry("ours:Ours", model="mortal", truth="package")

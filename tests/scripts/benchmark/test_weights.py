@@ -27,7 +27,7 @@ def test_random_weights_enlarge_their_source_and_add_hardly_anything(tmp_path: P
     assert not np.array_equal(found[::4, ::4], source)
 
 
-def test_the_same_random_weights_come_every_time(tmp_path: Path) -> None:
+def test_random_weights_are_the_same_every_time(tmp_path: Path) -> None:
     networks = []
     for name in ("one", "other"):
         weights = add_random_compact(tmp_path / name)

@@ -172,7 +172,7 @@ def test_the_installer_opens_no_connection(installed: Machine) -> None:
     assert outside(reached(installed.traces / "install")) == set()
 
 
-def test_the_models_are_where_the_service_looks(installed: Machine) -> None:
+def test_the_models_are_in_the_folder_of_the_service(installed: Machine) -> None:
     command = ["env", "UPSCALED_DATA_DIR=/data", f"{PREFIX}/bin/upscaled", "models", "verify"]
     verified = installed.run(command, "verify")
     assert verified.returncode == 0, verified.stderr

@@ -122,7 +122,7 @@ def test_what_is_locked_is_chosen_in_that_version_and_by_its_hash(shelf: Path, l
     assert hash_file(shelf / "another-1.1-py3-none-any.whl") in needs["another"].requirement
 
 
-def test_packages_come_from_the_index_that_pip_is_configured_with(
+def test_packages_are_fetched_from_the_index_that_pip_is_configured_with(
     shelf: Path, locks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = make_wheel(shelf, "another")
@@ -177,7 +177,7 @@ def test_dependencies_are_resolved_for_the_target_not_for_this_machine(shelf: Pa
     assert _choose(shelf, "root", new_arm) == {"always", "on-arm", "on-new"}
 
 
-def test_extras_bring_their_needs_only_where_asked_for(shelf: Path) -> None:
+def test_requirements_of_extras_are_included_only_if_requested(shelf: Path) -> None:
     make_wheel(shelf, "root", "Provides-Extra: heic", "Requires-Dist: decoder; extra == 'heic'")
     make_wheel(shelf, "decoder")
     assert _choose(shelf, "root", INTEL) == set()

@@ -93,7 +93,7 @@ def test_the_same_plan_gives_the_same_figures(
     assert documents[0] == documents[1]
 
 
-def test_the_example_names_what_a_plan_may_say() -> None:
+def test_the_example_has_every_key_of_a_plan() -> None:
     assert {"images_per_hour", "p95_s", "spread", "[machine]", "[seconds]", "[[mix]]"} <= {
         word for row in EXAMPLE.splitlines() for word in row.split(" ")
     }

@@ -23,7 +23,7 @@ def document_of(plan: Plan) -> dict[str, Any]:
     return document
 
 
-def test_the_document_and_the_tables_say_the_same() -> None:
+def test_the_document_and_the_tables_have_the_same_values() -> None:
     document = document_of(PLAN)
     assert document["machines"] == document["front_ends"] == document["workers"] == 2
     assert document["breaks_first"] == "workers"

@@ -41,7 +41,7 @@ def test_the_recipe_sets_the_share_of_unharmed_inputs(share: float) -> None:
     assert [harm == Harm.NONE for harm in harms] == [share == 1] * 9
 
 
-def test_batches_come_in_the_order_of_their_steps() -> None:
+def test_batches_are_yielded_in_the_order_of_their_steps() -> None:
     ahead = list(islice(batches_from(smooth(), RECIPE, 0), 9))
     later = list(batches_from(smooth(), RECIPE, 5))
     assert len(later) == 4

@@ -47,7 +47,7 @@ async def test_only_the_key_that_sent_a_request_finds_it() -> None:
     assert await tracker.find(1, "mine") is None
 
 
-async def test_a_watcher_may_come_a_moment_before_its_request() -> None:
+async def test_a_watcher_may_connect_a_moment_before_its_request() -> None:
     tracker = ProgressTracker(arrival_wait_s=30)
     finding = asyncio.create_task(tracker.find(1, "soon"))
     await asyncio.sleep(0)

@@ -119,7 +119,7 @@ def test_a_request_without_an_id_of_its_client_is_neither_tracked_nor_announced(
         assert sent.result().status_code == 200
 
 
-def test_a_front_end_that_cannot_be_asked_is_as_if_it_had_nothing(pair: Pair) -> None:
+def test_a_front_end_that_cannot_be_reached_counts_as_without_the_request(pair: Pair) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     gone = RequestUnderWay(1, "gone", f"http://127.0.0.1:{port}", "token")

@@ -16,7 +16,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.sqlite3"
 
 
-def test_a_result_is_known_to_the_next_run_by_path_and_by_content(path: Path) -> None:
+def test_the_next_run_recognises_a_result_by_path_and_by_content(path: Path) -> None:
     with Journal(path) as journal:
         journal.reserve(RESULT, SOURCE)
         journal.record(RESULT, RECORD)
@@ -69,7 +69,7 @@ def test_an_earlier_result_stays_known_where_its_renewal_failed(path: Path) -> N
     assert (row.phase, row.record) == (Phase.COMMITTED, RECORD)
 
 
-def test_names_that_are_no_text_come_back_byte_for_byte(path: Path) -> None:
+def test_names_that_are_not_utf_8_are_read_back_byte_for_byte(path: Path) -> None:
     path_below, source = PurePath(os.fsdecode(b"\xff-x4.jpg")), os.fsdecode(b"/in/\xff.png")
     with Journal(path) as journal:
         journal.reserve(path_below, source)

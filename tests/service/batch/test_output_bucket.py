@@ -34,7 +34,7 @@ def open_store(bucket: Bucket, journal: Journal, *, is_overwriting: bool = False
     return OutputStore(output, is_overwriting=is_overwriting)
 
 
-def test_another_machine_sees_what_is_done_by_the_objects_alone(bucket: Bucket) -> None:
+def test_another_machine_recognises_what_is_done_by_the_objects_alone(bucket: Bucket) -> None:
     for is_first in (True, False):
         with Journal(None) as journal, open_store(bucket, journal) as store:
             if is_first:

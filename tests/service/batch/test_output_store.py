@@ -151,7 +151,7 @@ def test_a_path_is_reserved_from_the_moment_work_begins(store: OutputStore, plac
     assert again == ExistingResult(f"{place.root}/a-x4.jpg", None), "named twice"
 
 
-def test_a_source_keeps_its_name_while_another_one_looks_at_it(
+def test_a_source_keeps_its_name_while_another_one_checks_it(
     store: OutputStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, A_PNG, "one")

@@ -105,7 +105,7 @@ def test_the_stream_has_the_whole_result_and_nothing_else(pipe: Pipe, is_blockin
     assert parts == [data]
 
 
-def test_nothing_is_known_of_what_went_into_a_stream_before(pipe: Pipe) -> None:
+def test_results_written_to_a_stream_before_are_not_recorded(pipe: Pipe) -> None:
     store = OutputStore(OutputStream(pipe[1]), is_overwriting=False)
     for _ in range(2):
         store.commit(reserve(store), record_of(b"x"), b"x")

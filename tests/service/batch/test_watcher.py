@@ -133,7 +133,7 @@ def test_a_file_that_changes_or_is_replaced_is_given_again(top: Path, tmp_path: 
         assert watched.wait(2) == ["a.png", "a.png"]
 
 
-def test_files_and_folders_may_go_at_any_time(top: Path, tmp_path: Path) -> None:
+def test_files_and_folders_may_be_deleted_at_any_time(top: Path, tmp_path: Path) -> None:
     with watching(top, tmp_path / "out") as watched:
         (top / "gone.png").write_text("for a moment")
         (top / "gone.png").unlink()

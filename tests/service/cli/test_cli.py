@@ -156,14 +156,14 @@ def _is_readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
-def test_commands_with_a_slow_start_say_so_on_a_terminal_before_they_load_anything() -> None:
+def test_commands_with_a_slow_start_print_a_notice_on_a_terminal_before_loading() -> None:
     lines = ["image a.png", "watch in out", "tune", "doctor", "models try m p", "models quantise m"]
     shown = run_on_terminal(lines)
     assert len(shown) == len(lines)
     assert all(each.startswith("upscaled: loading") for each in shown)
 
 
-def test_commands_that_answer_at_once_say_nothing_before() -> None:
+def test_commands_that_answer_at_once_print_nothing_before() -> None:
     lines = ["image --help", "models list", "keys list", "config", ""]
     assert run_on_terminal(lines) == [""] * len(lines)
 

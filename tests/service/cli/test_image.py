@@ -313,7 +313,7 @@ def test_16_bits_a_channel_stay_where_the_result_is_a_png(
 
 
 @pytest.mark.parametrize("kind", ["bucket to bucket", "bucket to folder", "file to bucket"])
-def test_buckets_stand_where_folders_do(
+def test_buckets_are_accepted_in_place_of_folders(
     photo: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setenv("UPSCALED_S3_ENDPOINT", bucket.endpoint)

@@ -120,7 +120,7 @@ def test_an_interrupted_run_drops_files_in_flight_and_reports_it(
 
 
 @pytest.mark.slow
-def test_names_come_from_a_list_in_bytes(source_dir: Path, tmp_path: Path) -> None:
+def test_names_are_read_from_a_list_in_bytes(source_dir: Path, tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\n\xff.png"))
     paths = sorted(source_dir.rglob("*.png"))[:2]
     odd.write_bytes(paths[0].read_bytes())

@@ -101,7 +101,7 @@ def test_what_is_no_picture_is_a_failure_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_for_a_folder_is_refused_for_want_of_a_name(run: Callable[..., Result]) -> None:
+def test_a_picture_for_a_folder_without_a_name_is_refused(run: Callable[..., Result]) -> None:
     done = run("-", "-o", "folder", source=PHOTO)
     assert done.exit_code == 2
     assert "standard input is a PNG picture: -o FILE says where its result goes" in done.stderr

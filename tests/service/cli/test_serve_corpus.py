@@ -170,7 +170,7 @@ def test_a_fetched_file_has_the_answer_of_the_table(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_with_every_format_switched_on_every_file_is_answered_as_the_tables_say(
+def test_with_every_format_enabled_every_file_has_the_answer_of_the_tables(
     images_dir: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")

@@ -199,7 +199,7 @@ def test_a_client_that_leaves_during_the_work(service: Service, before: Traces) 
     assert service.send().status_code == 200  # and its worker is free again
 
 
-def test_a_full_queue_costs_nothing_and_neither_do_those_who_leave_it(
+def test_requests_that_a_full_queue_refuses_or_that_leave_it_cost_nothing(
     service: Service, before: Traces
 ) -> None:
     """Two of the largest images fill a worker, and one may wait."""

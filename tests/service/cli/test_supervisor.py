@@ -245,7 +245,7 @@ def test_sigterm_ends_a_front_end_that_hangs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "status"), [("1", 0), ("100", 1)])
-def test_a_front_end_that_does_not_come_to_its_end_is_killed(
+def test_a_front_end_that_does_not_stop_is_killed(
     tmp_path: Path, seconds: str, status: int
 ) -> None:
     with supervised(tmp_path, f"close {seconds}") as service:

@@ -48,7 +48,7 @@ def test_a_line_for_each_day_is_printed_in_columns() -> None:
     assert today.split() == [day(0), "3", "1", "2", "0", "0", "1", "2.5", "40", "0.25"]
 
 
-def test_what_is_not_asked_for_is_left_out() -> None:
+def test_what_is_not_requested_is_left_out() -> None:
     assert [line.split()[0] for line in run("--since", "7d").stdout.splitlines()[1:]] == [day(0)]
     old = run("--since", day(-11), "--until", day(-9))
     assert [line.split()[0] for line in old.stdout.splitlines()[1:]] == [day(-10)]

@@ -75,7 +75,7 @@ def watching(folder: Path, *places: str, **settings: str) -> Iterator[Watching]:
         process.stdout.close()
 
 
-def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) -> None:
+def test_new_files_are_upscaled_until_a_signal_ends_the_watch(tmp_path: Path) -> None:
     source_dir = tmp_path / "in"
     source_dir.mkdir()
     (source_dir / "a.png").write_bytes(save(picture(), "PNG"))
@@ -102,7 +102,7 @@ def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_objects_become_results_of_the_chosen_format_size_and_name_as_they_come_into_a_bucket(
+def test_new_objects_of_a_bucket_become_results_of_the_chosen_format_size_and_name(
     tmp_path: Path, bucket: Bucket
 ) -> None:
     places = f"s3://{bucket.name}/in", f"s3://{bucket.name}/in/out"

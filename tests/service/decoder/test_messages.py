@@ -64,7 +64,7 @@ def test_kept_metadata_have_no_more_bytes_than_a_jpeg_segment(part: str, more: i
         assert unpack(sent).kept == kept
 
 
-def test_what_is_kept_is_asked_for_in_a_header_that_the_decoder_reads() -> None:
+def test_the_plan_of_kept_metadata_is_sent_in_a_header_that_the_decoder_reads() -> None:
     plan = MetadataPlan(True, 128, 96)
     assert MetadataPlan(**json.loads(pack_plan(plan))) == plan
     assert pack_plan(None) == b""

@@ -351,7 +351,7 @@ def is_asking_for_large_pages() -> bool:
 
 
 @pytest.mark.skipif(not is_asking_for_large_pages(), reason="no large pages to ask for")
-def test_pixels_come_into_memory_in_large_pages() -> None:
+def test_pixels_are_mapped_in_large_pages() -> None:
     others = decoder_processes()
     with Decoder(THREE, processes=1) as fresh:
         fresh.decode(save(picture(), "PNG"))

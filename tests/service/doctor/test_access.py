@@ -12,7 +12,7 @@ def test_a_service_that_needs_keys_has_no_line(make_settings: MakeSettings) -> N
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_loopback_alone_may_go_without_keys(make_settings: MakeSettings, host: str) -> None:
+def test_only_loopback_needs_no_keys(make_settings: MakeSettings, host: str) -> None:
     (finding,) = check_access(make_settings(auth="none"), host)
     assert finding.status is Status.OK
 

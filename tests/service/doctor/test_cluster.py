@@ -99,7 +99,7 @@ def test_a_ray_that_is_alike_but_not_the_required_one_is_found() -> None:
     assert f"{required_ray()}.* is what works" in finding.found
 
 
-def test_settings_of_the_head_alone_are_asked_of_the_head_alone() -> None:
+def test_settings_of_the_head_are_read_from_the_head_alone() -> None:
     bare = without("RAY_health_check_period_ms")
     assert faults_of(cluster(other=bare)) == []
     in_redis = without("RAY_gcs_storage").environment | {"RAY_REDIS_ADDRESS": "redis:6379"}

@@ -168,7 +168,7 @@ def test_the_gpus_of_the_machine_are_reported(
 
 
 @pytest.mark.parametrize("precision", ["auto", "exact"])
-def test_a_missing_openvino_is_a_warning_unless_float32_is_asked_for(
+def test_a_missing_openvino_is_a_warning_unless_float32_is_configured(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)

@@ -90,6 +90,6 @@ def test_a_header_is_cut_between_two_cookies() -> None:
     assert {len(cookie) for cookie in header.split("; ")} == {3003}
 
 
-def test_bytes_outside_ascii_go_back_as_they_came() -> None:
+def test_bytes_outside_ascii_are_sent_back_unchanged() -> None:
     where = "http://a.example/"
     assert sent(where, where, b"k=\xe9\xc3").encode("latin-1") == b"k=\xe9\xc3"

@@ -52,7 +52,7 @@ def test_the_transparent_grey_level_counts_in_the_files_own_depth(bits: int) -> 
 
 @pytest.mark.parametrize(("colour", "channels"), [(RGB, 3), (RGBA, 4), (GREY_ALPHA, 2)])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_colour_and_alpha_come_out_to_the_level(colour: int, channels: int, bits: int) -> None:
+def test_colour_and_alpha_are_decoded_to_the_level(colour: int, channels: int, bits: int) -> None:
     samples = deep_samples(channels, bits, 60, 70)
     expected = stretched(samples, bits)
     image = decode_file(png(samples, bits, colour))

@@ -144,7 +144,7 @@ def test_a_broken_exif_item_of_an_avif_gives_none(item: bytes) -> None:
     assert kept_of(avif_of(item)) == KeptMetadata()
 
 
-def test_nothing_is_kept_where_nothing_is_asked_for() -> None:
+def test_nothing_is_kept_unless_requested() -> None:
     assert decode_file(camera_file("JPEG")).kept is None
 
 

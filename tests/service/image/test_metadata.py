@@ -127,7 +127,7 @@ def test_a_file_without_metadata_has_neither_resolution_nor_credit() -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "abc", "abcd", "Ann", "Ünï ©", "x" * 4000])
-def test_texts_come_back_as_they_were_written(text: str) -> None:
+def test_texts_are_read_back_as_they_were_written(text: str) -> None:
     exif = Exif(write_exif(Credit(artist=text, copyright=text[::-1])))
     assert exif.text(ARTIST) == text
     assert exif.text(COPYRIGHT) == text[::-1]

@@ -77,7 +77,7 @@ async def test_each_tool_and_argument_is_described(service: Service) -> None:
             assert "description" in argument, (tool.name, name)
 
 
-async def test_only_those_that_change_nothing_say_so(service: Service) -> None:
+async def test_only_tools_that_change_nothing_are_marked_read_only(service: Service) -> None:
     async with connect(service, None) as client:
         tools = (await client.list_tools()).tools
     reading = {tool.name for tool in tools if tool.annotations and tool.annotations.read_only_hint}
@@ -192,7 +192,9 @@ async def test_a_call_that_its_client_cancels_ends_the_work_and_costs_nothing(
     assert sorted(each.name for each in folder.iterdir()) == ["out", "photo.png"]
 
 
-async def test_the_result_of_a_url_is_written_where_asked(service: Service, folder: Path) -> None:
+async def test_the_result_of_a_url_is_written_to_the_given_path(
+    service: Service, folder: Path
+) -> None:
     url = f"{service.url}/assets/sample.jpg"
     async with connect(service, folder) as client:
         result = await call(client, "upscale_url", url=url, scale=2, folder="out")

@@ -263,7 +263,7 @@ def test_a_key_is_estimated_by_its_own_pictures_and_a_new_one_by_those_of_all() 
     assert clean_s < new_s < harmed_s
 
 
-def test_keys_that_come_and_go_are_forgotten() -> None:
+def test_the_number_of_keys_with_averages_is_bounded() -> None:
     cost = make_warm()
     for key_id in range(3000):
         cost.learn(of(10_000, scale=2, key_id=key_id), "upscaled-x2", 10_000 * X2_S)
@@ -299,7 +299,7 @@ def test_product_photos_in_a_row_bring_the_estimate_to_what_they_took() -> None:
     assert estimates_s[-1] == pytest.approx(0.4 * FULL_S, rel=0.03)
 
 
-def test_the_key_and_the_length_of_the_file_tell_full_photos_from_others() -> None:
+def test_the_key_and_the_length_of_the_file_distinguish_full_photos_from_others() -> None:
     cost = make_warm()
     for _ in range(9):
         cost.learn(photo(bits_per_px=2, key_id=1), LARGE, FULL_S, worked_s=0.1 * FULL_S)

@@ -158,7 +158,7 @@ async def test_a_result_keeps_the_label_and_tempering_that_the_worker_reports() 
     assert (plain.tempered_with, plain.label) == ("", "fake")
 
 
-async def test_the_key_and_the_named_model_go_with_the_job(
+async def test_a_job_has_the_key_and_the_named_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The key, so that a worker shares its device between keys, not between images."""

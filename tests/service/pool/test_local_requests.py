@@ -126,7 +126,7 @@ async def test_the_promised_wait_counts_each_image_by_its_model(
         assert caught.value.retry_after_s == wait_s
 
 
-async def test_a_mixed_queue_of_auto_is_counted_by_where_each_image_will_go() -> None:
+async def test_a_mixed_queue_of_auto_is_counted_by_the_model_of_each_image() -> None:
     """Up to 900 px the ladder takes a model that is 100 times as slow for a pixel."""
     command = fake_command("ladder")
     async with running_pool(workers=1, jobs_per_worker=1, max_queue=2, command=command) as pool:

@@ -141,7 +141,7 @@ async def test_a_retry_is_first_and_is_admitted_to_a_full_queue() -> None:
         await waiting
 
 
-async def test_a_closed_queue_dismisses_requests_that_wait_and_that_come() -> None:
+async def test_a_closed_queue_refuses_waiting_and_later_requests() -> None:
     queue = make_queue()
     waiting = await start(queue, SMALL)
     queue.close(ValueError("closed"))
@@ -223,7 +223,7 @@ async def test_a_retry_waits_for_an_empty_worker_and_then_has_it_alone() -> None
     assert await have_slots(after) == "y"
 
 
-async def test_while_one_worker_empties_for_a_retry_the_others_go_on() -> None:
+async def test_while_one_worker_is_drained_for_a_retry_the_others_continue() -> None:
     a, b = make_worker(), make_worker()
     queue = make_queue(a, b, slots=2)
     at_a, at_b = await start(queue, SMALL), await start(queue, SMALL)

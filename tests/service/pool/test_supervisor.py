@@ -375,7 +375,7 @@ def test_a_refusal_while_starts_fail_names_the_seconds_until_the_next_start_is_o
     assert {retry_after_s for _, retry_after_s in refused} == set(range(1, 10))
 
 
-async def test_a_start_that_fails_for_want_of_memory_is_repeated(
+async def test_a_start_that_fails_without_memory_is_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with running_pool() as pool:

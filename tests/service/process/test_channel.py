@@ -131,7 +131,7 @@ def test_a_stream_cut_within_a_frame_raises_eof(ends: Pair, cut_at: int) -> None
 
 
 @pytest.mark.parametrize("cut_at", [0, 18])
-async def test_a_parent_sees_the_end_of_a_stream_too(ends: Pair, cut_at: int) -> None:
+async def test_a_parent_detects_the_end_of_a_stream_too(ends: Pair, cut_at: int) -> None:
     ends[1].sendall(WHOLE[:cut_at])
     ends[1].close()
     with pytest.raises(EOFError):
@@ -154,7 +154,7 @@ def test_a_descriptor_arrives_with_its_frame_and_is_not_inherited(ends: Pair) ->
     os.close(reading)
 
 
-def test_a_frame_may_come_without_a_descriptor(ends: Pair) -> None:
+def test_a_frame_without_a_descriptor_is_accepted(ends: Pair) -> None:
     channel.send(ends[1], b"{}")
     assert channel.receive(ends[0], takes_fd=True, watchdog=watch()).fd is None
 

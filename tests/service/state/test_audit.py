@@ -151,7 +151,7 @@ def test_entries_are_removed_once_they_are_old_enough(
 
 
 @pytest.mark.parametrize(("days", "kept"), [(0, ["web"]), (36_500, [])])
-def test_the_sweep_removes_old_entries_where_the_settings_say_so(
+def test_the_sweep_removes_old_entries_if_a_retention_is_set(
     make_settings: MakeSettings, clock: Clock, days: int, kept: list[str]
 ) -> None:
     settings = make_settings(audit_retention_days=days)

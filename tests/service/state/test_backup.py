@@ -34,7 +34,7 @@ def test_a_backup_serves_the_same_keys_and_credits(
         assert not restored.is_new
 
 
-def test_credits_on_hold_in_a_backup_come_back_once_no_request_can_need_them(
+def test_credits_on_hold_in_a_backup_are_released_once_no_request_can_need_them(
     state: State, make_settings: MakeSettings, clock: Clock, tmp_path: Path
 ) -> None:
     secret = state.keys.create("web", credits=7)

@@ -138,7 +138,7 @@ def test_keys_take_turns_where_one_job_runs_at_a_time(store: State) -> None:
     assert served == keys * 2
 
 
-def test_a_job_that_is_put_back_for_a_while_lets_others_go_first(store: State) -> None:
+def test_a_job_that_is_put_back_for_a_while_is_served_after_others(store: State) -> None:
     key_id = key_with(store, 2)
     first, second = submit(store, key_id), submit(store, key_id)
     assert store.jobs.put_back(claim(store), delay_s=60)

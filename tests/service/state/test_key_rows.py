@@ -16,7 +16,7 @@ from upscaled.state.key_rows import SCOPES, check_scopes, order_scopes, read_sco
         (frozenset({"credits", "jobs", "upscale"}), "upscale,jobs,credits"),
     ],
 )
-def test_scopes_come_back_from_their_column(
+def test_scopes_are_read_back_from_their_column(
     scopes: frozenset[str] | None, column: str | None
 ) -> None:
     check_scopes(scopes)

@@ -407,7 +407,7 @@ def test_negative_credits_make_no_key(state: State) -> None:
     assert state.keys.is_empty()
 
 
-def test_threads_that_want_one_name_get_it_once(state: State) -> None:
+def test_only_one_of_several_threads_creates_a_name(state: State) -> None:
     def create(_: int) -> bool:
         try:
             state.keys.create("web")

@@ -38,7 +38,7 @@ def test_connections_that_the_server_has_closed_are_replaced_before_use(
         read_at_once(state, 4)
 
 
-def test_a_connection_that_was_not_used_for_a_while_is_asked_first(
+def test_a_connection_that_was_not_used_for_a_while_is_tested_first(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network may have dropped it without a word."""
@@ -58,7 +58,7 @@ def test_a_connection_that_was_not_used_for_a_while_is_asked_first(
     assert len(asked) == 1
 
 
-def test_a_connection_that_was_asked_works_as_before(
+def test_a_connection_that_was_tested_works_as_before(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)

@@ -82,7 +82,7 @@ def test_a_row_that_is_written_late_is_in_the_next_report(store: State, clock: C
     assert len(row_sums(executed)) == 1
 
 
-def test_days_go_with_their_rows(store: State, clock: Clock) -> None:
+def test_days_are_removed_with_their_rows(store: State, clock: Clock) -> None:
     key_id, day = key_with(store, 0), int(clock()) // DAY_S
     kept_s = (day - 10) * DAY_S
     store.usage.add([image_row(key_id, kept_s), image_row(key_id, (day - 29) * DAY_S)])

@@ -197,7 +197,7 @@ def test_an_address_that_is_gone_is_called_no_more_until_it_is_set_again(store: 
     assert len(store.webhooks.list("waiting")) == 3
 
 
-def test_keys_with_calls_enough_and_later_attempts_let_others_go_first(store: State) -> None:
+def test_keys_with_enough_calls_and_later_attempts_are_served_after_others(store: State) -> None:
     slow, other = key_with_webhook(store), key_with_webhook(store, "other")
     retried = end(store, slow)
     store.webhooks.record(claim(store), "status 500", "waiting")

@@ -85,7 +85,7 @@ def test_a_picture_gets_the_best_model_that_the_budget_allows(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("is_deep", [False, True])
-def test_the_largest_pictures_go_to_the_faithful_model(tmp_path: Path, is_deep: bool) -> None:
+def test_the_largest_pictures_use_the_faithful_model(tmp_path: Path, is_deep: bool) -> None:
     ladder = build(settings_with(tmp_path, X4PLUS), 4, speed(SLOW), speed(SLOW / 10))
     first, second, last = ladder
     bounds = [each.most_deep_px if is_deep else each.most_px for each in (first, second)]

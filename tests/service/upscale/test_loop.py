@@ -211,7 +211,7 @@ class WideCorrection(PostProcessing):
 
 
 @pytest.mark.parametrize(("halo_px", "is_seamless"), [(5, True), (1, False)])
-def test_a_step_sees_each_window_beside_its_result_and_its_reach_makes_no_seams(
+def test_a_step_is_given_each_window_with_its_result_and_its_reach_leaves_no_seams(
     halo_px: int, is_seamless: bool
 ) -> None:
     engine, rgb = BoxEngine(window_px=40), noise(120, 90)

@@ -160,7 +160,7 @@ def test_a_device_out_of_memory_gets_half_the_batch_and_never_more_again() -> No
     assert set(engine.batches) <= {1, 2}
 
 
-def test_smaller_windows_may_come_in_larger_batches_after_the_device_was_full() -> None:
+def test_smaller_windows_may_be_in_larger_batches_after_the_device_was_full() -> None:
     engine = Held(batch=8, room_windows=4)
     with Scheduler() as scheduler:
         run_together(scheduler, engine, *[windows_of(2, 32)] * 9)
@@ -350,7 +350,7 @@ def test_a_batch_that_is_done_at_once_waits_for_no_other() -> None:
         assert len(list(results)) == 2
 
 
-def test_a_crash_of_the_devices_thread_fails_all_images_that_wait_or_come() -> None:
+def test_a_crash_of_the_devices_thread_fails_all_images_waiting_or_later() -> None:
     engine = Alarming(batch=4, error=SystemExit("the device is gone"))
     flat = np.zeros((16, 16, 3), np.uint8)
     with Scheduler() as scheduler:

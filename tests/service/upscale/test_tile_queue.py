@@ -63,7 +63,7 @@ def served(tile_queue: TileQueue, count: int, *queues: ImageQueue) -> str:
     )
 
 
-def test_windows_of_one_image_come_in_their_order(tile_queue: TileQueue) -> None:
+def test_windows_of_one_image_are_served_in_their_order(tile_queue: TileQueue) -> None:
     queue = tile_queue.join()
     requests = [put(tile_queue, queue, SMALL_PX) for _ in range(5)]
     assert [take(tile_queue)[0] for _ in range(5)] == requests
@@ -162,7 +162,7 @@ def test_an_image_that_leaves_withdraws_its_windows_and_can_put_no_more(
         put(tile_queue, leaving, SMALL_PX, engine=BATCHES_OF_8)
 
 
-def test_once_closed_windows_that_wait_or_come_fail_with_the_reason(tile_queue: TileQueue) -> None:
+def test_once_closed_windows_waiting_or_later_fail_with_the_reason(tile_queue: TileQueue) -> None:
     waiting = put(tile_queue, tile_queue.join(), SMALL_PX)
     tile_queue.close(TimeoutError("first"))
     tile_queue.close(ValueError("second"))

@@ -12,7 +12,7 @@ from upscaled_models.backends.cuda.layout import (
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(8, 16), (32, 64), (64, 192), (48, 48)])
-def test_weights_come_back_as_they_were(outputs: int, inputs: int) -> None:
+def test_weights_are_unpacked_unchanged(outputs: int, inputs: int) -> None:
     weight = torch.randn(outputs, inputs, 3, 3)
 
     assert torch.equal(unpack_weights(pack_weights(weight, torch.float32)), weight)
@@ -43,7 +43,7 @@ def test_a_lane_holds_the_weights_of_its_fragment_of_the_product() -> None:
 
 
 @pytest.mark.parametrize("channels", [3, 12, 16, 48])
-def test_pixels_come_back_from_planes_and_missing_channels_are_zero(channels: int) -> None:
+def test_pixels_are_read_back_from_planes_and_missing_channels_are_zero(channels: int) -> None:
     layout = PlaneLayout(5, 70)
     pixels = torch.randn(2, channels, 5, 70)
 

@@ -200,7 +200,7 @@ def test_a_trunk_in_8_bits_is_compiled_once_for_windows_of_every_size() -> None:
 
 
 @pytest.mark.parametrize(("family", "shape"), [("plain", PLAIN), ("srvgg", srvgg_shape(4, 2, 8))])
-def test_a_shape_is_compiled_for_a_small_network_in_8_bits_once_it_came_often(
+def test_a_shape_is_compiled_for_a_small_network_in_8_bits_after_several_uses(
     family: Family, shape: Shape
 ) -> None:
     engine = engine_of(family, shape, "int8")
@@ -253,7 +253,7 @@ def test_a_second_thread_has_graphs_and_counts_of_its_own() -> None:
     assert (list(one.compiled), list(other.compiled)) == ([], [shape])
 
 
-def test_only_so_many_shapes_that_came_seldom_are_remembered(
+def test_the_counts_of_rarely_used_shapes_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ready_graphs, "_MOST_COUNTED", 2)

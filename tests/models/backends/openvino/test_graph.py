@@ -175,7 +175,7 @@ def test_the_input_of_a_dense_block_is_rounded_once_where_its_layers_share_level
 
 
 @pytest.mark.parametrize("float_layers", [(), ("conv_hr", "conv_last")])
-def test_inputs_divided_by_channel_give_what_their_numbers_say(
+def test_inputs_divided_by_channel_equal_the_same_whole_numbers_in_torch(
     float_layers: tuple[str, ...],
 ) -> None:
     """Reference: torch on the same whole numbers, each layer for itself, nothing fused."""

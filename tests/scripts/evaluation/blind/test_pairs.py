@@ -37,7 +37,7 @@ def test_each_side_shows_what_its_upscaler_made(comparison: Comparison) -> None:
         assert pair.left_px.shape == pair.right_px.shape == (CROP_PX, CROP_PX, 3)
 
 
-def test_sides_are_shuffled_and_pictures_come_in_turn(comparison: Comparison) -> None:
+def test_sides_are_shuffled_and_pictures_alternate(comparison: Comparison) -> None:
     pairs = list(make_pairs(comparison))
     assert 6 <= sum(pair.left == "dark" for pair in pairs) <= 18
     assert set(Counter((pair.truth, pair.track) for pair in pairs).values()) == {6}

@@ -31,7 +31,7 @@ def read(headers: list[tuple[str, str]], **fields: object) -> OutputChoice:
 
 @pytest.mark.parametrize("form", ["jpeg", "WebP", "AVIF"])
 @pytest.mark.parametrize("quality", ["1", "100"])
-def test_headers_and_fields_say_the_same(form: str, quality: str) -> None:
+def test_headers_and_fields_have_the_same_meaning(form: str, quality: str) -> None:
     expected = OutputChoice(form.lower(), int(quality))
     headers = [("X-Upscale-Format", form), ("X-Upscale-Quality", quality)]
     assert read(headers) == expected

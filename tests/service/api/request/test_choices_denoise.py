@@ -28,7 +28,9 @@ def read(*headers: str, **fields: object) -> float | None:
         ("0.00001", 1e-5, 1e-5),
     ],
 )
-def test_headers_and_fields_say_the_same(text: str, number: object, strength: float) -> None:
+def test_headers_and_fields_have_the_same_meaning(
+    text: str, number: object, strength: float
+) -> None:
     assert read(text) == strength
     assert read(x_upscale_denoise=text) == strength
     assert read(text, x_upscale_denoise=number) == strength

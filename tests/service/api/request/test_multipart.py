@@ -42,7 +42,7 @@ SCALE = part(b'Content-Disposition: form-data; name="scale"', b"2")
 IMAGE = part(b'Content-Disposition: form-data; name="image"; filename="a.png"', FILE)
 
 
-def test_text_and_file_parts_come_as_sent() -> None:
+def test_text_and_file_parts_are_read_as_sent() -> None:
     scale, image = parse_parts(body(SCALE, IMAGE), TYPE)
     assert (scale.name, scale.data, scale.file_name) == ("scale", b"2", None)
     assert (image.name, image.data, image.file_name) == ("image", FILE, "a.png")
@@ -72,7 +72,7 @@ def test_every_spelling_of_a_file_part(disposition: bytes) -> None:
     assert image.file_name is not None
 
 
-def test_the_content_type_may_come_before_the_disposition() -> None:
+def test_the_content_type_may_precede_the_disposition() -> None:
     headers = (
         b'Content-Type: image/png\r\nContent-Disposition: form-data; name="image"; filename="a"'
     )

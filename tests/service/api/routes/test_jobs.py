@@ -313,7 +313,7 @@ def test_a_job_that_finds_the_queue_full_waits_for_a_slot(
     wait_for(service, location, "succeeded")
 
 
-def test_requests_go_before_jobs(make_service: MakeService) -> None:
+def test_requests_precede_jobs(make_service: MakeService) -> None:
     executor = ResizingExecutor()  # one request waits for a slot
     service = make_service(executor)
     location = submit(service).headers["Location"]

@@ -88,7 +88,7 @@ def test_rows_whose_write_only_seemed_to_fail_are_counted_once(state: State) -> 
 
 
 @pytest.mark.parametrize(("observed", "kept"), [(3, 3), (4, 3)])
-def test_the_oldest_rows_go_where_the_database_is_down_for_long(
+def test_the_oldest_rows_are_dropped_if_the_database_is_down_for_long(
     state: State, caplog: pytest.LogCaptureFixture, observed: int, kept: int
 ) -> None:
     recorder = UsageRecorder(FailingUsage(state, 1), max_unwritten=3)

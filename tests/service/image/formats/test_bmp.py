@@ -163,7 +163,7 @@ def test_runs_of_half_bytes_are_counted_in_pixels() -> None:
 
 
 @pytest.mark.parametrize(("bits", "width", "longest"), [(8, 70, 72), (4, 70, 72), (4, 65, 72)])
-def test_runs_may_go_on_to_four_bytes_behind_a_row(bits: int, width: int, longest: int) -> None:
+def test_runs_may_extend_to_four_bytes_behind_a_row(bits: int, width: int, longest: int) -> None:
     """As ImageMagick writes them: rows are padded before they are coded."""
     for count in (width, longest):
         rows = bytes((count, 7, 0, 0)) * 2 + b"\0\1"

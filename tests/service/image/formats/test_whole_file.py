@@ -46,7 +46,7 @@ def test_a_higher_quality_makes_a_larger_and_a_truer_file(format_name: str) -> N
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_profile_resolution_and_credit_come_back(format_name: str) -> None:
+def test_profile_resolution_and_credit_are_read_back(format_name: str) -> None:
     credit = Credit(artist="Ann Möller", copyright="© 2026")
     image = Image(picture(), icc=srgb_profile(), dpi=(300.0, 150.0), credit=credit)
     read = decode(encode(image, format_name))

@@ -115,7 +115,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("upscaled.pool.ray_serve.reports._GONE_AFTER_S", 0.2)
 
 
-async def test_the_result_has_the_bytes_that_came_beside_it() -> None:
+async def test_the_result_has_the_bytes_that_were_sent_beside_it() -> None:
     async with pool_of([ALIVE, DONE]) as (pool, _):
         result = await pool.upscale(b"bytes", request())
     assert result == replace(RESULT, data=b"bytes")
@@ -223,7 +223,9 @@ async def test_an_image_under_which_replicas_die_is_given_up_at_last() -> None:
     ],
     ids=["poisonous", "malformed", "queue full", "faulty"],
 )
-async def test_an_answer_of_a_replica_is_not_asked_of_another(answer: Any, error: Any) -> None:
+async def test_an_image_that_a_replica_answered_is_not_sent_to_another(
+    answer: Any, error: Any
+) -> None:
     async with pool_of([ALIVE, answer]) as (pool, replicas):
         with pytest.raises(error) as raised:
             await pool.upscale(b"", request())
@@ -316,7 +318,7 @@ async def test_an_image_that_was_tried_again_leaves_no_memory_behind(
             gc.enable()
 
 
-async def test_the_only_replica_is_not_asked_again_for_what_it_failed() -> None:
+async def test_the_only_replica_is_not_sent_again_an_image_that_it_failed() -> None:
     async with pool_of([ALIVE, FAULT, FOR_EVER_S]) as (pool, replicas):
         with pytest.raises(InternalError, match="the device is broken"):
             await pool.upscale(b"", request())
@@ -350,7 +352,7 @@ async def test_without_replicas_no_more_wait_than_may() -> None:
     assert raised.value.reason == "starting"
 
 
-async def test_a_request_that_finds_no_replica_in_time_is_to_come_back() -> None:
+async def test_a_request_that_finds_no_replica_in_time_is_answered_429() -> None:
     async with pool_of([FOR_EVER_S], reports=[]) as (pool, _):
         with pytest.raises(RateLimitExceeded) as raised:
             await pool.upscale(b"", request())

@@ -44,7 +44,7 @@ def test_no_pod_is_left_to_the_operators_probes(groups: list[dict[str, Any]]) ->
             assert container[probe]["exec"]["command"][0] == "python3"
 
 
-def test_the_head_keeps_its_state_and_all_ask_for_the_token(cluster: dict[str, Any]) -> None:
+def test_the_head_keeps_its_state_and_all_require_the_token(cluster: dict[str, Any]) -> None:
     assert cluster["gcsFaultToleranceOptions"]["backend"] == "rocksdb"
     assert cluster["authOptions"]["mode"] == "token"
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"

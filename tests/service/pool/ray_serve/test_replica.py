@@ -221,7 +221,7 @@ async def test_it_is_unhealthy_once_it_had_no_worker_for_long(
         await replica.check_health()
 
 
-def test_it_ends_once_its_parent_is_gone() -> None:
+def test_a_replica_ends_with_its_parent() -> None:
     """As where a raylet is killed: the child of a shell that ends is left to another parent."""
     inner = (
         "import asyncio; from upscaled.pool.ray_serve.replica import end_with_parent\n"

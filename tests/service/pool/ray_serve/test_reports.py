@@ -2,7 +2,7 @@ from tests.service.pool.ray_serve.reports import MODEL, report
 from upscaled.pool.ray_serve.reports import add_reports, find_difference, find_returning
 
 
-def test_what_runs_is_added_up_and_what_is_gone_still_counts_as_done() -> None:
+def test_running_replicas_are_added_up_and_finished_work_of_lost_ones_still_counts() -> None:
     stats = add_reports((report("a"), report("b")), (report("c"),), {}, {})
     assert (stats.waiting, stats.running, stats.running_most, stats.workers_ready) == (2, 4, 8, 2)
     assert stats.done.models[MODEL].batches == 9

@@ -239,7 +239,9 @@ def test_a_strength_out_of_range_is_refused(strength: float) -> None:
         (Harm(None, 100), 8),
     ],
 )
-def test_at_x2_more_harm_lets_more_through(harm: Harm, limit_levels: float) -> None:
+def test_at_x2_more_harm_raises_the_limit_of_the_vivid_network(
+    harm: Harm, limit_levels: float
+) -> None:
     assert is_harmed(harm)
     tempering = Tempering.of(AUTO_STRENGTH, 2, harm)
     assert tempering.limit_levels == pytest.approx(limit_levels)

@@ -300,7 +300,7 @@ def test_counted_pixel_bytes_equal_those_an_encoder_packs(
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("chunk_bytes", [8192, 65_536, 10_000_000])
-def test_large_images_come_through_in_many_pieces(
+def test_large_images_are_decoded_in_many_pieces(
     interlaced: bool, bits: int, chunk_bytes: int
 ) -> None:
     samples = deep_samples(4, bits, 200, 450)

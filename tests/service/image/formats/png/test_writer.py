@@ -43,7 +43,7 @@ def test_strips_make_one_file_by_either_compressor(
         assert np.array_equal(np.asarray(read), whole)
 
 
-def test_strips_stand_in_the_file_as_they_were_compressed() -> None:
+def test_strips_are_in_the_file_as_they_were_compressed() -> None:
     """So that nothing but a copy of each is left to do once the last pixel is there."""
     whole = pixels(150, 3)
     png = PngWriter(Image(whole))
