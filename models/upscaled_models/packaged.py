@@ -112,7 +112,7 @@ def install_missing(store: ModelStore) -> None:
 
 
 def _convert(pair: PackagedPair) -> bytes:
-    # Here, so that a front end, which only asks what is missing, holds no NumPy.
+    # Here, so that a front end, which only checks what is missing, loads no NumPy.
     from upscaled_models.ncnn.pair import read_pair, to_safetensors
 
     param, text = _read_checked(pair.param, pair.param_sha256)

@@ -199,10 +199,10 @@ def _read_manifest(path: Path, source: Source) -> tuple[ModelSpec, ...]:
 
 
 def _describe(name: str, entries: Mapping[str, Any], source: Source) -> ModelSpec:
-    owner = str(entries[name].get("same_as", name))
-    entry = _Entry.model_validate(entries[owner])
+    base_name = str(entries[name].get("same_as", name))
+    entry = _Entry.model_validate(entries[base_name])
     spec = replace(
-        entry.describe(owner, source, entry.licence),
+        entry.describe(base_name, source, entry.licence),
         url=entry.url,
         bits=entry.bits,
         keeps_colour=entry.keeps_colour,
@@ -219,7 +219,7 @@ def _describe(name: str, entries: Mapping[str, Any], source: Source) -> ModelSpe
             pair=half.pair,
         )
         spec = replace(spec, packaged=packaged)
-    return spec if owner == name else replace(spec, name=name, same_as=owner)
+    return spec if base_name == name else replace(spec, name=name, same_as=base_name)
 
 
 def round_strength(strength: float) -> float:

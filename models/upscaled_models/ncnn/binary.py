@@ -34,23 +34,23 @@ class WeightReader:
         self._data = data
         self._at = 0
 
-    def read_tagged(self, count: int, owner: str) -> Weights:
+    def read_tagged(self, count: int, layer: str) -> Weights:
         """Return the next `count` weights, in float32 or float16 by their tag."""
         start = self._at
-        tag = int.from_bytes(self._read(TAG_BYTES, owner), "little")
+        tag = int.from_bytes(self._read(TAG_BYTES, layer), "little")
         if tag in FLOAT32_TAGS:
-            return self.read_plain(count, owner)
+            return self.read_plain(count, layer)
         if tag == FLOAT16_TAG:
             padded_bytes = -(-2 * count // ALIGNMENT) * ALIGNMENT
-            data = self._read(padded_bytes, owner)
-            return _finite(np.frombuffer(data, "<f2", count), owner)
+            data = self._read(padded_bytes, layer)
+            return _finite(np.frombuffer(data, "<f2", count), layer)
         if tag == INT8_TAG:
             raise BadBinary(
-                f"{owner}: its weights are in 8 bits, which are not read here: "
+                f"{layer}: its weights are in 8 bits, which are not read here: "
                 "use the pair in 16 or 32 bits"
             )
         raise BadBinary(
-            f"{owner}: at byte {start} is the tag 0x{tag:08X}, neither 16 nor 32 bits: "
+            f"{layer}: at byte {start} is the tag 0x{tag:08X}, neither 16 nor 32 bits: "
             "the file is damaged, or not this .param file's"
         )
 
@@ -61,20 +61,20 @@ class WeightReader:
                 f"it has {len(self._data)} bytes, and the layers of the .param file {self._at}"
             )
 
-    def read_plain(self, count: int, owner: str) -> NDArray[np.float32]:
+    def read_plain(self, count: int, layer: str) -> NDArray[np.float32]:
         """Return the next `count` float32 values, which have no tag."""
-        return _finite(np.frombuffer(self._read(4 * count, owner), "<f4", count), owner)
+        return _finite(np.frombuffer(self._read(4 * count, layer), "<f4", count), layer)
 
-    def _read(self, size_bytes: int, owner: str) -> memoryview:
+    def _read(self, size_bytes: int, layer: str) -> memoryview:
         start, self._at = self._at, self._at + size_bytes
         if self._at > len(self._data):
             raise BadBinary(
-                f"it ends after {len(self._data)} bytes, and {owner} has weights up to {self._at}"
+                f"it ends after {len(self._data)} bytes, and {layer} has weights up to {self._at}"
             )
         return memoryview(self._data)[start : self._at]
 
 
-def _finite(values: Values, owner: str) -> Values:
+def _finite(values: Values, layer: str) -> Values:
     if not np.isfinite(values).all():
-        raise BadBinary(f"{owner} has weights that are not finite")
+        raise BadBinary(f"{layer} has weights that are not finite")
     return values

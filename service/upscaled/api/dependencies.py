@@ -195,7 +195,7 @@ def _is_own_origin(origin: str, host: str, public_base_url: str) -> bool:
     another port is another program's, so only the setting gives the port.
     """
     scheme = origin.partition("://")[0].lower()
-    # Of a proxy with TLS only the page knows the scheme, so the port stands for it.
+    # Behind a proxy with TLS only the page has the scheme, so the port is compared in its place.
     if scheme in _PORTS and _split(origin) == _split(f"{scheme}://{host}"):
         return True
     is_public = scheme == urlsplit(public_base_url).scheme

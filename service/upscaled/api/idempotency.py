@@ -100,7 +100,7 @@ async def reserve(
 
 
 async def record_answer(state: State, reservation: Reservation, answer: StoredAnswer) -> None:
-    """Record a request's answer; where that fails, the ledger knows what was paid and delivered."""
+    """Record a request's answer; where that fails, the ledger has what was paid and delivered."""
     recording = asyncio.to_thread(state.idempotency.complete, reservation, answer)
     await _try(run_to_end(recording))
 

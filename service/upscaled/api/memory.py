@@ -27,7 +27,7 @@ ARRIVING_IMAGES: Final = 8
 """Images that may be arriving beyond those that may be queued or worked on."""
 UNPAID_BODIES: Final = 4
 """Unfinished bodies of a key with metering on, beyond one for each credit: for requests that end
-with 403 for want of credits, or with another error that costs none."""
+with 403 without credits, or with another error that costs none."""
 RETRY_AFTER_S: Final = 5
 """Neither the speed of senders nor that of readers is known; 5 s is enough for most of both."""
 MAX_UNSENT_BYTES: Final = 512 * 1024 * 1024

@@ -70,7 +70,7 @@ def keep_upload_only(document: Document) -> Document:
     """Return the document without the JSON body of an upscale.
 
     openapi-generator makes one method of an operation, from the first of its bodies: of a form it
-    then knows the fields, and of two bodies it mistakes the form's fields for JSON.
+    then has the fields, and of two bodies it mistakes the form's fields for JSON.
     """
     document = copy.deepcopy(document)
     del document["paths"][schemas.UPSCALE_PATH]["post"]["requestBody"]["content"][

@@ -223,7 +223,7 @@ class ProgressRelay:
             return
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                reader, writer = await _ask(request)
+                reader, writer = await _request_events(request)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             fields = event("progress_not_relayed", front_end=request.front_end_url)
             _logger.warning("a front end does not show its progress: %r", error, extra=fields)
@@ -245,8 +245,10 @@ async def _try(step: Coroutine[Any, Any, None]) -> None:
         )
 
 
-async def _ask(request: RequestUnderWay) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Ask a front end for a request's events, up to the head of its answer; OSError without one."""
+async def _request_events(
+    request: RequestUnderWay,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Request events from a request's front end, and read the answer's head, else OSError."""
     url = urlsplit(request.front_end_url)
     is_tls = url.scheme == "https"
     reader, writer = await asyncio.open_connection(
@@ -270,7 +272,7 @@ async def _ask(request: RequestUnderWay) -> tuple[asyncio.StreamReader, asyncio.
 
 
 async def _read_events(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """Yield what comes; an owner that dies ends the events without an `end`."""
+    """Yield events as they are received; if their front end dies, they end without `end`."""
     try:
         while True:
             async with asyncio.timeout(SILENT_FOR_S):

@@ -75,7 +75,7 @@ class Estimate(_Response):
         "the pixels decide: that for a harmed picture first. Empty until a worker has started"
     )
     denoise: float | None = Field(
-        description="The strength of denoising, where the request asks for one"
+        description="The strength of denoising, where the request gives one"
     )
     seconds: float | None = Field(
         description="Expected in a worker, without the wait for one; null until one is ready"

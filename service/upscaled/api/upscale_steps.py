@@ -59,7 +59,7 @@ def find_result_name(url: SourceUrl) -> str | None:
     """Return the file name in what looks like a result URL, of any server; else None.
 
     A proxy may have changed scheme, host, port and the path before it. The name is enough: it
-    cannot be guessed, and a client that knows one may have the result.
+    cannot be guessed, and a client that has one may read the result.
     """
     _, mark, file_name = url.path.rpartition(RESULT_PATH)
     return file_name if mark else None

@@ -33,7 +33,7 @@ MAX_AT_ONCE_PER_KEY: Final = 4
 
 _logger: Final = logging.getLogger(__name__)
 ATTEMPT_S: Final = 15.0
-"""Until the head of the receiver's answer has come; Standard Webhooks asks for 15 to 30."""
+"""Until the head of the receiver's answer has come; Standard Webhooks recommends 15 to 30."""
 ANYWHERE: Final = ("0.0.0.0/0", "::/0")
 """The networks that an address of the operator's may lead to."""
 
@@ -82,7 +82,7 @@ class WebhookSender:
         return claimed
 
     async def _put_back(self, claimed: ClaimedDelivery | None) -> None:
-        """Give up the lease of a call that was not finished; where that fails, it runs out."""
+        """Release the lease of a call that was not finished; where that fails, it runs out."""
         if claimed is not None:
             with suppress(DatabaseFailed):
                 await asyncio.to_thread(self._webhooks.put_back, claimed)
@@ -157,7 +157,7 @@ def sign_request(
     """Return the signed request of one attempt.
 
     Args:
-        message_id: by which a receiver knows a webhook that it has had before.
+        message_id: by which a receiver recognises a webhook that it has received before.
         private_cidrs: networks that may be reached although they are private.
     """
     now = datetime.now(UTC)

@@ -155,7 +155,7 @@ class Journal:
         self._run("UPDATE results SET phase = 0 WHERE place = ?", os.fsencode(path))
 
     def release(self, path: PurePath) -> None:
-        """Give up a reservation: the path is as it was before."""
+        """Cancel a reservation: the path is as it was before."""
         with self.lock:
             self._run("DELETE FROM results WHERE place = ? AND sha256 IS NULL", os.fsencode(path))
             self.commit(path)

@@ -22,7 +22,7 @@ class OutputBucket(Output):
     """Bucket of results.
 
     An object is whole, with its record in its metadata, and is only put where the bucket holds what
-    was seen there before. journal: of this machine, which only spares work: it knows by content
+    was seen there before. journal: of this machine, which only saves work: it recognises by content
     what lies where.
     """
 

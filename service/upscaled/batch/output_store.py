@@ -150,12 +150,12 @@ class OutputStore:
             with self._changed:
                 while path in self._looked_at:
                     self._changed.wait()
-                owner = self._sources.get(path)
-                if owner is None:
+                reserved_for = self._sources.get(path)
+                if reserved_for is None:
                     self._looked_at.add(path)
-            if owner == source:
+            if reserved_for == source:
                 return ExistingResult(target, None)
-            if owner is None and (found := self._decide(path, target, source, content)):
+            if reserved_for is None and (found := self._decide(path, target, source, content)):
                 return found
         raise AssertionError("names never end")
 
@@ -169,7 +169,7 @@ class OutputStore:
         return record
 
     def release(self, reservation: ReservedPath) -> None:
-        """Give up a reservation, and leave nothing of it."""
+        """Cancel a reservation, and leave nothing of it."""
         with suppress(JournalUnusable):  # the next run clears the row away
             self.output.release(reservation)
         self._forget(reservation.path)

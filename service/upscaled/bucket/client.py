@@ -63,8 +63,8 @@ def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
 def name_by_time(created_at_s: float, extension: str) -> str:
     """Return an unguessable file name that begins with its time: a UUID marked as version 4.
 
-    As the contract wants, but with 74 random bits behind the milliseconds since 1970, as in version
-    7: names sort by age, and the sweep removes an object once it is as old as they get.
+    As the contract requires, but with 74 random bits behind the milliseconds since 1970, as in
+    version 7: names sort by age, and the sweep removes an object once it is as old as they get.
     """
     number = int(created_at_s * 1000) << 80 | 4 << 76 | secrets.randbits(12) << 64
     return f"{uuid.UUID(int=number | 2 << 62 | secrets.randbits(62))}.{extension}"
@@ -76,7 +76,7 @@ async def create_result(store: S3Store, name: str, data: bytes, media_type: str)
     obstore repeats what the server refused for the moment, and not what it may have done.
 
     Returns:
-        False if there is an object of that name, which only this result's own requests know: one
+        False if there is an object of that name, which only requests for this result have: one
         of them created it.
 
     Raises:

@@ -234,7 +234,7 @@ class FrontEndSupervisor:
         _log.error("the front end ended (%s) and is replaced", describe_exit(status), extra=fields)
 
     def _wait_before_next(self) -> None:
-        """Wait as long as the last failures ask for, unless a signal ends the service meanwhile."""
+        """Wait longer after each failed start, unless a signal ends the service meanwhile."""
         until = time.monotonic() + self._limits.restart_after_s(self._failures)
         while (left_s := until - time.monotonic()) > 0:
             if self._selector.select(left_s):

@@ -79,7 +79,7 @@ def keep_xmp(packet: bytes, plan: MetadataPlan, gain: float) -> bytes:
     """Return the packet for a result `gain` times as wide, in UTF-8; b"" where none is kept."""
     if not packet or len(packet) > MAX_XMP_BYTES:
         return b""
-    # A packet that is malformed, or in an encoding that Python does not know, is no packet.
+    # A packet that is malformed, or in an encoding that Python does not have, is no packet.
     with suppress(expat.ExpatError, ValueError, LookupError):
         kept = _Filter(plan, gain).rewrite(packet.rstrip(b"\x00"))
         return kept if len(kept) <= MAX_XMP_BYTES else b""

@@ -25,7 +25,7 @@ class Header:
     """Header of an image file, read once in a process and handed on.
 
     format: the name of a row of `upscaled.image.formats.table`.
-    width_px, height_px: the upright size, after the crop and the turn that the file asks for.
+    width_px, height_px: the upright size, after the crop and the rotation of the file.
     has_alpha: holds for RGBA, LA, palette or tRNS transparency, also when every pixel is opaque.
     is_deep: decoding gives 16 bits a channel.
     decoded_pixels: how many a decoder holds; 0 where that is width x height because the file crops

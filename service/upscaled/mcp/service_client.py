@@ -99,7 +99,7 @@ class ServiceClient:
         return dict(answer.json())
 
     async def price(self, source: Source, scale: int, choices: Mapping[str, str]) -> dict[str, Any]:
-        """Ask for price, size, model and time of an upscale that is not made; see `upscale`."""
+        """Fetch price, size, model and time of an upscale that is not made; see `upscale`."""
         answer = await self._post(source, scale, {**choices, "X-Upscale-Dry-Run": "true"})
         return dict(answer.json())
 

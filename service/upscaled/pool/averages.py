@@ -62,7 +62,7 @@ class Shares:
 class Openings:
     """Strengths of denoising that workers have in memory, and the mean time to open one.
 
-    Each strength is an engine of its own, which a worker opens when an image first asks for it;
+    Each strength is an engine of its own, which a worker opens at the first image of that strength;
     the last `MAX_STRENGTHS` stay open. All workers are treated as one: with several, an estimate
     may miss an opening at each of the others.
     """

@@ -151,7 +151,7 @@ class CostModel:
         How much of it is flat or transparent is seen only in its pixels: the estimate is the mean
         over the images of its API key so far whose files are as long for a pixel, or over those of
         all keys; before the first it is a full one's, unless the file is that of a nearly flat one.
-        Whether it is small is judged as of a full one.
+        Whether it is small is decided as for a full one.
 
         Whether an image is harmed is seen only in its pixels. Where its model depends on that, the
         estimate is the mean over the images of its API key so far; before the first of any key it

@@ -32,7 +32,7 @@ class StoreOrder:
     """Order to store a result on the machine that makes it, so that its bytes need not come back.
 
     url, endpoint: of the bucket and its server, as `BucketResults` has them. file_name: a new name,
-    which only this request knows; it stays the same when the image is sent again. within_s: seconds
+    which only this request has; it is the same when the image is sent again. within_s: seconds
     after the image's arrival in which the result may be stored; then its lifetime begins.
     """
 
@@ -44,7 +44,7 @@ class StoreOrder:
 
 @dataclass(frozen=True, slots=True)
 class UpscaleRequest:
-    """Request to upscale one image, with what the queue needs to know of it.
+    """Request to upscale one image, with what the queue needs.
 
     scale: 2 or 4. width_px, height_px: the upright size of the source, by its header; with the
     scale they give its cost. output: what its result is to be. on_tile: called as the work

@@ -55,7 +55,7 @@ class LocalPool:
         command: Sequence[str] = WORKER_COMMAND,
         limits: Limits | None = None,
     ) -> None:
-        """Plan the workers that the settings ask for; each entry of `device` has some of its own.
+        """Plan the workers of the settings; each entry of `device` has workers of its own.
 
         Args:
             command: starts a worker, with further arguments behind it; for tests.

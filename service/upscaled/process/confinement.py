@@ -1,4 +1,4 @@
-"""Confine a child process from within: it gives up rights and dies with its parent."""
+"""Confine a child process from within: it drops rights and ends with its parent."""
 
 import argparse
 import fcntl

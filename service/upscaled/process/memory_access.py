@@ -42,7 +42,7 @@ def hide_memory() -> None:
 
 
 def give_up_other_processes() -> bool:
-    """Give up reading other processes, except children, and gaining rights by setuid programs.
+    """Drop the rights to read other processes, except children, and to run setuid programs.
 
     It holds for the calling thread and the threads and processes that it starts, so it belongs
     before all threads. Root is held to it only without CAP_PERFMON and CAP_SYS_ADMIN: with either,

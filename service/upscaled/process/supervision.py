@@ -129,7 +129,7 @@ class Watchdog:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What the kernel says of a process at a moment.
+    """State of a process at a moment, as the kernel reports it.
 
     cpu_ticks: its processor time in clock ticks: utime + stime of proc_pid_stat(5).
     is_runnable: whether one of its threads runs, or waits for nothing but a core.

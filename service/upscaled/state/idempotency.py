@@ -122,7 +122,7 @@ class IdempotencyKeys:
             _update(connection, reservation.key, reservation.request_id, values)
 
     def abandon(self, reservation: Reservation) -> None:
-        """Forget a request that failed, unless it was paid for: the ledger settles that one."""
+        """Delete the record of a request that failed, unless it was paid for; end its lease."""
         key = reservation.key
         row = _is_row(key, reservation.request_id)
         with self._database.write() as connection:

@@ -143,11 +143,11 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def check_name(name: str, owner: str = "an API key") -> None:
+def check_name(name: str, kind: str = "an API key") -> None:
     """Raise InvalidName for a name that no API key may have, nor an administrator."""
     if not is_name(name):
         raise InvalidName(
-            f"{name!r} is no name for {owner}: 1 to 64 letters, digits and . _ @ -, "
+            f"{name!r} is no name for {kind}: 1 to 64 letters, digits and . _ @ -, "
             "beginning with a letter or digit"
         )
 

@@ -80,7 +80,7 @@ class Results(Protocol):
     async def store(self, data: bytes, media_type: str) -> str:
         """Store a result of a type in `EXTENSIONS`, whole or not at all, and return its file name.
 
-        A cancelled call may have stored it, under a name that nothing knows.
+        A cancelled call may have stored it, under a name that nothing refers to.
         """
 
     async def find(self, file_name: str) -> StoredResult | None:

@@ -97,7 +97,7 @@ def _check_connection(
 ) -> None:
     """Raise InvalidatePoolError for a connection that is lost: the pool then opens new ones.
 
-    SQLAlchemy's own check asks the server each time, one more round trip for each statement.
+    SQLAlchemy's own check queries the server each time, one more round trip for each statement.
     """
     returned_at = entry.info.get(_RETURNED_AT)
     if returned_at is None:  # it was opened just now

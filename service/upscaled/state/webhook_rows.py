@@ -125,7 +125,7 @@ def select_due(
 
 
 def give_up_address(connection: Connection, key_id: int, url: str, outcome: str) -> None:
-    """Give up the webhooks that wait for an address that is gone, and disable it at its key."""
+    """End the webhooks that wait for an address that answers 410, and disable it at its key."""
     row, own = WEBHOOK_DELIVERIES.c, KEY_WEBHOOKS.c
     is_same = sa.and_(row.key_id == key_id, row.url == url, row.state == "waiting")
     connection.execute(

@@ -57,7 +57,7 @@ def read_array(pixels: NDArray[Any]) -> tuple[Image, ArrayShape]:
 
 
 def read_pillow(picture: PillowImage.Image) -> tuple[Image, ArrayShape]:
-    """Make an image of a Pillow image, turned upright as its EXIF orientation asks.
+    """Make an image of a Pillow image, turned upright by its EXIF orientation.
 
     L, LA, RGB, RGBA and I;16 stay what they are; other modes become RGB, and where a colour is
     transparent they become LA or RGBA. The ICC profile of an RGB picture and the resolution go with

@@ -1,4 +1,4 @@
-"""Open the engine that settings ask for: the model, the device and the size of the window."""
+"""Open the engine of the settings: their model, their device and the size of the window."""
 
 from typing import Final
 

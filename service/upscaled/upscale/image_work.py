@@ -48,7 +48,7 @@ def upscale_to_output(
     settings: Settings,
     threads: Executor | None = None,
 ) -> Iterator[TilesDone]:
-    """Upscale one decoded image to the size and depth that `output` asks for.
+    """Upscale one decoded image to the size and depth of `output`.
 
     A result that is scaled down is only yielded when it is whole. `threads` post-process strips of
     windows, where cores are free for it.

@@ -45,7 +45,7 @@ class IdleTuning:
     def warm_up(self) -> None:
         """Run the models in memory once, as soon as the worker is idle after its start.
 
-        A start runs none whose speed it knows, and the graph of a large one is compiled when it
+        A start runs none whose speed is stored, and the graph of a large one is compiled when it
         first runs. An image that comes meanwhile waits for one window at most.
         """
         if not self.is_warm and self.jobs.idle_s >= LOOK_EVERY_S:

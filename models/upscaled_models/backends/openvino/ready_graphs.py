@@ -18,7 +18,7 @@ much time as compiling takes, in windows of 416 px: that graph is 5 to 11 % slow
 puts its result in order."""
 
 _MOST_COUNTED: Final = 256
-"""Limits the shapes whose runs are counted; the one that came least recently is forgotten."""
+"""Limits the shapes whose runs are counted; the one that was used least recently is dropped."""
 
 ANY_PX: Final = -1
 """Stands for a window's height and width: the graph is compiled once for all of them."""

@@ -30,12 +30,12 @@ ADMIN_KEY: Final = Security(
         auto_error=False,  # the middleware has checked it
     )
 )
-"""The dependency by which the OpenAPI document knows that an endpoint needs a key."""
+"""The dependency that marks an endpoint in the OpenAPI document as needing a key."""
 MAX_FAILURES: Final = 10
 WINDOW_S: Final = 60.0
 """An address that has sent so many wrong keys within this time is refused until it is over."""
 MAX_ADDRESSES: Final = 4096
-"""Bounds the memory for failures; the address that failed first is forgotten."""
+"""Bounds the memory for failures; the address that failed first is removed."""
 _SCHEME: Final = "bearer "
 
 

@@ -1,1 +1,1 @@
-"""Speak strict HTTP/1.1 with one client: heads, bodies, answers, and limits on all of them."""
+"""Serve strict HTTP/1.1 to one client: heads, bodies, answers, and limits on all of them."""

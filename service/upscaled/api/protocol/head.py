@@ -22,7 +22,7 @@ _REQUEST_LINE: Final = re.compile(
 _FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-# RFC 9110, section 8.6, knows no largest length; nothing longer is meant as one.
+# RFC 9110, section 8.6, has no largest length; no real length has more digits.
 _LENGTH: Final = re.compile(rb"[0-9]{1,40}")
 # Forbidden in every line of a message. CR is checked where the line ends.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -86,7 +86,7 @@ class RequestHead:
         version: "1.0" or "1.1".
         headers: in their order, names in lower case; `Host` is the one that counts.
         body_bytes: the body's length, None where it comes in chunks.
-        keeps_alive: whether the client wants to use the connection again.
+        keeps_alive: whether the client may use the connection again.
         expects_continue: whether it waits for `100 Continue` before it sends the body.
     """
 

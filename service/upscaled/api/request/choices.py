@@ -187,7 +187,7 @@ class _Options:
 
 
 def read_denoise_strength(headers: Headers, fields: Mapping[str, object]) -> float | None:
-    """Return the strength of denoising that a request asks for, from 0 to 1; None for none.
+    """Return the strength of denoising in a request, from 0 to 1; None without one.
 
     Raises:
         InvalidParameter: no decimal number in that range, or two of them.
@@ -259,7 +259,7 @@ def _read_quality(options: _Options, form: str) -> int | None:
 
 
 def parse_dry_run_header(values: Sequence[str]) -> bool:
-    """Return whether a request asks for a dry run, by the values of its headers of that name.
+    """Return whether a request is a dry run, by the values of its headers of that name.
 
     Raises:
         InvalidParameter: another value than `true` or `false`, or several headers. A client that

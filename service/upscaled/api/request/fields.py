@@ -19,7 +19,7 @@ MAX_TEXT_BYTES: Final = 64 * 1024
 
 _KNOWN: Final = frozenset({"image", "image_url", "scale"})
 _OPTION_PREFIX: Final = "x_upscale_"
-# Codecs a text part may name; Python knows some whose cost is quadratic.
+# Codecs a text part may name; Python has some whose cost is quadratic.
 _CHARSETS: Final = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "utf-16"}
 # A byte order mark wins over any name (WHATWG Encoding, 6): Windows' editors write them.
 _BYTE_ORDER_MARKS: Final = {
@@ -57,7 +57,7 @@ _NO_LETTER: Final = re.compile(r"[^a-z0-9]")
 
 @dataclass(frozen=True, slots=True)
 class UnknownField:
-    """A field that the contract does not know; `is_file` if it looks like a picture."""
+    """A field that the contract does not have; `is_file` if it looks like a picture."""
 
     name: str
     is_file: bool = False

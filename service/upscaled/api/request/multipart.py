@@ -178,7 +178,7 @@ def _decode_base64(data: bytes) -> bytes:
 def parse_value(header: str) -> tuple[str, dict[str, str]]:
     """Split a header into its value and its parameters, both names in lower case.
 
-    Clients write blanks around `=`, and no quotes where RFC 9110 (5.6.6) and RFC 2183 want them.
+    Clients write blanks around `=`, and no quotes where RFC 9110 (5.6.6) and RFC 2183 require them.
     Of a repeated name the last value counts. Every character is scanned once.
     """
     value, _, rest = header.partition(";")

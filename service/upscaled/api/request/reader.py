@@ -1,4 +1,4 @@
-"""Read an upscale request: content type, body, parameters, and whether it wants the image itself.
+"""Read an upscale request: content type, body, parameters, and whether it is answered by an image.
 
 FastAPI reads a body before it solves dependencies, so the body is read here: after the API key and
 the rate, counted against the key's memory, and no further than the largest upload.
@@ -63,7 +63,7 @@ _IMAGES: Final = frozenset({("image", "jpeg"), ("image", "png")})
 class UpscaleParameters:
     """Checked parameters of a request: either `image` or `image_url` is None.
 
-    model: with the strength of denoising that the request asks for (`upscaled_models.registry`); ""
+    model: with the strength of denoising that the request gives (`upscaled_models.registry`); ""
     for the server's own choice. choice: the options of the result.
     """
 
@@ -114,7 +114,7 @@ async def read_parameters(
 
 
 def has_options(headers: Headers) -> bool:
-    """Return whether a request has headers that ask for more than the contract has."""
+    """Return whether a request has headers of options beyond the contract."""
     return any(name.startswith(_OPTIONS) for name in headers)
 
 
@@ -205,7 +205,7 @@ class MediaRange(NamedTuple):
 
 
 def wants_image(accept: str | None) -> bool:
-    """Return whether the client wants the image itself, not JSON with its URL (RFC 9110, 12.5.1).
+    """Return whether the client prefers the image itself to JSON with its URL (RFC 9110, 12.5.1).
 
     Only when the best image type weighs more than JSON. A tie is JSON, so are an absent header
     and one with an illegal member, which is ignored whole.

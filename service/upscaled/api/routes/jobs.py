@@ -188,7 +188,7 @@ async def _submit(
     except ServiceError:
         is_needless = True
         raise
-    finally:  # after any other failure there may be a job: the sweep knows
+    finally:  # after any other failure there may be a job: the sweep checks
         if order.source_name is not None and is_needless:
             await run_to_end(context.state.job_sources.delete(order.source_name))
 

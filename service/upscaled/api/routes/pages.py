@@ -90,7 +90,7 @@ async def get_openapi(request: Request) -> Response:
 
 
 async def get_upload_openapi(request: Request) -> Response:
-    """Return the document without the JSON body, for generators that know one body at most."""
+    """Return the document without the JSON body, for generators that support one body at most."""
     return JSONResponse(keep_upload_only(request.app.openapi()), headers=HEADERS)
 
 

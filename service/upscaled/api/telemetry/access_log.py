@@ -108,7 +108,7 @@ class AccessRecord:
         self.stages.append(StageSpan(stage, begun_s, time.perf_counter()))
 
     def note_request(self, scale: int, model: str, source_bytes: int) -> None:
-        """Record what the request asks for; `model` with its strength, "" for none."""
+        """Record the parameters of the request; `model` with its strength, "" for none."""
         self.scale, self.source_bytes = scale, source_bytes
         name, self.denoise = split_strength(model)
         self.requested_model = name or None

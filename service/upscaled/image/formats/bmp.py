@@ -33,14 +33,14 @@ _WITHOUT_ALPHA: Final[Mapping[str, str]] = {
     "RGBA": "RGBX",
 }
 _PIXEL_BYTES: Final = 4
-# A pixel of 16 bits whose highest may be alpha; Pillow's decoder knows both orders, its reader the
-# first alone. The mask of alpha stands in headers from the third version on.
+# A pixel of 16 bits whose highest may be alpha; Pillow's decoder has both orders, its reader
+# the first alone. Headers have the mask of alpha from the third version on.
 _WITHOUT_ALPHA_BIT, _WITH_ALPHA_BIT = "BGR;15", "BGRA;15"
 _THIRD_HEADER_BYTES, _ALPHA_MASK_AT, _ALPHA_BIT = 56, 66, 0x8000
 _MASKS: Final = 3
 _BYTES_WITHOUT_ALPHA_BIT: Final = bytes(range(0x80))
-# What Pillow says of kinds that others read: a header of OS/2, a JPEG or a PNG (of 0 bits) in the
-# file, 2 and 64 bits, masks with alpha (6), CMYK (11 to 13). Other numbers are damage.
+# Pillow's errors for kinds that other programs read: a header of OS/2, a JPEG or a PNG (of 0 bits)
+# in the file, 2 and 64 bits, masks with alpha (6), CMYK (11 to 13). Other numbers are damage.
 _NOT_DECODED: Final = re.compile(
     r"Unsupported BMP (bitfields layout|header type \(16\)|pixel depth \((0|2|64)\)"
     r"|compression \(([456]|1[123])\))"
@@ -72,7 +72,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
 
 
 def _read_profile(source: bytes) -> bytes | None:
-    """Read the embedded ICC profile, of which Pillow knows nothing; None where there is none."""
+    """Read the embedded ICC profile, which Pillow does not read; None where there is none."""
     (header_bytes,) = struct.unpack_from("<I", source, _HEADER_AT)
     colour_space = source[_COLOUR_SPACE_AT:][: len(_PROFILE_EMBEDDED)]
     if header_bytes < _FIFTH_HEADER_BYTES or colour_space != _PROFILE_EMBEDDED:

@@ -93,7 +93,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
     TiffImagePlugin.READ_LIBTIFF = True
     try:
         opened = open_limited(source, RoundedTiffFile)
-    except SyntaxError as error:  # a kind of pixels that Pillow does not know
+    except SyntaxError as error:  # a kind of pixels that Pillow does not decode
         raise UnsupportedImageFormat(detail=f"TIFF: {error}") from error
     _refuse_misread(opened)
     _widen_colour_map(opened)
@@ -134,7 +134,7 @@ def _refuse_misread(opened: "TiffImageFile") -> None:
 def _widen_colour_map(opened: "TiffImageFile") -> None:
     """Read a colour map whose numbers are all below 256 as one of 8 bits, as libtiff's tools do.
 
-    TIFF 6.0 wants 16 bits, but some programs write 8; by the letter the picture would be black.
+    TIFF 6.0 requires 16 bits, but some programs write 8; read as 16 the picture would be black.
     """
     from PIL import ImagePalette
 

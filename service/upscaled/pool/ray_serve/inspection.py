@@ -101,7 +101,7 @@ def _report_node(node: Mapping[str, Any], answer: ray.ObjectRef) -> NodeReport:
 def _find_trouble() -> str:
     """Return why Serve's controller cannot be asked, "" where it can, or where there is none.
 
-    What asks it for more waits without a limit.
+    Requests for more wait without a limit.
     """
     try:
         controller = ray.get_actor(CONTROLLER, namespace=NAMESPACE)

@@ -11,7 +11,7 @@ from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT, DeploymentArgument
 
 NAME: Final = "upscaled"
 TOKEN_SECRET: Final = "upscaled-ray"  # noqa: S105  (a secret's name)
-"""Secret with the cluster's token under `auth_token`, the key that KubeRay asks for."""
+"""Secret with the cluster's token under `auth_token`, the key that KubeRay reads."""
 
 GROUP: Final = "replicas"
 LABELS: Final = MappingProxyType({"app.kubernetes.io/part-of": NAME})
@@ -102,7 +102,7 @@ def _head_group(image: str) -> dict[str, Any]:
         "limits": {"memory": _HEAD_MEMORY},
     }
     container = _container("ray-head", image, resources, _HEALTH_OF_HEAD)
-    # The operator deploys through the dashboard, which asks for the token.
+    # The operator deploys through the dashboard, which requires the token.
     start = {"num-cpus": "0", "num-gpus": "0", "object-store-memory": str(_HEAD_STORE_BYTES)}
     return {"rayStartParams": start, "template": _template(container)}
 
@@ -140,7 +140,7 @@ def _container(name: str, image: str, resources: dict[str, Any], health_url: str
         "image": image,
         "env": [{"name": key, "value": value} for key, value in NODE_ENVIRONMENT.items()],
         "resources": resources,
-        # KubeRay's own probes want wget, and of replicas Serve's proxy, which does not run.
+        # KubeRay's own probes need wget, and of replicas Serve's proxy, which does not run.
         "readinessProbe": _probe(health_url, failures=3),
         "livenessProbe": _probe(health_url, failures=24),
         "securityContext": {

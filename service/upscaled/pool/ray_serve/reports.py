@@ -49,7 +49,7 @@ class Reports:
         return next(iter((self.here or self.gone).values()))
 
     async def watch(self) -> None:
-        """Ask all replicas for their reports again and again, until cancelled."""
+        """Fetch the reports of all replicas repeatedly, until cancelled."""
         while True:
             answers: list[bytes] = []
             with suppress(ReplicaLost):

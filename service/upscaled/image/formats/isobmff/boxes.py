@@ -68,7 +68,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Boxes of the `meta` box by type, and what it says of items.
+    """Boxes of the `meta` box by type, and its descriptions of items.
 
     `parts` are the items that an item is derived from (a grid's tiles, row by row), `alphas` those
     that hold its transparency.

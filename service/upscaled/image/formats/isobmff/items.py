@@ -122,7 +122,7 @@ def read_exif(source: bytes, meta: Meta) -> bytes:
 
 
 def hide_exif(source: bytes) -> bytes:
-    """Give the EXIF items of a file a type that no decoder knows; its length stays."""
+    """Give the EXIF items of a file a type that every decoder skips, of the same length."""
     hidden = bytearray(source)
     for _, kind in iterate_kinds(boxes.read_meta(hidden)):
         if kind == _EXIF:

@@ -126,7 +126,7 @@ def _refuse_bytes_left_over(structure: Structure, pixels: NDArray[np.uint8] | No
 
     Raise too where the last units were zeros that no encoder writes.
 
-    pixels: what `decode_exposed` makes of a file that libjpeg does not judge.
+    pixels: of `decode_exposed`, for a file that libjpeg cannot check.
     """
     left_over = 0
     if not _is_needed(structure, 1, pixels):
@@ -145,7 +145,7 @@ def _refuse_bytes_left_over(structure: Structure, pixels: NDArray[np.uint8] | No
 def _is_needed(structure: Structure, count: int, pixels: NDArray[np.uint8] | None) -> bool:
     """Return whether any of the last `count` coded bytes is part of the image.
 
-    Without them libjpeg warns; where it does not judge, others in their place change pixels.
+    Without them libjpeg warns; where it cannot, other bytes in their place change pixels.
     """
     if pixels is None:
         warning = _find_warning(structure.with_last(_without_last(structure.last, count)))

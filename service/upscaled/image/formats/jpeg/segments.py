@@ -254,7 +254,7 @@ def _with_lines_behind(frame: FrameHeader, source: bytes, at: int) -> FrameHeade
 
 
 def _clean_jfif(data: bytes) -> bytes | None:
-    """Give JFIF's segment a version that decoders know; None where it is too short to count."""
+    """Give JFIF's segment a version that decoders accept; None where it is too short to count."""
     if len(data) < _JFIF_BYTES:
         return None
     return _JFIF_HEAD + _JFIF_VERSION + data[len(_JFIF_HEAD + _JFIF_VERSION) :]
