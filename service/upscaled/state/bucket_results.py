@@ -105,7 +105,7 @@ class BucketResults:
                 head = await obstore.head_async(self._quick, file_name)
             except FileNotFoundError:
                 return None
-        return self._describe(file_name, head["size"])
+        return _describe(file_name, head["size"])
 
     @asynccontextmanager
     async def open(self, file_name: str) -> AsyncIterator[OpenedResult | None]:
@@ -123,7 +123,7 @@ class BucketResults:
         if answer is None:
             yield None
         else:
-            stored = self._describe(file_name, answer.meta["size"])
+            stored = _describe(file_name, answer.meta["size"])
             yield OpenedResult(stored, _read(answer))
 
     async def delete(self, file_name: str) -> None:
@@ -201,10 +201,6 @@ class BucketResults:
             return False
         return self._expires_in_s(file_name) <= self.ttl_s + _MOST_AHEAD_S
 
-    def _describe(self, file_name: str, size_bytes: int) -> StoredResult:
-        media_type = MEDIA_TYPES[file_name.rpartition(".")[2]]
-        return StoredResult(media_type, size_bytes, self._expires_in_s(file_name))
-
     def _expires_in_s(self, file_name: str) -> float:
         ahead_s = self._ahead_s + _CLOCKS_DIFFER_S
         return self.ttl_s - self.clock.age_s(read_creation_s(file_name), ahead_s=ahead_s)
@@ -218,6 +214,10 @@ def make_name(created_at_s: float, media_type: str) -> str:
 def read_creation_s(file_name: str) -> float:
     """Return the time that a file name begins with, in seconds since 1970."""
     return int(file_name[:13].replace("-", ""), 16) / 1000
+
+
+def _describe(file_name: str, size_bytes: int) -> StoredResult:
+    return StoredResult(MEDIA_TYPES[file_name.rpartition(".")[2]], size_bytes)
 
 
 async def _read(answer: "GetResult") -> AsyncIterator[bytes]:

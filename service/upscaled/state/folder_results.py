@@ -123,10 +123,9 @@ class FolderResults:
             return None
         except OSError as error:
             raise InternalError(detail=f"cannot look for a result: {error.strerror}") from error
-        expires_in_s = self._expires_in_s(status)
-        if expires_in_s <= 0 or not stat.S_ISREG(status.st_mode):
+        if self._expires_in_s(status) <= 0 or not stat.S_ISREG(status.st_mode):
             return None
-        return StoredResult(MEDIA_TYPES[match[2]], status.st_size, expires_in_s)
+        return StoredResult(MEDIA_TYPES[match[2]], status.st_size)
 
     def _delete(self, file_name: str) -> None:
         if _FILE_NAME.fullmatch(file_name):

@@ -155,9 +155,10 @@ def is_unfinished(table: sa.FromClause) -> sa.ColumnElement[bool]:
     return table.c.state.in_([sa.literal_column(f"'{state}'") for state in UNFINISHED_STATES])
 
 
-def count_unfinished(connection: Connection, condition: sa.ColumnElement[bool]) -> int:
-    """Count the jobs that are queued or running and meet the condition."""
-    query = sa.select(sa.func.count()).select_from(JOBS).where(is_unfinished(JOBS), condition)
+def count_unfinished(connection: Connection, key_id: int) -> int:
+    """Count the jobs of a key that are queued or running."""
+    is_of_key = JOBS.c.key_id == key_id
+    query = sa.select(sa.func.count()).select_from(JOBS).where(is_unfinished(JOBS), is_of_key)
     return int(connection.execute(query).scalar_one())
 
 

@@ -38,7 +38,7 @@ ENDED_AT_ONCE: Final = 100
 
 def check_job_limit(connection: Connection, key_id: int, max_unfinished: int) -> None:
     """Raise RateLimitExceeded if a key has `max_unfinished` or more jobs that have not ended."""
-    if count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
+    if count_unfinished(connection, key_id) >= max_unfinished:
         detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
         raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)
 

@@ -28,7 +28,6 @@ from upscaled.state.job_rows import (
     JobState,
     StoredJob,
     StoredJobPage,
-    count_unfinished,
     find_job,
     is_ours,
     is_shown,
@@ -268,11 +267,6 @@ class Jobs:
         with self._database.read() as connection:
             is_listed = sa.and_(is_wanted, is_shown(connection, self._lifetime_s))
             return read_page(connection, is_listed, after, limit)
-
-    def count_unfinished(self) -> int:
-        """Return how many jobs are queued or running."""
-        with self._database.read() as connection:
-            return count_unfinished(connection, sa.true())
 
     def remove_ended(self, *, lifetime_s: float) -> int:
         """Remove jobs that ended longer ago, but those whose webhook waits; return how many."""

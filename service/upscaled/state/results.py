@@ -19,11 +19,10 @@ CHUNK_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """A result that may be served now; `expires_in_s` is above 0."""
+    """A result that may be served now."""
 
     media_type: str
     size_bytes: int
-    expires_in_s: float
 
 
 class ReservedName(NamedTuple):

@@ -56,7 +56,6 @@ async def test_a_result_is_found_as_it_was_stored(
         assert opened.stored == found
         assert b"".join([chunk async for chunk in opened.chunks]) == data
     assert (found.media_type, found.size_bytes) == (media_type, 100_000)
-    assert found.expires_in_s == pytest.approx(TTL_S, abs=1e-3)
 
 
 async def test_a_result_lies_in_a_folder_of_its_first_digits_for_its_owner_only(
