@@ -85,7 +85,8 @@ def run(photo: Path, *, is_once: bool) -> None:
         print(f"  {path.name}: {size.width_px} x {size.height_px}, {by}after {seconds:.1f} s")
         if is_once:
             return
-        print(f"\nYour turn:\n  {describe_curl(scale, secret, port)}\n")
+        print(f"\nYour turn, in a browser: http://{HOST}:{port}, with the key {secret}")
+        print(f"or:\n  {describe_curl(scale, secret, port)}\n")
         print(f"Log: {DATA_DIR / 'service.log'}\nIf something is wrong:\n  {describe_doctor(port)}")
         print("\nCtrl-C stops.", flush=True)
         process.wait()
