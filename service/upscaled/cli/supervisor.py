@@ -23,7 +23,7 @@ from typing import Final
 from upscaled.cli.supervisor_link import BEAT, BEAT_EVERY_S, READ_BYTES, READY, SupervisorLink
 from upscaled.logs import event
 from upscaled.process.confinement import die_with
-from upscaled.process.supervision import Limits, describe_exit
+from upscaled.process.supervision import Activity, Limits, describe_exit, read_activity
 
 DUMP_S: Final = 1.0
 """Longest that a hung front end may take to write its stacks; they come within milliseconds."""
@@ -44,7 +44,10 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _FrontEnd:
-    """Front end as its supervisor sees it; `silent_s`: seconds since it last wrote anything."""
+    """Front end as its supervisor sees it.
+
+    silent_s: seconds since it last wrote anything, but for those in which it waited for a core.
+    """
 
     pid: int
     beats_fd: int
@@ -52,6 +55,7 @@ class _FrontEnd:
     lifeline: int
     started_at: float
     silent_s: float = 0.0
+    activity: Activity | None = None
     has_beaten: bool = False
     is_ready: bool = False
     is_killed: bool = False
@@ -153,8 +157,9 @@ class FrontEndSupervisor:
                 elif not self._read_beats(front_end):
                     return self._reap(front_end)
             now = time.monotonic()
-            # While this process was frozen or stopped, so may have been the front end.
-            front_end.silent_s += min(now - looked_at, BEAT_EVERY_S)
+            if not _is_starved(front_end):
+                # While this process was frozen or stopped, so may have been the front end.
+                front_end.silent_s += min(now - looked_at, BEAT_EVERY_S)
             looked_at = now
             if not front_end.is_killed and front_end.silent_s >= self._silence_limit_s(front_end):
                 self._end_hung(front_end)
@@ -241,6 +246,12 @@ class FrontEndSupervisor:
                 self._read_signals()
             if self._ended_by is not None:
                 raise SystemExit(0)  # nothing is under way
+
+
+def _is_starved(front_end: _FrontEnd) -> bool:
+    """Return whether other programs of the machine have kept it from a core since the last call."""
+    before, front_end.activity = front_end.activity, read_activity(front_end.pid)
+    return front_end.activity is not None and front_end.activity.is_starved_since(before)
 
 
 def _leave_to_wakeup_fd(_number: int, _frame: object) -> None:

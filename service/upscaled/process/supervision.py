@@ -142,6 +142,11 @@ class Activity:
         """Return whether it has computed since, or would compute now if it had a core."""
         return self.is_runnable or before is None or self.cpu_ticks != before.cpu_ticks
 
+    def is_starved_since(self, before: "Activity | None") -> bool:
+        """Return whether it would compute, and has had no core since."""
+        is_idle = before is not None and self.cpu_ticks == before.cpu_ticks
+        return self.is_runnable and is_idle
+
 
 def read_activity(pid: int) -> Activity | None:
     """Return what a process does at this moment.

@@ -3,10 +3,10 @@
     python front_end.py FOLDER LIMITS LIFE LIFE ...
 
 A life is a word and perhaps a number: `serve`, `hang` (once it is ready), `block S` (its event
-loop, once), `exit STATUS` (once ready), `fail STATUS` (before the first beat), `unready STATUS`
-(after it), `late S` (to the first beat), `close S` (after its event loop's end). FOLDER gets a file
-for each, with its link's count of restarts. LIMITS is JSON: fields of the supervisor's limits and
-their values.
+loop, once), `starve S` (it computes, and has hardly a core for so long), `exit STATUS` (once
+ready), `fail STATUS` (before the first beat), `unready STATUS` (after it), `late S` (to the first
+beat), `close S` (after its event loop's end). FOLDER gets a file for each, with its link's count of
+restarts. LIMITS is JSON: fields of the supervisor's limits and their values.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -26,6 +27,24 @@ from upscaled.logs import configure_logging
 
 def hang_for_ever() -> None:
     time.sleep(1000)
+
+
+def starve(seconds: float) -> None:
+    """Compute for a tenth of a second, on a core that another process has taken for `seconds`."""
+    core = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    spin = "import sys, time\nprint(flush=True)\nuntil = time.monotonic() + float(sys.argv[1])\n"
+    spin += "while time.monotonic() < until:\n    pass"
+    other = subprocess.Popen(
+        [sys.executable, "-c", spin, str(seconds)], stdout=subprocess.PIPE, close_fds=True
+    )
+    assert other.stdout is not None
+    other.stdout.readline()
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    end_s = time.process_time() + 0.1
+    while time.process_time() < end_s:
+        pass
+    other.wait()
 
 
 async def live(link: supervisor_link.SupervisorLink, what: str, number: float) -> None:
@@ -46,6 +65,8 @@ async def live(link: supervisor_link.SupervisorLink, what: str, number: float) -
         hang_for_ever()
     if what == "block":
         time.sleep(number)
+    if what == "starve":
+        starve(number)
     if what == "exit":
         raise SystemExit(int(number))
     await ended.wait()

@@ -107,6 +107,16 @@ def test_silence_below_the_limit_replaces_nothing(tmp_path: Path, life: str) -> 
     assert len(service.front_ends()) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="needs Linux's scheduler")
+def test_a_front_end_that_other_programs_keep_from_a_core_is_not_replaced(tmp_path: Path) -> None:
+    with supervised(tmp_path, "starve 5") as service:
+        service.wait_ready()
+        time.sleep(6)
+        service.process.kill()  # its front end would end late, for want of a core
+        assert service.log() == []
+    assert len(service.front_ends()) == 1
+
+
 def test_a_replacement_has_a_limited_time_to_start(tmp_path: Path) -> None:
     with supervised(tmp_path, "exit 1", "late 100", "serve", start_s=1.0) as service:
         service.wait_ready(2)

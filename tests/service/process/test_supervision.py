@@ -139,3 +139,14 @@ def test_waiting_ends_as_soon_as_data_arrive(quiet: socket.socket) -> None:
         Watchdog(os.getpid(), within_s=60).wait_readable(ours)
         Watchdog(os.getpid(), within_s=60).wait_writable(ours)
         assert time.monotonic() - begun_s < 30
+
+
+@pytest.mark.parametrize(
+    ("before", "is_starved"),
+    [(None, False), (Activity(6, is_runnable=True), False), (Activity(7, is_runnable=False), True)],
+)
+def test_a_process_is_starved_that_is_runnable_and_has_not_computed(
+    before: Activity | None, is_starved: bool
+) -> None:
+    assert Activity(7, is_runnable=True).is_starved_since(before) is is_starved
+    assert not Activity(7, is_runnable=False).is_starved_since(before)
