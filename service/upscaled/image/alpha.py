@@ -6,6 +6,7 @@ disc / edge of 8 px / letters / hairs of 3 px): linear 9.9 / 2.9 / 14.2 / 45.3, 
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from itertools import product
 from typing import Any, Final
 
@@ -24,13 +25,13 @@ _ENLARGING_REACH_PX: Final = 3
 _BINOMIAL: Final = (0.25, 0.5, 0.25)
 
 
-def upscale_alpha(alpha: NDArray[Any], scale: int) -> NDArray[Any]:
+def upscale_alpha(alpha: NDArray[Any], scale: int, threads: Executor | None = None) -> NDArray[Any]:
     """Enlarge `[H, W]`, uint8 or uint16, to `[H * scale, W * scale]` of the same type.
 
     Edges are steepened before the cubic interpolation, as far as makes up for what averaging
     blurred, and no result leaves the range of its neighbours: nothing rings, a constant stays that
     constant, and full and no transparency stay so up to one pixel from an edge. The network never
-    sees alpha: it would draw texture into it.
+    sees alpha: it would draw texture into it. `threads` enlarge blocks at once.
     """
     height, width = alpha.shape
     if (alpha == alpha[0, 0]).all():
@@ -38,21 +39,33 @@ def upscale_alpha(alpha: NDArray[Any], scale: int) -> NDArray[Any]:
     if alpha.dtype != np.uint8:  # floats, whose last bit depends on where a part begins
         return _upscale_part(alpha, scale)
     large = np.empty((height * scale, width * scale), alpha.dtype)
-    for rows, columns in _iterate_blocks(height, width, _ENLARGING_BLOCK_PX):
-        seen = (_around(rows), _around(columns))
-        inside = tuple(
-            slice((block.start - around.start) * scale, (block.stop - around.start) * scale)
-            for block, around in zip((rows, columns), seen, strict=True)
-        )
-        target = large[
-            rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale
-        ]
-        near = alpha[seen]
-        if (near == near[0, 0]).all():
-            target[:] = near[0, 0]
-        else:
-            target[:] = _upscale_part(near, scale)[inside]
+
+    def enlarge(block: tuple[slice, slice]) -> None:
+        _upscale_block(large, alpha, block, scale)
+
+    run = map if threads is None else threads.map
+    for _ in run(enlarge, _iterate_blocks(height, width, _ENLARGING_BLOCK_PX)):
+        pass  # raises what a block raised
     return large
+
+
+def _upscale_block(
+    large: NDArray[Any], alpha: NDArray[Any], block: tuple[slice, slice], scale: int
+) -> None:
+    rows, columns = block
+    seen = (_around(rows), _around(columns))
+    inside = tuple(
+        slice((own.start - around.start) * scale, (own.stop - around.start) * scale)
+        for own, around in zip(block, seen, strict=True)
+    )
+    target = large[
+        rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale
+    ]
+    near = alpha[seen]
+    if (near == near[0, 0]).all():
+        target[:] = near[0, 0]
+    else:
+        target[:] = _upscale_part(near, scale)[inside]
 
 
 def _iterate_blocks(height: int, width: int, side_px: int) -> Iterator[tuple[slice, slice]]:
@@ -93,22 +106,30 @@ def _enlarge(
     return np.asarray(cv2.convertScaleAbs(large, alpha=1 / _FINE), np.uint8)
 
 
-def bleed_colour(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+def bleed_colour(
+    rgb: NDArray[Any], alpha: NDArray[Any], threads: Executor | None = None
+) -> NDArray[Any]:
     """Give each fully transparent pixel of `[H, W, 3]` the colour of its nearest visible one.
 
     Pixels further away than `REACH_PX` are black: no network's result depends on what lies there.
 
     What programs leave under alpha 0 (mostly black) would shine through the edge once pixels are
-    mixed. The input is returned as it is where nothing, or everything, is transparent.
+    mixed. The input is returned as it is where nothing, or everything, is transparent. `threads`
+    compute blocks at once.
     """
     hidden = (alpha == 0).view(np.uint8)
     if not hidden.any() or hidden.all():
         return rgb
     bled = hide_colour(rgb, alpha)
+
+    def bleed(block: tuple[slice, slice]) -> None:
+        if hidden[block].any():
+            _bleed_block(bled, rgb, hidden, *block)
+
     height, width = alpha.shape
-    for rows, columns in _iterate_blocks(height, width, _BLEEDING_BLOCK_PX):
-        if hidden[rows, columns].any():
-            _bleed_block(bled, rgb, hidden, rows, columns)
+    run = map if threads is None else threads.map
+    for _ in run(bleed, _iterate_blocks(height, width, _BLEEDING_BLOCK_PX)):
+        pass  # raises what a block raised
     return bled
 
 

@@ -1,7 +1,7 @@
 """Upscale one image in a plain loop over its tiles."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
@@ -68,14 +68,18 @@ def upscale_by_tiles(
         InternalError: the network's result is not finite, or fails its check twice.
     """
     progress = _run_colour(image, scale, stream, steps, faithful)
-    return progress if image.alpha is None else _with_alpha(progress, image.alpha, scale)
+    if image.alpha is None:
+        return progress
+    return _with_alpha(progress, image.alpha, scale, steps.threads)
 
 
 def _run_colour(
     image: Image, scale: int, stream: Stream, steps: PostProcessing, faithful: Stream | None
 ) -> Iterator[TilesDone]:
     """Upscale an image's colours; hidden pixels first get the nearest visible pixel's colour."""
-    rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
+    rgb = image.rgb
+    if image.alpha is not None:
+        rgb = bleed_colour(rgb, image.alpha, steps.threads)
     loop = _TileLoop(
         image=replace(image, alpha=None),
         stream=stream,
@@ -87,18 +91,22 @@ def _run_colour(
     yield from loop.compute(rgb, image.alpha)
 
 
-def _with_alpha(progress: Iterator[TilesDone], alpha: Pixels, scale: int) -> Iterator[TilesDone]:
-    """Add alpha to results; it is enlarged during the search for content and the first windows.
+def _with_alpha(
+    progress: Iterator[TilesDone], alpha: Pixels, scale: int, threads: Executor | None
+) -> Iterator[TilesDone]:
+    """Add alpha to results; it is enlarged while the network computes the first windows.
 
-    Before them it would cost 4 % of the network's time in 8 bits; the search alone leaves all cores
-    but one idle. A result stays one object from its first rows to its last: what
-    encodes it begins again with another one.
+    Before them it would cost 4 % of the network's time in 8 bits; the search for colours under it
+    has all cores. A result stays one object from its first rows to its last: what encodes it begins
+    again with another one.
     """
+    enlarging: Future[Pixels] | None = None
     bare: Image | None = None
     whole: Image | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="alpha") as pool:
-        enlarging = pool.submit(upscale_alpha, alpha, scale)
         for tiles_done in progress:
+            if enlarging is None:  # all is planned, and the first window comes next
+                enlarging = pool.submit(upscale_alpha, alpha, scale, threads)
             if tiles_done.result is not None:
                 if whole is None or bare is not tiles_done.result:
                     bare = tiles_done.result

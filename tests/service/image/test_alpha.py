@@ -1,4 +1,5 @@
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -87,6 +88,16 @@ def test_a_far_pixel_of_a_large_cut_out_gets_its_nearest_colour_too() -> None:
     bled = bleed_colour(rgb, alpha)
     assert (bled[130 - REACH_PX :, :] == (10, 200, 30)).all()
     assert (bled[:, 250 - REACH_PX :] == (10, 200, 30)).all()
+
+
+def test_threads_make_the_very_same_pixels() -> None:
+    generator = np.random.default_rng(2)
+    rgb = generator.integers(0, 256, (500, 400, 3), dtype=np.uint8)
+    alpha = np.where(generator.random((500, 400)) < 0.1, 0, 255).astype(np.uint8)
+    alpha[:250, :130] = 0
+    with ThreadPoolExecutor(3) as threads:
+        assert np.array_equal(bleed_colour(rgb, alpha, threads), bleed_colour(rgb, alpha))
+        assert np.array_equal(upscale_alpha(alpha, 4, threads), upscale_alpha(alpha, 4))
 
 
 def test_no_hidden_colour_is_left_near_or_far() -> None:

@@ -1,6 +1,6 @@
 import random
-import threading
 import time
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -258,7 +258,7 @@ def test_alpha_is_enlarged_while_the_network_has_the_first_window(
 ) -> None:
     engine, windows_before = BoxEngine(window_px=64), []
 
-    def note_windows(alpha: Pixels, scale: int) -> Pixels:
+    def note_windows(alpha: Pixels, scale: int, _threads: Executor | None) -> Pixels:
         deadline_s = time.monotonic() + 20
         while not engine.seen and time.monotonic() < deadline_s:
             time.sleep(0.001)
@@ -275,24 +275,34 @@ def test_alpha_is_enlarged_while_the_network_has_the_first_window(
     assert result.alpha.shape == result.rgb.shape[:2]
 
 
-def test_alpha_is_enlarged_beside_the_search_for_colours_under_it(
+def test_the_search_for_colours_under_alpha_has_all_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    is_begun, was_begun = threading.Event(), []
+    steps_taken, used = list[str](), list[object]()
 
-    def begin(alpha: Pixels, scale: int) -> Pixels:
-        is_begun.set()
-        return upscale_alpha(alpha, scale)
+    def enlarge(alpha: Pixels, scale: int, threads: Executor | None) -> Pixels:
+        steps_taken.append("enlarge")
+        used.append(threads)
+        return upscale_alpha(alpha, scale, threads)
 
-    def wait_for_alpha(rgb: Pixels, alpha: Pixels) -> Pixels:
-        was_begun.append(is_begun.wait(timeout=20))
-        return bleed_colour(rgb, alpha)
+    def bleed(rgb: Pixels, alpha: Pixels, threads: Executor | None) -> Pixels:
+        bled = bleed_colour(rgb, alpha, threads)
+        steps_taken.append("bleed")
+        used.append(threads)
+        return bled
 
-    monkeypatch.setattr(loop, "upscale_alpha", begin)
-    monkeypatch.setattr(loop, "bleed_colour", wait_for_alpha)
+    monkeypatch.setattr(loop, "upscale_alpha", enlarge)
+    monkeypatch.setattr(loop, "bleed_colour", bleed)
     alpha = np.zeros((40, 40), np.uint8)
     alpha[:, 10:] = 255
 
-    upscale_through(Image(noise(40, 40), alpha), 2, BoxEngine(window_px=64))
+    with ThreadPoolExecutor(2) as threads:
+        upscale_through(
+            Image(noise(40, 40), alpha),
+            2,
+            BoxEngine(window_px=64),
+            steps=PostProcessing(threads=threads),
+        )
 
-    assert was_begun == [True]
+    assert steps_taken == ["bleed", "enlarge"]
+    assert used == [threads, threads]

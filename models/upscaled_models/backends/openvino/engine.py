@@ -119,7 +119,8 @@ class _Running:
                 raise ResultNotFinite(f"{self.engine.info.label}: result is not finite")
             (exact,) = self.engine.exact.start([window], self.reduce, is_exact=True).finish()
             return exact
-        return finish_window(result, window, self.engine.info.spec.family, self.reduce)
+        family, threads = self.engine.info.spec.family, self.engine.exact.device.threads
+        return finish_window(result, window, family, self.reduce, threads)
 
 
 def open_openvino(
