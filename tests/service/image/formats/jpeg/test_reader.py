@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from tests.service.image.jpeg_samples import KINDS, make_jpeg, photograph, save_jpeg
 from upscaled.errors import UnsupportedImageFormat
+from upscaled.image.formats.jpeg import damage, reader
 from upscaled.image.formats.jpeg.reader import find_quality
 from upscaled.image.formats.jpeg.reader import read_quality as quality_of
+from upscaled.image.formats.jpeg.scans import Structure
 from upscaled.image.formats.jpeg.segments import read_leading_segments
 
 PRESETS_FALLING = ["maximum", "high", "medium", "low"]
@@ -87,3 +89,20 @@ def test_any_table_has_a_quality(table: list[int]) -> None:
     quality = find_quality(tuple(table))
     assert 1 <= quality <= 100
     assert find_quality(tuple(step + 10 for step in table)) <= quality
+
+
+def test_damage_is_reported_where_the_decoder_fails_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find(_structure: Structure) -> None:
+        raise ValueError("damage")
+
+    def fail(_source: bytes) -> None:
+        raise OSError("decoder")
+
+    monkeypatch.setattr(damage, "refuse_missing_pixels", find)
+    monkeypatch.setattr(reader, "open_jpeg", fail)
+    source = save_jpeg(photograph(16, 24))
+
+    with pytest.raises(ValueError, match=r"^damage$"):
+        reader.open_stored(source, reader.read_header(source))
