@@ -33,7 +33,7 @@ _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 def fetch(
     spec: ModelSpec, store: ModelStore, progress: ReportProgress, *, timeout_s: float = TIMEOUT_S
 ) -> Path:
-    """Return the file of `spec`, downloaded unless it is here already and right.
+    """Return the file of `spec`; download it unless it is installed with the right hash.
 
     A broken connection is resumed as long as each attempt brings more bytes.
 

@@ -41,7 +41,7 @@ def is_packaged_here(spec: ModelSpec) -> bool:
 
 
 def missing_packaged(store: ModelStore) -> list[ModelSpec]:
-    """Return the 16-bit models in the installed package of which no file is here, checking none."""
+    """Return the 16-bit models of the installed package without a file; checks no file."""
     packaged = (spec.packaged for spec in official_models() if store.path(spec) is None)
     return [
         spec
@@ -53,7 +53,7 @@ def missing_packaged(store: ModelStore) -> list[ModelSpec]:
 def obtain(
     name: str, store: ModelStore, progress: ReportProgress, *, full_precision: bool = False
 ) -> Path:
-    """Return the file of a model: the one here already, from the package, or downloaded.
+    """Return the file of a model: the installed one, else one made from the package or downloaded.
 
     Args:
         full_precision: download the release's own file in 32 bits, even if another is here.

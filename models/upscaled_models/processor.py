@@ -119,7 +119,7 @@ def read_processor_flags() -> frozenset[str]:
 
 
 def find_instruction_set(flags: frozenset[str] | None = None) -> InstructionSet:
-    """Find the most capable instruction set of this processor, or of one with such flags."""
+    """Find the most capable instruction set of this processor, or of one with the given flags."""
     present = read_processor_flags() if flags is None else flags
     for name, needed in _FLAGS.items():
         if all(any(word in present for word in each.split("|")) for each in needed):

@@ -130,7 +130,7 @@ class MethodNotAllowed(ServiceError):
 
 
 class RequestInProgress(ServiceError):
-    """The request with this `Idempotency-Key` is still running, or its outcome is not known yet."""
+    """The request with this `Idempotency-Key` is still running, or has no recorded outcome yet."""
 
     status = 409
     error_code = "request_in_progress"

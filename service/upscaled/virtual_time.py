@@ -31,7 +31,7 @@ class VirtualClock:
         return max(flow.charged, self.time)
 
     def begin(self, flow: Flow) -> None:
-        """Have a flow that had nothing waiting begin to wait."""
+        """Start to queue a flow that had nothing in the queue."""
         flow.charged = self.start_tag(flow)
 
     def charge(self, flow: Flow, work: float, waiting: int) -> None:

@@ -33,7 +33,7 @@ class Adopted:
 
 
 class Retuner:
-    """Measures one model, and goes on where the last slice ended."""
+    """Measures one model in slices, each of which continues where the last one ended."""
 
     def __init__(self, load: Callable[[], Autotuner], running: Engine) -> None:
         """Prepare to measure the model that `running` serves; `load` loads it a second time."""
@@ -81,7 +81,7 @@ class Retuner:
             return None
 
     def interrupt(self) -> None:
-        """Drop a slow model's race when a request comes: it holds much memory, and begins anew."""
+        """Drop a slow model's race at a request: it holds much memory. It is begun anew later."""
         if self._race is not None and self._race[0].space.is_slow:
             self._leave()
 

@@ -95,7 +95,7 @@ class NetworkFamily(ABC):
         return convolution
 
     def has_graph(self, shape: Shape) -> bool:
-        """Return whether OpenVINO can run such a network."""
+        """Return whether OpenVINO can run a network of this shape."""
         return True
 
     def pair_shape(self, values: Sequence[GraphValue]) -> Shape:

@@ -31,7 +31,7 @@ DIFFERENCE_CHANNELS: Final = 12
 
 
 def plain_shape(scale: int, layers: int, features: int, fold: int = 1) -> Shape:
-    """Return a shape; without folding it is the one that records have always had."""
+    """Return a shape; without folding it has no `fold`, as in records of earlier versions."""
     shape = {"features": features, "layers": layers, "scale": scale}
     return shape if fold == 1 else {**shape, "fold": fold}
 

@@ -65,7 +65,7 @@ def realplksr_shape(
 
 
 class RealPlksrFamily(NetworkFamily):
-    """RealPLKSR networks; the input, enlarged as it is, is added before the upsampling.
+    """RealPLKSR networks; each input pixel, repeated, is added before the upsampling.
 
     A pixel costs 0.4 of x4plus: windows of 512 px take about 9 s in bfloat16 on two cores. Group
     normalisation gains from windows as wide as can be waited for.
@@ -94,7 +94,7 @@ class RealPlksrFamily(NetworkFamily):
         return "feats.1.channel_mixer.0.weight" in names
 
     def shape_of(self, sizes: Sizes) -> Shape:
-        """Read the shape; before the last of `feats`, a convolution, stands a dropout."""
+        """Read the shape; the last of `feats` is a convolution behind a dropout."""
         features, num_in, *_ = convolution_size(sizes, "feats.0.weight")
         last = max(numbers_in(sizes, _PART))
         num_out, *_ = convolution_size(sizes, f"feats.{last}.weight")

@@ -66,7 +66,7 @@ class Charge:
                 self._metrics.note_credit("released")
         except Exception as error:  # noqa: BLE001  (the request's own outcome stands)
             fields = event("release_failed", hold_id=self._hold.request_id)
-            _logger.warning("a credit could not be given back yet: %s", error, extra=fields)
+            _logger.warning("a credit could not be released yet: %s", error, extra=fields)
 
 
 async def try_often(step: Callable[[], T], *, within_s: float = math.inf) -> T:
@@ -128,7 +128,7 @@ async def release_pending_credits(state: State, metrics: Metrics) -> None:
         if retried.failure is None:
             failures = 0
             fields = event("pending_released", pending=pending, released=retried.released)
-            _logger.info("credits whose release had failed were given back", extra=fields)
+            _logger.info("credits whose release had failed were released", extra=fields)
         else:
             failures += 1
             fields = event("release_failed", pending=pending, failures=failures)

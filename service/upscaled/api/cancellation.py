@@ -74,7 +74,7 @@ async def run_to_end(
 
 
 def _result(task: asyncio.Task[T]) -> T:
-    """Return a task's result; awaiting a cancelled one would look as if its caller had been."""
+    """Return a task's result; awaiting a cancelled one would raise `CancelledError` here."""
     if task.cancelled():
         raise InternalError(detail="the work was cancelled")
     return task.result()

@@ -122,7 +122,7 @@ async def _renew(state: State, reservation: Reservation) -> None:
 
 
 async def _try(step: Coroutine[Any, Any, None]) -> None:
-    """Do a step without which the request's own outcome stands."""
+    """Run a step whose failure does not change the request's outcome; log the failure."""
     try:
         await step
     except DatabaseFailed as error:

@@ -241,7 +241,9 @@ async def _try(step: Coroutine[Any, Any, None]) -> None:
         await run_to_end(step)
     except DatabaseFailed as error:
         _logger.info(
-            "progress is shown here alone: %s", error, extra=event("progress_not_announced")
+            "progress is not shared with other front ends: %s",
+            error,
+            extra=event("progress_not_announced"),
         )
 
 
@@ -281,5 +283,5 @@ async def _read_events(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
                 return
             yield data
     except OSError as error:
-        _logger.warning("progress of another front end broke off: %r", error,
+        _logger.warning("the progress of another front end ended early: %r", error,
                         extra=event("progress_not_relayed"))  # fmt: skip

@@ -56,7 +56,7 @@ class BucketObject:
         return data
 
     def state(self) -> int:
-        """Return a number that stands for the object as it was listed."""
+        """Return a number that identifies the version of the object that was listed."""
         return hash((self.url, self.size_bytes, self.e_tag))
 
     def is_whole(self, *, is_still: bool) -> bool:

@@ -29,7 +29,7 @@ _TEXT_FORMATS: Final = frozenset({"SVG"})
 
 
 class PictureOnInput(BatchAborted):
-    """Standard input holds a picture, and nothing says where its result goes."""
+    """Standard input is a picture, and no output is given for its result."""
 
     exit_status = 2
 
@@ -49,7 +49,7 @@ class SourceFile(Protocol):
         """Read the whole file, or less of it where it is no image; see `files.read_source`."""
 
     def state(self) -> int | None:
-        """Return a number that changes when the file does; None if the file is gone."""
+        """Return a number that changes when the file does; None if the file no longer exists."""
 
     def is_whole(self, *, is_still: bool) -> bool:
         """Return whether the file is complete. is_still: it has not changed for a while."""
@@ -208,7 +208,7 @@ def split_pattern(pattern: str) -> tuple[Path | S3Url, tuple[str, ...]]:
 
 
 def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Return whether a path fits, level by level; `**` stands for any number, none included."""
+    """Return whether a path matches, level by level; `**` matches any number of levels, or none."""
     if not pattern:
         return not names
     if pattern[0] == _ANY_DEPTH:
@@ -219,7 +219,7 @@ def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def read_names(fd: int, separator: bytes, is_over: threading.Event) -> Iterator[str]:
-    """Read names as they come, until the end of the file or of the batch, and skip empty ones.
+    """Read names as they arrive, until the end of the file or of the batch; skip empty ones.
 
     Raises:
         PictureOnInput: its first bytes are a picture's.

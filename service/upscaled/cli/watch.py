@@ -32,7 +32,7 @@ SettleS = Annotated[
 def run(
     input_dir: InputDir, output_dir: OutputDir, options: BatchOptions, settle_s: SettleS = 2
 ) -> None:
-    """Upscale what is in a folder and what comes into it, until SIGTERM or Ctrl-C.
+    """Upscale the pictures in a folder and new ones, until SIGTERM or Ctrl-C.
 
     Names, journal, skipping, output and its options are those of `upscaled image IN -o OUT`,
     where they are described. A file is upscaled once it is complete: no process has

@@ -39,7 +39,7 @@ MIN_INPUT_SIDE_PX = 64
 
 
 def default_data_dir() -> Path:
-    """Return the data folder of a user who sets none, as the XDG base directories have it."""
+    """Return the default data folder, by the XDG base directory specification."""
     return Path.home() / ".local" / "share" / "upscaled"
 
 

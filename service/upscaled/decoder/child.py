@@ -169,7 +169,7 @@ def pack_refusal(error: ServiceError) -> bytes:
 
 
 def pack_image(image: Image) -> tuple[bytes, list[memoryview]]:
-    """Return the header of an image, and the parts of the memory that goes with it."""
+    """Return the header of an image, and the parts of the memory that is sent with it."""
     metadata = {
         "height_px": image.height_px,
         "width_px": image.width_px,

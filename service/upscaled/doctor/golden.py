@@ -31,19 +31,19 @@ float32 by picture, and looks the same. What a broken device computes is far bel
 
 
 def read_source(scale: int) -> bytes:
-    """Return the file that goes in at scale 2 or 4."""
+    """Return the source file for scale 2 or 4."""
     return (FOLDER / SOURCES[scale]).read_bytes()
 
 
 def read_expected(model: str, scale: int, *, is_tempered: bool = False) -> bytes | None:
-    """Return the file that must come out; None for models whose result is not kept."""
+    """Return the expected result; None for models without a stored one."""
     name = f"{model}-tempered" if is_tempered else model
     path = FOLDER / f"{name}-at-{scale}{Path(SOURCES[scale]).suffix}"
     return path.read_bytes() if path.is_file() else None
 
 
 def find_least_psnr_db(model: str) -> float:
-    """Return how near a model's result must come to the one that is kept of it."""
+    """Return the least PSNR of a model's result against its stored one."""
     is_shipped = any(spec.name == model for spec in read_default_models())
     return MIN_PSNR_DB if is_shipped else MIN_INVENTED_PSNR_DB
 

@@ -97,7 +97,7 @@ async def _fetch(
 
 
 class _Pieces:
-    """Body of a fetch: bytes that come while a frame is being sent make up the next one."""
+    """Body of a fetch: bytes received while a frame is being sent make up the next one."""
 
     def __init__(self, outbox: "Outbox", number: int) -> None:
         self._outbox = outbox

@@ -13,7 +13,7 @@ _THREADS: Final = 2
 
 
 class Encoder:
-    """Encode an image strip by strip, while its pixels still come in from the top.
+    """Encode an image strip by strip, while its lower rows are still being computed.
 
         with Encoder(canvas, "JPEG", quality=95) as encoder:
             encoder.advance(rows_ready)      # as often as rows become final

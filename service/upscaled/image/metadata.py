@@ -234,7 +234,7 @@ def _sensible(dpi: object) -> Dpi | None:
 
 
 def read_credit(exif: Exif) -> Credit | None:
-    """Read who made an image and whose it is; None where its file says neither."""
+    """Read the author and the copyright of an image; None where its file has neither."""
     credit = Credit(artist=exif.text(ARTIST), copyright=exif.text(COPYRIGHT))
     return credit if credit.artist or credit.copyright else None
 

@@ -151,7 +151,7 @@ def _name_request(request_id: str) -> dict[str, str]:
 
 
 def open_http(api_key: str) -> httpx2.AsyncClient:
-    """Open a `ServiceClient`'s HTTP client, without redirects: the key goes nowhere else."""
+    """Open a `ServiceClient`'s HTTP client, without redirects: the key is sent nowhere else."""
     headers = {"X-API-KEY": api_key} if api_key else {}
     # trust_env: a proxy for the internet is none for a service on the own network.
     return httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT, trust_env=False)

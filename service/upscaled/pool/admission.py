@@ -15,7 +15,7 @@ class Admission:
     """
 
     def __init__(self, retry_after_s: float) -> None:
-        """Let requests that come after `stop` be sent again after so many seconds."""
+        """Set the seconds after which requests refused by `stop` may be sent again."""
         self.is_draining = False
         self._retry_after_s = math.ceil(retry_after_s)
         self._is_stopping = False

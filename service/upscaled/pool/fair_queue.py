@@ -99,7 +99,7 @@ class FairQueue(Generic[T]):
         flow.served_last = next(self._services)
 
     def in_order(self) -> Iterator[T]:
-        """Iterate over the requests in the order in which they would be served if no other came.
+        """Iterate over the requests in the order in which they would be served without later ones.
 
         Of two keys charged equally the one that was not served for longer is first. What is served
         or discarded while iterating does not change the order of the rest.

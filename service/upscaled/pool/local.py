@@ -176,7 +176,7 @@ class LocalPool:
                 _log.warning("a worker died while it upscaled this image: %s", death, extra=fields)
                 attempts.note_death(slot.worker, death)
                 if attempts.is_given_up:
-                    detail = f"{MAX_DEATHS_ALONE} workers died while they had this image alone"
+                    detail = f"{MAX_DEATHS_ALONE} workers died while this was their only image"
                     raise InternalError(detail=detail) from None
                 continue
             except WorkTookTooLong as error:

@@ -53,7 +53,7 @@ class CertificateFiles:
         return context
 
     def stamp(self) -> tuple[object, ...]:
-        """Return what is another value once either file has changed, has gone or has come."""
+        """Return a value that changes when either file is changed, deleted or created."""
         return (_stamp(self.certificate), _stamp(self.key))
 
     def _check(self, setting: str, file: Path, mark: bytes, what: str) -> None:

@@ -85,7 +85,7 @@ def die_with(lifeline: int) -> None:
 
 
 def lower_priority(niceness: int) -> None:
-    """Put the calling thread behind the others; 0 leaves it as it is.
+    """Lower the priority of the calling thread by a niceness; 0 leaves it unchanged.
 
     Only Linux has a priority of one thread. Elsewhere the process is left as it is.
     """

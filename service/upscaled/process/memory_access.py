@@ -77,7 +77,7 @@ def give_up_other_processes() -> bool:
 
 
 def needs_setuid_programs() -> bool:
-    """Return whether this machine's first use of its NVIDIA GPU is still to come.
+    """Return whether the NVIDIA GPU of this machine has not been used since its start.
 
     Its driver then has a setuid program, nvidia-modprobe, make the device's files.
     """

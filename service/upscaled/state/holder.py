@@ -72,7 +72,7 @@ class FileHolder:
             return self._id
 
     def forget(self, holder_id: str) -> None:
-        """Replace the id; needless here, as a living process cannot lose the lock of its file."""
+        """Replace the id, although a running process cannot lose the lock of its file."""
         with self._lock:
             if holder_id == self._id:
                 self._forget()

@@ -120,7 +120,7 @@ class LeasedHolder:
         if holder_id is not None and renewed.rowcount == 0:
             self.forget(holder_id)
             fields = event("lease_lost", holder=holder_id)
-            _log.warning("this front end had been declared dead; it goes on", extra=fields)
+            _log.warning("this front end had been declared dead; it continues", extra=fields)
         now_s = self._clocks.running()
         if now_s - self._renewed_at_s > _LARGEST_GAP_S:
             self._steady_since_s = now_s

@@ -76,7 +76,7 @@ class Rate:
         self._lock = threading.Lock()
 
     def take(self, key_id: int, own: RateLimit = AS_SET) -> None:
-        """Count one request of this key, at its rate as it is now; what was spent is carried over.
+        """Count one request of this key at its current rate; what it spent before is carried over.
 
         Raises:
             RateLimitExceeded: not counted; its `retry_after_s` is the least number of whole

@@ -76,7 +76,7 @@ class Content:
         return cls(cells, is_flat, height_px, width_px, is_seen)
 
     def enlarged(self, gain: int, flat_reach_px: int | None) -> "Content":
-        """Return the content of the result, where that goes through the network again."""
+        """Return the content of the result, for images that run through the network twice."""
         cell_px = self.cell_px * gain
         around = _square(flat_reach_px or 0, cell_px)
         cells = cv2.dilate(self.cells.view(np.uint8), around).view(np.bool_)

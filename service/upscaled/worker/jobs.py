@@ -81,12 +81,12 @@ class FrontEnd:
         return decode_to_worker(frame.header), frame.payload
 
     def wait_readable(self, within_s: float) -> bool:
-        """Return whether a message has begun to come within some seconds."""
+        """Return whether a message has begun to arrive within some seconds."""
         return bool(select.select([self._sock], [], [], within_s)[0])
 
 
 class JobQueue:
-    """Queue of the jobs that are not answered yet, in their order; for any thread."""
+    """Queue of the unanswered jobs, in their order; any thread may use it."""
 
     def __init__(self) -> None:
         self._waiting: SimpleQueue[tuple[WorkerJob, bytes]] = SimpleQueue()
@@ -124,7 +124,7 @@ class JobQueue:
         return self._open[job.job]
 
     def settle(self, job: int) -> None:
-        """Close a job that is answered; a `Cancel` that comes later is ignored."""
+        """Close a job that is answered; a later `Cancel` is ignored."""
         with self._lock:
             del self._open[job]
             self._idle_since_s = time.monotonic()
@@ -168,7 +168,7 @@ class Counters:
 
 
 def listen(front_end: FrontEnd, jobs: JobQueue, counters: Counters) -> None:
-    """Receive messages until the front end is gone, and send `Alive` every second meanwhile.
+    """Receive messages until the front end disconnects, and send `Alive` every second meanwhile.
 
     When this loop ends, it ends the process: without its listener a worker would not stop when it
     should, and could not be recognised as hung.

@@ -52,7 +52,7 @@ async def test_two_deaths_without_others_in_flight_count_against_the_image(
 ) -> None:
     async with running_pool(workers=1) as pool:
         twice = order("die", marker=str(tmp_path / "m"), times=2)
-        with pytest.raises(InternalError, match="2 workers died while they had this image alone"):
+        with pytest.raises(InternalError, match="2 workers died while this was their only image"):
             await pool.upscale(twice, request())
     assert (tmp_path / "m").read_text() == "xx"
 
@@ -61,7 +61,7 @@ async def test_a_poisonous_image_kills_three_workers_at_most(tmp_path: Path) -> 
     async with running_pool(workers=1, jobs_per_worker=4) as pool:
         neighbour = send(pool, order("answer", after_s=0.5))
         poison = order("die", after_s=0.1, marker=str(tmp_path / "m"), times=99)
-        with pytest.raises(InternalError, match="2 workers died while they had this image alone"):
+        with pytest.raises(InternalError, match="2 workers died while this was their only image"):
             await pool.upscale(poison, request("poison"))
         assert isinstance(await neighbour, Result)
     assert (tmp_path / "m").read_text() == "xxx"

@@ -105,7 +105,7 @@ class KernelModule(nn.Module):
     fold: int = 1
 
     def to_kernel(self, target: Target) -> KernelNetwork:
-        """Pack the network's layers, which lie on the CPU in float32 and are not kept."""
+        """Pack the network's layers, which are on the CPU in float32 and are not kept."""
         raise NotImplementedError
 
 

@@ -11,7 +11,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """The scales by which 8-bit numbers stand for a convolution's weights and input.
+    """The scales that map a convolution's weights and input to 8-bit numbers.
 
     weight_scale: float32 `[O]`, a weight is its whole number times this. low, high: ends of the
     range of the 256 input levels, in the network's own units; 0 is one of the levels. input_scale:

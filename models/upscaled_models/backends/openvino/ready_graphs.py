@@ -140,7 +140,7 @@ class ReadyGraphs:
         self.compiled[self._compiled_shape(shape)].release_memory()
 
     def _is_rare(self, shape: tuple[int, ...]) -> bool:
-        """Count a shape that is not compiled; return whether it came too seldom to be compiled."""
+        """Count a use of a shape without a graph; return whether it has too few to be compiled."""
         if shape in self.compiled:
             return False
         runs = self.runs.pop(shape, 0) + 1

@@ -82,7 +82,7 @@ class TorchEngine:
             raise EngineOutOfMemory(f"{shape} on {self.device}") from error
 
     def make_room(self) -> None:
-        """Free what is kept only for speed, so that the batch that failed may fit."""
+        """Free the caches, so that the batch that failed may fit."""
         if self.pipeline is not None:
             self.pipeline.make_room()
 
@@ -197,7 +197,7 @@ def _prepare(network: nn.Module) -> nn.Module:
 
 
 def _set_up_cuda() -> None:
-    """Make float32 mean float32, and search for kernels: few shapes come, but often."""
+    """Switch TF32 off, and let cuDNN search for kernels: the few shapes are used often."""
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = True

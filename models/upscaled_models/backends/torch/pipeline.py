@@ -61,7 +61,7 @@ class CudaStreams:
         tensor.record_stream(self._streams[stream])
 
     def capture(self, work: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
-        """Record `work` of the compute stream: what replays it, and where its results lie.
+        """Capture `work` of the compute stream; return its replay and the buffer of its results.
 
         All graphs share one pool: they run one after the other in one stream, and the results of
         each are copied out in that stream before the next. Warm-up runs in the same stream, so
@@ -90,7 +90,7 @@ class CudaStreams:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A captured CUDA graph. source: where its input is put; results: where its output lies."""
+    """A captured CUDA graph. source: the buffer of its input; results: that of its output."""
 
     source: Tensor
     replay: Callable[[], None]

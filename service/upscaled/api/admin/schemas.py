@@ -47,7 +47,7 @@ class NewKey(_Body):
 
 
 class KeyChange(_Body):
-    """What to change of an API key; what is left out stays as it is."""
+    """Changes to an API key; fields that are left out stay unchanged."""
 
     name: Name | None = None
     rate: Rate = None
@@ -216,7 +216,7 @@ class WebhookDelivery(_Body):
 
 
 class UsageFigures(_Body):
-    """The usage of one group. What the report is not grouped by is null, as what is not known."""
+    """The usage of one group; what it is not grouped by, and what is unknown, is null."""
 
     day: date | None = Field(description="UTC")
     key: str | None = Field(description="The key's present name")

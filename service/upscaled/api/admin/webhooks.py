@@ -79,7 +79,7 @@ async def remove_webhook(state: AppState, actor: Actor, name: str) -> None:
     summary="Send a signed `webhook.test` to the address of a key, once",
 )
 async def test_webhook(context: AppContext, state: AppState, name: str) -> WebhookTrial:
-    """Send a trial, and return what came of it; raise NotFound for a key without an address."""
+    """Send a trial, and return its outcome; raise NotFound for a key without an address."""
     webhook = await asyncio.to_thread(state.webhooks.show, name)
     if webhook is None or webhook.url is None:
         raise NotFound(f"API key {name} has no webhook")

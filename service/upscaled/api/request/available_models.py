@@ -16,7 +16,7 @@ from upscaled_models.store import ModelStore
 
 
 def read_available_models(models_dir: Path) -> tuple[ModelSpec, ...]:
-    """Read which models have their files here, in the order of `upscaled models list`.
+    """Read which models have their files installed, in the order of `upscaled models list`.
 
     A model whose record is damaged is left out; `upscaled doctor` reports it. A damaged manifest of
     the shipped ones raises ModelError. Reads the disk.
@@ -39,7 +39,7 @@ def scales_of(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def require_model(name: str, scale: int, models_dir: Path) -> None:
-    """Refuse a model that is not here or cannot make the scale. Reads the disk.
+    """Refuse a model that is not installed or cannot make the scale. Reads the disk.
 
     Raises:
         InvalidParameter: the text says which of the two, and where the names are.

@@ -201,7 +201,7 @@ def read_denoise_strength(headers: Headers, fields: Mapping[str, object]) -> flo
 
 
 def _spell(text: str, kind: _Kind) -> str:
-    """Return one spelling of texts that mean the same, such as 0.5, .5 and 0.50."""
+    """Normalise texts that mean the same number, such as 0.5, .5 and 0.50, to one."""
     if kind == "name":
         return text.lower()
     if kind == "whole" and _DIGITS.fullmatch(text):

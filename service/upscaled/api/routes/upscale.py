@@ -102,7 +102,7 @@ async def upscale(
 
 @dataclass(frozen=True, slots=True)
 class _MadeResult:
-    """A result, and where it came from.
+    """A result, and whether it was computed or reused.
 
     reuse: the stored results of the key, None where results are not reused. is_reused: the result
     was made for an earlier request.

@@ -51,7 +51,7 @@ class StageSpan(NamedTuple):
 
 @dataclass(slots=True)
 class AccessRecord:
-    """Access record of one request; a field that is not known, or not yet, is None.
+    """Access record of one request; a field is None until it is known.
 
     It never holds a key, a URL, a path or a file name.
 
@@ -257,7 +257,7 @@ def choose_level(record: AccessRecord) -> int:
 
 
 def classify_outcome(status: int | None) -> str:
-    """Return "ok", "refused" (the request was at fault), "failed" (the service was) or "gone"."""
+    """Return "ok", "refused" (status 4xx), "failed" (5xx) or "gone" (the client left)."""
     if status is None or status == CLIENT_CLOSED_REQUEST:
         return "gone"
     if status < HTTPStatus.BAD_REQUEST:

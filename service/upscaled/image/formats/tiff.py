@@ -161,7 +161,7 @@ def _has_alpha(tags: Mapping[int, int]) -> bool:
 
 
 def _read_tags(source: bytes) -> dict[int, int]:
-    """Read the first value of each wanted tag; where a tag comes twice, the first counts."""
+    """Read the first value of each wanted tag; of a repeated tag the first counts."""
     order = "<" if source[:2] == b"II" else ">"
     (version,) = struct.unpack_from(f"{order}H", source, 2)
     is_big = version == _BIG_VERSION
@@ -232,7 +232,7 @@ def _is_whole(piece: bytes, compression: int, rows: int, *, is_turned: bool) -> 
 
 
 def _is_inflated(piece: bytes) -> bool:
-    """Return whether Deflate comes to its end and its checksum is right; nothing is kept of it."""
+    """Return whether Deflate data are complete with the right checksum; none of them is kept."""
     stream = zlib.decompressobj()
     rest, output = piece, b""
     try:

@@ -197,7 +197,7 @@ class UpscaleReplica:
 
 
 async def end_with_parent() -> None:
-    """End this process once its raylet is gone, even where that stays a zombie to the others."""
+    """End this process once its raylet has ended, even if the raylet remains a zombie."""
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(_PARENT_CHECKED_EVERY_S)
@@ -205,7 +205,7 @@ async def end_with_parent() -> None:
 
 
 def _hash_models(store: ModelStore) -> dict[str, str]:
-    """Return the SHA-256 of each model that is here; loading checks the file against it."""
+    """Return the SHA-256 of each installed model; loading checks the file against it."""
     hashes = {}
     for name in store.names():
         with suppress(ModelError):

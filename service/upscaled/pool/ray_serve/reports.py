@@ -58,7 +58,7 @@ class Reports:
             await asyncio.sleep(_REPORTS_EVERY_S)
 
     def _note(self, answers: list[bytes]) -> None:
-        """Adopt the newest reports; a replica without one for a while is gone."""
+        """Adopt the newest reports; count a replica without one for a while as gone."""
         now = asyncio.get_running_loop().time()
         difference = ""
         for answer in answers:

@@ -114,7 +114,7 @@ _LIMITS_BY_NOISE: Final = (3, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Tempering:
-    """Shares of a vivid network's result that are let through.
+    """Shares of a vivid network's result that are used.
 
     limit_levels: local difference, in levels of 255, from which on differences are damped: halved
         at 1.7 times as much. 0: the faithful result alone; infinite: nothing is damped.

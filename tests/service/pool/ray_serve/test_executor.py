@@ -216,7 +216,7 @@ async def test_an_image_under_which_replicas_die_is_given_up_at_last() -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (Failed(job=0, reason="2 workers died while they had this image alone"), InternalError),
+        (Failed(job=0, reason="2 workers died while this was their only image"), InternalError),
         (JobRefused(job=0, error_code="malformed_image", public_text="x"), MalformedImage),
         (Busy(retry_after_s=7, reason="queue"), RateLimitExceeded),
         (InternalError(detail="a fault in the replica's program"), InternalError),

@@ -51,7 +51,7 @@ class Still:
     def to_header(
         self, format_name: str, transforms: Sequence[Transform], *, has_alpha: bool
     ) -> Header:
-        """Make the header of the image after its transforms, which come in this order."""
+        """Make the header of the image after its transforms, applied in this order."""
         size = transformed_size(self.width_px, self.height_px, transforms)
         is_cropped = any(each.crop for each in transforms)
         decoded_pixels = self.width_px * self.height_px if is_cropped else 0
@@ -60,7 +60,7 @@ class Still:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Type of a box, and what is in it."""
+    """A box: its type and its content."""
 
     name: bytes
     body: memoryview

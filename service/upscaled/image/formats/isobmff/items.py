@@ -185,7 +185,7 @@ def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
 
 
 def _cut_out(space: memoryview, start: int, length: int) -> memoryview:
-    """Cut out a piece; one of length 0 goes to the end."""
+    """Cut out a piece; one of length 0 extends to the end."""
     end = start + length if length else len(space)
     if not start <= end <= len(space):
         raise ValueError(f"{length} bytes at {start} of {len(space)}")

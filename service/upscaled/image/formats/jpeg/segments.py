@@ -158,7 +158,7 @@ class _Metadata:
         self.icc: list[bytes] = []
 
     def add(self, marker: int, data: bytes) -> None:
-        """Keep what is read of a segment; ValueError where no metadata have such a marker."""
+        """Keep the metadata of a segment; ValueError for a marker that no metadata have."""
         if marker == APP0 and data.startswith(_JFIF_HEAD):
             self.jfif = self.jfif or _clean_jfif(data)
         elif marker == APP14 and data.startswith(_ADOBE_HEAD):
@@ -174,7 +174,7 @@ class _Metadata:
 
 
 def read_leading_segments(source: bytes) -> LeadingSegments:
-    """Read all that comes before the first scan; what cannot stand there is an error.
+    """Read all segments before the first scan; one that is not allowed there is an error.
 
     Raises:
         ValueError, IndexError, struct.error: they are broken or cut short.

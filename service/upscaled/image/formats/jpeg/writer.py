@@ -57,7 +57,7 @@ class JpegWriter:
         return encoded.tobytes()
 
     def join(self, strips: Sequence[bytes]) -> bytes:
-        """Join all strips to one file; of their own headers only the coding goes in."""
+        """Join all strips to one file; only the coded data of each are used, not its headers."""
         image = self._image
         exif = exif_of_result(image)
         xmp = image.kept.xmp if image.kept else b""

@@ -1,4 +1,4 @@
-"""Recognise WebP images whose coded data end in zero bytes that stand for missing ones.
+"""Recognise WebP images whose coded data end in zero bytes in place of missing ones.
 
 A file whose tail is zero bytes, as an interrupted copy into reserved space leaves it, decodes
 without an error: zeros are codes as good as others. Nor are they rare in sound files: an even area
@@ -44,7 +44,7 @@ _TABLES_MARGIN: Final = 4
 
 
 def is_damaged(first: FirstImage) -> bool:
-    """Return whether zeros at the end of the data stand for others, in an image that decodes.
+    """Return whether zeros at the end of the data replace others, in an image that decodes.
 
     Zeros behind data that are whole without them do no harm.
     """

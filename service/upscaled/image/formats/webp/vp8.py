@@ -59,7 +59,7 @@ class _BoolDecoder:
 
 
 def find_partitions(frame: memoryview) -> tuple[int, list[memoryview]]:
-    """Find where the sizes of the coefficients' partitions stand, and the partitions.
+    """Find the position of the sizes of the coefficients' partitions, and the partitions.
 
     The last has no size: it goes to the end.
     """
