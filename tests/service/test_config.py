@@ -2,6 +2,8 @@
 
 import ipaddress
 import os
+import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -389,7 +391,7 @@ def test_the_tables_values_can_be_set_again() -> None:
 
 def test_a_cluster_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
-    install = "pip install --no-deps -r requirements-cluster.lock"
+    install = f"{re.escape(sys.executable)} -m pip install --no-deps -r requirements-cluster.lock"
     with pytest.raises(SettingsError, match=f"UPSCALED_CLUSTER='ray': .* needs ray: {install}"):
         load_settings({"UPSCALED_CLUSTER": "ray"})
 
@@ -422,6 +424,7 @@ def test_a_bucket_traces_and_heic_need_their_packages(
 ) -> None:
     load_settings({name: value})
     monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
-    with pytest.raises(SettingsError, match=f"{reason}: pip install -r requirements-extras.lock"):
+    install = f"{re.escape(sys.executable)} -m pip install -r requirements-extras.lock"
+    with pytest.raises(SettingsError, match=f"{reason}: {install}"):
         load_settings({name: value})
     assert not load_settings({"UPSCALED_TRACES": "false"}).traces

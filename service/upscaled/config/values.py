@@ -3,6 +3,7 @@
 import importlib.metadata
 import ipaddress
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -104,7 +105,7 @@ def require_package(
 ) -> None:
     """Raise `ValueError`, with the way to install it, where a package is missing."""
     if not any(importlib.metadata.distributions(name=name)):
-        raise ValueError(f"{what_needs} {name}: pip install {arguments}")
+        raise ValueError(f"{what_needs} {name}: {sys.executable} -m pip install {arguments}")
 
 
 def _check_base_url(value: str) -> str:

@@ -1,6 +1,7 @@
 """Open SQLite or PostgreSQL, and run read and write transactions on either."""
 
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -212,7 +213,8 @@ def open_database(
         )
     except ModuleNotFoundError as error:
         raise DatabaseRefused(
-            f"the database driver {error.name} is missing: pip install -r requirements-extras.lock"
+            f"the database driver {error.name} is missing: "
+            f"{sys.executable} -m pip install -r requirements-extras.lock"
         ) from None
     try:
         if is_file and not is_read_only:

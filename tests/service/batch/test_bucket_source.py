@@ -156,5 +156,5 @@ def test_a_bucket_without_its_library_is_refused_with_the_way_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
-    with pytest.raises(BatchAborted, match=r"a bucket needs obstore: pip install -r"):
+    with pytest.raises(BatchAborted, match=r"a bucket needs obstore: \S+ -m pip install -r"):
         open_bucket("never-opened-before", "")

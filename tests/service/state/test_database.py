@@ -259,7 +259,9 @@ def test_a_missing_driver_is_named_with_its_remedy(
         return real_import(name, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", refuse_psycopg)
-    with pytest.raises(DatabaseRefused, match=r"pip install -r requirements-extras.lock"):
+    with pytest.raises(
+        DatabaseRefused, match=rf"{sys.executable} -m pip install -r requirements-extras.lock"
+    ):
         open_database("postgresql://u@127.0.0.1:1/d", tmp_path)
 
 
