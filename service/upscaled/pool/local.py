@@ -24,13 +24,12 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, rebuild
 from upscaled.logs import event
 from upscaled.pool.admission import Admission
-from upscaled.pool.attempts import MAX_DEATHS_ALONE, Attempts
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.devices import plan_workers, share_canvas_px
 from upscaled.pool.executor import DeviceFault, Expectation, UpscaleRequest
 from upscaled.pool.messages import Answer, Done, Failed, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue
-from upscaled.pool.slots import Slot
+from upscaled.pool.slots import MAX_DEATHS_ALONE, Attempts, Slot
 from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
 from upscaled.pool.supervisor import Supervisor, refuse_without_workers, starting_s
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess, WorkTookTooLong
