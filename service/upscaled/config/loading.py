@@ -4,10 +4,13 @@ A wrong value, or a variable that no setting has, stops the start. Secrets may b
 container platforms give them: `UPSCALED_DATABASE_URL_FILE`.
 """
 
+import ast
 import difflib
+import inspect
 import os
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -81,15 +84,31 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
 
 def describe_settings(settings: Settings) -> list[tuple[str, str, str, str]]:
     """Return rows of (variable, value, default, meaning), in the table's order."""
+    meanings = _read_meanings()
     return [
         (
             PREFIX + name.upper(),
             _as_text(getattr(settings, name)),
             _as_text(field.get_default(call_default_factory=True, validated_data={})),
-            " ".join((field.description or "").split()),
+            " ".join(meanings[name].split()),
         )
         for name, field in Settings.model_fields.items()
     ]
+
+
+def _read_meanings() -> dict[str, str]:
+    """Read the docstring below each field of `Settings` out of its source.
+
+    Only where they are shown: pydantic would read them at the start of every process, in which
+    it would take a quarter of the time that loading the settings takes.
+    """
+    return {
+        ast.unparse(field.target): str(ast.literal_eval(docstring.value))
+        for table in ast.parse(inspect.getsource(Settings)).body
+        if isinstance(table, ast.ClassDef)
+        for field, docstring in pairwise(table.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr)
+    }
 
 
 def _is_service_link(name: str, value: str) -> bool:

@@ -43,8 +43,11 @@ def default_data_dir() -> Path:
     return Path.home() / ".local" / "share" / "upscaled"
 
 
-class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """The settings of one process; a value is immutable once it is read."""
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    """The settings of one process; a value is immutable once it is read.
+
+    The docstrings of the fields are their meanings (`describe_settings`).
+    """
 
     data_dir: HomePath = Field(default_factory=default_data_dir)
     """folder of the database, results and fetched models"""
