@@ -1,6 +1,7 @@
 """Models opened in the way that is found fastest here."""
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def _idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autotuner, "read_load", lambda: NO_LOAD)
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a first start, which measured."""
+    folder = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autotuner, "read_load", lambda: NO_LOAD)
+        tuner_of(folder).open()
+    return folder
+
+
+@pytest.fixture
+def started(tmp_path: Path, measured: Path) -> Path:
+    """A copy of that folder for one test."""
+    return shutil.copytree(measured, tmp_path / "started")
+
+
 def test_a_second_start_uses_the_stored_choice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,21 +78,21 @@ def test_a_second_start_uses_the_stored_choice(
     assert sum(f"tiny: {first.label}, windows of" in line for line in caplog.messages) == 2
 
 
-def test_a_second_name_of_a_file_shares_its_choice(tmp_path: Path) -> None:
-    tuner_of(tmp_path).open()
-    assert tuner_of(tmp_path, model=tiny_model("second", same_as="tiny")).find_choice()
-    assert not tuner_of(tmp_path, model=tiny_model("other")).find_choice()
+def test_a_second_name_of_a_file_shares_its_choice(started: Path) -> None:
+    assert tuner_of(started, model=tiny_model("second", same_as="tiny")).find_choice()
+    assert not tuner_of(started, model=tiny_model("other")).find_choice()
 
 
-def test_a_choice_holds_for_its_precision_and_while_it_names_a_candidate(tmp_path: Path) -> None:
+def test_a_choice_holds_for_its_precision_and_while_it_names_a_candidate(
+    tmp_path: Path, started: Path
+) -> None:
     assert tuner_of(tmp_path).find_choice() is None
-    started = tuner_of(tmp_path).open()
-    assert tuner_of(tmp_path).find_choice() is not None
-    assert tuner_of(tmp_path, "fast").find_choice() is None
-    (file,) = (tmp_path / "tuning").glob("*.json")
-    dtype = started.info.label.split()[1]
+    assert tuner_of(started).find_choice() is not None
+    assert tuner_of(started, "fast").find_choice() is None
+    (file,) = (started / "tuning").glob("*.json")
+    dtype = tuner_of(started).open().info.label.split()[1]
     file.write_text(file.read_text().replace(f'"dtype": "{dtype}', '"dtype": "x'))
-    assert tuner_of(tmp_path).find_choice() is None
+    assert tuner_of(started).find_choice() is None
 
 
 def test_a_start_on_a_busy_machine_uses_the_default_and_logs_it(
@@ -142,12 +159,11 @@ def test_a_choice_measured_without_a_deadline_is_settled_or_names_what_is_not(
     assert tuner.read_stored() == choice
 
 
-def test_a_damaged_choice_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tuner_of(tmp_path).open()
-    (file,) = (tmp_path / "tuning").glob("*.json")
+def test_a_damaged_choice_is_made_again(started: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (file,) = (started / "tuning").glob("*.json")
     file.write_text(file.read_text()[:100])
 
-    tuner_of(tmp_path).open()
+    tuner_of(started).open()
 
     assert "measuring again" in caplog.text
     assert len(file.read_text()) > 100
@@ -163,11 +179,11 @@ def test_each_precision_and_each_number_of_threads_has_a_choice_of_its_own(tmp_p
     assert all(keys.count(key) == 1 for key in keys)
 
 
-def test_the_chosen_engine_gives_the_picture_of_float32(tmp_path: Path) -> None:
+def test_the_chosen_engine_gives_the_picture_of_float32(started: Path) -> None:
     """Whatever that is on this machine."""
     window = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
 
-    engine = tuner_of(tmp_path).open()
+    engine = tuner_of(started).open()
     (result,) = engine.start([window]).finish()
     (exact,) = engine.start([window], is_exact=True).finish()
 
@@ -191,10 +207,9 @@ def test_a_server_tunes_at_its_first_start_only(tmp_path: Path) -> None:
 
 
 def test_a_stored_choice_that_cannot_be_opened_here_is_made_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    started: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of our kernel, on a machine with the same GPU and an older driver."""
-    tuner_of(tmp_path).open()
     refused: list[str] = []
 
     def break_once(candidate: Candidate) -> Candidate:
@@ -215,7 +230,7 @@ def test_a_stored_choice_that_cannot_be_opened_here_is_made_again(
         autotuner, "float32_candidate", lambda *args: break_once(float32_candidate(*args))
     )
 
-    engine = tuner_of(tmp_path).open()
+    engine = tuner_of(started).open()
 
     assert engine.info.model == "tiny"
     assert len(refused) == 1

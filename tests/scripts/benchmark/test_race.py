@@ -172,6 +172,6 @@ def test_sizes_are_measured_for_each_contestant_in_processor_time(tmp_path: Path
 def test_sizes_are_not_measured_without_a_contestant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(race, "OTHERS", {"ncnn": "effort:NotHere"})
-    with pytest.raises(Absent, match=r"ncnn: .*NotHere"):
+    monkeypatch.setattr(race, "OTHERS", {"upscaled": "effort:NotHere"})
+    with pytest.raises(Absent, match=r"upscaled: .*NotHere"):
         measure_sizes(tmp_path, QUICK)

@@ -281,13 +281,26 @@ def test_a_collection_of_garbage_does_not_visit_what_the_start_has_made(tmp_path
     assert int(visited[0]) < 1000
 
 
+def wait_for_worker(front_end: psutil.Process) -> psutil.Process:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for process in front_end.children():
+            if "upscaled.worker.main" in process.cmdline():
+                return process
+        time.sleep(0.02)
+    raise TimeoutError
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
 def test_processes_of_its_user_cannot_read_its_environment(tmp_path: Path) -> None:
     """A worker is such a process; its own environment, without secrets, can be read."""
     program = (*NO_CAPABILITIES, *UPSCALED)
-    with serve(tmp_path, program=program, AWS_SECRET_ACCESS_KEY="of-the-bucket") as server:
+    with serve(
+        tmp_path, program=program, is_waiting=False, AWS_SECRET_ACCESS_KEY="of-the-bucket"
+    ) as server:
+        server.wait_listening()
         front_end = server.front_end()
-        worker, *_ = front_end.children()
+        worker = wait_for_worker(front_end)
         read = {
             process.pid: subprocess.run(
                 [*NO_CAPABILITIES, "cat", f"/proc/{process.pid}/environ"], capture_output=True

@@ -12,7 +12,7 @@ from upscaled.upscale.speed import SPEED_RUNS, Speed, find_speed, forget_speed, 
 from upscaled_models.backends.base import Started, Window
 from upscaled_models.registry import official_models
 
-COLD_S = 1.0
+COLD_S = 0.25
 
 SPEC = next(spec for spec in official_models() if spec.name == "realesrgan-x4plus")
 
