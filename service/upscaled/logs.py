@@ -8,9 +8,11 @@ No line ever holds an API key, a file name, path or URL that a client sent, or a
 
 import json
 import logging
+import select
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import Final, TextIO
@@ -19,6 +21,8 @@ _QUIETED: Final = ("alembic", "asyncio", "uvicorn")
 """Libraries whose lines on every start and stop repeat what the service logs itself."""
 _OURS: Final = ("upscaled", "upscaled_models")
 """The only packages that log at debug: libraries would print pictures' tags, headers and SQL."""
+_ROOM_WAIT_S: Final = 1.0
+"""Longest that a line waits for a reader that is only slow; heartbeats may be missing for 10 s."""
 _PLAIN_EVENT: Final = "log"
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": "), default=str).encode
@@ -39,7 +43,7 @@ def configure_logging(level: str, format_: str = "auto", stream: TextIO | None =
         stream: instead of standard error.
     """
     stream = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(stream)
+    handler = _NonBlockingHandler(stream)
     handler.setFormatter(choose_formatter(format_, is_terminal=stream.isatty()))
     root_level = "INFO" if level == "debug" else level.upper()
     logging.basicConfig(level=root_level, handlers=[handler], force=True)
@@ -47,6 +51,47 @@ def configure_logging(level: str, format_: str = "auto", stream: TextIO | None =
         logging.getLogger(name).setLevel(level.upper())
     for name in _QUIETED:
         logging.getLogger(name).setLevel("WARNING" if level == "info" else logging.NOTSET)
+
+
+class _NonBlockingHandler(logging.StreamHandler[TextIO]):
+    """Write lines to a stream, and drop them while nothing reads its other end.
+
+    A pipe to a log collector that hangs would stop every thread that logs, and the service with
+    them. The first line that finds no room waits for it up to `_ROOM_WAIT_S`, the next ones do
+    not; how many were dropped is logged as soon as there is room again. Room is that for 4 KiB, as
+    poll(2) reports it of pipes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._poll: select.poll | None = None
+        with suppress(OSError, AttributeError):  # no file: its writes do not block
+            descriptor = stream.fileno()
+            self._poll = select.poll()
+            self._poll.register(descriptor, select.POLLOUT)
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._has_room():
+            self._dropped += 1
+            return
+        if self._dropped:
+            lines, self._dropped = self._dropped, 0
+            super().emit(_describe_dropped(lines))
+        super().emit(record)
+
+    def _has_room(self) -> bool:
+        if self._poll is None:
+            return True
+        return bool(self._poll.poll(0 if self._dropped else _ROOM_WAIT_S * 1000))
+
+
+def _describe_dropped(lines: int) -> logging.LogRecord:
+    text = "%d lines were dropped: nothing read the log"
+    extra = event("log_lines_dropped", lines=lines)
+    return _logger.makeRecord(
+        _logger.name, logging.WARNING, "", 0, text, (lines,), None, extra=extra
+    )
 
 
 def choose_formatter(format_: str, *, is_terminal: bool) -> logging.Formatter:

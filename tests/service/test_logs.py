@@ -1,6 +1,8 @@
+import fcntl
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -185,3 +187,27 @@ def test_lines_of_many_threads_stay_whole(written: Callable[..., list[str]]) -> 
     lines = [json.loads(line) for line in written("info", "json", log)]
     assert sorted({line["number"] for line in lines}) == list(range(8))
     assert len(lines) == 400
+
+
+def test_lines_that_nothing_reads_are_dropped_and_counted(
+    written: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upscaled.logs._ROOM_WAIT_S", 0.01)
+    reading, writing = os.pipe()
+    capacity = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
+    with open(reading, "rb", buffering=0) as reader, open(writing, "w") as stream:
+        configure_logging("info", "json", stream)
+        log = logging.getLogger("upscaled.part")
+        for number in range(capacity // 50):
+            log.info("line %d", number)
+        read = reader.read(2 * capacity)
+        log.info("the reader is back")
+        lines = [json.loads(line) for line in (read + reader.read(2 * capacity)).splitlines()]
+    kept, dropped, last = lines[:-2], lines[-2], lines[-1]
+    assert [line["message"] for line in kept] == [f"line {number}" for number in range(len(kept))]
+    assert 0 < len(kept) < capacity // 50
+    assert (dropped["event"], dropped["lines"]) == (
+        "log_lines_dropped",
+        capacity // 50 - len(kept),
+    )
+    assert last["message"] == "the reader is back"
