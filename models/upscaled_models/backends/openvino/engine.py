@@ -119,8 +119,7 @@ class _Running:
                 raise ResultNotFinite(f"{self.engine.info.label}: result is not finite")
             (exact,) = self.engine.exact.start([window], self.reduce, is_exact=True).finish()
             return exact
-        family, threads = self.engine.info.spec.family, self.engine.exact.device.threads
-        return finish_window(result, window, family, self.reduce, threads)
+        return finish_window(result, window, self.engine.info.spec.family, self.reduce)
 
 
 def open_openvino(

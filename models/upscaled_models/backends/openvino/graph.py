@@ -5,7 +5,6 @@ and the enlarged input. `finish_window` does these in numpy and OpenCV: 2 instea
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import cv2
@@ -23,9 +22,6 @@ Pixels = NDArray[np.uint8]
 STRIP_BYTES: Final = 1024 * 1024
 """Bytes of a result that become pixels at once, which the processor's caches hold: a whole window's
 passed through memory three times, newly mapped each time."""
-
-LEAST_STRIPS: Final = 8
-"""Strips of a window below which starting threads for them costs more than it saves."""
 
 
 def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
@@ -59,38 +55,25 @@ def build_parts(family: Family, shape: Shape, layers: Layers) -> list[Graph]:
     return [_end(y, pixels, f"{family}-trunk"), _end(tail, features, f"{family}-tail")]
 
 
-def finish_window(
-    result: Floats, window: Pixels, family: Family, reduce: int, threads: int = 1
-) -> Pixels:
+def finish_window(result: Floats, window: Pixels, family: Family, reduce: int) -> Pixels:
     """Make the pixels `[h * s / reduce, w * s / reduce, 3]` of one window's `build_graph` result.
 
     Args:
         window: uint8 `[h, w, 3]`, the graph's input.
         reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding.
-        threads: work on strips of a large window at once.
     """
     height, width, channels = result.shape
     side = math.isqrt(channels // 3)
     finished = np.empty((height * side // reduce, width * side // reduce, 3), np.uint8)
     rows = round_up(max(1, STRIP_BYTES // (width * channels * result.itemsize)), reduce)
     enlargement = NETWORKS[family].enlargement
-
-    def finish_rows(top: int) -> None:
+    for top in range(0, height, rows):
         part = result[top : top + rows]
         more = None
         if enlargement is not None:
             more = _enlarge_rows(window, top, top + len(part), side, height, enlargement)
         strip = finished[top * side // reduce : (top + len(part)) * side // reduce]
         _round(_shuffle(part, side), more, reduce, strip)
-
-    tops = range(0, height, rows)
-    if threads == 1 or len(tops) < LEAST_STRIPS:
-        for top in tops:
-            finish_rows(top)
-        return finished
-    with ThreadPoolExecutor(threads, thread_name_prefix="finish") as pool:
-        for _ in pool.map(finish_rows, tops):
-            pass  # raises what a strip raised
     return finished
 
 
