@@ -24,7 +24,7 @@ from upscaled.doctor.golden import FOLDER, JPEG_QUALITY, SOURCES  # noqa: E402
 PARTS = {2: (150, 60, 246, 124), 4: (100, 80, 196, 144)}
 """Left, top, right and bottom in cat.jpg, by scale."""
 
-SHIPPED = {2: ("upscaled-x2",), 4: ("upscaled-x4", "upscaled-x4-faithful")}
+SHIPPED = {2: ("upscaled-x2", "upscaled-x2-faithful"), 4: ("upscaled-x4", "upscaled-x4-faithful")}
 OFFICIAL = ("realesrgan-x4plus", "realesrgan-x4plus-anime-6b")
 """At both scales: x2 is averaged down."""
 

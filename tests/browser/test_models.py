@@ -55,6 +55,7 @@ def test_the_models_of_the_server_are_shown_with_an_example_of_each(open_page: O
     assert cards(playground) == {
         "auto": f"Automatic | {AUTO}",
         "upscaled-x2": "upscaled-x2 | 2×, Apache-2.0",
+        "upscaled-x2-faithful": "upscaled-x2-faithful | 2×, Apache-2.0",
         "upscaled-x4": "upscaled-x4 | 4×, BSD-3-Clause, 1.2 s a megapixel",
         "upscaled-x4-faithful": "upscaled-x4-faithful | 4×, Apache-2.0",
         "realesrgan-x4plus": "realesrgan-x4plus | 4×, BSD-3-Clause",
@@ -67,7 +68,7 @@ def test_the_models_of_the_server_are_shown_with_an_example_of_each(open_page: O
     )
     examples = {name: (width, height) for name, width, height in shown}
     # Automatic shows what it takes first; one's own model has none.
-    shipped = {"upscaled-x2", "upscaled-x4", "upscaled-x4-faithful"}
+    shipped = {f"upscaled-x{scale}{kind}" for scale in (2, 4) for kind in ("", "-faithful")}
     assert set(examples) == {"auto", *shipped, "realesrgan-x4plus"}
     assert set(examples.values()) == {(240, 180)}
     assert playground.page.is_hidden("#model-hint")

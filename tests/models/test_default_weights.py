@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,12 @@ from scripts.evaluation.upscalers import (
 )
 from upscaled_models.quantise.metrics import luma, psnr_db
 from upscaled_models.quantise.tracks import make_clean
-from upscaled_models.registry import read_default_models
 
 FOLDER = Path(upscaled_models.default.__file__).parent
 MANIFEST: dict[str, dict[str, Any]] = json.loads((FOLDER / "manifest.json").read_text())
-FAITHFUL = ("upscaled-x2", "upscaled-x4-faithful")
-NAMES = (*FAITHFUL, "upscaled-x4")
-SECOND_NAMES = {"upscaled-x2-faithful": "upscaled-x2"}
+FAITHFUL = ("upscaled-x2-faithful", "upscaled-x4-faithful")
+PLAIN = (*FAITHFUL, "upscaled-x2")
+NAMES = (*PLAIN, "upscaled-x4")
 
 
 def open_default(name: str) -> tuple[Upscaler, int]:
@@ -56,23 +54,16 @@ def draw_truth() -> NDArray[np.uint8]:
 
 
 def test_all_models_are_there_and_with_their_8_bits_under_8_mb() -> None:
-    assert sorted(MANIFEST) == sorted([*NAMES, *SECOND_NAMES])
+    assert sorted(MANIFEST) == sorted(NAMES)
     assert sum(path.stat().st_size for path in FOLDER.glob("*.safetensors")) < 8_000_000
 
 
-def test_a_second_name_is_an_alias_of_the_same_file() -> None:
-    by_name = {spec.name: spec for spec in read_default_models()}
-    for name, owner in SECOND_NAMES.items():
-        assert by_name[name] == replace(by_name[owner], name=name, same_as=owner)
-        assert by_name[name].weights_key == by_name[owner].weights_key == owner
-
-
-def test_only_the_faithful_models_keep_colours_by_themselves() -> None:
+def test_only_the_plain_models_keep_colours_by_themselves() -> None:
     """What was trained from Real-ESRGAN's weights stays under their licence."""
     for name in NAMES:
-        is_faithful = name in FAITHFUL
-        assert MANIFEST[name]["keeps_colour"] == is_faithful
-        assert MANIFEST[name]["licence"] == ("Apache-2.0" if is_faithful else "BSD-3-Clause")
+        is_plain = name in PLAIN
+        assert MANIFEST[name]["keeps_colour"] == is_plain
+        assert MANIFEST[name]["licence"] == ("Apache-2.0" if is_plain else "BSD-3-Clause")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,20 +73,24 @@ def test_a_file_is_the_one_that_the_manifest_names(name: str) -> None:
     assert len(content) == MANIFEST[name]["size_bytes"]
 
 
-@pytest.mark.parametrize(("name", "gain_db"), [*((name, 1.0) for name in FAITHFUL), (NAMES[-1], 0)])
+@pytest.mark.parametrize(
+    ("name", "gain_db", "most"),
+    [*((name, 1.0, 1.1) for name in FAITHFUL), ("upscaled-x2", 1.0, 1.15), ("upscaled-x4", 0, 1.1)],
+)
 def test_a_model_rebuilds_a_drawing_better_and_crisper_than_bicubic(
-    name: str, gain_db: float
+    name: str, gain_db: float, most: float
 ) -> None:
+    """And at `most` so many times as crisp as the drawing: its edges are soft already."""
     upscale, scale = open_default(name)
     truth = draw_truth()
     small = make_clean(truth, scale)
     bicubic = kernel_upscaler(Image.Resampling.BICUBIC, scale)
     ours, theirs, whole = (luma(x) for x in (upscale(small), bicubic(small), truth))
     assert psnr_db(ours, whole) > psnr_db(theirs, whole) + gain_db
-    assert acutance(theirs) < acutance(ours) < 1.1 * acutance(whole)
+    assert acutance(theirs) < acutance(ours) < most * acutance(whole)
 
 
-@pytest.mark.parametrize("name", FAITHFUL)
+@pytest.mark.parametrize("name", PLAIN)
 def test_flat_colours_are_reproduced_exactly(name: str) -> None:
     upscale, _ = open_default(name)
     assert flat_error_levels(upscale) == 0

@@ -1,8 +1,8 @@
 """Build this machine's ladders: how large an image each model may have, by its measured speed.
 
 A scale's ladder has up to three rungs: the vivid network, where it is here, tempered by the
-faithful one; the default network; and the faithful one for what those are too slow for. The default
-is no rung of its own where both names stand for one file, as at x2.
+faithful one; the default network; and the faithful one, at x4 for what those are too slow for, at
+x2 for clean images. At x2 the default network is the fastest: it takes harmed images of any size.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ OFF: Final = "off"
 """The setting `temper` that leaves every vivid result as it is."""
 
 _HARMED_ONLY: Final = frozenset({2})
-"""Scales at which a vivid network is further from the truth than the faithful one in clean
+"""Scales at which other networks are further from the truth than the faithful one in clean
 images."""
 
 _HASH_CHARACTERS: Final = 12
@@ -60,7 +60,8 @@ class LadderPlan:
     @property
     def bounded(self) -> tuple[ModelSpec, ...]:
         """Return the models whose speeds bound the images that they get, best first."""
-        return tuple(spec for spec in (self.vivid, self.default) if spec is not None)
+        default = None if self.scale in _HARMED_ONLY else self.default
+        return tuple(spec for spec in (self.vivid, default) if spec is not None)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -71,7 +72,8 @@ class LadderPlan:
     @property
     def models(self) -> tuple[str, ...]:
         """Return the models that images may come to, best first, whatever their speed."""
-        return (*(spec.name for spec in self.bounded), self.last.model)
+        above = (spec.name for spec in (self.vivid, self.default) if spec is not None)
+        return (*above, self.last.model)
 
     def describe(self) -> str:
         """Describe the model files and the settings that the ladder follows from.
@@ -116,6 +118,8 @@ class LadderPlan:
         if self.default is None:
             return None
         rung = name_rung(self.default, self.scale, self.settings.temper)
+        if self.scale in _HARMED_ONLY:
+            return rung.model_copy(update={"harmed_only": True})
         if rung.model not in speeds:
             return rung
         return self._bound(rung, self.default, speeds[rung.model], _DEFAULT_MFLOP)

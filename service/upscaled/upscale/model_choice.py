@@ -6,11 +6,11 @@ image alone decides, never how busy the machine is: the same file gives the same
     x4   realesrgan-x4plus, tempered by upscaled-x4-faithful; then upscaled-x4, which was trained
          on the results of that; then upscaled-x4-faithful
     x2   harmed images: realesrgan-x2plus, or realesrgan-x4plus averaged down by 2, tempered by
-         upscaled-x2; then upscaled-x2
+         upscaled-x2-faithful; then upscaled-x2, of any size; clean ones: upscaled-x2-faithful
 
 A rung accepts images up to as many input pixels as its model does within the setting
 `auto_budget_s` (`upscaled.upscale.ladder`). Clean images at x2 stay with the faithful network: it
-is nearer to the truth there, and much faster. realesr-general-x4v3 is on no rung: upscaled-x4 is
+is nearer to the truth there. realesr-general-x4v3 is on no rung: upscaled-x4 is
 its network, trained further, and nearer to the truth by more than a decibel.
 Loads neither torch nor numpy: the front end estimates times with it.
 """

@@ -70,7 +70,8 @@ def open_exact(data_dir: Path, name: str, scale: int) -> TorchEngine:
 
 
 @pytest.mark.parametrize(
-    ("name", "scale"), [("upscaled-x2", 2), ("upscaled-x4", 4), ("upscaled-x4-faithful", 4)]
+    ("name", "scale"),
+    [(f"upscaled-x{scale}{kind}", scale) for scale in (2, 4) for kind in ("", "-faithful")],
 )
 def test_shipped_models_tile_without_a_single_level_of_difference(
     tmp_path: Path, name: str, scale: int

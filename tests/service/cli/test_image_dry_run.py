@@ -57,7 +57,7 @@ def test_a_dry_run_prints_each_result_and_writes_nothing(
     lines = {Path(line["source"]).name: line for line in images}
     photo = lines["photo.png"]
     assert photo["result"] == str(tmp_path / "out" / "photo-x2.jpg")
-    assert (photo["outcome"], photo["models"]) == ("upscaled", ["upscaled-x2"])
+    assert (photo["outcome"], photo["models"]) == ("upscaled", ["upscaled-x2-faithful"])
     assert (photo["source_px"], photo["result_px"]) == ([70, 66], [100, 94])
     assert photo["expected_s"] >= 0
     assert "seconds" not in photo

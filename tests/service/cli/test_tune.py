@@ -66,6 +66,7 @@ def test_without_a_name_the_models_of_both_scales_are_measured(tmp_path: Path) -
 
     assert [each["model"] for each in document] == [
         "upscaled-x2",
+        "upscaled-x2-faithful",
         "upscaled-x4",
         "upscaled-x4-faithful",
     ]

@@ -35,7 +35,7 @@ def test_the_golden_pictures_are_what_the_shipped_models_make(make_settings: Mak
     """In float32, where no machine differs by more than rounding."""
     found = by_check(check_engines(make_settings(precision="exact"), os.environ))
     assert {finding.status for finding in found.values()} == {Status.OK}
-    assert "upscaled-x2 by torch float32" in found["engine x2"].found
+    assert "upscaled-x2-faithful by torch float32" in found["engine x2"].found
     for scale in (2, 4):
         text = found[f"golden x{scale}"].found
         assert text.startswith("exactly") or float(text.split()[0]) > 50

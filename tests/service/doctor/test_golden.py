@@ -26,7 +26,8 @@ def grey(level: int, *, alpha: int | None = None) -> Image:
 
 
 @pytest.mark.parametrize(
-    ("model", "scale"), [("upscaled-x2", 2), ("upscaled-x4", 4), ("upscaled-x4-faithful", 4)]
+    ("model", "scale"),
+    [(f"upscaled-x{scale}{kind}", scale) for scale in (2, 4) for kind in ("", "-faithful")],
 )
 def test_each_shipped_model_has_its_picture_at_its_scale(model: str, scale: int) -> None:
     source = decode_file(read_source(scale))

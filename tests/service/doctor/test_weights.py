@@ -20,7 +20,7 @@ def only(findings: list[Finding]) -> Finding:
 def test_the_shipped_models_are_whole(make_settings: MakeSettings) -> None:
     finding = only(check_models(make_settings()))
     assert finding.status is Status.OK
-    assert "upscaled-x2, upscaled-x4" in finding.found
+    assert "upscaled-x2, upscaled-x2-faithful, upscaled-x4" in finding.found
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_any_model_that_is_here_can_be_named(core: Core) -> None:
 
 def test_the_ladder_of_a_request_replaces_that_of_the_machine(core: Core) -> None:
     source = save(picture(24, 32), "PNG")
-    assert core.upscale(source, 2).model == "upscaled-x2"
+    assert core.upscale(source, 2).model == "upscaled-x2-faithful"
     ladder = (Rung(model="upscaled-x4-faithful", most_px=24 * 32), Rung(model="upscaled-x2"))
     assert core.upscale(source, 2, ladder=ladder).model == "upscaled-x4-faithful"
     larger = save(picture(24, 33), "PNG")

@@ -14,6 +14,7 @@ from upscaled_models.store import ModelStore
 BY_NAME = {spec.name: spec for spec in official_models()}
 X4PLUS, X2PLUS = "realesrgan-x4plus", "realesrgan-x2plus"
 DEFAULT, FAITHFUL = "upscaled-x4", "upscaled-x4-faithful"
+DEFAULT_X2, FAITHFUL_X2 = "upscaled-x2", "upscaled-x2-faithful"
 FAST, SLOW = 1e-9, 4e-5
 
 
@@ -49,12 +50,12 @@ def build(
 @pytest.mark.parametrize(
     ("present", "scale", "models"),
     [
-        ([], 2, ["upscaled-x2"]),
+        ([], 2, [DEFAULT_X2, FAITHFUL_X2]),
         ([], 4, [DEFAULT, FAITHFUL]),
         (["realesr-general-x4v3", "realesr-animevideov3"], 4, [DEFAULT, FAITHFUL]),
         ([X4PLUS], 4, [X4PLUS, DEFAULT, FAITHFUL]),
-        ([X4PLUS], 2, [X4PLUS, "upscaled-x2"]),
-        ([X4PLUS, X2PLUS], 2, [X2PLUS, "upscaled-x2"]),
+        ([X4PLUS], 2, [X4PLUS, DEFAULT_X2, FAITHFUL_X2]),
+        ([X4PLUS, X2PLUS], 2, [X2PLUS, DEFAULT_X2, FAITHFUL_X2]),
         ([X2PLUS], 4, [DEFAULT, FAITHFUL]),
     ],
 )
@@ -62,12 +63,12 @@ def test_the_best_models_that_are_here_make_the_ladder(
     tmp_path: Path, present: list[str], scale: int, models: list[str]
 ) -> None:
     ladder = build(settings_with(tmp_path, *present), scale, speed(FAST))
-    faithful = FAITHFUL if scale == 4 else "upscaled-x2"
+    faithful = FAITHFUL if scale == 4 else FAITHFUL_X2
     assert [rung.model for rung in ladder] == models
     assert ladder[-1] == Rung(model=faithful)
     for rung in ladder[:-1]:
-        if rung.model == DEFAULT:
-            assert rung == Rung(model=DEFAULT)
+        if rung.model in (DEFAULT, DEFAULT_X2):
+            assert rung == Rung(model=rung.model, harmed_only=scale == 2)
         else:
             assert (rung.tempered_with, rung.harmed_only) == (faithful, scale == 2)
 
@@ -82,6 +83,17 @@ def test_a_picture_gets_the_best_model_that_the_budget_allows(tmp_path: Path) ->
     assert choose_rung(ladder, first.most_px + 1, is_harmed=False).model == DEFAULT
     deep = choose_rung(ladder, first.most_deep_px + 1, is_harmed=False, is_deep=True)
     assert deep.model == DEFAULT
+
+
+def test_at_x2_harmed_images_of_any_size_go_to_the_default_and_clean_ones_to_the_faithful(
+    tmp_path: Path,
+) -> None:
+    plan = plan_ladder(settings_with(tmp_path, X4PLUS), 2)
+    assert [spec.name for spec in plan.bounded] == [X4PLUS], "the default's speed is not needed"
+    assert plan.models == (X4PLUS, DEFAULT_X2, FAITHFUL_X2)
+    ladder = plan.build({X4PLUS: speed(SLOW)})
+    for is_harmed, model in ((True, DEFAULT_X2), (False, FAITHFUL_X2)):
+        assert choose_rung(ladder, 8000 * 8000, is_harmed=is_harmed).model == model
 
 
 @pytest.mark.parametrize("is_deep", [False, True])
@@ -146,7 +158,7 @@ def test_without_a_known_speed_the_vivid_model_gets_no_image_and_the_default_one
 
 def test_the_small_models_of_a_ladder_stay_in_memory(tmp_path: Path) -> None:
     assert plan_ladder(settings_with(tmp_path, X4PLUS), 4).kept == (DEFAULT, FAITHFUL)
-    assert plan_ladder(settings_with(tmp_path, X4PLUS), 2).kept == ("upscaled-x2",)
+    assert plan_ladder(settings_with(tmp_path, X4PLUS), 2).kept == (DEFAULT_X2, FAITHFUL_X2)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +182,14 @@ def test_a_named_model_is_tempered_only_where_the_setting_is_a_number(
 
 
 def test_networks_that_invent_nothing_are_never_tempered(tmp_path: Path) -> None:
-    for name in ("upscaled-x2", FAITHFUL):
+    for name in (DEFAULT_X2, FAITHFUL_X2, FAITHFUL):
         spec = ModelStore(tmp_path).find(name)
         for scale in (2, 4):
             assert name_rung(spec, scale, "0.5") == Rung(model=name)
 
 
 def test_a_model_of_two_passes_is_tempered_pass_by_pass() -> None:
-    assert name_rung(BY_NAME[X2PLUS], 4, "0.5").tempered_with == "upscaled-x2"
+    assert name_rung(BY_NAME[X2PLUS], 4, "0.5").tempered_with == FAITHFUL_X2
     three = replace(BY_NAME[X2PLUS], native_scale=8)
     assert name_rung(three, 4, "0.5").tempered_with == FAITHFUL
 

@@ -7,7 +7,7 @@ import { describeSeconds } from "./text.js";
 // Written by scripts/sample/examples.py: one part of the sample through each, as assets/model-NAME.jpg.
 const EXAMPLES = new Set([
   "realesr-animevideov3", "realesrgan-x4plus", "realesrgan-x4plus-anime-6b", "upscaled-x2", "upscaled-x4",
-  "upscaled-x4-faithful",
+  "upscaled-x2-faithful", "upscaled-x4-faithful",
 ]);
 const AUTO = "auto";
 const HINTS = {
