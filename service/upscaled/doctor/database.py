@@ -17,7 +17,7 @@ from upscaled.state.database_url import find_sqlite_file
 from upscaled.state.errors import DatabaseRefused, StateError
 from upscaled.state.ledger import audit
 from upscaled.state.migrate import read_revision, rewrite_revision
-from upscaled.state.migrations import SCHEMA_REVISION
+from upscaled.state.migrations import REVISIONS_OF_COMMITS, SCHEMA_REVISION
 
 CHECK: Final = "database"
 CONNECT_TIMEOUT_S: Final = 5
@@ -100,6 +100,12 @@ def _describe_revision(name: str, revision: str | None, disk: str) -> Finding:
             CHECK,
             f"{name}: its schema {revision} is newer than this version's {SCHEMA_REVISION}",
             "run the newer version of upscaled that wrote it",
+        )
+    if revision in REVISIONS_OF_COMMITS:
+        return failure(
+            CHECK,
+            f"{name}: its schema {revision} is of a commit between 0.1.0 and 0.2.0",
+            "back it up, and start version 0.2.0 with it once, then this one",
         )
     if revision < SCHEMA_REVISION:
         return warning(

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from upscaled.state.database import lift_timeout
 from upscaled.state.errors import DatabaseRefused
-from upscaled.state.migrations import SCHEMA_REVISION
+from upscaled.state.migrations import REVISIONS_OF_COMMITS, SCHEMA_REVISION
 
 _POSTGRESQL_LOCK = 7_302_118_844_611_209
 """Key of PostgreSQL's advisory lock for migrating: any number that all our processes share."""
@@ -17,7 +17,8 @@ def migrate(connection: Connection) -> bool:
     """Create or upgrade the tables in a write transaction; return whether the database was empty.
 
     Processes that start at once wait for SQLite's write lock, or an advisory lock, and then find
-    nothing to do. A database of a newer version raises `DatabaseRefused`.
+    nothing to do. A database of a newer version, or of a commit between 0.1.0 and 0.2.0, raises
+    `DatabaseRefused`.
     """
     lift_timeout(connection)
     if connection.dialect.name == "postgresql":
@@ -25,6 +26,11 @@ def migrate(connection: Connection) -> bool:
     revision = read_revision(connection)
     if revision == SCHEMA_REVISION:
         return False
+    if revision in REVISIONS_OF_COMMITS:
+        raise DatabaseRefused(
+            f"the database has schema revision {revision}, of a commit between 0.1.0 and 0.2.0: "
+            "start version 0.2.0 with it once, then this one"
+        )
     # Loaded only here: most starts, and every command, find the tables as they should be.
     from alembic import command
     from alembic.config import Config

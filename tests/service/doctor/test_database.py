@@ -119,7 +119,11 @@ def test_a_file_that_is_no_database_is_a_failure(make_settings: MakeSettings) ->
 
 @pytest.mark.parametrize(
     ("revision", "status", "said"),
-    [("0000", Status.WARNING, "is older than"), ("9999", Status.FAILURE, "is newer than")],
+    [
+        ("0000", Status.WARNING, "is older than"),
+        ("0005", Status.FAILURE, "is of a commit between 0.1.0 and 0.2.0"),
+        ("9999", Status.FAILURE, "is newer than"),
+    ],
 )
 def test_another_schema_is_reported(
     revision: str, status: Status, said: str, make_settings: MakeSettings

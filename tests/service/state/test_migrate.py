@@ -185,19 +185,27 @@ def upgrade(connection: sa.Connection, revision: str) -> None:
     command.upgrade(config, revision)
 
 
-def test_a_database_of_a_newer_version_is_refused_and_left_alone(
-    empty_database_url: str, make_settings: MakeSettings
+@pytest.mark.parametrize(
+    ("revision", "reason"),
+    [
+        ("9999", r"9999.*newer version"),
+        ("0002", r"0002, of a commit between 0\.1\.0 and 0\.2\.0: start version 0\.2\.0"),
+        ("0012", r"0012, of a commit between"),
+    ],
+)
+def test_a_database_of_another_version_is_refused_and_left_alone(
+    empty_database_url: str, make_settings: MakeSettings, revision: str, reason: str
 ) -> None:
     settings = make_settings(database_url=empty_database_url)
     with open_state(settings) as state, state.database.write() as connection:
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseRefused, match=r"9999.*newer version"):
+        connection.execute(sa.text(f"UPDATE alembic_version SET version_num = '{revision}'"))
+    with pytest.raises(DatabaseRefused, match=reason):
         open_state(settings)
     url = sa.make_url(empty_database_url)
     driver = "sqlite" if url.drivername == "sqlite" else "postgresql+psycopg"
     engine = sa.create_engine(url.set(drivername=driver))
     with engine.connect() as connection:
-        assert read_revision(connection) == "9999"
+        assert read_revision(connection) == revision
     engine.dispose()
 
 
