@@ -12,7 +12,6 @@ import select
 import sys
 import threading
 import time
-from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import Final, TextIO
@@ -21,7 +20,7 @@ _QUIETED: Final = ("alembic", "asyncio", "uvicorn")
 """Libraries whose lines on every start and stop repeat what the service logs itself."""
 _OURS: Final = ("upscaled", "upscaled_models")
 """The only packages that log at debug: libraries would print pictures' tags, headers and SQL."""
-_ROOM_WAIT_S: Final = 1.0
+ROOM_WAIT_S: Final = 1.0
 """Longest that a line waits for a reader that is only slow; heartbeats may be missing for 10 s."""
 _PLAIN_EVENT: Final = "log"
 
@@ -53,37 +52,62 @@ def configure_logging(level: str, format_: str = "auto", stream: TextIO | None =
         logging.getLogger(name).setLevel("WARNING" if level == "info" else logging.NOTSET)
 
 
+def has_room(stream: TextIO, wait_s: float = 0.0) -> bool:
+    """Return whether a write of `PIPE_BUF` bytes would not block, now or within some seconds.
+
+    A pipe has no room while it is full and nothing reads it. A stream without a descriptor has.
+    """
+    try:
+        descriptor = stream.fileno()
+    except (OSError, AttributeError):
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(wait_s * 1000))
+
+
 class _NonBlockingHandler(logging.StreamHandler[TextIO]):
     """Write lines to a stream, and drop them while nothing reads its other end.
 
     A pipe to a log collector that hangs would stop every thread that logs, and the service with
-    them. The first line that finds no room waits for it up to `_ROOM_WAIT_S`, the next ones do
-    not; how many were dropped is logged as soon as there is room again. Room is that for 4 KiB, as
-    poll(2) reports it of pipes.
+    them. The first line that finds no room waits for it up to `ROOM_WAIT_S`, the next ones do not;
+    how many were dropped is logged as soon as there is room again. A line of more than `PIPE_BUF`
+    bytes, as of an exception, is written in parts; one that ran out of room within is cut off, and
+    counted too.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._poll: select.poll | None = None
-        with suppress(OSError, AttributeError):  # no file: its writes do not block
-            descriptor = stream.fileno()
-            self._poll = select.poll()
-            self._poll.register(descriptor, select.POLLOUT)
         self._dropped = 0
+        self._is_cut = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._has_room():
-            self._dropped += 1
-            return
-        if self._dropped:
-            lines, self._dropped = self._dropped, 0
-            super().emit(_describe_dropped(lines))
-        super().emit(record)
+        try:
+            if self._dropped and self._write(_describe_dropped(self._dropped)):
+                self._dropped = 0
+            if self._dropped or not self._write(record):
+                self._dropped += 1
+        except Exception:  # noqa: BLE001  (reported as handlers of the standard library do)
+            self.handleError(record)
 
-    def _has_room(self) -> bool:
-        if self._poll is None:
-            return True
-        return bool(self._poll.poll(0 if self._dropped else _ROOM_WAIT_S * 1000))
+    def _write(self, record: logging.LogRecord) -> bool:
+        """Write a line, and return whether there was room for all of it."""
+        text = "\n" * self._is_cut + self.format(record) + self.terminator
+        for part in _split(text):
+            if not has_room(self.stream, 0.0 if self._dropped else ROOM_WAIT_S):
+                return False
+            self.stream.write(part)
+            self.flush()
+            self._is_cut = not part.endswith("\n")
+        return True
+
+
+def _split(text: str) -> list[str]:
+    """Split a text into parts of at most `PIPE_BUF` bytes in UTF-8, most texts into one."""
+    if len(text.encode(errors="replace")) <= select.PIPE_BUF:
+        return [text]
+    characters = select.PIPE_BUF // 4
+    return [text[start : start + characters] for start in range(0, len(text), characters)]
 
 
 def _describe_dropped(lines: int) -> logging.LogRecord:

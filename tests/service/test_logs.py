@@ -192,7 +192,7 @@ def test_lines_of_many_threads_stay_whole(written: Callable[..., list[str]]) -> 
 def test_lines_that_nothing_reads_are_dropped_and_counted(
     written: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("upscaled.logs._ROOM_WAIT_S", 0.01)
+    monkeypatch.setattr("upscaled.logs.ROOM_WAIT_S", 0.01)
     reading, writing = os.pipe()
     capacity = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
     with open(reading, "rb", buffering=0) as reader, open(writing, "w") as stream:
@@ -211,3 +211,25 @@ def test_lines_that_nothing_reads_are_dropped_and_counted(
         capacity // 50 - len(kept),
     )
     assert last["message"] == "the reader is back"
+
+
+def test_a_long_line_that_nothing_reads_is_cut_off_and_counted(
+    written: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the line of an exception, which is longer than the room that poll(2) reports."""
+    monkeypatch.setattr("upscaled.logs.ROOM_WAIT_S", 0.01)
+    reading, writing = os.pipe()
+    capacity = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
+    with open(writing, "w") as stream, open(reading, "rb", buffering=0) as reader:
+        configure_logging("info", "json", stream)
+        log = logging.getLogger("upscaled.part")
+        thread = threading.Thread(target=log.info, args=("x" * 4 * capacity,), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        read = reader.read(4 * capacity)
+        log.info("the reader is back")
+        cut, dropped, last = (read + reader.read(4 * capacity)).decode().splitlines()
+    assert 0 < cut.count("x") < capacity
+    assert json.loads(dropped)["lines"] == 1
+    assert json.loads(last)["message"] == "the reader is back"

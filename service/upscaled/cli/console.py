@@ -1,5 +1,6 @@
 """Print a command's columns and errors, and open the state, as all commands do."""
 
+import errno
 import logging
 import os
 import pwd
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from upscaled.config import load_settings
-from upscaled.logs import event
+from upscaled.logs import ROOM_WAIT_S, event, has_room
 
 if TYPE_CHECKING:
     from upscaled.state import State
@@ -43,10 +44,12 @@ def print_columns(rows: Sequence[Sequence[str]]) -> None:
 def announce(text: str) -> None:
     """Print a line of the server's, whose work does not depend on it.
 
-    An output that cannot be written (its reader is gone, its disk is full) is replaced: Python
-    would write to it again at its exit. The loss is logged.
+    An output that cannot be written (its reader is gone or hangs, its disk is full) is replaced:
+    Python would write to it again at its exit. The loss is logged.
     """
     try:
+        if not has_room(sys.stdout, ROOM_WAIT_S):
+            raise BlockingIOError(errno.EAGAIN, "it is full and nothing reads it")
         print(text, flush=True)
     except OSError as error:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  as long as the process
