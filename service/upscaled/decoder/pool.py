@@ -28,7 +28,8 @@ _WITHIN_S: Final = 120.0
 """Limits one file, where the decoder's own clocks (`upscaled.decoder.child`) failed to."""
 
 _LEAST_BUSY: Final = 0.125
-"""Part of that time that a process computes if its file is at fault; no good one takes so much."""
+"""Part of that time that a process computes if its file is at fault. Of good files only arithmetic
+JPEGs of more than 14 MB take so much."""
 
 _FILES_PER_PROCESS: Final = 500
 """Limits what files can leave behind in a process: after so many it is replaced."""

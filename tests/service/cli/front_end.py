@@ -2,11 +2,12 @@
 
     python front_end.py FOLDER LIMITS LIFE LIFE ...
 
-A life is a word and perhaps a number: `serve`, `hang` (once it is ready), `block S` (its event
-loop, once), `starve S` (it computes, and has hardly a core for so long), `exit STATUS` (once
-ready), `fail STATUS` (before the first beat), `unready STATUS` (after it), `late S` (to the first
-beat), `close S` (after its event loop's end). FOLDER gets a file for each, with its link's count of
-restarts. LIMITS is JSON: fields of the supervisor's limits and their values.
+A life is a word and perhaps a number: `serve`, `hang` (once it is ready), `spin` (it computes
+without end then), `block S` (its event loop, once), `starve S` (it computes, and has hardly a core
+for so long), `exit STATUS` (once ready), `fail STATUS` (before the first beat), `unready STATUS`
+(after it), `late S` (to the first beat), `close S` (after its event loop's end). FOLDER gets a file
+for each, with its link's count of restarts. LIMITS is JSON: fields of the supervisor's limits and
+their values.
 """
 
 import asyncio
@@ -27,6 +28,11 @@ from upscaled.logs import configure_logging
 
 def hang_for_ever() -> None:
     time.sleep(1000)
+
+
+def spin_for_ever() -> None:
+    while True:
+        pass
 
 
 def starve(seconds: float) -> None:
@@ -63,6 +69,8 @@ async def live(link: supervisor_link.SupervisorLink, what: str, number: float) -
     print("ready", flush=True)
     if what == "hang":
         hang_for_ever()
+    if what == "spin":
+        spin_for_ever()
     if what == "block":
         time.sleep(number)
     if what == "starve":

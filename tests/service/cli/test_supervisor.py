@@ -83,15 +83,18 @@ def events(log: list[dict[str, Any]]) -> list[str]:
     return [line["event"] for line in log]
 
 
-def test_a_silent_front_end_is_replaced_and_the_log_shows_where_it_hangs(tmp_path: Path) -> None:
-    with supervised(tmp_path, "hang", "serve") as service:
+@pytest.mark.parametrize("life", ["hang", "spin"])
+def test_a_silent_front_end_is_replaced_and_the_log_shows_where_it_hangs(
+    tmp_path: Path, life: str
+) -> None:
+    with supervised(tmp_path, life, "serve") as service:
         service.wait_ready(2)
         assert service.end() == 0
         log = service.log()
     first, second = service.front_ends()
     assert events(log) == ["front_end_hung", "front_end_died"]
     assert log[0]["pid"] == log[1]["pid"] == first != second
-    assert "in hang_for_ever" in log[0]["stacks"]
+    assert f"in {life}_for_ever" in log[0]["stacks"]
     assert "SIGKILL" in log[1]["message"]
     assert service.restarts() == [0, 1]
 

@@ -99,6 +99,22 @@ def test_a_process_that_waits_for_a_core_does_not_hang(
             first.kill()
 
 
+def test_a_process_is_runnable_whose_main_thread_waits_for_one_that_computes() -> None:
+    """As where a decoder's library has threads of its own, such as AVIF's."""
+    program = "import threading, time\nthreading.Thread(target=lambda: [0 for _ in iter(int, 1)])"
+    with subprocess.Popen([sys.executable, "-c", f"{program}.start()\ntime.sleep(600)"]) as process:
+        try:
+            samples: list[Activity] = []
+            while not samples or samples[-1].cpu_ticks < 100:
+                time.sleep(0.1)
+                activity = read_activity(process.pid)
+                assert activity is not None
+                samples.append(activity)
+            assert samples[-1].is_runnable
+        finally:
+            process.kill()
+
+
 def test_the_processor_time_of_a_process_is_measured(
     busy: "subprocess.Popen[bytes]", quiet: socket.socket
 ) -> None:
