@@ -95,7 +95,10 @@ def _use_alpha_bit(opened: "BmpImageFile", source: bytes) -> None:
         return
     (alpha_mask,) = struct.unpack_from("<I", source, _ALPHA_MASK_AT)
     _, row_bytes, *_ = tile.args
-    upper_bytes = source[tile.offset : tile.offset + row_bytes * opened.height][1::2]
+    pixels = source[tile.offset : tile.offset + row_bytes * opened.height]
+    upper_bytes = bytearray(pixels[1::2])
+    if opened.width % 2:  # a row is filled up to four bytes, by what may be anything
+        del upper_bytes[opened.width :: row_bytes // 2]
     if alpha_mask == _ALPHA_BIT and upper_bytes.translate(None, _BYTES_WITHOUT_ALPHA_BIT):
         opened._mode = "RGBA"
         opened.tile = [tile._replace(args=(_WITH_ALPHA_BIT, *tile.args[1:]))]

@@ -67,11 +67,11 @@ def test_a_cut_file_with_empty_alpha_is_refused() -> None:
             decode_file(source[:length], {"BMP"})
 
 
-def bmp_of_16_bits(pixels: NDArray[np.uint8], alpha_mask: int = 0x8000) -> bytes:
+def bmp_of_16_bits(pixels: NDArray[np.uint8], alpha_mask: int = 0x8000, padding: int = 0) -> bytes:
     """Make a BMP of the fourth version: five bits a colour, and alpha in the highest bit."""
     height, width = pixels.shape[:2]
     red, green, blue, alpha = np.moveaxis(pixels.astype(np.uint16) >> (3, 3, 3, 7), -1, 0)
-    packed = np.zeros((height, width + width % 2), "<u2")  # rows end at four bytes
+    packed = np.full((height, width + width % 2), padding, "<u2")  # rows end at four bytes
     packed[:, :width] = (alpha << 15 | red << 10 | green << 5 | blue)[::-1]
     start = 14 + 108
     head = struct.pack("<2sIII", b"BM", start + packed.nbytes, 0, start)
@@ -90,12 +90,14 @@ def test_one_bit_of_alpha_beside_five_of_each_colour_is_read() -> None:
     assert np.abs(image.rgb.astype(int) - pixels[..., :3]).max() <= 7
 
 
-@pytest.mark.parametrize(("alpha", "alpha_mask"), [(0, 0x8000), (255, 0)])
+@pytest.mark.parametrize(
+    ("alpha", "alpha_mask", "padding"), [(0, 0x8000, 0), (0, 0x8000, 0xFFFF), (255, 0, 0)]
+)
 def test_a_bit_that_is_0_everywhere_or_not_called_alpha_is_none(
-    alpha: int, alpha_mask: int
+    alpha: int, alpha_mask: int, padding: int
 ) -> None:
     pixels = np.dstack([picture(64, 71), np.full((64, 71), alpha, np.uint8)])
-    image = decode_checked(bmp_of_16_bits(pixels, alpha_mask), {"BMP"})
+    image = decode_checked(bmp_of_16_bits(pixels, alpha_mask, padding), {"BMP"})
     assert image.alpha is None
     assert np.abs(image.rgb.astype(int) - pixels[..., :3]).max() <= 7
 
