@@ -1,5 +1,6 @@
 """Upscale one image of any kind that the Python API accepts: an array, a picture or a file."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,11 +45,12 @@ def plan_call(core: Core, scale: int, options: ImageOptions, tracking: Tracking)
         InvalidParameter: the core was not opened for the scale, or an option is out of its range.
         TypeError: `model` is no text.
     """
-    if as_whole_number(scale) not in core.ladders:
+    number = as_whole_number(scale)
+    if number is None or number not in core.ladders:
         scales = " or ".join(map(str, core.ladders))
-        raise InvalidParameter(f"scale {scale}: must be {scales}")
-    model = options.name_model(core.settings, scale)
-    return Call(scale, model, options.choose_output(), tracking)
+        raise InvalidParameter(f"scale {scale!r}: must be {scales}")
+    model = options.name_model(core.settings, number)
+    return Call(number, model, options.choose_output(), tracking)
 
 
 def upscale_any(core: Core, call: Call, image: Any) -> Any:  # noqa: ANN401  (of one kind)
@@ -115,7 +117,7 @@ def upscale_file_bytes(core: Core, call: Call, source: bytes, output: OutputSpec
 
 
 def require_several(images: object) -> None:
-    """Raise TypeError for one image, or what is easily mistaken for several.
+    """Raise TypeError for one image, what is easily mistaken for several, or nothing of the kind.
 
     The rows of a picture, and the bytes of a file, would otherwise be upscaled one by one.
     """
@@ -124,6 +126,8 @@ def require_several(images: object) -> None:
         raise TypeError(
             f"{type(images).__name__} is one image: many() takes a list or another iterable of them"
         )
+    if not isinstance(images, Iterable):
+        raise TypeError(f"many() takes a list of images, not {type(images).__name__}")
 
 
 def require_bytes(source: object) -> bytes:

@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypedDict
 
 from upscaled.config import Settings
@@ -57,10 +58,11 @@ class ImageOptions:
         model = "" if self.model in (None, AUTO) else self.model or ""
         if self.denoise is None:
             return model
-        if not (isinstance(self.denoise, int | float) and 0 <= self.denoise <= 1):
+        strength = _as_number(self.denoise)
+        if strength is None or not 0 <= strength <= 1:
             raise InvalidParameter(f"denoise {self.denoise!r}: must be a number from 0 to 1")
         try:
-            return name_denoised(settings, scale, model, self.denoise)
+            return name_denoised(settings, scale, model, strength)
         except ModelRefused as error:
             raise InvalidParameter(f"denoise: {error}") from None
 
@@ -120,6 +122,13 @@ def as_whole_number(value: object) -> int | None:
         return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def _as_number(value: object) -> float | None:
+    """Return a number of Python or numpy as a float; None for anything else, also a bool."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    return float(value)
 
 
 def _read_number(name: str, value: object, most: int) -> int | None:

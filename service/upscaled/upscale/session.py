@@ -36,7 +36,8 @@ class Session:
         Raises:
             SettingsError: scales that there are not, or another number than 0 or more.
         """
-        if not isinstance(scales, Iterable) or not set(scales) or not set(scales) <= set(SCALES):
+        loaded = tuple(scales) if isinstance(scales, Iterable) else ()
+        if not loaded or not all(as_whole_number(scale) in SCALES for scale in loaded):
             raise SettingsError(f"scales={scales!r}: must be some of {SCALES}")
         most = as_whole_number(max_in_flight)
         if most is None or most < 0:
@@ -44,7 +45,7 @@ class Session:
                 f"max_in_flight={max_in_flight!r}: must be a whole number, 0 or more"
             )
         self._settings = settings
-        self._scales = tuple(scales)
+        self._scales = tuple(map(int, loaded))
         self._max_in_flight = most
         self._named_by = named_by
         self._stack = ExitStack()

@@ -53,9 +53,16 @@ def test_pixels_have_no_options_of_a_file(options: Any) -> None:
         require_no_file_options(ImageOptions(**options).choose_output())
 
 
-@pytest.mark.parametrize("denoise", [-0.1, 1.1, float("nan"), "x", [0.5]])
+@pytest.mark.parametrize("denoise", [-0.1, 1.1, float("nan"), "x", [0.5], True])
 def test_a_strength_of_denoising_is_a_number_from_0_to_1(denoise: Any) -> None:
     with pytest.raises(InvalidParameter, match=r"denoise .*: must be a number from 0 to 1"):
+        ImageOptions("realesr-general-x4v3", denoise).name_model(SETTINGS, 4)
+
+
+@pytest.mark.parametrize("denoise", [0, 1.0, np.float32(0.5), np.float64(0.5), np.int64(1)])
+def test_a_strength_of_denoising_may_be_a_number_of_numpy(denoise: Any) -> None:
+    """It is accepted, and the weights are looked for."""
+    with pytest.raises(InvalidParameter, match=r"the weights of realesr-general-x4v3"):
         ImageOptions("realesr-general-x4v3", denoise).name_model(SETTINGS, 4)
 
 

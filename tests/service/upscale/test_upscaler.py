@@ -177,6 +177,9 @@ def test_many_refuses_one_image_whose_rows_or_bytes_it_would_take_for_images(
 
 def test_many_refuses_wrong_arguments_before_it_draws_an_image(up: Upscaler) -> None:
     wrong: Any = up.many
+    for images in (None, 5):
+        with pytest.raises(TypeError, match=r"many\(\) takes a list of images, not"):
+            wrong(images, 2)
     for name in ("on_progress", "cancellation", "nonsense"):
         with pytest.raises(TypeError, match=rf"many\(\) got an unexpected keyword .*'{name}'"):
             wrong([], 2, **{name: None})
@@ -318,8 +321,13 @@ def test_another_scale_is_refused(up: Upscaler, kind: str, scale: Any) -> None:
     array = np.zeros((8, 8, 3), np.uint8)
     images = {"array": array, "file": save(array, "PNG"), "damaged file": b"no picture"}
     image: Any = images[kind]
-    with pytest.raises(InvalidParameter, match="must be 2 or 4"):
+    with pytest.raises(InvalidParameter, match=f"^scale {scale!r}: must be 2 or 4"):
         up.upscale(image, scale)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_a_scale_may_be_a_number_of_numpy_of_any_size(up: Upscaler, kind: Any) -> None:
+    assert up.upscale(np.zeros((70, 8, 3), np.uint8), kind(4)).shape == (280, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +371,7 @@ def test_wrong_settings_are_refused_by_their_names(tmp_path: Path) -> None:
     for model in (None, 3):
         with pytest.raises(SettingsError, match=f"model={model}: must be the name of a model"):
             Upscaler(model)  # type: ignore[arg-type]
-    for scales in ((3,), (2, 3), (), 2):
+    for scales in ((3,), (2, 3), (), 2, "24", [[2]]):
         with pytest.raises(SettingsError, match=r"scales=.*: must be some of"):
             Upscaler(scales=scales)  # type: ignore[arg-type]
     for most in (-1, 1.5, "2", True):
@@ -386,6 +394,14 @@ def test_the_environment_is_read_only_by_load_settings(
         with up:
             sizes.append(len(up.upscale(source, 2)))
     assert sizes[1] < sizes[0]
+
+
+def test_scales_may_be_any_iterable(tmp_path: Path) -> None:
+    scales: Any = (scale for scale in (np.uint8(2),))
+    with Upscaler(scales=scales, data_dir=tmp_path, **OPTIONS) as up:
+        assert up.upscale(np.zeros((70, 8, 3), np.uint8), 2).shape == (140, 16, 3)
+        with pytest.raises(InvalidParameter, match="scale 4: must be 2"):
+            up.upscale(np.zeros((8, 8, 3), np.uint8))
 
 
 def test_an_upscaler_may_be_opened_again(tmp_path: Path) -> None:
