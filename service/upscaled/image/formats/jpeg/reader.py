@@ -9,7 +9,7 @@ number whose table has the nearest sum, that is the same mean step.
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 from upscaled.image.formats.jpeg import segments
@@ -61,12 +61,15 @@ def open_stored(source: bytes, header: Header) -> Stored:
     leading: LeadingSegments = header.parts
     structure = read_scans(source, leading)
     with ThreadPoolExecutor(1, thread_name_prefix="damage") as beside:
-        check = beside.submit(refuse_missing_pixels, structure)
+        try:
+            check = beside.submit(refuse_missing_pixels, structure).result
+        except RuntimeError:  # the system gives no further thread, which is no fault of the file
+            check = partial(refuse_missing_pixels, structure)
         try:
             opened = open_jpeg(structure.join())
             opened.load()
         finally:
-            check.result()
+            check()
     exif = Exif(leading.exif or b"")
     quality = None
     with suppress(ValueError, IndexError, struct.error):

@@ -1,5 +1,6 @@
 import struct
 from contextlib import suppress
+from threading import Thread
 
 import cv2
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.service.image.jpeg_samples import KINDS, make_jpeg, photograph, save_jpeg
-from upscaled.errors import UnsupportedImageFormat
+from upscaled.errors import MalformedImage, UnsupportedImageFormat
+from upscaled.image.decode import decode_file
 from upscaled.image.formats.jpeg import damage, reader
 from upscaled.image.formats.jpeg.reader import find_quality
 from upscaled.image.formats.jpeg.reader import read_quality as quality_of
@@ -106,3 +108,16 @@ def test_damage_is_reported_where_the_decoder_fails_as_well(
 
     with pytest.raises(ValueError, match=r"^damage$"):
         reader.open_stored(source, reader.read_header(source))
+
+
+def test_a_file_is_read_and_checked_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", refuse)
+    source = save_jpeg(photograph())
+    assert decode_file(source).width_px == photograph().shape[1]
+    with pytest.raises(MalformedImage):
+        decode_file(source[: len(source) // 2])
