@@ -12,7 +12,7 @@ from upscaled.config import SCALES, Settings
 from upscaled.decoder.pool import Decoder, count_decoders
 from upscaled.logs import event
 from upscaled.upscale.core import Core
-from upscaled.upscale.engines import limit_memory, open_model
+from upscaled.upscale.engines import choose_device, limit_memory, open_model
 from upscaled.upscale.ladder import LadderPlan, plan_ladder
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.model_choice import Rung
@@ -73,10 +73,19 @@ def open_core(
         models = opener.keep_models(stack, plans, niceness)
         ladders = {plan.scale: opener.build_ladder(plan, models, measures) for plan in plans}
         models.preload(rung.model for ladder in ladders.values() for rung in ladder)
-        # Beside a network on the processor, too: it loses less where all its threads are delayed
-        # alike, and behind an image's last window the cores are free.
-        threads = stack.enter_context(ThreadPoolExecutor(count_cores()))
+        threads = _start_threads(stack, settings)
         yield Core(settings, models, scheduler, decoder, ladders, opener.seconds_per_px, threads)
+
+
+def _start_threads(stack: ExitStack, settings: Settings) -> ThreadPoolExecutor | None:
+    """Start the threads of post-processing: as many as the network has, beside a GPU all cores.
+
+    Beside a network on the processor, too: it loses less where all its threads are delayed alike,
+    and behind an image's last window the cores are free. None where a second one has no core.
+    """
+    device = choose_device(settings)
+    count = device.threads if device.is_cpu else count_cores()
+    return stack.enter_context(ThreadPoolExecutor(count)) if count > 1 else None
 
 
 def _open_decoder(stack: ExitStack, settings: Settings, decoders: int | None) -> Decoder:

@@ -1,6 +1,7 @@
 """The core as Python code uses it, with the models that ship."""
 
 from collections.abc import Iterator
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -29,6 +30,21 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def core(settings: Settings) -> Iterator[Core]:
     with open_core(settings, decoders=1) as opened:
         yield opened
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_post_processing_has_the_threads_of_the_setting_and_none_beside_a_single_one(
+    settings: Settings, threads: int
+) -> None:
+    chosen = settings.model_copy(update={"threads": threads})
+    with open_core(chosen, scales=(2,), decoders=1) as core:
+        if threads == 1:
+            assert core.threads is None
+        else:
+            assert core.threads is not None
+            at_once = Barrier(threads)
+            list(core.threads.map(lambda _: at_once.wait(10), range(threads)))
+            assert core.threads._max_workers == threads
 
 
 def test_any_model_that_is_here_can_be_named(core: Core) -> None:
