@@ -288,6 +288,23 @@ def test_the_discriminator_can_be_kept_from_unharmed_pictures() -> None:
     assert moved[1] > 100 * moved[0] > 0
 
 
+def test_a_shifted_picture_has_no_gradient_of_the_discriminator() -> None:
+    small, (target, reference) = torch.rand(2, 3, 12, 12), torch.rand(2, 2, 3, 48, 48)
+    batch = Batch(small, target, reference, *torch.ones(2, 2).bool())
+    shifted, output = distil.ShiftedSources(1, 0, 1, 4), torch.rand(3, 3, 48, 48)
+    of_shifted = []
+    for share in (0.0, 1.0):
+        settings = {"warmup_steps": 1, "discriminator_share": share, "shift_weight": 1.0}
+        run = fresh(DistilRecipe(**{**vars(TINY), **settings}))
+        run.step = 3
+        gradient, _ = distil._gradient_at(
+            run, output.clone(), batch, FeatureNetwork("lite0"), shifted
+        )
+        of_shifted.append(gradient[2])
+    assert float(of_shifted[0].abs().sum()) > 0
+    assert torch.equal(*of_shifted)
+
+
 def test_a_folder_without_targets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no target"):
         read_targets(tmp_path, scale=4, pages=0, seed=1)
