@@ -1,8 +1,8 @@
 """Steps that turn a network's result for a window into the image's pixels.
 
-Beside a GPU one thread would be slow at them, so they work on strips of rows at once. Colour
-correction and tempering give the same result to the last bit; the sanity check compares blocks that
-lie elsewhere where a window's height is no multiple of `BLOCK_PX`.
+One thread would be slow at them, so where there are more they work on strips of rows at once.
+Colour correction and tempering give the same result to the last bit; the sanity check compares
+blocks that lie elsewhere where a window's height is no multiple of `BLOCK_PX`.
 
 The sanity check compares a result block by block with its source: a device that failed leaves
 black, garbage or another image's pixels, whose mean colour is another one. Networks shift means

@@ -1,4 +1,4 @@
-"""Read JPEG files: header and quality, and open them in Pillow without decoding.
+"""Read JPEG files: header and quality, and decode them beside the search for missing pixels.
 
 The quality that a file was compressed by is libjpeg's number of 1 to 100, which scales the example
 table of ITU-T T.81, annex K. Each number gives a table of another sum, so a table's sum gives the
