@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ from upscaled import (
     Upscaler,
 )
 from upscaled.config import load_settings
+from upscaled.upscale import session
+from upscaled.upscale.any_image import Call, upscale_any
+from upscaled.upscale.core import Core
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "precision": "exact", "threads": 1}
 
@@ -222,11 +226,32 @@ async def test_each_method_passes_each_option_on(
     )
 
 
-def test_leaving_many_early_cancels_what_is_in_flight(up: Upscaler) -> None:
-    results = up.many((picture(256, 256) for _ in range(100)), 2)
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> "Queue[str]":
+    """What becomes of the images in the threads of the session, as it happens."""
+    names = Queue[str]()
+
+    def upscale(core: Core, call: Call, image: object) -> object:
+        names.put("begun")
+        try:
+            result: object = upscale_any(core, call, image)
+        except Cancelled:
+            names.put("cancelled")
+            raise
+        names.put("done")
+        return result
+
+    monkeypatch.setattr(session, "upscale_any", upscale)
+    return names
+
+
+def test_leaving_many_early_cancels_what_is_in_flight(up: Upscaler, steps: "Queue[str]") -> None:
+    results = up.many((picture(side, side) for side in (8, 1500, 1500, 1500)), 4)
     next(results)
+    seen = sorted(steps.get(timeout=60) for _ in range(4))
+    assert seen == ["begun", "begun", "begun", "done"]
     results.close()  # type: ignore[attr-defined]
-    assert up.upscale(picture(8, 8), 2).shape == (16, 16, 3)
+    assert [steps.get(timeout=60) for _ in range(2)] == ["cancelled"] * 2
 
 
 def test_async_pictures_run_beside_each_other_and_report_in_the_event_loop(up: Upscaler) -> None:
@@ -244,17 +269,19 @@ def test_async_pictures_run_beside_each_other_and_report_in_the_event_loop(up: U
     assert (1, 1) in {(done, total) for done, total, _ in reports}
 
 
-def test_a_cancelled_task_cancels_its_work(up: Upscaler) -> None:
+def test_a_cancelled_task_cancels_its_work(up: Upscaler, steps: "Queue[str]") -> None:
     async def run() -> None:
-        task = asyncio.create_task(up.upscale_async(picture(1500, 1500), 4))
-        await asyncio.sleep(0.1)
+        begun = asyncio.Event()
+        task = asyncio.create_task(
+            up.upscale_async(picture(1500, 1500), 4, on_progress=lambda *_: begun.set())
+        )
+        await asyncio.wait_for(begun.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        small = await asyncio.wait_for(up.upscale_async(picture(8, 8), 2), 60)
-        assert small.shape == (16, 16, 3)
 
     asyncio.run(run())
+    assert [steps.get(timeout=60) for _ in range(2)] == ["begun", "cancelled"]
 
 
 def test_progress_is_reported_and_work_is_cancelled_from_elsewhere(up: Upscaler) -> None:
