@@ -89,12 +89,14 @@ def test_a_transparent_palette_and_an_orientation_of_a_pillow_image_are_kept(up:
     assert up.upscale(turned, 2).size == (24, 32)
 
 
-@pytest.mark.parametrize("scale", [2, 4])
-def test_bytes_become_bytes_or_a_result_with_model_and_timings(up: Upscaler, scale: int) -> None:
+@pytest.mark.parametrize(("scale", "model"), [(2, "upscaled-x2-faithful"), (4, "upscaled-x4")])
+def test_bytes_become_bytes_or_a_result_with_model_and_timings(
+    up: Upscaler, scale: int, model: str
+) -> None:
     source = save(picture(24, 32), "PNG")
     result = up.upscale_bytes(source, scale)
     assert up.upscale(source, scale) == result.data
-    assert (result.media_type, result.model) == ("image/jpeg", f"upscaled-x{scale}")
+    assert (result.media_type, result.model) == ("image/jpeg", model)
     assert (result.label, result.tempered_with) == ("torch float32", "")
     assert result.timings.network_s > 0
     with PillowImage.open(BytesIO(result.data)) as image:
