@@ -158,7 +158,7 @@ def test_the_keyboard_alone_chooses_a_model(open_page: Open) -> None:
     assert playground.focused() == "model"
     keyboard.press("ArrowDown")
     keyboard.press("ArrowDown")
-    assert playground.text("models-summary") == "Model: upscaled-x4"
+    assert playground.text("models-summary") == "Model: upscaled-x2-faithful"
     keyboard.press("Tab")
     assert playground.focused() == "send"
 
