@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from io import FileIO
 from typing import Any
 
 import pytest
@@ -189,47 +191,58 @@ def test_lines_of_many_threads_stay_whole(written: Callable[..., list[str]]) -> 
     assert len(lines) == 400
 
 
-def test_lines_that_nothing_reads_are_dropped_and_counted(
-    written: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(frozen=True)
+class Unread:
+    """A log that is written into a pipe of `capacity` bytes, which is read only on request."""
+
+    reader: FileIO
+    capacity: int
+
+    def write(self, messages: Iterable[str]) -> None:
+        """Log in a thread of its own: one that blocks fails the test, and does not hang it."""
+
+        def write() -> None:
+            for message in messages:
+                logging.getLogger("upscaled.part").info(message)
+
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive(), "the log waits for its reader"
+
+    def read(self) -> bytes:
+        return self.reader.read(4 * self.capacity)
+
+
+@pytest.fixture
+def unread(written: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Unread]:
     monkeypatch.setattr("upscaled.logs.ROOM_WAIT_S", 0.01)
     reading, writing = os.pipe()
     capacity = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
-    with open(reading, "rb", buffering=0) as reader, open(writing, "w") as stream:
+    # The reader is closed first: a thread that is blocked in writing ends by that.
+    with open(writing, "w") as stream, FileIO(reading) as reader:
         configure_logging("info", "json", stream)
-        log = logging.getLogger("upscaled.part")
-        for number in range(capacity // 50):
-            log.info("line %d", number)
-        read = reader.read(2 * capacity)
-        log.info("the reader is back")
-        lines = [json.loads(line) for line in (read + reader.read(2 * capacity)).splitlines()]
-    kept, dropped, last = lines[:-2], lines[-2], lines[-1]
+        yield Unread(reader, capacity)
+
+
+def test_lines_that_nothing_reads_are_dropped_and_counted(unread: Unread) -> None:
+    count = unread.capacity // 50
+    unread.write(f"line {number}" for number in range(count))
+    read = unread.read()
+    unread.write(["the reader is back"])
+    *kept, dropped, last = (json.loads(line) for line in (read + unread.read()).splitlines())
     assert [line["message"] for line in kept] == [f"line {number}" for number in range(len(kept))]
-    assert 0 < len(kept) < capacity // 50
-    assert (dropped["event"], dropped["lines"]) == (
-        "log_lines_dropped",
-        capacity // 50 - len(kept),
-    )
+    assert 0 < len(kept) < count
+    assert (dropped["event"], dropped["lines"]) == ("log_lines_dropped", count - len(kept))
     assert last["message"] == "the reader is back"
 
 
-def test_a_long_line_that_nothing_reads_is_cut_off_and_counted(
-    written: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_line_that_nothing_reads_is_cut_off_and_counted(unread: Unread) -> None:
     """As the line of an exception, which is longer than the room that poll(2) reports."""
-    monkeypatch.setattr("upscaled.logs.ROOM_WAIT_S", 0.01)
-    reading, writing = os.pipe()
-    capacity = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
-    with open(writing, "w") as stream, open(reading, "rb", buffering=0) as reader:
-        configure_logging("info", "json", stream)
-        log = logging.getLogger("upscaled.part")
-        thread = threading.Thread(target=log.info, args=("x" * 4 * capacity,), daemon=True)
-        thread.start()
-        thread.join(10)
-        assert not thread.is_alive()
-        read = reader.read(4 * capacity)
-        log.info("the reader is back")
-        cut, dropped, last = (read + reader.read(4 * capacity)).decode().splitlines()
-    assert 0 < cut.count("x") < capacity
+    unread.write(["x" * 4 * unread.capacity])
+    read = unread.read()
+    unread.write(["the reader is back"])
+    cut, dropped, last = (read + unread.read()).decode().splitlines()
+    assert 0 < cut.count("x") < unread.capacity
     assert json.loads(dropped)["lines"] == 1
     assert json.loads(last)["message"] == "the reader is back"
