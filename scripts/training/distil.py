@@ -207,7 +207,7 @@ def _gradient_at(
     output: Tensor,
     batch: Batch,
     features: FeatureNetwork,
-    shifted: "ShiftedSources",
+    shifted: ShiftedSources,
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the gradient of all losses at the student's output, and train the discriminator.
 

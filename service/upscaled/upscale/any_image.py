@@ -1,5 +1,6 @@
 """Upscale one image of any kind that the Python API accepts: an array, a picture or a file."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def upscale_any(core: Core, call: Call, image: Any) -> Any:  # noqa: ANN401  (of
     elif isinstance(image, PillowImage.Image):
         decoded, shape = read_pillow(image)
     else:
-        raise TypeError(f"{type(image).__name__} is no array, no Pillow image and no bytes")
+        hint = "; for a file, use upscale_file" if isinstance(image, str | os.PathLike) else ""
+        raise TypeError(f"{type(image).__name__} is no array, no Pillow image and no bytes{hint}")
     require_no_file_options(call.choice)
     upscaled = core.upscale_image(
         decoded,

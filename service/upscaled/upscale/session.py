@@ -1,6 +1,7 @@
 """Hold the core of the Python API while it is open, and the threads that `many` upscales in."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,6 +53,7 @@ class Session:
         self._core: Core | None = None
         self._process_id = 0
         self._threads = ThreadPoolExecutor(1)
+        self._opening = threading.Lock()
 
     def open(self) -> None:
         """Load the models and start the threads; does nothing where that is done.
@@ -59,8 +61,11 @@ class Session:
         Raises:
             SettingsError, ModelError: as `open_core` does.
         """
-        if self._core is not None:
-            return
+        with self._opening:
+            if self._core is None:
+                self._open()
+
+    def _open(self) -> None:
         with ExitStack() as stack:
             core = stack.enter_context(
                 open_core(self._settings, scales=self._scales, decoders=0, named_by=self._named_by)

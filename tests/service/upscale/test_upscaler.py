@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from queue import Queue
@@ -30,10 +31,11 @@ from upscaled import (
     SettingsError,
     Upscaler,
 )
-from upscaled.config import load_settings
+from upscaled.config import Settings, load_settings
 from upscaled.upscale import session
 from upscaled.upscale.any_image import Call, upscale_any
 from upscaled.upscale.core import Core
+from upscaled.upscale.opening import open_core
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "precision": "exact", "threads": 1}
 
@@ -383,7 +385,7 @@ def test_each_error_has_its_type(up: Upscaler) -> None:
         up.upscale(save(picture(24, 32), "PNG")[:-60], 2)
     with pytest.raises(ResolutionTooHigh, match="longer than 20000 px"):
         up.upscale(np.zeros((1, 5001, 3), np.uint8))
-    with pytest.raises(TypeError, match="str is no array"):
+    with pytest.raises(TypeError, match=r"str is no array.*; for a file, use upscale_file"):
         up.upscale("photo.jpg")  # type: ignore[type-var]
     for source in (picture(8, 8), "photo.jpg"):
         with pytest.raises(TypeError, match=r"upscale_bytes\(\) takes the bytes of a file, not"):
@@ -440,6 +442,29 @@ def test_an_upscaler_may_be_opened_again(tmp_path: Path) -> None:
             assert up.upscale(picture(8, 8), 2).shape == (16, 16, 3)
     with pytest.raises(RuntimeError):
         up.upscale(picture(8, 8), 2)
+
+
+def test_threads_that_open_an_upscaler_at_once_share_one_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Settings] = []
+
+    def open_and_note(settings: Settings, **options: Any) -> AbstractContextManager[Core]:
+        made.append(settings)
+        return open_core(settings, **options)
+
+    monkeypatch.setattr(session, "open_core", open_and_note)
+    up = Upscaler(data_dir=tmp_path, scales=(2,), **OPTIONS)
+    at_once = threading.Barrier(2)
+
+    def open_at_once(_: int) -> Upscaler:
+        at_once.wait()
+        return up.open()
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(open_at_once, range(2))) == [up, up]
+    up.close()
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("name", ["upscaled", "upscaled.api", "upscaled.api.app"])

@@ -29,16 +29,17 @@ Set14 at x4, NIQE / dB of Y-PSNR / feature distance (lite1) to the truth, x4plus
     limit 12, low 0.6                   - / 27.43 / 0.436      - / 25.46 / 0.636     - / 25.97 / 0.609
     limit 14, low 0.8, x corrected      - / 27.25 / 0.443      - / 25.41 / 0.635     - / 25.88 / 0.613
 
-At x2, five to seven parts of photographs, by JPEG's quality or noise (dB / feature distance):
+At x2, five to seven parts of photographs, by JPEG's quality or noise (dB / feature distance);
+"faithful" is upscaled-x2-faithful:
 
                       JPEG 98         96              94              90              80
-    upscaled-x2-faithful       34.27 / 0.175   33.55 / 0.217   33.53 / 0.223   32.57 / 0.276   31.57 / 0.331
+    faithful          34.27 / 0.175   33.55 / 0.217   33.53 / 0.223   32.57 / 0.276   31.57 / 0.331
     limit 3, low 0.8  34.15 / 0.160                   33.53 / 0.197
     limit 4, low 0.8  34.02 / 0.162   33.42 / 0.196   33.44 / 0.196   32.64 / 0.237   31.70 / 0.283
     limit 8, low 0.8  33.47 / 0.171   32.96 / 0.202   32.99 / 0.199   32.37 / 0.234   31.54 / 0.277
 
                       JPEG 65         50              noise 1         2               3
-    upscaled-x2-faithful       30.76 / 0.389   29.91 / 0.430   34.38 / 0.160   34.19 / 0.196   33.77 / 0.244
+    faithful          30.76 / 0.389   29.91 / 0.430   34.38 / 0.160   34.19 / 0.196   33.77 / 0.244
     limit 3, low 0.8                                  34.22 / 0.153   34.13 / 0.164   33.78 / 0.194
     limit 4, low 0.8  30.91 / 0.330   30.02 / 0.372   34.07 / 0.157   34.01 / 0.164   33.69 / 0.190
     limit 8, low 0.8  30.81 / 0.320   29.88 / 0.363   33.45 / 0.174   33.49 / 0.174   33.21 / 0.195
