@@ -24,6 +24,7 @@ _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 # What a JPEG can hold: 255 pieces of 65,519 bytes (ICC.1:2022, B.4).
 MAX_PROFILE_BYTES = 255 * 65_519
+_LAB_ROWS = 64
 _BROKEN_PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
@@ -50,12 +51,26 @@ def cmyk_to_rgb(pixels: PillowImage.Image, icc: bytes | None) -> NDArray[np.uint
     return np.asarray(ImageCms.applyTransform(pixels, transform))
 
 
-def lab_to_rgb(pixels: PillowImage.Image) -> NDArray[np.uint8]:
-    """Convert an image of mode LAB (CIE, white D50) to sRGB `[H, W, 3]`."""
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    flags = ImageCms.Flags.HIGHRESPRECALC
-    transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB", _INTENT, flags)
-    return np.asarray(ImageCms.applyTransform(pixels, transform))
+def lab_to_rgb(pixels: PillowImage.Image, white: "Point | None" = None) -> NDArray[np.uint8]:
+    """Convert an image of mode LAB (CIE 1976) to sRGB `[H, W, 3]`, what sRGB lacks to the nearest.
+
+    white: the reference white in x, y, both above 0; None for D50.
+    """
+    white_xyz = _to_xyz(white) if white else _D50
+    to_light = np.linalg.inv(_colorants(SRGB)) @ _adapt(white_xyz, _to_xyz(SRGB.white))
+    to_light = np.asarray(to_light * white_xyz, np.float32)
+    lab = np.asarray(pixels)
+    rgb = np.empty_like(lab)
+    for top in range(0, len(lab), _LAB_ROWS):
+        strip = lab[top : top + _LAB_ROWS]
+        middle = (strip[..., 0] * np.float32(100 / 255) + 16) / 116
+        a, b = (strip[..., channel].view(np.int8).astype(np.float32) for channel in (1, 2))
+        roots = np.stack([middle + a / 500, middle, middle - b / 200], axis=-1)
+        relative = np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * (108 / 841))
+        light = np.clip(relative @ to_light.T, 0, 1)
+        levels = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
+        rgb[top : top + _LAB_ROWS] = np.rint(levels * 255)
+    return rgb
 
 
 def grey_to_rgb(grey: Pixels, icc: bytes | None) -> Pixels:
@@ -194,8 +209,7 @@ def make_rgb_profile(chromaticities: Chromaticities, curve: Curve) -> bytes:
     Raises:
         ValueError: the primaries span no colours, or a number that no profile can hold.
     """
-    gains = (_BRADFORD @ _D50) / (_BRADFORD @ _to_xyz(chromaticities.white))
-    to_d50 = np.asarray(np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD)
+    to_d50 = _adapt(_to_xyz(chromaticities.white), _D50)
     red, green, blue = (to_d50 @ _colorants(chromaticities)).T
     return _join(
         b"RGB ",
@@ -208,6 +222,12 @@ def make_rgb_profile(chromaticities: Chromaticities, curve: Curve) -> bytes:
             **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve(curve)),
         },
     )
+
+
+def _adapt(white: Matrix, to_white: Matrix) -> Matrix:
+    """Return the matrix that brings XYZ colours from one white to another, by Bradford's method."""
+    gains = (_BRADFORD @ to_white) / (_BRADFORD @ white)
+    return np.asarray(np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD)
 
 
 def _to_xyz(point: Point) -> Matrix:

@@ -8,7 +8,13 @@ from PIL import Image as PillowImage
 from PIL import JpegImagePlugin  # noqa: F401 - see below
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from upscaled.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
+from upscaled.image.colour import (
+    Point,
+    cmyk_to_rgb,
+    grey_to_rgb,
+    keep_rgb_profile,
+    lab_to_rgb,
+)
 
 # Readers import these when they need them. Here they are loaded before the first file comes.
 from upscaled.image.formats.isobmff import colour as _isobmff_colour  # noqa: F401
@@ -30,8 +36,8 @@ from upscaled.image.metadata import Dpi, read_credit, read_dpi, upright_size
 from upscaled.image.pixels import Pixels, alpha_from_key, round_to_8bit, turn_upright
 from upscaled.image.types import UPRIGHT, Header, Image, KeptMetadata, MetadataPlan
 
-# TIFF 6.0, section 8.
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+# TIFF 6.0, sections 8, 20 and 23.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO, _WHITE_POINT = 258, 262, 0, 318
 
 
 def decode_file(
@@ -114,7 +120,7 @@ def _read_plain(header: Header, stored: Stored) -> Image:
     if opened.mode in ("F", "I"):
         raise UnsupportedImageFormat(detail=f"{header.format} of mode {opened.mode}")
     if opened.mode == "LAB":
-        return Image(rgb=lab_to_rgb(opened))
+        return Image(rgb=lab_to_rgb(opened, _find_white(opened)))
     if opened.mode.startswith("I;16"):
         return Image(rgb=grey_to_rgb(_round_deep_grey(opened), icc))
     if opened.mode in ("LA", "La"):  # the second one is grey that was multiplied by its alpha
@@ -141,6 +147,15 @@ def _as_mode(opened: PillowImage.Image, mode: str) -> PillowImage.Image:
 def _pack(shown: PillowImage.Image, channels: str) -> NDArray[np.uint8]:
     """Return these channels alone, a pixel's side by side: a fifth of the time of converting."""
     return np.frombuffer(shown.tobytes("raw", channels), np.uint8)
+
+
+def _find_white(opened: PillowImage.Image) -> Point | None:
+    """Return the reference white of a TIFF in x, y; None where it names none that can be."""
+    numbers = getattr(opened, "tag_v2", {}).get(_WHITE_POINT)
+    if not isinstance(numbers, tuple) or len(numbers) != 2:
+        return None
+    x, y = map(float, numbers)
+    return (x, y) if x > 0 and y > 0 and x + y <= 1 else None
 
 
 def _round_deep_grey(opened: PillowImage.Image) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import pytest
 import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL.TiffImagePlugin import IFDRational
 
 from tests.service.image.samples import picture, save
 from tests.service.upscale.box_engine import core_of
@@ -106,14 +107,19 @@ def test_grey_through_its_profile_is_libvips_image(kind: str, curve: colour.Curv
     assert distance(rgb[..., 0], by_vips(source)[..., 1])[is_compared].max() <= 1
 
 
-def test_lab_is_libvips_image() -> None:
-    """Under D50, as TIFF has it; libvips' own short way takes it for D65."""
+@pytest.mark.parametrize("is_d65", [False, True])
+def test_lab_is_libvips_image(is_d65: bool) -> None:
+    """Under D50, as TIFF has it without a white; libvips' own short way takes it for D65."""
     rows, columns = np.mgrid[0:32, 0:32].astype(np.float32)
     levels = np.stack([30 + 1.5 * rows, columns - 16, rows - 16], axis=-1)
     lab = pyvips.Image.new_from_array(levels).copy(interpretation="lab")
     source = lab.colourspace("labq").tiffsave_buffer()
-    rgb = decode_file(source, ALL_FORMATS).rgb
     other = lab.icc_export(output_profile="srgb", intent="relative").numpy()
+    if is_d65:
+        white = {318: (IFDRational(3127, 10_000), IFDRational(3290, 10_000))}
+        source = save(PillowImage.open(BytesIO(source)), "TIFF", tiffinfo=white)
+        other = lab.colourspace("srgb").numpy()
+    rgb = decode_file(source, ALL_FORMATS).rgb
     errors = distance(rgb, np.asarray(other, np.uint8))
     assert errors.mean() < 0.5
     assert errors.max() <= 6  # red near 0, where 8 bits of Lab are far apart

@@ -91,6 +91,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
     # Pillow's own reader of uncompressed pixels reads separate planes as if of 8 bits a sample
     # and black at 0, and YCbCr as if each pixel had colours of its own, whatever the file says.
     TiffImagePlugin.READ_LIBTIFF = True
+    _complete_kinds(TiffImagePlugin.OPEN_INFO)
     try:
         opened = open_limited(source, RoundedTiffFile)
     except SyntaxError as error:  # a kind of pixels that Pillow does not decode
@@ -105,6 +106,18 @@ def open_stored(source: bytes, header: Header) -> Stored:
     xmp = exif.raw(_XMP, MAX_XMP_BYTES)
     dpi = read_dpi(exif, None, exif.orientation)  # of the image as it is turned by then
     return Stored(opened, exif, icc, dpi=dpi, xmp=xmp.data if xmp else b"")
+
+
+def _complete_kinds(kinds: dict[tuple[Any, ...], tuple[str, str]]) -> None:
+    """Add to Pillow's table the kinds of pixels of which it lacks one order of bits or bytes.
+
+    libtiff turns both. A key is order of bytes, photometric, format, order of bits, bits, extra.
+    """
+    kinds[b"MM", 0, (1,), 1, (16,), ()] = ("I;16B", "I;16B")
+    for order, photometric in ((b"II", 0), (b"MM", 0), (b"MM", 1)):
+        kinds[order, photometric, (1,), 1, (12,), ()] = ("I;16", "I;12")
+    for key, kind in list(kinds.items()):
+        kinds.setdefault((*key[:3], _LOW_BIT_FIRST, *key[4:]), kind)
 
 
 def _is_raw(source: bytes, tags: Mapping[int, int]) -> bool:

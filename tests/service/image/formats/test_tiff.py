@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL.TiffImagePlugin import IFDRational
 
 from tests.service.image.samples import picture, save
 from upscaled.decoder.pool import Decoder
@@ -292,3 +293,85 @@ def test_a_tag_without_meaning_is_ignored_where_no_pixel_depends_on_it(compressi
         senseless = source[:at] + struct.pack("<H", value) + source[at + 2 :]
         with Decoder({"TIFF"}, processes=1) as decoder:
             assert np.array_equal(decoder.decode(senseless).rgb, picture(64, 96)), (tag, value)
+
+
+def turned(data: list[bytes]) -> list[bytes]:
+    """Put the lowest bit of each byte first."""
+    table = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+    return [strip.translate(table) for strip in data]
+
+
+def deep_of(samples: NDArray[np.uint8], order: str) -> NDArray[np.uint16]:
+    return (samples * np.uint16(257)).astype(f"{order}u2")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("bits", "photometric", "samples", "tags"),
+    [
+        (8, BLACK_IS_ZERO, 1, {}),
+        (16, BLACK_IS_ZERO, 1, {}),
+        (16, WHITE_IS_ZERO, 1, {}),
+        (8, BLACK_IS_ZERO, 2, {"_338": (2,)}),
+        (8, RGB, 3, {}),
+        (8, RGB, 4, {"_338": (2,)}),
+        (16, RGB, 3, {}),
+        (16, RGB, 4, {"_338": (2,)}),
+        (8, CMYK, 4, {}),
+        (16, CMYK, 4, {}),
+        (8, LAB, 3, {}),
+    ],
+)
+def test_the_order_of_bits_and_bytes_changes_no_pixel(
+    bits: int, photometric: int, samples: int, tags: dict[str, tuple[int, ...]], order: str
+) -> None:
+    levels = noise(samples)
+    plain = decode_file(tiff_of(strips(levels), 8, photometric, samples, **tags), {"TIFF"})
+    data = strips(levels if bits == 8 else deep_of(levels, order))
+    for first_bit, packed in ((1, data), (2, turned(data))):
+        source = tiff_of(packed, bits, photometric, samples, order, **tags, _266=(first_bit,))
+        image = decode_file(source, {"TIFF"})
+        assert np.array_equal(image.rgb, plain.rgb)
+        assert (image.alpha is None) == (plain.alpha is None)
+        if image.alpha is not None and plain.alpha is not None:
+            assert np.array_equal(image.alpha, plain.alpha)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("photometric", [WHITE_IS_ZERO, BLACK_IS_ZERO])
+def test_grey_of_12_bits_is_read_in_every_order(photometric: int, order: str) -> None:
+    levels = noise(1)[..., 0].astype(np.uint16)
+    stored = levels * 16 + levels // 16
+    stored = stored if photometric else 4095 - stored
+    first, second = stored[:, ::2], stored[:, 1::2]
+    packed = np.dstack([first >> 4, (first & 15) << 4 | second >> 8, second & 255])
+    data = strips(packed.astype(np.uint8))
+    for first_bit, ordered in ((1, data), (2, turned(data))):
+        source = tiff_of(ordered, 12, photometric, 1, order, _266=(first_bit,))
+        assert np.array_equal(decode_file(source, {"TIFF"}).rgb[..., 0], levels)
+
+
+def lab_file(lab: NDArray[np.uint8], white: tuple[int, int] | None = None) -> bytes:
+    """Write CIE L*a*b*; white: x and y in ten-thousandths."""
+    tags = {} if white is None else {318: tuple(IFDRational(each, 10_000) for each in white)}
+    return save(PillowImage.fromarray(lab, "LAB"), "TIFF", tiffinfo=tags)
+
+
+# L*, a* and b* of sRGB's red, green, blue and white by the white that they are given with, as
+# CIE 15 computes them of the primaries in IEC 61966-2-1, D50 by Bradford's method.
+LAB_D65 = [(53.24, 80.09, 67.20), (87.73, -86.18, 83.18), (32.30, 79.19, -107.86), (100, 0, 0)]
+LAB_D50 = [(54.29, 80.81, 69.89), (87.82, -79.29, 80.99), (29.57, 68.30, -112.03), (100, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("white", "colours"),
+    [(None, LAB_D50), ((3457, 3585), LAB_D50), ((3127, 3290), LAB_D65), ((0, 3290), LAB_D50)],
+)
+def test_lab_is_read_by_the_white_that_the_file_names(
+    white: tuple[int, int] | None, colours: list[tuple[float, float, float]]
+) -> None:
+    stored = np.rint(np.array(colours) * (2.55, 1, 1)).astype(np.int16)
+    lab = np.tile(stored.astype(np.uint8), (64, 16, 1))  # a* and b* with a sign
+    shown = decode_file(lab_file(lab, white), {"TIFF"}).rgb[0, :4].astype(int)
+    expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    assert np.abs(shown - expected).max() <= 12, shown  # of levels that are whole numbers
