@@ -8,7 +8,9 @@ No line ever holds an API key, a file name, path or URL that a client sent, or a
 
 import json
 import logging
+import os
 import select
+import stat
 import sys
 import threading
 import time
@@ -78,8 +80,15 @@ class _NonBlockingHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
+        self._descriptor = _open_again(stream)
         self._dropped = 0
         self._is_cut = False
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -94,12 +103,42 @@ class _NonBlockingHandler(logging.StreamHandler[TextIO]):
         """Write a line, and return whether there was room for all of it."""
         text = "\n" * self._is_cut + self.format(record) + self.terminator
         for part in _split(text):
-            if not has_room(self.stream, 0.0 if self._dropped else ROOM_WAIT_S):
+            if not self._write_part(part):
                 return False
-            self.stream.write(part)
-            self.flush()
             self._is_cut = not part.endswith("\n")
         return True
+
+    def _write_part(self, part: str) -> bool:
+        """Write at most `PIPE_BUF` bytes, all or none, and return whether there was room."""
+        give_up_at_s = time.monotonic() + (0.0 if self._dropped else ROOM_WAIT_S)
+        while has_room(self.stream, max(0.0, give_up_at_s - time.monotonic())):
+            if self._descriptor is None:
+                self.stream.write(part)
+                self.flush()
+                return True
+            try:
+                os.write(self._descriptor, part.encode(self.stream.encoding, "backslashreplace"))
+            except BlockingIOError:  # another process has taken the room since
+                if time.monotonic() >= give_up_at_s:
+                    return False
+            else:
+                return True
+        return False
+
+
+def _open_again(stream: TextIO) -> int | None:
+    """Open a pipe once more, so that writing into it never blocks; None where that cannot be done.
+
+    Not by a flag of the stream's own: the programs that have the pipe from the same parent, such
+    as a shell, would get it too. Another user's pipe cannot be opened, and only Linux opens any.
+    """
+    try:
+        descriptor = stream.fileno()
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return None
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, AttributeError):
+        return None
 
 
 def _split(text: str) -> list[str]:

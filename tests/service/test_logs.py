@@ -39,6 +39,8 @@ def written() -> Iterator[Callable[..., list[str]]]:
 
     yield write
     root.setLevel(before[0])
+    for handler in set(root.handlers).difference(before[1]):
+        handler.close()
     root.handlers[:] = before[1]
     for name, old in levels.items():
         logging.getLogger(name).setLevel(old)
@@ -196,6 +198,7 @@ class Unread:
     """A log that is written into a pipe of `capacity` bytes, which is read only on request."""
 
     reader: FileIO
+    writing: int
     capacity: int
 
     def write(self, messages: Iterable[str]) -> None:
@@ -222,7 +225,7 @@ def unread(written: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -
     # The reader is closed first: a thread that is blocked in writing ends by that.
     with open(writing, "w") as stream, FileIO(reading) as reader:
         configure_logging("info", "json", stream)
-        yield Unread(reader, capacity)
+        yield Unread(reader, writing, capacity)
 
 
 def test_lines_that_nothing_reads_are_dropped_and_counted(unread: Unread) -> None:
@@ -246,3 +249,22 @@ def test_a_long_line_that_nothing_reads_is_cut_off_and_counted(unread: Unread) -
     assert 0 < cut.count("x") < unread.capacity
     assert json.loads(dropped)["lines"] == 1
     assert json.loads(last)["message"] == "the reader is back"
+
+
+def test_room_that_another_process_takes_first_does_not_block(
+    unread: Unread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All processes of a service log into one pipe: each may find the same last room in it."""
+    monkeypatch.setattr("upscaled.logs.has_room", lambda *_: True)
+    count = unread.capacity // 50
+    unread.write(f"line {number}" for number in range(count))
+    read = unread.read()
+    unread.write(["the reader is back"])
+    *kept, dropped, last = (json.loads(line) for line in (read + unread.read()).splitlines())
+    assert (dropped["event"], dropped["lines"]) == ("log_lines_dropped", count - len(kept))
+    assert last["message"] == "the reader is back"
+
+
+def test_the_pipe_stays_one_that_blocks_for_the_others_who_write_to_it(unread: Unread) -> None:
+    unread.write(["a line"])
+    assert os.get_blocking(unread.writing)
