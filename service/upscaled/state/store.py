@@ -33,6 +33,7 @@ from upscaled.state.results import Results, SweptResults
 from upscaled.state.reuse import ReusableResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.shared_rate import SharedRate
+from upscaled.state.steady_clocks import SteadyClocks
 from upscaled.state.under_way import UnderWay
 from upscaled.state.usage import Usage
 from upscaled.state.usage_days import DAY_S
@@ -80,6 +81,7 @@ class State:
     under_way: UnderWay
     auto_choice: SharedAutoChoice
     database: Database
+    steady_clocks: SteadyClocks
     holder: Holder
     data_dir: Path
     is_new: bool
@@ -122,7 +124,7 @@ class State:
         failures: list[Exception] = []
         results = _attempt(self.results.sweep, failures) or SweptResults()
         _attempt(self.job_results.sweep, failures)
-        if self.holder.lead():
+        if _attempt(self.steady_clocks.are_settled, failures) and self.holder.lead():
             _attempt(self._forget_expired, failures)
             _attempt(self.idempotency.remove_old, failures)
             _attempt(lambda: self.reusable.remove_expired(self.results.ttl_s), failures)
@@ -213,6 +215,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         under_way=UnderWay(database, longest_request_s(settings)),
         auto_choice=SharedAutoChoice(database, holder),
         database=database,
+        steady_clocks=SteadyClocks(database, clocks),
         holder=holder,
         data_dir=settings.data_dir,
         is_new=is_new,
