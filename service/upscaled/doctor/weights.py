@@ -16,6 +16,9 @@ def check_models(settings: Settings, store: ModelStore | None = None) -> list[Fi
     store = store or ModelStore(settings.models_dir)
     try:
         states = [each for each in store.verify() if not _is_second_name(store, each[0])]
+    except PermissionError as error:
+        advice = "give the file or folder to the user that runs the service"
+        return [failure(CHECK, str(error), advice)]
     except (ModelError, OSError) as error:
         return [failure(CHECK, str(error), "install upscaled again: its own files are damaged")]
     named = {settings.model_x2, settings.model_x4} - {"auto"}

@@ -20,6 +20,7 @@ BEGIN_OPTION: Final = "begin_statement"
 """Execution option of a connection: the statement that begins its transaction."""
 _HAS_O_PATH = hasattr(os, "O_PATH")  # Linux
 _RESTORE = "put it back, or restart the service to begin with what is there now"
+_GIVE_ACCESS = "give its folders and it back to the user that runs the service"
 
 
 class OpenedFile:
@@ -36,9 +37,11 @@ class OpenedFile:
         """Raise DatabaseLost where `path` no longer leads to the file."""
         try:
             found = os.stat(self.path)
+        except FileNotFoundError:
+            raise DatabaseLost(f"{self.path}: was deleted while in use; {_RESTORE}") from None
         except OSError as error:
-            reason = "was deleted" if isinstance(error, FileNotFoundError) else error.strerror
-            raise DatabaseLost(f"{self.path}: {reason} while in use; {_RESTORE}") from None
+            reason = f"cannot be reached any more: {error.strerror}"
+            raise DatabaseLost(f"{self.path}: {reason}; {_GIVE_ACCESS}") from None
         opened = self._opened if self._descriptor is None else os.fstat(self._descriptor)
         if not os.path.samestat(found, opened):
             raise DatabaseLost(f"{self.path}: was replaced while in use; {_RESTORE}")

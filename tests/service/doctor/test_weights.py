@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.doctor.conftest import MakeSettings
+from tests.service.state.disks import closed_to_us
 from upscaled.doctor.finding import Finding, Status
 from upscaled.doctor.weights import check_models
 from upscaled_models.registry import DEFAULT_DIR, official_models
@@ -71,6 +72,16 @@ def test_a_damaged_installation_is_a_failure(
     finding = only(check_models(settings, ModelStore(settings.models_dir, shipped)))
     assert finding.status is Status.FAILURE
     assert "install upscaled again" in finding.advice
+
+
+def test_models_of_another_user_need_no_new_installation(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    (settings.models_dir / "own").mkdir(parents=True)
+    with closed_to_us(settings.models_dir):
+        finding = only(check_models(settings))
+    assert finding.status is Status.FAILURE
+    assert "Permission denied" in finding.found
+    assert "to the user that runs the service" in finding.advice
 
 
 def test_a_damaged_record_of_a_user_s_model_is_reported(make_settings: MakeSettings) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.state.conftest import MakeSettings, key_with
-from tests.service.state.disks import small_disk
+from tests.service.state.disks import closed_to_us, small_disk
 from upscaled.config import Settings
 from upscaled.state import State, open_state
 from upscaled.state.errors import DatabaseLost, FolderUnusable
@@ -104,6 +104,18 @@ def test_trouble_is_found_and_named(
         assert state.find_trouble() == ""
         break_it(settings)
         assert reason in state.find_trouble()
+
+
+def test_a_data_folder_that_may_not_be_entered_any_more_is_named_with_what_to_do(
+    make_settings: MakeSettings,
+) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        with closed_to_us(settings.data_dir):
+            trouble = state.find_trouble()
+        assert "upscaled.sqlite3: cannot be reached any more: Permission denied" in trouble
+        assert "give its folders and it back to the user that runs the service" in trouble
+        assert state.find_trouble() == ""
 
 
 @pytest.mark.parametrize("break_it", [_delete_data, _delete_database, _replace_database])
