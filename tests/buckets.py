@@ -108,8 +108,9 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 
 @pytest.fixture
-def faulty_bucket(bucket: Bucket) -> Iterator["FaultyBucket"]:
-    """The same behind a proxy whose faults the test chooses."""
+def faulty_bucket(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator["FaultyBucket"]:
+    """The same behind a proxy whose faults the test chooses; clients in this process retry soon."""
+    monkeypatch.setattr("upscaled.bucket.client.FIRST_RETRY_AFTER_S", 0.005)
     with _run_proxy(bucket.server) as proxy:
         yield FaultyBucket(proxy, replace(bucket, endpoint=proxy.url))
 
@@ -191,6 +192,15 @@ class FaultyBucket:
     def fail(self, fault: Fault | None) -> None:
         """Fail all connections from now on; None heals it."""
         self.proxy.lasting_fault = fault
+
+
+@contextmanager
+def answers_within(seconds: float) -> Iterator[None]:
+    """Have clients that are opened or used in the block wait no longer for an answer."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("bucket.client", "state.bucket", "state.bucket_results"):
+            patch.setattr(f"upscaled.{module}.ANSWER_WITHIN_S", seconds)
+        yield
 
 
 @contextmanager

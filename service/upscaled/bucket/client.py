@@ -22,6 +22,8 @@ from upscaled.errors import InternalError
 
 ANSWER_WITHIN_S: Final = 10.0
 """For a small request with its retries, and for each piece of a result that is read."""
+FIRST_RETRY_AFTER_S: Final = 0.1
+"""Each further retry of a request waits longer, up to 2 s."""
 SLOWEST_BYTES_PER_S: Final = 1_000_000
 """Storing a result may take so much longer: 100 MB nearly two minutes."""
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
@@ -50,7 +52,7 @@ def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
             "max_retries": 4,
             "retry_timeout": timedelta(seconds=ANSWER_WITHIN_S),
             "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
+                "init_backoff": timedelta(seconds=FIRST_RETRY_AFTER_S),
                 "max_backoff": timedelta(seconds=2),
                 "base": 2,
             },
