@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.service.decoder.lending import lend, start_shared_decoder
+from upscaled.batch.journal import Journal
 from upscaled.decoder.pool import Decoder
 
 
@@ -10,6 +11,13 @@ from upscaled.decoder.pool import Decoder
 def shared_decoder() -> Iterator[Decoder]:
     with start_shared_decoder() as decoder:
         yield decoder
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    """A journal without a file."""
+    with Journal(None) as journal:
+        yield journal
 
 
 @pytest.fixture

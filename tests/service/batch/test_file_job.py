@@ -35,7 +35,7 @@ def batch(tmp_path: Path) -> Batch:
     return Batch(tmp_path)
 
 
-def test_a_folder_becomes_its_mirror_and_each_outcome_is_complete(batch: Batch) -> None:
+def test_results_mirror_the_source_folder_and_each_outcome_is_complete(batch: Batch) -> None:
     source = batch.add("sub/a.png", size=(40, 30))
     batch.add("b.jpg", 10)
     (batch.source_dir / "notes.txt").write_text("no picture")
@@ -263,7 +263,7 @@ def test_a_bucket_that_fails_in_the_middle_fails_its_files_and_the_next_run_make
 
 
 @pytest.mark.parametrize("is_to_bucket", [True, False])
-def test_a_bucket_becomes_its_mirror_in_a_bucket_or_folder(
+def test_results_mirror_a_source_bucket_in_a_bucket_or_folder(
     batch: Batch, bucket: Bucket, is_to_bucket: bool
 ) -> None:
     batch.output = S3Url(bucket.name, "out") if is_to_bucket else None

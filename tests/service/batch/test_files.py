@@ -77,7 +77,7 @@ def test_of_a_huge_file_that_is_no_image_only_the_ends_are_read(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("excess", [0, 1])
-def test_a_file_may_have_so_many_bytes_and_no_more(
+def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, excess: int
 ) -> None:
     data = save(picture(), "PNG")
@@ -105,7 +105,7 @@ def test_a_missing_and_an_unreadable_file_have_codes_of_the_contract() -> None:
     assert (barred.error_code, barred.public_text) == ("invalid_parameter", "permission denied")
 
 
-def test_nothing_of_a_result_that_cannot_be_written_stays(tmp_path: Path) -> None:
+def test_no_part_is_left_of_a_result_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "sub").write_text("a file")
     with pytest.raises(CannotWrite, match=r"cannot be written: (Not a directory|File exists)"):
         write_part(tmp_path / "sub" / "a.jpg", part_of(tmp_path / "sub" / "a.jpg"), b"")

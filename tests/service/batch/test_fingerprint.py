@@ -49,7 +49,7 @@ def test_scale_model_and_weights_change_the_fingerprint() -> None:
     assert of(replace(GENERAL, wdn=replace(GENERAL.wdn, sha256="0" * 64))) != of()
 
 
-def test_settings_that_no_result_depends_on_leave_the_fingerprint() -> None:
+def test_settings_that_no_result_depends_on_do_not_change_the_fingerprint() -> None:
     assert of(threads=3, jobs_per_worker=9, log_level="debug", tile_window_px=512) == of()
     assert of(ANIME, denoise=0.5) == of(ANIME), "a model without that dial"
 
@@ -74,7 +74,7 @@ def test_tempering_and_each_possible_model_change_the_fingerprint() -> None:
     assert len(marks) == 5
 
 
-def test_the_size_limits_of_models_leave_the_fingerprint() -> None:
+def test_the_size_limits_of_models_do_not_change_the_fingerprint() -> None:
     """Nor is the budget: a batch goes on where a picture comes to the same model."""
     other = VIVID.model_copy(update={"most_px": 5000, "most_deep_px": 90})
     small = rungs_for((VIVID, FAITHFUL), 100)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import PurePath
 
 import pytest
@@ -20,12 +19,6 @@ from upscaled.errors import InvalidParameter
 
 RESULT = b"result"
 RECORD = Record(content("one"), SETTINGS, hashlib.sha256(RESULT).digest(), 6, 0, 3, 4, "m")
-
-
-@pytest.fixture
-def journal() -> Iterator[Journal]:
-    with Journal(None) as journal:
-        yield journal
 
 
 def open_store(bucket: Bucket, journal: Journal, *, is_overwriting: bool = False) -> OutputStore:

@@ -1,6 +1,5 @@
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 import pytest
@@ -16,12 +15,6 @@ from upscaled.errors import InvalidParameter
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "out"
-
-
-@pytest.fixture
-def journal() -> Iterator[Journal]:
-    with Journal(None) as journal:
-        yield journal
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
-"""The same promises for a folder and for a bucket: who may write where, and what stays."""
+"""The same claims for a folder and a bucket: which file may be written, and which is kept."""
 
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -99,12 +98,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "folder":
         return FolderPlace(tmp_path / "out")
     return BucketPlace(request.getfixturevalue("bucket"))
-
-
-@pytest.fixture
-def journal() -> Iterator[Journal]:
-    with Journal(None) as journal:
-        yield journal
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def test_a_key_is_taken_as_it_is_but_for_slashes_around_it(
 
 
 @pytest.mark.parametrize("text", ["", "photo.jpg", "s3:/b/in", "S3://b", "s3://", "s3:///in"])
-def test_all_else_is_a_path(text: str) -> None:
+def test_a_text_that_is_no_s3_url_is_a_path(text: str) -> None:
     assert S3Url.parse(text) is None
 
 

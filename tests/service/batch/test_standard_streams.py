@@ -69,7 +69,7 @@ def test_a_format_that_is_not_enabled_is_refused(pipe: Pipe) -> None:
         read(pipe, save(picture(), "JPEG"))
 
 
-def test_what_is_no_picture_is_none(pipe: Pipe) -> None:
+def test_bytes_that_are_no_picture_are_refused(pipe: Pipe) -> None:
     with pytest.raises(NotAnImage):
         read(pipe, b"a.png\nb.png\n", is_any=False)
 
@@ -115,7 +115,7 @@ def test_results_written_to_a_stream_before_are_not_recorded(pipe: Pipe) -> None
     assert not store.output.holds("s")
 
 
-def test_a_reader_that_is_gone_is_an_error_of_its_own(pipe: Pipe) -> None:
+def test_a_closed_output_raises_an_error_of_its_own(pipe: Pipe) -> None:
     os.close(pipe[0])
     store = OutputStore(OutputStream(pipe[1]), is_overwriting=False)
     with pytest.raises(ReaderGone) as error:

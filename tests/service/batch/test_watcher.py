@@ -114,7 +114,7 @@ def test_a_file_open_for_writing_is_not_given_however_long_it_rests(
         assert watched.wait(1) == ["a.png"]
 
 
-def test_files_and_folders_that_are_moved_in_are_given(top: Path, tmp_path: Path) -> None:
+def test_files_and_folders_that_are_moved_in_are_reported(top: Path, tmp_path: Path) -> None:
     (tmp_path / "box" / "inner").mkdir(parents=True)
     (tmp_path / "box" / "inner" / "a.png").write_text("in a folder")
     (tmp_path / "b.png").write_text("alone")

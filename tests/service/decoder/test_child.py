@@ -41,12 +41,12 @@ def test_a_process_may_wait_longer_than_it_may_compute() -> None:
     ],
     ids=["memory", "writing"],
 )
-def test_a_process_gets_no_memory_and_no_space_beyond_its_limit(work: str) -> None:
+def test_no_memory_and_no_address_space_is_allocated_beyond_the_limit(work: str) -> None:
     assert run_limited(work.format(1)) == 0
     assert run_limited(work.format(2)) == 1
 
 
-def test_a_larger_image_may_take_more_of_everything() -> None:
+def test_limits_of_memory_time_and_result_grow_with_the_image() -> None:
     small, large = limits_of(1000, 64 * 64), limits_of(1000, 6000 * 6000)
     assert large.memory_bytes > small.memory_bytes + 4 * 36_000_000
     assert large.cpu_s > small.cpu_s
@@ -57,7 +57,7 @@ def test_a_larger_image_may_take_more_of_everything() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")
-def test_the_address_space_is_at_least_what_is_held() -> None:
+def test_the_measured_address_space_includes_what_is_mapped() -> None:
     """In a mapping of its own: memory that this process has freed may serve an allocation again."""
     before = measure_address_space()
     with mmap.mmap(-1, 64 * MIB) as held:

@@ -131,7 +131,7 @@ def test_impossible_metadata_are_refused_and_their_memory_closed(lie: dict[str, 
         os.fstat(lying.fd)
 
 
-def test_a_lack_of_memory_here_is_not_blamed_on_the_decoder(
+def test_a_lack_of_memory_in_the_worker_is_no_error_of_the_decoder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(fd: int, size_bytes: int) -> None:

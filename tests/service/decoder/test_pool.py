@@ -88,7 +88,7 @@ def test_refusals_arrive_and_the_process_is_kept(decoder: Decoder) -> None:
     assert decoder_processes() == before != []  # a refusal is no reason to start anew
 
 
-def test_deaths_are_counted_one_by_one(fake: Decoder, tmp_path: Path) -> None:
+def test_each_crash_and_kill_of_a_decoder_is_counted(fake: Decoder, tmp_path: Path) -> None:
     fake.decode(f"once SIGKILL {tmp_path / 'died'}".encode())
     assert fake.deaths == 1
     with pytest.raises(MalformedImage):
@@ -138,7 +138,7 @@ def test_a_file_whose_decoder_died_once_of_a_cause_is_tried_in_a_fresh_one(
 
 
 @pytest.mark.parametrize("word", ["killed", "no memory"])
-def test_a_file_whose_decoders_are_killed_from_outside_is_not_blamed(
+def test_a_file_whose_decoders_are_killed_from_outside_is_not_refused(
     fake: Decoder, word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(InternalError) as failure:
@@ -148,7 +148,7 @@ def test_a_file_whose_decoders_are_killed_from_outside_is_not_blamed(
     assert fake.decode(b"a picture").rgb.shape == (64, 64, 3)
 
 
-def test_a_crash_between_two_kills_does_not_blame_the_file(fake: Decoder, tmp_path: Path) -> None:
+def test_a_file_is_not_refused_for_a_crash_between_two_kills(fake: Decoder, tmp_path: Path) -> None:
     word = f"once SIGKILL,SIGSEGV,SIGRTMIN {tmp_path / 'mark'}"
     with pytest.raises(InternalError):
         fake.decode(word.encode())
@@ -164,7 +164,7 @@ def test_a_stopped_decoder_is_replaced_after_its_silence(
         assert f"hung, no processor time for {STARTING_S:g} s" in caplog.text
 
 
-def test_a_file_whose_decoders_are_stopped_twice_is_not_blamed() -> None:
+def test_a_file_whose_decoders_are_stopped_twice_is_not_refused() -> None:
     with (
         Decoder(THREE, processes=2, silence_s=0.2, command=FAKE) as fake,
         pytest.raises(InternalError, match="hung"),
@@ -226,7 +226,7 @@ def test_a_process_is_replaced_after_500_files(fake: Decoder) -> None:
     assert len(fakes()) == 1
 
 
-def test_an_idle_process_that_is_killed_costs_nothing(decoder: Decoder) -> None:
+def test_no_file_fails_where_an_idle_process_is_killed(decoder: Decoder) -> None:
     source = save(picture(), "PNG")
     decoder.decode(source)
     for process in decoder_processes():
@@ -295,7 +295,7 @@ time.sleep(60)
 """
 
 
-def test_no_decoder_outlives_its_worker_idle_or_hanging() -> None:
+def test_idle_and_hanging_decoders_end_with_their_worker() -> None:
     worker = subprocess.Popen([sys.executable, "-c", WORKER, *FAKE], stdout=subprocess.PIPE)
     assert worker.stdout is not None
     with worker.stdout as lines:
@@ -308,7 +308,9 @@ def test_no_decoder_outlives_its_worker_idle_or_hanging() -> None:
     assert alive == []
 
 
-def test_a_decoder_holds_nothing_of_its_worker(decoder: Decoder, tmp_path: Path) -> None:
+def test_a_decoder_inherits_no_files_secrets_or_libraries_of_its_worker(
+    decoder: Decoder, tmp_path: Path
+) -> None:
     with (tmp_path / "secret").open("w") as secret, pytest.MonkeyPatch.context() as patch:
         os.set_inheritable(secret.fileno(), True)
         patch.setenv("UPSCALED_DATABASE_URL", "secret")

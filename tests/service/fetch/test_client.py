@@ -104,7 +104,7 @@ async def test_one_process_fetches_for_all_and_the_first_fetch_starts_it(
     assert psutil.Process(pid).memory_info().rss < 80 * 2**20
 
 
-async def test_pieces_are_small(web: Origin, client: FetchClient) -> None:
+async def test_a_body_arrives_in_pieces_of_bounded_size(web: Origin, client: FetchClient) -> None:
     budget = Budget()
     await client.fetch(f"{web.url}/photo", budget)
     assert sum(budget.sizes) == len(PHOTO)
@@ -116,7 +116,7 @@ async def test_an_empty_body_is_a_body(web: Origin, client: FetchClient) -> None
     assert await fetch(client, f"{web.url}/x") == b""
 
 
-async def test_errors_and_their_details_cross_to_the_front_end(
+async def test_errors_of_the_process_are_raised_with_their_details_in_the_front_end(
     web: Origin, client: FetchClient
 ) -> None:
     web.answers["/missing"] = response(b"", status="404 Not Found")
@@ -273,7 +273,7 @@ async def test_a_process_that_breaks_the_protocol_is_killed(web: Origin, name: s
 
 
 @pytest.mark.parametrize("is_over", [False, True])
-async def test_a_process_that_sends_more_than_the_limit_is_not_believed(is_over: bool) -> None:
+async def test_a_process_that_sends_more_than_the_limit_fails_the_fetch(is_over: bool) -> None:
     piece = f"frame(b'{{\"piece\": 1}}', bytes({LIMIT_BYTES // 10}))"
     last = "frame(b'{\"piece\": 1}', b'x')" if is_over else "b''"
     sent = f'{piece} * 10 + {last} + frame(b\'{{"piece": 1, "done": true}}\')'
@@ -296,11 +296,11 @@ async def test_a_process_that_never_answers_is_waited_for_no_longer_than_a_fetch
 async def test_a_process_with_a_fault_of_its_own_ends_although_a_lookup_hangs(
     tmp_path: Path,
 ) -> None:
-    asked = tmp_path / "asked"
+    started = tmp_path / "started"
     program = f"""
         import pathlib, socket, time
         def hang(*_, **__):
-            pathlib.Path({str(asked)!r}).touch()
+            pathlib.Path({str(started)!r}).touch()
             time.sleep(100)
         socket.getaddrinfo = hang
         from upscaled.fetch.child import main
@@ -308,7 +308,7 @@ async def test_a_process_with_a_fault_of_its_own_ends_although_a_lookup_hangs(
     """
     async with fetching((sys.executable, "-c", textwrap.dedent(program)), silence_s=60) as client:
         refused = asyncio.create_task(assert_unusable(client, "http://hanging.example/"))
-        await until(asked.exists)
+        await until(started.exists)
         process = client._process
         assert process is not None
         process._outbox.put_nowait((b"no JSON", b""))
@@ -364,7 +364,7 @@ async def test_nothing_secret_is_in_its_environment(
     assert b"secret" not in environment
 
 
-def test_it_ends_with_the_front_end() -> None:
+def test_the_process_ends_with_the_front_end() -> None:
     program = """
         import asyncio
         from types import SimpleNamespace

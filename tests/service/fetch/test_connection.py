@@ -148,7 +148,7 @@ def echo_once(listener: socket.socket, tls: ssl.SSLContext) -> None:
     ids=["sound", "of an unknown authority", "of another host", "ended"],
 )
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-async def test_a_certificate_must_hold(
+async def test_a_certificate_must_be_trusted_valid_and_of_the_host(
     tmp_path: Path, host: str, names: str, days: int, is_trusted: bool, is_right: bool
 ) -> None:
     certificate = make_certificate(tmp_path, names, days)

@@ -10,15 +10,15 @@ from upscaled.fetch.head import ResponseHead
 from upscaled.fetch.url import parse_url
 
 
-def sent(set_by: str, asked: str, *cookies: bytes) -> str:
-    """Return the Cookie header of a request to `asked` after `set_by` has set `cookies`."""
+def sent(set_by: str, requested: str, *cookies: bytes) -> str:
+    """Return the Cookie header of a request to `requested` after `set_by` has set `cookies`."""
     store = CookieStore()
     store.note(parse_url(set_by), ResponseHead(302, {"set-cookie": list(cookies)}))
-    return store.header_for(parse_url(asked))
+    return store.header_for(parse_url(requested))
 
 
 @pytest.mark.parametrize(
-    ("set_by", "asked", "cookie"),
+    ("set_by", "requested", "cookie"),
     [
         ("http://a.example/x", "http://a.example/y", b"k=v"),
         ("http://a.example/x", "http://a.example:8080/y", b"k=v; Path=/"),
@@ -36,12 +36,12 @@ def sent(set_by: str, asked: str, *cookies: bytes) -> str:
         ("http://a.example/x", "http://a.example/y", b"k=v; max-age=soon"),
     ],
 )
-def test_a_cookie_is_sent_to_its_host_and_path(set_by: str, asked: str, cookie: bytes) -> None:
-    assert sent(set_by, asked, cookie) == "k=v"
+def test_a_cookie_is_sent_to_its_host_and_path(set_by: str, requested: str, cookie: bytes) -> None:
+    assert sent(set_by, requested, cookie) == "k=v"
 
 
 @pytest.mark.parametrize(
-    ("set_by", "asked", "cookie"),
+    ("set_by", "requested", "cookie"),
     [
         ("http://a.example/x", "http://b.example/y", b"k=v"),
         ("http://a.example/x", "http://cdn.a.example/y", b"k=v"),
@@ -58,8 +58,8 @@ def test_a_cookie_is_sent_to_its_host_and_path(set_by: str, asked: str, cookie: 
         ("http://a.example/x", "http://a.example/y", b"k=\x01"),
     ],
 )
-def test_a_cookie_is_sent_nowhere_else(set_by: str, asked: str, cookie: bytes) -> None:
-    assert sent(set_by, asked, cookie) == ""
+def test_a_cookie_is_sent_nowhere_else(set_by: str, requested: str, cookie: bytes) -> None:
+    assert sent(set_by, requested, cookie) == ""
 
 
 def test_a_later_hop_may_change_a_cookie() -> None:

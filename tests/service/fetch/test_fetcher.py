@@ -124,7 +124,7 @@ async def test_the_time_limit_spans_all_hops(web: Origin) -> None:
 
 
 @pytest.mark.parametrize("status", ["300 Z", "301 A", "302 B", "303 C", "307 D", "308 E"])
-async def test_every_kind_of_redirect(web: Origin, status: str) -> None:
+async def test_every_kind_of_redirect_is_followed(web: Origin, status: str) -> None:
     web.answers["/x"] = redirect(f"{web.url}/photo", status)
     assert await fetch_source(f"{web.url}/x", settings()) == PHOTO
 
@@ -163,7 +163,7 @@ async def test_neither_a_spelling_nor_a_redirect_to_it_reaches_a_forbidden_addre
 async def test_a_name_is_checked_by_the_address_it_resolves_to(
     web: Origin, inside: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when the name was judged harmless a moment ago: the guard sits at the connection."""
+    """Also where the name resolved to an allowed address before: the guard is at the connection."""
     answers = ["127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.2"]
     ports = {"127.0.0.1": web.port, "127.0.0.2": inside.port}
 

@@ -106,7 +106,7 @@ async def test_a_source_without_end_is_cut_early(web: Origin, fetcher: Fetcher, 
     assert flood.written_bytes[0] < TAKEN_BYTES
 
 
-async def test_many_such_sources_need_little_memory(web: Origin, fetcher: Fetcher) -> None:
+async def test_many_sources_without_end_need_little_memory(web: Origin, fetcher: Fetcher) -> None:
     web.answers["/x"] = Flood(*ENDLESS["103 Early Hints"])
     tracemalloc.start()
     answers = await asyncio.gather(*[fetch(fetcher, f"{web.url}/x") for _ in range(SOURCES)])

@@ -24,7 +24,7 @@ def read(lines: str, *pieces: bytes, limit_bytes: int = LIMIT_BYTES) -> bytes:
     return body
 
 
-# What curl 7.88 makes of each, asked of it with the same bytes.
+# What curl 7.88 makes of each, measured with the same bytes.
 TAKEN = {
     "a length": ("Content-Length: 10", DATA),
     "bytes behind the length": ("Content-Length: 10", DATA + b"more"),

@@ -100,7 +100,7 @@ def test_a_file_that_may_not_be_read_is_named(made: Certificate) -> None:
         files_of(made).load()
 
 
-def test_both_settings_or_none() -> None:
+def test_one_of_the_two_settings_alone_is_refused() -> None:
     assert find_files("", "") is None
     assert find_files("a", "b") == CertificateFiles(Path("a"), Path("b"))
     with pytest.raises(CertificateUnusable, match="TLS_CERT is set without UPSCALED_TLS_KEY"):
@@ -186,7 +186,7 @@ def test_the_end_of_a_certificate_is_read(tmp_path: Path, days: int) -> None:
     assert read_end_s(files_of(made)) == pytest.approx(time.time() + days * DAY_S, abs=600)
 
 
-def test_a_certificate_that_has_ended_is_none(tmp_path: Path) -> None:
+def test_an_expired_certificate_is_refused(tmp_path: Path) -> None:
     made = make_certificate(tmp_path, days=-1)
     with pytest.raises(ssl.SSLCertVerificationError, match="has expired"):
         read_end_s(files_of(made))

@@ -18,7 +18,7 @@ def test_a_free_port_is_listened_on() -> None:
         ("192.0.2.1", "Cannot assign requested"),
     ],
 )
-def test_the_reason_is_in_words(host: str, reason: str) -> None:
+def test_the_reason_is_given_where_an_address_cannot_be_listened_on(host: str, reason: str) -> None:
     with pytest.raises(CannotListen, match=reason):
         open_listener(host, 0)
 

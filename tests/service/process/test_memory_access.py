@@ -157,7 +157,7 @@ def test_decoders_fetchers_and_workers_give_up_other_processes(command: tuple[st
 
 
 @pytest.mark.usefixtures("landlock")
-def test_files_stay_as_they_were(tmp_path: Path) -> None:
+def test_a_child_that_gave_up_other_processes_can_still_move_files(tmp_path: Path) -> None:
     """The engines' caches move files between folders, which a ruleset forbids by itself."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

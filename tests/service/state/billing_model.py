@@ -98,7 +98,7 @@ class Billing:
             self.charges[request_id] = "refunded"
 
     def lose_front_end(self, request_ids: list[str]) -> None:
-        """Release what a dead front end had on hold; what it captured stays captured."""
+        """Release what a crashed front end had on hold, and nothing that it captured."""
         for request_id in request_ids:
             if self.charges.get(request_id) == "held":
                 self.charges[request_id] = "released"

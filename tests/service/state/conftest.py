@@ -91,6 +91,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'data' / SQLITE_FILE}"
 
 
+@pytest.fixture
+def store(database_url: str, make_settings: MakeSettings) -> Iterator[State]:
+    """A state on each kind of database, by the machine's own clocks."""
+    with open_state(make_settings(database_url=database_url)) as opened:
+        yield opened
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database without tables, once of each kind."""

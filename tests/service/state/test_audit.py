@@ -104,7 +104,9 @@ FAILURES: list[tuple[Change, type[StateError]]] = [
 
 
 @pytest.mark.parametrize(("change", "error"), FAILURES)
-def test_what_fails_leaves_no_entry(store: State, change: Change, error: type[StateError]) -> None:
+def test_a_change_that_fails_has_no_entry(
+    store: State, change: Change, error: type[StateError]
+) -> None:
     before = store.audit.list()
     with pytest.raises(error):
         change(store)

@@ -32,7 +32,7 @@ def pair(
         yield first, second
 
 
-def test_the_first_front_end_writes_and_the_second_one_gets_that(
+def test_the_second_front_end_adopts_the_choice_of_the_first(
     pair: tuple[State, State],
 ) -> None:
     first, second = (state.auto_choice for state in pair)
@@ -41,7 +41,7 @@ def test_the_first_front_end_writes_and_the_second_one_gets_that(
     assert second.settle(choice(most_px=7)) == second.read() == choice(most_px=1000)
 
 
-def test_other_models_replace_no_choice_that_a_living_front_end_works_by(
+def test_a_choice_that_a_running_front_end_uses_is_not_replaced(
     pair: tuple[State, State],
 ) -> None:
     first, second = pair
@@ -102,7 +102,7 @@ def test_a_choice_that_this_version_cannot_read_is_named_until_it_is_reset(
     assert shared.settle(choice(most_px=7)) == shared.read() == choice(most_px=7)
 
 
-def test_on_sqlite_the_one_front_end_writes_its_own(state: State) -> None:
+def test_on_sqlite_a_choice_of_other_models_replaces_the_stored_one(state: State) -> None:
     state.auto_choice.settle(choice())
     assert state.auto_choice.settle(choice(most_px=7)) == choice()
     assert state.auto_choice.settle(choice("other 89ab")) == state.auto_choice.read()

@@ -227,7 +227,7 @@ def test_threads_that_settle_one_hold_at_once_settle_it_once(ledger: State) -> N
     assert ledger.credits.audit() == ()
 
 
-def test_a_hold_of_a_living_process_stays(
+def test_the_hold_of_a_running_process_is_not_released(
     ledger: State, database_url: str, make_settings: MakeSettings, clock: Clock
 ) -> None:
     key_id = key_with(ledger, 2)
@@ -329,7 +329,7 @@ def spend(
         capture_output=True,
         text=True,
     )
-    # Where the run takes longer than a lease, the living notice those that were killed.
+    # Where the run takes longer than a lease, running processes release the holds of killed ones.
     is_expected = re.compile(r"a front end has not renewed its lease for \d+ s").fullmatch
     said = [line for line in done.stderr.splitlines() if not is_expected(line)]
     assert (done.returncode, said) == (0, [])

@@ -4,7 +4,6 @@ import asyncio
 import builtins
 import os
 import sqlite3
-import subprocess
 import sys
 import threading
 from contextlib import closing, suppress
@@ -301,14 +300,6 @@ def test_a_database_failure_is_one_line_without_the_statement(
             connection.exec_driver_sql("DELETE FROM missing")
         assert str(failure.value) == "the database does not work: no such table: missing"
         assert not failure.value.is_connection_lost
-
-
-def test_state_loads_no_torch_and_no_migration_tool() -> None:
-    """The front end stays small, and a command starts at once."""
-    heavy = "{'torch', 'alembic', 'numpy'}"
-    code = f"import sys, upscaled.state; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout == "[]\n"
 
 
 def test_a_start_on_a_full_disk_names_the_cause(make_settings: MakeSettings) -> None:

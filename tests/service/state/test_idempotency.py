@@ -1,14 +1,13 @@
-"""Idempotency keys on both databases: one answer and one charge, whatever dies in between."""
+"""Idempotency keys on both databases: one answer and one charge, whichever process crashes."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import MakeSettings
+from tests.service.state.conftest import key_with
 from upscaled.errors import InternalError, InvalidParameter, RequestInProgress
-from upscaled.state import PaidResult, State, open_state
+from upscaled.state import PaidResult, State
 from upscaled.state.idempotency import LIFETIME_S, RequestKey, Reservation, StoredAnswer
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
@@ -18,20 +17,8 @@ RESULT = PaidResult("0.jpg", "image/jpeg")
 
 
 @pytest.fixture
-def store(database_url: str, make_settings: MakeSettings) -> Iterator[State]:
-    with open_state(make_settings(database_url=database_url)) as opened:
-        yield opened
-
-
-@pytest.fixture
 def key(store: State) -> RequestKey:
     return RequestKey(key_with(store, 3), "order-17", "fingerprint")
-
-
-def key_with(state: State, credits: int, name: str = "web") -> int:
-    found = state.keys.verify(state.keys.create(name, credits=credits))
-    assert found is not None
-    return found.id
 
 
 def reserve(state: State, key: RequestKey) -> Reservation:
@@ -40,7 +27,7 @@ def reserve(state: State, key: RequestKey) -> Reservation:
     return outcome
 
 
-def let_its_front_end_die(state: State) -> None:
+def end_lease(state: State) -> None:
     with state.database.write() as connection:
         connection.execute(sa.update(IDEMPOTENCY_KEYS).values(lease_until_s=0.0))
 
@@ -55,7 +42,7 @@ def test_a_request_under_way_is_not_begun_again(store: State, key: RequestKey) -
     reservation = reserve(store, key)
     with pytest.raises(RequestInProgress):
         store.idempotency.reserve(key)
-    let_its_front_end_die(store)
+    end_lease(store)
     store.idempotency.renew(reservation)
     with pytest.raises(RequestInProgress):
         store.idempotency.reserve(key)
@@ -102,7 +89,7 @@ def test_what_a_dead_front_end_held_is_released_and_the_request_begun_again(
 ) -> None:
     first = reserve(store, key)
     store.credits.hold(key.key_id, first.request_id)
-    let_its_front_end_die(store)
+    end_lease(store)
     second = reserve(store, key)
     assert (second.is_paid, second.request_id != first.request_id) == (False, True)
     assert store.credits.balance(key.key_id) == 3
@@ -124,7 +111,7 @@ def test_a_clock_that_is_set_back_does_not_lengthen_the_lease_of_a_dead_front_en
 def test_what_a_dead_front_end_delivered_is_the_answer(store: State, key: RequestKey) -> None:
     reservation = reserve(store, key)
     store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)
-    let_its_front_end_die(store)
+    end_lease(store)
     assert store.idempotency.reserve(key) == StoredAnswer("0.jpg", "image/jpeg", {})
     assert store.credits.balance(key.key_id) == 2
 
@@ -136,7 +123,7 @@ def test_what_was_paid_and_has_expired_is_made_again_uncharged(
     store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)
     with store.database.write() as connection:
         connection.execute(sa.delete(STORED_RESULTS))
-    let_its_front_end_die(store)
+    end_lease(store)
     for _ in range(2):
         expired = store.idempotency.reserve(key)
         assert expired == StoredAnswer("", "", {})
@@ -191,7 +178,7 @@ def test_a_late_refund_and_a_retry_do_not_both_give_what_was_paid_for(
 def test_an_answer_that_the_ledger_gave_can_be_made_again(store: State, key: RequestKey) -> None:
     reservation = reserve(store, key)
     store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)
-    let_its_front_end_die(store)
+    end_lease(store)
     answer = store.idempotency.reserve(key)
     assert isinstance(answer, StoredAnswer)
     assert store.idempotency.reserve_again(key, answer).is_paid
@@ -202,7 +189,7 @@ def test_a_refunded_request_is_charged_when_it_is_sent_again(store: State, key: 
     hold = store.credits.hold(key.key_id, reservation.request_id)
     store.credits.capture(hold, RESULT)
     assert store.credits.give_back(hold)
-    let_its_front_end_die(store)
+    end_lease(store)
     assert not reserve(store, key).is_paid
 
 

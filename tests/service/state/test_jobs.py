@@ -3,14 +3,13 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import MakeSettings
+from tests.service.state.conftest import MakeSettings, key_with
 from upscaled.config import Settings
 from upscaled.errors import InsufficientApiCredits, MalformedImage, RateLimitExceeded
 from upscaled.image.output import OutputChoice
@@ -30,18 +29,6 @@ RESULT = PaidResult("0.jpg", "image/jpeg")
 WORKING = Path(__file__).with_name("working.py")
 
 
-@pytest.fixture
-def store(database_url: str, make_settings: MakeSettings) -> Iterator[State]:
-    with open_state(make_settings(database_url=database_url)) as opened:
-        yield opened
-
-
-def key_with(state: State, credits: int, name: str = "web") -> int:
-    key = state.keys.verify(state.keys.create(name, credits=credits))
-    assert key is not None
-    return key.id
-
-
 def submit(state: State, key_id: int, order: JobOrder = ORDER) -> StoredJob:
     return state.jobs.submit(key_id, order, is_metered=True, max_unfinished=1000).job
 
@@ -52,7 +39,7 @@ def claim(state: State) -> ClaimedJob:
     return claimed
 
 
-def let_leases_run_out(state: State) -> None:
+def end_leases_of_jobs(state: State) -> None:
     with state.database.write() as connection:
         connection.execute(
             sa.update(JOBS).where(JOBS.c.state == "running").values(lease_until_s=0.0)
@@ -268,7 +255,7 @@ def test_a_lease_that_ran_out_lets_another_process_finish_the_job(store: State) 
     key_id = key_with(store, 2)
     submit(store, key_id)
     first = claim(store)
-    let_leases_run_out(store)
+    end_leases_of_jobs(store)
     second = claim(store)
     assert (second.job.id, second.job.attempts) == (first.job.id, 2)
     assert not store.jobs.renew(first, 1, 2)
@@ -307,7 +294,7 @@ def test_a_renewed_lease_keeps_the_job_and_shows_its_progress(store: State) -> N
     key_id = key_with(store, 2)
     submit(store, key_id)
     claimed = claim(store)
-    let_leases_run_out(store)
+    end_leases_of_jobs(store)
     assert store.jobs.renew(claimed, 3, 8)
     assert store.jobs.claim() is None
     job = store.jobs.find(key_id, claimed.job.id)
@@ -320,7 +307,7 @@ def test_a_job_that_is_left_too_often_fails_and_costs_nothing(store: State) -> N
     job = submit(store, key_id)
     for attempt in range(1, MAX_ATTEMPTS + 1):
         assert claim(store).job.attempts == attempt
-        let_leases_run_out(store)
+        end_leases_of_jobs(store)
     assert store.jobs.claim() is None
     (ended,) = store.jobs.end_unwanted()
     assert ended == store.jobs.find(key_id, job.id)

@@ -30,11 +30,11 @@ def test_what_is_no_scope_is_refused(scopes: frozenset[str]) -> None:
         check_scopes(scopes)
 
 
-def test_order_is_that_of_the_table() -> None:
+def test_scopes_are_ordered_as_in_the_table() -> None:
     assert order_scopes({"credits", "upscale"}) == ["upscale", "credits"]
 
 
-def test_a_key_may_all_or_what_it_names() -> None:
+def test_a_key_without_scopes_may_all_and_with_scopes_only_those() -> None:
     limited = ApiKey(1, "web", scopes=frozenset({"jobs"}))
     assert [scope for scope in SCOPES if limited.may(scope)] == ["jobs"]
     assert all(ApiKey(1, "web").may(scope) for scope in SCOPES)

@@ -29,7 +29,7 @@ from upscaled.state.keys import MAX_KEEP_S
 from upscaled.state.schema import API_KEYS, CREDIT_ENTRIES
 
 
-def test_a_new_key_is_let_in_under_its_name(state: State) -> None:
+def test_a_new_key_is_verified_under_its_name(state: State) -> None:
     found = state.keys.verify(state.keys.create("web"))
     assert found is not None
     assert found.name == "web"
@@ -379,7 +379,7 @@ def test_a_state_where_every_key_was_revoked_is_not_empty(state: State) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "A9", "web-shop", "me@example.com", "a_b.c", "x" * 64])
-def test_good_names(state: State, name: str) -> None:
+def test_a_valid_name_is_accepted(state: State, name: str) -> None:
     state.keys.create(name)
     assert state.keys.names() == (name,)
 

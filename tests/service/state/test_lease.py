@@ -1,4 +1,4 @@
-"""Leases of front ends on PostgreSQL: which live, which leads, and the holds of a dead one."""
+"""Leases of front ends on PostgreSQL: which are valid, which leads, and holds of crashed ones."""
 
 import logging
 import subprocess

@@ -1,4 +1,4 @@
-"""Locked files: alive while their maker is, and adopted by one."""
+"""Locked files: valid while their process runs, then adopted by one other."""
 
 import os
 import signal
@@ -107,7 +107,7 @@ time.sleep(60)
             os.kill(child, signal.SIGKILL)
 
 
-def test_a_holder_that_never_held_leaves_no_file(tmp_path: Path) -> None:
+def test_a_holder_that_took_no_lock_leaves_no_file(tmp_path: Path) -> None:
     holder = FileHolder(tmp_path)
     holder.close()
     assert list(tmp_path.iterdir()) == []

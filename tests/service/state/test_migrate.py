@@ -79,7 +79,7 @@ def test_a_database_of_version_1_is_brought_here_with_all_it_holds(
         assert [key.name for key in state.keys.list()] == ["web", "old"]
         key = state.keys.verify(VERSION_1_SECRET)
         assert key is not None
-        # 10 granted, 1 captured, 1 released; 1 was on hold by a process long dead.
+        # 10 granted, 1 captured, 1 released; 1 was on hold by a process that has ended.
         assert state.credits.balance(key.id) == 9
         assert [each.rate for each in state.keys.list()] == [RateLimit(), RateLimit()]
         assert state.credits.audit() == ()

@@ -84,7 +84,7 @@ def test_a_captured_hold_is_granted_again_once_and_its_result_forgotten(ledger: 
         assert connection.execute(sa.select(STORED_RESULTS)).all() == []
 
 
-def test_a_hold_that_never_was_gives_nothing(ledger: State) -> None:
+def test_giving_back_an_unknown_hold_adds_no_credit(ledger: State) -> None:
     assert not ledger.credits.give_back(Hold(1, "never"))
     assert ledger.credits.balance(1) == 5
 

@@ -150,7 +150,7 @@ def test_idle_keys_take_no_memory(clock: Watch) -> None:
     assert grown < 200_000
 
 
-def test_a_busy_key_is_not_forgotten_among_many(clock: Watch) -> None:
+def test_the_count_of_a_busy_key_is_kept_among_many_keys(clock: Watch) -> None:
     rate = Rate(0.001, 1, clock)
     for key_id in range(5_000):
         rate.take(key_id)
@@ -182,7 +182,7 @@ def test_a_key_has_the_rate_of_its_own_and_others_keep_theirs(clock: Watch) -> N
         (RateLimit(burst=9), 9, 5),
     ],
 )
-def test_what_a_key_has_not_of_its_own_is_of_the_settings(
+def test_a_limit_that_a_key_has_not_of_its_own_is_the_settings(
     clock: Watch, own: RateLimit, at_once: int, after_a_second: int
 ) -> None:
     rate = Rate(5, 5, clock)
@@ -202,7 +202,7 @@ def test_a_rate_that_is_raised_holds_from_the_next_request_on(clock: Watch) -> N
     assert count(rate, RateLimit(per_s=10, burst=8)) == 3
 
 
-def test_a_burst_that_is_lowered_owes_no_more_than_itself(clock: Watch) -> None:
+def test_the_wait_after_a_burst_is_lowered_is_at_most_the_new_burst(clock: Watch) -> None:
     rate = Rate(5, 5, clock)
     assert count(rate, RateLimit(per_s=1, burst=1000)) == 1000
     low = RateLimit(per_s=1, burst=2)
@@ -215,7 +215,7 @@ def test_a_burst_that_is_lowered_owes_no_more_than_itself(clock: Watch) -> None:
 
 @pytest.mark.parametrize("per_s", [0.001, 1_000_000, None])
 @pytest.mark.parametrize("burst", [1, 1_000_000, None])
-def test_the_bounds_of_a_keys_own_rate_are_taken(per_s: float | None, burst: int | None) -> None:
+def test_a_keys_own_rate_at_its_bounds_is_accepted(per_s: float | None, burst: int | None) -> None:
     RateLimit(per_s, burst).check()
 
 
@@ -226,6 +226,6 @@ def test_the_bounds_of_a_keys_own_rate_are_taken(per_s: float | None, burst: int
         *(RateLimit(burst=burst) for burst in (0, -1, 1_000_001)),
     ],
 )
-def test_beyond_them_is_refused_by_name(own: RateLimit) -> None:
+def test_a_keys_own_rate_out_of_bounds_is_refused_by_name(own: RateLimit) -> None:
     with pytest.raises(InvalidRate, match=r"a rate of|a burst of"):
         own.check()

@@ -1,23 +1,15 @@
 """Reusable results on both databases."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
-import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import MakeSettings, key_with
-from upscaled.state import State, open_state
+from tests.service.state.conftest import key_with
+from upscaled.state import State
 from upscaled.state.reuse import ReusableResult
 from upscaled.state.schema import REUSABLE_RESULTS
 
 RESULT = ReusableResult("a.jpg", "image/jpeg", 8, 6, "upscaled-x2", "torch float32", "")
-
-
-@pytest.fixture
-def store(database_url: str, make_settings: MakeSettings) -> Iterator[State]:
-    with open_state(make_settings(database_url=database_url)) as opened:
-        yield opened
 
 
 def test_a_result_is_found_by_its_key_and_fingerprint(store: State) -> None:

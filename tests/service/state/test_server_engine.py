@@ -42,20 +42,20 @@ def test_a_connection_that_was_not_used_for_a_while_is_tested_first(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network may have dropped it without a word."""
-    asked: list[object] = []
+    tested: list[object] = []
 
     def note(connection: object, _timeout_s: int) -> bool:
-        asked.append(connection)
+        tested.append(connection)
         return True
 
     read_at_once(state, 1)
     monkeypatch.setattr(server_engine, "_ping", note)
     monkeypatch.setattr(server_engine, "_TRUSTED_S", 1000)
     read_at_once(state, 1)
-    assert asked == []
+    assert tested == []
     monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)
     read_at_once(state, 1)
-    assert len(asked) == 1
+    assert len(tested) == 1
 
 
 def test_a_connection_that_was_tested_works_as_before(

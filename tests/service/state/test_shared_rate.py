@@ -109,7 +109,7 @@ def test_a_faster_rate_holds_at_once(counted: Counted) -> None:
     assert passes(rate, own=RateLimit(0.01, 2))
 
 
-def test_a_smaller_burst_leaves_no_longer_wait_than_itself(counted: Counted) -> None:
+def test_the_wait_after_a_burst_is_lowered_is_at_most_the_new_burst(counted: Counted) -> None:
     rate = counted.limit(HOURLY, 100)
     for _ in range(100):
         rate.take(1)

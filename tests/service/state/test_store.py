@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_swept_keeps_no_other(
 def test_what_a_killed_process_had_paid_for_is_found_by_its_hold(
     database_url: str, make_settings: MakeSettings
 ) -> None:
-    """It dies after the capture and before the answer."""
+    """It is killed after the capture and before the answer."""
     settings = make_settings(database_url=database_url)
     with open_state(settings) as state:
         key_id = key_with(state, 2)

@@ -118,7 +118,7 @@ def test_a_row_of_several_answers_counts_as_many(store: State) -> None:
     assert (total.images, total.credits, total.input_px, total.device_s) == (3, 3, 300, 1.5)
 
 
-def test_a_time_ends_before_its_end(store: State) -> None:
+def test_the_end_of_a_reports_time_is_exclusive(store: State) -> None:
     store.usage.add([image_row(key_with(store, 0))])
     for since_s, until_s, images in ((AT_S, AT_S + 1, 1), (0, AT_S, 0), (AT_S + 1, None, 0)):
         (total,) = store.usage.report(since_s=since_s, until_s=until_s)
@@ -231,7 +231,7 @@ def test_rows_are_removed_once_they_are_old_enough(
         assert [row.at_s for row in read_rows(state)] == [old_s]
 
 
-def test_the_sweep_removes_them(state: State, clock: Clock) -> None:
+def test_the_sweep_removes_rows_beyond_their_retention(state: State, clock: Clock) -> None:
     state.usage.add([image_row(key_with(state, 0), int(clock()) - 401 * DAY_S)])
     state.sweep()
     assert read_rows(state) == []

@@ -110,7 +110,7 @@ def test_a_part_of_the_days_is_added_up_at_a_time(store: State, clock: Clock) ->
     assert [store.usage.roll_up() for _ in range(3)] == [10, 3, 0]
 
 
-def test_the_days_behind_that_part_are_not_counted_either(store: State, clock: Clock) -> None:
+def test_no_day_beyond_the_part_that_is_added_up_is_counted(store: State, clock: Clock) -> None:
     key_id, day = key_with(store, 0), int(clock()) // DAY_S
     store.usage.add([image_row(key_id, (day - ago) * DAY_S) for ago in range(1, 14)])
     with statements() as executed:

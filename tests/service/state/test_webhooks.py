@@ -1,15 +1,13 @@
 """Webhooks on both databases: queued with a job's end, claimed by one, kept until delivered."""
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
-from upscaled.config import Settings
 from upscaled.errors import MalformedImage
-from upscaled.state import PaidResult, State, open_state
+from upscaled.state import PaidResult, State
 from upscaled.state.errors import UnknownName
 from upscaled.state.idempotency import RequestKey
 from upscaled.state.job_rows import JobOrder, StoredJob
@@ -21,12 +19,6 @@ from upscaled.state.webhooks import LEASE_S, MAX_ATTEMPTS, WAITS_S
 RESULT = PaidResult("0.jpg", "image/jpeg")
 URL = "http://10.0.0.1/hook"
 DUE = WEBHOOK_DELIVERIES.c.due_at_s
-
-
-@pytest.fixture
-def store(database_url: str, make_settings: Callable[..., Settings]) -> Iterator[State]:
-    with open_state(make_settings(database_url=database_url)) as opened:
-        yield opened
 
 
 def key_with_webhook(state: State, name: str = "web", url: str | None = URL) -> int:
@@ -115,7 +107,7 @@ def test_without_an_address_nothing_is_queued(store: State, has_secret: bool) ->
     assert store.webhooks.list() == ()
 
 
-def test_a_keys_secret_stays_until_a_new_one_is_wanted(store: State) -> None:
+def test_a_keys_secret_is_kept_until_a_new_one_is_requested(store: State) -> None:
     store.keys.create("web")
     assert store.webhooks.show("web") is None
     first = store.webhooks.configure("web", URL)
@@ -278,7 +270,9 @@ def test_a_clock_that_is_set_back_does_not_delay_the_next_attempt(
     assert claim(store).attempts == attempts + 1
 
 
-def test_a_call_that_died_is_made_again_although_the_clock_was_set_back(store: State) -> None:
+def test_a_call_of_a_crashed_process_is_repeated_although_the_clock_was_set_back(
+    store: State,
+) -> None:
     end(store, key_with_webhook(store))
     claim(store)
     assert store.webhooks.claim() is None
