@@ -67,8 +67,10 @@ def test_a_result_under_the_other_extension_is_not_found(
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_a_result_is_only_read(method: str, result_urls: dict[str, str], target: Target) -> None:
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_a_result_accepts_get_and_head_alone(
+    method: str, result_urls: dict[str, str], target: Target
+) -> None:
     reply = target.send(method, urlsplit(result_urls["photo"]).path)
     check_refused(reply, Refused("method_not_allowed", allows="GET"))
 
@@ -82,7 +84,7 @@ def test_a_result_url_is_accepted_as_image_url(
 
 
 @pytest.mark.ours
-def test_a_result_fed_back_needs_no_network_and_no_allowance(strict: Target) -> None:
+def test_a_result_as_source_is_read_without_network_or_allowed_address(strict: Target) -> None:
     """Its address is a name that does not resolve, on a server that may fetch from no loopback."""
     result_url = check_result_json(perform(form(), strict))
     assert result_url.startswith(f"{PUBLIC_BASE_URL}/public/result/")
@@ -92,7 +94,7 @@ def test_a_result_fed_back_needs_no_network_and_no_allowance(strict: Target) -> 
 
 
 @pytest.mark.ours
-def test_a_result_is_known_again_under_another_name_of_the_server(strict: Target) -> None:
+def test_a_result_is_accepted_as_source_under_another_name_of_the_server(strict: Target) -> None:
     """A proxy may change scheme, host and port; the result stays the same."""
     path = urlsplit(check_result_json(perform(form(), strict))).path
     body = {"image_url": f"http://another-name.example.test:8443{path}", "scale": 2}
@@ -101,7 +103,7 @@ def test_a_result_is_known_again_under_another_name_of_the_server(strict: Target
 
 
 @pytest.mark.ours
-def test_an_expired_result_is_not_found_and_cannot_be_fed_back(strict: Target) -> None:
+def test_an_expired_result_is_not_found_and_not_accepted_as_source(strict: Target) -> None:
     result_url = check_result_json(perform(form(), strict))
     path = urlsplit(result_url).path
     assert strict.send("GET", path).status == 200

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import Certificate, make_certificate
 from tests.compiled_statements import shared_statements
 from tests.service.api.serving import MakeService, Service, serve
 
@@ -17,6 +18,20 @@ __all__ = ["shared_statements"]
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Roomy limits, no metering, loopback allowed as a source. Do not change its state."""
     with serve(tmp_path_factory.mktemp("service"), source_private_cidrs="127.0.0.1/32") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="session")
+def tls_service(
+    tmp_path_factory: pytest.TempPathFactory, certificate: Certificate
+) -> Iterator[Service]:
+    """As `service`, over TLS."""
+    with serve(tmp_path_factory.mktemp("tls"), certificate=certificate) as running:
         yield running
 
 

@@ -2,12 +2,21 @@
 
 import json
 import socket
+import struct
 import time
 from dataclasses import dataclass
 from typing import Any, Self
 
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
+from upscaled.api.protocol.registry import Connections
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def connections_of(service: Service) -> Connections:
+    connections: Connections = service.app.state.connections
+    return connections
 
 
 @dataclass
@@ -26,10 +35,21 @@ class RawAnswer:
 
 
 class Connection:
-    def __init__(self, service: Service, timeout_s: float = 15, key: str = "") -> None:
+    """A connection to `service`, over TLS where it has a certificate.
+
+    `receive_bytes`: how much the client's kernel receives unread; 0: its default.
+    """
+
+    def __init__(
+        self, service: Service, timeout_s: float = 15, key: str = "", receive_bytes: int = 0
+    ) -> None:
         self.service = service
         self.key = key or service.key
-        self.socket = socket.create_connection((service.host, service.port), timeout=timeout_s)
+        self.socket = socket.socket()
+        if receive_bytes:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.socket.settimeout(timeout_s)
+        self.socket.connect((service.host, service.port))
         if service.certificate is not None:
             tls = service.certificate.client_context()
             self.socket = tls.wrap_socket(self.socket, server_hostname=service.host)
@@ -51,7 +71,7 @@ class Connection:
         self.send("\r\n".join(lines).encode())
 
     def send_upload(self, *headers: str) -> None:
-        """Send a good form, whose image is wanted as such."""
+        """Send a valid form whose result is accepted as an image."""
         body = (
             b'--b\r\nContent-Disposition: form-data; name="scale"\r\n\r\n2\r\n'
             b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
@@ -61,6 +81,10 @@ class Connection:
         form = "Content-Type: multipart/form-data; boundary=b"
         self.send_head(form, f"Content-Length: {len(body)}", "Accept: image/*", *headers)
         self.send(body)
+
+    def reset_on_close(self) -> None:
+        """Have the end of this connection be a reset, as of a client that crashes."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def receive(self) -> RawAnswer:
         """The next final answer; a `100 Continue` is passed over."""

@@ -79,7 +79,7 @@ MakeService = Callable[..., Service]
 
 
 class PromptServer(uvicorn.Server):
-    """Begins to end when it is asked to: uvicorn looks for that ten times a second only."""
+    """Ends as soon as `should_exit` is set: uvicorn looks for that ten times a second only."""
 
     _is_ending: asyncio.Event | None = None
 
@@ -92,7 +92,7 @@ class PromptServer(uvicorn.Server):
         ending.cancel()
 
     def end(self) -> None:
-        """Ask from another thread."""
+        """End the server from another thread."""
         self.should_exit = True
         if self._is_ending is not None:
             self._loop.call_soon_threadsafe(self._is_ending.set)

@@ -17,22 +17,33 @@ from upscaled.state.server_engine import CONNECTIONS
 
 IMPORTING = """
 import sys, upscaled.api.app, upscaled.api.protocol.http1
+from upscaled.config import Settings
+from upscaled.upscale.named_models import require_models
+require_models(Settings())
 print(" ".join(sys.modules), flush=True)
 input()
+import upscaled.cli.models, upscaled_models.fetch
+print(" ".join(sys.modules), flush=True)
 """
 
 
 def test_the_front_end_imports_no_heavy_package() -> None:
-    """No torch, NumPy or OpenCV; and of its limit of 150 MB it leaves a third to `serve`."""
+    """No torch, NumPy, OpenCV, migrations or tracing, even where it looks for its models.
+
+    And of its limit of 150 MB it leaves a third to `serve`.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", IMPORTING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         modules = set(process.stdout.readline().split())
         memory_bytes = psutil.Process(process.pid).memory_info().rss
-        process.communicate("\n")
-    assert "upscaled.api.routes.upscale" in modules
-    assert not {"torch", "numpy", "cv2", "torchvision", "upscaled_models.backends"} & modules
+        of_commands = set(process.communicate("\n")[0].split())
+    assert {"upscaled.api.routes.upscale", "upscaled_models.store"} <= modules
+    heavy = {"torch", "numpy", "cv2", "torchvision", "alembic", "upscaled_models.backends"}
+    assert not heavy & modules
+    assert "torch" not in of_commands
+    assert not [name for name in modules if "telemetry.sdk" in name]
     upscaling = {name for name in modules if name.startswith("upscaled.upscale.")}
     light = ("model_choice", "named_models", "result")
     assert upscaling <= {f"upscaled.upscale.{name}" for name in light}

@@ -79,7 +79,7 @@ def assert_quick_and_in_the_contract(answer: requests.Response) -> str:
 
 
 @pytest.mark.parametrize("folder", ["decode", "corrupt"])
-def test_every_file_both_ways(
+def test_every_file_has_the_same_outcome_by_upload_and_by_url(
     front_end: Service, shared_dir: Path, files_url: str, folder: str
 ) -> None:
     root = shared_dir / "images"

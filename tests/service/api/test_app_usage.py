@@ -33,7 +33,7 @@ def read_rows(data_dir: Path, **settings: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("metering", [False, True])
-def test_a_stop_loses_no_answer(tmp_path: Path, metering: bool) -> None:
+def test_the_rows_of_all_answers_are_written_before_a_stop(tmp_path: Path, metering: bool) -> None:
     """All are written although the service stops right behind them."""
     with serve(tmp_path / "data", credits=10, metering=metering) as service:
         assert service.upload(picture(96, 64)).status_code == 200

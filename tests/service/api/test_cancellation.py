@@ -37,19 +37,6 @@ def start_upload(service: Service) -> socket.socket:
     return connection
 
 
-def test_a_client_that_leaves_stops_its_work(make_service: MakeService) -> None:
-    executor = HangingExecutor()
-    service = make_service(executor, metering=True, credits=5)
-    connection = start_upload(service)
-    assert executor.has_begun.wait(5)
-    assert service.balance() == 4
-    connection.close()
-    assert executor.is_cancelled.wait(5)
-    wait_until(lambda: service.balance() == 5)
-    assert service.stored_files() == []
-    assert service.state.credits.audit() == ()
-
-
 def test_a_client_that_leaves_just_before_the_end_leaves_nothing_stored(
     make_service: MakeService,
 ) -> None:

@@ -22,7 +22,7 @@ from upscaled.errors import InvalidAuthToken
 REFUSED = "Host or Origin not allowed"
 
 
-def ask(service: Service, **headers: str) -> requests.Response:
+def get_credits(service: Service, **headers: str) -> requests.Response:
     return service.get("/v1/credits", headers=headers)
 
 
@@ -70,10 +70,10 @@ def test_a_request_waits_for_a_database_that_is_restarted(
     monkeypatch.setattr("upscaled.api.dependencies._DATABASE_AWAY_S", 60)
     with ThreadPoolExecutor(1) as threads:
         with without_database(postgresql, server_url):
-            asked = threads.submit(ask, service, **headers)
+            answer = threads.submit(get_credits, service, **headers)
             time.sleep(0.3)
-            assert not asked.done(), asked.result().text
-        assert asked.result().status_code == 200
+            assert not answer.done(), answer.result().text
+        assert answer.result().status_code == 200
 
 
 def test_a_request_does_not_wait_long_for_a_database_that_is_away(
@@ -85,18 +85,22 @@ def test_a_request_does_not_wait_long_for_a_database_that_is_away(
     service = make_service(database_url=server_url)
     monkeypatch.setattr("upscaled.api.billing.RETRIES_AFTER_S", (0, 1000))
     with without_database(postgresql, server_url):
-        assert_error(ask(service, **service.headers), 500, "internal_error")
+        assert_error(get_credits(service, **service.headers), 500, "internal_error")
 
 
 @pytest.mark.parametrize("key", [{}, {"X-API-KEY": ""}, {"X-API-KEY": "any"}])
-def test_no_key_and_any_key_are_accepted(make_service: MakeService, key: dict[str, str]) -> None:
+def test_requests_without_a_key_and_with_any_key_are_accepted(
+    make_service: MakeService, key: dict[str, str]
+) -> None:
     service = make_service(auth="none")
     answer = service.upload(headers=key)
     assert list(answer.json()) == ["result_url"]
     assert requests.get(answer.json()["result_url"], timeout=5).status_code == 200
 
 
-def test_with_keys_none_is_accepted(make_service: MakeService) -> None:
+def test_no_missing_or_local_key_is_accepted_where_keys_are_required(
+    make_service: MakeService,
+) -> None:
     service = make_service()
     assert_error(service.upload(headers={}), 401, "invalid_auth_token")
     service.state.keys.make_local()  # of a start without keys before
@@ -110,7 +114,7 @@ def test_a_valid_key_counts_as_itself_and_the_others_as_local(
     caplog.set_level(logging.INFO, "upscaled.api.telemetry.access_log")
     service = make_service(auth="none")
     for headers in (service.headers, {}, {"X-API-KEY": "any"}):
-        assert ask(service, **headers).status_code == 200
+        assert get_credits(service, **headers).status_code == 200
     service.app.state.context.reporter.flush()
     names = [vars(each)["fields"]["key_name"] for each in caplog.records if "fields" in vars(each)]
     assert names == ["test", "local", "local"]
@@ -118,13 +122,13 @@ def test_a_valid_key_counts_as_itself_and_the_others_as_local(
 
 def test_rate_and_credits_are_those_of_local(make_service: MakeService) -> None:
     service = make_service(auth="none", metering=True, rate_per_s=0.001, rate_burst=3)
-    assert ask(service).json()["credits_remaining"] == 0
+    assert get_credits(service).json()["credits_remaining"] == 0
     assert_error(service.upload(headers={}), 403, "insufficient_api_credits")
     service.state.credits.add("local", 1)
     assert service.upload(headers={}).status_code == 200
     assert service.state.credits.show("local") == 0
-    assert_error(ask(service), 429, "rate_limit_exceeded")
-    assert ask(service, **service.headers).status_code == 200
+    assert_error(get_credits(service), 429, "rate_limit_exceeded")
+    assert get_credits(service, **service.headers).status_code == 200
 
 
 def test_jobs_and_idempotency_keys_are_those_of_local(make_service: MakeService) -> None:
@@ -143,8 +147,8 @@ def test_a_revoked_local_key_lets_nothing_in_until_the_next_start(
 ) -> None:
     service = make_service(auth="none")
     service.state.keys.revoke("local")
-    assert_error(ask(service), 401, "invalid_auth_token")
-    assert ask(service, **service.headers).status_code == 200
+    assert_error(get_credits(service), 401, "invalid_auth_token")
+    assert get_credits(service, **service.headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_a_revoked_local_key_lets_nothing_in_until_the_next_start(
     ],
 )
 def test_a_foreign_host_is_refused(service_of_lan: Service, host: str, is_own: bool) -> None:
-    answer = ask(service_of_lan, Host=host)
+    answer = get_credits(service_of_lan, Host=host)
     if is_own:
         assert answer.status_code == 200
     else:
@@ -214,7 +218,7 @@ def service_of_lan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
 def test_a_foreign_origin_is_refused(
     service_of_lan: Service, host: str, origin: str, is_own: bool
 ) -> None:
-    answer = ask(service_of_lan, Host=host, Origin=origin)
+    answer = get_credits(service_of_lan, Host=host, Origin=origin)
     assert answer.status_code == (200 if is_own else 401)
     assert is_own or answer.json()["error"] == REFUSED
 
@@ -237,19 +241,19 @@ def test_the_port_that_a_proxy_removes_from_the_host_is_that_of_the_public_url(
     make_service: MakeService, host: str, origin: str, is_own: bool
 ) -> None:
     service = make_service(auth="none", public_base_url="http://upscale.lan:8080/tools")
-    answer = ask(service, Host=host, Origin=origin)
+    answer = get_credits(service, Host=host, Origin=origin)
     assert answer.status_code == (200 if is_own else 401)
 
 
 @pytest.mark.parametrize("origin", ["http://upscale.lan:8080", "null", ""])
 def test_without_a_public_url_no_port_is_guessed(make_service: MakeService, origin: str) -> None:
     service = make_service(auth="none", allowed_hosts="upscale.lan")
-    assert ask(service, Host="upscale.lan", Origin=origin).status_code == 401
+    assert get_credits(service, Host="upscale.lan", Origin=origin).status_code == 401
 
 
 def test_a_valid_key_passes_from_everywhere(service_of_lan: Service) -> None:
     headers = {"Host": "evil.example", "Origin": "https://evil.example"}
-    assert ask(service_of_lan, **service_of_lan.headers, **headers).status_code == 200
+    assert get_credits(service_of_lan, **service_of_lan.headers, **headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -271,7 +275,7 @@ def test_a_foreign_page_is_refused_on_every_path_that_needs_a_key(
     assert_error(answer, 401, "invalid_auth_token")
 
 
-def test_what_needs_no_key_anyway_answers_under_every_name(service_of_lan: Service) -> None:
+def test_paths_without_a_key_answer_under_every_host_name(service_of_lan: Service) -> None:
     for path in ("/healthz", "/readyz", "/"):
         assert service_of_lan.get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200
 
@@ -284,10 +288,10 @@ def test_a_request_of_http_1_0_without_a_host_is_refused(service_of_lan: Service
     assert json.loads(answer.body)["error"] == REFUSED
 
 
-def test_hosts_are_not_looked_at_where_keys_are_needed(make_service: MakeService) -> None:
+def test_any_host_name_is_accepted_where_keys_are_required(make_service: MakeService) -> None:
     service = make_service(allowed_hosts="upscale.lan")
-    assert ask(service, **service.headers, Host="evil.example").status_code == 200
-    refused = ask(service, Host="evil.example")
+    assert get_credits(service, **service.headers, Host="evil.example").status_code == 200
+    refused = get_credits(service, Host="evil.example")
     assert refused.json()["error"] == InvalidAuthToken.default_text
 
 

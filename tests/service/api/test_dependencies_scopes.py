@@ -22,7 +22,7 @@ def call(service: Service, method: str, path: str, key: str, **headers: str) -> 
 
 
 @pytest.mark.parametrize(("scope", "method", "path"), CALLS)
-def test_a_key_may_what_its_scopes_name_and_no_more(
+def test_a_key_may_call_what_its_scopes_name_and_nothing_else(
     service: Service, scope: str, method: str, path: str
 ) -> None:
     name = f"{scope}{method}{path}".replace("/", "-")
@@ -33,7 +33,7 @@ def test_a_key_may_what_its_scopes_name_and_no_more(
     assert assert_error(refused, 401, "invalid_auth_token") == REFUSED
 
 
-def test_a_key_without_scopes_may_everything(service: Service) -> None:
+def test_a_key_without_scopes_may_call_everything(service: Service) -> None:
     for _, method, path in CALLS:
         assert call(service, method, path, service.key).status_code != 401
 
@@ -73,7 +73,7 @@ def test_a_refused_request_does_not_count_against_the_rate(make_service: MakeSer
     assert service.upload(headers={"X-API-KEY": key}).status_code == 200
 
 
-def test_scopes_outlive_a_rotation(make_service: MakeService) -> None:
+def test_a_rotated_key_keeps_its_scopes(make_service: MakeService) -> None:
     service = make_service()
     former = service.state.keys.create("web", scopes=frozenset({"upscale"}))
     renewed = service.state.keys.rotate("web", keep_s=60)

@@ -45,7 +45,7 @@ class CountingExecutor(ResizingExecutor):
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_runner, "POLL_EVERY_S", 0.05)
     monkeypatch.setattr(job_runner, "RETRY_AFTER_S", 0.1)
     monkeypatch.setattr(job_runner, "STORE_RETRY_AFTER_S", 0.2)
@@ -187,7 +187,7 @@ def test_a_job_whose_source_is_gone_fails_and_costs_nothing(
     assert service.balance() == 9
 
 
-def test_the_runner_outlives_any_failure_of_a_claim(
+def test_the_runner_continues_after_any_failure_of_a_claim(
     service: Service, executor: CountingExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executor.may_go_on.set()

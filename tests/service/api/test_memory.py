@@ -165,7 +165,7 @@ async def test_a_timeout_of_the_block_itself_is_raised() -> None:
 @given(
     st.integers(10, 200), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 60)), max_size=60)
 )
-def test_no_key_loses_bytes_to_one_that_holds_as_many(
+def test_no_key_is_preempted_by_one_that_holds_as_many_bytes(
     limit_bytes: int, steps: list[tuple[int, int]]
 ) -> None:
     """Every image is still arriving. The sum is always kept, and full whenever one is refused."""
@@ -369,7 +369,7 @@ def test_a_key_with_one_credit_has_few_unfinished_bodies(
     senders = send_unfinished(service, 1 + UNPAID_BODIES)
     wait_until(lambda: budget.held_bytes == (1 + UNPAID_BODIES) * (MB - 1))
     assert_error(service.upload(), 429, "rate_limit_exceeded")
-    with Connection(service) as too_long:  # judged before
+    with Connection(service) as too_long:  # checked before
         too_long.send_head("Content-Type: application/json", f"Content-Length: {3 * MB}")
         too_long.receive().assert_error(400, "file_size_too_large")
     senders.pop().socket.close()
@@ -405,7 +405,7 @@ def test_only_a_key_at_the_limit_of_unsent_bytes_is_refused() -> None:
     unsent.check(1)
 
 
-def test_responses_that_were_read_are_forgotten() -> None:
+def test_no_record_is_kept_of_responses_that_were_read() -> None:
     unsent = UnsentResponses()
     held = Held(5)
     unsent.note(1, held)

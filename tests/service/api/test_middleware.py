@@ -183,7 +183,7 @@ def test_an_internal_error_s_detail_is_logged(make_service: MakeService, lines: 
 @pytest.mark.parametrize(
     "sent", ["a", "A-1_b.c", "x" * 128, "6f0e2a52-4a0b-4d5e-9d0a-3c1f2b7a9e55"]
 )
-def test_a_sane_id_is_kept(sent: str) -> None:
+def test_a_valid_request_id_is_kept(sent: str) -> None:
     assert choose_request_id(sent) == sent
 
 
@@ -212,7 +212,7 @@ KEY = "upk_0123456789abcdef_" + "x" * 43
         ("x-a-key-of-the-hosted-api", "a-key-of-the-hosted-api"),
     ],
 )
-def test_no_api_key_becomes_a_request_id(sent: str, api_key: str | None) -> None:
+def test_an_api_key_sent_as_request_id_is_replaced(sent: str, api_key: str | None) -> None:
     chosen = choose_request_id(sent, api_key)
     assert uuid.UUID(chosen).version == 4
 
@@ -253,7 +253,7 @@ def curl(*arguments: str) -> tuple[str, dict[str, str]]:
         ["--http1.0"],
     ],
 )
-def test_curl_gets_the_refusal_of_a_large_file(
+def test_curl_reads_the_refusal_of_a_large_file(
     service: Service, large_file: Path, how: list[str]
 ) -> None:
     key = ["-H", f"X-API-KEY: {service.key}"]
@@ -267,7 +267,7 @@ def test_curl_gets_the_refusal_of_a_large_file(
 
 @needs_curl
 @pytest.mark.parametrize("expect", [[], ["-H", "Expect:"]])
-def test_curl_gets_a_refusal_that_needs_no_body(
+def test_curl_reads_a_refusal_that_is_sent_before_the_body(
     service: Service, large_file: Path, expect: list[str]
 ) -> None:
     form = ["-F", "scale=2", "-F", f"image=@{large_file}", *expect]
@@ -280,7 +280,7 @@ def test_curl_gets_a_refusal_that_needs_no_body(
     assert (status, body["error_code"]) == ("400", "unsupported_content_type")
 
 
-def test_a_client_that_sends_everything_before_it_reads_gets_it_too(
+def test_a_client_that_sends_everything_before_it_reads_receives_the_refusal(
     service: Service, large_file: Path
 ) -> None:
     with large_file.open("rb") as file:
@@ -300,7 +300,9 @@ def test_the_answer_does_not_wait_for_the_body(service: Service) -> None:
         assert connection.is_closed()
 
 
-def test_a_body_that_stalls_after_an_early_response_is_given_up(service: Service) -> None:
+def test_the_connection_closes_where_a_body_stalls_after_an_early_response(
+    service: Service,
+) -> None:
     with Connection(service) as connection:
         connection.send_head("Content-Type: text/plain", "Content-Length: 20000000")
         connection.receive()
@@ -366,12 +368,14 @@ def open_to_page(make_service: MakeService) -> Service:
 def test_a_page_of_an_allowed_origin_may_send_its_key_and_read_the_answer(
     open_to_page: Service,
 ) -> None:
-    wants = {
+    preflight_headers = {
         "Origin": PAGE,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "x-api-key,idempotency-key",
     }
-    preflight = requests.options(f"{open_to_page.url}/v1/upscale", headers=wants, timeout=5)
+    preflight = requests.options(
+        f"{open_to_page.url}/v1/upscale", headers=preflight_headers, timeout=5
+    )
     assert preflight.status_code == 200
     assert preflight.headers["Access-Control-Allow-Origin"] == PAGE
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
@@ -395,8 +399,10 @@ def test_a_page_of_an_allowed_origin_can_read_an_internal_error(make_service: Ma
 
 @pytest.mark.parametrize("origin", ["https://other.example", f"{PAGE}.evil.example", "null"])
 def test_a_page_of_another_origin_is_allowed_nothing(open_to_page: Service, origin: str) -> None:
-    wants = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    preflight = requests.options(f"{open_to_page.url}/v1/upscale", headers=wants, timeout=5)
+    preflight_headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    preflight = requests.options(
+        f"{open_to_page.url}/v1/upscale", headers=preflight_headers, timeout=5
+    )
     assert preflight.status_code == 400
     answer = open_to_page.upload(headers={**open_to_page.headers, "Origin": origin})
     for each in (preflight, answer):

@@ -28,7 +28,7 @@ from upscaled.state.under_way import RequestUnderWay
 
 @dataclass
 class Pair:
-    """Two front ends of one database; `owner` has the requests, `other` is asked for them."""
+    """Two front ends of one database; `owner` has the requests, `other` is called for them."""
 
     owner: Service
     other: Service
@@ -192,7 +192,7 @@ def test_of_two_requests_with_one_id_the_later_one_stays_when_the_first_ends(pai
     assert under_way.find(1, "same") is None
 
 
-def test_the_leader_sweeps_what_dead_front_ends_left(pair: Pair) -> None:
+def test_requests_older_than_any_can_last_are_swept(pair: Pair) -> None:
     under_way = pair.owner.state.under_way
     for name, age_s in (("old", longest_request_s(pair.owner.settings) + 10), ("new", 0)):
         under_way.add(RequestUnderWay(1, name, "http://a", name))

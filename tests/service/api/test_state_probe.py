@@ -29,7 +29,7 @@ def probe_of(checks: Checks) -> StateProbe:
     return StateProbe(cast(State, checks))
 
 
-async def test_the_answer_is_remembered() -> None:
+async def test_the_result_of_the_last_check_is_reported() -> None:
     probe = probe_of(Checks("disk full"))
     assert probe.trouble
     await probe.check()

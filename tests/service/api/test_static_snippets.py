@@ -75,5 +75,5 @@ def test_every_program_of_the_page_waits_for_retry_after_and_names_its_model(
         assert size_of((folder / language).read_bytes()) == (160, 128)
     waits_s = [after - before for before, after in taken_at_s.values()]
     assert len(waits_s) == len(RUNNERS)
-    assert [asked.model for asked in service.executor.requests] == ["upscaled-x4"] * len(RUNNERS)
+    assert [each.model for each in service.executor.requests] == ["upscaled-x4"] * len(RUNNERS)
     assert min(waits_s) > RETRY_AFTER_S - 0.1

@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {"metering": True, "credits": 50, "webhook_cidrs": "1
 
 
 @pytest.fixture(autouse=True, scope="module")
-def impatient() -> Iterator[None]:
+def short_waits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(webhook_sender, "POLL_EVERY_S", 0.02)
         yield
@@ -155,7 +155,7 @@ def test_an_address_beyond_ascii_is_the_one_that_the_client_wrote(
         (ENDLESS_HEAD, "waiting", ""),
     ],
 )
-def test_what_the_receiver_answers_decides(
+def test_the_receivers_status_decides_whether_a_webhook_is_delivered(
     shared: Service,
     monkeypatch: pytest.MonkeyPatch,
     answer: bytes,
@@ -190,7 +190,7 @@ def test_a_receiver_that_is_not_there_is_tried_again(shared: Service) -> None:
     "address",
     ["127.0.0.2", "2130706434", "0x7f000002", "127.2", "[::ffff:127.0.0.2]", "[::1]", "0.0.0.0"],
 )
-def test_the_address_of_a_job_reaches_nothing_inside(
+def test_the_address_of_a_job_cannot_reach_private_networks(
     shared: Service, inside: Receiver, address: str
 ) -> None:
     job_id = run(shared, f"http://{address}:{inside.port}/hook")
@@ -207,7 +207,9 @@ def test_private_networks_are_refused_before_a_connection(shared: Service, addre
     assert delivery.outcome.endswith("is a private address, see UPSCALED_WEBHOOK_CIDRS")
 
 
-def test_the_address_of_a_key_may_be_inside(service: Service, inside: Receiver) -> None:
+def test_the_address_of_a_key_may_be_in_a_private_network(
+    service: Service, inside: Receiver
+) -> None:
     service.state.webhooks.configure("test", inside.url)
     job_id = run(service)
     assert wait_for_outcome(service, job_id).state == "delivered"
@@ -229,7 +231,7 @@ def test_a_later_attempt_repeats_the_id_and_the_body_under_a_fresh_signature(
             verify(service, receiver, number)
 
 
-def test_a_gone_address_of_a_key_is_called_no_more(service: Service) -> None:
+def test_an_address_of_a_key_that_answers_410_is_not_called_again(service: Service) -> None:
     with receive(status(410)) as receiver:
         service.state.webhooks.configure("test", receiver.url)
         first = run(service)
@@ -270,7 +272,7 @@ def test_a_stop_during_a_call_leaves_it_to_the_next_front_end_at_once(tmp_path: 
             assert len(receiver.calls) == 2
 
 
-def test_the_sender_outlives_a_database_that_does_not_work(
+def test_the_sender_continues_after_an_outage_of_the_database(
     service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures: list[str] = []
@@ -335,7 +337,7 @@ KILLED: dict[str, str] = {
 
 
 @pytest.mark.parametrize("step", KILLED.values(), ids=KILLED)
-def test_a_webhook_outlives_the_process_that_was_to_send_it(
+def test_a_webhook_is_sent_after_the_process_that_claimed_it_was_killed(
     make_service: Make, receiver: Receiver, step: str
 ) -> None:
     service = make_service(metering=True, credits=1)

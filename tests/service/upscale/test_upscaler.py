@@ -467,12 +467,6 @@ def test_threads_that_open_an_upscaler_at_once_share_one_core(
     assert len(made) == 1
 
 
-@pytest.mark.parametrize("name", ["upscaled", "upscaled.api", "upscaled.api.app"])
-def test_the_package_and_its_front_end_load_no_torch(name: str) -> None:
-    code = f"import sys, {name}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=clean_environment()).returncode == 0
-
-
 def test_every_public_name_is_there_and_no_other() -> None:
     assert {name for name in upscaled.__all__ if getattr(upscaled, name) is None} == set()
     assert set(upscaled.__all__) <= set(dir(upscaled))

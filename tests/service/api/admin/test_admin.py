@@ -49,7 +49,7 @@ def test_keys_have_pages_where_a_limit_is_given(service: Service) -> None:
     assert call(service, "GET", "/keys?limit=1000").status_code == 200
 
 
-def test_without_the_setting_there_is_nothing(make_service: MakeService) -> None:
+def test_without_the_setting_administration_is_not_found(make_service: MakeService) -> None:
     service = make_service()
     for path in PATHS:
         answer = service.get(path, headers={"Authorization": f"Bearer {SECRET}"})
@@ -84,7 +84,7 @@ def test_without_the_key_nothing_is_disclosed(
     assert (answer.status_code, answer.json()["error_code"]) == (401, "invalid_auth_token")
 
 
-def test_a_key_of_the_contract_is_none_of_administration(service: Service) -> None:
+def test_a_key_of_the_contract_does_not_open_administration(service: Service) -> None:
     headers = {"Authorization": f"Bearer {service.key}", **service.headers}
     assert call(service, "GET", "/keys", headers=headers).status_code == 401
     assert service.get("/v1/credits", headers={"X-API-KEY": SECRET}).status_code == 401
@@ -182,16 +182,18 @@ def test_a_revoked_key_ends_at_once(service: Service) -> None:
 
 
 def test_credits_are_added_taken_and_moved(service: Service) -> None:
-    for name in ("rich", "poor"):
+    for name in ("giver", "taker"):
         make_key(service, name)
     body = {"credits": 10}
-    assert call(service, "POST", "/keys/rich/credits/add", json=body).json() == {
-        "name": "rich",
+    assert call(service, "POST", "/keys/giver/credits/add", json=body).json() == {
+        "name": "giver",
         "credits": 10,
     }
-    taken = call(service, "POST", "/keys/rich/credits/take", json={"credits": 3})
+    taken = call(service, "POST", "/keys/giver/credits/take", json={"credits": 3})
     assert taken.json()["credits"] == 7
-    moved = call(service, "POST", "/keys/rich/credits/transfer", json={"to": "poor", "credits": 7})
+    moved = call(
+        service, "POST", "/keys/giver/credits/transfer", json={"to": "taker", "credits": 7}
+    )
     assert [each["credits"] for each in moved.json()] == [0, 7]
     assert last_change(service)["action"] == "credits transfer"
 
@@ -289,13 +291,13 @@ def test_requests_without_a_key_are_no_guesses(make_service: MakeService) -> Non
     assert call(service, "GET", "/keys").status_code == 200
 
 
-def test_an_empty_key_opens_nothing_though_its_hash_is_set(make_service: MakeService) -> None:
+def test_an_empty_key_is_refused_though_its_hash_is_set(make_service: MakeService) -> None:
     service = make_service(admin_keys=f"ops:{hashlib.sha256(b'').hexdigest()}")
     for headers in ({}, {"Authorization": "Bearer "}):
         assert call(service, "GET", "/keys", headers=headers).status_code == 401
 
 
-def test_guesses_are_counted_by_network_and_forgotten_after_their_time() -> None:
+def test_wrong_keys_are_counted_by_network_and_for_a_limited_time() -> None:
     now = [0.0]
     limiter = GuessLimiter(lambda: now[0])
     for _ in range(MAX_FAILURES):
@@ -349,7 +351,7 @@ def test_the_page_and_what_it_loads_need_no_key(service: Service, path: str) -> 
 
 
 @pytest.mark.parametrize("path", ["/keys", "/usage", "/audit"])
-def test_answers_are_as_described(service: Service, path: str) -> None:
+def test_each_answer_validates_against_the_openapi_document(service: Service, path: str) -> None:
     make_key(service, f"described-{path[1:]}")
     document = service.get("/admin/openapi.json").json()
     responses = document["paths"][f"/admin/v1{path}"]["get"]["responses"]

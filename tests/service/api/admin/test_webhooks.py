@@ -132,7 +132,7 @@ def test_refusals_have_the_contracts_form(
     assert_refused(service, method, path, body, status, text)
 
 
-def test_the_list_is_as_described(service: Service) -> None:
+def test_the_list_validates_against_the_openapi_document(service: Service) -> None:
     make_key(service, "described")
     end_a_job(service, "described")
     document = service.get("/admin/openapi.json").json()

@@ -79,7 +79,7 @@ def test_broken_chunks_are_refused(what: str, size_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [1000, 1 << 20])
-def test_every_limit_has_two_sides(size_bytes: int) -> None:
+def test_chunks_at_each_limit_are_accepted_and_longer_ones_are_refused(size_bytes: int) -> None:
     longest = MAX_CHUNK_LINE_BYTES - len(b"5;\r\n")
     trailers = MAX_TRAILER_BYTES // 64 - 1
     field = b"A: " + b"b" * 59 + b"\r\n"

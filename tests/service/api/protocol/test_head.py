@@ -200,7 +200,7 @@ def test_options_of_an_asterisk_target_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [1000, 1 << 20])
-def test_every_limit_has_two_sides(size_bytes: int) -> None:
+def test_a_head_at_each_limit_is_accepted_and_one_more_is_refused(size_bytes: int) -> None:
     def line(length: int) -> str:
         return "/" + "x" * (length - len("GET / HTTP/1.1\r\n")) + " HTTP/1.1"
 

@@ -86,7 +86,7 @@ def test_a_head_beyond_the_limit_is_refused_also_when_received_in_one_read(
     assert refusal.headers["cache-control"] == "no-store"
 
 
-def test_a_client_that_still_sends_its_endless_head_gets_to_read_the_refusal(
+def test_a_client_that_still_sends_its_endless_head_can_read_the_refusal(
     service: Service,
 ) -> None:
     with Connection(service) as connection:
@@ -126,7 +126,7 @@ def test_an_endless_head_or_chunk_line_is_cut_off(
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
-def test_a_head_that_never_ends_is_given_up(
+def test_a_head_that_never_ends_is_refused_at_the_time_limit(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(http1, "HEAD_TIMEOUT_S", 0.2)

@@ -4,42 +4,26 @@ import asyncio
 import http.client
 import logging
 import socket
-import struct
 import time
 from typing import Any
 
 import pytest
 
-from tests.service.api.executors import (
-    HangingExecutor,
-    SlowExecutor,
-)
-from tests.service.api.raw import Connection
+from tests.certificates import Certificate
+from tests.service.api.executors import HangingExecutor, SlowExecutor
+from tests.service.api.raw import GET, Connection, connections_of
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol import http1, output
 from upscaled.api.protocol.cycle import HttpFlowControl
-from upscaled.api.protocol.registry import Connections
 from upscaled.state import ApiKey
 
-GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+SMALL_WINDOW_BYTES = 2048
+"""What a client's kernel receives unread: next to nothing."""
+
+BOTH = pytest.mark.parametrize("is_tls", [False, True], ids=["http", "https"])
+
 LARGE = b"GET /assets/sample-x4.jpg HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def connections_of(service: Service) -> Connections:
-    connections: Connections = service.app.state.connections
-    return connections
-
-
-def small_window(service: Service) -> Connection:
-    """A connection whose client's kernel takes next to nothing."""
-    connection = Connection(service)
-    connection.socket.close()
-    connection.socket = socket.socket()
-    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    connection.socket.settimeout(15)
-    connection.socket.connect((service.host, service.port))
-    return connection
 
 
 # A client that shuts its sending side.
@@ -136,20 +120,24 @@ def test_an_idle_connection_closes_when_the_client_half_closes(service: Service)
 # A client that leaves.
 
 
+@BOTH
 @pytest.mark.parametrize("is_reset", [True, False])
 def test_a_client_that_leaves_has_its_work_stopped(
-    make_service: MakeService, is_reset: bool
+    make_service: MakeService, certificate: Certificate, is_reset: bool, is_tls: bool
 ) -> None:
     executor = HangingExecutor()
-    service = make_service(executor, metering=True, credits=5)
+    tls = certificate if is_tls else None
+    service = make_service(executor, metering=True, credits=5, certificate=tls)
     with Connection(service) as connection:
         connection.send_upload()
         assert executor.has_begun.wait(5)
+        assert service.balance() == 4
         if is_reset:
-            reset = struct.pack("ii", 1, 0)
-            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            connection.reset_on_close()
     assert executor.is_cancelled.wait(1 if is_reset else 5)
     wait_until(lambda: service.balance() == 5)
+    assert service.stored_files() == []
+    assert service.state.credits.audit() == ()
 
 
 def test_work_stops_for_a_client_that_half_closes_and_leaves_later(
@@ -171,12 +159,11 @@ def test_clients_that_disconnect_amid_a_response_log_no_error(
     caplog.set_level(logging.INFO)
     service = make_service()
     for is_reset in (True, False) * 3:
-        with small_window(service) as connection:
+        with Connection(service, receive_bytes=SMALL_WINDOW_BYTES) as connection:
             connection.send(LARGE * 30)
             time.sleep(0.1)
             if is_reset:
-                reset = struct.pack("ii", 1, 0)
-                connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                connection.reset_on_close()
     wait_until(lambda: len(connections_of(service)) == 0)
     wait_until(lambda: service.app.state.context.reporter.in_flight == 0)
     service.app.state.context.reporter.flush()
@@ -188,15 +175,20 @@ def test_clients_that_disconnect_amid_a_response_log_no_error(
 # A client that does not read, or does not send.
 
 
-@pytest.mark.parametrize("line", ["A: b", "Connection: close"])
-@pytest.mark.parametrize("count", [1, 30])
+@pytest.mark.parametrize(
+    ("line", "count", "is_tls"),
+    [
+        *(("A: b", 1, False), ("A: b", 30, False), ("A: b", 1, True)),
+        *(("Connection: close", 1, False), ("Connection: close", 30, False)),
+    ],
+)
 def test_a_client_that_never_reads_is_cut_off(
-    make_service: MakeService, line: str, count: int
+    make_service: MakeService, certificate: Certificate, line: str, count: int, is_tls: bool
 ) -> None:
-    service = make_service(write_timeout_s=0.5)
-    name = asyncio.run(service.state.results.store(bytes(2_000_000), "image/jpeg"))
+    service = make_service(write_timeout_s=0.5, certificate=certificate if is_tls else None)
+    name = asyncio.run(service.state.results.store(bytes(5_000_000), "image/jpeg"))
     begun = time.monotonic()
-    with small_window(service) as connection:
+    with Connection(service, receive_bytes=SMALL_WINDOW_BYTES) as connection:
         for _ in range(count):
             connection.send_head(line, method="GET", path=f"/public/result/{name}")
         wait_until(lambda: len(connections_of(service)) == 1)
@@ -204,17 +196,20 @@ def test_a_client_that_never_reads_is_cut_off(
         assert time.monotonic() - begun > 0.4
 
 
-def test_a_client_that_reads_slowly_gets_it_all(make_service: MakeService) -> None:
-    service = make_service(write_timeout_s=0.5)
-    with small_window(service) as connection:
-        connection.send(LARGE)
+@BOTH
+def test_a_client_that_reads_slowly_gets_it_all(
+    make_service: MakeService, certificate: Certificate, is_tls: bool
+) -> None:
+    service = make_service(write_timeout_s=0.5, certificate=certificate if is_tls else None)
+    name = asyncio.run(service.state.results.store(bytes(300_000), "image/jpeg"))
+    with Connection(service, receive_bytes=SMALL_WINDOW_BYTES) as connection:
+        connection.send_head(method="GET", path=f"/public/result/{name}")
         begun, received = time.monotonic(), b""
-        while not received.endswith(b"\xff\xd9"):
+        while len(received.partition(b"\r\n\r\n")[2]) < 300_000:
             received += connection.socket.recv(4096)
             time.sleep(0.03)
         assert time.monotonic() - begun > 3 * 0.5
-    head, _, body = received.partition(b"\r\n\r\n")
-    assert f"content-length: {len(body)}".encode() in head
+    assert b"content-length: 300000\r\n" in received
 
 
 def test_pipelined_requests_are_buffered_up_to_a_limit(make_service: MakeService) -> None:
@@ -233,8 +228,11 @@ def test_pipelined_requests_are_buffered_up_to_a_limit(make_service: MakeService
     assert executor.is_cancelled.wait(10)  # though its end is behind what is not read
 
 
-def test_ten_thousand_requests_sent_ahead_are_answered_in_turn(service: Service) -> None:
-    with Connection(service) as connection:
+@BOTH
+def test_a_thousand_requests_sent_ahead_are_answered_in_turn(
+    service: Service, tls_service: Service, is_tls: bool
+) -> None:
+    with Connection(tls_service if is_tls else service) as connection:
         connection.send(GET * 1000)
         assert {connection.receive().status for _ in range(1000)} == {200}
 
@@ -299,7 +297,10 @@ def test_progress_events_that_are_never_read_end_with_their_request(
     make_service: MakeService,
 ) -> None:
     service = make_service(SlowExecutor(), write_timeout_s=0.5)
-    with Connection(service) as sender, small_window(service) as watcher:
+    with (
+        Connection(service) as sender,
+        Connection(service, receive_bytes=SMALL_WINDOW_BYTES) as watcher,
+    ):
         watcher.send_head(method="GET", path="/v1/progress/mine")
         sender.send_upload("X-Request-Id: mine")
         assert sender.receive().status == 200

@@ -5,17 +5,9 @@ import socket
 import pytest
 
 from tests.service.api.executors import HangingExecutor, LargeExecutor
-from tests.service.api.raw import Connection
+from tests.service.api.raw import GET, Connection, connections_of
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
-from upscaled.api.protocol.registry import Connections
-
-GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def connections_of(service: Service) -> Connections:
-    registry: Connections = service.app.state.connections
-    return registry
 
 
 def open_silently(service: Service, count: int, address: str = "127.0.0.1") -> list[socket.socket]:

@@ -209,7 +209,7 @@ def test_a_listener_of_administration_and_the_services_fit_into_the_descriptors(
     }[set_to, descriptors]
 
 
-def test_the_settings_are_the_limits(tmp_path: Path) -> None:
+def test_the_limits_of_connections_are_those_of_the_settings(tmp_path: Path) -> None:
     environment = {
         "UPSCALED_MAX_CONNECTIONS": "7",
         "UPSCALED_MAX_CONNECTIONS_PER_ADDRESS": "3",

@@ -1,4 +1,4 @@
-"""HTTP/1.1 over the service's own TLS: what clients see, and limits that hold as without it."""
+"""HTTP/1.1 over the service's own TLS: what clients see, and what TLS adds."""
 
 import asyncio
 import json
@@ -6,82 +6,55 @@ import logging
 import shutil
 import socket
 import ssl
-import struct
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.certificates import Certificate, make_certificate
+from tests.certificates import Certificate
 from tests.service.api.executors import HangingExecutor
 from tests.service.api.pictures import picture
-from tests.service.api.raw import Connection
+from tests.service.api.raw import GET, Connection, connections_of
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol import http1
 from upscaled.api.protocol.http1 import ContractProtocol
-from upscaled.api.protocol.registry import Connections
 from upscaled.api.protocol.tls import TlsTransport
-
-GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Certificate:
-    return make_certificate(tmp_path)
-
-
-def connections_of(service: Service) -> Connections:
-    registry: Connections = service.app.state.connections
-    return registry
-
-
-def small_window(service: Service) -> ssl.SSLSocket:
-    """A connection whose client's kernel takes next to nothing."""
-    assert service.certificate is not None
-    plain = socket.socket()
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    plain.settimeout(15)
-    plain.connect((service.host, service.port))
-    return service.certificate.client_context().wrap_socket(plain, server_hostname=service.host)
 
 
 def test_curl_uploads_files_up_to_the_limit_on_one_connection(
-    make_service: MakeService, certificate: Certificate, tmp_path: Path
+    tls_service: Service, certificate: Certificate, tmp_path: Path
 ) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    service = make_service(certificate=certificate)
     largest, larger = tmp_path / "largest", tmp_path / "larger"
-    largest.write_bytes(bytes(service.settings.max_file_bytes))
-    larger.write_bytes(bytes(service.settings.max_file_bytes + 1))
+    largest.write_bytes(bytes(tls_service.settings.max_file_bytes))
+    larger.write_bytes(bytes(tls_service.settings.max_file_bytes + 1))
     good = tmp_path / "good"
     good.write_bytes(picture())
     command = ["curl", "--silent", "--cacert", str(certificate.certificate)]
     for file in (largest, good, larger):
-        command += ["-H", f"X-API-KEY: {service.key}", "-F", f"image=@{file}", "-F", "scale=2"]
+        command += ["-H", f"X-API-KEY: {tls_service.key}", "-F", f"image=@{file}", "-F", "scale=2"]
         command += ["-w", "\n%{http_version} %{num_connects} %{http_code}\n"]
-        command += [f"{service.url}/v1/upscale", "--next", "--silent"]
+        command += [f"{tls_service.url}/v1/upscale", "--next", "--silent"]
         command += ["--cacert", str(certificate.certificate)]
     output = subprocess.run(command[:-4], capture_output=True, check=True, timeout=60).stdout
     bodies = output.decode().splitlines()
     assert json.loads(bodies[0])["error_code"] == "malformed_image"
     assert bodies[1] == "1.1 1 400"
-    assert json.loads(bodies[2])["result_url"].startswith(f"{service.url}/public/result/")
+    assert json.loads(bodies[2])["result_url"].startswith(f"{tls_service.url}/public/result/")
     assert bodies[3] == "1.1 0 200"
     assert json.loads(bodies[4])["error_code"] == "file_size_too_large"
     assert bodies[5] == "1.1 0 400"
 
 
 def test_httpx_gets_a_picture_and_an_https_url_that_holds_it(
-    make_service: MakeService, certificate: Certificate
+    tls_service: Service, certificate: Certificate
 ) -> None:
-    service = make_service(certificate=certificate)
-    form = {"files": {"image": picture()}, "data": {"scale": "2"}, "headers": service.headers}
-    with httpx.Client(verify=certificate.client_context(), base_url=service.url) as client:
+    form = {"files": {"image": picture()}, "data": {"scale": "2"}, "headers": tls_service.headers}
+    with httpx.Client(verify=certificate.client_context(), base_url=tls_service.url) as client:
         url = client.post("/v1/upscale", **form).json()["result_url"]  # type: ignore[arg-type]
         assert url.startswith("https://")
         stored = client.get(url)
@@ -90,13 +63,12 @@ def test_httpx_gets_a_picture_and_an_https_url_that_holds_it(
     assert stored.content.endswith(b"\xff\xd9")
 
 
-def test_alpn_offers_http_1_1_alone(make_service: MakeService, certificate: Certificate) -> None:
-    service = make_service(certificate=certificate)
+def test_alpn_offers_http_1_1_alone(tls_service: Service, certificate: Certificate) -> None:
     context = certificate.client_context()
     context.set_alpn_protocols(["h2", "http/1.1"])
     with (
-        socket.create_connection((service.host, service.port), 5) as plain,
-        context.wrap_socket(plain, server_hostname=service.host) as connection,
+        socket.create_connection((tls_service.host, tls_service.port), 5) as plain,
+        context.wrap_socket(plain, server_hostname=tls_service.host) as connection,
     ):
         assert connection.selected_alpn_protocol() == "http/1.1"
 
@@ -106,56 +78,43 @@ def test_alpn_offers_http_1_1_alone(make_service: MakeService, certificate: Cert
     [("TLSv1.1", False), ("TLSv1.2", True), ("TLSv1.3", True)],
 )
 def test_tls_begins_at_1_2(
-    make_service: MakeService, certificate: Certificate, version: str, is_spoken: bool
+    tls_service: Service, certificate: Certificate, version: str, is_spoken: bool
 ) -> None:
-    service = make_service(certificate=certificate)
     option = "-" + version.lower().replace("v", "").replace(".", "_")
     client = subprocess.run(
-        ["openssl", "s_client", "-connect", f"{service.host}:{service.port}", option,
+        ["openssl", "s_client", "-connect", f"{tls_service.host}:{tls_service.port}", option,
          "-cipher", "DEFAULT@SECLEVEL=0", "-CAfile", str(certificate.certificate)],
         input=b"", capture_output=True, timeout=20, check=False,
     )  # fmt: skip
     assert (client.returncode == 0) is is_spoken, client.stderr
 
 
-def test_requests_sent_ahead_are_answered_in_turn(
-    make_service: MakeService, certificate: Certificate
-) -> None:
-    with Connection(make_service(certificate=certificate)) as connection:
-        connection.send(GET * 1000)
-        assert {connection.receive().status for _ in range(1000)} == {200}
-
-
-def test_a_request_in_records_of_one_byte_is_read(
-    make_service: MakeService, certificate: Certificate
-) -> None:
-    with Connection(make_service(certificate=certificate)) as connection:
+def test_a_request_in_records_of_one_byte_is_read(tls_service: Service) -> None:
+    with Connection(tls_service) as connection:
         for byte in GET:
             connection.send(bytes([byte]))
         assert connection.receive().status == 200
 
 
 def test_plain_http_is_answered_that_this_is_https_and_closed(
-    make_service: MakeService, certificate: Certificate, caplog: pytest.LogCaptureFixture
+    tls_service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    service = make_service(certificate=certificate)
-    answer = httpx.get(f"http://{service.host}:{service.port}/healthz")
+    answer = httpx.get(f"http://{tls_service.host}:{tls_service.port}/healthz")
     assert answer.status_code == 400
     assert answer.json() == {
         "error": "This port serves https",
         "error_code": "invalid_request_body",
     }
-    wait_until(lambda: len(connections_of(service)) == 0)
+    wait_until(lambda: len(connections_of(tls_service)) == 0)
     assert [each for each in caplog.records if "HTTP_REQUEST" in each.getMessage()]
 
 
 def test_bytes_that_are_no_tls_close_the_connection_alone(
-    make_service: MakeService, certificate: Certificate, caplog: pytest.LogCaptureFixture
+    tls_service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = make_service(certificate=certificate)
-    with Connection(service) as other:
-        with socket.create_connection((service.host, service.port), 5) as connection:
+    with Connection(tls_service) as other:
+        with socket.create_connection((tls_service.host, tls_service.port), 5) as connection:
             connection.sendall(bytes(range(256)))
             while connection.recv(1000):  # an alert, and the end
                 pass
@@ -175,7 +134,7 @@ def test_a_handshake_that_is_never_finished_is_cut_off_and_counts(
         assert connection.recv(1) == b""
 
 
-def test_connections_that_shake_no_hands_lock_out_no_other_client(
+def test_connections_without_a_handshake_lock_out_no_other_client(
     make_service: MakeService, certificate: Certificate
 ) -> None:
     service = make_service(max_connections=20, certificate=certificate)
@@ -199,48 +158,6 @@ def test_a_connection_too_many_is_closed_before_its_handshake(
         assert executor.has_begun.wait(5)
         with pytest.raises(OSError):
             Connection(service)
-
-
-def test_a_client_that_reads_slowly_gets_it_all(
-    make_service: MakeService, certificate: Certificate
-) -> None:
-    service = make_service(write_timeout_s=0.5, certificate=certificate)
-    name = asyncio.run(service.state.results.store(bytes(300_000), "image/jpeg"))
-    with small_window(service) as connection:
-        connection.sendall(f"GET /public/result/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        begun, received = time.monotonic(), b""
-        while len(received) < 300_000 or not received.partition(b"\r\n\r\n")[2][299_999:]:
-            received += connection.recv(4096)
-            time.sleep(0.03)
-        assert time.monotonic() - begun > 3 * 0.5
-    assert b"content-length: 300000\r\n" in received
-
-
-def test_a_client_that_never_reads_is_cut_off(
-    make_service: MakeService, certificate: Certificate
-) -> None:
-    service = make_service(write_timeout_s=0.5, certificate=certificate)
-    name = asyncio.run(service.state.results.store(bytes(5_000_000), "image/jpeg"))
-    with small_window(service) as connection:
-        connection.sendall(f"GET /public/result/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        wait_until(lambda: len(connections_of(service)) == 1)
-        wait_until(lambda: len(connections_of(service)) == 0, timeout_s=10)
-
-
-@pytest.mark.parametrize("is_reset", [True, False])
-def test_a_client_that_leaves_has_its_work_stopped(
-    make_service: MakeService, certificate: Certificate, is_reset: bool
-) -> None:
-    executor = HangingExecutor()
-    service = make_service(executor, metering=True, credits=5, certificate=certificate)
-    with Connection(service) as connection:
-        connection.send_upload()
-        assert executor.has_begun.wait(5)
-        if is_reset:
-            reset = struct.pack("ii", 1, 0)
-            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-    assert executor.is_cancelled.wait(1 if is_reset else 5)
-    wait_until(lambda: service.balance() == 5)
 
 
 class HandMadeTls(Connection):
@@ -273,11 +190,9 @@ class HandMadeTls(Connection):
         return self._tls.read(65536)
 
 
-def test_a_client_that_ends_its_side_of_tls_is_answered(
-    make_service: MakeService, certificate: Certificate
-) -> None:
+def test_a_client_that_ends_its_side_of_tls_is_answered(tls_service: Service) -> None:
     """`openssl s_client` cannot: TLS 1.3 lets each side end by itself (RFC 8446, 6.1)."""
-    with HandMadeTls(make_service(certificate=certificate)) as connection:
+    with HandMadeTls(tls_service) as connection:
         connection.send(GET)
         connection.end_tls()
         assert connection.receive_all().startswith(b"HTTP/1.1 200 OK\r\n")
@@ -300,15 +215,14 @@ def test_bytes_behind_a_clients_end_of_tls_are_not_kept(
 
 
 def test_a_client_that_ends_tls_after_a_refusal_is_no_failure(
-    make_service: MakeService, certificate: Certificate, caplog: pytest.LogCaptureFixture
+    tls_service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    service = make_service(certificate=certificate)
-    with HandMadeTls(service) as connection:
+    with HandMadeTls(tls_service) as connection:
         connection.send(b"nonsense\r\n\r\n")
         assert connection.receive_all().startswith(b"HTTP/1.1 400 ")
         connection.end_tls()
-        wait_until(lambda: not len(connections_of(service)))
+        wait_until(lambda: not len(connections_of(tls_service)))
     assert "TLS failed" not in caplog.text
 
 
@@ -321,12 +235,11 @@ def _is_done(client: ssl.SSLObject) -> bool:
 
 
 async def test_a_refused_request_is_answered_before_its_body_is_read(
-    make_service: MakeService, certificate: Certificate
+    tls_service: Service, certificate: Certificate
 ) -> None:
-    service = make_service(certificate=certificate)
     context = certificate.client_context()
     # Streams read and write one TLS connection at once, which threads may not.
-    reader, writer = await asyncio.open_connection(service.host, service.port, ssl=context)
+    reader, writer = await asyncio.open_connection(tls_service.host, tls_service.port, ssl=context)
     head = "POST /v1/upscale HTTP/1.1\r\nHost: x\r\nX-API-KEY: wrong\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 30000000\r\n\r\n"
     writer.write(head.encode() + bytes(1_000_000))

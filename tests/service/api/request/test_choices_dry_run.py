@@ -30,7 +30,7 @@ def test_any_other_value_is_refused(values: list[str]) -> None:
         parse_dry_run_header(values)
 
 
-def ask(
+def send_dry_run(
     service: Service, image: bytes | None = None, headers: Mapping[str, str] = DRY
 ) -> requests.Response:
     return service.upload(image, headers=service.headers | DRY | dict(headers))
@@ -41,7 +41,7 @@ def test_the_answer_is_the_price_the_result_and_the_time(
 ) -> None:
     executor = ResizingExecutor()
     service = make_service(executor, metering=True, credits=1)
-    answers = [ask(service), ask(service, picture(mode="RGBA"))]
+    answers = [send_dry_run(service), send_dry_run(service, picture(mode="RGBA"))]
     expected: dict[str, Any] = {
         "credits": 1,
         "width": 160,
@@ -65,11 +65,11 @@ def test_without_metering_the_price_is_nothing_and_without_a_worker_the_time_unk
 ) -> None:
     executor = ResizingExecutor()
     executor.is_available = False
-    answer = ask(make_service(executor)).json()
+    answer = send_dry_run(make_service(executor)).json()
     assert (answer["credits"], answer["seconds"]) == (0, None)
 
 
-def test_an_address_is_fetched_and_judged_as_without_the_header(service: Service) -> None:
+def test_an_address_is_fetched_and_checked_as_without_the_header(service: Service) -> None:
     url = service.upload().json()["result_url"]
     answer = requests.post(
         f"{service.url}/v1/upscale",
@@ -93,18 +93,18 @@ def test_an_address_is_fetched_and_judged_as_without_the_header(service: Service
 def test_a_request_that_would_be_refused_is_refused(
     service: Service, image: bytes | None, headers: dict[str, str], status: int, code: str
 ) -> None:
-    assert_error(ask(service, image, headers), status, code)
+    assert_error(send_dry_run(service, image, headers), status, code)
 
 
 def test_a_balance_of_nothing_is_refused(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=0)
-    assert_error(ask(service), 403, "insufficient_api_credits")
+    assert_error(send_dry_run(service), 403, "insufficient_api_credits")
 
 
 def test_neither_a_job_nor_an_idempotency_key_is_made(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=1)
     named = {"Prefer": "respond-async", "Idempotency-Key": "order-17"}
-    assert ask(service, headers=named).status_code == 200
+    assert send_dry_run(service, headers=named).status_code == 200
     jobs = requests.get(f"{service.url}/v1/jobs", headers=service.headers, timeout=5)
     assert jobs.json()["jobs"] == []
     made = service.upload(headers=service.headers | {"Idempotency-Key": "order-17"})

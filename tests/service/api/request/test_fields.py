@@ -364,8 +364,8 @@ def test_a_text_under_another_name_gets_the_hint_image_url(name: str) -> None:
     ],
 )
 def test_a_file_under_another_name_gets_the_hint_image(name: str) -> None:
-    want = "" if name == "files[0]" else f"; instead of {name} send image"
-    assert expected(UnknownField(name, is_file=True)) == want
+    hint = "" if name == "files[0]" else f"; instead of {name} send image"
+    assert expected(UnknownField(name, is_file=True)) == hint
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_text_and_file_parts_are_read_as_sent() -> None:
         b'form-data; name="image"; filename="C:\\photos\\a.png"',
     ],
 )
-def test_every_spelling_of_a_file_part(disposition: bytes) -> None:
+def test_every_spelling_of_a_file_part_is_read(disposition: bytes) -> None:
     (image,) = parse_parts(body(part(b"Content-Disposition: " + disposition, FILE)), TYPE)
     assert (image.name, image.data) == ("image", FILE)
     assert image.file_name is not None
@@ -100,7 +100,7 @@ def test_type_and_charset_of_a_part_are_kept() -> None:
         "multipart/form-data; boundary=YY; boundary=XX",
     ],
 )
-def test_every_spelling_of_the_boundary(content_type: str) -> None:
+def test_every_spelling_of_the_boundary_is_read(content_type: str) -> None:
     assert len(parse_parts(body(SCALE), content_type)) == 1
 
 
@@ -378,7 +378,9 @@ def test_any_bytes_are_parts_or_refused(data: bytes) -> None:
         ('a/b;;; ;c=";"', "a/b", {"c": ";"}),
     ],
 )
-def test_values_and_parameters(header: str, value: str, parameters: dict[str, str]) -> None:
+def test_a_header_is_split_into_its_value_and_parameters(
+    header: str, value: str, parameters: dict[str, str]
+) -> None:
     assert parse_value(header) == (value, parameters)
 
 

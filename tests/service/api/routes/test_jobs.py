@@ -176,7 +176,7 @@ def test_without_the_preference_the_request_is_answered_as_ever(
         ({"image": picture(1501, 64), "data": {"scale": "4"}}, "resolution_too_high"),
     ],
 )
-def test_what_is_wrong_with_an_upload_is_said_at_once(
+def test_a_bad_upload_is_refused_at_once_and_makes_no_job(
     service: Service, changes: dict[str, Any], code: str
 ) -> None:
     image = changes.pop("image", None)

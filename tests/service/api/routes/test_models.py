@@ -33,7 +33,7 @@ def place_own(service: Service, name: str, *, scale: int = 4) -> None:
     (own / f"{name}.json").write_text(json.dumps(record | {"family": "plain", "shape": shape}))
 
 
-def ask(service: Service) -> Any:
+def list_models(service: Service) -> Any:
     answer = service.get("/v1/models", headers=service.headers)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -84,7 +84,7 @@ def test_the_models_of_auto_are_listed_best_first(service: Service) -> None:
         "harmed_only": False,
     }
     between = {"most_input_px": 4_000_000, "most_input_px_16_bits": 1_000_000}
-    assert ask(service)["auto"] == {
+    assert list_models(service)["auto"] == {
         "2": [{"model": "upscaled-x2", **last}],
         "4": [
             {"model": "realesrgan-x4plus", **first},
@@ -98,7 +98,7 @@ def test_the_answer_validates_against_the_openapi_document(service: Service) -> 
     document = service.app.openapi()
     operation = document["paths"]["/v1/models"]["get"]
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
-    jsonschema_rs.validate(schema | {"components": document["components"]}, ask(service))
+    jsonschema_rs.validate(schema | {"components": document["components"]}, list_models(service))
 
 
 def test_a_model_with_a_damaged_record_does_not_hide_the_others(
@@ -107,13 +107,13 @@ def test_a_model_with_a_damaged_record_does_not_hide_the_others(
     service = make_service()
     place_own(service, "mine")
     (service.settings.models_dir / "own" / "broken.json").write_text("{")
-    assert [model["name"] for model in ask(service)["models"]] == [*SHIPPED, "mine"]
+    assert [model["name"] for model in list_models(service)["models"]] == [*SHIPPED, "mine"]
 
 
 def test_a_key_is_needed_and_its_rate_is_charged(make_service: MakeService) -> None:
     service = make_service(rate_per_s=0.5, rate_burst=1)
     assert_error(service.get("/v1/models"), 401, "invalid_auth_token")
-    ask(service)
+    list_models(service)
     refused = service.get("/v1/models", headers=service.headers)
     assert_error(refused, 429, "rate_limit_exceeded")
     assert refused.headers["Retry-After"] == "2"
@@ -180,7 +180,7 @@ def test_a_model_that_is_not_here_is_refused_and_nothing_is_charged(
 def test_a_model_of_another_scale_is_refused(make_service: MakeService, scale: str) -> None:
     service = make_service()
     place_own(service, "thrice", scale=3)
-    listed = {model["name"]: model for model in ask(service)["models"]}
+    listed = {model["name"]: model for model in list_models(service)["models"]}
     assert (listed["thrice"]["scales"], listed["thrice"]["seconds_per_megapixel"]) == ([], {})
     answer = service.upload(headers=naming(service, "thrice"), data={"scale": scale})
     text = assert_error(answer, 400, "invalid_parameter")

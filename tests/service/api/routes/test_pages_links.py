@@ -15,7 +15,7 @@ PAGES = sorted(
 )
 
 
-def test_there_are_pages() -> None:
+def test_the_list_of_pages_has_settings_models_errors_and_metrics() -> None:
     assert {"settings", "models", "errors", "metrics"} <= set(PAGES)
 
 

@@ -63,7 +63,7 @@ def test_an_upload_with_accept_image_is_answered_with_the_image(service: Service
     assert_request_id(answer)
 
 
-def test_a_sane_request_id_is_kept_and_handed_on(service: Service) -> None:
+def test_a_valid_request_id_is_kept_and_passed_to_the_worker(service: Service) -> None:
     mine = f"mine-{uuid.uuid4()}"
     answer = service.upload(headers=service.headers | {"X-Request-Id": mine})
     assert answer.headers["X-Request-Id"] == mine
@@ -101,40 +101,11 @@ def test_a_host_with_an_impossible_port_is_not_in_the_result_url(service: Servic
 # Own results as a source.
 
 
-def test_a_result_url_may_be_fed_back(make_service: MakeService) -> None:
-    """Past the guard: no source network is allowed here."""
-    service = make_service()
-    first = service.upload().json()["result_url"]
-    again = service.send_json({"image_url": first, "scale": 2})
-    assert size_of(requests.get(again.json()["result_url"], timeout=5).content) == (320, 256)
-
-
-def test_a_result_url_may_be_fed_back_under_another_name_of_the_server(
-    make_service: MakeService,
-) -> None:
-    service = make_service(public_base_url="https://upscale.example.com/images")
-    first = service.upload().json()["result_url"]
-    called = first.replace("https://upscale.example.com/images", service.url)
-    renamed = called.replace(service.url, "https://another-name.invalid:8443")
-    for url in (first, called, renamed):
-        assert service.send_json({"image_url": url, "scale": 2}).status_code == 200, url
-
-
-def test_the_result_path_opens_no_other_way_in(service: Service) -> None:
+def test_a_url_with_a_result_path_and_a_forbidden_host_is_refused(service: Service) -> None:
     for host in ("127.0.0.2:49999", "10.0.0.1", "169.254.169.254"):
         url = f"http://{host}/public/result/{uuid.uuid4()}.jpg"
         answer = service.send_json({"image_url": url, "scale": 2})
         assert_error(answer, 400, "invalid_parameter")
-
-
-def test_an_expired_result_cannot_be_fetched(make_service: MakeService) -> None:
-    now = [1_800_000_000.0]
-    service = make_service(clock=lambda: now[0])
-    url = service.upload().json()["result_url"]
-    now[0] += 3599
-    assert service.send_json({"image_url": url, "scale": 2}).status_code == 200
-    now[0] += 1
-    assert_error(service.send_json({"image_url": url, "scale": 2}), 400, "invalid_parameter")
 
 
 def test_the_size_limit_holds_for_own_results(make_service: MakeService) -> None:
@@ -160,7 +131,7 @@ def test_white_space_around_a_header_is_stripped(service: Service, around: tuple
     assert answer.headers["x-request-id"] == "mine"
 
 
-def test_wider_limits_by_setting(make_service: MakeService) -> None:
+def test_settings_change_the_limits_of_a_side(make_service: MakeService) -> None:
     service = make_service(max_input_side_x4=2000, max_input_side_x2=100)
     assert service.upload(picture(2000, 64), data={"scale": "4"}).status_code == 200
     assert_error(service.upload(picture(101, 64)), 400, "resolution_too_high")
@@ -214,7 +185,7 @@ def test_errors_of_the_worker_are_answered_without_their_details(
 SETTINGS = load_settings({})
 
 
-def judge(width_px: int, height_px: int, scale: int) -> None:
+def check_sides(width_px: int, height_px: int, scale: int) -> None:
     check_size(Header("PNG", width_px, height_px, False), scale, SETTINGS)
 
 
@@ -223,13 +194,13 @@ def judge(width_px: int, height_px: int, scale: int) -> None:
     [(64, 64, 2), (64, 64, 4), (3000, 3000, 2), (1500, 1500, 4), (64, 3000, 2), (1500, 64, 4)],
 )
 def test_sizes_within_the_limits_pass(width_px: int, height_px: int, scale: int) -> None:
-    judge(width_px, height_px, scale)
+    check_sides(width_px, height_px, scale)
 
 
 @pytest.mark.parametrize("size", [(63, 64), (64, 63), (0, 0), (63, 3001), (9000, 1)])
 def test_a_side_too_short_is_reported_before_one_too_long(size: tuple[int, int]) -> None:
     with pytest.raises(InvalidParameter, match="64x64"):
-        judge(*size, 2)
+        check_sides(*size, 2)
 
 
 @pytest.mark.parametrize(
@@ -238,4 +209,4 @@ def test_a_side_too_short_is_reported_before_one_too_long(size: tuple[int, int])
 )
 def test_a_side_too_long_is_refused(width_px: int, height_px: int, scale: int) -> None:
     with pytest.raises(ResolutionTooHigh):
-        judge(width_px, height_px, scale)
+        check_sides(width_px, height_px, scale)

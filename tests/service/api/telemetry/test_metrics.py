@@ -96,7 +96,7 @@ def test_a_binary_answer_stores_nothing(make_service: MakeService) -> None:
     assert figure(figures, "result_bytes_total") > 100
 
 
-def test_every_refusal_is_there_before_it_first_happens(make_service: MakeService) -> None:
+def test_every_refusal_is_exported_as_0_before_it_first_happens(make_service: MakeService) -> None:
     figures = read(make_service())
     for kind in ServiceError.__subclasses__():
         labels = {"status": str(kind.status), "error_code": kind.error_code}

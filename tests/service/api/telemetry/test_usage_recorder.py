@@ -64,7 +64,7 @@ def test_only_upscales_are_noted(state: State, method: str, route: str, noted: i
     assert images(state) == noted
 
 
-def test_a_failed_write_is_made_up_for_and_logged_once(
+def test_a_failed_write_is_repeated_and_logged_once(
     state: State, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder = UsageRecorder(FailingUsage(state, 2))
