@@ -67,7 +67,7 @@ def list_operations(document: dict[str, Any]) -> list[tuple[str, Callable[..., N
     found = get_all_tests(
         schema=schemathesis.openapi.from_dict(document),
         test_func=check,
-        settings=settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck)),
         given_kwargs=None,
     )
     operations = []

@@ -213,7 +213,7 @@ def test_processes_that_start_at_once_all_find_the_schema(
     empty_database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=empty_database_url)
-    # One process loads the code and becomes eight, that all wait for the same pipe to close.
+    # One process loads the code and becomes four, that all wait for the same pipe to close.
     opening = f"""
 import os
 from pathlib import Path
@@ -225,7 +225,7 @@ settings = load_settings(
 )
 waiting, start = os.pipe()
 children = []
-for number in range(8):
+for number in range(4):
     child = os.fork()
     if child == 0:
         os.close(start)
@@ -238,9 +238,9 @@ os.close(start)
 print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
 """
     done = subprocess.run([sys.executable, "-c", opening], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (f"{[0] * 8}\n", "")
+    assert (done.stdout, done.stderr) == (f"{[0] * 4}\n", "")
     with open_state(settings) as state:
-        assert sorted(state.keys.names()) == [f"key{number}" for number in range(8)]
+        assert sorted(state.keys.names()) == [f"key{number}" for number in range(4)]
 
 
 def test_a_second_start_changes_nothing(make_settings: MakeSettings) -> None:
