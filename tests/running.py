@@ -4,9 +4,9 @@
         requests.get(server.url + "/healthz")
         server.key                                  # an API key that works
 
-Nothing of the environment's `UPSCALED_*` reaches it. It computes in float32 unless a test asks for
+Nothing of the environment's `UPSCALED_*` reaches it. It computes in float32 unless a test sets
 another precision: the same picture on every machine, and no first start that measures. For the same
-reason it takes no models out of an installed package unless a test asks for them.
+reason it takes no models out of an installed package unless a test sets that.
 """
 
 import os

@@ -292,7 +292,7 @@ SMALL_MODULE_LINES = 40
 MAX_CALLABLE_PARAMETERS = 20
 
 
-def test_no_text_speaks_of_processes_as_of_people() -> None:
+def test_no_text_uses_words_of_people_for_processes() -> None:
     found = [
         (path.relative_to(ROOT), line)
         for path, text in _tracked_texts()

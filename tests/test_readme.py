@@ -54,7 +54,7 @@ def test_every_link_between_files_of_the_repository_leads_somewhere(page: Path) 
             assert heading in find_headings(target), link
 
 
-def test_it_is_short_enough_to_be_read(readme: str) -> None:
+def test_the_readme_has_at_most_900_words(readme: str) -> None:
     assert 600 <= len(readme.split()) <= 900
 
 
@@ -64,7 +64,7 @@ def test_every_folder_of_the_packages_is_on_the_map() -> None:
     assert [name for name in packages if f"`upscaled/{name}/`" not in guide] == []
 
 
-def test_every_figure_is_a_number() -> None:
+def test_each_row_of_performance_md_has_a_figure() -> None:
     page = (ROOT / "service" / "upscaled" / "docs" / "performance.md").read_text()
     rows = re.findall(r"^\| (?!what)[^|\n]+ \| ([^|\n]+) \|", page, re.M)
     assert rows

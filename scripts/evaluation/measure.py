@@ -97,7 +97,7 @@ def flat_error_levels(upscale: Upscaler) -> int:
     colours += [(red, green, blue) for red in steps for green in steps for blue in steps]
     worst = 0
     for colour in colours:
-        flat = np.full((16, 16, 3), colour, np.uint8)
+        flat = np.full((8, 8, 3), colour, np.uint8)
         worst = max(worst, int(np.abs(upscale(flat).astype(int) - colour).max()))
     return worst
 

@@ -28,7 +28,9 @@ def violations(playground: Playground, axe: str) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_axe_finds_nothing_on_the_way_of_a_picture(open_page: Open, axe: str, scheme: str) -> None:
+def test_every_step_from_upload_to_result_passes_axe(
+    open_page: Open, axe: str, scheme: str
+) -> None:
     playground = open_page(color_scheme=scheme)
     playground.expect_console_error("status of 401")
     assert violations(playground, axe) == []
@@ -41,13 +43,13 @@ def test_axe_finds_nothing_on_the_way_of_a_picture(open_page: Open, axe: str, sc
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_axe_finds_nothing_in_the_documentation(open_page: Open, axe: str, scheme: str) -> None:
+def test_the_documentation_passes_axe(open_page: Open, axe: str, scheme: str) -> None:
     playground = open_page("/docs", color_scheme=scheme)
     playground.page.wait_for_selector("#operations h2")
     assert violations(playground, axe) == []
 
 
-def test_the_keyboard_alone_is_enough(open_page: Open) -> None:
+def test_a_picture_is_upscaled_by_keyboard_alone(open_page: Open) -> None:
     playground = open_page()
     keyboard = playground.page.keyboard
 

@@ -97,13 +97,13 @@ def test_addresses_are_accepted_by_drop_and_by_the_button(open_page: Open) -> No
 @pytest.mark.parametrize(
     "text", ["", "just words", "https://host.test/a.png and more", "file:///etc/passwd", "http://"]
 )
-def test_other_texts_are_not_mistaken_for_addresses(open_page: Open, text: str) -> None:
+def test_a_text_that_is_no_address_is_not_fetched(open_page: Open, text: str) -> None:
     playground = open_page()
     paste(playground, text)
     assert playground.text("chosen") == "Choose pictures"
 
 
-def test_a_text_that_is_pasted_into_a_field_stays_there(open_page: Open) -> None:
+def test_an_address_pasted_into_a_field_adds_no_picture(open_page: Open) -> None:
     playground = open_page()
     paste(playground, "https://host.test/a.png", "#key")
     assert playground.text("chosen") == "Choose pictures"

@@ -41,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def open_admin(chromium: Any, service: Service) -> Iterator[OpenPage]:
-    """Open the page, with the key unless it is not wanted; its console must stay silent."""
+    """Open the page, and enter `secret` unless it is empty; its console must have no message."""
     contexts, said = [], []
 
     def open_one(secret: str = SECRET, **options: Any) -> Any:
@@ -75,7 +75,7 @@ def answer_dialog(page: Any, value: str = "") -> None:
     page.click("#ask-yes")
 
 
-def test_a_wrong_key_opens_nothing_and_is_forgotten(open_admin: OpenPage) -> None:
+def test_a_wrong_key_shows_no_data_and_is_not_stored(open_admin: OpenPage) -> None:
     page = open_admin("wrong")
     page.get_by_text("An administrator's key is needed").wait_for()
     assert not page.locator("#content").is_visible()
@@ -161,14 +161,14 @@ def test_webhooks_are_addressed_and_sent_again(open_admin: OpenPage, service: Se
     assert row_of(page, "webhooks", job.id)[1:3] == ["hooked", "waiting"]
 
 
-def test_what_is_refused_is_said(open_admin: OpenPage) -> None:
+def test_the_page_shows_the_servers_reason_for_a_refusal(open_admin: OpenPage) -> None:
     page = open_admin()
     page.fill("#create [name=name]", "idle")
     page.click("#create button")
     page.get_by_text("an API key named idle is already active").wait_for()
 
 
-def test_the_key_ends_with_the_button_and_outlives_a_reload(open_admin: OpenPage) -> None:
+def test_a_reload_keeps_the_key_and_the_button_deletes_it(open_admin: OpenPage) -> None:
     page = open_admin()
     page.locator("#plot svg").wait_for()
     page.reload()
@@ -200,7 +200,7 @@ def test_a_reload_that_fails_does_not_drop_the_key(open_admin: OpenPage) -> None
         pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.slow),
     ],
 )
-def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
+def test_the_page_passes_axe_and_fits_the_screen(
     open_admin: OpenPage, axe: str, scheme: str, viewport: dict[str, int]
 ) -> None:
     for secret in ("", SECRET):

@@ -51,7 +51,9 @@ def answered_with(playground: Playground, code: str, status: int) -> Iterator[No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [0, 413, 502])
-def test_an_answer_that_is_not_the_apis_is_reported_too(open_page: Open, status: int) -> None:
+def test_an_answer_without_json_or_no_answer_at_all_is_reported(
+    open_page: Open, status: int
+) -> None:
     playground = open_page()
     playground.expect_console_error("Failed to load resource")
     playground.choose(red_picture())
@@ -69,7 +71,7 @@ def test_an_answer_that_is_not_the_apis_is_reported_too(open_page: Open, status:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("body", ["null", "[]", '{"error": {"message": "no"}}', "{"])
-def test_a_response_that_is_not_the_apis_own_is_reported(open_page: Open, body: str) -> None:
+def test_json_of_another_form_than_the_contracts_is_reported(open_page: Open, body: str) -> None:
     playground = open_page()
     playground.expect_console_error("Failed to load resource")
     playground.choose(red_picture())
@@ -94,7 +96,7 @@ def test_a_changed_file_is_reported_and_not_mistaken_for_a_silent_server(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["upk_wrong", "ключ", " "])
-def test_a_wrong_key_sends_the_focus_to_the_key(open_page: Open, key: str) -> None:
+def test_a_wrong_key_moves_the_focus_to_the_key_field(open_page: Open, key: str) -> None:
     playground = open_page()
     playground.expect_console_error("status of 401")
     playground.choose(red_picture())
@@ -138,7 +140,7 @@ def test_the_servers_own_refusals_are_shown(
     assert words in playground.failure()
 
 
-def test_the_contract_s_codes_are_all_known_to_the_page(service: Service) -> None:
+def test_the_page_has_a_text_for_every_error_code_of_the_contract(service: Service) -> None:
     """The codes of this service, and the one that the published enum has beside them."""
     words = service.get("/assets/errors.js").text
     for code in [*BY_CODE, "unknown_foreground"]:

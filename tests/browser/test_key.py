@@ -54,7 +54,7 @@ def test_a_key_is_stored_on_the_computer_if_the_user_chooses_so(open_page: Open)
     assert key_shown(open_another_tab(playground)) == ""
 
 
-def test_a_key_that_is_deleted_is_kept_nowhere(open_page: Open) -> None:
+def test_a_deleted_key_is_in_no_storage_of_the_browser(open_page: Open) -> None:
     playground = open_page()
     playground.page.check("#remember")
     playground.page.fill("#key", "upk_mine")
@@ -64,7 +64,7 @@ def test_a_key_that_is_deleted_is_kept_nowhere(open_page: Open) -> None:
     assert stored(playground) == (None, None)
 
 
-def test_the_key_of_a_link_works_and_leaves_the_address(open_page: Open) -> None:
+def test_the_key_of_a_link_is_used_and_removed_from_the_address(open_page: Open) -> None:
     playground = open_page()
     playground.page.goto("about:blank")
     playground.open(f"/?from=mail#key={quote(playground.key)}")
@@ -84,7 +84,7 @@ def test_a_link_also_reaches_a_page_that_is_open(open_page: Open) -> None:
     assert stored(playground) == (None, "upk_other")
 
 
-def test_a_link_leaves_the_key_that_the_computer_keeps(open_page: Open) -> None:
+def test_a_link_does_not_replace_the_key_stored_on_the_computer(open_page: Open) -> None:
     playground = open_page()
     playground.page.fill("#key", "upk_mine")
     playground.page.check("#remember")
@@ -108,13 +108,13 @@ def test_a_link_with_the_kept_key_changes_nothing(open_page: Open) -> None:
     assert stored(playground) == ("upk_mine", None)
 
 
-def test_other_fragments_stay(open_page: Open) -> None:
+def test_a_fragment_that_is_no_key_is_not_removed_from_the_address(open_page: Open) -> None:
     playground = open_page("/#form")
     assert playground.page.url.endswith("/#form")
     assert key_shown(playground) == ""
 
 
-def test_a_browser_that_stores_nothing_is_enough(open_page: Open) -> None:
+def test_the_page_works_in_a_browser_without_storage(open_page: Open) -> None:
     playground = open_page("/docs")
     playground.page.add_init_script(
         "for (const name of ['localStorage', 'sessionStorage', 'indexedDB'])"

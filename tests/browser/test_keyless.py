@@ -71,7 +71,7 @@ def foreign_page(chromium: Any) -> Any:
     browser.close()
 
 
-def test_a_name_that_is_made_to_lead_here_is_refused(
+def test_a_foreign_host_name_that_resolves_to_this_machine_is_refused(
     foreign_page: Any, open_service: Service
 ) -> None:
     """DNS rebinding: to the browser the page and the service are of one origin."""

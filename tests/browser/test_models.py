@@ -135,7 +135,7 @@ def test_a_model_that_was_removed_meanwhile_is_reported(open_page: Open, service
     assert playground.failure().startswith("The server cannot take this model.")
 
 
-def test_a_key_that_is_not_known_lists_nothing(open_page: Open) -> None:
+def test_no_models_are_listed_for_an_unknown_key(open_page: Open) -> None:
     playground = open_page()
     playground.expect_console_error("status of 401")
     playground.page.fill("#key", "upk_wrong")
@@ -164,7 +164,7 @@ def test_the_keyboard_alone_chooses_a_model(open_page: Open) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_axe_finds_nothing_in_the_picker(open_page: Open, axe: str, scheme: str) -> None:
+def test_the_picker_passes_axe(open_page: Open, axe: str, scheme: str) -> None:
     playground = open_page(color_scheme=scheme)
     open_models(playground)
     choose_model(playground, "realesrgan-x4plus")

@@ -60,7 +60,9 @@ def make(playground: Playground, count: int = 2) -> None:
     wait_until(lambda: len(kept(playground)) == count)
 
 
-def test_results_outlive_a_reload_with_their_pictures(open_page: Open, tmp_path: Path) -> None:
+def test_results_and_their_pictures_are_restored_after_a_reload(
+    open_page: Open, tmp_path: Path
+) -> None:
     playground = open_page()
     make(playground)
     playground.page.wait_for_selector("#facts:not([hidden])")
@@ -122,7 +124,7 @@ def test_an_expired_result_is_shown_as_expired(open_page: Open, axe: str, scheme
 
 
 @pytest.mark.parametrize("how", ["changed", "removed", "by a link", "in another tab"])
-def test_nothing_of_one_key_is_shown_under_another(open_page: Open, how: str) -> None:
+def test_results_of_one_key_are_not_shown_under_another(open_page: Open, how: str) -> None:
     playground = open_page()
     if how == "in another tab":
         playground.page.check("#remember")

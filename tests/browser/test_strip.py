@@ -119,7 +119,7 @@ def test_each_row_has_its_progress_and_its_download(
         assert Path(download.value.path()).read_bytes().startswith(b"\xff\xd8")
 
 
-def test_a_failed_picture_holds_up_no_other_and_can_be_tried_again(open_page: Open) -> None:
+def test_a_failed_picture_delays_no_other_and_can_be_retried(open_page: Open) -> None:
     playground = open_page()
     playground.expect_console_error("status of 400")
     large = {"large.png": red_picture(1600, 80), "good.png": red_picture()}
@@ -233,7 +233,7 @@ def test_credits_that_run_out_stop_the_run_and_are_reported(
         assert states[-3:] == ["new"] * 3
 
 
-def test_the_focus_survives_the_last_row(open_page: Open) -> None:
+def test_removing_the_last_row_moves_the_focus_to_the_file_field(open_page: Open) -> None:
     playground = open_page()
     choose_several(playground, several(2))
     row_of(playground, "picture-1.png").get_by_role("button", name="Remove").focus()
@@ -252,7 +252,7 @@ def test_a_thumbnail_that_loads_after_its_picture_was_removed_is_no_error(open_p
     playground.see("chosen", "picture-1.png")
 
 
-def test_a_chosen_folder_gives_the_pictures_in_it(open_page: Open, tmp_path: Path) -> None:
+def test_choosing_a_folder_adds_the_pictures_in_it(open_page: Open, tmp_path: Path) -> None:
     folder = tmp_path / "holiday"
     (folder / "day 2").mkdir(parents=True)
     (folder / "b10.png").write_bytes(red_picture())
@@ -320,7 +320,7 @@ def test_the_page_warns_of_what_this_server_refuses(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_axe_finds_nothing_in_the_strip(
+def test_the_strip_passes_axe(
     open_page: Open, axe: str, painter: PaintingExecutor, scheme: str
 ) -> None:
     playground = open_page(color_scheme=scheme)

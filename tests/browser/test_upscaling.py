@@ -20,7 +20,9 @@ Open = Callable[..., Playground]
 
 
 @pytest.mark.slow
-def test_a_first_visit_is_small_quick_and_from_here(open_page: Open, service: Service) -> None:
+def test_a_first_visit_loads_few_bytes_from_this_server_alone_and_paints_in_3_seconds(
+    open_page: Open, service: Service
+) -> None:
     playground = open_page()
     playground.page.wait_for_selector("#layer-after:not([hidden])")
     loaded = playground.page.evaluate(
@@ -58,7 +60,9 @@ def test_a_picture_is_uploaded_and_its_result_shown(open_page: Open, tmp_path: P
 
 
 @pytest.mark.slow
-def test_it_shows_the_tiles_while_they_are_made(open_page: Open, painter: PaintingExecutor) -> None:
+def test_the_number_of_finished_tiles_is_shown_during_the_work(
+    open_page: Open, painter: PaintingExecutor
+) -> None:
     playground = open_page()
     playground.choose(red_picture())
     painter.is_held = True
@@ -77,7 +81,7 @@ def test_it_shows_the_tiles_while_they_are_made(open_page: Open, painter: Painti
 
 
 @pytest.mark.slow
-def test_cancelling_stops_the_work_and_loses_nothing(
+def test_cancelling_stops_the_work_and_keeps_the_earlier_result(
     open_page: Open, painter: PaintingExecutor
 ) -> None:
     playground = open_page()
@@ -123,7 +127,7 @@ def test_a_picture_may_be_dropped_or_pasted(open_page: Open) -> None:
 
 
 @pytest.mark.slow
-def test_the_sample_needs_nothing_but_a_key(open_page: Open) -> None:
+def test_the_sample_is_upscaled_with_a_key_alone(open_page: Open) -> None:
     playground = open_page(viewport=PHONE)
     playground.page.click("#sample")
     playground.page.wait_for_selector("#thumb:not([hidden])")
@@ -155,7 +159,7 @@ def test_the_program_shown_sends_the_same_request(
 
 
 @pytest.mark.slow
-def test_the_whole_service_answers_the_page(open_page: Open, tmp_path: Path) -> None:
+def test_a_real_server_upscales_the_sample_for_the_page(open_page: Open, tmp_path: Path) -> None:
     """The real front end, worker and network: the sample's tiles are seen, then its result."""
     with serve(tmp_path / "data", UPSCALED_TILE_WINDOW_PX="96") as server:
         playground = open_page(url=server.url)

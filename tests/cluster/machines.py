@@ -27,7 +27,7 @@ _INIT = """
 mount --bind {own} {shared}
 mount -t tmpfs -o size=1g,mode=1777 tmpfs /dev/shm
 echo up
-# As the first process of these, the shell reaps the dead.
+# As the first process of these, the shell reaps processes that have ended.
 sleep infinity & wait
 """
 

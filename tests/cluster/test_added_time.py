@@ -2,7 +2,7 @@
 
 Workers that answer at once stand behind both, so that what is measured is the way of the bytes:
 front end, Ray, replica, worker and back. Both front ends are on one machine, share database and
-bucket, and are asked in turn. It prints medians (`pytest -rP`), which hold on an idle machine.
+bucket, and are called in turn. It prints medians (`pytest -rP`), which hold on an idle machine.
 """
 
 import os

@@ -83,7 +83,9 @@ def test_each_node_has_one_replica_with_one_worker(bed: Bed) -> None:
         assert len(bed[name].find("upscaled.worker.main")) == 1
 
 
-def test_a_killed_worker_costs_nothing(bed: Bed, expected: Expected) -> None:
+def test_no_request_fails_and_no_credit_is_lost_where_a_worker_is_killed(
+    bed: Bed, expected: Expected
+) -> None:
     def kill(record: Record) -> None:
         bed.workers()[0].kill()
         record.wait_for(SOME)
@@ -91,7 +93,9 @@ def test_a_killed_worker_costs_nothing(bed: Bed, expected: Expected) -> None:
     check_nothing_lost(bed, fail_under_load(bed, "worker killed", kill), expected)
 
 
-def test_a_killed_replica_costs_nothing(bed: Bed, expected: Expected) -> None:
+def test_no_request_fails_and_no_credit_is_lost_where_a_replica_is_killed(
+    bed: Bed, expected: Expected
+) -> None:
     def kill(record: Record) -> None:
         old = bed.replicas()[:1]
         old[0].kill()
@@ -121,7 +125,9 @@ def test_a_node_that_is_cut_off_loses_no_image_and_rejoins(bed: Bed, expected: E
     check_nothing_lost(bed, fail_under_load(bed, f"node cut off for {CUT_S} s", cut), expected)
 
 
-def test_a_head_that_hangs_costs_nothing(bed: Bed, expected: Expected) -> None:
+def test_no_request_fails_and_no_credit_is_lost_while_the_head_hangs(
+    bed: Bed, expected: Expected
+) -> None:
     def hang(record: Record) -> None:
         (gcs,) = bed["head"].find("gcs_server")
         gcs.suspend()
@@ -147,7 +153,7 @@ def test_a_stopped_head_loses_no_image_and_rejoins(bed: Bed, expected: Expected)
     assert (found["nodes"], found["deployment"]) == ("5 of 5 answer", "HEALTHY")
 
 
-def test_a_killed_front_end_costs_only_what_it_had_under_way_and_its_holds_are_given_back(
+def test_a_killed_front_end_fails_only_its_requests_under_way_and_their_holds_are_released(
     bed: Bed, expected: Expected
 ) -> None:
     def kill(record: Record) -> None:
@@ -177,7 +183,7 @@ def test_a_front_end_stops_in_time_while_the_head_hangs(bed: Bed) -> None:
     assert status == 0
 
 
-def test_draining_front_ends_and_nodes_one_after_the_other_costs_nothing(
+def test_no_request_fails_while_front_ends_and_nodes_are_drained_one_after_the_other(
     bed: Bed, expected: Expected
 ) -> None:
     """As the page has a balancer do it: first new requests go elsewhere, then the unit stops."""
@@ -234,7 +240,7 @@ def misty(side_px: int) -> bytes:
     return png.tobytes()
 
 
-def test_a_database_that_is_away_costs_no_request_and_no_credit(
+def test_no_request_and_no_credit_is_lost_while_the_database_is_unreachable(
     bed: Bed, expected: Expected
 ) -> None:
     def stop(record: Record) -> None:
@@ -248,7 +254,7 @@ def test_a_database_that_is_away_costs_no_request_and_no_credit(
     check_only_refused(bed, record, expected)
 
 
-def test_a_bucket_that_is_away_costs_no_request_no_credit_and_no_picture_in_an_answer(
+def test_no_request_credit_or_picture_is_lost_while_the_bucket_is_unreachable(
     bed: Bed, expected: Expected
 ) -> None:
     def stop(record: Record) -> None:
@@ -262,7 +268,9 @@ def test_a_bucket_that_is_away_costs_no_request_no_credit_and_no_picture_in_an_a
     check_only_refused(bed, record, expected)
 
 
-def test_another_number_of_replicas_costs_nothing(bed: Bed, expected: Expected) -> None:
+def test_no_request_fails_while_the_number_of_replicas_changes(
+    bed: Bed, expected: Expected
+) -> None:
     def scale(record: Record) -> None:
         bed.deploy(1)
         bed.wait_healthy(1)
@@ -272,7 +280,7 @@ def test_another_number_of_replicas_costs_nothing(bed: Bed, expected: Expected) 
     check_nothing_lost(bed, fail_under_load(bed, "2 to 1 to 2 replicas", scale), expected)
 
 
-def test_another_release_costs_nothing_where_there_is_room_for_both(
+def test_no_request_fails_during_a_new_release_where_old_and_new_replicas_fit(
     bed: Bed, expected: Expected
 ) -> None:
     """Replicas of half a CPU leave room on their nodes: new ones start before old ones stop."""

@@ -53,7 +53,7 @@ def test_the_conformance_kit_passes(bed: Bed) -> None:
     assert " failed" not in finished.stdout
 
 
-def test_what_has_no_room_is_refused_at_once_with_a_true_wait(bed: Bed) -> None:
+def test_a_full_queue_refuses_at_once_with_a_retry_after_that_holds(bed: Bed) -> None:
     with one_replica(bed):
         source, targets = picture(SMALL_SIDE_PX), cycle(FRONT_ENDS)
         began_at_s = time.monotonic()

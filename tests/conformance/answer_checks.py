@@ -1,4 +1,4 @@
-"""Compares a reply with what a row of the table promises. Every failure shows the whole reply."""
+"""Compares a reply with what a row of the table says. Every failure shows the whole reply."""
 
 import io
 import json
@@ -89,7 +89,7 @@ def check_result_json(reply: Reply) -> str:
 
 
 def check_result_path(result_url: str) -> None:
-    """`/public/result/{uuid4}.jpg` or `.png`: the shape that ours promises."""
+    """`/public/result/{uuid4}.jpg` or `.png`: the form that this service gives them."""
     match = RESULT_PATH.fullmatch(urlsplit(result_url).path)
     assert match is not None, result_url
     assert uuid.UUID(match[1]).version == 4, result_url

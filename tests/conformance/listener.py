@@ -52,7 +52,7 @@ class _Server(ThreadingHTTPServer):
         super().server_bind()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A visitor that hangs up early is what many of these tests want to see."""
+        """Report no client that disconnects early: many of these tests expect one."""
 
 
 class Listener:
@@ -124,7 +124,7 @@ def redirects(location: str, status: int = 302) -> Behaviour:
 
 
 def declares(size_bytes: int, start: bytes) -> Behaviour:
-    """Declares a length and then sends on and on, until the visitor hangs up or it is reached."""
+    """Declares a length and then sends until the client disconnects or the length is reached."""
 
     def behave(visit: Visit) -> None:
         visit.send_response(200)

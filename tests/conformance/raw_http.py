@@ -132,7 +132,7 @@ class Conversation(io.BufferedReader):
         return self
 
     def close(self) -> None:
-        """A reply that has been read wants to close its stream; the next is still to come."""
+        """Leave the stream open where http.client closes it: the next reply is still to come."""
 
 
 def chunked(body: bytes, size_bytes: int = 64 * 1024) -> bytes:

@@ -14,7 +14,7 @@ from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import perform
 from tests.conformance.table import Refused, Upscaled, json_body
 
-pytestmark = pytest.mark.ours  # probing a stranger's network is no test
+pytestmark = pytest.mark.ours  # no test probes the network of a foreign server
 PATHS = (f"/address-{number}" for number in itertools.count())
 UNTAKEN = Refused("invalid_parameter")
 

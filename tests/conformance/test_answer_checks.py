@@ -54,18 +54,18 @@ def test_swapped_colours_are_wrong() -> None:
         check_image_reply(reply(swapped), PICTURES["photo"], 2)
 
 
-def test_a_lost_hole_is_wrong() -> None:
+def test_lost_transparency_is_wrong() -> None:
     opaque = with_alpha(160, 128, opaque=True)
     with pytest.raises(AssertionError, match="levels off"):
         check_image_reply(reply(opaque, "PNG"), PICTURES["rgba_png"], 2)
 
 
-def test_a_grey_plate_is_wrong() -> None:
+def test_a_picture_of_plain_grey_is_wrong() -> None:
     with pytest.raises(AssertionError, match="levels off"):
         check_image_reply(reply(Image.new("RGB", (160, 128), "grey")), PICTURES["photo"], 2)
 
 
-def test_a_pixel_too_many_is_wrong() -> None:
+def test_a_picture_one_pixel_too_large_is_wrong() -> None:
     with pytest.raises(AssertionError):
         check_image_reply(reply(drawing(161, 128)), PICTURES["photo"], 2)
 

@@ -13,7 +13,7 @@ from tests.conformance.table import Refused, Upscaled, form, get, raw
 from tests.running import Server
 
 STAGES = ("queue", "decode", "network", "encode")
-ASKED = (
+REQUESTS = (
     ("a success", form()),
     ("an image", form().plus(("Accept", "image/*"))),
     ("a refused image", form("garbage")),
@@ -30,7 +30,7 @@ ASKED = (
 @pytest.mark.ours
 def test_every_answer_carries_a_request_id_of_its_own(target: Target) -> None:
     ids = []
-    for what, request in ASKED:
+    for what, request in REQUESTS:
         request_id = perform(request, target).header("x-request-id")
         assert request_id, f"{what} carries no X-Request-Id"
         ids.append(request_id)
@@ -47,7 +47,7 @@ def test_a_success_reports_the_time_of_each_stage(accept: str, target: Target) -
     assert float(stages["network"]) > 0, timing
 
 
-@pytest.mark.parametrize(("what", "request_"), ASKED, ids=[what for what, _ in ASKED])
+@pytest.mark.parametrize(("what", "request_"), REQUESTS, ids=[what for what, _ in REQUESTS])
 def test_no_response_has_cors_headers(what: str, request_: object, target: Target) -> None:
     with_origin = request_.plus(("Origin", "https://example.com"))  # type: ignore[attr-defined]
     reply = perform(with_origin, target)
@@ -115,10 +115,10 @@ def test_answers_at_the_same_time_are_never_mixed_up(own_server: Server) -> None
     )  # fmt: skip
     target = Target(own_server.url, own_server.key)
 
-    def ask(number: int) -> None:
+    def send(number: int) -> None:
         name, scale = names[number % len(names)], 2 + 2 * (number % 3 == 0)
         reply = perform(form(name, str(scale)), target)
         check_upscaled(reply, Upscaled(scale), PICTURES[name], target)
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(ask, range(16)))
+        list(threads.map(send, range(16)))

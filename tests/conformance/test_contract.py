@@ -16,7 +16,7 @@ def as_parameter(row: Row) -> object:
 
 
 @pytest.mark.parametrize("row", [as_parameter(row) for row in ROWS])
-def test_a_row_of_the_contract_holds(
+def test_the_answer_is_what_the_row_of_the_contract_says(
     row: Row, target: Target, request: pytest.FixtureRequest
 ) -> None:
     print(f"the contract's line: {row.line}")  # shown when the row fails

@@ -16,18 +16,20 @@ from tests.conformance.table import Part, Refused, Request, fields, form, json_b
 from tests.running import Server
 
 pytestmark = pytest.mark.ours
-POOR = Refused("insufficient_api_credits", within_s=2)
+WITHOUT_CREDIT = Refused("insufficient_api_credits", within_s=2)
 
 
 @pytest.fixture(scope="module")
-def poor(strict_server: Server) -> Target:
-    return Target(strict_server.url, strict_server.create_key("poor"), RateLimiter(4.5))
+def empty_key(strict_server: Server) -> Target:
+    return Target(strict_server.url, strict_server.create_key("empty_key"), RateLimiter(4.5))
 
 
 @pytest.fixture(scope="module")
-def rich(strict_server: Server) -> Target:
+def paid_key(strict_server: Server) -> Target:
     """A key with exactly three credits."""
-    return Target(strict_server.url, strict_server.create_key("rich", credits=3), RateLimiter(4.5))
+    return Target(
+        strict_server.url, strict_server.create_key("paid_key", credits=3), RateLimiter(4.5)
+    )
 
 
 def balance(target: Target) -> int:
@@ -41,27 +43,27 @@ def balance(target: Target) -> int:
     return int(body["credits_remaining"])
 
 
-def test_a_balance_is_two_equal_integers(poor: Target, rich: Target) -> None:
-    assert balance(poor) == 0
-    assert balance(rich) == 3
+def test_a_balance_is_two_equal_integers(empty_key: Target, paid_key: Target) -> None:
+    assert balance(empty_key) == 0
+    assert balance(paid_key) == 3
 
 
 def test_without_metering_a_balance_is_large(target: Target) -> None:
     assert balance(target) > 1000
 
 
-def test_no_credit_is_403(poor: Target) -> None:
-    check_refused(perform(form(), poor), POOR)
+def test_no_credit_is_403(empty_key: Target) -> None:
+    check_refused(perform(form(), empty_key), WITHOUT_CREDIT)
 
 
-def test_an_image_of_garbage_costs_nothing_to_refuse(poor: Target) -> None:
-    check_refused(perform(form("garbage"), poor), POOR)
+def test_a_refused_image_of_garbage_is_not_charged(empty_key: Target) -> None:
+    check_refused(perform(form("garbage"), empty_key), WITHOUT_CREDIT)
 
 
-def test_without_credit_nothing_is_fetched(poor: Target) -> None:
+def test_without_credit_nothing_is_fetched(empty_key: Target) -> None:
     with listening(ONLY_ALLOWED) as listener:
         url = listener.on("/photo.jpg", answers(200, PICTURES["photo"].data))
-        check_refused(perform(json_body({"image_url": url, "scale": 2}), poor), POOR)
+        check_refused(perform(json_body({"image_url": url, "scale": 2}), empty_key), WITHOUT_CREDIT)
         assert listener.all_hits == 0
 
 
@@ -78,21 +80,21 @@ def test_without_credit_nothing_is_fetched(poor: Target) -> None:
     ids=["content type", "body", "missing", "scale", "scheme", "text image"],
 )
 def test_parameters_are_checked_before_the_credit(
-    request_: Request, code: str, poor: Target
+    request_: Request, code: str, empty_key: Target
 ) -> None:
-    check_refused(perform(request_, poor), Refused(code))
+    check_refused(perform(request_, empty_key), Refused(code))
 
 
-def test_a_success_costs_one_credit_and_a_failure_none(rich: Target) -> None:
-    before = balance(rich)
-    check_refused(perform(form("garbage"), rich), Refused("malformed_image"))
-    check_refused(perform(form("truncated_jpeg"), rich), Refused("malformed_image"))
-    check_refused(perform(form("gif"), rich), Refused("unsupported_image_format"))
-    assert balance(rich) == before
-    check_result_json(perform(form(), rich))
-    assert balance(rich) == before - 1
-    assert perform(form().plus(("Accept", "image/*")), rich).status == 200
-    assert balance(rich) == before - 2
+def test_a_success_costs_one_credit_and_a_failure_none(paid_key: Target) -> None:
+    before = balance(paid_key)
+    check_refused(perform(form("garbage"), paid_key), Refused("malformed_image"))
+    check_refused(perform(form("truncated_jpeg"), paid_key), Refused("malformed_image"))
+    check_refused(perform(form("gif"), paid_key), Refused("unsupported_image_format"))
+    assert balance(paid_key) == before
+    check_result_json(perform(form(), paid_key))
+    assert balance(paid_key) == before - 1
+    assert perform(form().plus(("Accept", "image/*")), paid_key).status == 200
+    assert balance(paid_key) == before - 2
 
 
 def test_a_full_queue_refuses_at_once_and_costs_no_credit(strict_server: Server) -> None:
@@ -111,9 +113,9 @@ def test_a_full_queue_refuses_at_once_and_costs_no_credit(strict_server: Server)
     assert balance(crowd) == 10 - (4 - len(refused))
 
 
-def test_an_unknown_key_is_401_rather_than_403(poor: Target) -> None:
-    stranger = replace(poor, api_key="sk_unknown")
-    check_refused(perform(form(), stranger), Refused("invalid_auth_token"))
+def test_an_unknown_key_is_401_rather_than_403(empty_key: Target) -> None:
+    unknown_key = replace(empty_key, api_key="sk_unknown")
+    check_refused(perform(form(), unknown_key), Refused("invalid_auth_token"))
 
 
 def test_a_bad_scale_fetches_nothing(target: Target, listener: Listener) -> None:

@@ -21,7 +21,7 @@ def credits(target: Target) -> Reply:
 
 
 def exhaust(target: Target) -> tuple[int, Reply]:
-    """Ask until refused: how many passed, and the refusal. Fifty in a row can't all pass."""
+    """Send requests until one is refused: how many passed, and the refusal; 50 cannot all pass."""
     for number in range(50):
         reply = credits(target)
         if reply.status == 429:
@@ -50,12 +50,14 @@ def test_the_rate_is_checked_after_the_key_and_before_all_else(hurried: Target) 
     check_refused(perform(raw(b"x", "text/plain"), hurried), LIMITED)
     exhaust(hurried)
     check_refused(perform(form("garbage", None), hurried), LIMITED)
-    stranger = replace(hurried, api_key="sk_unknown")
-    check_refused(perform(form(), stranger), Refused("invalid_auth_token"))
+    unknown_key = replace(hurried, api_key="sk_unknown")
+    check_refused(perform(form(), unknown_key), Refused("invalid_auth_token"))
     check_refused(hurried.send("GET", "/v1/upscale"), Refused("method_not_allowed"))
     check_refused(hurried.send("GET", "/v1/nothing"), Refused("not_found"))
 
 
-def test_one_key_never_slows_another(hurried: Target, strict: Target) -> None:
+def test_the_exhausted_rate_of_one_key_refuses_no_other_key(
+    hurried: Target, strict: Target
+) -> None:
     exhaust(hurried)
     assert credits(strict).status == 200

@@ -1,6 +1,6 @@
 """Requests that are hardly HTTP, bodies that are nearly right: always an answer of the contract.
 
-Each test speaks over a socket of its own, because no client library would say such things.
+Each test sends over a socket of its own, because no client library sends such bytes.
 """
 
 import random
@@ -25,7 +25,7 @@ NEVER = ("internal_error", "rate_limit_exceeded", "insufficient_api_credits", "i
 def connection(target: Target) -> Iterator[socket.socket]:
     parts = urlsplit(target.base_url)
     if parts.scheme != "http":
-        pytest.skip("speaks plain HTTP only")
+        pytest.skip("plain HTTP only")
     with socket.create_connection((parts.hostname or "", parts.port or 80), 20) as connection:
         yield connection
 

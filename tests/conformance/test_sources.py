@@ -213,7 +213,7 @@ def test_a_stream_of_a_byte_more_is_refused(target: Target, listener: Listener) 
 @pytest.mark.parametrize(
     "behaviour", [falls_silent(10), drips(bytes(100), 10)], ids=["silent", "dripping"]
 )
-def test_a_slow_source_is_given_up(
+def test_a_slow_source_is_refused_at_the_time_limit(
     behaviour: Behaviour, target: Target, listener: Listener
 ) -> None:
     url = listener.on(next(PATHS), behaviour)

@@ -103,7 +103,7 @@ class Container:
         return self._process.poll() is None
 
     def stop(self, timeout_s: float) -> int:
-        """Ask it to end, as `docker stop` does: its exit status, -9 when it had to be killed."""
+        """Stop it, as `docker stop` does: its exit status, -9 when it had to be killed."""
         try:
             if self.is_running():
                 first = self._first_process()

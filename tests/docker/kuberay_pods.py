@@ -1,4 +1,4 @@
-"""The pods that KubeRay's operator makes of a RayService, as far as containers notice.
+"""The pods that KubeRay's operator makes of a RayService, as far as it changes containers.
 
 As its version 1.7 does: the command of `ray start` from a group's parameters, variables of its own,
 an init container of replicas that waits for the head, memory files, and the head's store.

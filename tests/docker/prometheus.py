@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, with the repository's own configuration but for whom it asks."""
+"""A real Prometheus on loopback, with the repository's own configuration but for its targets."""
 
 import shutil
 import socket
@@ -30,7 +30,7 @@ class Prometheus:
 
 @contextmanager
 def run_prometheus(folder: Path, config_dir: Path, address: str) -> Iterator[Prometheus]:
-    """Ask `address` (host and port) every second for the time of the block.
+    """Scrape `address` (host and port) every second for the time of the block.
 
     config_dir: holds prometheus.yaml and its rules.
     """
@@ -54,7 +54,7 @@ def run_prometheus(folder: Path, config_dir: Path, address: str) -> Iterator[Pro
         try:
             _wait_ready(f"http://127.0.0.1:{port}", process, folder / "prometheus.log")
             prometheus = Prometheus(f"http://127.0.0.1:{port}")
-            _wait_first_scrape(prometheus)  # it takes its time over whom to ask
+            _wait_first_scrape(prometheus)  # targets are found with a delay
             yield prometheus
         finally:
             process.terminate()

@@ -201,10 +201,10 @@ def test_nodes_and_front_end_have_the_variables_of_every_node_and_an_init_that_r
     assert cluster["cluster-node"]["deploy"] == {"mode": "replicated", "replicas": 2}
 
 
-def test_a_node_of_the_cluster_is_healthy_by_rays_word_and_starts_after_the_head(
+def test_a_cluster_node_is_checked_at_rays_health_endpoint_and_starts_after_the_head(
     cluster: dict[str, Any],
 ) -> None:
-    """The image's own check asks a front end, which no node is."""
+    """The image's own check calls a front end, which no node runs."""
     for name in ("cluster-head", "cluster-node"):
         assert "52365/api/local_raylet_healthz" in cluster[name]["healthcheck"]["test"][-1]
     healthy = {"condition": "service_healthy"}
@@ -237,14 +237,14 @@ def test_front_end_and_database_of_the_cluster_are_given_one_password(
     assert front["UPSCALED_DATABASE_PASSWORD"] == database["POSTGRES_PASSWORD"]
 
 
-def test_the_health_check_of_the_stand_in_makes_the_bucket(cluster: dict[str, Any]) -> None:
+def test_the_health_check_of_the_s3_stand_in_makes_the_bucket(cluster: dict[str, Any]) -> None:
     _, python, _, code = cluster["cluster-bucket"]["healthcheck"]["test"]
     assert python == "python3"
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     try:
         host, port = server.get_host_and_port()
-        for _ in range(2):  # it is asked again and again
+        for _ in range(2):  # it runs again and again
             here = code.replace("127.0.0.1:5000", f"{host}:{port}")
             subprocess.run([sys.executable, "-c", here], check=True, capture_output=True)
         assert requests.head(f"http://{host}:{port}/upscaled", timeout=10).status_code == 200

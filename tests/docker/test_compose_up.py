@@ -37,7 +37,7 @@ def _start(engine: Engine) -> str:
         time.sleep(0.5)
 
 
-def test_a_photo_is_answered_and_the_key_outlives_the_container(project: Engine) -> None:
+def test_a_photo_is_answered_and_the_key_is_kept_over_a_new_container(project: Engine) -> None:
     url = _start(project)
     made = project.compose("exec", "-T", "upscaled-cpu", "upscaled", "keys", "create", "caller")
     assert made.returncode == 0, made.stderr

@@ -134,5 +134,5 @@ def test_nothing_but_the_volume_and_tmp_can_be_written(container: Container) -> 
         assert (written.returncode == 0) == is_writable, written.stderr
 
 
-def test_a_stop_ends_it_in_order(container: Container) -> None:
+def test_the_container_exits_with_status_0_when_it_is_stopped(container: Container) -> None:
     assert container.stop(timeout_s=30) == 0, container.log.read_text()

@@ -50,7 +50,7 @@ def _page_commands() -> list[list[str]]:
     (text,) = (
         block.text for block in read_blocks(PAGE, "bash") if "kubectl create secret" in block.text
     )
-    # Where a shell is asked for words of its own, those are put in.
+    # Where a command has words for a shell, those are put in.
     with_token = subprocess.run(
         ["bash", "-c", f"cat <<END\n{text}\nEND"], capture_output=True, text=True, check=True
     )

@@ -122,7 +122,7 @@ def test_every_alert_and_every_event_of_the_log_is_documented() -> None:
     assert [name for name in sorted(events) if f"`{name}`" not in page] == []
 
 
-def test_panels_lie_side_by_side() -> None:
+def test_panels_of_the_dashboard_do_not_overlap() -> None:
     cells = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(cells)
     for cell in cells:
@@ -188,7 +188,7 @@ def test_each_alert_fires_when_it_should_and_only_then() -> None:
 
 
 @needs_prometheus
-def test_promtool_finds_no_fault_in_the_exported_metrics(exposition: str) -> None:
+def test_the_exported_metrics_pass_promtool(exposition: str) -> None:
     ours = [line for line in exposition.splitlines() if "_created" not in line]
     assert promtool("check", "metrics", text="\n".join(ours) + "\n") == ""
 

@@ -69,7 +69,7 @@ def test_3000_damaged_files_are_answered_by_the_contract(server: Server) -> None
     assert still_works(server)
 
 
-def test_faults_are_found() -> None:
+def test_wrong_answers_slow_refusals_deaths_and_leaks_are_reported_as_faults() -> None:
     statistics = Statistics(
         failures={3: "internal_error"}, slowest_refusal_s=1.5, slowest_refusal=9
     )
@@ -83,7 +83,7 @@ def test_faults_are_found() -> None:
     ]
 
 
-def test_a_leak_differs_from_one_more_arena() -> None:
+def test_a_steady_growth_is_reported_as_a_leak_and_a_single_step_is_not() -> None:
     steady = [(100 * at, 95_000.0 + at % 3) for at in range(200)]
     assert abs(Statistics(rss_kib=steady).slope_kib_per_1000) < 1
     stepped = [(files, kib + 1024 * (files > 15_000)) for files, kib in steady]

@@ -29,7 +29,7 @@ def test_the_same_number_gives_the_same_file() -> None:
     assert len(set(first)) > 45
 
 
-def test_damage_is_done(png: bytes) -> None:
+def test_each_mutation_changes_the_file(png: bytes) -> None:
     chance = Random(1)
     assert len(cut(png, chance)) < len(png)
     assert any(flip_bits(png, chance) != png for _ in range(3))
@@ -37,7 +37,7 @@ def test_damage_is_done(png: bytes) -> None:
     assert splice(png, seeds()["jpeg/64"], chance)[:8] == png[:8]
 
 
-def test_nothing_is_too_short_to_be_damaged(png: bytes) -> None:
+def test_files_of_any_length_can_be_mutated(png: bytes) -> None:
     for source in (b"", b"a", png[:9]):
         for number in range(100):
             mutate([source], Random(number))

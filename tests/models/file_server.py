@@ -1,4 +1,4 @@
-"""A real HTTP server of one file on loopback, which breaks off, lies and redirects on demand."""
+"""A real HTTP server of one file on loopback, which can cut, send wrong lengths and redirect."""
 
 import http.server
 import re

@@ -199,7 +199,7 @@ def test_a_damaged_copy_is_made_anew(tiny: ModelSpec, package: Package, store: M
     assert state_of(store, "tiny") is FileState.OK
 
 
-def test_a_pair_carried_in_is_the_same_model(
+def test_a_pair_added_by_hand_is_accepted_under_the_official_name(
     tiny: ModelSpec, package: Package, store: ModelStore
 ) -> None:
     added = store.add("tiny", package.folder / "tiny.param", package.folder / "tiny.bin")
@@ -207,7 +207,7 @@ def test_a_pair_carried_in_is_the_same_model(
     assert state_of(store, "tiny") is FileState.OK
 
 
-def test_an_installed_package_alone_makes_no_model_present(
+def test_models_of_a_package_are_absent_until_they_are_installed(
     tiny: ModelSpec, package: Package, store: ModelStore
 ) -> None:
     """So `auto` chooses as if it were not there."""

@@ -27,7 +27,7 @@ def test_a_node_counts_by_the_cores_that_this_process_may_run_on(tmp_path: Path)
     assert cores_by_node(tmp_path) == expected
 
 
-def test_nodes_that_do_not_name_all_cores_are_not_believed(tmp_path: Path) -> None:
+def test_nodes_that_lack_a_usable_core_are_read_as_one_node(tmp_path: Path) -> None:
     (tmp_path / "node0").mkdir()
     (tmp_path / "node0/cpulist").write_text("4000\n")
 

@@ -93,7 +93,9 @@ def test_an_unknown_name_is_answered_with_near_ones(store: ModelStore) -> None:
 @pytest.mark.parametrize(
     "name", ["", "../own/mine", "own/mine", "/etc/passwd", "mine.json", "a\0b", "*"]
 )
-def test_a_name_never_leaves_the_folder(name: str, store: ModelStore, own_file: Path) -> None:
+def test_no_name_leads_to_a_file_outside_of_the_folder(
+    name: str, store: ModelStore, own_file: Path
+) -> None:
     store.add("mine", own_file)
     for look in (store.find, store.remove):
         with pytest.raises(UnknownModel):

@@ -54,7 +54,7 @@ class CreatesAFile:
 
 @pytest.mark.parametrize("wrapper", ["params_ema", "params", None])
 @pytest.mark.parametrize(("family", "shape"), TINY, ids=[family for family, _ in TINY])
-def test_a_torch_file_is_loaded_from_wherever_it_keeps_its_weights(
+def test_a_torch_file_is_loaded_under_each_usual_key_of_its_weights(
     family: Family, shape: Shape, wrapper: str | None, tmp_path: Path
 ) -> None:
     state = state_of(family, shape)

@@ -1,7 +1,7 @@
 """Imports published networks without torchvision: Real-ESRGAN's, and the community's.
 
 Its packages import torchvision for training and face code that a comparison of networks never
-runs. For the time of the import alone, modules that hold only the names asked for stand in.
+runs. For the time of the import alone, modules that hold only the names that are imported stand in.
 """
 
 import sys

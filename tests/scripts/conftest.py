@@ -1,4 +1,4 @@
-"""A copy of the shell scripts beside a Python that writes down what it is asked to do."""
+"""A copy of the shell scripts beside a Python that records its command lines."""
 
 import os
 import shutil
@@ -70,7 +70,7 @@ class Scripts:
             timeout=20,
         )
 
-    def asked(self) -> list[str]:
+    def calls(self) -> list[str]:
         """List Python's command lines since the last call, but for queries about itself."""
         lines = self.record.read_text().splitlines() if self.record.exists() else []
         self.record.unlink(missing_ok=True)

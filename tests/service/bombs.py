@@ -1,4 +1,4 @@
-"""More than a hundred small files that promise, or would become, more than any memory holds."""
+"""More than a hundred small files that declare, or unpack to, more than any memory holds."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Bombs are refused from their heads: quickly, and without memory for what they promise."""
+"""Bombs are refused from their heads: quickly, and without memory for what they declare."""
 
 import subprocess
 import sys
@@ -60,13 +60,13 @@ def p99(times: list[float]) -> float:
     return sorted(times)[int(0.99 * (len(times) - 1))]
 
 
-def test_there_are_a_hundred(bombs: dict[str, bytes]) -> None:
+def test_there_are_at_least_100_bombs_of_7_formats(bombs: dict[str, bytes]) -> None:
     assert len(bombs) >= 100
     heads = {source[:4] for source in bombs.values()}
     assert len(heads) >= 7
 
 
-def test_the_front_end_refuses_all_of_them_in_little_memory(
+def test_the_front_end_refuses_all_bombs_in_little_memory(
     bombs: dict[str, bytes], tmp_path: Path
 ) -> None:
     words = probe_all(bombs, tmp_path)
@@ -75,7 +75,7 @@ def test_the_front_end_refuses_all_of_them_in_little_memory(
 
 
 def probe_all(sources: dict[str, bytes], folder: Path) -> dict[str, str]:
-    """Judge each in a process like the front end, in little memory and time.
+    """Check each in a process like the front end, in little memory and time.
 
     Its largest memory ever grows by less than 5 MiB beyond room for two such files.
     """
@@ -109,10 +109,10 @@ def decoder() -> Iterator[Decoder]:
         yield decoder
 
 
-def test_the_decoder_refuses_all_of_them_in_little_memory(
+def test_the_decoder_refuses_all_bombs_in_little_memory(
     bombs: dict[str, bytes], decoder: Decoder
 ) -> None:
-    """Should one ever come so far: no process dies of it, none swells."""
+    """Where one got past the front end: no process crashes, none grows."""
     decoder.warm_up()
     with pytest.raises(ServiceError):
         decoder.decode(b"nothing")
@@ -178,10 +178,10 @@ def send(session: requests.Session, server: Server, source: bytes) -> tuple[str,
 
 
 @pytest.mark.slow
-def test_the_whole_service_refuses_all_of_them_from_their_heads(
+def test_the_whole_service_refuses_all_bombs_by_their_headers(
     bombs: dict[str, bytes], server: Server
 ) -> None:
-    """No worker hears of any. Memory counts from when bodies as large were received before."""
+    """No worker receives any. Memory counts from when bodies as large were received before."""
     largest = max(map(len, bombs.values()))
     with requests.Session() as session:
         for _ in range(3):

@@ -18,7 +18,7 @@ def post(server: Server, **body: Any) -> requests.Response:
     return requests.post(f"{server.url}/v1/upscale", headers=headers, timeout=60, **body)
 
 
-def test_credentials_stay_with_the_front_end_and_out_of_the_log(
+def test_workers_and_the_log_have_no_credentials_of_the_bucket(
     faulty_bucket: FaultyBucket, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     bucket = faulty_bucket.bucket

@@ -179,7 +179,7 @@ TAKEN = [(name, value) for name, (values, _) in LIMITS.items() for value in valu
 REFUSED = [(name, value) for name, (_, values) in LIMITS.items() for value in values]
 
 
-def test_every_setting_is_tried() -> None:
+def test_every_setting_has_tested_limits() -> None:
     assert set(LIMITS) == set(Settings.model_fields)
 
 
@@ -265,7 +265,7 @@ OLD_NAMES = [
 ]
 
 
-def test_every_old_name_is_tried() -> None:
+def test_every_old_name_of_a_setting_is_tested() -> None:
     assert {old.lower(): new.lower() for old, new, _ in OLD_NAMES} == ALIASES
 
 
@@ -365,7 +365,7 @@ def test_the_environment_of_the_process_is_read_and_an_override_wins_over_it(
     assert load_settings(workers=2).workers == 2
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         load_settings({}).workers = 2  # type: ignore[misc]
 

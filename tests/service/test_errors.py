@@ -76,12 +76,12 @@ def test_the_detail_is_for_the_log_only() -> None:
     assert "/data" in str(error)
 
 
-def test_405_has_the_allowed_methods() -> None:
+def test_a_405_error_has_the_allowed_methods() -> None:
     assert MethodNotAllowed("POST").headers == {"Allow": "POST"}
 
 
 @pytest.mark.parametrize(("given_s", "said"), [(0, "1"), (-3, "1"), (1, "1"), (2, "2"), (90, "90")])
-def test_429_has_retry_after(given_s: int, said: str) -> None:
+def test_a_429_error_has_retry_after(given_s: int, said: str) -> None:
     assert RateLimitExceeded(given_s).headers == {"Retry-After": said}
 
 

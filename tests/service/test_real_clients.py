@@ -58,7 +58,7 @@ def check_picture(answer: Answer, size: tuple[int, int], kind: str) -> None:
 
 @EVERY_CLIENT
 def test_an_upload_by_default_gets_a_url_that_is_accepted_again(client: Client, call: Call) -> None:
-    """The client's own default headers; then the result is fed back, and asked for as an image."""
+    """The client's own default headers; then the result is the source of a second request."""
     answer = client(call)
     assert (answer.status, list(answer.body)) == (200, ["result_url"])
     again = differing(call, file=None, image_url=answer.body["result_url"], accept="image/*")

@@ -14,7 +14,7 @@ def test_a_flow_that_was_idle_begins_at_the_clock() -> None:
     assert idle.charged == 50
 
 
-def test_a_flow_that_is_ahead_of_the_clock_stays_there() -> None:
+def test_a_flow_ahead_of_the_clock_is_not_set_back() -> None:
     clock, large, small = VirtualClock(), Flow(), Flow()
     clock.charge(large, 100, waiting=2)
     clock.charge(small, 1, waiting=2)

@@ -19,7 +19,7 @@ TOO_LARGE = Refused("file_size_too_large")
 
 
 def declared(content_type: str, *headers: tuple[str, str]) -> Request:
-    """A request that declares 100 MB and sends nothing: only the head can be judged."""
+    """A request that declares 100 MB and sends nothing: only the head can be checked."""
     request = replace(raw(b"", content_type), body=None)
     return request.plus(("Content-Length", "100000000"), *headers)
 

@@ -179,7 +179,7 @@ def test_each_precision_and_each_number_of_threads_has_a_choice_of_its_own(tmp_p
     assert all(keys.count(key) == 1 for key in keys)
 
 
-def test_the_chosen_engine_gives_the_picture_of_float32(started: Path) -> None:
+def test_the_result_of_the_chosen_engine_is_within_50_db_of_float32(started: Path) -> None:
     """Whatever that is on this machine."""
     window = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
 

@@ -127,7 +127,7 @@ def test_a_process_that_starts_later_waits_for_the_first(tmp_path: Path) -> None
     holder.join(20)
 
 
-def test_a_stopped_process_that_holds_the_lock_is_not_waited_for_without_end(
+def test_the_wait_for_a_stopped_process_that_holds_the_lock_is_bounded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with lock_folder(tmp_path), lock_folder(tmp_path, wait_s=0.2):

@@ -43,7 +43,7 @@ def _expected() -> Reference:
     return Reference(load_pictures(64), (), (), (), (), 1.0)
 
 
-def test_the_faster_by_a_tenth_wins_though_others_steal_half_the_time() -> None:
+def test_a_candidate_faster_by_a_tenth_wins_though_other_processes_use_half_the_time() -> None:
     random = Random(1)
     faster = [outcome(1 / 1.1, stolen_half(random)) for _ in range(50)]
     slower = [outcome(1.1, stolen_half(random)) for _ in range(50)]
@@ -54,14 +54,14 @@ def test_the_faster_by_a_tenth_wins_though_others_steal_half_the_time() -> None:
     assert Outcome.FASTER not in slower
 
 
-def test_equals_are_found_to_be_equal_though_others_steal_half_the_time() -> None:
+def test_equal_candidates_are_judged_equal_though_other_processes_use_half_the_time() -> None:
     random = Random(2)
     outcomes = [outcome(1.0, stolen_half(random)) for _ in range(50)]
 
     assert outcomes.count(Outcome.AS_FAST) >= 45
 
 
-def test_by_the_clock_alone_the_order_would_be_left_open() -> None:
+def test_by_wall_clock_alone_few_orders_are_settled() -> None:
     """The processor's time makes the difference."""
     random = Random(3)
 
@@ -88,7 +88,7 @@ def test_settled_orders_are_wrong_in_less_than_one_of_twenty(scatter: float) -> 
     assert wrong < 400 / 20
 
 
-def test_a_great_difference_is_settled_by_the_fewest_pairs_and_a_restless_one_by_none() -> None:
+def test_a_great_difference_is_settled_by_the_fewest_pairs_and_an_alternating_one_never() -> None:
     clear, restless = PairedTest(), PairedTest()
     for at in range(MAX_PAIRS):
         restless.add(Timing(COST_S * (3 if at % 2 else 1)), Timing(COST_S * (1 if at % 2 else 3)))
@@ -113,7 +113,7 @@ def test_runs_alternate_and_each_candidate_is_first_in_turn() -> None:
 @pytest.mark.parametrize(
     ("waited_s", "cost_s"), [(0.0, 1.0), (0.02, 1.0), (0.021, 0.6), (None, 0.6)]
 )
-def test_the_clock_counts_only_where_nothing_kept_the_process_waiting(
+def test_wall_clock_time_counts_only_where_the_process_did_not_wait_for_a_core(
     waited_s: float | None, cost_s: float
 ) -> None:
     """Two threads computed for 1.2 s between them, in a second."""

@@ -1,4 +1,4 @@
-"""Candidates that are wrong or slow on purpose are never chosen, whatever they promise."""
+"""Candidates that are wrong or slow on purpose are never chosen, however fast they are."""
 
 from dataclasses import replace
 from math import inf
@@ -124,7 +124,9 @@ def test_the_more_accurate_of_two_equally_fast_candidates_is_chosen() -> None:
         (RECORDED_BAR, 15.0, False),
     ],
 )
-def test_each_kind_of_candidate_has_its_bar(bar: Bar, rms: float, is_chosen: bool) -> None:
+def test_each_kind_of_candidate_has_its_own_accuracy_limit(
+    bar: Bar, rms: float, is_chosen: bool
+) -> None:
     """50 dB are an error of 0.8 levels, 45 dB of 1.4, 39 dB of 2.9, 25 dB of 14.3."""
     choice = choose(candidate(FakeEngine(with_error(rms), FAST), bar=bar))
 
@@ -138,7 +140,7 @@ def test_flat_colours_are_checked_unless_a_proof_is_recorded() -> None:
     assert choose(candidate(stained, bar=RECORDED_BAR)).dtype == "int8"
 
 
-def test_a_hopelessly_slow_candidate_is_left_after_a_few_pixels() -> None:
+def test_a_candidate_89_times_as_slow_as_float32_is_refused_after_a_small_window() -> None:
     """89 times as slow as float32; the pictures would take 1.6 s."""
     hopeless = FakeEngine(seconds_per_px=89e-6)
     meter = FakeMeter()
@@ -210,7 +212,7 @@ def test_sizes_are_multiples_of_the_step_and_hold_a_core() -> None:
     assert sizes_around(100, 19, 16, is_fixed=True, batches=(1, 4)) == Sizes((100,), (1, 4))
 
 
-def test_candidates_without_time_are_named_and_leave_the_choice_unsettled() -> None:
+def test_untried_candidates_are_named_and_the_choice_is_not_settled() -> None:
     others = [candidate(FakeEngine(seconds_per_px=FAST / 2), dtype) for dtype in ("b", "c")]
 
     choice = choose(

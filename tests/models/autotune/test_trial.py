@@ -10,7 +10,7 @@ from upscaled_models.autotune.search import Search
 from upscaled_models.autotune.space import IDLE, SearchSpace, Sizes
 from upscaled_models.autotune.trial import MAX_DEATHS, Attempts
 
-DIES = """
+CRASHES = """
 import os, sys
 from pathlib import Path
 from upscaled_models.autotune.trial import Attempts
@@ -19,8 +19,8 @@ with Attempts(Path(sys.argv[1])).trying("fake int8"):
 """
 
 
-def die(path: Path) -> None:
-    assert subprocess.run([sys.executable, "-c", DIES, str(path)], check=False).returncode == 4
+def crash(path: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", CRASHES, str(path)], check=False).returncode == 4
 
 
 def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_
 def test_the_crashes_of_a_candidate_that_succeeds_are_cleared(tmp_path: Path) -> None:
     """The process was stopped from outside, then."""
     path = tmp_path / "tried"
-    die(path)
+    crash(path)
     attempts = Attempts(path)
     with attempts.trying("other"):
         pass
@@ -54,7 +54,9 @@ def test_the_crashes_of_a_candidate_that_succeeds_are_cleared(tmp_path: Path) ->
     assert attempts.deaths("fake int8") == 0
 
 
-def test_a_trial_that_ends_normally_or_by_an_exception_counts_no_death(tmp_path: Path) -> None:
+def test_a_trial_that_ends_normally_or_by_an_exception_is_not_counted_as_a_crash(
+    tmp_path: Path,
+) -> None:
     attempts = Attempts(tmp_path / "tried")
 
     with attempts.trying("good"):

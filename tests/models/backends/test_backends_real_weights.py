@@ -129,7 +129,9 @@ def open_in_openvino(data_dir: Path, name: str, precision: str) -> OpenVinoEngin
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_holds_the_real_values(data_dir: Path, photo: Pixels, name: str) -> None:
+def test_activations_of_the_real_weights_fit_into_float16(
+    data_dir: Path, photo: Pixels, name: str
+) -> None:
     """GPUs compute in float16: activations of the real weights stay far below its 65,504."""
     store = ModelStore(data_dir / "models")
     spec = store.find(name)

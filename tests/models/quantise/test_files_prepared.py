@@ -167,7 +167,7 @@ def test_a_damaged_record_is_refused_and_not_passed_over(tmp_path: Path) -> None
         find_prepared(SPEC, weights)
 
 
-def test_a_model_without_file_and_recipe_has_no_form(tmp_path: Path) -> None:
+def test_a_model_without_an_8_bit_file_and_recipe_has_no_8_bit_form(tmp_path: Path) -> None:
     assert find_prepared(SPEC, tmp_path / "mine.safetensors") == []
 
 

@@ -23,7 +23,7 @@ def test_a_package_without_the_file_is_named_too() -> None:
         read_packaged(replace(NUMPY, path="numpy/gone.npz"))
 
 
-def test_only_the_known_content_is_read() -> None:
+def test_a_file_with_another_hash_is_refused() -> None:
     assert read_packaged(NUMPY) == b""
     with pytest.raises(WeightsError, match=r"py\.typed: SHA-256 is e3b0"):
         read_packaged(replace(NUMPY, sha256="0" * 64))

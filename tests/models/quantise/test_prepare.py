@@ -172,7 +172,7 @@ def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
 
 
 @pytest.mark.slow
-def test_forms_leave_ever_more_in_floats_and_are_ever_nearer_to_float32(
+def test_each_further_form_has_more_layers_in_floats_and_is_nearer_to_float32(
     few_pictures: np.ndarray,
 ) -> None:
     shape = rrdb_shape(scale=4, num_block=3, num_feat=8, num_grow_ch=4)

@@ -91,7 +91,7 @@ def test_layers_are_read_back_unchanged() -> None:
     assert again.convolutions["tail"].quantised is None
 
 
-def test_a_whole_model_is_read(weights: Path) -> None:
+def test_all_layers_of_a_model_are_read(weights: Path) -> None:
     assert read_quantised(SPEC, weights).convolutions.keys() == {"head", "tail"}
 
 

@@ -31,7 +31,7 @@ def test_a_contestant_in_a_process_of_its_own_runs_and_shows_its_picture(tmp_pat
     assert run.picture.shape == (96, 80, 3)
 
 
-def test_a_contestant_that_dies_is_left_out_with_its_reason() -> None:
+def test_a_contestant_that_crashes_is_left_out_with_its_reason() -> None:
     unknown = Entry("unknown:Unknown")  # type: ignore[arg-type]
     with pytest.raises(Absent, match="ModuleNotFoundError"), open_contestant(unknown):
         pass

@@ -19,7 +19,7 @@ def test_a_product_fills_its_share_of_the_picture_and_the_rest_is_empty(has_alph
     assert not is_empty[200:400, 200:400].any()
 
 
-def test_a_full_picture_with_alpha_hides_nothing() -> None:
+def test_a_full_picture_with_alpha_is_opaque_everywhere() -> None:
     with Image.open(io.BytesIO(make_picture(90, has_alpha=True))) as full:
         assert full.mode == "RGBA"
         assert (np.asarray(full)[..., 3] == 255).all()

@@ -94,7 +94,7 @@ def test_an_absent_contestant_has_its_reason_and_the_others_run(entries: dict[st
     assert len(order) == 3 * (1 + 2)
 
 
-def test_a_contestant_that_dies_during_the_race_is_left_out_and_the_others_continue(
+def test_a_contestant_that_crashes_during_the_race_is_left_out_and_the_others_continue(
     entries: dict[str, Entry],
 ) -> None:
     entries["mortal"] = Entry("ours:Ours", model="mortal", truth="package")
@@ -140,7 +140,9 @@ def test_ratios_and_shares_follow_from_the_reported_times(tmp_path: Path) -> Non
     assert exact["gflop_per_s"] == pytest.approx(exact["gflop"] / exact["fastest_s"], 0.05)
 
 
-def test_one_network_runs_everywhere_and_the_one_that_ships_beside_it(tmp_path: Path) -> None:
+def test_every_contestant_runs_the_one_network_and_the_default_runs_beside_them(
+    tmp_path: Path,
+) -> None:
     report: Any = measure_kernel(tmp_path, QUICK, "cpu")
     (compact,) = report.values()
     assert compact["weights"] == "random"

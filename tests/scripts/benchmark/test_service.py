@@ -92,7 +92,7 @@ def test_a_first_request_is_reported_beside_the_median_of_later_ones(server: Ser
     assert min(figures["first_s"], figures["later_s"]) >= WORK_S
 
 
-def test_memory_is_looked_at_while_a_picture_is_under_way(server: Server) -> None:
+def test_memory_is_measured_while_a_picture_is_under_way(server: Server) -> None:
     figures: Any = measure_memory(server, QUICK, "cpu")
     assert 10 < figures["peak_pss_mib"] <= figures["peak_rss_mib"]
     assert 0 < figures["healthz_ms"]["p50"] <= figures["healthz_ms"]["p99"]

@@ -184,7 +184,7 @@ def test_requirements_of_extras_are_included_only_if_requested(shelf: Path) -> N
     assert _choose(shelf, "root[heic]", INTEL) == {"decoder"}
 
 
-def test_needs_are_followed_and_it_is_known_what_needs_them(shelf: Path) -> None:
+def test_dependencies_of_extras_are_resolved_with_what_requires_them(shelf: Path) -> None:
     make_wheel(shelf, "root", "Provides-Extra: db", "Requires-Dist: driver[fast]; extra == 'db'")
     extra = ["Provides-Extra: fast", "Requires-Dist: core; extra == 'fast'"]
     make_wheel(shelf, "driver", *extra, "Requires-Dist: driver[fast]; extra == 'fast'")

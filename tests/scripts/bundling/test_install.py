@@ -120,7 +120,7 @@ def test_without_its_list_it_is_no_bundle(bundle: Path) -> None:
     assert "MANIFEST.sha256: missing" in _install(bundle)
 
 
-def test_a_signature_is_asked_for_by_name(bundle: Path, tmp_path: Path) -> None:
+def test_a_signature_is_verified_for_the_given_signer(bundle: Path, tmp_path: Path) -> None:
     """Past the signature, it goes on to what it cannot do here: the packages are missing."""
     key = make_signing_key(tmp_path / "key")
     sign(bundle / "MANIFEST.sha256", key)

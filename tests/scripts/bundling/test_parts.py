@@ -63,7 +63,7 @@ def test_a_model_of_one_s_own_is_bundled_with_its_record(tmp_path: Path) -> None
     assert _relative(tmp_path) == {"own/our-own.safetensors", "own/our-own.json"}
 
 
-def test_so_do_its_8_bits(tmp_path: Path) -> None:
+def test_the_8_bit_file_of_a_model_of_ones_own_is_bundled_too(tmp_path: Path) -> None:
     make_own_model("our-own", tmp_path)
     for ending in ("safetensors", "json"):
         (tmp_path / "own" / f"our-own.int8.{ending}").write_bytes(b"")

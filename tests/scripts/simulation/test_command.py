@@ -40,7 +40,7 @@ def test_the_script_prints_an_example_and_accepts_it(
     assert last_line(capsys)["machines"] >= 1
 
 
-def test_flags_have_the_last_word(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flag_overrides_the_plan(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--plan", str(plan), "--images-per-hour", "5000", "--p95-s", "30"])
     document = last_line(capsys)
     assert (document["images_per_hour"], document["wanted_p95_s"]) == (5000, 30)
@@ -73,7 +73,7 @@ def test_a_benchmark_gives_the_seconds(tmp_path: Path, capsys: pytest.CaptureFix
         "images_per_hour = 1000\np95_s = 0.2\n" + SECONDS,
     ],
 )
-def test_what_cannot_be_is_one_line_of_text(tmp_path: Path, text: str) -> None:
+def test_an_impossible_plan_ends_the_script_with_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(SystemExit, match=r"^capacity: [^\n]+$"):
         main(["--plan", str(tmp_path / "plan.toml")])

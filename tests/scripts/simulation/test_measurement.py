@@ -15,7 +15,7 @@ def test_the_front_end_s_costs_are_the_line_through_what_was_measured() -> None:
     assert costs.seconds_by_px == ((1e4, 0.01), (1e5, 0.1), (1e6, 1.0))
 
 
-def test_costs_are_never_below_nothing() -> None:
+def test_no_fitted_cost_is_negative() -> None:
     sizes = [MeasuredSize(px, 1.0, 1.0 - px, px, 0.2) for px in (0.1, 0.2, 0.3)]
     for_each_s, per_megabyte_s = fit_costs(sizes).front_end_s
     assert for_each_s == pytest.approx(1.0)

@@ -111,7 +111,7 @@ def test_a_full_queue_refuses_as_m_m_1_k(load: float) -> None:
     assert simulated.refused_share == pytest.approx(exact, rel=0.05)
 
 
-def test_at_random_many_machines_are_each_alone() -> None:
+def test_machines_chosen_at_random_are_queues_of_their_own() -> None:
     cluster = Cluster(20, slots=1, max_queue=NO_LIMIT)
     simulated = run(cluster, drawn(exponential), 0.7)
     assert np.mean(simulated.latencies_s) == pytest.approx(1 / (1 - 0.7), rel=0.06)
@@ -124,7 +124,7 @@ def test_two_choices_by_count_are_the_supermarket_model() -> None:
     assert np.mean(simulated.latencies_s) == pytest.approx(exact_s, rel=0.06)
 
 
-def test_the_less_is_known_of_machines_the_longer_small_images_wait() -> None:
+def test_small_images_wait_longer_the_less_is_compared_between_machines() -> None:
     cluster = Cluster(10, slots=8, max_queue=NO_LIMIT)
     work_s = drawn(very_uneven)
     by_spread = {spread: run(cluster, work_s, 0.7, spread) for spread in SPREADS}

@@ -13,13 +13,13 @@ pytestmark = pytest.mark.usefixtures("short_simulations")
 PLAN = Plan(images_per_hour=3600, p95_s=8, machine=Machines(slots=1))
 
 
-def test_a_wish_that_is_easy_needs_only_machines_that_are_not_full() -> None:
+def test_a_long_wanted_p95_needs_only_machines_that_are_not_full() -> None:
     sizing = size(replace(PLAN, p95_s=60), second_each(), alike())
     assert sizing.machines == 2
     assert sizing.load == pytest.approx(0.5)
 
 
-def test_a_shorter_wish_needs_more_machines_and_is_met() -> None:
+def test_a_shorter_wanted_p95_needs_more_machines_and_is_met() -> None:
     plan = replace(PLAN, images_per_hour=36_000, p95_s=1.5)
     sizing = size(plan, second_each(), alike())
     assert sizing.machines > size(replace(plan, p95_s=10), second_each(), alike()).machines
@@ -47,7 +47,7 @@ def test_images_that_a_short_queue_refuses_need_more_machines() -> None:
     assert short_queue.by_spread[plan.spread].refused_share <= plan.refused
 
 
-def test_a_wish_shorter_than_a_picture_alone_is_out_of_reach() -> None:
+def test_a_wanted_p95_shorter_than_a_picture_alone_is_out_of_reach() -> None:
     with pytest.raises(Unreachable, match="alone on a worker"):
         size(replace(PLAN, p95_s=0.9), second_each(), alike())
 

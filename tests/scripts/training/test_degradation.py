@@ -90,7 +90,7 @@ def test_a_blur_keeps_flat_colour_and_spreads_a_point() -> None:
     assert along[4, 6, 0] > 20 > along[6, 4, 0]
 
 
-def test_the_shares_of_the_kinds_are_whole() -> None:
+def test_the_shares_of_the_kinds_add_up_to_1() -> None:
     assert sum(degradation.SHARES) == pytest.approx(1.0)
     assert sum(degradation.SHARES[:2]) >= 1 / 3  # what is clean must stay so
 

@@ -101,7 +101,7 @@ def test_a_share_of_the_harmed_patches_has_the_truth_as_reference(
     assert abs(sum(is_true) - true) <= (3 if 0 < truth_share < 1 else 0)
 
 
-def test_aligned_colours_are_the_sources_and_the_texture_stays() -> None:
+def test_alignment_restores_the_sources_colours_and_keeps_the_texture() -> None:
     rng = np.random.default_rng(4)
     small = rng.integers(60, 190, (24, 24, 3), dtype=np.uint8)
     noise = rng.integers(-20, 21, (96, 96, 3))
@@ -203,7 +203,7 @@ def test_a_folded_student_learns_to_draw_the_same_wherever_its_squares_lie(
     assert train(50.0) < 0.85 * train(0.0)
 
 
-def test_photos_are_sharpened_by_their_harm_and_drawn_pages_stay() -> None:
+def test_photos_are_sharpened_by_their_harm_and_drawn_pages_are_not() -> None:
     small = torch.rand(3, 3, 8, 8)
     large, truth = torch.rand(2, 3, 3, 32, 32) * 0.5 + 0.25
     batch = Batch(
@@ -354,7 +354,7 @@ def test_training_reduces_the_distance_of_a_student_to_its_targets(
         assert (run.network(batch.small) - batch.target).abs().mean() < 0.98 * before
 
 
-def test_displaced_texture_costs_nothing_and_other_texture_does() -> None:
+def test_displaced_texture_has_less_loss_than_other_texture() -> None:
     torch.manual_seed(0)
     noise = torch.rand(1, 3, 64, 64)
     moved, calm = noise.roll((8, 4), (2, 3)), noise * 0.2 + 0.4
@@ -365,28 +365,30 @@ def test_displaced_texture_costs_nothing_and_other_texture_does() -> None:
     assert distances[0] < 0.2 * distances[1]
 
 
-def test_the_discriminator_judges_places_of_each_stage_beside_the_source() -> None:
+def test_the_discriminator_rates_each_position_of_each_stage_beside_the_source() -> None:
     torch.manual_seed(0)
-    judge = Discriminator(FeatureNetwork("lite0"))
+    discriminator = Discriminator(FeatureNetwork("lite0"))
     of_picture, of_source = (
-        judge.stages(torch.rand(1, 3, 66, 66)),
-        judge.stages(torch.rand(1, 3, 66, 66)),
+        discriminator.stages(torch.rand(1, 3, 66, 66)),
+        discriminator.stages(torch.rand(1, 3, 66, 66)),
     )
-    judged = judge(of_picture, of_source)
-    assert [each.shape for each in judged] == [
+    rated = discriminator(of_picture, of_source)
+    assert [each.shape for each in rated] == [
         (1, 1, 32, 32),
         (1, 1, 32, 32),
         (1, 1, 16, 16),
         (1, 1, 8, 8),
     ]
-    assert not torch.allclose(judged[0], judge(of_picture, of_picture)[0])
+    assert not torch.allclose(rated[0], discriminator(of_picture, of_picture)[0])
 
 
 def test_the_discriminator_does_not_see_a_checkerboard() -> None:
-    judge = Discriminator(FeatureNetwork("lite0"))
+    discriminator = Discriminator(FeatureNetwork("lite0"))
     board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16) * 0.1
     plain = torch.full((1, 3, 32, 32), 0.5)
-    for one, other in zip(judge.stages(plain), judge.stages(plain + board), strict=True):
+    for one, other in zip(
+        discriminator.stages(plain), discriminator.stages(plain + board), strict=True
+    ):
         assert torch.allclose(one, other, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Folding: the x2 network that a run starts from sees what the x4 network saw."""
+"""Folding: the x2 network that a run starts from computes what the x4 network computed."""
 
 from pathlib import Path
 

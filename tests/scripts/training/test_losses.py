@@ -41,7 +41,7 @@ def test_the_loss_of_the_truth_itself_is_0(truth: torch.Tensor) -> None:
     assert figures["acutance"] == pytest.approx(1.0)
 
 
-def test_a_soft_output_costs_more_where_contrast_counts(truth: torch.Tensor) -> None:
+def test_the_contrast_weight_raises_the_loss_of_a_soft_output(truth: torch.Tensor) -> None:
     soft = 0.5 + 0.5 * (truth - 0.5)
     with_contrast, figures = loss_of(soft, truth, CRISP)
     assert float(with_contrast) > float(loss_of(soft, truth, PLAIN)[0])
@@ -68,19 +68,19 @@ def test_each_harm_has_its_own_sharpening(truth: torch.Tensor) -> None:
         assert float(loss_of(target, truth, bare, harms)[0]) == pytest.approx(0, abs=1e-6)
 
 
-def test_surplus_contrast_costs_too(truth: torch.Tensor) -> None:
+def test_surplus_contrast_raises_the_loss_too(truth: torch.Tensor) -> None:
     harsh = 0.5 + 1.5 * (truth - 0.5)
     assert float(loss_of(harsh, truth, CRISP)[0]) > float(loss_of(harsh, truth, PLAIN)[0])
 
 
-def test_a_colour_cast_costs_more_where_fidelity_counts(truth: torch.Tensor) -> None:
+def test_the_fidelity_weight_raises_the_loss_of_a_colour_cast(truth: torch.Tensor) -> None:
     cast = truth + torch.tensor([0.1, 0.0, -0.1]).view(1, 3, 1, 1)
     without = replace(PLAIN, fidelity_weight=0.0)
     surplus = float(loss_of(cast, truth, PLAIN)[0]) - float(loss_of(cast, truth, without)[0])
     assert surplus == pytest.approx(PLAIN.fidelity_weight * 0.2 / 3, rel=1e-4)
 
 
-def test_a_checkerboard_earns_no_contrast_and_costs_more_than_its_plain_error() -> None:
+def test_a_checkerboard_counts_as_no_contrast_and_has_more_than_its_plain_loss() -> None:
     ys, xs = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
     board = 0.05 * (-1.0) ** (xs + ys)
     flat = torch.full((2, 3, 32, 32), 0.5)
@@ -103,7 +103,7 @@ def test_sharpening_by_0_changes_nothing_and_by_more_raises_edges(truth: torch.T
     assert sharp[0, 0, 8, 0] == pytest.approx(0.3)
 
 
-def test_a_grid_costs_and_the_same_pixels_without_order_do_not() -> None:
+def test_a_grid_raises_the_loss_and_the_same_pixels_shuffled_do_not() -> None:
     torch.manual_seed(0)
     dots = torch.zeros(1, 3, 42, 42)
     dots[..., ::4, ::4] = 1.0
@@ -114,7 +114,7 @@ def test_a_grid_costs_and_the_same_pixels_without_order_do_not() -> None:
 
 
 @pytest.mark.parametrize("shift", [(0, 1), (1, 0), (1, 1)])
-def test_dots_that_stay_when_the_source_moves_cost_and_a_result_that_moves_along_does_not(
+def test_dots_that_do_not_move_with_the_source_raise_the_loss_and_a_moving_result_does_not(
     shift: tuple[int, int],
 ) -> None:
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ def test_a_service_without_a_certificate_has_no_line(make_settings: MakeSettings
         (-1, Status.FAILURE, "certificate has expired"),
     ],
 )
-def test_the_age_of_the_certificate_is_judged(
+def test_an_expired_certificate_is_a_failure_and_one_that_ends_soon_a_warning(
     make_settings: MakeSettings, tmp_path: Path, days: int, status: Status, found: str
 ) -> None:
     made = make_certificate(tmp_path, days=days)

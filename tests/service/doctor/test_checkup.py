@@ -37,7 +37,7 @@ def test_a_check_that_hangs_is_a_failure_at_its_deadline() -> None:
     assert "took longer" in findings[0].found
 
 
-def test_a_check_that_raises_is_a_line_and_not_the_end() -> None:
+def test_a_check_that_raises_is_a_finding_and_the_other_checks_run() -> None:
     def fail() -> list[Finding]:
         raise KeyError("x")
 
@@ -46,7 +46,7 @@ def test_a_check_that_raises_is_a_line_and_not_the_end() -> None:
     assert "KeyError: 'x'" in finding.found
 
 
-def test_the_worst_counts() -> None:
+def test_the_overall_status_is_the_worst_of_all_findings() -> None:
     lines = [Finding("a", status, "") for status in (Status.OK, Status.FAILURE, Status.WARNING)]
     assert worst_of(lines) is Status.FAILURE
     assert worst_of([]) is Status.OK

@@ -90,7 +90,7 @@ def test_a_damaged_file_is_to_be_restored_from_a_backup(make_settings: MakeSetti
         assert "UPSCALED_DATABASE_URL" not in finding.advice
 
 
-def test_a_dead_server_is_a_failure_without_its_password(
+def test_a_server_that_does_not_answer_is_a_failure_that_hides_the_password(
     make_settings: MakeSettings,
 ) -> None:
     pytest.importorskip("psycopg")

@@ -1,4 +1,4 @@
-"""The process that holds the engines: whole, broken and dying."""
+"""The process that opens the engines: sound, broken, and crashing."""
 
 import os
 import sys
@@ -92,7 +92,7 @@ def test_official_models_make_their_golden_pictures(
         ("import time; time.sleep(60)", "did not end within 1 s"),
     ],
 )
-def test_a_process_that_dies_is_a_failure(
+def test_a_crash_of_the_process_is_a_failure(
     program: str, said: str, make_settings: MakeSettings
 ) -> None:
     command = (sys.executable, "-c", program)
@@ -101,7 +101,7 @@ def test_a_process_that_dies_is_a_failure(
     assert said in finding.found
 
 
-def test_a_process_that_dies_half_way_keeps_what_it_reported(make_settings: MakeSettings) -> None:
+def test_findings_reported_before_a_crash_are_kept(make_settings: MakeSettings) -> None:
     reported = [ok("GPU", "none"), ok("engine x4", "m by l")]
     lines = b"".join(dump_finding(finding) for finding in reported) + b'{"check": "hal'
     program = (
@@ -191,7 +191,7 @@ def test_an_attempt_to_connect_is_a_warning(
     assert said in finding.found
 
 
-def test_a_wrong_setting_is_what_to_correct() -> None:
+def test_the_advice_for_a_wrong_setting_is_to_correct_it() -> None:
     assert "correct the setting" in advise("UPSCALED_DEVICE='cuda': none")
 
 

@@ -17,7 +17,7 @@ def machine(folder: Path, **cgroup: str) -> Hardware:
     return read_hardware(folder, folder)
 
 
-def test_this_machine_is_read_whole() -> None:
+def test_cores_and_memory_of_this_machine_are_read() -> None:
     hardware = read_hardware()
     assert hardware.cores >= 1
     assert 0 < hardware.free_bytes < hardware.memory_bytes
@@ -31,13 +31,13 @@ def test_a_container_s_limits_count(tmp_path: Path) -> None:
     assert (hardware.memory_bytes, hardware.free_bytes) == (2 * GIB, GIB)
 
 
-def test_no_limit_is_the_whole_machine(tmp_path: Path) -> None:
+def test_without_a_container_limit_the_whole_machine_counts(tmp_path: Path) -> None:
     hardware = machine(tmp_path, cpu_max="max 100000", memory_max="max")
     assert hardware.core_quota is None
     assert (hardware.memory_bytes, hardware.free_bytes) == (8 * GIB, 5 * GIB)
 
 
-def test_a_system_that_hides_everything_is_no_fault(tmp_path: Path) -> None:
+def test_a_system_without_readable_figures_is_no_failure(tmp_path: Path) -> None:
     findings = check_hardware(read_hardware(tmp_path, tmp_path), load_settings({}))
     assert {finding.status for finding in findings} == {Status.OK}
 

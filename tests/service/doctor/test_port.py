@@ -15,7 +15,7 @@ def checked(port: int, *, host: str = "127.0.0.1", is_expected: bool = False) ->
     return finding
 
 
-def test_the_service_is_known_by_its_answer() -> None:
+def test_a_service_of_ours_that_answers_is_reported_as_ready() -> None:
     with answering(OURS) as port:
         finding = checked(port, host="0.0.0.0", is_expected=True)
     assert finding.status is Status.OK

@@ -55,7 +55,7 @@ def test_a_url_of_this_machine_is_followed_and_warned_of(make_settings: MakeSett
     assert followed.status is Status.OK
 
 
-def test_a_path_before_ours_is_kept(make_settings: MakeSettings) -> None:
+def test_a_path_in_the_public_url_precedes_the_services_paths(make_settings: MakeSettings) -> None:
     below = {f"/pictures{path}": answer for path, answer in OURS.items()}
     with answering(below) as port:
         url = f"http://127.0.0.1:{port}/pictures"

@@ -11,7 +11,7 @@ from upscaled.image.alpha import REACH_PX, bleed_colour, upscale_alpha
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_every_constant_stays_exactly_constant(scale: int) -> None:
+def test_every_constant_alpha_is_enlarged_to_exactly_that_level(scale: int) -> None:
     for level in range(256):
         large = upscale_alpha(np.full((7, 9), level, np.uint8), scale)
         assert large.shape == (7 * scale, 9 * scale)
@@ -109,7 +109,9 @@ def test_no_hidden_colour_is_left_near_or_far() -> None:
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_nothing_rings_beyond_its_neighbours(kind: type[np.unsignedinteger]) -> None:
+def test_enlarged_alpha_does_not_exceed_the_levels_around_it(
+    kind: type[np.unsignedinteger],
+) -> None:
     peak = np.iinfo(kind).max
     levels = np.random.default_rng(0).integers(0, peak + 1, (30, 40), kind)
     levels[:, :20] = np.where(levels[:, :20] > peak // 2, peak * 3 // 4, peak // 4)

@@ -187,7 +187,7 @@ def test_directories_in_a_circle_end_and_give_nothing() -> None:
         (ASCII, 500, struct.pack("<I", 2**32 - 1)),
     ],
 )
-def test_a_value_that_cannot_be_is_left_out_and_the_others_stay(
+def test_an_impossible_value_is_left_out_and_the_others_are_kept(
     value: tuple[int, int, bytes],
 ) -> None:
     kept = Exif(keep(block("<", {0x010F: (ASCII, 6, b"Maker\x00"), 0x0131: value}, {}, {})))
@@ -196,7 +196,7 @@ def test_a_value_that_cannot_be_is_left_out_and_the_others_stay(
 
 
 @pytest.mark.parametrize("source", [b"", b"Exif\0\0", b"II*\0", b"no block at all", b"\xff" * 5000])
-def test_what_is_no_block_gives_none(source: bytes) -> None:
+def test_bytes_that_are_no_exif_block_are_dropped(source: bytes) -> None:
     assert keep(source, WITH_GPS) == b""
 
 

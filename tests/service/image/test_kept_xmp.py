@@ -54,7 +54,7 @@ def attribute(element: ElementTree.Element, name: str) -> str | None:
     return element.get(f"{{{NAMESPACES[prefix]}}}{local}")
 
 
-def test_properties_stay_with_their_prefixes_whatever_program_added_them() -> None:
+def test_properties_of_any_program_are_kept_with_their_prefixes() -> None:
     kept = keep(xmp())
     description = read(kept)
     assert attribute(description, "xmp:Rating") == "4"

@@ -28,7 +28,7 @@ def extended(width_px: int, height_px: int, flags: int) -> Chunk:
 
 
 def promise(width_px: int, height_px: int) -> bytes:
-    """Make a file that promises a canvas, and whose image only begins."""
+    """Make a file that declares a canvas, and has only the beginning of its image."""
     return webp(extended(width_px, height_px, 0), (b"VP8L", struct.pack("<BI", 0x2F, 0)))
 
 

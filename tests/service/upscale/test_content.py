@@ -139,7 +139,9 @@ def test_without_a_reach_nothing_is_flat() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_a_transparent_cell_is_transparent_in_the_result_and_any_other_is_seen(scale: int) -> None:
+def test_cells_without_content_are_transparent_in_the_result_and_few_others_have_content(
+    scale: int,
+) -> None:
     for seed in range(20):
         is_thing = product_photo(90, 70 + seed, seed)[1]
         alpha = np.where(is_thing, np.uint8(255), np.uint8(0))
@@ -275,10 +277,10 @@ def test_flat_areas_keep_the_margin_of_two_passes_where_the_network_runs_twice()
 def test_windows_end_in_flat_areas_where_neither_network_nor_steps_see_beyond(
     monkeypatch: pytest.MonkeyPatch, keeps_colour: bool, steps: PostProcessing, needs_halo: bool
 ) -> None:
-    asked: list[bool] = []
+    halos: list[bool] = []
 
     def note(content: Content, tiling: Tiling) -> tuple[Tile, ...]:
-        asked.append(tiling.needs_flat_halo)
+        halos.append(tiling.needs_flat_halo)
         return plan_all(content, tiling)
 
     monkeypatch.setattr(Content, "plan", note)
@@ -288,7 +290,7 @@ def test_windows_end_in_flat_areas_where_neither_network_nor_steps_see_beyond(
         EdgeEngine(keeps_colour=keeps_colour, window_px=60),
         steps=steps,
     )
-    assert asked == [needs_halo]
+    assert halos == [needs_halo]
 
 
 def test_a_full_image_has_the_windows_that_it_would_have_anyway() -> None:

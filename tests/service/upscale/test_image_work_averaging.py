@@ -8,7 +8,7 @@ from upscaled.upscale.image_work import average_down, average_light
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_every_flat_level_stays_what_it_is(kind: type[np.unsignedinteger]) -> None:
+def test_every_flat_level_is_averaged_to_itself(kind: type[np.unsignedinteger]) -> None:
     levels = np.linspace(0, np.iinfo(kind).max, 256).round().astype(kind)
     rgb = np.repeat(np.repeat(levels[:, None], 6, axis=1).repeat(6, axis=0)[..., None], 3, axis=2)
     small = average_light(rgb, (2, 512))

@@ -170,7 +170,7 @@ def test_a_deep_result_that_is_too_long_is_averaged_down_in_its_depth() -> None:
     assert read_deep_png(made.data).shape == (100, 100, 4)
 
 
-def test_8_bits_stay_8() -> None:
+def test_a_source_of_8_bits_has_a_result_of_8_bits() -> None:
     samples = np.asarray(gradient(channels=4) >> 8, np.uint16)
 
     _, data = upscaled(png(samples, 8, RGBA), TrueEngine(), 2, deep_png=True)

@@ -137,7 +137,7 @@ def test_leaving_the_loop_leaves_the_other_windows_uncomputed() -> None:
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_no_more_windows_are_in_flight_than_a_few_batches(batch: int) -> None:
-    """Memory: windows are made when asked for, never as a list."""
+    """Memory: windows are made one by one, never as a list."""
     engine = BoxEngine(window_px=32, batch=batch)
     with stream_of(engine) as stream:
         ahead = [
@@ -222,7 +222,7 @@ def test_a_step_is_given_each_window_with_its_result_and_its_reach_leaves_no_sea
 
 
 class NotBlack(PostProcessing):
-    """Believes whatever is not black."""
+    """Accepts every result that is not black."""
 
     def is_plausible(self, source: Window, result: Window) -> bool:
         return bool(result.any())

@@ -56,7 +56,7 @@ class ColdEngine(BoxEngine):
         return super().start(windows, reduce, is_exact=is_exact)
 
 
-def test_what_happens_once_for_a_shape_is_no_cost_of_a_pixel(tmp_path: Path) -> None:
+def test_the_time_of_a_shapes_first_run_does_not_count_in_the_speed(tmp_path: Path) -> None:
     with Scheduler() as scheduler:
         speed = find_speed(settings_of(tmp_path), SPEC, ColdEngine(), scheduler)
     cold_s_per_px = COLD_S / 2 / 32**2  # of two threads, for a window of 32 px
@@ -76,12 +76,12 @@ def test_other_settings_have_a_speed_of_their_own(
     assert read_speed(settings_of(tmp_path, **change), SPEC) is None
 
 
-def test_the_budget_is_no_reason_to_measure_again(tmp_path: Path) -> None:
+def test_another_budget_does_not_measure_the_speed_again(tmp_path: Path) -> None:
     speed, _ = find(settings_of(tmp_path))
     assert read_speed(settings_of(tmp_path, auto_budget_s=1), SPEC) == speed
 
 
-def test_a_speed_that_was_forgotten_or_cannot_be_read_is_measured_again(
+def test_a_deleted_or_unreadable_speed_is_measured_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = settings_of(tmp_path)

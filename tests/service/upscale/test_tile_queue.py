@@ -302,7 +302,7 @@ def test_a_key_that_withdraws_its_images_leaves_nothing_waiting(tile_queue: Tile
     assert len(take(tile_queue)) == 1
 
 
-def test_keys_without_images_are_forgotten(tile_queue: TileQueue) -> None:
+def test_no_memory_is_kept_for_keys_without_images(tile_queue: TileQueue) -> None:
     for key_id in range(50):
         tile_queue.join(key_id=key_id)
     assert len(tile_queue._keys) <= 1

@@ -141,7 +141,7 @@ def test_scaled_regions_of_a_partition_are_a_partition() -> None:
     assert right.scaled(4) == Region(0, 12, 28, 16)
 
 
-def test_within_counts_from_the_outer_corner() -> None:
+def test_coordinates_within_a_region_count_from_its_corner() -> None:
     assert Region(10, 20, 3, 4).within(Region(8, 15, 50, 50)) == Region(2, 5, 3, 4)
 
 

@@ -50,7 +50,7 @@ def test_a_network_is_the_same_through_the_kernels_steps(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.inference_mode()
-def test_sixteen_bits_cost_no_more_than_they_do_in_torch(name: str) -> None:
+def test_the_error_in_sixteen_bits_is_no_larger_than_in_torch(name: str) -> None:
     network, short = make(name), make(name).half()
     pixels = torch.rand(1, 3, 16, 20)
     expected = network(pixels)
@@ -98,5 +98,5 @@ def test_flat_colour_stays_exact_through_a_plain_network(name: str) -> None:
     ],
     ids=["rrdb of 24", "compact of 96", "plain of 40", "no network of ours"],
 )
-def test_networks_of_other_widths_are_left_to_torch(network: nn.Module) -> None:
+def test_networks_of_other_widths_are_computed_by_torch(network: nn.Module) -> None:
     assert not can_be_built(network)

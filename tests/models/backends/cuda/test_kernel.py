@@ -131,7 +131,7 @@ def test_a_step_is_what_torch_makes_of_it(kind: str, place: str, dtype: str) -> 
 
 @needs_cuda
 @torch.inference_mode()
-def test_a_batch_gives_each_image_what_it_gets_alone_and_again_the_same() -> None:
+def test_each_image_of_a_batch_equals_its_result_alone_and_repeats_exactly() -> None:
     device = torch.device("cuda")
     kernel = Kernel(device, torch.float16)
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ def test_weights_are_unpacked_unchanged(outputs: int, inputs: int) -> None:
     assert torch.equal(unpack_weights(pack_weights(weight, torch.float32)), weight)
 
 
-def test_missing_input_channels_weigh_nothing() -> None:
+def test_weights_of_missing_input_channels_are_zero() -> None:
     weight = torch.randn(8, 3, 3, 3)
 
     unpacked = unpack_weights(pack_weights(weight, torch.float32))

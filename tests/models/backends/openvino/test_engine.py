@@ -113,7 +113,7 @@ def test_a_window_may_be_written_over_once_it_is_started() -> None:
 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="this CPU has no bfloat16 of its own")
-def test_bfloat16_stays_near_and_leaves_flat_colours_alone() -> None:
+def test_bfloat16_is_within_8_levels_of_float32_and_exact_on_flat_colours() -> None:
     engine = engine_of(precision="bfloat16")
     window = draw_window()
     (got,) = engine.start([window]).finish()
@@ -132,7 +132,9 @@ def test_bfloat16_stays_near_and_leaves_flat_colours_alone() -> None:
         pytest.param(1e30, False, id="a result that is not finite"),
     ],
 )
-def test_torch_computes_what_graphs_may_not(weights: float | None, is_exact: bool) -> None:
+def test_torch_computes_exact_requests_and_results_that_are_not_finite(
+    weights: float | None, is_exact: bool
+) -> None:
     engine = engine_of(weights=weights)
     window = draw_window()
     (expected,) = engine.exact.start([window], 2).finish()
@@ -141,7 +143,7 @@ def test_torch_computes_what_graphs_may_not(weights: float | None, is_exact: boo
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_16_bits_are_left_to_torch_in_float32(precision: OpenVinoPrecision) -> None:
+def test_16_bits_are_computed_by_torch_in_float32(precision: OpenVinoPrecision) -> None:
     engine = engine_of(precision=precision)
     draw = np.random.default_rng(0)
     windows = [draw.integers(0, 65536, (24, 32, 3), np.uint16) for _ in range(2)]
@@ -337,7 +339,7 @@ def test_a_network_with_a_folded_trunk_runs_its_tail_too() -> None:
     assert np.abs(got.astype(int) - expected).max() <= 1
 
 
-def test_a_large_networks_results_outlive_the_memory_of_its_layers() -> None:
+def test_results_of_a_large_network_are_valid_after_the_next_batch_started() -> None:
     engine = engine_of("rrdb", SMALL_RRDB)
     first, second = draw_window(seed=1), draw_window(seed=2)
     started = engine.start([first])

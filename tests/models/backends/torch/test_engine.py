@@ -228,7 +228,7 @@ def test_16_bits_are_what_float64_computes_to_the_level() -> None:
     assert np.abs(result - levels).max() <= 0.5 + 0.05
 
 
-def test_flat_colours_of_16_bits_stay_what_they_are() -> None:
+def test_flat_colours_of_16_bits_are_returned_unchanged() -> None:
     engine = plain_engine(CPU)
     for level in range(0, 65536, 4369 // 3):
         flat = np.full((16, 16, 3), level, np.uint16)
@@ -255,7 +255,7 @@ def test_other_errors_are_not_reported_as_out_of_memory() -> None:
         engine_of(Full(RuntimeError("CUDA out of memory, it says"))).start([noise()]).finish()
 
 
-def test_a_batch_is_what_its_windows_are_alone_in_their_order() -> None:
+def test_each_window_of_a_batch_equals_its_result_alone() -> None:
     torch.manual_seed(0)
     one = engine_of(nn.Conv2d(3, 3, 3, padding=1), native_scale=1)
     engine = one.sized(window_px=64, batch=3, proof="")

@@ -49,7 +49,7 @@ def server(tmp_path: Path) -> Iterator[BlindServer]:
         thread.join()
 
 
-def test_keys_choose_and_the_tally_counts_what_was_seen(
+def test_a_key_votes_for_the_side_shown_and_the_tally_counts_its_upscaler(
     chromium: Any, server: BlindServer, tmp_path: Path
 ) -> None:
     page = chromium.new_page()

@@ -84,7 +84,7 @@ def test_it_is_turned_as_one_of_8_bits_is(orientation: int, apart: Tags) -> None
     assert np.array_equal(image.rgb, plain.rgb)
 
 
-def test_white_black_and_grey_stay_so() -> None:
+def test_white_black_and_grey_are_unchanged() -> None:
     """As high bytes, 65,407 would be white and 254 would be black."""
     deep = np.zeros((HEIGHT, WIDTH, 3), np.uint16)
     deep[:, :4] = np.array([65_535, 65_407, 254, 0])[:, None]

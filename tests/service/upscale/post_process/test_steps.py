@@ -202,8 +202,8 @@ def test_a_window_of_another_image_is_implausible() -> None:
     ]
 
     for source in smooth:
-        believed = [is_plausible(source, enlarged(other)) for other in smooth]
-        assert sum(believed) == 1
+        plausible = [is_plausible(source, enlarged(other)) for other in smooth]
+        assert sum(plausible) == 1
 
 
 def test_black_is_implausible_but_where_the_source_is_black() -> None:

@@ -124,7 +124,7 @@ def test_the_result_is_the_faithful_one_where_both_are_flat(
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_a_shift_of_all_colours_is_not_let_through(depth: type) -> None:
+def test_a_shift_of_all_colours_by_the_vivid_network_is_removed(depth: type) -> None:
     """Between it and the border of another, 40 levels off, lie no more than `TEMPER_REACH_PX`."""
     unit = np.iinfo(depth).max // 255
     faithful: Pixels = np.full((60, 90, 3), 100 * unit, depth)
@@ -159,7 +159,7 @@ def test_stains_of_colour_that_the_vivid_network_removed_are_removed() -> None:
     assert red_left(STAINED) < 6
 
 
-def test_brightness_of_areas_stays_the_faithful_networks() -> None:
+def test_the_brightness_of_areas_is_the_faithful_networks() -> None:
     ys, xs = np.mgrid[:96, :96]
     shade = 120 + 10 * np.sin(xs / 9) + 10 * np.sin(ys / 11)
     faithful: Pixels = np.repeat(np.asarray(np.rint(shade), np.uint8)[..., None], 3, 2)
@@ -167,7 +167,7 @@ def test_brightness_of_areas_stays_the_faithful_networks() -> None:
     assert np.array_equal(result, faithful)
 
 
-def test_texture_is_let_through_and_a_bent_stroke_is_not() -> None:
+def test_texture_of_the_vivid_network_is_kept_and_a_bent_stroke_is_not() -> None:
     faithful = np.full((64, 64, 3), 128, np.uint8)
     vivid = faithful + np.random.default_rng(3).integers(-4, 5, faithful.shape, np.int16)
     vivid[:, 40:44] = 20
