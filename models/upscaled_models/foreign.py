@@ -11,6 +11,8 @@ import zipfile
 from collections.abc import Collection
 
 from upscaled_models.families import FAMILIES
+from upscaled_models.ncnn.binary import FLOAT16_TAG, INT8_TAG
+from upscaled_models.ncnn.param import MAGIC
 
 _LABELS = [family.label for family in FAMILIES.values()]
 WHAT_RUNS = f"{', '.join(_LABELS[:-1])} and {_LABELS[-1]} networks do"
@@ -19,11 +21,11 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
     (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"GGUF", "a GGUF model"),
-    (0, b"7767517\n", "the .param file of an ncnn pair"),
-    (0, b"7767517\r\n", "the .param file of an ncnn pair"),
-    (0, (7767517).to_bytes(4, "little"), "the .param file of an ncnn pair in binary form"),
-    (0, (0x01306B47).to_bytes(4, "little"), "the .bin file of an ncnn pair"),
-    (0, (0x000D4B38).to_bytes(4, "little"), "the .bin file of an ncnn pair in 8 bits"),
+    (0, b"%d\n" % MAGIC, "the .param file of an ncnn pair"),
+    (0, b"%d\r\n" % MAGIC, "the .param file of an ncnn pair"),
+    (0, MAGIC.to_bytes(4, "little"), "the .param file of an ncnn pair in binary form"),
+    (0, FLOAT16_TAG.to_bytes(4, "little"), "the .bin file of an ncnn pair"),
+    (0, INT8_TAG.to_bytes(4, "little"), "the .bin file of an ncnn pair in 8 bits"),
 )
 _NEEDS_BOTH = ", which is read with the other: `upscaled models add NAME FILE.param FILE.bin`"
 _RUNS_NOT = f", which does not run here: {WHAT_RUNS}"

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from upscaled.config import (
     ALIASES,
-    MAX_OUTPUT_SIDE_PX,
     PREFIX,
     Settings,
     SettingsError,
@@ -20,6 +19,7 @@ from upscaled.config import (
     load_settings,
 )
 from upscaled.config.loading import SECRETS
+from upscaled.image.output import MAX_OUTPUT_SIDE_PX
 
 # name: (values that are taken, values that are refused), as they stand in the environment
 LIMITS: dict[str, tuple[list[str], list[str]]] = {

@@ -75,6 +75,11 @@ def rrdb_shape(scale: int, num_block: int, num_feat: int = 64, num_grow_ch: int 
     }
 
 
+def fold_of(scale: int) -> int:
+    """Return 2 for scale 2 and 4 for scale 1, which fold squares of pixels into channels first."""
+    return 4 // scale
+
+
 _FIRST_LAYERS: Final = {
     "model.0": "conv_first",
     "model.3": "conv_up1",
@@ -169,8 +174,7 @@ class RrdbFamily(NetworkFamily):
         return convolution.rpartition(".conv")[0] if ".rdb" in convolution else convolution
 
     def fold(self, shape: Shape) -> int:
-        """Return 2 for scale 2 and 4 for scale 1, which fold pixels into channels first."""
-        return 4 // whole(shape, "scale")
+        return fold_of(whole(shape, "scale"))
 
     def radius_px(self, shape: Shape) -> int:
         """Return the reach: 15 a block, `conv_first`, `conv_body`, and 2 behind the trunk."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from upscaled_models.backends.cuda.step import KernelModule, Target
-from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE
+from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE, fold_of
 from upscaled_models.networks.rrdb_kernel import KernelRrdb
 from upscaled_models.networks.strips import plan_strips
 
@@ -90,7 +90,7 @@ class RRDBNet(KernelModule):
         super().__init__()
         if scale not in (1, 2, 4):
             raise ValueError(f"RRDBNet has scale 1, 2 or 4, not {scale}")
-        self.fold = 4 // scale
+        self.fold = fold_of(scale)
         self.num_grow_ch = num_grow_ch
         self.conv_first = _conv(num_in_ch * self.fold**2, num_feat)
         blocks = (ResidualInResidual(num_feat, num_grow_ch) for _ in range(num_block))

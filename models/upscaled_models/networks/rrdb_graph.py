@@ -16,16 +16,16 @@ from upscaled_models.backends.openvino.nodes import (
 )
 from upscaled_models.backends.openvino.runtime import Node, import_openvino
 from upscaled_models.families import Shape
-from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE
+from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE, fold_of
 
 
 def build_trunk(x: Node, shape: Shape, layers: Layers) -> Node:
     """Build the trunk, from a picture in levels to its features."""
     ops = import_openvino().opset15
     convolutions = layers.convolutions
-    unshuffle = 4 // int(shape["scale"])
-    if unshuffle > 1:
-        x = ops.space_to_depth(x, "depth_first", unshuffle)
+    fold = fold_of(int(shape["scale"]))
+    if fold > 1:
+        x = ops.space_to_depth(x, "depth_first", fold)
     shallow = convolve(x, convolutions["conv_first"], input_gain=LEVELS)
     features = shallow
     for index in range(int(shape["num_block"])):

@@ -145,7 +145,7 @@ def pause_before_retry_s(failures: int) -> float:
 
 def price(key: ApiKey, settings: Settings) -> int:
     """Return the credits that an upscale would cost, or raise InsufficientApiCredits."""
-    credits = 1 if settings.metering else 0
+    credits = IMAGE_PRICE if settings.metering else 0
     if key.balance < credits:
         raise InsufficientApiCredits
     return credits

@@ -14,7 +14,8 @@ from starlette.routing import BaseRoute
 
 import upscaled
 from upscaled.api import schemas
-from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
+from upscaled.config import MIN_INPUT_SIDE_PX, Settings
+from upscaled.image.output import MAX_OUTPUT_SIDE_PX
 
 Document = dict[str, Any]
 

@@ -14,12 +14,12 @@ from upscaled.api.cancellation import run_to_end
 from upscaled.api.memory import MemoryShare
 from upscaled.api.schemas import RESULT_PATH
 from upscaled.bucket.endpoint import find_endpoint
-from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
+from upscaled.config import MIN_INPUT_SIDE_PX, Settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHigh
 from upscaled.fetch.client import FetchClient
 from upscaled.fetch.url import SourceUrl, parse_url
 from upscaled.image.formats.table import read_header
-from upscaled.image.output import OutputChoice, decide_output
+from upscaled.image.output import MAX_OUTPUT_SIDE_PX, OutputChoice, decide_output
 from upscaled.image.types import Header
 from upscaled.pool.executor import Executor, StoreOrder, UpscaleRequest
 from upscaled.state import OpenedResult

@@ -11,8 +11,9 @@ import typer
 from upscaled.batch.files import read_source
 from upscaled.cli.batch_options import check_scale
 from upscaled.cli.console import fail
-from upscaled.config import MAX_OUTPUT_SIDE_PX, load_settings
+from upscaled.config import load_settings
 from upscaled.errors import ServiceError
+from upscaled.image.output import MAX_OUTPUT_SIDE_PX, decide_output
 from upscaled.image.types import Image
 from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.packaged import install_missing
@@ -81,7 +82,6 @@ class Trial:
 
 def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> Trial:
     """Upscale the photo, or its middle, with that model."""
-    from upscaled.image.output import decide_output
     from upscaled.image.pixels import rounded
     from upscaled.upscale.opening import open_core
 

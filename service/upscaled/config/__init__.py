@@ -2,7 +2,6 @@
 
 from upscaled.config.loading import ALIASES, describe_settings, load_settings
 from upscaled.config.settings import (
-    MAX_OUTPUT_SIDE_PX,
     MIN_INPUT_SIDE_PX,
     SCALES,
     SLOTS_ON_CPU,
@@ -13,7 +12,6 @@ from upscaled.config.values import PREFIX, Network, SettingsError
 
 __all__ = [
     "ALIASES",
-    "MAX_OUTPUT_SIDE_PX",
     "MIN_INPUT_SIDE_PX",
     "PREFIX",
     "SCALES",

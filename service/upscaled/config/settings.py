@@ -22,6 +22,7 @@ from upscaled.config.values import (
     TrustedNetworks,
 )
 from upscaled.image.formats.table import ALWAYS_DECODED
+from upscaled.image.output import MAX_OUTPUT_SIDE_PX
 from upscaled_models.processor import count_cores
 
 SCALES = (2, 4)
@@ -32,8 +33,6 @@ encoded while the network runs."""
 SLOTS_ON_CUDA = 8
 """More small images fill larger batches: 200 of 96 px from 8 clients came through x4plus on an H100
 2.8 times as fast as one at a time with 4 slots, 3.8 times with 8."""
-MAX_OUTPUT_SIDE_PX = 6000
-"""Longest side of a result over HTTP, by the contract."""
 MIN_INPUT_SIDE_PX = 64
 """Shortest input side over HTTP, by the contract."""
 
@@ -153,9 +152,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     audit_retention_days: int = Field(default=0, ge=0, le=36_500)
     """how many days `upscaled audit` can look back: older entries are deleted; 0: they are kept for
     ever"""
-    max_input_side_x2: int = Field(default=3000, ge=64, le=6000)
+    max_input_side_x2: int = Field(default=3000, ge=MIN_INPUT_SIDE_PX, le=MAX_OUTPUT_SIDE_PX)
     """longest input side at scale 2, in pixels"""
-    max_input_side_x4: int = Field(default=1500, ge=64, le=6000)
+    max_input_side_x4: int = Field(default=1500, ge=MIN_INPUT_SIDE_PX, le=MAX_OUTPUT_SIDE_PX)
     """longest input side at scale 4, in pixels"""
     max_file_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, le=2**31)
     """largest input file"""

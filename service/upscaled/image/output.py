@@ -9,7 +9,9 @@ from upscaled.errors import InvalidParameter, ResolutionTooHigh
 from upscaled.image.formats.table import AVIF, ENCODED, FORMATS, JPEG, PNG
 from upscaled.image.types import Header, Image, MetadataPlan
 
-MAX_CANVAS_PX: Final = 2 * 6000**2
+MAX_OUTPUT_SIDE_PX: Final = 6000
+"""Longest side of a result over HTTP, by the contract."""
+MAX_CANVAS_PX: Final = 2 * MAX_OUTPUT_SIDE_PX**2
 """Limits the canvases of all results that one process computes at once, two of the largest over
 HTTP: 216 MB. A single one may be larger."""
 
@@ -23,7 +25,7 @@ KEEP, KEEP_ALL = "keep", "keep-all"
 METADATA_CHOICES: Final = (KEEP, KEEP_ALL)
 """What may be asked for of the source's metadata: all that is kept has GPS only by the second."""
 MAX_QUALITY: Final = 100
-MAX_ENCODER_BYTES: Final = AVIF.encode_bytes_per_px * 6000**2
+MAX_ENCODER_BYTES: Final = AVIF.encode_bytes_per_px * MAX_OUTPUT_SIDE_PX**2
 """Limits the memory of encoders that begin when all pixels are there and run at once in one
 process, beside canvases: one of the largest AVIF over HTTP, 1.7 GB. A single one may be larger."""
 

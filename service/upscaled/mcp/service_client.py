@@ -12,18 +12,14 @@ import httpx2
 from mcp.server.mcpserver.exceptions import ToolError
 
 from upscaled.config import Settings
+from upscaled.image.formats.table import ENCODED
 from upscaled.mcp.root import Picture
 
 # A large picture by a large model on a small machine, behind others in the queue; a dead service
 # shows at once, when the connection is made.
 _TIMEOUT: Final = httpx2.Timeout(900, connect=10)
 _DATA: Final = "data: "
-_ENDINGS: Final = {
-    "image/jpeg": ".jpg",
-    "image/png": ".png",
-    "image/webp": ".webp",
-    "image/avif": ".avif",
-}
+_ENDINGS: Final = {each.media_type: f".{each.suffix}" for each in ENCODED}
 
 Source = Picture | str
 """What to upscale: a file, or the URL of a picture that the service fetches."""

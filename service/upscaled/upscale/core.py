@@ -15,12 +15,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
+from upscaled.config import Settings
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import InvalidParameter
 from upscaled.image.encode import OverlappedEncoder
 from upscaled.image.harm import Harm, measure_harm
-from upscaled.image.output import MAX_ENCODER_BYTES, OutputSpec, decide_output
+from upscaled.image.output import (
+    MAX_ENCODER_BYTES,
+    MAX_OUTPUT_SIDE_PX,
+    OutputSpec,
+    decide_output,
+)
 from upscaled.image.types import Image
 from upscaled.upscale.concurrency import Cancellation, WeightedSemaphore
 from upscaled.upscale.image_work import ImageStreams, scale_to_run, upscale_to_output
@@ -120,7 +125,7 @@ class Core:
             output = decide_output(
                 image, scale, keeps_depth=self.settings.deep_png, max_side_px=MAX_OUTPUT_SIDE_PX
             )
-        return self._encode(image, output, options, decode_s)
+        return self._upscale_and_encode(image, output, options, decode_s)
 
     def upscale_image(
         self,
@@ -163,8 +168,10 @@ class Core:
         is_harm_used = any(rung.tempered_with or rung.harmed_only for rung in ladder)
         harm = measure_harm(image) if is_harm_used else Harm()
         px = image.width_px * image.height_px
-        is_hurt = is_harm_used and is_harmed(harm)
-        return choose_rung(ladder, px, is_harmed=is_hurt, is_deep=is_deep), harm
+        rung = choose_rung(
+            ladder, px, is_harmed=is_harm_used and is_harmed(harm), is_deep=is_deep
+        )
+        return rung, harm
 
     def label(self, model: str) -> str:
         """Return the backend and precision that run a model, as "torch float32"."""
@@ -198,7 +205,7 @@ class Core:
         if not is_here:
             raise InvalidParameter(f"There is no model {options.model!r} here")
 
-    def _encode(
+    def _upscale_and_encode(
         self, image: Image, output: OutputSpec, options: _Options, decode_s: float
     ) -> Result:
         """Upscale a decoded image, and encode its rows while others are computed."""

@@ -7,7 +7,9 @@ from torch import nn
 
 from upscaled_models.backends.base import LoadedModel
 from upscaled_models.backends.cuda.kernel import Kernel
-from upscaled_models.backends.cuda.step import COLUMNS, KernelModule, KernelStep, Target
+from upscaled_models.backends.cuda.layout import CHUNK_CHANNELS, PLANE_CHANNELS
+from upscaled_models.backends.cuda.step import KernelModule, KernelStep, Target
+from upscaled_models.backends.cuda.tiling import COLUMNS
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.torch.engine import TorchEngine, build_engine
 from upscaled_models.errors import BackendUnavailable
@@ -15,7 +17,7 @@ from upscaled_models.errors import BackendUnavailable
 LEAST_SIDE_PX: Final = 4
 """Side of a picture that every network can fold."""
 
-MAX_CHANNELS: Final = 8 * max(COLUMNS)
+MAX_CHANNELS: Final = PLANE_CHANNELS * max(COLUMNS)
 
 
 def open_cuda(model: LoadedModel, device: Device) -> TorchEngine:
@@ -39,7 +41,9 @@ def can_be_built(network: nn.Module) -> bool:
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     inner = {layer.out_channels for layer in layers[:-1]} | {layers[1].in_channels}
     return layers[-1].out_channels <= MAX_CHANNELS and all(
-        channels <= MAX_CHANNELS and channels % 16 == 0 and channels // 8 in COLUMNS
+        channels <= MAX_CHANNELS
+        and channels % CHUNK_CHANNELS == 0
+        and channels // PLANE_CHANNELS in COLUMNS
         for channels in inner
     )
 

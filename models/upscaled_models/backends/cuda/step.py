@@ -5,7 +5,6 @@ A network on the kernel has the layers, inputs and results of its torch module.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,7 @@ from upscaled_models.backends.cuda.layout import (
     pack_weights,
     to_planes,
 )
-
-COLUMNS: Final = (1, 4, 6, 8)
-"""Numbers of columns of 8 output channels that the kernel can compute."""
+from upscaled_models.backends.cuda.tiling import COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +120,7 @@ class Stack:
         layout, device = PlaneLayout(height, width), pixels.device
         source = to_planes(pixels, layout, self.target.dtype)
         *inner, last = self.layers
-        channels = inner[0].columns * 8
+        channels = inner[0].columns * PLANE_CHANNELS
         planes = [make_planes(count, channels, layout, self.target.dtype, device) for _ in range(2)]
         for index, layer in enumerate(inner):
             self.target.launch(KernelStep(layer, (source,), layout, planes=planes[index % 2]))

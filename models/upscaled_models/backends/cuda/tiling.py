@@ -11,8 +11,11 @@ MIN_STAGES: Final = 2
 RESERVED_BYTES: Final = 1024
 """Shared memory of each block that the driver keeps for itself."""
 
-_BLOCKS_BY_WARPS: Final = {1: (1, 1), 4: (4, 1), 6: (3, 2), 8: (4, 2)}
-"""By columns of 8 output channels: how many a warp computes, and by how many warps."""
+_BLOCKS_AND_WARPS: Final = {1: (1, 1), 4: (4, 1), 6: (3, 2), 8: (4, 2)}
+"""By columns of 8 output channels: how many a warp computes, and how many warps share them."""
+
+COLUMNS: Final = tuple(_BLOCKS_AND_WARPS)
+"""Numbers of columns of 8 output channels that the kernel can compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> KernelTi
     Two blocks of four warps where each has memory for two stages; else one of eight. shared_bytes:
     of a multiprocessor; block_bytes: the most of it for one block.
     """
-    blocks, warps_n = _BLOCKS_BY_WARPS[columns]
+    blocks, warps_n = _BLOCKS_AND_WARPS[columns]
     for warps, warps_x, resident in ((4, 1, 2), (8, 2, 1)):
         one = KernelTiling(warps, warps_n, warps_x, blocks, 1, resident)
         most_bytes = min(block_bytes, shared_bytes // resident - RESERVED_BYTES)

@@ -12,12 +12,12 @@ from urllib.request import parse_http_list
 
 from starlette.datastructures import Headers
 
-from upscaled.config import MAX_OUTPUT_SIDE_PX
 from upscaled.errors import InvalidParameter
 from upscaled.image.output import (
     KEEP,
     KEEP_ALL,
     LOSSLESS,
+    MAX_OUTPUT_SIDE_PX,
     MAX_QUALITY,
     METADATA_CHOICES,
     OUTPUT_FORMATS,

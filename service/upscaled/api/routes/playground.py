@@ -9,8 +9,9 @@ from importlib.resources import files
 from string import Template
 from typing import Any, Final
 
-from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, SCALES, Settings
+from upscaled.config import MIN_INPUT_SIDE_PX, SCALES, Settings
 from upscaled.image.formats.table import FORMATS, Format
+from upscaled.image.output import MAX_OUTPUT_SIDE_PX
 
 _MEBIBYTE: Final = 1024 * 1024
 _KEY: Final = {"key": "", "key_state": ""}

@@ -1,7 +1,7 @@
 import pytest
 
-from upscaled_models.backends.cuda.step import COLUMNS
 from upscaled_models.backends.cuda.tiling import (
+    COLUMNS,
     MAX_STAGES,
     MIN_STAGES,
     RESERVED_BYTES,

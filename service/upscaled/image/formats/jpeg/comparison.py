@@ -19,7 +19,6 @@ from upscaled.image.formats.jpeg import segments
 from upscaled.image.formats.jpeg.scans import Structure, open_jpeg
 from upscaled.image.formats.jpeg.segments import Segment
 
-_BLOCK_PX: Final = 8
 _LONGEST_PX: Final = 65_528
 _MIDDLING: Final = 16
 _LENGTHS: Final = 16
@@ -72,7 +71,7 @@ def _as_stored(structure: Structure) -> Structure:
 def _round_up(side_px: int, blocks: int) -> int:
     if side_px > _LONGEST_PX:
         return side_px
-    step = _BLOCK_PX * blocks
+    step = segments.BLOCK_PX * blocks
     return min(_LONGEST_PX, -(-side_px // step) * step)
 
 

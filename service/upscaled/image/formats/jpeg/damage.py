@@ -24,26 +24,24 @@ from numpy.typing import NDArray
 
 from upscaled.image.formats.jpeg.comparison import changes, decode_exposed
 from upscaled.image.formats.jpeg.scans import Structure
-from upscaled.image.formats.jpeg.segments import DRI, EOI
+from upscaled.image.formats.jpeg.segments import BLOCK_PX, DRI, EOI, RST0
 
 _COEFFICIENTS: Final = 64
 _MAX_PADDING_BYTES: Final = 16
 """Bytes that some cameras write between the last coded unit and the end marker."""
 _PADDING: Final = re.compile(r"(\d+) extraneous bytes before marker 0x(\w+)")
 _RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
-_RST0, _RST7 = 0xD0, 0xD7
 _UNKNOWN_SAMPLING: Final = "Could not determine subsampling level"
 _COARSEST: Final = 8
 _MAX_FINAL_ZEROS: Final = 3
 _MAX_DROPPED_ZEROS: Final = 2
 _MAX_FLAT_ZEROS: Final = 8
 _FLAT_ROWS: Final = 16
-_BLOCK_PX: Final = 8
 _ZERO_RUN_BYTES: Final = 4
 """A run this long occurs by chance once in 2^32."""
 _NOISE: Final = bytes(at * 167 % 255 for at in range(1, 255))
 # A decoder of restart intervals goes on only behind its next restart marker, whichever that is.
-_MORE: Final = _NOISE + b"".join(bytes((0xFF, 0xD0 + at % 8)) + _NOISE for at in range(16))
+_MORE: Final = _NOISE + b"".join(bytes((0xFF, RST0 + at % 8)) + _NOISE for at in range(16))
 
 
 def refuse_missing_pixels(structure: Structure) -> None:
@@ -53,7 +51,7 @@ def refuse_missing_pixels(structure: Structure) -> None:
     warning = _find_warning(structure)
     padding = _PADDING.search(warning)
     count, marker = (int(padding[1]), int(padding[2], 16)) if padding else (0, EOI[1])
-    is_restart = _RST0 <= marker <= _RST7  # decoding goes on with the next interval
+    is_restart = RST0 <= marker < RST0 + 8  # decoding goes on with the next interval
     is_judged = _UNKNOWN_SAMPLING not in warning
     is_padding = padding is not None and (is_restart or count <= _MAX_PADDING_BYTES)
     if warning and is_judged and not is_padding:
@@ -101,7 +99,7 @@ def _refuse_missing_intervals(structure: Structure) -> Structure:
         expected = -(-units // interval) - 1 if interval else 0
         count = 0
         for count, found in enumerate(_RESTART.finditer(scan.coded), 1):
-            if count > expected + 1 or found[0][1] != _RST0 + (count - 1) % 8:
+            if count > expected + 1 or found[0][1] != RST0 + (count - 1) % 8:
                 raise ValueError(f"restart marker {count} of {expected} is {found[0][1]:#x}")
         if count < expected:
             raise ValueError(f"{count} restart markers, not {expected}")
@@ -165,7 +163,7 @@ def _ends_flat(structure: Structure) -> bool:
     it another, no block would ever end.
     """
     numbers = [component.number for component in structure.frame.components]
-    corner = decode_exposed(structure)[:, -_BLOCK_PX:, -2 * _BLOCK_PX :]
+    corner = decode_exposed(structure)[:, -BLOCK_PX:, -2 * BLOCK_PX :]
     if len(numbers) > 1:
         corner = corner[..., [numbers.index(each) for each in structure.scans[-1].components]]
     return bool((corner == corner[:, -1:, -1:]).all())

@@ -66,7 +66,7 @@ class Structure:
         frame = self.frame
         across = max(component.across for component in frame.components)
         down = max(component.down for component in frame.components)
-        width, height = 8 * across, 8 * down
+        width, height = segments.BLOCK_PX * across, segments.BLOCK_PX * down
         if len(scan.components) == 1:
             (one,) = (each for each in frame.components if each.number == scan.components[0])
             columns = -(-frame.width_px * one.across // width)

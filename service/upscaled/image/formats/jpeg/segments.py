@@ -15,13 +15,16 @@ from upscaled.errors import UnsupportedImageFormat
 
 SOI: Final = b"\xff\xd8"
 EOI: Final = b"\xff\xd9"
+RST0: Final = 0xD0
+"""The first of eight restart markers, which count intervals: T.81, B.1.1.2."""
+BLOCK_PX: Final = 8
 # A file of 25 MB whose metadata comes in full segments has 400, one of 45 MB of XMP 700.
 MAX_SEGMENTS: Final = 5_000
 
 DHT, _DAC, DQT, DRI, DNL = 0xC4, 0xCC, 0xDB, 0xDD, 0xDC
 _EOI, SOS, _COM = 0xD9, 0xDA, 0xFE
 APP0, APP1, APP2, APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
-_WITHOUT_SEGMENT: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+_WITHOUT_SEGMENT: Final = frozenset({0x01, *range(RST0, RST0 + 8)})
 TABLES: Final = frozenset({DHT, _DAC, DQT, DRI})
 METADATA: Final = frozenset({_COM, *range(APP0, _APP15 + 1)})
 _CUT: Final = TABLES | METADATA | {SOS}

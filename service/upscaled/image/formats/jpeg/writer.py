@@ -20,8 +20,6 @@ from upscaled.image.formats.jpeg.segments import make_segment, read_leading_segm
 from upscaled.image.metadata import exif_of_result
 from upscaled.image.types import Image
 
-_BLOCK_PX: Final = 8
-_RST0: Final = 0xD0
 _MOST_DATA_BYTES: Final = 65_533
 _MAX_DENSITY: Final = 65_535
 _ICC_PIECE_BYTES: Final = _MOST_DATA_BYTES - len(segments.ICC_HEAD) - 2
@@ -67,7 +65,7 @@ class JpegWriter:
             marker: b"".join(each.data for each in leading.tables if each.marker == marker)
             for marker in (segments.DQT, segments.DHT)
         }
-        blocks = -(-image.width_px // _BLOCK_PX) * (self.strip_px // _BLOCK_PX)
+        blocks = -(-image.width_px // segments.BLOCK_PX) * (self.strip_px // segments.BLOCK_PX)
         parts: list[bytes | memoryview] = [
             segments.SOI,
             make_segment(segments.APP0, _jfif(image.dpi)),
@@ -82,7 +80,7 @@ class JpegWriter:
         ]
         for number, strip in enumerate(strips):
             if number:
-                parts.append(bytes((0xFF, _RST0 + (number - 1) % 8)))
+                parts.append(bytes((0xFF, segments.RST0 + (number - 1) % 8)))
             # The headers of all strips are equally long: they differ in the height alone.
             parts.append(memoryview(strip)[leading.scans_at : -len(segments.EOI)])
         return b"".join((*parts, segments.EOI))
