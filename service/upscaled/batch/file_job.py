@@ -11,7 +11,7 @@ from upscaled.batch.discovery import Source
 from upscaled.batch.files import BatchAborted, CannotWrite, NotAnImage, refuse_unreadable
 from upscaled.batch.fingerprint import fingerprint
 from upscaled.batch.journal import Record
-from upscaled.batch.outcome import Kind, Listener, Outcome
+from upscaled.batch.outcome import DeviceEstimate, Kind, Listener, Outcome
 from upscaled.batch.output_store import ExistingResult, OutputStore, ReservedPath, candidate_names
 from upscaled.errors import InternalError, InvalidParameter, ServiceError, UnsupportedImageFormat
 from upscaled.image.formats.table import read_header
@@ -21,7 +21,7 @@ from upscaled.logs import event
 from upscaled.upscale.concurrency import Cancellation, Cancelled, WeightedSemaphore
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung, rungs_for
-from upscaled.upscale.result import Expectation, Result, decide_local_output
+from upscaled.upscale.result import Result, decide_local_output
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
 from upscaled.upscale.tiles import Tiling
 from upscaled_models.errors import EngineOutOfMemory
@@ -201,11 +201,11 @@ def _failed(outcome: Outcome, error: ServiceError, text: str) -> Outcome:
     return replace(outcome, kind=Kind.FAILED, error_code=error.error_code, error=text)
 
 
-def expect_upscale(core: Core, header: Header, scale: int, output: OutputSpec) -> Expectation:
+def expect_upscale(core: Core, header: Header, scale: int, output: OutputSpec) -> DeviceEstimate:
     """Return the expected seconds of upscaling an image on a core that was opened warm."""
     px = header.width_px * header.height_px
     rungs = rungs_for(core.ladders[scale], px, is_deep=output.is_deep)
-    return Expectation(
+    return DeviceEstimate(
         models=tuple(rung.model for rung in rungs),
         device_s=max(_expect_device_s(core, header, rung) for rung in rungs),
     )

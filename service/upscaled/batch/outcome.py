@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from upscaled.batch.journal import Record
-from upscaled.upscale.result import Expectation, Timings
+from upscaled.upscale.result import Timings
 
 
 class Kind(StrEnum):
@@ -43,6 +43,18 @@ _NO_TIMINGS: Final = Timings(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceEstimate:
+    """Estimate of an upscale in a dry run.
+
+    models: the one that makes it; two where the pixels decide, that of harmed images first.
+    device_s: seconds of the device, alone, with the slower of them and where no area is flat.
+    """
+
+    models: tuple[str, ...]
+    device_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Outcome of one file.
 
@@ -62,7 +74,7 @@ class Outcome:
     source_px: tuple[int, int] | None = None
     timings: Timings = _NO_TIMINGS
     seconds: float = 0
-    expected: Expectation | None = None
+    expected: DeviceEstimate | None = None
     expected_px: tuple[int, int] | None = None
 
     @property

@@ -31,7 +31,7 @@ def list_webhooks(
     """
     from upscaled.state.webhook_rows import DELIVERY_STATES
 
-    wanted = {each: each for each in DELIVERY_STATES}.get(state)  # type: ignore[call-overload]
+    wanted = next((each for each in DELIVERY_STATES if each == state), None)
     if state and wanted is None:
         raise fail(f"--state must be one of {', '.join(DELIVERY_STATES)}", 2)
     with opened_state() as opened:

@@ -24,10 +24,10 @@ DECODER_COMMAND: Final = (sys.executable, "-m", "upscaled.decoder.child")
 MAX_DECODERS: Final = 4
 """Limits the files that are decoded at once: each uses a core for a moment, and memory."""
 
-_WITHIN_S: Final = 120.0
+_MAX_FILE_S: Final = 120.0
 """Limits one file, where the decoder's own clocks (`upscaled.decoder.child`) failed to."""
 
-_LEAST_BUSY: Final = 0.125
+_LEAST_BUSY_SHARE: Final = 0.125
 """Part of that time that a process computes if its file is at fault. Of good files only arithmetic
 JPEGs of more than 14 MB take so much."""
 
@@ -37,11 +37,11 @@ _FILES_PER_PROCESS: Final = 500
 _SUCCESSOR_AT: Final = 450
 """Files after which the process that will replace it is started, so that no file waits for it."""
 
-_DEATHS: Final = 2
+_MAX_DEATHS: Final = 2
 """Deaths of one cause after which a file is given up: two crashes mean that the file is malformed,
 two kills from outside are an internal error."""
 
-_END_S: Final = 5.0
+_MAX_EXIT_S: Final = 5.0
 """Limits the wait for the exit status of a process that has closed its socket."""
 
 # Each thread of a pool would hold address space and a core, and none helps with one image.
@@ -122,7 +122,7 @@ class DecoderProcess:
         except TimeoutError:
             computed_s = watchdog.computed_s
             # Busy, and past limits that it should have died of; else it had hardly a core.
-            is_busy = computed_s is None or computed_s >= within_s * _LEAST_BUSY
+            is_busy = computed_s is None or computed_s >= within_s * _LEAST_BUSY_SHARE
             raise DecoderDied(f"no answer within {within_s:g} s", is_by_file=is_busy) from None
         except (FrameError, ProtocolError) as error:
             raise DecoderDied(f"broke the protocol: {error}", is_by_file=True) from error
@@ -131,7 +131,7 @@ class DecoderProcess:
 
     def _death(self) -> DecoderDied:
         """Describe how the process ended, after it has closed its end of the socket."""
-        status = self.child.wait(_END_S)
+        status = self.child.wait(_MAX_EXIT_S)
         if status is None:
             return DecoderDied("closed its socket", is_by_file=True)
         is_full = status == NO_MEMORY_STATUS
@@ -151,7 +151,7 @@ class Decoder:
         formats: Collection[str],
         *,
         processes: int,
-        within_s: float = _WITHIN_S,
+        within_s: float = _MAX_FILE_S,
         silence_s: float = SILENCE_S,
         command: Sequence[str] = DECODER_COMMAND,
         log_format: str = "auto",
@@ -197,8 +197,9 @@ class Decoder:
         plan: what of the file's metadata is kept for the result; None for nothing.
 
         Raises:
-            MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
-            MalformedImage: two processes crashed over it, or went over the limits of a file.
+            MalformedImage: the file is refused, or two processes crashed over it or went over the
+                limits of a file.
+            ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
             InternalError: two processes were killed from outside, or hung, while they decoded it.
             OSError: no process can be started.
         """
@@ -212,9 +213,9 @@ class Decoder:
                     deaths.append(death)
                     self._note_death(death, process.child.pid, len(source))
                     alike = [str(each) for each in deaths if each.is_by_file == death.is_by_file]
-                    if len(alike) == _DEATHS:
+                    if len(alike) == _MAX_DEATHS:
                         kind = MalformedImage if death.is_by_file else InternalError
-                        text = f"{_DEATHS} decoders died over it: {'; '.join(alike)}"
+                        text = f"{_MAX_DEATHS} decoders died over it: {'; '.join(alike)}"
                         raise kind(detail=text) from None
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from upscaled.image.metadata import (
     COLOUR_SPACE,
     COPYRIGHT,
     EXIF_DIRECTORY,
+    INCH,
     RESOLUTION_UNIT,
     X_RESOLUTION,
     Y_RESOLUTION,
@@ -65,7 +66,6 @@ _GPS: Final = range(0x20)
 
 _SHORT, _LONG, _RATIO = 3, 4, 5
 _SRGB: Final = 1
-_INCH: Final = 2
 _FINEST_DPI: Final = 1000
 _ENTRY: Final = "HHI"
 _INLINE_BYTES: Final = 4
@@ -99,7 +99,7 @@ def keep_exif(exif: Exif, plan: MetadataPlan, *, dpi: Dpi | None, is_srgb: bool)
         details[COLOUR_SPACE] = pack.short(_SRGB)
     if dpi is not None:
         first |= {X_RESOLUTION: pack.ratio(dpi[0]), Y_RESOLUTION: pack.ratio(dpi[1])}
-        first[RESOLUTION_UNIT] = pack.short(_INCH)
+        first[RESOLUTION_UNIT] = pack.short(INCH)
     block = _write(pack, first, {EXIF_DIRECTORY: details, _GPS_DIRECTORY: place})
     return block if len(block) <= MAX_EXIF_BYTES else b""
 

@@ -54,8 +54,9 @@ _INTEROPERABILITY_INDEX: Final = 0x0001
 _UNCALIBRATED: Final = 0xFFFF
 _DCF_OPTION_FILE: Final = "R03"
 
-_INCH: Final = 2
-_UNITS_PER_INCH: Final = {_INCH: 1.0, 3: 2.54}
+INCH, _CENTIMETRE = 2, 3
+"""Values of `RESOLUTION_UNIT` (TIFF 6.0, section 8)."""
+_UNITS_PER_INCH: Final = {INCH: 1.0, _CENTIMETRE: 2.54}
 _MAX_DPI: Final = 1_000_000.0
 
 Dpi = tuple[float, float]
@@ -215,7 +216,7 @@ def read_dpi(exif: Exif, format_dpi: object, orientation: int) -> Dpi | None:
 
 
 def _exif_dpi(exif: Exif) -> object:
-    per_inch = _UNITS_PER_INCH.get(exif.whole(RESOLUTION_UNIT) or 2)
+    per_inch = _UNITS_PER_INCH.get(exif.whole(RESOLUTION_UNIT) or INCH)
     across, down = exif.ratio(X_RESOLUTION), exif.ratio(Y_RESOLUTION)
     if not per_inch or not across or not down:
         return None
@@ -248,7 +249,7 @@ def write_exif(credit: Credit | None, dpi: Dpi | None = None) -> bytes:
 
     exif = ExifWriter()
     if dpi is not None:
-        exif.update({X_RESOLUTION: dpi[0], Y_RESOLUTION: dpi[1], RESOLUTION_UNIT: _INCH})
+        exif.update({X_RESOLUTION: dpi[0], Y_RESOLUTION: dpi[1], RESOLUTION_UNIT: INCH})
     for tag, text in (
         (ARTIST, credit.artist if credit else ""),
         (COPYRIGHT, credit.copyright if credit else ""),

@@ -168,9 +168,7 @@ class Core:
         is_harm_used = any(rung.tempered_with or rung.harmed_only for rung in ladder)
         harm = measure_harm(image) if is_harm_used else Harm()
         px = image.width_px * image.height_px
-        rung = choose_rung(
-            ladder, px, is_harmed=is_harm_used and is_harmed(harm), is_deep=is_deep
-        )
+        rung = choose_rung(ladder, px, is_harmed=is_harm_used and is_harmed(harm), is_deep=is_deep)
         return rung, harm
 
     def label(self, model: str) -> str:

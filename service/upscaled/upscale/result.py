@@ -56,18 +56,6 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class Expectation:
-    """Expectation of an upscale.
-
-    models: the one that makes it; two where the pixels decide, that of harmed images first.
-    device_s: seconds of the device, alone, with the slower of them and where no area is flat.
-    """
-
-    models: tuple[str, ...]
-    device_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
     """Upscaled image: the encoded file, its exact size and how it was made.
 

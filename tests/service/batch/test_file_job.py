@@ -15,7 +15,7 @@ from tests.service.image.samples import picture, save
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.batch.file_job import EngineBroken, expect_upscale
 from upscaled.batch.files import OutputFull
-from upscaled.batch.outcome import Kind
+from upscaled.batch.outcome import DeviceEstimate, Kind
 from upscaled.batch.s3_url import S3Url
 from upscaled.config import load_settings
 from upscaled.errors import InternalError
@@ -24,7 +24,7 @@ from upscaled.upscale import result
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.opening import open_core
-from upscaled.upscale.result import Expectation, decide_local_output
+from upscaled.upscale.result import decide_local_output
 
 pytestmark = pytest.mark.usefixtures("_lent_decoder")
 S_PER_PX = {"upscaled-x2": 1e-6, "upscaled-x4-faithful": 1e-3}
@@ -362,7 +362,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
         yield replace(opened, seconds_per_px=S_PER_PX)
 
 
-def expect(core: Core, ladder: tuple[Rung, ...], width_px: int, height_px: int) -> Expectation:
+def expect(core: Core, ladder: tuple[Rung, ...], width_px: int, height_px: int) -> DeviceEstimate:
     header = Header("PNG", width_px, height_px, has_alpha=False)
     output = decide_local_output(header, 2, keeps_depth=False)
     return expect_upscale(replace(core, ladders={2: ladder}), header, 2, output)

@@ -219,8 +219,9 @@ def read_choices(headers: Headers, fields: Mapping[str, object]) -> tuple[str, O
     """
     options = _Options(headers, fields)
     model = parse_model_header(options.values(MODEL_HEADER))
+    form = options.name(FORMAT_HEADER, OUTPUT_FORMATS)
     return model, OutputChoice(
-        format=(form := options.name(FORMAT_HEADER, OUTPUT_FORMATS)),
+        format=form,
         quality=_read_quality(options, form),
         max_side_px=options.number(MAX_SIDE_HEADER, MAX_OUTPUT_SIDE_PX),
         width_px=options.number(WIDTH_HEADER, MAX_OUTPUT_SIDE_PX),

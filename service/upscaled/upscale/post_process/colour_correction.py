@@ -20,8 +20,8 @@ source's JPEG blocks again (ssim of the jpeg track 0.646 against 0.648).
 
 What the pictures show of it: on clean ones colours that were off (the monarch's yellow) are right and no
 edge has a halo; on the jpeg track the source's own stains of chroma come back faintly. Mean distance in
-CIE a, b to the truth, five pictures of Set14, general-x4v3: clean 4.61 raw, 3.83 locked; jpeg 5.96 raw,
-6.19 locked. Chroma low-passed by width 4 alone would be 4.43 and 5.90: a worse bargain.
+CIE a, b to the truth, five pictures of Set14, general-x4v3: clean 4.61 raw, 3.83 corrected; jpeg 5.96
+raw, 6.19 corrected. Chroma low-passed by width 4 alone would be 4.43 and 5.90: a worse bargain.
 """  # noqa: E501
 
 from typing import Any, Final
