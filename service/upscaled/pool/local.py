@@ -23,10 +23,9 @@ from typing import Any, Final
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, rebuild
 from upscaled.logs import event
-from upscaled.pool.admission import Admission
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.devices import plan_workers, share_canvas_px
-from upscaled.pool.executor import DeviceFault, Expectation, UpscaleRequest
+from upscaled.pool.executor import Admission, DeviceFault, Expectation, UpscaleRequest
 from upscaled.pool.messages import Answer, Done, Failed, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue
 from upscaled.pool.slots import MAX_DEATHS_ALONE, Attempts, Slot
@@ -180,31 +179,26 @@ class LocalPool:
                 continue
             except WorkTookTooLong as error:
                 raise InternalError(detail=str(error)) from None
-            has_failed = isinstance(answer, Failed) or attempts.failed_at is not None
-            if has_failed and self._note_answer(slot, answer, attempts):
-                continue
-            if isinstance(answer, Failed) and attempts.failed_at is None:
-                raise DeviceFault(detail=f"the worker reports: {answer.reason}")
+            if isinstance(answer, Failed):
+                if self._may_try_another_device(slot, answer, attempts):
+                    continue
+                if attempts.failed_at is None:
+                    raise DeviceFault(detail=f"the worker reports: {answer.reason}")
+            elif isinstance(answer, Done) and (faulty := attempts.find_faulty(slot.worker)):
+                self._faults += 1
+                faulty.note_fault()
             return _read_answer(answer, data, queue_s)
 
-    def _note_answer(self, slot: Slot, answer: Answer, attempts: Attempts) -> bool:
-        """Record an answer, and return whether another device is to try the failed image.
-
-        Where the other device succeeds, a fault of the first device's worker is counted.
-        """
-        fields = event(
-            "device_fault", request_id=slot.request.request_id, device=slot.worker.device
-        )
-        has_other = any(worker.device != slot.worker.device for worker in self._workers)
-        if attempts.note_answer(slot.worker, answer, has_other=has_other):
-            text = "%s failed this image, another device tries it: %s"
-            reason = getattr(answer, "reason", "")
-            _log.warning(text, slot.worker.device, reason, extra=fields)
-            return True
-        if worker := attempts.fault_of(slot.worker, answer):
-            self._faults += 1
-            worker.note_fault()
-        return False
+    def _may_try_another_device(self, slot: Slot, failed: Failed, attempts: Attempts) -> bool:
+        """Return whether another device is to try the image that this one failed, and log that."""
+        device = slot.worker.device
+        has_other = any(worker.device != device for worker in self._workers)
+        if not attempts.note_failure(slot.worker, has_other=has_other):
+            return False
+        fields = event("device_fault", request_id=slot.request.request_id, device=device)
+        text = "%s failed this image, another device tries it: %s"
+        _log.warning(text, device, failed.reason, extra=fields)
+        return True
 
     async def _acquire_slot(self, request: UpscaleRequest, attempts: Attempts) -> Slot:
         if refusal := refuse_without_workers(self._supervisors):
@@ -292,5 +286,5 @@ def _read_answer(answer: Answer, data: bytes, queue_s: float) -> Result:
         return replace(answer.result, data=data, timings=timings)
     if isinstance(answer, JobRefused):
         raise rebuild(answer.error_code, answer.public_text)
-    detail = getattr(answer, "reason", answer.kind)
+    detail = answer.reason if isinstance(answer, Failed) else answer.kind
     raise InternalError(detail=f"the worker reports: {detail}")

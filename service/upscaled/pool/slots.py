@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.messages import Answer, Done, Failed
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess
 
 MAX_DEATHS_ALONE: Final = 2
@@ -90,19 +89,17 @@ class Attempts:
         self._deaths_alone += death.was_alone
         self.is_retry, self.avoided = True, worker.device
 
-    def note_answer(self, worker: WorkerProcess, answer: Answer, *, has_other: bool) -> bool:
-        """Record a worker's answer, and return whether another device is to be tried.
+    def note_failure(self, worker: WorkerProcess, *, has_other: bool) -> bool:
+        """Record that a worker failed the image, and return whether another device is to be tried.
 
-        An image that another device makes is a fault of the worker that failed it. has_other: a
-        worker of another device is ready.
+        has_other: a worker of another device is ready.
         """
-        if isinstance(answer, Failed) and self.failed_at is None and has_other:
-            self.failed_at, self.avoided = worker, worker.device
-            return True
-        return False
+        if self.failed_at is not None or not has_other:
+            return False
+        self.failed_at, self.avoided = worker, worker.device
+        return True
 
-    def fault_of(self, worker: WorkerProcess, answer: Answer) -> WorkerProcess | None:
-        """Return the worker whose fault an earlier failure was, now that `worker` has answered."""
-        is_made = isinstance(answer, Done)
+    def find_faulty(self, worker: WorkerProcess) -> WorkerProcess | None:
+        """Return the worker at fault, now that `worker` made the image: one of another device."""
         is_elsewhere = self.failed_at is not None and self.failed_at.device != worker.device
-        return self.failed_at if is_made and is_elsewhere else None
+        return self.failed_at if is_elsewhere else None
