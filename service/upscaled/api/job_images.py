@@ -130,7 +130,7 @@ class JobImages:
 def _describe(header: Header, result: Result) -> MadeImage:
     return MadeImage(
         result.model,
-        result.media_type.removeprefix("image/"),
+        result.format,
         header.width_px * header.height_px,
         result.width_px * result.height_px,
         result.timings.device_s,

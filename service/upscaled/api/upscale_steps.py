@@ -1,4 +1,4 @@
-"""The steps of an upscale that requests and jobs share: its source, its header, its result.
+"""The steps of an upscale: its source, its header, its result. Requests and jobs share most.
 
 The source and its header make the request for the executor; a dry run is answered by an estimate of
 that request, which is not sent. The replica that makes a result stores it itself where it can, else
@@ -12,6 +12,8 @@ from dataclasses import replace
 from upscaled.api import schemas
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.memory import MemoryShare
+from upscaled.api.request.choices import DENOISE_HEADER, MODEL_HEADER, TEMPERED_HEADER
+from upscaled.api.reuse import REUSED_HEADER
 from upscaled.api.schemas import RESULT_PATH
 from upscaled.bucket.endpoint import find_endpoint
 from upscaled.config import MIN_INPUT_SIDE_PX, Settings
@@ -157,3 +159,16 @@ async def store_result(result: Result, results: Results) -> str:
     if result.stored_as:
         return result.stored_as
     return await run_to_end(results.store(result.data, result.media_type), results.delete)
+
+
+def describe_result(result: Result, *, is_reused: bool) -> dict[str, str]:
+    """Return the headers of an answer that say how its result was made."""
+    stages_ms = [f"{stage};dur={took_s * 1000:.1f}" for stage, took_s in result.timings.stages()]
+    headers = {"Server-Timing": ", ".join(stages_ms), MODEL_HEADER: result.model}
+    if result.denoise is not None:
+        headers[DENOISE_HEADER] = str(result.denoise)
+    if result.tempered_with:
+        headers[TEMPERED_HEADER] = result.tempered_with
+    if is_reused:
+        headers[REUSED_HEADER] = "true"
+    return headers

@@ -83,6 +83,11 @@ class Result:
         return self.stored_bytes or len(self.data)
 
     @property
+    def format(self) -> str:
+        """Return the name of the file's format in logs and usage, for example "jpeg"."""
+        return self.media_type.removeprefix("image/")
+
+    @property
     def made_by(self) -> str:
         """Return the name of the model at the strength that was asked for."""
         return self.model if self.denoise is None else name_strength(self.model, self.denoise)

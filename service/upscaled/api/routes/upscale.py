@@ -40,10 +40,11 @@ from upscaled.api.request.choices import (
 from upscaled.api.request.reader import UpscaleParameters, has_options, read_parameters, wants_image
 from upscaled.api.reuse import Reuse, prepare_reuse
 from upscaled.api.routes.jobs import accept_job
-from upscaled.api.routes.upscale_description import REQUEST, RESPONSES, describe_result
+from upscaled.api.routes.upscale_description import REQUEST, RESPONSES
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.api.upscale_steps import (
     build_request,
+    describe_result,
     estimate,
     fetch_source,
     order_storing,

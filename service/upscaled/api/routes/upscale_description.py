@@ -1,4 +1,4 @@
-"""Describe `POST /v1/upscale` for the OpenAPI document, and a result by an answer's headers.
+"""Describe `POST /v1/upscale` for the OpenAPI document.
 
 The route reads its body itself, since FastAPI would read it before the API key is checked. So
 FastAPI cannot derive the parameters and the body from its code.
@@ -20,7 +20,6 @@ from upscaled.api.request.choices import (
 from upscaled.api.reuse import REUSED_HEADER
 from upscaled.api.routes.jobs import WEBHOOK_PARAMETER
 from upscaled.state.results import EXTENSIONS
-from upscaled.upscale.result import Result
 
 REQUEST: Final[dict[str, Any]] = {
     "parameters": [
@@ -39,7 +38,7 @@ REQUEST: Final[dict[str, Any]] = {
     },
 }
 
-_IMAGE_HEADERS: Final[dict[str, Any]] = {
+_IMAGE_HEADERS: Final[dict[str, Any]] = {  # of `upscaled.api.upscale_steps.describe_result`
     name: {"description": description, "required": is_required, "schema": {"type": "string"}}
     for name, description, is_required in (
         ("Server-Timing", "Milliseconds in queue, decode, network and encode", True),
@@ -53,20 +52,6 @@ _IMAGE_HEADERS: Final[dict[str, Any]] = {
         (REUSED_HEADER, "`true` where the same picture's stored result was used again", False),
     )
 } | {REPLAYED_HEADER: REPLAYED_DESCRIPTION}
-
-
-def describe_result(result: Result, *, is_reused: bool) -> dict[str, str]:
-    """Return the headers that describe how a result was made; see `_IMAGE_HEADERS`."""
-    stages_ms = [f"{stage};dur={took_s * 1000:.1f}" for stage, took_s in result.timings.stages()]
-    headers = {"Server-Timing": ", ".join(stages_ms), MODEL_HEADER: result.model}
-    if result.denoise is not None:
-        headers[DENOISE_HEADER] = str(result.denoise)
-    if result.tempered_with:
-        headers[TEMPERED_HEADER] = result.tempered_with
-    if is_reused:
-        headers[REUSED_HEADER] = "true"
-    return headers
-
 
 RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {

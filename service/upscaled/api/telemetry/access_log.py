@@ -122,7 +122,7 @@ class AccessRecord:
         """Record the result, and its stages from `queued_s` on, of `time.perf_counter`."""
         self.model, self.engine = result.model, result.label or None
         self.tempered_with = result.tempered_with or None
-        self.result_format = result.media_type.removeprefix("image/")
+        self.result_format = result.format
         self.device_s = result.timings.device_s
         self.result_bytes = result.size_bytes
         self.result_width_px, self.result_height_px = result.width_px, result.height_px

@@ -116,12 +116,13 @@ class Metrics:
             return
         for span in record.stages:
             self._stages[span.stage].observe(span.seconds)
-        self.source_bytes.inc(record.source_bytes or 0)
-        self.result_bytes.inc(record.result_bytes or 0)
-        self.output_pixels.inc((record.result_width_px or 0) * (record.result_height_px or 0))
-        # The worker's names, never the client's: a model that is not present is refused before.
-        labels = (record.model, str(record.scale or ""), record.tempered_with or "")
-        self.images.labels(*labels).inc()
+        self._count_image(
+            # The worker's names, never the client's: a model that is not present is refused before.
+            (record.model, str(record.scale or ""), record.tempered_with or ""),
+            source_bytes=record.source_bytes or 0,
+            result_bytes=record.result_bytes or 0,
+            pixels=(record.result_width_px or 0) * (record.result_height_px or 0),
+        )
 
     def note_job(self, status: JobState) -> None:
         """Count a job that has ended here."""
@@ -131,11 +132,21 @@ class Metrics:
         """Count the image of a job that succeeded, as that of a request."""
         for stage, seconds in result.timings.stages():
             self.stage_seconds.labels(stage).observe(seconds)
-        self.source_bytes.inc(source_bytes)
-        self.result_bytes.inc(result.size_bytes)
-        self.output_pixels.inc(result.width_px * result.height_px)
-        self.images.labels(result.model, str(scale), result.tempered_with or "").inc()
+        self._count_image(
+            (result.model, str(scale), result.tempered_with),
+            source_bytes=source_bytes,
+            result_bytes=result.size_bytes,
+            pixels=result.width_px * result.height_px,
+        )
         self.note_stored(result.size_bytes)
+
+    def _count_image(
+        self, labels: tuple[str, str, str], *, source_bytes: int, result_bytes: int, pixels: int
+    ) -> None:
+        self.images.labels(*labels).inc()
+        self.source_bytes.inc(source_bytes)
+        self.result_bytes.inc(result_bytes)
+        self.output_pixels.inc(pixels)
 
     def expect(self, ladders: Mapping[int, Sequence[Rung]]) -> None:
         """Start a series at zero for each model that `auto` may choose: see `_begin_at_zero`."""
