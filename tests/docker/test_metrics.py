@@ -92,9 +92,9 @@ def test_nearly_everything_exported_is_on_the_dashboard(exposition: str) -> None
     assert counted - shown == set()
 
 
-def figures_table(exposition: str) -> str:
+def metrics_table(exposition: str) -> str:
     """Write the page's table of metrics from the descriptions that the server exports."""
-    lines = ["| figure | kind | labels | meaning |", "|---|---|---|---|"]
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
     for family in text_string_to_metric_families(exposition):
         if not family.name.startswith("upscaled_") or family.name.endswith("_created"):
             continue
@@ -107,9 +107,9 @@ def figures_table(exposition: str) -> str:
 
 def test_every_metric_is_documented(exposition: str) -> None:
     page = (DOCS / "metrics.md").read_text()
-    found = re.search(r"<!-- figures:.*?-->\n(.*?)\n<!-- /figures -->", page, re.DOTALL)
+    found = re.search(r"<!-- metrics:.*?-->\n(.*?)\n<!-- /metrics -->", page, re.DOTALL)
     assert found is not None
-    table = figures_table(exposition)
+    table = metrics_table(exposition)
     assert found[1] == table, f"put this into metrics.md:\n{table}"
 
 
