@@ -28,11 +28,10 @@ from upscaled.state.jobs import Jobs
 from upscaled.state.keys import Keys
 from upscaled.state.lease import LeasedHolder
 from upscaled.state.migrate import migrate, rewrite_revision
-from upscaled.state.rate import Rate, RateLimiter
+from upscaled.state.rate import Rate, RateLimiter, SharedRate
 from upscaled.state.results import Results, SweptResults
 from upscaled.state.reuse import ReusableResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
-from upscaled.state.shared_rate import SharedRate
 from upscaled.state.steady_clocks import SteadyClocks
 from upscaled.state.under_way import UnderWay
 from upscaled.state.usage import Usage

@@ -15,9 +15,8 @@ import sqlalchemy as sa
 from tests.service.state.conftest import MakeSettings
 from upscaled.errors import RateLimitExceeded
 from upscaled.state import RateLimit, State, open_state
-from upscaled.state.rate import AS_SET, RateLimiter
+from upscaled.state.rate import AS_SET, RateLimiter, SharedRate
 from upscaled.state.schema import KEY_RATES
-from upscaled.state.shared_rate import SharedRate
 
 HOURLY = 0.001
 """Requests a second: one in 1000 s."""
