@@ -14,8 +14,7 @@ from typing import Final
 
 from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.cancellation import cancel, run_to_end
-from upscaled.api.job_ends import JobEnds
-from upscaled.api.job_images import JobImages, StoreFailed
+from upscaled.api.job_work import JobEnds, JobImages, StoreFailed
 from upscaled.api.memory import MemoryBudget
 from upscaled.api.progress import Progress
 from upscaled.api.telemetry.metrics import Metrics

@@ -293,7 +293,7 @@ def test_the_end_of_a_job_is_recorded_when_the_database_is_back(
 def test_jobs_that_no_attempt_ended_are_counted_and_logged_with_their_keys_name(
     service: Service, executor: CountingExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "upscaled.api.job_ends")
+    caplog.set_level("INFO", "upscaled.api.job_work")
     service.app.state.context.job_runner._paused_until_s = float("inf")
     job = submit(service)
     service.state.keys.revoke("test")

@@ -1,11 +1,18 @@
-"""Upscale the image of a job: read its source, compute, and store the result."""
+"""Upscale the image of a job: read its source, compute, store the result; and record its end."""
 
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
+from upscaled.api.billing import try_often
+from upscaled.api.cancellation import run_to_end
 from upscaled.api.memory import MemoryBudget, MemoryShare
 from upscaled.api.progress import Progress
+from upscaled.api.telemetry.metrics import Metrics
 from upscaled.api.upscale_steps import (
     build_request,
     fetch_source,
@@ -14,14 +21,23 @@ from upscaled.api.upscale_steps import (
     store_result,
 )
 from upscaled.config import Settings
-from upscaled.errors import InternalError
+from upscaled.errors import InternalError, ServiceError
 from upscaled.fetch.client import FetchClient
 from upscaled.image.types import Header
+from upscaled.logs import event
 from upscaled.pool.executor import Executor
-from upscaled.state import State
-from upscaled.state.job_rows import StoredJob
+from upscaled.state import PaidResult, State
+from upscaled.state.job_rows import ClaimedJob, JobState, StoredJob
 from upscaled.state.usage import MadeImage
 from upscaled.upscale.result import Result
+
+_EVENTS: Final[Mapping[JobState, str]] = {
+    "succeeded": "job_done",
+    "failed": "job_failed",
+    "cancelled": "job_cancelled",
+}
+
+_logger: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +141,61 @@ class JobImages:
             raise InternalError(detail="the source of a job is not there")
         share.count(len(source))
         return source
+
+
+class JobEnds:
+    """Records the ends of jobs, each once, unless another process has claimed the job since."""
+
+    def __init__(self, state: State, metrics: Metrics) -> None:
+        self._state = state
+        self._metrics = metrics
+
+    async def succeed(
+        self, claimed: ClaimedJob, image: JobImage, tiles: int, *, begun_s: float
+    ) -> None:
+        """End a job with its stored result; delete that if another process has claimed the job.
+
+        begun_s: when the work on it began, of `time.monotonic`.
+
+        Raises:
+            DatabaseFailed: whether the end was recorded is unknown.
+        """
+        job, result = claimed.job, image.result
+        finish = partial(
+            self._state.jobs.finish,
+            claimed,
+            PaidResult(image.file_name, result.media_type),
+            image=image.made,
+            tiles=tiles,
+        )
+        if not await try_often(finish):
+            await run_to_end(self._state.job_results.delete(image.file_name))
+            return
+        scale = job.order.scale
+        self._metrics.note_job_result(result, scale=scale, source_bytes=image.source_bytes)
+        await self.note(
+            job,
+            "succeeded",
+            model=result.model,
+            result_bytes=result.size_bytes,
+            seconds=round(time.monotonic() - begun_s, 3),
+        )
+
+    async def fail(self, claimed: ClaimedJob, error: ServiceError) -> None:
+        """End a job with an error and release its credit; DatabaseFailed as of `succeed`."""
+        if await try_often(partial(self._state.jobs.fail, claimed, error)):
+            await self.note(claimed.job, "failed", error_code=error.error_code)
+
+    async def note(self, job: StoredJob, status: JobState, **fields: object) -> None:
+        """Log and count a job that this process ended, and delete its source."""
+        name = _EVENTS[status]
+        extra = event(name, job_id=job.id, key_name=job.key_name, **fields)
+        _logger.info("a job ended", extra=extra)
+        self._metrics.note_job(status)
+        if job.is_metered:
+            self._metrics.note_credit("captured" if status == "succeeded" else "released")
+        if job.order.source_name is not None:
+            await self._state.job_sources.delete(job.order.source_name)
 
 
 def _describe(header: Header, result: Result) -> MadeImage:
