@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, Final, cast
 from urllib.parse import urlsplit
 
 from upscaled_models.errors import FetchError
@@ -24,10 +24,10 @@ from upscaled_models.store import ModelStore
 
 ReportProgress = Callable[[int, int], None]
 
-CHUNK_BYTES = 256 * 1024
-MAX_CONNECTIONS = 20
-TIMEOUT_S = 30.0
-_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+CHUNK_BYTES: Final = 256 * 1024
+MAX_CONNECTIONS: Final = 20
+TIMEOUT_S: Final = 30.0
+_LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def fetch(

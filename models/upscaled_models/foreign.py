@@ -9,13 +9,14 @@ import io
 import re
 import zipfile
 from collections.abc import Collection
+from typing import Final
 
 from upscaled_models.families import FAMILIES
 from upscaled_models.ncnn.binary import FLOAT16_TAG, INT8_TAG
 from upscaled_models.ncnn.param import MAGIC
 
-_LABELS = [family.label for family in FAMILIES.values()]
-WHAT_RUNS = f"{', '.join(_LABELS[:-1])} and {_LABELS[-1]} networks do"
+_LABELS: Final = [family.label for family in FAMILIES.values()]
+WHAT_RUNS: Final = f"{', '.join(_LABELS[:-1])} and {_LABELS[-1]} networks do"
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
@@ -27,13 +28,15 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, FLOAT16_TAG.to_bytes(4, "little"), "the .bin file of an ncnn pair"),
     (0, INT8_TAG.to_bytes(4, "little"), "the .bin file of an ncnn pair in 8 bits"),
 )
-_NEEDS_BOTH = ", which is read with the other: `upscaled models add NAME FILE.param FILE.bin`"
-_RUNS_NOT = f", which does not run here: {WHAT_RUNS}"
+_NEEDS_BOTH: Final = (
+    ", which is read with the other: `upscaled models add NAME FILE.param FILE.bin`"
+)
+_RUNS_NOT: Final = f", which does not run here: {WHAT_RUNS}"
 
-_OPENVINO = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<net\s[^>]*\bversion=")
+_OPENVINO: Final = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<net\s[^>]*\bversion=")
 
-_ONNX_MAX_IR_VERSION = 64
-_ONNX_FIRST_FIELDS = frozenset({0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42})
+_ONNX_MAX_IR_VERSION: Final = 64
+_ONNX_FIRST_FIELDS: Final = frozenset({0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42})
 """Tags of ModelProto's other fields (onnx.proto): its producer, version, graph, operators."""
 
 _NETWORKS: tuple[tuple[str, str], ...] = (
@@ -57,7 +60,7 @@ _NETWORKS: tuple[tuple[str, str], ...] = (
 )
 """One weight's name for each network. The first match wins: HAT has SwinIR's too, RGT DAT's."""
 
-_WRAPPERS = ("", "module.", "generator.")
+_WRAPPERS: Final = ("", "module.", "generator.")
 """Prefixes that training code puts before every name."""
 
 

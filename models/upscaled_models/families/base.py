@@ -8,14 +8,14 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from upscaled_models.families.pair_graph import GraphValue, Kind, Pattern, is_of_picture
 
 Shape = Mapping[str, int | str]
 Sizes = Mapping[str, tuple[int, ...]]
 
-MAX_SHAPE_NUMBER = 4096
+MAX_SHAPE_NUMBER: Final = 4096
 """More layers or channels than any network that could be run."""
 
 

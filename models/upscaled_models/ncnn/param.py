@@ -13,22 +13,23 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from upscaled_models.errors import WeightsError
 
-MAGIC = 7767517
-MAX_PARAM_BYTES = 4 << 20
+MAGIC: Final = 7767517
+MAX_PARAM_BYTES: Final = 4 << 20
 """Largest `.param` file: RRDB with 23 blocks has 117 kB."""
-MAX_LAYERS = 20_000
+MAX_LAYERS: Final = 20_000
 """Most layers: RRDB with 23 blocks has 1,000."""
 
 Number = int | float
 
-_ARRAY_BASE = -23300
-_WHOLE = re.compile(r"-?\d{1,9}", re.ASCII)
-_REAL = re.compile(r"-?\d{1,12}(\.\d{0,20})?([eE][+-]?\d{1,3})?", re.ASCII)
-_MAX_SHOWN = 40
-_NO_EFFECT = frozenset({30, 31})
+_ARRAY_BASE: Final = -23300
+_WHOLE: Final = re.compile(r"-?\d{1,9}", re.ASCII)
+_REAL: Final = re.compile(r"-?\d{1,12}(\.\d{0,20})?([eE][+-]?\d{1,3})?", re.ASCII)
+_MAX_SHOWN: Final = 40
+_NO_EFFECT: Final = frozenset({30, 31})
 """Options of any layer that only say how to compute: shape hints and the features to leave out."""
 
 

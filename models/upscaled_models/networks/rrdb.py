@@ -3,6 +3,8 @@
 Attribute names are those of the published weight files.
 """
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE, fold_of
 from upscaled_models.networks.rrdb_kernel import KernelRrdb
 from upscaled_models.networks.strips import plan_strips
 
-_LEAKY = ("conv1", "conv2", "conv3", "conv4", "conv_up1", "conv_up2", "conv_hr")
+_LEAKY: Final = ("conv1", "conv2", "conv3", "conv4", "conv_up1", "conv_up2", "conv_hr")
 """Convolutions that LeakyReLU follows."""
 
 

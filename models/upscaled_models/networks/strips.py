@@ -5,17 +5,18 @@ the network's memory, for a tenth of the arithmetic.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
-TAIL_RADIUS_PX = 2
+TAIL_RADIUS_PX: Final = 2
 """Reach of the tail, in trunk pixels: one convolution on twice their grid and three on four
 times reach 1.25 of them."""
 
-STRIP_PX = 128 * 256
+STRIP_PX: Final = 128 * 256
 """Trunk pixels that the tail computes at once. A layer of it holds 2 kB per trunk pixel in
 bfloat16: 130 MB for its input and output, however large the window is, and twice that in float32.
 With half as many, the tail of 451x300 took 7 % longer, for the rows that strips share."""
 
-MIN_CORE_ROWS = 8
+MIN_CORE_ROWS: Final = 8
 """Fewest kept rows of a strip in very wide windows: fewer rows are computed twice than kept."""
 
 

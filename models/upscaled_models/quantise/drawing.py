@@ -1,6 +1,7 @@
 """Draw pages of text, line art and flat shapes, which occur on screens and hardly in photos."""
 
 import string
+from typing import Final
 
 import cv2
 import numpy as np
@@ -8,9 +9,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-PAGE_PX = 384
-SUPERSAMPLING = 2
-WORDS = """
+PAGE_PX: Final = 384
+SUPERSAMPLING: Final = 2
+WORDS: Final = """
     the quick brown fox jumps over lazy dog Upscaled pixel window halo region scale model worker
     Invoice Total 1234.50 EUR 27% page (see p. 8) a+b=c; if (x < 3) return None; Strasse 17
     MENU OPEN CLOSED Exit 24/7 www.example.org ISO 9001 Fig. 2 Table 3: results

@@ -16,7 +16,7 @@ from torch.nn.functional import batch_norm, conv2d, pad, relu6
 from upscaled_models.quantise.installed import PackagedFile, read_packaged
 from upscaled_models.quantise.tracks import Pixels
 
-NORM_EPS = 1e-3
+NORM_EPS: Final = 1e-3
 """Epsilon of the batch normalisation in the TensorFlow original of EfficientNet."""
 
 

@@ -38,14 +38,14 @@ BLOCK_STEP: Final = 2
 MAX_FLOAT_BLOCKS: Final = 6
 """Most blocks in floats: with more, 8 bits save too little time."""
 
-SAMPLES_PER_PICTURE = 100
+SAMPLES_PER_PICTURE: Final = 100
 """Sampled pixels of one picture, with all their channels."""
 
-LARGEST_SHARE = 0.9995
+LARGEST_SHARE: Final = 0.9995
 """The size of a channel is this quantile of its values: a single spike would leave the rest few
 levels."""
 
-SHRINKS = np.geomspace(1.0, 0.1, 12)
+SHRINKS: Final = np.geomspace(1.0, 0.1, 12)
 
 
 def find_forms(

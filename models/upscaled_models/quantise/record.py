@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from upscaled_models.accuracy import MAX_FLAT_LEVELS, MIN_PSNR_DB
 
-_SHA256 = Field(pattern="^[0-9a-f]{64}$")
+_SHA256: Final = Field(pattern="^[0-9a-f]{64}$")
 
 TRACKS: Final = ("clean", "jpeg", "camera")
 """Kinds of input that a proof by the truth must cover (`quantise.tracks`)."""

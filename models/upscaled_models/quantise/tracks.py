@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import cv2
 import numpy as np
@@ -16,11 +17,11 @@ Pixels = NDArray[np.uint8]
 
 Upscaler = Callable[[Pixels], Pixels]
 
-BLUR_PX_PER_SCALE = 0.3
+BLUR_PX_PER_SCALE: Final = 0.3
 """Width of the camera's blur on the truth: sigma 1.2 at x4. With it bicubic enlargement of Set14
 measures 24.97 dB, as the goals for this track assume."""
 
-WEBP_QUALITY = 60
+WEBP_QUALITY: Final = 60
 """Quality between the 50 and 75 of the JPEG tracks; the tools of the web default to 75 to 80."""
 
 

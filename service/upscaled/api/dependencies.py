@@ -37,7 +37,7 @@ from upscaled.process.listener import is_loopback
 from upscaled.state import LOCAL_KEY_NAME, ApiKey, Scope, State
 
 _NOT_ALLOWED: Final = "API Token not allowed to do this"
-_HEADER = APIKeyHeader(
+_HEADER: Final = APIKeyHeader(
     name="X-API-KEY",
     scheme_name="ApiKey",
     description="One of the keys that `upscaled keys create` makes",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Place = Path | S3Url
 """A folder or a bucket."""
 
-BESIDE_JOURNAL = "files-beside.sqlite3"
+BESIDE_JOURNAL: Final = "files-beside.sqlite3"
 """Name, in the data folder, of the journal of results that lie beside their sources."""
 _TRIAL: Final = ".upscaled-trial"
 """Name of an object that is deleted at once."""

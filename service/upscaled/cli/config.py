@@ -1,5 +1,7 @@
 """`upscaled config`: print every setting with its value, its default and its meaning."""
 
+from typing import Final
+
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -7,7 +9,7 @@ from rich.table import Table
 from upscaled.config import describe_settings, load_settings
 from upscaled.state import hide_password
 
-_DATABASE = "UPSCALED_DATABASE_URL"
+_DATABASE: Final = "UPSCALED_DATABASE_URL"
 
 
 def run() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -21,7 +21,7 @@ commands = typer.Typer(
     no_args_is_help=True, help="List, fetch, add, try, remove, verify and quantise models."
 )
 
-_WHERE_PRESENT = {"default": "shipped", "official": "present", "user": "your own"}
+_WHERE_PRESENT: Final = {"default": "shipped", "official": "present", "user": "your own"}
 
 
 @commands.command("list")

@@ -16,7 +16,7 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -43,10 +43,10 @@ from upscaled.state.errors import describe_failure
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
 
-NOT_READY_BEFORE_CLOSING_S = 0.25
-KEEP_ALIVE_S = 75
-SLOW_READERS_S = 10
-CERTIFICATE_CHECK_S = 10
+NOT_READY_BEFORE_CLOSING_S: Final = 0.25
+KEEP_ALIVE_S: Final = 75
+SLOW_READERS_S: Final = 10
+CERTIFICATE_CHECK_S: Final = 10
 
 _log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, Field, SecretStr
 
@@ -25,15 +26,15 @@ from upscaled.image.formats.table import ALWAYS_DECODED
 from upscaled.image.output import MAX_OUTPUT_SIDE_PX
 from upscaled_models.processor import count_cores
 
-SCALES = (2, 4)
+SCALES: Final = (2, 4)
 """Scales of the contract."""
-SLOTS_ON_CPU = 4
+SLOTS_ON_CPU: Final = 4
 """Slots of a worker on a CPU, where `jobs_per_worker` is 0: enough that some images are decoded and
 encoded while the network runs."""
-SLOTS_ON_CUDA = 8
+SLOTS_ON_CUDA: Final = 8
 """More small images fill larger batches: 200 of 96 px from 8 clients came through x4plus on an H100
 2.8 times as fast as one at a time with 4 slots, 3.8 times with 8."""
-MIN_INPUT_SIDE_PX = 64
+MIN_INPUT_SIDE_PX: Final = 64
 """Shortest input side over HTTP, by the contract."""
 
 

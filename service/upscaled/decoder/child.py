@@ -48,19 +48,19 @@ _MAX_DETAIL_CHARACTERS: Final = 1000
 _NO_MEMORY_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM})
 """Shared memory, or the disk that stands in for it, is full. A limit of the file's own is EFBIG."""
 
-MIB = 1024 * 1024
+MIB: Final = 1024 * 1024
 # 2 s are 20 times what reading the longest header takes.
-_HEADER_CPU_S = 2.0
-_HEADER_MEMORY_BYTES = 192 * MIB
+_HEADER_CPU_S: Final = 2.0
+_HEADER_MEMORY_BYTES: Final = 192 * MIB
 # Deep PNG with alpha uses most memory: 21 bytes a pixel at its peak (measured).
-_BYTES_PER_PIXEL = 48
+_BYTES_PER_PIXEL: Final = 48
 # 36 megapixels of PNG take 1.5 s; a progressive JPEG may pass over its pixels 100 times.
-_CPU_S_PER_MEGAPIXEL = 0.5
+_CPU_S_PER_MEGAPIXEL: Final = 0.5
 # An arithmetic JPEG is decoded eight times to see that it is whole, each time in 0.13 s a megabyte.
-_CPU_S_PER_SOURCE_BYTE = 1e-6
+_CPU_S_PER_SOURCE_BYTE: Final = 1e-6
 # Colour and alpha take 4 bytes, 8 where they have 16 bits; 16 leave a margin.
-_RESULT_BYTES_PER_PIXEL = 16
-_RESULT_BYTES = MIB + MAX_PROFILE_BYTES
+_RESULT_BYTES_PER_PIXEL: Final = 16
+_RESULT_BYTES: Final = MIB + MAX_PROFILE_BYTES
 
 
 @dataclass(frozen=True, slots=True)

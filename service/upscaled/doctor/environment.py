@@ -1,11 +1,12 @@
 """Parse the settings one by one, so that the other checks go on without those that are wrong."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from upscaled.config import PREFIX, Settings, SettingsError, load_settings
 from upscaled.doctor.finding import Finding, failure, ok
 
-CHECK = "settings"
+CHECK: Final = "settings"
 
 
 def read_settings(environment: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:

@@ -20,12 +20,12 @@ from PIL import ImageCms
 from upscaled.image.pixels import Pixels, round_to_8bit
 
 # The default of Adobe's programs, in which most CMYK files were made.
-_INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
-_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
+_INTENT: Final = ImageCms.Intent.RELATIVE_COLORIMETRIC
+_FLAGS: Final = ImageCms.Flags.BLACKPOINTCOMPENSATION
 # What a JPEG can hold: 255 pieces of 65,519 bytes (ICC.1:2022, B.4).
-MAX_PROFILE_BYTES = 255 * 65_519
-_LAB_ROWS = 64
-_BROKEN_PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
+MAX_PROFILE_BYTES: Final = 255 * 65_519
+_LAB_ROWS: Final = 64
+_BROKEN_PROFILE_ERRORS: Final = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def keep_rgb_profile(icc: bytes | None) -> bytes | None:

@@ -38,7 +38,7 @@ MAX_PAYLOAD_BYTES: Final = 2**31
 CHUNK_BYTES: Final = 256 * 1024
 """Limits how much is sent or received before the event loop runs other work."""
 
-_WRITE_CHUNK_BYTES = 64 * 1024 * 1024
+_WRITE_CHUNK_BYTES: Final = 64 * 1024 * 1024
 """Limits one write: the kernel writes at most 2 GiB at once."""
 
 _LENGTHS: Final = struct.Struct("!IQ")

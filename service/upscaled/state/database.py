@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
@@ -34,10 +34,10 @@ from upscaled.state.sqlite_file import (
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
-TIMEOUT_S = 10
-_CLOCK_STEP_S = 5.0
+TIMEOUT_S: Final = 10
+_CLOCK_STEP_S: Final = 5.0
 """What a clock may be set back by without a moment to come counting as one before that."""
-NOW_S = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
+NOW_S: Final = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
 """Seconds since 1970 by the clock of PostgreSQL, which all front ends share."""
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from upscaled.errors import InternalError
 from upscaled.logs import event
@@ -26,10 +26,10 @@ from upscaled.state.results import (
     SweptResults,
 )
 
-_UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_FILE_NAME = re.compile(rf"({_UUID4})\.({EXTENSION_PATTERN})")
-PART = ".part"
-_TRIAL_FOLDER = "trial"
+_UUID4: Final = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_FILE_NAME: Final = re.compile(rf"({_UUID4})\.({EXTENSION_PATTERN})")
+PART: Final = ".part"
+_TRIAL_FOLDER: Final = "trial"
 
 _log = logging.getLogger(__name__)
 

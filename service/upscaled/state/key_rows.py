@@ -20,7 +20,7 @@ from upscaled.state.schema import API_KEYS
 
 LATEST_END_S: Final = 253_402_300_799
 """The last second of the year 9999, UTC, in seconds since 1970."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 Scope = Literal["upscale", "jobs", "credits"]
 """upscale: send images, and watch their progress. jobs: have them become jobs, and list, read and
@@ -31,7 +31,7 @@ Scopes = frozenset[str] | None
 """The scopes of a key; None: all."""
 
 SECRET_PREFIX: Final = "upk_"  # noqa: S105  (scanners find a leaked key by it)
-_SECRET = re.compile(r"upk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+_SECRET: Final = re.compile(r"upk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,4 +252,4 @@ def _audit_query() -> sa.Select[int, int, int, int, int]:
     )
 
 
-_AUDIT = _audit_query()
+_AUDIT: Final = _audit_query()

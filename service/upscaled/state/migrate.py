@@ -1,6 +1,7 @@
 """Migrate a database to this version's schema, one process at a time."""
 
 from pathlib import Path
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -9,7 +10,7 @@ from upscaled.state.database import lift_timeout
 from upscaled.state.errors import DatabaseRefused
 from upscaled.state.migrations import REVISIONS_OF_COMMITS, SCHEMA_REVISION
 
-_POSTGRESQL_LOCK = 7_302_118_844_611_209
+_POSTGRESQL_LOCK: Final = 7_302_118_844_611_209
 """Key of PostgreSQL's advisory lock for migrating: any number that all our processes share."""
 
 

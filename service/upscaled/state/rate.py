@@ -16,8 +16,8 @@ from upscaled.state.errors import InvalidRate
 SMALLEST_PER_S: Final = 0.001
 LARGEST_PER_S: Final = 1_000_000.0
 LARGEST_BURST: Final = 1_000_000
-NS_PER_S = 1_000_000_000
-_SMALLEST_PRUNE = 1024
+NS_PER_S: Final = 1_000_000_000
+_SMALLEST_PRUNE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)

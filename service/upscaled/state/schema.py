@@ -3,11 +3,13 @@
 Times are whole seconds since 1970 in UTC.
 """
 
+from typing import Final
+
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Index, Table, Text
 
 # Constraints carry names, so that a later migration can change them on both databases.
-METADATA = sa.MetaData(
+METADATA: Final = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -18,9 +20,9 @@ METADATA = sa.MetaData(
 )
 
 # SQLite numbers rows by itself only in a column that is called INTEGER.
-_ROW_ID = BigInteger().with_variant(sa.Integer(), "sqlite")
+_ROW_ID: Final = BigInteger().with_variant(sa.Integer(), "sqlite")
 
-API_KEYS = Table(
+API_KEYS: Final = Table(
     "api_keys",
     METADATA,
     Column("id", _ROW_ID, primary_key=True),
@@ -45,7 +47,7 @@ API_KEYS = Table(
 Index("uq_api_keys_active_name", API_KEYS.c.name, unique=True)
 
 # The secrets that rotated keys had before, each valid until its time.
-FORMER_SECRETS = Table(
+FORMER_SECRETS: Final = Table(
     "former_secrets",
     METADATA,
     Column("public_id", Text, primary_key=True),
@@ -55,7 +57,7 @@ FORMER_SECRETS = Table(
 )
 
 # Append-only. For every key, sum(amount) = its balance.
-CREDIT_ENTRIES = Table(
+CREDIT_ENTRIES: Final = Table(
     "credit_entries",
     METADATA,
     Column("id", _ROW_ID, primary_key=True),
@@ -74,7 +76,7 @@ CREDIT_ENTRIES = Table(
 
 # The holds that are neither captured nor released yet. The process that deletes the row settles
 # the hold, and only one can.
-OPEN_HOLDS = Table(
+OPEN_HOLDS: Final = Table(
     "open_holds",
     METADATA,
     Column("request_id", Text, primary_key=True),
@@ -86,7 +88,7 @@ OPEN_HOLDS = Table(
 # Which stored result a captured hold paid for: written with the capture, removed with the file.
 # A request that is asked again (by an idempotency key, as a job) finds by its hold's id what was
 # made and paid for, also where the process that made it died before it could answer.
-STORED_RESULTS = Table(
+STORED_RESULTS: Final = Table(
     "stored_results",
     METADATA,
     Column("request_id", Text, primary_key=True),
@@ -98,7 +100,7 @@ STORED_RESULTS = Table(
 
 # The front ends of a PostgreSQL that may hold credits. `seen_at_s` is by the database's clock, and
 # NULL once the front end was declared dead. Its row goes after its holds.
-HOLDERS = Table(
+HOLDERS: Final = Table(
     "holders",
     METADATA,
     Column("id", Text, primary_key=True),
@@ -108,7 +110,7 @@ HOLDERS = Table(
 )
 
 # One row: what `auto` chooses by on all machines, as JSON.
-AUTO_CHOICE = Table(
+AUTO_CHOICE: Final = Table(
     "auto_choice",
     METADATA,
     Column("id", sa.Integer, primary_key=True, autoincrement=False),
@@ -119,7 +121,7 @@ AUTO_CHOICE = Table(
 
 # GCRA on PostgreSQL: when the allowance of each key is whole again, in nanoseconds since 1970 by
 # the database's clock, and what one request took of it. Unlogged.
-KEY_RATES = Table(
+KEY_RATES: Final = Table(
     "key_rates",
     METADATA,
     Column("key_id", _ROW_ID, primary_key=True, autoincrement=False),
@@ -129,7 +131,7 @@ KEY_RATES = Table(
 
 # Which front end has the requests that a client named itself, so that any can show their progress.
 # Who shows the token may read it there. Unlogged.
-UNDER_WAY = Table(
+UNDER_WAY: Final = Table(
     "under_way",
     METADATA,
     Column("key_id", _ROW_ID, primary_key=True),
@@ -143,7 +145,7 @@ UNDER_WAY = Table(
 # database's clock, with fractions. `lease_id` is set while the job is running, and only then;
 # `lease_until_s` of a queued job is when it may be claimed again. `choice` is JSON: the arguments
 # of an `OutputChoice`.
-JOBS = Table(
+JOBS: Final = Table(
     "jobs",
     METADATA,
     Column("id", Text, primary_key=True),
@@ -182,7 +184,7 @@ Index("ix_jobs_unfinished", JOBS.c.created_at_s)
 # The requests that a client named by an `Idempotency-Key`: see `upscaled.state.idempotency`.
 # `request_id` is that of the credit's hold, or the job's id. `lease_until_s` is by the database's
 # clock, and NULL where the request is not running.
-IDEMPOTENCY_KEYS = Table(
+IDEMPOTENCY_KEYS: Final = Table(
     "idempotency_keys",
     METADATA,
     Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), primary_key=True, autoincrement=False),
@@ -197,7 +199,7 @@ IDEMPOTENCY_KEYS = Table(
 
 # What signs the webhooks of a key, and where they are sent unless a job names another address.
 # The secret is kept as it is: the key's owner verifies with the same one.
-KEY_WEBHOOKS = Table(
+KEY_WEBHOOKS: Final = Table(
     "key_webhooks",
     METADATA,
     Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), primary_key=True, autoincrement=False),
@@ -208,7 +210,7 @@ KEY_WEBHOOKS = Table(
 
 # Webhooks of jobs that ended, written with the job's end; see `upscaled.state.webhooks`. `due_at_s`
 # is when the next attempt may begin, by the database's clock: of one under way, its lease's end.
-WEBHOOK_DELIVERIES = Table(
+WEBHOOK_DELIVERIES: Final = Table(
     "webhook_deliveries",
     METADATA,
     Column("job_id", Text, primary_key=True),
@@ -230,7 +232,7 @@ Index("ix_webhook_deliveries_waiting", WEBHOOK_DELIVERIES.c.due_at_s)
 # What was answered, and the jobs that ended: see `upscaled.state.usage`, whose `UsageRow` has the
 # same columns. The id is random and the writer's, so that a row which is sent again is known. It is
 # not INTEGER, so SQLite keeps the rows in the order in which they were written.
-USAGE_ROWS = Table(
+USAGE_ROWS: Final = Table(
     "usage_rows",
     METADATA,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
@@ -251,7 +253,7 @@ USAGE_ROWS = Table(
 
 # Finished days of usage_rows, added up: see `upscaled.state.usage_days`. They can be made again at
 # any time. row_count: the rows that a group was added up from.
-USAGE_DAYS = Table(
+USAGE_DAYS: Final = Table(
     "usage_days",
     METADATA,
     Column("day", BigInteger, primary_key=True, autoincrement=False),
@@ -270,7 +272,7 @@ USAGE_DAYS = Table(
 )
 
 # Append-only, but for old ones: see `upscaled.state.audit`. `details` is JSON.
-AUDIT_ENTRIES = Table(
+AUDIT_ENTRIES: Final = Table(
     "audit_entries",
     METADATA,
     Column("id", _ROW_ID, primary_key=True),
@@ -283,7 +285,7 @@ AUDIT_ENTRIES = Table(
 )
 
 # Results by what they were made of: see `upscaled.state.reuse`.
-REUSABLE_RESULTS = Table(
+REUSABLE_RESULTS: Final = Table(
     "reusable_results",
     METADATA,
     Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), primary_key=True, autoincrement=False),

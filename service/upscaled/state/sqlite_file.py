@@ -18,9 +18,9 @@ BUSY_TIMEOUT_S: Final = 15
 """Longest a write waits for writers of other processes; each of ours takes milliseconds."""
 BEGIN_OPTION: Final = "begin_statement"
 """Execution option of a connection: the statement that begins its transaction."""
-_HAS_O_PATH = hasattr(os, "O_PATH")  # Linux
-_RESTORE = "put it back, or restart the service to begin with what is there now"
-_GIVE_ACCESS = "give its folders and it back to the user that runs the service"
+_HAS_O_PATH: Final = hasattr(os, "O_PATH")  # Linux
+_RESTORE: Final = "put it back, or restart the service to begin with what is there now"
+_GIVE_ACCESS: Final = "give its folders and it back to the user that runs the service"
 
 
 class OpenedFile:

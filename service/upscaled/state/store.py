@@ -38,7 +38,7 @@ from upscaled.state.usage import Usage
 from upscaled.state.usage_days import DAY_S
 from upscaled.state.webhooks import Webhooks
 
-MIN_FREE_BYTES = 100 * 1024 * 1024
+MIN_FREE_BYTES: Final = 100 * 1024 * 1024
 """Space for the largest result: a noisy 6000x6000 RGBA PNG is 78 to 89 MB."""
 _MIB: Final = 2**20
 _FORGOTTEN_AT_ONCE: Final = 500

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from upscaled_models.backends.openvino.layers import Convolution, Floats, Quantisation
 from upscaled_models.backends.openvino.runtime import Node, import_openvino
 
-LEVELS = 255
+LEVELS: Final = 255
 """Graphs compute in levels of 0..255, not 0..1: whole numbers to 256 are exact in bfloat16."""
 
-ACTIVATION_LEVELS = 256
+ACTIVATION_LEVELS: Final = 256
 
 
 def convolve(

@@ -15,7 +15,7 @@ Graph = Any
 Node = Any
 """OpenVINO ships no types."""
 
-_TELEMETRY = "openvino_telemetry"
+_TELEMETRY: Final = "openvino_telemetry"
 
 KEPT_KERNELS: Final = 64
 """Limit on kernels that a graph for any shape keeps beside those in use."""

@@ -28,7 +28,7 @@ from upscaled.api.paging import describe_link, read_row_id
 from upscaled.errors import InvalidParameter, NotFound
 from upscaled.state import RateLimit, State
 
-ERRORS = schemas.KEY_ERRORS | schemas.describe_errors(InvalidParameter, NotFound)
+ERRORS: Final = schemas.KEY_ERRORS | schemas.describe_errors(InvalidParameter, NotFound)
 
 NEXT_PAGE: Final[dict[int | str, dict[str, Any]]] = {
     200: {

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 
@@ -14,8 +14,8 @@ from upscaled.api.admin.schemas import AuditedChange, UsageFigures
 from upscaled.errors import InvalidParameter
 from upscaled.state.usage_days import USAGE_GROUPS, UsageGroup
 
-MAX_CHANGES = 10_000
-_DEFAULT_PERIOD = timedelta(days=30)
+MAX_CHANGES: Final = 10_000
+_DEFAULT_PERIOD: Final = timedelta(days=30)
 
 router = APIRouter(
     prefix=ADMIN_API,

@@ -1,7 +1,7 @@
 """The bodies of administration over HTTP; its reports are also those of the command line."""
 
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, Field
 
@@ -13,7 +13,7 @@ from upscaled.state.usage_days import DAY_S
 from upscaled.state.usage_report import UsageTotals
 from upscaled.state.webhook_rows import Delivery, DeliveryState, KeyWebhook
 
-HOUR_S = 3600
+HOUR_S: Final = 3600
 
 Name = Annotated[str, Field(examples=["newsletter"], description="Letters, digits and . _ @ -")]
 Rate = Annotated[

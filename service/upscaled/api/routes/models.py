@@ -1,6 +1,7 @@
 """GET /v1/models: the models that a request may name, and the choices of `auto`."""
 
 import asyncio
+from typing import Final
 
 from fastapi import APIRouter
 
@@ -11,7 +12,7 @@ from upscaled.pool.stats import PoolStats
 from upscaled.upscale.model_choice import Rung
 from upscaled_models.registry import ModelSpec
 
-PX_PER_MEGAPIXEL = 1_000_000
+PX_PER_MEGAPIXEL: Final = 1_000_000
 
 router = APIRouter()
 
