@@ -32,6 +32,7 @@ from upscaled.api.webhook_sender import WebhookSender
 from upscaled.config import Settings
 from upscaled.errors import InvalidAuthToken
 from upscaled.fetch.client import FetchClient
+from upscaled.fetch.url import DEFAULT_PORTS
 from upscaled.pool.executor import Executor
 from upscaled.process.listener import is_loopback
 from upscaled.state import LOCAL_KEY_NAME, ApiKey, Scope, State
@@ -46,7 +47,6 @@ _HEADER: Final = APIKeyHeader(
 _REFUSED: Final = "Host or Origin not allowed"
 _DATABASE_AWAY_S: Final = 5.0
 """Longest wait of a request for a database server that is restarted; its body is not yet read."""
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +196,17 @@ def _is_own_origin(origin: str, host: str, public_base_url: str) -> bool:
     """
     scheme = origin.partition("://")[0].lower()
     # Behind a proxy with TLS only the page has the scheme, so the port is compared in its place.
-    if scheme in _PORTS and _split(origin) == _split(f"{scheme}://{host}"):
+    if scheme in DEFAULT_PORTS and _split(origin) == _split(f"{scheme}://{host}"):
         return True
     is_public = scheme == urlsplit(public_base_url).scheme
-    return is_public and scheme in _PORTS and _split(origin) == _split(public_base_url)
+    return is_public and scheme in DEFAULT_PORTS and _split(origin) == _split(public_base_url)
 
 
 def _split(origin: str) -> tuple[str, int | None]:
     """Return the name and the port of an origin, or of `//HOST`; an empty name where it is none."""
     try:
         parts = urlsplit(origin)
-        return parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+        return parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         return "", None
 

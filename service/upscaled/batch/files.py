@@ -21,6 +21,7 @@ from upscaled.errors import (
     UnsupportedImageFormat,
 )
 from upscaled.image.formats.table import OPTIONAL, sniff
+from upscaled.process.named_file import open_at_once
 
 MAX_SOURCE_BYTES: Final = 2**30
 """A file of 100 megapixels, the most that is decoded, takes less in any format."""
@@ -77,7 +78,7 @@ def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
         FileSizeTooLarge: over `MAX_SOURCE_BYTES`.
         InvalidParameter: it is no regular file.
     """
-    with open(path, "rb", opener=_open_at_once) as file:
+    with open(path, "rb", opener=open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise InvalidParameter("is no regular file")
@@ -97,11 +98,6 @@ def check_ends(ends: bytes, size_bytes: int, formats: Collection[str], *, is_any
         raise NotAnImage
     if size_bytes > MAX_SOURCE_BYTES:
         raise FileSizeTooLarge
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for a writer, where the file is a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from upscaled.config import Settings
 from upscaled.doctor.certificate import describe_days
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled.doctor.port import NoHttpAnswer, probe, read_days_left
+from upscaled.fetch.url import DEFAULT_PORTS
 from upscaled.process.listener import is_loopback
 
 CHECK: Final = "public URL"
-_PORTS: Final = {"http": 80, "https": 443}
 _PROXY_ADVICE: Final = (
     "correct UPSCALED_PUBLIC_BASE_URL, or the proxy, name or firewall before the service"
 )
@@ -47,7 +47,7 @@ def _check_text(url: SplitResult) -> list[Finding]:
 
 
 def _follow(url: SplitResult) -> list[Finding]:
-    host, port = url.hostname or "", url.port or _PORTS[url.scheme]
+    host, port = url.hostname or "", url.port or DEFAULT_PORTS[url.scheme]
     shown = url.geturl()
     tls = ssl.create_default_context() if url.scheme == "https" else None
     try:

@@ -28,18 +28,18 @@ MAX_RESULT_BYTES: Final = 2**29
 """Limits a result: 6000 x 6000 pixels of 16 bits with alpha are 288 MB uncompressed."""
 
 
-class _Message(BaseModel, frozen=True, extra="forbid"):
+class Message(BaseModel, frozen=True, extra="forbid"):
     """A message, which has these fields and no others."""
 
 
-class Configure(_Message):
+class Configure(Message):
     """Configures a worker with the settings that it needs: no key, no database."""
 
     kind: Literal["configure"] = "configure"
     settings: dict[str, JsonValue]
 
 
-class WorkerJob(_Message):
+class WorkerJob(Message):
     """Job to upscale one image; its encoded bytes are the payload."""
 
     kind: Literal["job"] = "job"
@@ -47,14 +47,14 @@ class WorkerJob(_Message):
     request: UpscaleRequest
 
 
-class Cancel(_Message):
+class Cancel(Message):
     """Cancels a job at its next tile, if it is not answered yet."""
 
     kind: Literal["cancel"] = "cancel"
     job: int
 
 
-class WorkerReady(_Message):
+class WorkerReady(Message):
     """Reports that the worker has loaded its models and accepts jobs. Maps have the scales as keys.
 
     models: the best model of each scale. labels: what runs it and in which precision, as "torch
@@ -80,21 +80,21 @@ class WorkerReady(_Message):
         return AutoChoice(plans=self.plans, ladders=ladders)
 
 
-class Unusable(_Message):
+class Unusable(Message):
     """Reports that the worker cannot start, for a reason that a restart alone will not mend."""
 
     kind: Literal["unusable"] = "unusable"
     reason: str
 
 
-class Alive(_Message):
+class Alive(Message):
     """Reports every `ALIVE_EVERY_S` that the worker does not hang, and its work since its start."""
 
     kind: Literal["alive"] = "alive"
     stats: WorkerStats = WorkerStats()
 
 
-class JobProgress(_Message):
+class JobProgress(Message):
     """Reports the tiles of a job that are done, from 0 again where the image is begun anew."""
 
     kind: Literal["progress"] = "progress"
@@ -103,7 +103,7 @@ class JobProgress(_Message):
     total: int
 
 
-class Done(_Message):
+class Done(Message):
     """Answers with a finished image: encoded in the payload, `result.data` is empty."""
 
     kind: Literal["done"] = "done"
@@ -111,7 +111,7 @@ class Done(_Message):
     result: Result
 
 
-class JobRefused(_Message):
+class JobRefused(Message):
     """Answers that the image is at fault, with what a client may see of the `ServiceError`."""
 
     kind: Literal["refused"] = "refused"
@@ -120,7 +120,7 @@ class JobRefused(_Message):
     public_text: str
 
 
-class Failed(_Message):
+class Failed(Message):
     """Answers that the program is at fault; the reason is for the log."""
 
     kind: Literal["failed"] = "failed"
@@ -128,7 +128,7 @@ class Failed(_Message):
     reason: str
 
 
-class JobCancelled(_Message):
+class JobCancelled(Message):
     """Answers that the job was stopped by a `Cancel`."""
 
     kind: Literal["cancelled"] = "cancelled"

@@ -33,7 +33,7 @@ def read_named_file(path: Path, *, takes_pipe: bool, wait_s: float = PIPE_WAIT_S
             not taken, or its writer does not end in time.
     """
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        with open(path, "rb", buffering=0, opener=open_at_once) as file:
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_ISREG(mode):
                 deadline_s = None
@@ -46,7 +46,7 @@ def read_named_file(path: Path, *, takes_pipe: bool, wait_s: float = PIPE_WAIT_S
         raise NamedFileUnusable(error.strerror or "cannot be read") from None
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def open_at_once(path: str, flags: int) -> int:
     """Open without waiting for a writer, where the file is a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 

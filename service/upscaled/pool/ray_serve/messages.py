@@ -15,10 +15,18 @@ Ray pickles what it carries, and an unpickled object of ours could do anything: 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Final, Literal, Protocol
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from upscaled.errors import RefusalReason
-from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerReady
+from upscaled.pool.messages import (
+    Alive,
+    Done,
+    Failed,
+    JobProgress,
+    JobRefused,
+    Message,
+    WorkerReady,
+)
 from upscaled.pool.stats import WorkerStats
 
 APPLICATION: Final = "upscaled"
@@ -40,11 +48,7 @@ class NoReplicaFree(Exception):
     """Ray refused a call: every replica has as many calls as it may have."""
 
 
-class _Message(BaseModel, frozen=True, extra="forbid"):
-    """A message, which has these fields and no others."""
-
-
-class Busy(_Message):
+class Busy(Message):
     """Answers that the replica's request queue refused the image; fields as `RateLimitExceeded`."""
 
     kind: Literal["busy"] = "busy"
@@ -53,7 +57,7 @@ class Busy(_Message):
     detail: str = ""
 
 
-class DeviceFaultMessage(_Message):
+class DeviceFaultMessage(Message):
     """Answers that the replica's device failed the image, and that it has no other to try.
 
     replica: its name, as in `ReplicaReport`.
@@ -64,7 +68,7 @@ class DeviceFaultMessage(_Message):
     reason: str
 
 
-class ReplicaReport(_Message):
+class ReplicaReport(Message):
     """Reports the state of a replica: its workers' models, and its part of `PoolStats`.
 
     replica: an id made at its start. accepts: an image sent now would be worked on. hashes: the
