@@ -113,7 +113,7 @@ class RrdbFamily(NetworkFamily):
     """8 % of the arithmetic, and half of the error in 8 bits."""
 
     inaccurate = ("bfloat16",)
-    """It moves flat colours of x4plus by up to 5 levels."""
+    """bfloat16 moves flat colours of x4plus by up to 5 levels."""
 
     pair_network = "an RRDB network"
     pair_result = "convolution"

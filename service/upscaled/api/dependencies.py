@@ -87,7 +87,7 @@ AppContext = Annotated[Context, Depends(_get_context)]
 Record = Annotated[AccessRecord, Depends(_get_record)]
 """The access record of the request, opened by the middleware."""
 UntilSent = Annotated[AsyncExitStack, Depends(_open_stack)]
-"""What it holds open stays so until the response is sent."""
+"""A stack of contexts that stay open until the response is sent."""
 
 
 async def authenticate(

@@ -22,7 +22,7 @@ from upscaled.state.idempotency import RENEW_EVERY_S, RequestKey, Reservation, S
 IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 REPLAYED_HEADER: Final = "Idempotent-Replayed"
 WEBHOOK_HEADER: Final = "X-Upscale-Webhook"
-"""Of a job: part of what a request sent again has to repeat."""
+"""The header that names a job's webhook, which a request that is sent again has to repeat."""
 MAX_NAME_CHARACTERS: Final = 255
 IDEMPOTENCY_PARAMETER: Final = describe_header(
     IDEMPOTENCY_HEADER,

@@ -29,7 +29,7 @@ _SETTINGS: Final = frozenset(
 """Settings that decide pixels or bytes of a result, beside those that decide its `OutputSpec`."""
 
 _OF_ONE_REQUEST: Final = frozenset({"key_id", "on_tile", "request_id", "store"})
-"""What an `UpscaleRequest` has that does not decide its result."""
+"""Fields of an `UpscaleRequest` that do not decide its result."""
 
 _logger: Final = logging.getLogger(__name__)
 

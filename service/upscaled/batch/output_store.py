@@ -18,7 +18,7 @@ MAX_NAME_BYTES: Final = 255
 """The longest file name that ext4, XFS, Btrfs, APFS and NTFS allow."""
 _DIGEST_DIGITS: Final = 10
 _MAX_FURTHER_BYTES: Final = 3
-"""Of a character in UTF-8, behind its first (RFC 3629, 3); other encodings may have more."""
+"""Most bytes of a UTF-8 character behind its first (RFC 3629, 3); other encodings may have more."""
 
 
 @dataclass(frozen=True, slots=True)

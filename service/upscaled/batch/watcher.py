@@ -18,7 +18,7 @@ EVERY_S: Final = 1.0
 EVERY_IN_BUCKET_S: Final = 5.0
 """Each look is a paid request for every 1000 objects."""
 _LOOKING_SHARE: Final = 0.02
-"""Of the time, at most, is spent looking: a folder of a million files is looked at more rarely."""
+"""Most of the time that is spent looking: a folder of a million files is looked at more rarely."""
 _LOOKING_SHARE_IN_BUCKET: Final = 0.2
 """Larger, for that is time in which this machine waits, and one slow answer is no large bucket."""
 _GIVEN: Final = float("inf")

@@ -139,7 +139,7 @@ def _open_beside(path: Path, what: str) -> Journal:
     """Open a journal of the data folder; without it `what` is not remembered."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # It holds names of pictures, and an existing data folder may be readable by others.
+        # A journal holds names of pictures, and an existing data folder may be readable by others.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         return Journal(path)
     except (OSError, JournalUnusable) as error:

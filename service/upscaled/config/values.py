@@ -15,7 +15,7 @@ from upscaled.image.formats.table import OPTIONAL
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PREFIX: Final = "UPSCALED_"
-"""What the names of all variables of the environment begin with."""
+"""Prefix of the names of all settings in the environment."""
 
 _EXTRA_FORMATS: Final = frozenset(name.lower() for name in OPTIONAL)
 _BUCKET_URL: Final = re.compile(

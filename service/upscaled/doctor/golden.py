@@ -23,11 +23,11 @@ JPEG_QUALITY: Final = 95
 
 _LOST_TO_JPEG_DB: Final = 2.0
 MIN_PSNR_DB: Final = accuracy.MIN_PSNR_DB["fast"] - _LOST_TO_JPEG_DB
-"""Limit of shipped models: that of `fast`, less what a JPEG loses."""
+"""Least PSNR of a shipped model: that of `fast`, less what a JPEG loses."""
 
 MIN_INVENTED_PSNR_DB: Final = 30.0
-"""Of others. Texture that a network invents is chaotic: x4plus in 8 bits is 33 to 44 dB from
-float32 by picture, and looks the same. What a broken device computes is far below."""
+"""Least PSNR of any other model. Texture that a network invents is chaotic: x4plus in 8 bits is 33
+to 44 dB from float32 by picture, and looks the same. What a broken device computes is far below."""
 
 
 def read_source(scale: int) -> bytes:

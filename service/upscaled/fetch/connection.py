@@ -50,7 +50,7 @@ class NameLookup:
     ) -> None:
         self._threads = ThreadPoolExecutor(max_lookups, thread_name_prefix="names")
         self._max_per_key = max_per_key
-        # Of keys that look up or wait to: each lookup holds its key's semaphore.
+        # By key, while it looks a name up or waits to: each lookup holds its key's semaphore.
         self._slots_of_key: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
 
     async def resolve(self, host: str, port: int, key_id: int = 0) -> list[AddressInfo]:

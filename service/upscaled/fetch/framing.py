@@ -14,8 +14,8 @@ from upscaled.fetch.url import UnusableUrl
 
 CHUNKED: Final = "chunked"
 
-# Of a chunked body: size lines, extensions, line ends and trailers. Sound bodies have 8 bytes of
-# them for thousands of the body; one of chunks of 1 byte passes up to 13,000 chunks.
+# Limits the size lines, extensions, line ends and trailers of a chunked body. Sound bodies have 8
+# bytes of them for thousands of the body; one of chunks of 1 byte passes up to 13,000 chunks.
 FREE_FRAMING_BYTES: Final = 64 * 1024
 BODY_BYTES_PER_FRAMING_BYTE: Final = 8
 

@@ -15,7 +15,7 @@ from upscaled.fetch.url import UnusableUrl
 # MAX_HTTP_RESP_HEADER_SIZE of lib/http.h.
 MAX_HEAD_BYTES: Final = 300 * 1024
 MAX_INTERIM_HEADS: Final = 100
-# Of one head: curl's limit too (MAX_HTTP_RESP_HEADER_COUNT, since 8.11).
+# Lines of one head: curl's limit too (MAX_HTTP_RESP_HEADER_COUNT, since 8.11).
 MAX_HEAD_LINES: Final = 5000
 
 _HEAD_END: Final = re.compile(rb"\n\r?\n")

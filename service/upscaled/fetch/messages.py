@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 ALIVE_EVERY_S: Final = 1.0
 PIECE_BYTES: Final = 256 * 1024
-"""Of a body that may wait to be sent; then its source waits. Frames of 64 KB made a body of 10 MB
-take twice as long."""
+"""Bytes of a body that may wait to be sent; while more do, its source waits. With frames of 64 KB a
+body of 10 MB took twice as long."""
 MAX_DETAIL_CHARACTERS: Final = 1000
 
 Message = dict[str, Any]

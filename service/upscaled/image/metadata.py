@@ -87,7 +87,7 @@ class Exif:
         self._tiff = block.removeprefix(_PREFIX)
         self._order, self._is_big = _HEADS.get(self._tiff[:4], ("", False))
         self._offset_code = self._order + ("Q" if self._is_big else "I")
-        # Of each tag its kind, count, and where its value or the value's offset stands.
+        # By tag: kind, count, and where the value or the value's offset stands.
         self._entries: dict[int, tuple[int, int, int]] = {}
         if not self._order:
             return

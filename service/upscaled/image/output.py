@@ -20,10 +20,10 @@ OUTPUT_FORMATS: Final[Mapping[str, str]] = {
     **{each.name.lower(): each.name for each in ENCODED},
     LOSSLESS: PNG.name,
 }
-"""The formats that may be asked for, by the names under which they are."""
+"""The formats that a result may be asked for in, by the names that requests use."""
 KEEP, KEEP_ALL = "keep", "keep-all"
 METADATA_CHOICES: Final = (KEEP, KEEP_ALL)
-"""What may be asked for of the source's metadata: all that is kept has GPS only by the second."""
+"""Choices of the source's metadata; the two differ in GPS, which only the second keeps."""
 MAX_QUALITY: Final = 100
 MAX_ENCODER_BYTES: Final = AVIF.encode_bytes_per_px * MAX_OUTPUT_SIDE_PX**2
 """Limits the memory of encoders that begin when all pixels are there and run at once in one

@@ -52,7 +52,7 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class MetadataPlan:
-    """What of a source's metadata its result keeps.
+    """Plan of the metadata that a result keeps of its source.
 
     has_gps: also the place of the shot.
     width_px, height_px: the size of the result, which its metadata are to state.

@@ -42,7 +42,7 @@ _LONGEST_AHEAD_S: Final = 120.0
 _AHEAD_SHARE: Final = 0.05
 """How much longer than others a result may live whose name was chosen before it was made."""
 _CLOCKS_DIFFER_S: Final = 5.0
-"""What the clocks of two front ends may differ by: a name of another's may be of a later moment."""
+"""Tolerated difference of two front ends' clocks: a name may hold a time yet to come here."""
 LISTED_AT_ONCE: Final = 1000
 """Names that S3 lists and deletes in one request."""
 _MOST_AHEAD_S: Final = 86_400.0

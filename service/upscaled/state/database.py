@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 10
 _CLOCK_STEP_S: Final = 5.0
-"""What a clock may be set back by without a moment to come counting as one before that."""
+"""Tolerated step of a clock: a time that lies further ahead was stamped before it was set back."""
 NOW_S: Final = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
 """Seconds since 1970 by the clock of PostgreSQL, which all front ends share."""
 

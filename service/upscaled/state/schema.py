@@ -41,8 +41,8 @@ API_KEYS: Final = Table(
     Column("scopes", Text),
     sa.CheckConstraint("balance >= 0", name="balance_is_never_negative"),
 )
-# Of keys that are not revoked: a revoked key keeps its row and its history, and its name may be
-# given to a new key. The conditions of partial indexes stand in the migrations alone: to name
+# Only of keys that are not revoked: a revoked key keeps its row and its history, and its name may
+# be given to a new key. The conditions of partial indexes stand in the migrations alone: to name
 # PostgreSQL's here would import its dialect at every start on SQLite.
 Index("uq_api_keys_active_name", API_KEYS.c.name, unique=True)
 
@@ -157,7 +157,7 @@ JOBS: Final = Table(
     Column("model", Text, nullable=False),
     Column("choice", Text, nullable=False, server_default="{}"),
     Column("is_metered", Boolean, nullable=False),
-    # Of the request that submitted it: where its result's URL begins, and what to call at its end.
+    # By the request that submitted it: where its result's URL begins, and what to call at its end.
     Column("base_url", Text),
     Column("webhook_url", Text),
     Column("attempts", sa.Integer, nullable=False, server_default="0"),
@@ -178,7 +178,7 @@ JOBS: Final = Table(
     sa.CheckConstraint("(state = 'running') = (lease_id IS NOT NULL)", name="running_has_a_lease"),
     Index("ix_jobs_key_id_created_at_s", "key_id", "created_at_s"),
 )
-# Of jobs that are queued or running.
+# Only of jobs that are queued or running.
 Index("ix_jobs_unfinished", JOBS.c.created_at_s)
 
 # The requests that a client named by an `Idempotency-Key`: see `upscaled.state.idempotency`.
@@ -226,7 +226,7 @@ WEBHOOK_DELIVERIES: Final = Table(
         "state IN ('waiting', 'delivered', 'failed', 'gone')", name="state_is_known"
     ),
 )
-# Of deliveries that wait.
+# Only of deliveries that wait.
 Index("ix_webhook_deliveries_waiting", WEBHOOK_DELIVERIES.c.due_at_s)
 
 # What was answered, and the jobs that ended: see `upscaled.state.usage`, whose `UsageRow` has the

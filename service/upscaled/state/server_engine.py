@@ -46,7 +46,7 @@ def make_server_engine(url: URL, timeout_s: int) -> Engine:
                 "keepalives_idle": timeout_s,
                 "keepalives_interval": _KEEPALIVE_INTERVAL_S,
                 "keepalives_count": _KEEPALIVE_COUNT,
-                # Of an unencoded database (SQL_ASCII) the driver would give bytes for texts.
+                # From an unencoded database (SQL_ASCII) the driver would give bytes for texts.
                 "client_encoding": "UTF8",
             }.items()
             if name not in url.query

@@ -42,7 +42,7 @@ OPENAPI_PATH: Final = f"{ADMIN_ROOT}/openapi.json"
 _REFUSED: Final = (InvalidAmount, InvalidExpiry, InvalidName, InvalidRate, NameTaken)
 PAGE_PATHS: Final = ("/admin", "/admin/")
 ASSETS_PATH: Final = "/admin/assets"
-# Of the service's own pages.
+# Files of the service's own pages that this one loads too.
 _SHARED: Final = frozenset({"style.css", "document.css", "icon.svg"})
 
 

@@ -141,7 +141,7 @@ class Key(_Body):
 
 
 class WebhookChange(_Body):
-    """Where the webhooks of an API key are to be sent."""
+    """A change of the address that the webhooks of an API key are sent to."""
 
     url: str | None = Field(
         max_length=MAX_URL_CHARACTERS,
@@ -152,7 +152,7 @@ class WebhookChange(_Body):
 
 
 class Webhook(_Body):
-    """Where the webhooks of an API key are sent."""
+    """The address that the webhooks of an API key are sent to."""
 
     name: str
     url: str | None = Field(description="Null: nowhere, unless a job names an address")

@@ -29,10 +29,11 @@ from upscaled.api.telemetry.access_log import Reporter
 from upscaled.errors import InvalidRequestBody, RateLimitExceeded, ServiceError
 
 HEAD_TIMEOUT_S: Final = 30.0
-# Slower than this, as an average over the time, a body is given up. `UPSCALED_BODY_TIMEOUT_S`
-# bounds the whole.
+# Time over which the average speed of a body is measured; one that is too slow is given up.
+# `UPSCALED_BODY_TIMEOUT_S` bounds the whole.
 BODY_STALL_S: Final = 30.0
-# Of the body at hand, and of requests that follow it: more is left in the socket.
+# Bytes that are held of the body at hand, and of requests that follow it; more is left in the
+# socket.
 BODY_BUFFER_BYTES: Final = 64 * 1024
 READ_AHEAD_BYTES: Final = 64 * 1024
 # After a refusal the client's bytes are discarded for a moment: a close before they are read

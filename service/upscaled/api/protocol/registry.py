@@ -17,7 +17,7 @@ from upscaled.config import Network, Settings
 from upscaled.logs import event
 
 CHECK_EVERY_S: Final = 0.25
-# Of the process's descriptors these are for all but clients: workers, database, results, sources.
+# Descriptors of the process that are not for clients: workers, database, results, sources.
 RESERVED_DESCRIPTORS: Final = 128
 LEAST_CONNECTIONS: Final = 16
 ADMIN_CONNECTIONS: Final = 32

@@ -40,7 +40,7 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-# Of what the pages load, by the end of its name.
+# Media types of the files that pages load, by suffix.
 _MEDIA_TYPES: Final = {
     ".css": "text/css",
     ".js": "text/javascript",

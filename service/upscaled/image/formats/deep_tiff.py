@@ -29,7 +29,7 @@ _DEEP_BITS: Final = 16
 # Sides, compression, order of bits, orientation, rows of a strip, predictor, sides of a tile.
 _COPIED_TAGS: Final = (256, 257, 259, 266, 274, 278, 317, 322, 323)
 _GREY_TAGS: Final = {_BITS: _DEEP_BITS, _PHOTOMETRIC: 1, _SAMPLES: 1}
-# Of strips and tiles: the offset of each, and its size in bytes.
+# Tags that list the offset of each strip or tile, and its size in bytes.
 _OFFSETS_AND_SIZES: Final = (273, 279, 324, 325)
 _VERSION, _LONG, _ENTRY_BYTES = 42, 4, 12
 # libtiff gives samples in this machine's order.

@@ -15,7 +15,7 @@ TOKEN_SECRET: Final = "upscaled-ray"  # noqa: S105  (a secret's name)
 
 GROUP: Final = "replicas"
 LABELS: Final = MappingProxyType({"app.kubernetes.io/part-of": NAME})
-"""Of every pod, for network policies; KubeRay has a name of its own for its pods."""
+"""Labels of every pod, for network policies; KubeRay has a name of its own for its pods."""
 BUCKET_SECRET: Final = "upscaled-bucket"  # noqa: S105  (a secret's name)
 """Secret with the bucket's credentials as AWS names them: a replica stores results itself."""
 SETTINGS: Final = "upscaled-settings"
@@ -35,7 +35,7 @@ _HEALTH_OF_NODE: Final = "http://127.0.0.1:52365/api/local_raylet_healthz"
 
 @dataclass(frozen=True, slots=True)
 class PodOptions:
-    """What a replica's pod has beside the deployment's options.
+    """Options of a replica's pod beside those of the deployment.
 
     image: of head and replicas; front ends have the same one. cpus: reserved, in cores. memory_mib:
     reserved and limited, in MiB. gpus: whole ones.

@@ -41,7 +41,7 @@ _RAY_REQUIREMENT: Final = re.compile(r"ray\[serve\]==(?P<series>\d+\.\d+)\.\*")
 
 
 class DeploymentArguments(BaseModel, extra="forbid"):
-    """What a deployment is to have.
+    """Arguments of a deployment: how many replicas, and what each reserves.
 
     replicas: how many. num_cpus, num_gpus: what Ray reserves for each; its workers compute with as
     many threads as CPUs are reserved, unless `UPSCALED_THREADS` says otherwise. memory_mib: what

@@ -51,7 +51,7 @@ _LENGTHS: Final[Mapping[bytes, int | None]] = {
     b"pHYs": 9,
     b"sRGB": 1,
 }
-# They describe the pixels that follow them (5.6); eXIf and pHYs are heeded anywhere.
+# These describe the pixels that follow them (5.6); eXIf and pHYs are heeded anywhere.
 _BEFORE_PIXELS: Final = frozenset({b"cHRM", b"cICP", b"gAMA", b"iCCP", b"sRGB"})
 # International text (11.3.3.4): a keyword, whether it is compressed and how, two empty texts.
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp\x00"
