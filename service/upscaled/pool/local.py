@@ -23,9 +23,10 @@ from typing import Any, Final
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, rebuild
 from upscaled.logs import event
+from upscaled.pool.admission import Admission
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.devices import plan_workers, share_canvas_px
-from upscaled.pool.executor import Admission, DeviceFault, Expectation, UpscaleRequest
+from upscaled.pool.executor import DeviceFault, Expectation, UpscaleRequest
 from upscaled.pool.messages import Answer, Done, Failed, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue
 from upscaled.pool.slots import MAX_DEATHS_ALONE, Attempts, Slot

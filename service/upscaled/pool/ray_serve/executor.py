@@ -15,8 +15,9 @@ from typing import Final
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, rebuild
 from upscaled.logs import event
+from upscaled.pool.admission import Admission
 from upscaled.pool.cost import CostModel, estimate_wait_s
-from upscaled.pool.executor import Admission, Expectation, UpscaleRequest
+from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.messages import (
     Alive,
     Done,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from upscaled.errors import RateLimitExceeded
-from upscaled.pool.executor import Admission
+from upscaled.pool.admission import Admission
 
 NEVER_S = 1000
 
