@@ -14,6 +14,7 @@ import stat
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import Final, TextIO
@@ -69,7 +70,7 @@ def has_room(stream: TextIO, wait_s: float = 0.0) -> bool:
 
 
 class _NonBlockingHandler(logging.StreamHandler[TextIO]):
-    """Write lines to a stream, and drop them while nothing reads its other end.
+    """Write lines to a stream, and drop them while nothing reads its other end or a disk is full.
 
     A pipe to a log collector that hangs would stop every thread that logs, and the service with
     them. The first line that finds no room waits for it up to `ROOM_WAIT_S`, the next ones do not;
@@ -109,36 +110,43 @@ class _NonBlockingHandler(logging.StreamHandler[TextIO]):
         return True
 
     def _write_part(self, part: str) -> bool:
-        """Write at most `PIPE_BUF` bytes, all or none, and return whether there was room."""
+        """Write at most `PIPE_BUF` bytes, and return whether all of them were written."""
+        if self._descriptor is None:
+            self.stream.write(part)
+            self.flush()
+            return True
+        data = part.encode(self.stream.encoding, "backslashreplace")
         give_up_at_s = time.monotonic() + (0.0 if self._dropped else ROOM_WAIT_S)
         while has_room(self.stream, max(0.0, give_up_at_s - time.monotonic())):
-            if self._descriptor is None:
-                self.stream.write(part)
-                self.flush()
-                return True
             try:
-                os.write(self._descriptor, part.encode(self.stream.encoding, "backslashreplace"))
+                written_bytes = os.write(self._descriptor, data)
             except BlockingIOError:  # another process has taken the room since
                 if time.monotonic() >= give_up_at_s:
                     return False
+            except OSError:  # a full disk, or a reader that has ended
+                return False
             else:
-                return True
+                self._is_cut |= written_bytes < len(data)
+                return written_bytes == len(data)
         return False
 
 
 def _open_again(stream: TextIO) -> int | None:
-    """Open a pipe once more, so that writing into it never blocks; None where that cannot be done.
+    """Return a descriptor of the stream's file, for a pipe one whose writes never block.
 
-    Not by a flag of the stream's own: the programs that have the pipe from the same parent, such
-    as a shell, would get it too. Another user's pipe cannot be opened, and only Linux opens any.
+    None for a stream without a file. A pipe is opened once more, since the flag of the stream's own
+    descriptor is also that of all programs which have it from the same parent, such as a shell.
+    Where it cannot be, as another user's, or except on Linux, writes may block.
     """
     try:
         descriptor = stream.fileno()
-        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            return None
-        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, AttributeError):
         return None
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        with suppress(OSError):
+            return os.open(f"/proc/self/fd/{descriptor}", flags)
+    return os.dup(descriptor)
 
 
 def _split(text: str) -> list[str]:
@@ -150,7 +158,7 @@ def _split(text: str) -> list[str]:
 
 
 def _describe_dropped(lines: int) -> logging.LogRecord:
-    text = "%d lines were dropped: nothing read the log"
+    text = "%d lines were dropped: nothing read the log, or its disk was full"
     extra = event("log_lines_dropped", lines=lines)
     return _logger.makeRecord(
         _logger.name, logging.WARNING, "", 0, text, (lines,), None, extra=extra

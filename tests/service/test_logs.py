@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.service.state.disks import small_disk
 from upscaled.logs import (
     JsonFormatter,
     TextFormatter,
@@ -268,3 +271,26 @@ def test_room_that_another_process_takes_first_does_not_block(
 def test_the_pipe_stays_one_that_blocks_for_the_others_who_write_to_it(unread: Unread) -> None:
     unread.write(["a line"])
     assert os.get_blocking(unread.writing)
+
+
+def test_lines_for_which_a_disk_has_no_room_are_dropped_and_counted(
+    written: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    logger, filler, count = logging.getLogger("upscaled.part"), tmp_path / "filler", 200
+    with small_disk(tmp_path, 65_536), (tmp_path / "log").open("w") as stream:
+        configure_logging("info", "json", stream)
+        logger.info("before")
+        with suppress(OSError), filler.open("wb", buffering=0) as output:
+            while output.write(bytes(512)):
+                pass
+        for number in range(count):
+            logger.info("line %s", number)
+        filler.unlink()
+        logger.info("after")
+        first, *kept, dropped, last = (tmp_path / "log").read_text().splitlines()
+        logging.getLogger().handlers[0].close()
+    assert json.loads(first)["message"] == "before"
+    whole = [json.loads(line)["message"] for line in kept[:-1]]  # the last one may be cut off
+    assert whole == [f"line {number}" for number in range(len(whole))]
+    assert count - len(kept) <= json.loads(dropped)["lines"] <= count - len(whole)
+    assert json.loads(last)["message"] == "after"
