@@ -231,7 +231,7 @@ def test_an_inaccurate_result_is_not_written(
 def test_a_network_that_changes_colours_is_proven_by_photographs_where_its_pixels_differ(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_colour: bool
 ) -> None:
-    monkeypatch.setattr(prepare, "PHOTOS_TO_TUNE", 24)
+    monkeypatch.setattr(prepare, "PHOTOS_TO_TUNE", 6)
     file = tmp_path / "theirs.pth"
     torch.save(network_of("srvgg", COMPACT).state_dict(), file)
     spec = replace(store.add("theirs", file), keeps_colour=keeps_colour)

@@ -127,7 +127,7 @@ def test_tuning_brings_weights_back_that_are_a_few_steps_off(
         for layer in simulated(start).values():
             steps = layer.log_weight_scale.exp().view(-1, 1, 1, 1)
             layer.weight.add_(torch.randn_like(layer.weight) * 4 * steps)
-    recipe = EightBitRecipe(steps=60, batch=2, patch_px=12, pages=0, page_share=0, rate=0.2)
+    recipe = EightBitRecipe(steps=25, batch=2, patch_px=12, pages=0, page_share=0, rate=0.2)
     run = eight_bits.begin(recipe, network, start)
 
     def error(simulated: torch.nn.Module) -> float:

@@ -78,7 +78,7 @@ def flood(service: Service, pool: ThreadPoolExecutor, keys: list[str], until_s: 
 def test_a_flood_refuses_no_picture_of_another_key(shared: Service, many: int) -> None:
     flooding = [shared.state.keys.create(f"flood{number}") for number in range(many)]
     with ThreadPoolExecutor(20) as pool:
-        until_s = time.monotonic() + 3
+        until_s = time.monotonic() + 2
         flooded = pool.submit(flood, shared, pool, flooding, until_s)
         wait_until(lambda: shared.executor.stats().waiting == QUEUE)
         own: Counter[int] = Counter()

@@ -206,7 +206,7 @@ def test_a_broken_block_never_raises_and_never_grows() -> None:
         whole = exif(6, order)
         for length in range(0, len(whole), 2):
             keep(whole[:length], WITH_GPS)
-        for _ in range(3000):
+        for _ in range(1000):
             broken = bytearray(whole)
             for _ in range(4):
                 broken[chance.randrange(len(broken))] = chance.randrange(256)

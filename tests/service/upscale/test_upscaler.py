@@ -250,7 +250,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> "Queue[str]":
 
 
 def test_leaving_many_early_cancels_what_is_in_flight(up: Upscaler, steps: "Queue[str]") -> None:
-    results = up.many((picture(side, side) for side in (8, 1500, 1500, 1500)), 4)
+    results = up.many((picture(side, side) for side in (8, 600, 600, 600)), 4)
     next(results)
     seen = sorted(steps.get(timeout=60) for _ in range(4))
     assert seen == ["begun", "begun", "begun", "done"]
@@ -277,7 +277,7 @@ def test_a_cancelled_task_cancels_its_work(up: Upscaler, steps: "Queue[str]") ->
     async def run() -> None:
         begun = asyncio.Event()
         task = asyncio.create_task(
-            up.upscale_async(picture(1500, 1500), 4, on_progress=lambda *_: begun.set())
+            up.upscale_async(picture(600, 600), 4, on_progress=lambda *_: begun.set())
         )
         await asyncio.wait_for(begun.wait(), 60)
         task.cancel()

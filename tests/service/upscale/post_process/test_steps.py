@@ -23,7 +23,7 @@ from upscaled_models.backends.base import Window
 
 TEMPERING = Tempering(8, 0.5)
 Pixels = NDArray[np.uint8]
-SIDE_PX = 64
+SIDE_PX = 48
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def harsh_pictures() -> Iterator[tuple[str, Pixels]]:
     ImageDraw.Draw(text).multiline_text((0, 0), "the quick\nbrown fox\njumps", fill="black")
     yield "text", np.asarray(text)
     yield "white text", 255 - np.asarray(text)
-    for shape in ((1, 1), (2, 3), (64, 1)):
+    for shape in ((1, 1), (2, 3), (SIDE_PX, 1)):
         yield f"tiny {shape}", chance.integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
