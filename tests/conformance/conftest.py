@@ -5,7 +5,10 @@ as open as a kit needs it, and `strict`, with the defaults that refuse (rate, cr
 addresses).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,28 +60,34 @@ def base_url(request: pytest.FixtureRequest) -> str | None:
 def own_server(
     request: pytest.FixtureRequest, base_url: str | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Our own server without the limits that would slow a kit down, and free to fetch from here.
-
-    Its models are those that ship, or a cheap one where slow tests are left out.
-    """
+    """Our own server without the limits that would slow a kit down, and free to fetch from here."""
     if base_url is not None:
         pytest.skip("needs the server that the kit starts itself: run without --base-url")
-    folder, settings = tmp_path_factory.mktemp("open"), dict(OPEN)
-    if "not slow" in request.config.getoption("markexpr", ""):
-        add_bilinear_model(folder)
-        settings |= BILINEAR
-    with serve(folder, **settings) as server:
+    with serve_model(request.config, tmp_path_factory.mktemp("open"), OPEN) as server:
         yield server
 
 
 @pytest.fixture(scope="package")
 def strict_server(
-    base_url: str | None, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, base_url: str | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """Our own server as it is by default, but metered, and with results that expire at once."""
     if base_url is not None:
         pytest.skip("needs the server that the kit starts itself: run without --base-url")
-    with serve(tmp_path_factory.mktemp("strict"), **STRICT) as server:
+    with serve_model(request.config, tmp_path_factory.mktemp("strict"), STRICT) as server:
+        yield server
+
+
+@contextmanager
+def serve_model(
+    config: pytest.Config, folder: Path, settings: Mapping[str, Any]
+) -> Iterator[Server]:
+    """Run our own server with the models that ship, or a cheap one in the quick suite."""
+    models: dict[str, Any] = {}
+    if "not slow" in config.getoption("markexpr", ""):
+        add_bilinear_model(folder)
+        models = BILINEAR
+    with serve(folder, **settings, **models) as server:
         yield server
 
 
