@@ -97,18 +97,6 @@ def test_malformed_http_is_answered_with_an_error_of_the_contract(
     assert reply.header("content-type") == "application/json", reply
 
 
-def test_a_client_that_half_closes_gets_all_its_responses(
-    target: Target, connection: socket.socket
-) -> None:
-    lines = (f"Content-Type: {FORM_TYPE}", f"Content-Length: {len(form_body())}")
-    upscale = head(target, *lines) + form_body()
-    connection.sendall(upscale + head(target, start="GET /v1/credits HTTP/1.1"))
-    connection.shutdown(socket.SHUT_WR)
-    conversation = Conversation(connection)
-    first, second = receive(conversation), receive(conversation)
-    assert (list(first.json()), second.status) == (["result_url"], 200)
-
-
 def test_http_1_0_is_answered(target: Target, connection: socket.socket) -> None:
     body = form_body()
     lines = (f"Content-Type: {FORM_TYPE}", f"Content-Length: {len(body)}")
@@ -131,13 +119,16 @@ def test_a_connection_is_kept_open_after_a_refusal(
     assert statuses == [400, 200]
 
 
+@pytest.mark.parametrize("half_closes", [False, True])
 def test_two_requests_sent_at_once_are_answered_in_turn(
-    target: Target, connection: socket.socket
+    half_closes: bool, target: Target, connection: socket.socket
 ) -> None:
     """Pipelining: the second waits in the socket while the first is worked on."""
     lines = (f"Content-Type: {FORM_TYPE}", f"Content-Length: {len(form_body())}")
     upscale = head(target, *lines) + form_body()
     connection.sendall(upscale + head(target, start="GET /v1/credits HTTP/1.1"))
+    if half_closes:
+        connection.shutdown(socket.SHUT_WR)
     conversation = Conversation(connection)
     first, second = receive(conversation), receive(conversation)
     assert (list(first.json()), second.status) == (["result_url"], 200)

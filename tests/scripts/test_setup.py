@@ -166,50 +166,39 @@ def test_a_clone_that_was_moved_is_installed_again(scripts: Scripts) -> None:
 _NO_TORCH = r"importlib\.metadata"
 
 
-def test_a_torch_on_disk_is_preferred_to_every_index(scripts: Scripts) -> None:
-    scripts.add_python("python3")
-    scripts.environment["REFUSES"] = _NO_TORCH
-    scripts.run("setup")
-    torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
-    assert torch == [f"--no-deps --no-index {_torch(scripts)}"]
+_DISK = "--no-deps --no-index TORCH"
+_CPU = "--no-deps --retries 1 --index-url https://download.pytorch.org/whl/cpu TORCH"
+_DEFAULT = "--no-deps TORCH"
+_NAMED = "--no-deps --index-url https://mirror.example/cpu TORCH"
 
 
-def test_a_computer_without_a_gpu_installs_the_cpu_build(scripts: Scripts) -> None:
-    scripts.add_python("python3")
-    scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"
-    scripts.run("setup")
-    torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
-    assert len(torch) == 2
-    assert "--index-url https://download.pytorch.org/whl/cpu torch==" in torch[1]
-
-
-def test_a_computer_with_a_gpu_installs_the_default_build(scripts: Scripts) -> None:
-    scripts.add_python("python3")
-    scripts.add_python("nvidia-smi")
-    scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"
-    assert scripts.run("setup").returncode == 0
-    torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
-    assert torch[1:] == [f"--no-deps {_torch(scripts)}"]
-
-
-def test_without_an_answer_of_the_cpu_index_the_default_build_is_installed(
-    scripts: Scripts,
+@pytest.mark.parametrize(
+    ("refuses", "has_gpu", "index", "tried"),
+    [
+        pytest.param("", False, "", [_DISK], id="one on disk before every index"),
+        pytest.param("|--no-index", False, "", [_DISK, _CPU], id="the CPU build without a GPU"),
+        pytest.param("|--no-index", True, "", [_DISK, _DEFAULT], id="the default build for a GPU"),
+        pytest.param(
+            "|--no-index|--index-url", False, "", [_DISK, _CPU, _DEFAULT],
+            id="the default build without an answer of the CPU index",
+        ),
+        pytest.param("", False, "https://mirror.example/cpu", [_NAMED], id="a named index"),
+    ],
+)  # fmt: skip
+def test_torch_is_installed_from_the_first_place_that_has_the_build(
+    scripts: Scripts, refuses: str, has_gpu: bool, index: str, tried: list[str]
 ) -> None:
     scripts.add_python("python3")
-    scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index|--index-url"
+    if has_gpu:
+        scripts.add_python("nvidia-smi")
+    scripts.environment |= {"REFUSES": _NO_TORCH + refuses}
+    scripts.environment |= {"TORCH_INDEX_URL": index} if index else {}
     finished = scripts.run("setup")
     assert finished.returncode == 0
-    assert "does not answer: taking the default build" in finished.stderr
     torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
-    assert torch[2:] == [f"--no-deps {_torch(scripts)}"]
-
-
-def test_the_index_of_torch_can_be_named(scripts: Scripts) -> None:
-    scripts.add_python("python3")
-    scripts.environment |= {"REFUSES": _NO_TORCH, "TORCH_INDEX_URL": "https://mirror.example/cpu"}
-    scripts.run("setup")
-    torch = [line for line in _without_flags(scripts.calls()) if "torch==" in line]
-    assert torch == [f"--no-deps --index-url https://mirror.example/cpu {_torch(scripts)}"]
+    assert torch == [each.replace("TORCH", _torch(scripts)) for each in tried]
+    is_silent = "does not answer: taking the default build" not in finished.stderr
+    assert is_silent == (tried[1:] != [_CPU, _DEFAULT])
 
 
 def test_what_cuda_needs_is_left_out_where_another_build_of_torch_is(scripts: Scripts) -> None:
