@@ -77,10 +77,7 @@ def test_a_foreign_host_name_that_resolves_to_this_machine_is_refused(
     """DNS rebinding: to the browser the page and the service are of one origin."""
     foreign_page.goto(f"http://evil.example:{open_service.port}/healthz")
     answer = foreign_page.evaluate("fetch('/v1/credits').then((answer) => answer.json())")
-    assert answer == {
-        "error": "Host or Origin not allowed",
-        "error_code": "invalid_auth_token",
-    }
+    assert answer == {"error": "Host or Origin not allowed", "error_code": "invalid_auth_token"}
 
 
 def test_the_page_under_a_name_that_is_not_allowed_names_the_setting(

@@ -10,14 +10,7 @@ from tests.browser.painting import PaintingExecutor
 from tests.browser.playground import Playground, red_picture
 from tests.browser.test_access import SCHEMES, violations
 from tests.browser.test_key import key_shown, open_another_tab
-from tests.browser.test_strip import (
-    choose_several,
-    press,
-    row_of,
-    rows,
-    several,
-    wait_until_idle,
-)
+from tests.browser.test_strip import choose_several, press, row_of, rows, several, wait_until_idle
 from tests.service.api.waiting import wait_until
 
 pytestmark = pytest.mark.slow

@@ -304,8 +304,4 @@ def test_no_request_fails_during_a_new_release_where_old_and_new_replicas_fit(
 
 def half_a_cpu(release: int) -> dict[str, object]:
     """Return the options of replicas whose environment names a release."""
-    return {
-        "num_cpus": 0.5,
-        "num_gpus": 0,
-        "runtime_env": {"env_vars": {"RELEASE": str(release)}},
-    }
+    return {"num_cpus": 0.5, "num_gpus": 0, "runtime_env": {"env_vars": {"RELEASE": str(release)}}}

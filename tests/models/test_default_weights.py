@@ -14,12 +14,7 @@ from PIL import Image
 import upscaled_models.default
 from scripts.evaluation.measure import flat_error_levels
 from scripts.evaluation.metrics import acutance
-from scripts.evaluation.upscalers import (
-    Upscaler,
-    kernel_upscaler,
-    network_upscaler,
-    open_network,
-)
+from scripts.evaluation.upscalers import Upscaler, kernel_upscaler, network_upscaler, open_network
 from upscaled_models.quantise.metrics import luma, psnr_db
 from upscaled_models.quantise.tracks import make_clean
 

@@ -31,11 +31,7 @@ def make_own_model(name: str, models_dir: Path) -> None:
 
 
 def make_wheel(
-    folder: Path,
-    name: str,
-    *lines: str,
-    version: str = "1.0",
-    tags: str = "py3-none-any",
+    folder: Path, name: str, *lines: str, version: str = "1.0", tags: str = "py3-none-any"
 ) -> Path:
     """Make a wheel with one empty module; `lines` are further lines of its metadata."""
     stem = f"{name.replace('-', '_')}-{version}"

@@ -9,14 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundling.assembling import (
-    NAMESPACE,
-    TIME_S,
-    pack,
-    sign,
-    write_facts,
-    write_manifest,
-)
+from scripts.bundling.assembling import NAMESPACE, TIME_S, pack, sign, write_facts, write_manifest
 from scripts.bundling.parts import read_wheel
 from scripts.bundling.target import CannotBundle, Target
 from tests.scripts.bundling.making import make_signing_key, make_wheel

@@ -5,13 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundling.gathering import (
-    ROOT,
-    build_upscaled,
-    download,
-    resolve,
-    take_torch,
-)
+from scripts.bundling.gathering import ROOT, build_upscaled, download, resolve, take_torch
 from scripts.bundling.target import Accelerator, CannotBundle, Target
 from tests.scripts.bundling.making import make_wheel
 from upscaled_models.files import hash_file

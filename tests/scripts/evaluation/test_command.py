@@ -28,9 +28,7 @@ SLOW_FIGURES = ("flip", "ssimulacra2", "flat")
 
 
 def call(
-    *arguments: str | Path,
-    tracks: Sequence[str] = ("clean",),
-    skip: Sequence[str] = SLOW_FIGURES,
+    *arguments: str | Path, tracks: Sequence[str] = ("clean",), skip: Sequence[str] = SLOW_FIGURES
 ) -> None:
     options = ["--threads", "1", "--tracks", *tracks, *(["--skip", *skip] if skip else [])]
     main([*map(str, arguments), *options])

@@ -5,13 +5,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from scripts.releasing.cutting import (
-    CannotRelease,
-    cut,
-    read_section,
-    read_version,
-    run_git,
-)
+from scripts.releasing.cutting import CannotRelease, cut, read_section, read_version, run_git
 
 TODAY = dt.date(2030, 1, 2)
 CHANGELOG = """\

@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from scripts.simulation.command import EXAMPLE
-from scripts.simulation.plan import (
-    DEFAULT_MIX,
-    BadPlan,
-    Costs,
-    draw_mix,
-    read_document,
-    read_plan,
-)
+from scripts.simulation.plan import DEFAULT_MIX, BadPlan, Costs, draw_mix, read_document, read_plan
 
 WISH = {"images_per_hour": 3600, "p95_s": 2}
 

@@ -50,9 +50,7 @@ def test_the_front_end_imports_no_heavy_package() -> None:
     assert memory_bytes < 100 * 1024 * 1024
 
 
-def test_the_executor_runs_as_long_as_the_application(
-    make_service: MakeService,
-) -> None:
+def test_the_executor_runs_as_long_as_the_application(make_service: MakeService) -> None:
     executor = ResizingExecutor()
     make_service(executor)
     assert (executor.is_started, executor.is_stopped) == (True, False)
@@ -102,9 +100,7 @@ def test_expired_results_are_swept_while_the_service_runs(
 
 
 def test_a_failed_sweep_is_logged_and_tried_again(
-    make_service: MakeService,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[None] = []
 

@@ -85,9 +85,7 @@ def test_a_client_that_leaves_while_its_result_is_stored_leaves_none_in_the_buck
     assert service.state.credits.audit() == ()
 
 
-def test_a_client_that_leaves_while_sending_is_charged_nothing(
-    make_service: MakeService,
-) -> None:
+def test_a_client_that_leaves_while_sending_is_charged_nothing(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=5)
     connection = socket.create_connection((service.host, service.port))
     head = (
@@ -116,9 +114,7 @@ def test_a_request_that_waits_at_shutdown_gets_an_error(tmp_path: Path) -> None:
         assert state.credits.audit() == ()
 
 
-def test_work_cancelled_by_the_executor_is_an_internal_error(
-    make_service: MakeService,
-) -> None:
+def test_work_cancelled_by_the_executor_is_an_internal_error(make_service: MakeService) -> None:
     service = make_service(FailingExecutor(asyncio.CancelledError()), metering=True, credits=5)
     assert_error(service.upload(), 500, "internal_error")
     assert service.balance() == 5

@@ -265,9 +265,7 @@ def test_one_image_too_many_is_refused_and_the_others_stay(crowded: Service) -> 
     wait_until(lambda: budget.held_bytes == 0)
 
 
-def test_one_keys_unfinished_uploads_refuse_no_other_key(
-    make_service: MakeService,
-) -> None:
+def test_one_keys_unfinished_uploads_refuse_no_other_key(make_service: MakeService) -> None:
     service = make_service(ResizingExecutor(), max_queue=0, jobs_per_worker=1, max_file_bytes=MB)
     other = {"X-API-KEY": service.state.keys.create("other")}
     budget = service.app.state.context.budget
@@ -328,9 +326,7 @@ def stalling_source(data: bytes) -> Iterator[str]:
                 connection.close()
 
 
-def test_images_that_are_being_fetched_are_preempted_too(
-    make_service: MakeService,
-) -> None:
+def test_images_that_are_being_fetched_are_preempted_too(make_service: MakeService) -> None:
     """Sources that stop before their last byte; what they have on hold is given back."""
     service = make_service(
         ResizingExecutor(),
@@ -361,9 +357,7 @@ def test_images_that_are_being_fetched_are_preempted_too(
         wait_until(lambda: service.balance() == 9)
 
 
-def test_a_key_with_one_credit_has_few_unfinished_bodies(
-    make_service: MakeService,
-) -> None:
+def test_a_key_with_one_credit_has_few_unfinished_bodies(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=1, max_file_bytes=MB)
     budget = service.app.state.context.budget
     senders = send_unfinished(service, 1 + UNPAID_BODIES)

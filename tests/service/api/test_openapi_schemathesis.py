@@ -32,10 +32,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def check(case: "Case[Any]", described: Service) -> None:
-    from schemathesis.specs.openapi.checks import (
-        negative_data_rejection,
-        positive_data_acceptance,
-    )
+    from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
     # Nearly every file and URL that a machine makes up is rightly refused, and beside a good
     # `image` an `image_url` of any kind is rightly ignored: what is taken and what is not, other

@@ -10,13 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.service.api.answers import assert_error
-from tests.service.api.routes.test_progress import (
-    TILES,
-    SteppingExecutor,
-    read_events,
-    send,
-    watch,
-)
+from tests.service.api.routes.test_progress import TILES, SteppingExecutor, read_events, send, watch
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.progress import RELAY_PATH, TOKEN_HEADER
@@ -106,9 +100,7 @@ def test_only_a_token_of_the_database_opens_the_internal_path(pair: Pair) -> Non
     assert_error(pair.owner.get(RELAY_PATH, headers=own_token), 404, "not_found")
 
 
-def test_a_request_without_an_id_of_its_client_is_neither_tracked_nor_announced(
-    pair: Pair,
-) -> None:
+def test_a_request_without_an_id_of_its_client_is_neither_tracked_nor_announced(pair: Pair) -> None:
     with ThreadPoolExecutor(1) as thread:
         sent = thread.submit(pair.owner.upload)
         wait_until(lambda: pair.executor.images == 1)

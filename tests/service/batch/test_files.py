@@ -44,14 +44,8 @@ def test_a_file_that_is_no_image_is_read_only_where_it_is_named(
     [
         (save(picture(), "GIF"), "GIF is not supported"),
         (b"%PDF-1.7", "PDF is not supported"),
-        (
-            save(picture(), "BMP"),
-            "BMP is not enabled (UPSCALED_EXTRA_FORMATS=bmp enables it)",
-        ),
-        (
-            save(picture(), "TIFF"),
-            "TIFF is not enabled (UPSCALED_EXTRA_FORMATS=tiff enables it)",
-        ),
+        (save(picture(), "BMP"), "BMP is not enabled (UPSCALED_EXTRA_FORMATS=bmp enables it)"),
+        (save(picture(), "TIFF"), "TIFF is not enabled (UPSCALED_EXTRA_FORMATS=tiff enables it)"),
         (
             b"\0\0\0\x18ftypheic" + bytes(12),
             "HEIC is not enabled (UPSCALED_EXTRA_FORMATS=heic enables it)",

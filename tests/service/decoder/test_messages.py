@@ -82,8 +82,7 @@ def test_a_refusal_arrives_as_the_error_that_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "header",
-    [b"[]", b"null", b"{", b"\xff", b"[" * 100_000, b"{}", pack_refusal(InternalError())],
+    "header", [b"[]", b"null", b"{", b"\xff", b"[" * 100_000, b"{}", pack_refusal(InternalError())]
 )
 def test_a_header_that_makes_no_sense_is_refused(header: bytes) -> None:
     with pytest.raises(ProtocolError):

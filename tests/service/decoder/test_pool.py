@@ -21,14 +21,7 @@ import pytest
 from tests.descriptors import no_descriptor_each
 from tests.service.decoder.processes import decoder_processes
 from tests.service.image.jpeg_samples import photograph, save_jpeg
-from tests.service.image.samples import (
-    RGB,
-    deep_samples,
-    have_equal_pixels,
-    picture,
-    png,
-    save,
-)
+from tests.service.image.samples import RGB, deep_samples, have_equal_pixels, picture, png, save
 from tests.service.image.steps import STEPS
 from upscaled.decoder.pool import Decoder, decoder_environment
 from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat

@@ -74,9 +74,7 @@ def test_a_url_that_leads_elsewhere_is_a_failure(
     assert said in finding.found
 
 
-def test_a_url_where_no_server_listens_is_a_failure(
-    make_settings: MakeSettings,
-) -> None:
+def test_a_url_where_no_server_listens_is_a_failure(make_settings: MakeSettings) -> None:
     finding = checked(make_settings(public_base_url=f"https://127.0.0.1:{free_port()}"))[-1]
     assert finding.status is Status.FAILURE
     assert "nothing listens there" in finding.found

@@ -212,9 +212,7 @@ async def test_a_listed_name_may_be_spelt_as_names_may(host: str) -> None:
     assert detail == "the host is not on the list"
 
 
-async def test_a_listed_host_is_still_guarded_and_the_log_names_the_setting(
-    inside: Origin,
-) -> None:
+async def test_a_listed_host_is_still_guarded_and_the_log_names_the_setting(inside: Origin) -> None:
     detail = await assert_unusable(f"{inside.url}/photo", source_only_hosts="127.0.0.2")
     assert detail == "127.0.0.2 is a private address, see UPSCALED_SOURCE_PRIVATE_CIDRS"
     assert inside.connections == 0

@@ -164,10 +164,7 @@ def test_each_byte_of_a_head_is_searched_once(
     ("start", "unit", "count"),
     [
         *((OK, b"Set-Cookie: a=b\r\n", 500), (OK, b"X: y\r\n", 500), (OK, b"x\r\n", 500)),
-        *(
-            (OK, b"Location: a\r\n b\r\n", 500),
-            (b"", INTERIM, MAX_INTERIM_HEADS // 2),
-        ),
+        *((OK, b"Location: a\r\n b\r\n", 500), (b"", INTERIM, MAX_INTERIM_HEADS // 2)),
     ],
 )
 def test_twice_the_lines_or_interim_answers_are_at_most_twice_the_work(

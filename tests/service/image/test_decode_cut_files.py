@@ -18,14 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.service.image.iso_samples import (
-    Item,
-    build,
-    encode_avif,
-    encode_heic,
-    grid,
-    items_of,
-)
+from tests.service.image.iso_samples import Item, build, encode_avif, encode_heic, grid, items_of
 from tests.service.image.samples import (
     count_refused,
     decode_checked,

@@ -11,15 +11,7 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from tests.service.image.samples import (
-    GREY,
-    chunk,
-    deep_samples,
-    encode,
-    picture,
-    png,
-    save,
-)
+from tests.service.image.samples import GREY, chunk, deep_samples, encode, picture, png, save
 from upscaled.image.colour import ADOBE_RGB, ADOBE_RGB_CURVE, SRGB, SRGB_CURVE, make_rgb_profile
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.table import read_header

@@ -5,12 +5,7 @@ import pytest
 
 from upscaled.errors import InvalidParameter, ResolutionTooHigh
 from upscaled.image.formats.table import WEBP
-from upscaled.image.output import (
-    NO_CHOICE,
-    OutputChoice,
-    OutputSpec,
-    decide_output,
-)
+from upscaled.image.output import NO_CHOICE, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Header, Image, MetadataPlan
 
 
@@ -121,11 +116,7 @@ def test_a_webp_longer_than_its_format_holds_is_refused() -> None:
         for form in ("webp", "avif"):
             try:
                 decide_output(
-                    header,
-                    4,
-                    keeps_depth=False,
-                    max_side_px=side_px,
-                    choice=OutputChoice(form),
+                    header, 4, keeps_depth=False, max_side_px=side_px, choice=OutputChoice(form)
                 )
             except ResolutionTooHigh:
                 assert (form, is_refused) == ("webp", True)
@@ -153,11 +144,7 @@ def test_a_choice_is_made_again_of_its_changes() -> None:
 
 @pytest.mark.parametrize(
     ("metadata", "plan"),
-    [
-        ("", None),
-        ("keep", MetadataPlan(False, 60, 40)),
-        ("keep-all", MetadataPlan(True, 60, 40)),
-    ],
+    [("", None), ("keep", MetadataPlan(False, 60, 40)), ("keep-all", MetadataPlan(True, 60, 40))],
 )
 def test_the_plan_of_kept_metadata_has_the_size_of_the_result(
     metadata: str, plan: MetadataPlan | None

@@ -14,12 +14,7 @@ from tests.service.api.receiver import receive, status
 from tests.service.api.serving import MakeService, Service
 from upscaled.config import load_settings
 from upscaled.mcp.root import Picture
-from upscaled.mcp.service_client import (
-    ServiceClient,
-    ServiceRefused,
-    find_service_url,
-    open_http,
-)
+from upscaled.mcp.service_client import ServiceClient, ServiceRefused, find_service_url, open_http
 
 PHOTO = Picture(Path("photo.png"), picture())
 TOO_SMALL = Picture(Path("small.png"), picture(10, 10))

@@ -11,13 +11,7 @@ import pytest
 
 from tests.descriptors import no_descriptor_each
 from upscaled.process import channel
-from upscaled.process.child import (
-    AsyncChild,
-    Child,
-    ChildLost,
-    ChildUnusable,
-    scrub_environment,
-)
+from upscaled.process.child import AsyncChild, Child, ChildLost, ChildUnusable, scrub_environment
 
 ECHO = """
 import socket, sys

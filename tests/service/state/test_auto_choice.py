@@ -32,18 +32,14 @@ def pair(
         yield first, second
 
 
-def test_the_second_front_end_adopts_the_choice_of_the_first(
-    pair: tuple[State, State],
-) -> None:
+def test_the_second_front_end_adopts_the_choice_of_the_first(pair: tuple[State, State]) -> None:
     first, second = (state.auto_choice for state in pair)
     assert second.read() is None
     assert first.settle(choice(most_px=1000)) == choice(most_px=1000)
     assert second.settle(choice(most_px=7)) == second.read() == choice(most_px=1000)
 
 
-def test_a_choice_that_a_running_front_end_uses_is_not_replaced(
-    pair: tuple[State, State],
-) -> None:
+def test_a_choice_that_a_running_front_end_uses_is_not_replaced(pair: tuple[State, State]) -> None:
     first, second = pair
     first.auto_choice.settle(choice())
     assert second.auto_choice.settle(choice("other 89ab")) == choice()

@@ -33,13 +33,7 @@ from upscaled.state.errors import HoldReleased
 from upscaled.state.idempotency import RequestKey, Reservation, StoredAnswer
 from upscaled.state.job_rows import ClaimedJob, JobOrder
 from upscaled.state.ledger import Hold
-from upscaled.state.schema import (
-    HOLDERS,
-    IDEMPOTENCY_KEYS,
-    JOBS,
-    METADATA,
-    WEBHOOK_DELIVERIES,
-)
+from upscaled.state.schema import HOLDERS, IDEMPOTENCY_KEYS, JOBS, METADATA, WEBHOOK_DELIVERIES
 
 GRANTED = 6
 FRONT_ENDS = st.integers(0, 1)

@@ -25,11 +25,7 @@ from upscaled.state.folder_results import FolderResults
 obstore = pytest.importorskip("obstore", reason="obstore is not installed")
 
 from upscaled.state import bucket_results  # noqa: E402
-from upscaled.state.bucket_results import (  # noqa: E402
-    BucketResults,
-    make_name,
-    read_creation_s,
-)
+from upscaled.state.bucket_results import BucketResults, make_name, read_creation_s  # noqa: E402
 
 TTL_S = 3600
 V4 = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d.jpg"
@@ -62,12 +58,7 @@ async def read(results: BucketResults, name: str) -> bytes | None:
 
 @pytest.mark.parametrize(
     ("media_type", "extension"),
-    [
-        ("image/jpeg", "jpg"),
-        ("image/png", "png"),
-        ("image/webp", "webp"),
-        ("image/avif", "avif"),
-    ],
+    [("image/jpeg", "jpg"), ("image/png", "png"), ("image/webp", "webp"), ("image/avif", "avif")],
 )
 async def test_another_front_end_finds_a_result_as_it_was_stored(
     open_bucket: OpenBucket, bucket: Bucket, media_type: str, extension: str

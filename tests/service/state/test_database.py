@@ -289,9 +289,7 @@ def test_a_shown_url_has_no_password(database_url: str, shown: str) -> None:
     assert hide_password(database_url) == shown
 
 
-def test_a_database_failure_is_one_line_without_the_statement(
-    make_settings: MakeSettings,
-) -> None:
+def test_a_database_failure_is_one_line_without_the_statement(make_settings: MakeSettings) -> None:
     with open_state(make_settings()) as state:
         with (
             pytest.raises(DatabaseFailed, match="no such table: missing") as failure,

@@ -35,12 +35,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize(
     ("media_type", "extension"),
-    [
-        ("image/jpeg", "jpg"),
-        ("image/png", "png"),
-        ("image/webp", "webp"),
-        ("image/avif", "avif"),
-    ],
+    [("image/jpeg", "jpg"), ("image/png", "png"), ("image/webp", "webp"), ("image/avif", "avif")],
 )
 async def test_a_result_is_found_as_it_was_stored(
     results: FolderResults, media_type: str, extension: str

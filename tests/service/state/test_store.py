@@ -13,14 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import (
-    Clock,
-    MakeSettings,
-    all_of,
-    end_leases,
-    key_with,
-    lead,
-)
+from tests.service.state.conftest import Clock, MakeSettings, all_of, end_leases, key_with, lead
 from tests.service.state.disks import small_disk
 from upscaled.errors import RateLimitExceeded
 from upscaled.state import Clocks, PaidResult, State, open_state
@@ -59,9 +52,7 @@ def test_a_state_can_be_closed_while_its_server_is_away(
         assert state.credits.show("web") == 1
 
 
-def test_a_database_on_a_full_disk_refuses_and_recovers_whole(
-    make_settings: MakeSettings,
-) -> None:
+def test_a_database_on_a_full_disk_refuses_and_recovers_whole(make_settings: MakeSettings) -> None:
     settings = make_settings()
     settings.data_dir.mkdir()
     filler = settings.data_dir / "filler"

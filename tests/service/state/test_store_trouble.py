@@ -45,9 +45,7 @@ def test_a_server_that_refuses_connections_is_unhealthy_until_it_accepts_them(
         assert not state.find_trouble()
 
 
-def test_a_full_disk_is_not_healthy_until_there_is_space_again(
-    make_settings: MakeSettings,
-) -> None:
+def test_a_full_disk_is_not_healthy_until_there_is_space_again(make_settings: MakeSettings) -> None:
     settings = make_settings()
     settings.data_dir.mkdir()
     filler = settings.data_dir / "filler"
@@ -138,9 +136,7 @@ def test_nothing_is_charged_into_a_database_that_is_gone(
         assert len(state.credits.pending) == 0
 
 
-def test_a_results_folder_that_was_deleted_is_made_again(
-    make_settings: MakeSettings,
-) -> None:
+def test_a_results_folder_that_was_deleted_is_made_again(make_settings: MakeSettings) -> None:
     settings = make_settings()
     with open_state(settings) as state:
         shutil.rmtree(settings.results_dir)

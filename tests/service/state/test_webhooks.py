@@ -173,12 +173,7 @@ def test_an_address_that_is_gone_is_called_no_more_until_it_is_set_again(store: 
     own = end(store, key_id, "http://job.example/hook")
     assert store.webhooks.record(claimed, "status 410", "gone") == "gone"
     states = {each.job_id: each.state for each in store.webhooks.list()}
-    assert states == {
-        claimed.job.id: "gone",
-        waiting: "gone",
-        elsewhere: "waiting",
-        own: "waiting",
-    }
+    assert states == {claimed.job.id: "gone", waiting: "gone", elsewhere: "waiting", own: "waiting"}
     webhook = store.webhooks.show("web")
     assert webhook is not None
     assert webhook.is_disabled
@@ -218,12 +213,7 @@ def test_a_job_is_kept_but_not_found_while_its_webhook_waits(store: State) -> No
     key_id = key_with_webhook(store)
     request_key, order = RequestKey(key_id, "name", "fingerprint"), JobOrder("source", None, 4, "")
     submit_again = partial(
-        store.jobs.submit,
-        key_id,
-        order,
-        is_metered=True,
-        max_unfinished=9,
-        request_key=request_key,
+        store.jobs.submit, key_id, order, is_metered=True, max_unfinished=9, request_key=request_key
     )
     job_id = submit_again().job.id
     assert store.jobs.cancel(key_id, job_id)

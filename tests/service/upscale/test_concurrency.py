@@ -9,9 +9,7 @@ from upscaled.upscale.scheduler import Scheduler
 
 
 @pytest.mark.parametrize("is_early", [True, False])
-def test_a_cancellation_reaches_every_stream_before_or_while_it_is_open(
-    is_early: bool,
-) -> None:
+def test_a_cancellation_reaches_every_stream_before_or_while_it_is_open(is_early: bool) -> None:
     cancellation = Cancellation()
     cancellation.check()
     if is_early:

@@ -46,9 +46,7 @@ def upscale(core: Core, rgb: Pixels, alpha: Pixels | None = None) -> Image:
     return core.upscale_image(image, 4, output_of(image))
 
 
-def test_a_usual_picture_uses_the_default_model_and_a_huge_one_the_faithful(
-    core: Core,
-) -> None:
+def test_a_usual_picture_uses_the_default_model_and_a_huge_one_the_faithful(core: Core) -> None:
     first, last = core.ladders[4]
     assert (first.model, first.tempered_with) == (MODEL, "")
     assert first.most_px is not None

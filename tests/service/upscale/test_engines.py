@@ -4,12 +4,7 @@ import pytest
 import torch
 
 from upscaled.config import Settings, SettingsError
-from upscaled.upscale.engines import (
-    choose_device,
-    choose_window_px,
-    open_known_model,
-    open_model,
-)
+from upscaled.upscale.engines import choose_device, choose_window_px, open_known_model, open_model
 from upscaled.upscale.tiles import Tiling
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.errors import ModelError

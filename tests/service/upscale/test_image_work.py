@@ -87,8 +87,7 @@ def test_a_cut_out_keeps_its_alpha_and_loses_the_black_under_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "usual"),
-    [("jpeg", 95), ("png", None), ("webp", 90), ("avif", 85), ("lossless", None)],
+    ("form", "usual"), [("jpeg", 95), ("png", None), ("webp", 90), ("avif", 85), ("lossless", None)]
 )
 def test_a_chosen_format_is_encoded_with_its_own_usual_quality(
     form: str, usual: int | None

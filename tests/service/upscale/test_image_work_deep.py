@@ -65,10 +65,7 @@ def engine() -> Engine:
 
 def open_faithful(tile_window_px: int) -> Engine:
     settings = Settings(
-        precision="exact",
-        threads=1,
-        tile_window_px=tile_window_px,
-        model_x4="upscaled-x4-faithful",
+        precision="exact", threads=1, tile_window_px=tile_window_px, model_x4="upscaled-x4-faithful"
     )
     return open_engine(settings, 4)
 

@@ -10,13 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.models.specs import spec_of
-from tests.service.upscale.box_engine import (
-    BoxEngine,
-    RowsReady,
-    box_sum,
-    finish,
-    upscale_through,
-)
+from tests.service.upscale.box_engine import BoxEngine, RowsReady, box_sum, finish, upscale_through
 from tests.service.upscale.test_content import EdgeEngine, LayeredEngine, plan_all, run_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings

@@ -255,9 +255,7 @@ def test_a_second_thread_has_graphs_and_counts_of_its_own() -> None:
     assert (list(one.compiled), list(other.compiled)) == ([], [shape])
 
 
-def test_the_counts_of_rarely_used_shapes_are_bounded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_counts_of_rarely_used_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready_graphs, "_MOST_COUNTED", 2)
     engine = engine_of(precision="int8")
     for width in range(20, 24):

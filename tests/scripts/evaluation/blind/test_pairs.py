@@ -44,9 +44,7 @@ def test_sides_are_shuffled_and_pictures_alternate(comparison: Comparison) -> No
     assert len({(pair.truth, pair.track) for pair in pairs[:4]}) == 4
 
 
-def test_a_seed_gives_the_same_pairs_again_and_another_gives_others(
-    comparison: Comparison,
-) -> None:
+def test_a_seed_gives_the_same_pairs_again_and_another_gives_others(comparison: Comparison) -> None:
     first, again, other = (
         [(pair.truth, pair.track, pair.left) for pair in make_pairs(each)]
         for each in (comparison, comparison, replace(comparison, seed=6))

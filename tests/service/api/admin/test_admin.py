@@ -12,12 +12,7 @@ import pytest
 from tests.service.api.admin.calls import KEYS, SECRET, assert_refused, call, last_change, make_key
 from tests.service.api.serving import MakeService, Service, serve
 from tests.service.api.waiting import wait_until
-from upscaled.api.admin.authentication import (
-    MAX_ADDRESSES,
-    MAX_FAILURES,
-    WINDOW_S,
-    GuessLimiter,
-)
+from upscaled.api.admin.authentication import MAX_ADDRESSES, MAX_FAILURES, WINDOW_S, GuessLimiter
 from upscaled.errors import RateLimitExceeded
 from upscaled.state.usage import UsageRow
 

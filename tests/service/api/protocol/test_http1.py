@@ -86,9 +86,7 @@ def test_a_head_beyond_the_limit_is_refused_also_when_received_in_one_read(
     assert refusal.headers["cache-control"] == "no-store"
 
 
-def test_a_client_that_still_sends_its_endless_head_can_read_the_refusal(
-    service: Service,
-) -> None:
+def test_a_client_that_still_sends_its_endless_head_can_read_the_refusal(service: Service) -> None:
     with Connection(service) as connection:
         connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1_000_000 + b"\r\n\r\n")
         connection.receive().assert_error(400, "invalid_request_body")

@@ -74,8 +74,7 @@ def test_alpn_offers_http_1_1_alone(tls_service: Service, certificate: Certifica
 
 
 @pytest.mark.parametrize(
-    ("version", "is_spoken"),
-    [("TLSv1.1", False), ("TLSv1.2", True), ("TLSv1.3", True)],
+    ("version", "is_spoken"), [("TLSv1.1", False), ("TLSv1.2", True), ("TLSv1.3", True)]
 )
 def test_tls_begins_at_1_2(
     tls_service: Service, certificate: Certificate, version: str, is_spoken: bool

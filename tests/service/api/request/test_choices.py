@@ -224,9 +224,7 @@ def test_a_width_that_the_scale_does_not_reach_is_refused_and_not_charged(
     assert send(service, "header", picture(), Width="160").status_code == 200
 
 
-def test_no_choice_leaves_the_fingerprint_of_an_idempotency_key_as_it_was(
-    service: Service,
-) -> None:
+def test_no_choice_leaves_the_fingerprint_of_an_idempotency_key_as_it_was(service: Service) -> None:
     headers = service.headers | {"Idempotency-Key": "choices"}
     plain = service.upload(headers=headers)
     assert service.upload(headers=headers).json() == plain.json()

@@ -36,9 +36,7 @@ def send_dry_run(
     return service.upload(image, headers=service.headers | DRY | dict(headers))
 
 
-def test_the_answer_is_the_price_the_result_and_the_time(
-    make_service: MakeService,
-) -> None:
+def test_the_answer_is_the_price_the_result_and_the_time(make_service: MakeService) -> None:
     executor = ResizingExecutor()
     service = make_service(executor, metering=True, credits=1)
     answers = [send_dry_run(service), send_dry_run(service, picture(mode="RGBA"))]

@@ -145,9 +145,7 @@ def test_the_time_limit_is_on_the_whole_body(make_service: MakeService) -> None:
         connection.receive().assert_error(400, "invalid_request_body")
 
 
-def test_a_slow_body_within_the_time_limit_is_accepted(
-    make_service: MakeService,
-) -> None:
+def test_a_slow_body_within_the_time_limit_is_accepted(make_service: MakeService) -> None:
     service = make_service(body_timeout_s=5)
     body = form(SCALE, file_part(picture()))
     with Connection(service) as connection:

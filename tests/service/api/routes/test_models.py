@@ -39,9 +39,7 @@ def list_models(service: Service) -> Any:
     return answer.json()
 
 
-def test_the_models_present_are_listed_with_their_properties(
-    make_service: MakeService,
-) -> None:
+def test_the_models_present_are_listed_with_their_properties(make_service: MakeService) -> None:
     service = make_service()
     place_official(service, "realesrgan-x4plus", in_16_bits=True)
     place_own(service, "mine")
@@ -101,9 +99,7 @@ def test_the_answer_validates_against_the_openapi_document(service: Service) -> 
     jsonschema_rs.validate(schema | {"components": document["components"]}, list_models(service))
 
 
-def test_a_model_with_a_damaged_record_does_not_hide_the_others(
-    make_service: MakeService,
-) -> None:
+def test_a_model_with_a_damaged_record_does_not_hide_the_others(make_service: MakeService) -> None:
     service = make_service()
     place_own(service, "mine")
     (service.settings.models_dir / "own" / "broken.json").write_text("{")

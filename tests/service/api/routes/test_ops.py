@@ -13,9 +13,7 @@ def test_a_service_with_a_worker_is_live_and_ready(service: Service) -> None:
         assert answer.headers["Content-Type"] == "application/json"
 
 
-def test_a_service_without_a_worker_is_live_and_not_ready(
-    make_service: MakeService,
-) -> None:
+def test_a_service_without_a_worker_is_live_and_not_ready(make_service: MakeService) -> None:
     executor = ResizingExecutor()
     service = make_service(executor)
     executor.is_available = False

@@ -18,12 +18,7 @@ def deep_noise(channels: int) -> NDArray[np.uint16]:
     return rng.integers(0, 65_536, (HEIGHT, WIDTH, channels)).astype(np.uint16)
 
 
-def deep_tiff(
-    deep: NDArray[np.uint16],
-    photometric: int,
-    tags: Tags,
-    order: str = "<",
-) -> bytes:
+def deep_tiff(deep: NDArray[np.uint16], photometric: int, tags: Tags, order: str = "<") -> bytes:
     samples = deep.shape[2]
     data = strips(deep)
     if "_284" in tags:
