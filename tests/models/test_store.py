@@ -169,7 +169,7 @@ def test_the_8_bits_of_a_users_own_model_are_no_model(store: ModelStore, own_fil
     assert states(store)["mine"] is FileState.OK
 
 
-def test_another_file_under_a_users_name_is_refused_and_the_first_stays(
+def test_another_file_under_a_users_name_is_refused_and_the_first_kept(
     store: ModelStore, own_file: Path
 ) -> None:
     first = store.add("mine", own_file)

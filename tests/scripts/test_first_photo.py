@@ -83,7 +83,7 @@ def test_a_lost_key_is_replaced(settings: Settings) -> None:
         assert state.keys.verify(secret) is not None
 
 
-def test_a_lost_database_gets_a_new_key(settings: Settings) -> None:
+def test_a_new_key_is_made_where_the_database_is_missing(settings: Settings) -> None:
     old = first_photo.make_key(settings)
     for file in settings.data_dir.glob("*.sqlite3*"):
         file.unlink()
@@ -97,7 +97,7 @@ def test_a_port_in_use_is_replaced_by_a_free_one() -> None:
     assert first_photo.find_port(port) == port
 
 
-def test_the_service_gets_the_port_that_the_settings_name(
+def test_the_service_listens_on_the_port_of_the_settings(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(port: int) -> NoReturn:

@@ -73,7 +73,7 @@ def test_a_json_line_is_one_object_with_the_fields_of_the_event() -> None:
     }
 
 
-def test_a_record_without_an_event_gets_the_plain_one() -> None:
+def test_a_record_without_an_event_has_the_event_log() -> None:
     assert json.loads(JsonFormatter().format(record_of("hello")))["event"] == "log"
 
 
@@ -109,7 +109,7 @@ def test_the_format_follows_the_terminal_unless_it_is_named(
     assert type(choose_formatter(format_, is_terminal=is_terminal)) is kind
 
 
-def test_an_exception_stays_in_its_line(written: Callable[..., list[str]]) -> None:
+def test_an_exception_is_written_into_one_line(written: Callable[..., list[str]]) -> None:
     def log() -> None:
         try:
             raise ValueError("broken")
@@ -179,7 +179,7 @@ def test_the_time_is_utc_to_the_millisecond() -> None:
     assert format_time(1_700_000_000.9996) == "2023-11-14T22:13:20.999Z"
 
 
-def test_lines_of_many_threads_stay_whole(written: Callable[..., list[str]]) -> None:
+def test_lines_of_many_threads_are_not_mixed(written: Callable[..., list[str]]) -> None:
     def log() -> None:
         def write(number: int) -> None:
             for _ in range(50):

@@ -326,7 +326,7 @@ def test_a_layer_that_leads_nowhere_is_refused(compact_pair: tuple[bytes, bytes]
     assert "has one result, and this has 2" in refusal("\n".join(lines).encode(), weights)
 
 
-def test_values_joined_with_themselves_again_and_again_stay_few(
+def test_values_joined_with_themselves_again_and_again_are_refused(
     compact_pair: tuple[bytes, bytes],
 ) -> None:
     """Each joins the last one twice: unbounded, sixty of them would be 2^60 values."""

@@ -168,7 +168,7 @@ def test_the_date_can_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert {entry.mtime for entry in archive} == {1_700_000_000}
 
 
-def test_a_half_made_archive_leaves_nothing(tmp_path: Path) -> None:
+def test_nothing_is_left_of_an_archive_that_could_not_be_finished(tmp_path: Path) -> None:
     folder = _make(tmp_path, ["install"], 0o022, 1)
     with pytest.raises(OSError, match="File exists"):
         pack(folder, folder / "install" / "archive.tar")

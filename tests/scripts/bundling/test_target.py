@@ -39,7 +39,7 @@ def test_wheels_for_older_c_libraries_suit_under_both_their_names() -> None:
     assert "manylinux_2_29_x86_64" not in tags
 
 
-def test_an_old_target_gets_nothing_newer() -> None:
+def test_an_old_target_has_no_newer_tags() -> None:
     tags = Target("3.11", (2, 12), "x86_64", "cpu").platform_tags()
     assert "manylinux2010_x86_64" in tags
     assert "manylinux2014_x86_64" not in tags

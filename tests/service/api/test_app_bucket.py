@@ -48,7 +48,7 @@ def test_every_front_end_serves_a_result_from_the_bucket_as_from_its_folder(
             assert same[0] == same[1]
 
 
-def test_a_result_in_the_bucket_is_gone_after_its_time(
+def test_a_result_in_the_bucket_is_not_found_after_its_time(
     make_service: MakeService, bucket: Bucket
 ) -> None:
     now = [1_800_000_000.0]

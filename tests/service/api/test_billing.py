@@ -75,7 +75,7 @@ def refused_requests(service: Service) -> list[Callable[[], Any]]:
     ]
 
 
-def test_a_refused_request_costs_and_leaves_nothing(
+def test_a_refused_request_is_not_charged_and_stores_nothing(
     make_service: MakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = metered(make_service)
@@ -91,7 +91,9 @@ def test_a_refused_request_costs_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("error", [MalformedImage(), InternalError(), ValueError("unforeseen")])
-def test_a_failed_job_costs_and_leaves_nothing(make_service: MakeService, error: Exception) -> None:
+def test_a_failed_job_is_not_charged_and_stores_nothing(
+    make_service: MakeService, error: Exception
+) -> None:
     service = metered(make_service, FailingExecutor(error))
     assert service.upload().status_code in (400, 500)
     assert service.balance() == 5

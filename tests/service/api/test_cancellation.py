@@ -99,7 +99,7 @@ def test_a_client_that_leaves_while_sending_is_charged_nothing(make_service: Mak
     assert service.balance() == 5
 
 
-def test_a_request_that_waits_at_shutdown_gets_an_error(tmp_path: Path) -> None:
+def test_a_request_that_waits_at_shutdown_is_answered_with_an_error(tmp_path: Path) -> None:
     """In the contract's words, and with its credit back."""
     executor = HangingExecutor()
     with serve(tmp_path, executor, metering=True, credits=5, stop_after_s=1) as service:

@@ -72,7 +72,7 @@ def test_the_detail_is_never_sent() -> None:
     assert body == b'{"error":"Internal service error","error_code":"internal_error"}'
 
 
-async def test_a_parameter_that_fastapi_rejects_gets_the_contracts_body() -> None:
+async def test_a_parameter_that_fastapi_rejects_has_the_contracts_body() -> None:
     """No endpoint has such a parameter; one that gets one must not answer 422 with `detail`."""
     reporter = Reporter([])
     middleware = [Middleware(AccessRecordMiddleware, reporter=reporter)]

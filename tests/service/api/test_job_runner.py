@@ -175,7 +175,7 @@ def test_jobs_wait_for_a_store_that_does_not_work(
     assert service.balance() == 6
 
 
-def test_a_job_whose_source_is_gone_fails_and_costs_nothing(
+def test_a_job_without_its_source_fails_and_is_not_charged(
     service: Service, executor: CountingExecutor
 ) -> None:
     service.app.state.context.job_runner._paused_until_s = float("inf")

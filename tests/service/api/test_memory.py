@@ -250,7 +250,7 @@ def send_unfinished(service: Service, count: int) -> list[Connection]:
     return senders
 
 
-def test_one_image_too_many_is_refused_and_the_others_stay(crowded: Service) -> None:
+def test_one_image_too_many_is_refused_and_no_other_is_preempted(crowded: Service) -> None:
     """Uploads that hang in the middle; once they are gone there is room again."""
     budget = crowded.app.state.context.budget
     senders = send_unfinished(crowded, 9)

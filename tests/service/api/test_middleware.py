@@ -320,7 +320,7 @@ def test_a_client_that_waits_for_100_continue_is_refused_at_once(service: Servic
         answer.assert_error(400, "unsupported_content_type")
 
 
-def test_a_client_that_may_send_its_body_gets_100_continue(service: Service) -> None:
+def test_a_client_that_may_send_its_body_receives_100_continue(service: Service) -> None:
     with Connection(service) as connection:
         connection.send_head(JSON, "Content-Length: 2", "Expect: 100-continue")
         assert connection.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"

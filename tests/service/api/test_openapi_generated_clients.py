@@ -305,7 +305,7 @@ def test_clients_that_are_there_are_not_touched(with_jobs: Service, tmp_path: Pa
     assert list((tmp_path / "python").iterdir()) == []
 
 
-def test_a_service_that_does_not_answer_leaves_nothing(tmp_path: Path) -> None:
+def test_no_client_is_generated_where_the_service_does_not_answer(tmp_path: Path) -> None:
     require_generator("openapi-python-client")
     command = [sys.executable, str(ROOT / "scripts" / "clients"), str(tmp_path / "new")]
     url = f"http://127.0.0.1:{free_port()}"

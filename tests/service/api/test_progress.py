@@ -67,7 +67,7 @@ async def test_the_later_of_two_requests_with_equal_ids_is_shown_until_it_ends()
     assert await tracker.find(1, "twice") is None
 
 
-async def test_a_waiting_watcher_gets_the_end_and_its_error_code() -> None:
+async def test_a_waiting_watcher_receives_the_end_and_its_error_code() -> None:
     tracker = ProgressTracker()
 
     async def refuse() -> None:

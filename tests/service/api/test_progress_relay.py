@@ -173,7 +173,7 @@ def test_without_an_address_a_front_end_shows_its_own_requests_alone(
         assert sent.result().status_code == 200
 
 
-def test_of_two_requests_with_one_id_the_later_one_stays_when_the_first_ends(pair: Pair) -> None:
+def test_of_two_requests_with_one_id_the_later_is_tracked_when_the_first_ends(pair: Pair) -> None:
     under_way = pair.owner.state.under_way
     first, later = (RequestUnderWay(1, "same", f"http://{name}", name) for name in ("a", "b"))
     under_way.add(first)

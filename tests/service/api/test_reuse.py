@@ -93,7 +93,7 @@ def test_a_result_larger_than_the_memory_for_images_is_computed_again(
     assert made(service) == 2
 
 
-def test_another_key_never_gets_the_result(service: Service) -> None:
+def test_the_result_is_not_reused_for_another_key(service: Service) -> None:
     assert service.upload().status_code == 200
     other = service.state.keys.create("other", credits=1)
     answer = service.upload(headers={"X-API-KEY": other})
@@ -102,7 +102,7 @@ def test_another_key_never_gets_the_result(service: Service) -> None:
     assert made(service) == 2
 
 
-def test_a_result_that_is_gone_is_computed_anew_and_then_used(service: Service) -> None:
+def test_a_missing_result_is_computed_anew_and_then_used(service: Service) -> None:
     assert service.upload().status_code == 200
     for path in service.settings.results_dir.rglob("*.jpg"):
         path.unlink()
@@ -111,7 +111,7 @@ def test_a_result_that_is_gone_is_computed_anew_and_then_used(service: Service) 
     assert made(service) == 2
 
 
-def test_a_key_without_credits_gets_no_stored_result(make_service: MakeService) -> None:
+def test_a_key_without_credits_is_refused_a_stored_result(make_service: MakeService) -> None:
     service = make_service(metering=True, credits=1, reuse_results=True)
     assert service.upload().status_code == 200
     assert_error(service.upload(), 403, "insufficient_api_credits")

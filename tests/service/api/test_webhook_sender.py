@@ -105,7 +105,7 @@ def verify(service: Service, receiver: Receiver, number: int = 0) -> dict[str, o
     return body
 
 
-def test_a_receiver_gets_the_job_signed(service: Service, receiver: Receiver) -> None:
+def test_a_receiver_is_sent_the_job_with_a_signature(service: Service, receiver: Receiver) -> None:
     job_id = run(service, receiver.url)
     wait_until(lambda: receiver.calls != [] and delivery_of(service, job_id).state == "delivered")
     body = verify(service, receiver)

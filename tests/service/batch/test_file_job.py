@@ -308,7 +308,7 @@ def refuse_for_lack_of_space(*_: object) -> None:
 
 
 @pytest.mark.parametrize("name_bytes", [251, 252, 253, 255])
-def test_a_name_as_long_as_a_name_may_be_gets_a_result(batch: Batch, name_bytes: int) -> None:
+def test_a_source_of_the_longest_name_has_a_result(batch: Batch, name_bytes: int) -> None:
     names = ["x" * (name_bytes - 4) + ".png", "x" * (name_bytes - 5) + "y.png"]
     for number, name in enumerate(names):
         batch.add(name, number)

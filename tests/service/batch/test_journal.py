@@ -57,7 +57,7 @@ def test_a_new_path_is_free_again_after_its_release(path: Path) -> None:
         assert journal.find(RESULT) is None
 
 
-def test_an_earlier_result_stays_known_where_its_renewal_failed(path: Path) -> None:
+def test_an_earlier_result_is_still_recorded_where_its_renewal_failed(path: Path) -> None:
     with Journal(path) as journal:
         journal.reserve(RESULT, SOURCE)
         journal.record(RESULT, RECORD)

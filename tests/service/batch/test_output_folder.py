@@ -41,7 +41,7 @@ def test_without_a_root_results_lie_beside_their_sources(tmp_path: Path, journal
     assert reservation.target == str(tmp_path / "a-x4.jpg")
 
 
-def test_a_reservation_that_is_released_leaves_nothing(
+def test_no_file_is_left_of_a_released_reservation(
     store: OutputStore, root: Path, journal: Journal
 ) -> None:
     reservation = take(store, A_PNG, "one")

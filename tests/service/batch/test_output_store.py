@@ -187,7 +187,7 @@ def test_another_content_or_other_settings_replace_the_source_s_own_result(
     assert place.read(name) == b"result of " + text.encode() + settings
 
 
-def test_a_result_that_is_gone_is_made_again(store: OutputStore, place: Place) -> None:
+def test_a_missing_result_is_made_again(store: OutputStore, place: Place) -> None:
     name = fill(store, A_PNG, "one")
     place.delete(name)
     assert fill(store, A_PNG, "one") == name
@@ -228,7 +228,7 @@ def test_the_store_recognises_its_own_results(store: OutputStore, place: Place) 
         assert not store.output.holds(other)
 
 
-def test_a_reservation_that_is_released_leaves_nothing(store: OutputStore, place: Place) -> None:
+def test_no_file_is_left_of_a_released_reservation(store: OutputStore, place: Place) -> None:
     for _ in range(2):
         reservation = take(store, A_PNG, "one")
         assert isinstance(reservation, ReservedPath), "and the path is free again"
@@ -251,7 +251,7 @@ def test_a_suffix_replaces_the_scale_in_the_name() -> None:
         (".png", [".png-x4.jpg", ".png-2-x4.jpg"]),
     ],
 )
-def test_a_second_source_of_one_name_gets_a_longer_name(name: str, expected: list[str]) -> None:
+def test_a_second_source_of_one_name_has_a_longer_name(name: str, expected: list[str]) -> None:
     assert list(islice(candidate_names(name, 4, "jpg"), len(expected))) == expected
 
 

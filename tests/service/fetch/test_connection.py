@@ -88,7 +88,7 @@ async def test_more_bytes_than_the_limit_are_not_given_out(web: Origin) -> None:
         await read_all(999)
 
 
-async def test_bytes_that_are_not_read_stay_in_the_socket(web: Origin) -> None:
+async def test_bytes_that_are_not_read_are_left_in_the_socket(web: Origin) -> None:
     """The source's bytes wait in the system's buffers, not in this process."""
     written = 0
 

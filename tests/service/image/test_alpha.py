@@ -79,7 +79,7 @@ def test_colours_are_left_alone_without_an_edge_of_transparency(level: int) -> N
     assert bleed_colour(rgb, np.full((8, 8), level, np.uint8)) is rgb
 
 
-def test_a_far_pixel_of_a_large_cut_out_gets_its_nearest_colour_too() -> None:
+def test_a_far_pixel_of_a_large_cut_out_has_its_nearest_colour_too() -> None:
     """Across the blocks that the work is done in."""
     rgb = np.zeros((300, 400, 3), np.uint8)
     alpha = np.zeros((300, 400), np.uint8)

@@ -20,7 +20,7 @@ def test_paper_is_white_and_full_ink_black_through_a_profile(shared_dir: Path) -
     assert (black <= 2).all()
 
 
-def test_every_grey_stays_neutral_through_a_profile(shared_dir: Path) -> None:
+def test_every_grey_is_neutral_through_a_profile(shared_dir: Path) -> None:
     source = (shared_dir / "images" / "decode" / "grayscale-icc.jpg").read_bytes()
     with PillowImage.open(BytesIO(source)) as opened:
         icc = opened.info["icc_profile"]

@@ -149,7 +149,7 @@ def test_a_link_at_the_name_of_a_result_is_not_written_through(
     assert not (tmp_path / "made.jpg").exists()
 
 
-def test_what_cannot_be_written_leaves_nothing(root: RootFolder, folder: Path) -> None:
+def test_no_part_is_left_of_a_file_that_cannot_be_written(root: RootFolder, folder: Path) -> None:
     with pytest.raises(FileRefused, match="File name too long"):
         root.write(folder / "in", "a" * 300, ".jpg", b"1")
     assert list((folder / "in").iterdir()) == []

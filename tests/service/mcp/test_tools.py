@@ -175,7 +175,7 @@ async def test_the_tiles_that_are_done_are_notified(
     assert notified == [(done, 4, f"{done} of 4 tiles") for done in range(1, 5)]
 
 
-async def test_a_call_that_its_client_cancels_ends_the_work_and_costs_nothing(
+async def test_a_call_that_its_client_cancels_ends_the_work_and_is_not_charged(
     make_service: MakeService, folder: Path
 ) -> None:
     executor = HangingExecutor()
@@ -223,7 +223,7 @@ async def test_a_job_that_there_is_not_is_refused(service: Service) -> None:
             await call(client, "get_job", job_id="../credits")
 
 
-async def test_a_price_costs_nothing(service: Service, folder: Path) -> None:
+async def test_looking_up_a_price_is_not_charged(service: Service, folder: Path) -> None:
     async with connect(service, folder) as client:
         price = await call(client, "price", path="photo.png", scale=4)
     assert (price["credits"], price["width"], price["height"]) == (1, 320, 256)

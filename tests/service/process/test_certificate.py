@@ -135,7 +135,7 @@ def test_a_renewal_is_loaded_once_both_files_are_there(
     assert "the key is another certificate's" in caplog.text
 
 
-def test_a_file_that_is_gone_for_a_moment_leaves_the_last_certificate(
+def test_the_last_certificate_is_kept_while_a_file_is_missing(
     made: Certificate, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     certificate = ServerCertificate(files_of(made))
@@ -149,7 +149,7 @@ def test_a_file_that_is_gone_for_a_moment_leaves_the_last_certificate(
     assert certificate.context is not context
 
 
-def test_a_file_deleted_while_it_is_loaded_leaves_the_last_certificate(
+def test_the_last_certificate_is_kept_where_a_file_is_deleted_during_loading(
     made: Certificate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     certificate = ServerCertificate(files_of(made))

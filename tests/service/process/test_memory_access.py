@@ -94,7 +94,7 @@ def test_a_child_reads_its_parent_until_that_closes_its_memory() -> None:
     assert run(f"{seen} hide_memory(); {seen}") == ["True", "False"]
 
 
-def test_closed_memory_stays_closed_over_a_fork_and_open_to_its_own_process() -> None:
+def test_memory_is_closed_to_others_after_a_fork_and_open_to_its_own_process() -> None:
     program = """
 hide_memory()
 with Waiting() as pid:

@@ -43,13 +43,13 @@ def test_parts_received_from_a_pipe_are_joined(tmp_path: Path) -> None:
         assert read_named_file(tmp_path / "pipe", takes_pipe=True, wait_s=60) == b"onetwo"
 
 
-def test_a_pipe_that_nothing_writes_to_is_given_up(tmp_path: Path) -> None:
+def test_a_pipe_that_nothing_writes_to_is_refused_at_the_time_limit(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NamedFileUnusable, match=r"^is a pipe whose writer does not end$"):
         read_named_file(tmp_path / "pipe", takes_pipe=True, wait_s=0.05)
 
 
-def test_a_pipe_whose_writer_does_not_end_is_given_up(tmp_path: Path) -> None:
+def test_a_pipe_whose_writer_does_not_end_is_refused_at_the_time_limit(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(tmp_path / "pipe", os.O_WRONLY)

@@ -98,7 +98,7 @@ async def test_validity_ends_to_the_moment_without_a_sweep(
     assert results.sweep().removed == 1
 
 
-async def test_a_deleted_result_is_gone_and_may_be_deleted_again(
+async def test_a_deleted_result_is_not_found_and_may_be_deleted_again(
     results: BucketResults, bucket: Bucket
 ) -> None:
     name = await results.store(b"x", "image/jpeg")
@@ -127,7 +127,7 @@ async def test_any_other_name_finds_and_deletes_nothing(
     assert sorted(bucket.list_keys()) == sorted([f"results/{name}", f"results/{V4}", "secret.jpg"])
 
 
-async def test_results_of_the_folder_stay_until_they_expire(
+async def test_results_of_the_folder_are_kept_until_they_expire(
     results: BucketResults, tmp_path: Path, clock: Clock
 ) -> None:
     folder = FolderResults(tmp_path / "results", TTL_S, StampClock(all_of(clock)))
@@ -151,7 +151,7 @@ async def test_an_undelivered_result_of_the_folder_is_removed_although_its_name_
     assert await folder.find(name) is None
 
 
-async def test_results_that_version_0_2_0_named_stay_until_they_expire(
+async def test_results_that_version_0_2_0_named_are_kept_until_they_expire(
     results: BucketResults, bucket: Bucket, clock: Clock
 ) -> None:
     """Their names are UUIDs of version 7."""

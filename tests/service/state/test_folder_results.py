@@ -80,7 +80,7 @@ async def test_validity_ends_to_the_moment_without_a_sweep(
     assert results.sweep().removed == 1
 
 
-async def test_a_deleted_result_is_gone_and_may_be_deleted_again(
+async def test_a_deleted_result_is_not_found_and_may_be_deleted_again(
     results: FolderResults, tmp_path: Path
 ) -> None:
     name = await results.store(b"x", "image/jpeg")

@@ -32,7 +32,7 @@ def end_lease(state: State) -> None:
         connection.execute(sa.update(IDEMPOTENCY_KEYS).values(lease_until_s=0.0))
 
 
-def test_a_request_that_is_sent_again_gets_the_first_answer(store: State, key: RequestKey) -> None:
+def test_a_request_that_is_sent_again_has_the_first_answer(store: State, key: RequestKey) -> None:
     store.idempotency.complete(reserve(store, key), ANSWER)
     assert store.idempotency.reserve(key) == ANSWER
     assert store.idempotency.reserve(key) == ANSWER
@@ -134,7 +134,7 @@ def test_what_was_paid_and_has_expired_is_made_again_uncharged(
         store.idempotency.abandon(again)
 
 
-def test_a_request_that_was_paid_is_never_forgotten(store: State, key: RequestKey) -> None:
+def test_the_answer_of_a_paid_request_is_never_removed(store: State, key: RequestKey) -> None:
     reservation = reserve(store, key)
     store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)
     store.idempotency.abandon(reservation)  # cancelled between the capture and its answer
@@ -142,7 +142,7 @@ def test_a_request_that_was_paid_is_never_forgotten(store: State, key: RequestKe
     assert store.credits.balance(key.key_id) == 2
 
 
-def test_an_answer_outlives_a_late_renewal_and_a_late_failure(
+def test_an_answer_is_kept_after_a_late_renewal_and_a_late_failure(
     store: State, key: RequestKey
 ) -> None:
     reservation = reserve(store, key)

@@ -76,7 +76,7 @@ def test_a_job_that_succeeds_costs_one_credit(store: State) -> None:
     assert store.credits.audit() == ()
 
 
-def test_a_job_that_fails_costs_nothing_and_keeps_its_error(store: State) -> None:
+def test_a_failed_job_is_not_charged_and_has_its_error(store: State) -> None:
     key_id = key_with(store, 1)
     job = submit(store, key_id)
     assert store.jobs.fail(claim(store), MalformedImage(detail="secret"))
@@ -144,7 +144,7 @@ def test_a_job_that_is_put_back_for_a_while_is_served_after_others(store: State)
 
 
 @pytest.mark.parametrize("is_metered", [True, False])
-def test_the_waiting_jobs_of_a_revoked_key_are_cancelled_and_cost_nothing(
+def test_waiting_jobs_of_a_revoked_key_are_cancelled_and_not_charged(
     store: State, is_metered: bool
 ) -> None:
     key_id = key_with(store, 1)
@@ -302,7 +302,7 @@ def test_a_renewed_lease_keeps_the_job_and_shows_its_progress(store: State) -> N
     assert (job.tiles_done, job.tiles_total) == (3, 8)
 
 
-def test_a_job_that_is_left_too_often_fails_and_costs_nothing(store: State) -> None:
+def test_a_job_whose_lease_ended_too_often_fails_and_is_not_charged(store: State) -> None:
     key_id = key_with(store, 1)
     job = submit(store, key_id)
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -325,7 +325,7 @@ def test_putting_a_job_back_counts_no_attempt(store: State) -> None:
     assert not store.jobs.put_back(claimed)
 
 
-def test_the_hold_of_a_job_outlives_every_process_and_any_age(
+def test_the_hold_of_a_job_is_kept_over_restarts_and_at_any_age(
     database_url: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(database_url=database_url)

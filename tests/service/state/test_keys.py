@@ -346,7 +346,7 @@ def test_a_revoke_by_another_process_holds_at_once(
     assert state.keys.verify(secret) is None
 
 
-def test_a_revoked_key_stays_listed_and_its_name_is_free(state: State, clock: Clock) -> None:
+def test_a_revoked_key_is_listed_and_its_name_is_free(state: State, clock: Clock) -> None:
     old = state.keys.create("web", credits=4)
     clock.now_s += 100
     state.keys.revoke("web")

@@ -35,7 +35,7 @@ def test_an_adopter_that_fails_leaves_the_orphan_to_the_next(tmp_path: Path) -> 
         assert is_orphan
 
 
-def test_one_of_two_adopters_gets_an_orphan(tmp_path: Path) -> None:
+def test_one_of_two_processes_adopts_an_orphan(tmp_path: Path) -> None:
     path = tmp_path / "file"
     os.close(create_locked(path))
     with adopt_orphan(path) as first, adopt_orphan(path) as second:

@@ -72,7 +72,9 @@ def test_an_open_hold_is_released(ledger: State) -> None:
     assert ledger.credits.audit() == ()
 
 
-def test_a_captured_hold_is_granted_again_once_and_its_result_forgotten(ledger: State) -> None:
+def test_a_captured_hold_is_refunded_once_and_its_record_of_the_result_removed(
+    ledger: State,
+) -> None:
     hold = ledger.credits.hold(1, "r")
     ledger.credits.capture(hold, PaidResult("a.png", "image/png"))
     with ThreadPoolExecutor(8) as threads:
@@ -146,7 +148,7 @@ def test_a_server_that_restarts_between_two_steps_is_not_noticed(
 
 
 @pytest.mark.parametrize("step", ["hold", "capture"])
-def test_an_answer_lost_after_the_commit_costs_nothing(
+def test_no_credit_is_lost_where_an_answer_is_lost_after_the_commit(
     on_server: State, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server commits, and the connection ends before it can say so."""

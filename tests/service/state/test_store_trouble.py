@@ -21,7 +21,7 @@ def test_a_new_state_is_healthy(database_url: str, make_settings: MakeSettings) 
         assert not state.find_trouble()
 
 
-def test_a_database_whose_tables_are_gone_is_not_healthy(state: State) -> None:
+def test_a_database_without_its_tables_is_not_healthy(state: State) -> None:
     with state.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE api_keys RENAME TO elsewhere")
     assert state.find_trouble()
@@ -117,7 +117,7 @@ def test_a_data_folder_that_may_not_be_entered_any_more_is_named_with_what_to_do
 
 
 @pytest.mark.parametrize("break_it", [_delete_data, _delete_database, _replace_database])
-def test_nothing_is_charged_into_a_database_that_is_gone(
+def test_no_step_of_billing_succeeds_where_the_database_was_deleted(
     make_settings: MakeSettings, break_it: Break
 ) -> None:
     settings = make_settings()

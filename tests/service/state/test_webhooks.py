@@ -165,7 +165,7 @@ def test_what_fails_is_tried_ten_times_within_a_day_after_growing_waits(store: S
     assert store.webhooks.claim() is None
 
 
-def test_an_address_that_is_gone_is_called_no_more_until_it_is_set_again(store: State) -> None:
+def test_an_address_that_answered_410_is_not_called_until_it_is_set_again(store: State) -> None:
     key_id, other = key_with_webhook(store), key_with_webhook(store, "other")
     end(store, key_id)
     claimed = claim(store)

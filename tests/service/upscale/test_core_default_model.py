@@ -68,7 +68,7 @@ def test_flat_colours_beside_a_busy_area_come_back_exactly(
     assert (result[:, :32] != colour).any()
 
 
-def test_a_grey_picture_stays_grey(core: Core) -> None:
+def test_a_grey_picture_has_a_grey_result(core: Core) -> None:
     grey = np.repeat(busy(24, 32)[..., :1], 3, axis=2)
     result = upscale(core, grey).rgb
     assert (result[..., 0] == result[..., 1]).all()

@@ -35,7 +35,7 @@ def test_an_unknown_model_and_a_file_that_is_not_the_models_are_refused(tmp_path
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
 @pytest.mark.parametrize("is_cuda", [False, True])
-def test_every_official_model_gets_a_window_with_a_core_on_its_multiple(
+def test_every_official_model_has_a_window_with_a_core_on_its_multiple(
     name: str, is_cuda: bool
 ) -> None:
     spec = BY_NAME[name]
@@ -144,7 +144,7 @@ def test_a_device_that_is_not_here_stops_the_start() -> None:
         choose_device(Settings(device=absent))
 
 
-def test_cores_are_shared_out_among_workers_and_each_gets_one() -> None:
+def test_cores_are_divided_among_workers_and_each_has_one() -> None:
     cores = count_cores()
 
     assert choose_device(Settings(device="cpu", workers=1)).threads == cores

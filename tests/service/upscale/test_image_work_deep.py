@@ -148,7 +148,7 @@ def test_a_deep_colour_key_becomes_deep_alpha(colour: int) -> None:
     assert (alpha[:16] == 65_535).all()
 
 
-def test_grey_stays_neutral_to_the_last_bit(engine: Engine) -> None:
+def test_grey_is_neutral_to_the_last_bit(engine: Engine) -> None:
     samples = gradient(channels=2)
 
     _, data = upscaled(png(samples, 16, GREY_ALPHA), engine)

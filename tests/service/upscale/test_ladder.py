@@ -73,7 +73,7 @@ def test_the_best_models_that_are_here_make_the_ladder(
             assert (rung.tempered_with, rung.harmed_only) == (faithful, scale == 2)
 
 
-def test_a_picture_gets_the_best_model_that_the_budget_allows(tmp_path: Path) -> None:
+def test_the_best_model_that_the_budget_allows_is_chosen(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, X4PLUS)
     first, *_ = ladder = build(settings, 4, speed(SLOW))
     assert first.most_px is not None
@@ -147,7 +147,7 @@ def test_without_a_budget_every_image_uses_the_fastest_model(tmp_path: Path) -> 
     assert (plan.bounded, plan.build({})) == ((), (Rung(model=FAITHFUL),))
 
 
-def test_without_a_known_speed_the_vivid_model_gets_no_image_and_the_default_one_all(
+def test_without_a_known_speed_the_default_model_is_chosen_for_every_image(
     tmp_path: Path,
 ) -> None:
     settings = settings_with(tmp_path, X4PLUS)
@@ -156,7 +156,7 @@ def test_without_a_known_speed_the_vivid_model_gets_no_image_and_the_default_one
     assert build(settings, 4, speed(100.0)) == below
 
 
-def test_the_small_models_of_a_ladder_stay_in_memory(tmp_path: Path) -> None:
+def test_the_small_models_of_a_ladder_are_kept_in_memory(tmp_path: Path) -> None:
     assert plan_ladder(settings_with(tmp_path, X4PLUS), 4).kept == (DEFAULT, FAITHFUL)
     assert plan_ladder(settings_with(tmp_path, X4PLUS), 2).kept == (DEFAULT_X2, FAITHFUL_X2)
 

@@ -113,7 +113,7 @@ def test_an_engine_of_an_unloaded_model_is_not_adopted() -> None:
         assert models.loaded() == ()
 
 
-def test_few_strengths_of_denoising_stay_and_the_one_used_longest_ago_is_unloaded() -> None:
+def test_few_strengths_are_kept_and_the_one_used_longest_ago_is_unloaded() -> None:
     opened: list[str] = []
     with LoadedModels(counting(opened), kept=frozenset({"a@1.0"})) as models:
         for name in ("a", "a@1.0", "a@0.1", "a@0.2", "a@0.3", "a@0.1", "a@0.4"):

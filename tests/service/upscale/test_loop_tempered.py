@@ -108,7 +108,7 @@ def test_each_of_two_passes_is_tempered() -> None:
     assert len(vivid.seen) == len(faithful.seen) > 1
 
 
-def test_a_flat_colour_stays_and_a_grey_picture_stays_grey() -> None:
+def test_flat_colours_are_unchanged_and_grey_pictures_are_grey() -> None:
     steps = choose_post_processing(spec_of(), Settings(), TEMPERING)
     flat = np.full((60, 60, 3), (12, 130, 200), np.uint8)
     shifted = VividEngine(window_px=48, fault=lambda result: result + np.uint8(3))

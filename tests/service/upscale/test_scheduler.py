@@ -148,7 +148,7 @@ def test_small_images_share_a_batch() -> None:
     assert engine.batches == [1, 8]
 
 
-def test_a_device_out_of_memory_gets_half_the_batch_and_never_more_again() -> None:
+def test_batches_are_halved_for_good_where_the_device_is_out_of_memory() -> None:
     engine = Held(batch=8, room_windows=3)
     with Scheduler() as scheduler:
         outcomes = run_together(scheduler, engine, *[windows_of(4)] * 9)

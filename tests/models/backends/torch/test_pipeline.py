@@ -209,7 +209,7 @@ def test_windows_that_are_not_finite_are_computed_again_or_refused() -> None:
 
 
 @needs_cuda
-def test_a_cuda_device_gets_streams() -> None:
+def test_a_cuda_device_has_streams() -> None:
     engine = engine_of(convolution(), where="cuda")
 
     assert engine.pipeline is not None

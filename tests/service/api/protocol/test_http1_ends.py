@@ -72,7 +72,7 @@ def test_a_response_with_probe_bytes_sent_ahead_is_complete(
         assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
 
 
-def test_a_progress_watcher_that_half_closes_gets_every_event(
+def test_a_progress_watcher_that_half_closes_receives_every_event(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two events digits of the next chunk's size are sent ahead."""
@@ -99,7 +99,7 @@ def test_a_progress_watcher_that_half_closes_gets_every_event(
         b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
     ],
 )
-def test_a_request_that_ends_early_is_refused_or_gets_another_error(
+def test_a_request_that_ends_early_is_answered_with_an_error(
     service: Service, begun: bytes
 ) -> None:
     with Connection(service) as connection:
@@ -197,7 +197,7 @@ def test_a_client_that_never_reads_is_cut_off(
 
 
 @BOTH
-def test_a_client_that_reads_slowly_gets_it_all(
+def test_a_client_that_reads_slowly_receives_the_whole_response(
     make_service: MakeService, certificate: Certificate, is_tls: bool
 ) -> None:
     service = make_service(write_timeout_s=0.5, certificate=certificate if is_tls else None)

@@ -102,7 +102,7 @@ def test_the_answer_names_the_model_and_the_strength_that_made_it(service: Servi
         ({"X-Upscale-Denoise": "1.1"}, "X-Upscale-Denoise must be a number"),
     ],
 )
-def test_what_cannot_be_made_is_refused_and_costs_nothing(
+def test_a_strength_that_cannot_be_made_is_refused_and_not_charged(
     service: Service, changes: dict[str, str], text: str
 ) -> None:
     answer = upload(service, changes)
@@ -140,7 +140,7 @@ def test_a_dry_run_and_a_job_name_the_strength(service: Service) -> None:
     assert [work.model for work in service.executor.requests] == [f"{NAME}@0.5"]
 
 
-def test_a_request_sent_again_gets_its_answer_and_one_of_another_strength_is_refused(
+def test_a_repeated_request_has_its_answer_and_one_of_another_strength_is_refused(
     service: Service,
 ) -> None:
     named = {"Idempotency-Key": "denoised-once"}

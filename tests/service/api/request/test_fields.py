@@ -392,7 +392,7 @@ def test_no_other_name_is_repeated(name: str) -> None:
     assert expected(UnknownField(name)) == ""
 
 
-def test_the_longest_text_stays_short() -> None:
+def test_the_hint_of_the_longest_name_is_short() -> None:
     longest = "input_image_url" + "_" * 17, "upscale_factor" + "_" * 18
     fields = [UnknownField(name) for name in longest]
     assert len("Missing parameter: image or image_url, scale" + expected(*fields)) <= 200

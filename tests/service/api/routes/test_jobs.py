@@ -248,7 +248,7 @@ def test_the_remaining_time_of_a_running_job_is_estimated(stepping: Service) -> 
     assert job_of(stepping, location)["remaining_s"] is None
 
 
-def test_a_cancelled_job_stops_at_once_and_costs_nothing(
+def test_a_cancelled_job_stops_at_once_and_is_not_charged(
     stepping: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Elsewhere than in this process it stops at the next renewal of its lease."""
@@ -290,7 +290,7 @@ def test_a_job_that_another_front_end_cancelled_stops_at_the_next_renewal(
         (RuntimeError("secret"), "internal_error"),
     ],
 )
-def test_a_job_that_fails_keeps_its_error_and_costs_nothing(
+def test_a_failed_job_has_its_error_and_is_not_charged(
     make_service: MakeService, error: Exception, code: str
 ) -> None:
     service = make_service(FailingIdleExecutor(error), metering=True, credits=1)

@@ -45,7 +45,7 @@ def test_the_page_of_the_api_links_to_every_page(service: Service) -> None:
     assert [name for name in PAGES if f'href="docs/{name}"' not in service.get("/docs").text] == []
 
 
-def test_a_name_that_there_is_not_gets_the_contracts_answer(service: Service) -> None:
+def test_an_unknown_page_is_answered_with_the_contracts_404(service: Service) -> None:
     answer = service.get("/docs/nothing")
     assert (answer.status_code, answer.json()["error_code"]) == (404, "not_found")
 

@@ -72,7 +72,7 @@ def test_a_valid_request_id_is_kept_and_passed_to_the_worker(service: Service) -
     assert uuid.UUID(other.headers["X-Request-Id"]).version == 4
 
 
-def test_the_worker_gets_the_upright_size(service: Service) -> None:
+def test_the_worker_is_sent_the_upright_size(service: Service) -> None:
     service.upload(picture(100, 70), data={"scale": "4"})
     work = service.executor.requests[-1]
     assert (work.scale, work.width_px, work.height_px) == (4, 100, 70)

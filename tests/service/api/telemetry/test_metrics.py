@@ -218,7 +218,7 @@ def test_two_services_share_no_figures(make_service: MakeService) -> None:
     assert figure(read(second), "output_pixels_total") == 0
 
 
-def test_a_client_that_prefers_openmetrics_gets_it(service: Service) -> None:
+def test_a_client_that_prefers_openmetrics_receives_openmetrics(service: Service) -> None:
     wanted = "application/openmetrics-text;version=1.0.0"
     answer = service.get("/metrics", headers={"Accept": wanted})
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")

@@ -113,7 +113,7 @@ def test_a_stop_under_a_database_that_is_down_reports_what_is_lost(
     assert [each.fields for each in caplog.records] == [{"rows": 1}]  # type: ignore[attr-defined]
 
 
-def test_alike_refusals_become_one_row_and_images_stay_apart() -> None:
+def test_alike_refusals_are_one_row_and_images_one_each() -> None:
     refused = upscaled(None, status=401, error_code="invalid_auth_token")
     other = upscaled(None, status=429, error_code="rate_limit_exceeded", key_id=1)
     rows = [build_row(each) for each in (refused, other, refused, refused)]

@@ -236,7 +236,7 @@ def test_rows_are_reported_only_when_they_are_final() -> None:
     assert any(0 < count < 194 for count in rows.counts)
 
 
-def test_a_picture_without_colour_stays_without() -> None:
+def test_a_picture_without_colour_has_a_result_without() -> None:
     source = painted(MASKS["checks of 1 px"], COLOURS["black on white"])
     result = upscaled(source, 4)
     assert (result[..., 0] == result[..., 1]).all()

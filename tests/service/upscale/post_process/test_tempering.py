@@ -137,7 +137,7 @@ def test_a_shift_of_all_colours_by_the_vivid_network_is_removed(depth: type) -> 
     assert all(np.array_equal(result[:, each], faithful[:, each]) for each in far)
 
 
-def test_a_grey_picture_stays_grey() -> None:
+def test_a_grey_picture_has_a_grey_result() -> None:
     vivid, faithful = (np.repeat(noise(70, 50, seed)[..., :1], 3, 2) for seed in (5, 9))
     result = temper(vivid, faithful, X4)
     assert (result == result[..., :1]).all()

@@ -164,7 +164,7 @@ def test_white_of_any_described_colour_space_is_converted_to_white(
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_grey_is_converted_and_stays_neutral(bits: int) -> None:
+def test_grey_is_converted_to_neutral_grey(bits: int) -> None:
     """As grey with a profile is: linear grey 0.5 is level 188 of sRGB."""
     samples = deep_samples(1, bits)
     peak = (1 << bits) - 1
