@@ -32,8 +32,7 @@ HEAD_TIMEOUT_S: Final = 30.0
 # Time over which the average speed of a body is measured; one that is too slow is given up.
 # `UPSCALED_BODY_TIMEOUT_S` bounds the whole.
 BODY_STALL_S: Final = 30.0
-# Bytes that are held of the body at hand, and of requests that follow it; more is left in the
-# socket.
+# Held of the body at hand, and of requests that follow it; more bytes are left in the socket.
 BODY_BUFFER_BYTES: Final = 64 * 1024
 READ_AHEAD_BYTES: Final = 64 * 1024
 # After a refusal the client's bytes are discarded for a moment: a close before they are read
