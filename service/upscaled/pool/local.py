@@ -26,11 +26,17 @@ from upscaled.logs import event
 from upscaled.pool.admission import Admission
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.devices import plan_workers, share_canvas_px
-from upscaled.pool.executor import DeviceFault, Expectation, UpscaleRequest
+from upscaled.pool.executor import (
+    DeviceFault,
+    EngineInUse,
+    Expectation,
+    PoolStats,
+    UpscaleRequest,
+    WorkerStats,
+)
 from upscaled.pool.messages import Answer, Done, Failed, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue
 from upscaled.pool.slots import MAX_DEATHS_ALONE, Attempts, Slot
-from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
 from upscaled.pool.supervisor import Supervisor, refuse_without_workers, starting_s
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess, WorkTookTooLong
 from upscaled.process.child import ChildUnusable

@@ -16,8 +16,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 
-from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.stats import WorkerStats
+from upscaled.pool.executor import UpscaleRequest, WorkerStats
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
 

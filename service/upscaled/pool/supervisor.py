@@ -10,7 +10,7 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.logs import event
 from upscaled.pool.cost import estimate_wait_s
-from upscaled.pool.stats import WorkerState, WorkerStats
+from upscaled.pool.executor import WorkerState, WorkerStats
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess
 from upscaled.process.child import ChildUnusable, SpawnFailed
 from upscaled.process.supervision import Limits

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
+from upscaled.pool.executor import ModelStats, WorkerStats
 from upscaled.pool.messages import (
     ALIVE_EVERY_S,
     MAX_RESULT_BYTES,
@@ -31,7 +32,6 @@ from upscaled.pool.messages import (
     decode_to_worker,
     encode,
 )
-from upscaled.pool.stats import ModelStats, WorkerStats
 from upscaled.process import channel
 from upscaled.process.confinement import measure_resident
 from upscaled.upscale.concurrency import Cancellation, Cancelled

@@ -10,8 +10,15 @@ from PIL import Image
 
 from upscaled.errors import MalformedImage
 from upscaled.image.output import OutputSpec
-from upscaled.pool.executor import Expectation, UpscaleRequest
-from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerState, WorkerStats
+from upscaled.pool.executor import (
+    EngineInUse,
+    Expectation,
+    ModelStats,
+    PoolStats,
+    UpscaleRequest,
+    WorkerState,
+    WorkerStats,
+)
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result, Timings
 from upscaled_models.registry import split_strength

@@ -13,9 +13,8 @@ from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from tests.service.pool.pools import QUICK, fake_command, order
 from upscaled.config import load_settings
-from upscaled.pool.executor import UpscaleRequest
+from upscaled.pool.executor import PoolStats, UpscaleRequest
 from upscaled.pool.local import LocalPool
-from upscaled.pool.stats import PoolStats
 from upscaled.upscale.result import Result
 
 QUEUE = 6

@@ -12,7 +12,7 @@ from tests.service.api.pictures import picture
 from tests.service.api.serving import serve
 from tests.service.api.waiting import wait_until
 from upscaled.config import load_settings
-from upscaled.pool.stats import PoolStats
+from upscaled.pool.executor import PoolStats
 from upscaled.state import open_state
 from upscaled.state.schema import USAGE_ROWS
 

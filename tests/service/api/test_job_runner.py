@@ -14,8 +14,7 @@ from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api import job_runner
 from upscaled.errors import InternalError
-from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.stats import PoolStats
+from upscaled.pool.executor import PoolStats, UpscaleRequest
 from upscaled.state import DatabaseFailed
 from upscaled.state.schema import JOBS
 from upscaled.upscale.result import Result

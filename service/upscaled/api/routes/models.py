@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from upscaled.api import schemas
 from upscaled.api.dependencies import AdmittedKey, AppContext
 from upscaled.api.request.available_models import read_available_models, scales_of
-from upscaled.pool.stats import PoolStats
+from upscaled.pool.executor import PoolStats
 from upscaled.upscale.model_choice import Rung
 from upscaled_models.registry import ModelSpec
 

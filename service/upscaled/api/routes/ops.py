@@ -14,7 +14,7 @@ from upscaled.api import schemas
 from upscaled.api.dependencies import AppContext, Context, Record
 from upscaled.api.telemetry.pool_metrics import PoolMetrics
 from upscaled.errors import InternalError
-from upscaled.pool.stats import PoolStats
+from upscaled.pool.executor import PoolStats
 
 router = APIRouter()
 

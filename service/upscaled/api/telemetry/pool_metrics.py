@@ -8,7 +8,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from upscaled.pool.stats import ModelStats, PoolStats
+from upscaled.pool.executor import ModelStats, PoolStats
 
 _GAUGES: Final = {
     "waiting": ("queue_images", "Images that wait for a worker"),

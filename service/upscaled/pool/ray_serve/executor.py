@@ -17,7 +17,7 @@ from upscaled.errors import InternalError, RateLimitExceeded, rebuild
 from upscaled.logs import event
 from upscaled.pool.admission import Admission
 from upscaled.pool.cost import CostModel, estimate_wait_s
-from upscaled.pool.executor import Expectation, UpscaleRequest
+from upscaled.pool.executor import Expectation, PoolStats, UpscaleRequest
 from upscaled.pool.messages import (
     Alive,
     Done,
@@ -40,7 +40,6 @@ from upscaled.pool.ray_serve.messages import (
     decode_from_replica,
 )
 from upscaled.pool.ray_serve.reports import Reports, add_reports
-from upscaled.pool.stats import PoolStats
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
 from upscaled_models.store import ModelStore

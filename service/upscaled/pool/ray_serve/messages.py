@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal, Protocol
 from pydantic import Field, TypeAdapter
 
 from upscaled.errors import RefusalReason
+from upscaled.pool.executor import WorkerStats
 from upscaled.pool.messages import (
     Alive,
     Done,
@@ -27,7 +28,6 @@ from upscaled.pool.messages import (
     Message,
     WorkerReady,
 )
-from upscaled.pool.stats import WorkerStats
 
 APPLICATION: Final = "upscaled"
 DEPLOYMENT: Final = "UpscaleReplica"

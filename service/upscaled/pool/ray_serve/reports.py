@@ -13,8 +13,8 @@ from upscaled.bucket.endpoint import find_endpoint
 from upscaled.config import Settings
 from upscaled.logs import event
 from upscaled.pool.cost import CostModel
+from upscaled.pool.executor import EngineInUse, PoolStats, WorkerStats
 from upscaled.pool.ray_serve.messages import ReplicaLost, ReplicaReport, Replicas
-from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
 from upscaled.upscale.model_choice import Rung
 
 _REPORTS_EVERY_S: Final = 2.0

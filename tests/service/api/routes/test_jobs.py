@@ -22,8 +22,7 @@ from tests.service.api.waiting import wait_until
 from upscaled.api import job_runner
 from upscaled.api.app import create_app
 from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
-from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.stats import PoolStats
+from upscaled.pool.executor import PoolStats, UpscaleRequest
 from upscaled.state import open_state
 from upscaled.state.job_sources import FolderSources
 from upscaled.state.schema import JOBS

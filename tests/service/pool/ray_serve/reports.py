@@ -1,8 +1,8 @@
 """Reports of replicas, for tests."""
 
+from upscaled.pool.executor import ModelStats, WorkerStats
 from upscaled.pool.messages import WorkerReady
 from upscaled.pool.ray_serve.messages import ReplicaReport
-from upscaled.pool.stats import ModelStats, WorkerStats
 from upscaled.upscale.model_choice import Rung
 
 MODEL = "upscaled-x4"

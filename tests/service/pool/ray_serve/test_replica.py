@@ -13,7 +13,7 @@ import pytest
 
 from tests.service.pool.pools import fake_command, order, picture, until
 from tests.service.pool.pools import request as job_request
-from upscaled.pool.executor import StoreOrder
+from upscaled.pool.executor import ModelStats, StoreOrder
 from upscaled.pool.messages import Alive, Done, Failed, JobProgress, JobRefused, WorkerJob, encode
 from upscaled.pool.ray_serve import replica as module
 from upscaled.pool.ray_serve.messages import (
@@ -24,7 +24,6 @@ from upscaled.pool.ray_serve.messages import (
     decode_from_replica,
 )
 from upscaled.pool.ray_serve.replica import UpscaleReplica
-from upscaled.pool.stats import ModelStats
 
 BATCHING_WORKER = Path(__file__).with_name("batching_worker.py")
 

@@ -9,8 +9,8 @@ import psutil
 
 from tests.service.pool.pools import order, request, running_pool, send, until, workers_of
 from upscaled.decoder.pool import Decoder
+from upscaled.pool.executor import EngineInUse, ModelStats, WorkerStats
 from upscaled.pool.messages import Alive, decode_from_worker, encode
-from upscaled.pool.stats import EngineInUse, ModelStats, WorkerStats
 from upscaled.process.confinement import measure_resident
 from upscaled.upscale.scheduler import BatchDone
 from upscaled.worker.jobs import Counters
