@@ -105,7 +105,7 @@ class Machine:
         _ip("netns", "delete", self._namespace)
 
     def boot(self) -> None:
-        """Start its first process; whatever else ran is gone."""
+        """Start its first process anew; all that ran before has ended."""
         script = _INIT.format(own=shlex.quote(str(self.own)), shared=shlex.quote(str(self.shared)))
         errors = self.own.with_suffix(".boot").open("ab")
         process = subprocess.Popen(

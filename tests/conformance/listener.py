@@ -158,7 +158,7 @@ def streams(start: bytes, size_bytes: int) -> Behaviour:
 
 
 def falls_silent(for_s: float) -> Behaviour:
-    """Accepts the request and says nothing."""
+    """Reads the request and never answers."""
 
     def behave(visit: Visit) -> None:
         time.sleep(for_s)

@@ -108,7 +108,7 @@ def test_both_kinds_of_answer_hold_the_same_image(target: Target) -> None:
 
 @pytest.mark.ours
 def test_answers_at_the_same_time_are_never_mixed_up(own_server: Server) -> None:
-    """Each sender gets its own picture back: eight kinds of different sizes, all under way."""
+    """Each client receives its own picture: eight kinds of different sizes, all under way."""
     names = (
         "photo", "odd_sides", "side_64", "rgba_png", "grey_jpeg", "orientation_6", "animated_webp",
         "palette_png",

@@ -79,7 +79,7 @@ def start_engine(
         "COMPOSE_PROJECT_NAME": folder.name,
         **variables,
     }
-    # Networks of a run that was killed would stay in /etc/containers, and their names be taken.
+    # Networks of a run that was killed would be left in /etc/containers, and their names in use.
     options = [*buildah.store_options, f"--network-config-dir={folder / 'networks'}"]
     engine = Engine(options, environment, [COMPOSE_FILE, *more_files], profile)
     tried = engine.podman("run", "--rm", "--pull=never", image, "true")

@@ -201,7 +201,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """Run a server that gets requests, and a Prometheus that scrapes it meanwhile."""
+    """Run a server under requests, and a Prometheus that scrapes it meanwhile."""
     folder = tmp_path_factory.mktemp("watched")
     settings: dict[str, Any] = {"UPSCALED_METERING": "true", "UPSCALED_RATE_BURST": "100"}
     with serve(folder / "data", **settings) as server:

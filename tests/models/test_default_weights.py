@@ -1,4 +1,4 @@
-"""The shipped models: they are what the manifest says, and worth shipping."""
+"""The shipped models: they equal the manifest, and are better than a resize."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Distilling: a student that follows its targets, and goes on where a run stopped, bit for bit."""
+"""Distilling: a student follows its targets, and a run continues where it stopped, bit for bit."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tuning in 8 bits: layers that come back as they were stored, and a run that goes on."""
+"""Tuning in 8 bits: layers that are read back as they were stored, and a run that continues."""
 
 import json
 from collections.abc import Sequence

@@ -99,7 +99,7 @@ class Connection:
         return RawAnswer(status, headers, self._receive_exactly(int(headers["content-length"])))
 
     def receive_head(self) -> bytes:
-        """The next response's head: all that a request with the method HEAD gets."""
+        """The next response's head: the whole answer to the method HEAD."""
         return self._receive_until(b"\r\n\r\n").lower()
 
     def is_closed(self, within_s: float = 5) -> bool:

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback, which answers as a test says and keeps what it was sent."""
+"""A receiver of webhooks on loopback, which answers as set and records what it receives."""
 
 import threading
 from collections.abc import Iterator

@@ -124,7 +124,7 @@ def test_work_cancelled_by_the_executor_is_an_internal_error(make_service: MakeS
 
 
 class Receiver:
-    """An ASGI receive that says nothing until the client leaves."""
+    """An ASGI receive that returns once the client disconnects."""
 
     def __init__(self) -> None:
         self.left = asyncio.Event()

@@ -104,7 +104,7 @@ def test_any_other_name_is_refused(service: Service, name: str) -> None:
 
 
 class SlowExecutor(ResizingExecutor):
-    """Begins, and goes on when the test says so."""
+    """Begins, and continues when the test sets an event."""
 
     def __init__(self) -> None:
         super().__init__()

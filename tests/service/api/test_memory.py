@@ -69,7 +69,7 @@ Arrival = tuple[MemoryShare, "asyncio.Task[None]"]
 
 
 async def hold(budget: MemoryBudget, key_id: int, size_bytes: int) -> Arrival:
-    """An image of a key that goes on arriving until it gives way."""
+    """An image of a key that arrives until it is preempted."""
     begun: asyncio.Future[MemoryShare] = asyncio.get_running_loop().create_future()
 
     async def arrive() -> None:
@@ -251,7 +251,7 @@ def send_unfinished(service: Service, count: int) -> list[Connection]:
 
 
 def test_one_image_too_many_is_refused_and_no_other_is_preempted(crowded: Service) -> None:
-    """Uploads that hang in the middle; once they are gone there is room again."""
+    """Uploads that stop in the middle; once they end, others are accepted again."""
     budget = crowded.app.state.context.budget
     senders = send_unfinished(crowded, 9)
     wait_until(lambda: budget.held_bytes == 9 * (MB - 1))

@@ -1,4 +1,4 @@
-"""Webhooks to a real receiver that answers, fails, hangs, redirects, is gone, or is inside."""
+"""Webhooks to a real receiver that answers, fails, hangs, redirects, or may not be called."""
 
 import json
 import signal

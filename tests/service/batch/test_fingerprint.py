@@ -75,7 +75,7 @@ def test_tempering_and_each_possible_model_change_the_fingerprint() -> None:
 
 
 def test_the_size_limits_of_models_do_not_change_the_fingerprint() -> None:
-    """Nor is the budget: a batch goes on where a picture comes to the same model."""
+    """Nor is the budget: a batch continues where a picture comes to the same model."""
     other = VIVID.model_copy(update={"most_px": 5000, "most_deep_px": 90})
     small = rungs_for((VIVID, FAITHFUL), 100)
     assert of_rungs(*rungs_for((other, FAITHFUL), 100), auto_budget_s=99) == of_rungs(*small)

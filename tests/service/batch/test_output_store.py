@@ -258,7 +258,7 @@ def test_a_second_source_of_one_name_has_a_longer_name(name: str, expected: list
 @pytest.mark.parametrize("letter", ["x", "ä", "漢", "\U0001f642", "\udcff", os.fsdecode(b"\x80")])
 @pytest.mark.parametrize("length", [240, 247, 248, 249, 250, 251])
 def test_no_name_is_longer_than_a_name_may_be(letter: str, length: int) -> None:
-    """It is cut between characters, and what differs only behind the cut stays apart."""
+    """It is cut between characters, and names that differ only behind the cut are kept apart."""
     bytes_each = len(os.fsencode(letter))
     stem = letter * (length // bytes_each)
     sources = [f"{stem}.png", f"{stem[:-1]}y.png", f"{stem}.jpg"]

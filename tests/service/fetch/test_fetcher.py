@@ -53,7 +53,7 @@ async def fetch_source(url: str, options: FetchOptions) -> bytes:
 
 
 async def assert_unusable(url: str, **changes: Any) -> str:
-    """Return the detail that the log gets."""
+    """Return the detail for the log."""
     with pytest.raises(InvalidParameter) as refused:
         await fetch_source(url, settings(**changes))
     assert refused.value.public_text == UNUSABLE_URL_TEXT

@@ -63,7 +63,7 @@ def test_colour_and_alpha_are_decoded_to_the_level(colour: int, channels: int, b
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_colour_key_makes_only_its_exact_colour_transparent(bits: int) -> None:
-    """A neighbour one step away stays opaque, though in 16 bits both look the same."""
+    """A pixel one step away is opaque, though in 16 bits both look the same."""
     samples = deep_samples(3, bits)
     samples[3, 4] = samples[3, 5] = (200, 100, 50)
     samples[3, 5, 2] += 1

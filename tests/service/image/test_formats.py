@@ -177,7 +177,7 @@ def test_lab_tiff_becomes_the_same_srgb_as_by_littlecms() -> None:
 
 
 def test_headers_of_all_other_formats_are_read_without_a_decoder(tmp_path: Path) -> None:
-    """In the front end no library in C sees the file."""
+    """In the front end no library in C reads the file."""
     kinds = ["AVIF", "HEIC", "JPEG", "PNG", "TIFF", "WEBP"]
     for kind in kinds:
         (tmp_path / kind).write_bytes(encode(picture(72, 96), kind))

@@ -63,7 +63,7 @@ class Billing:
         return name in self.names and self.names[name].is_leased
 
     def find_answered(self, name: str) -> str | None:
-        """Return the request whose answer a retry gets: a lost one that was paid for counts."""
+        """Return the request that answers a retry: a lost one that was charged counts."""
         known = self.names.get(name)
         if known is None:
             return None
@@ -90,7 +90,7 @@ class Billing:
                 del self.names[name]
 
     def give_back(self, name: str | None, request_id: str) -> None:
-        """Give back what was not delivered; what a retry was given stays paid."""
+        """Give back what was not delivered; what a retry was answered with is charged."""
         is_answered = self._is_of(name, request_id) and self.names[str(name)].is_answered
         if self.charges[request_id] == "held":
             self.charges[request_id] = "released"
@@ -109,7 +109,7 @@ class Billing:
     # Jobs
 
     def find_submitted(self, name: str | None) -> str | None:
-        """Return the job that a submission under `name` gets; None: a new one."""
+        """Return the job of a submission under `name`; None: a new one."""
         known = self.job_names.get(name or "")
         return known if known and self.jobs[known].state != "failed" else None
 

@@ -377,7 +377,7 @@ def test_an_image_computed_again_in_smaller_windows_is_encoded_again() -> None:
 
 @pytest.mark.parametrize("channels", [3, 4])
 def test_no_pixels_wait_for_the_garbage_collector(channels: int) -> None:
-    """Arrays do not count for it: in a cycle of references they would stay for many images."""
+    """Arrays do not count for it: in a cycle of references they would be kept for many images."""
     source = save(picture(350, 350, channels), "PNG")
     run_job(source, 2, TrueEngine())
     gc.collect()

@@ -124,7 +124,7 @@ def test_a_network_without_a_graph_is_known_as_such() -> None:
 
 
 def test_openvino_opens_no_connection_when_it_is_imported() -> None:
-    """Its telemetry would, in a thread, a process or at exit; the hook sees all three."""
+    """Its telemetry would, in a thread, a process or at exit; the hook notices all three."""
     script = """
 import sys
 called = []

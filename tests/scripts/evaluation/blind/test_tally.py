@@ -1,4 +1,4 @@
-"""Votes are counted, kept, gone on with, and never mixed with another comparison's."""
+"""Votes are counted, stored and continued, and never mixed with another comparison's."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ GONE_URL = "http://127.0.0.1:9/"
 
 
 def end_a_job(service: Service, name: str) -> str:
-    """End a job of a key, whose webhook's address then is gone; return its id."""
+    """End a job of a key whose webhook is answered 410; return its id."""
     state = service.state
     key = state.keys.find(name)
     assert key is not None

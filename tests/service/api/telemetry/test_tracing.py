@@ -1,4 +1,4 @@
-"""Spans as a real OTLP receiver on loopback gets them."""
+"""Spans as they arrive at a real OTLP receiver on loopback."""
 
 import logging
 import threading
@@ -26,7 +26,7 @@ PARENT_ID = "b7ad6b7169203331"
 
 @dataclass
 class Receiver:
-    """Receiver that keeps the requests it gets."""
+    """Receiver that records its requests."""
 
     url: str = ""
     paths: list[str] = field(default_factory=list)

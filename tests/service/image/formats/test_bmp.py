@@ -1,4 +1,4 @@
-"""BMPs of 32 bits whose alpha is 0 everywhere are opaque, runs give every pixel, profiles stay."""
+"""BMPs of 32 bits with alpha 0 everywhere are opaque, runs fill every pixel, profiles are kept."""
 
 import struct
 from pathlib import Path

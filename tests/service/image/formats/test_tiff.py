@@ -82,7 +82,7 @@ def test_zeros_within_fax_are_damage() -> None:
 
 
 def test_fax_that_turns_to_garbage_on_the_way_is_refused() -> None:
-    """libtiff goes on with white lines and prints that it does."""
+    """libtiff continues with white lines and prints that it does."""
     source = save_tiff("group4")
     broken = bytearray(source)
     broken[60:62] = b"\x02\x02"
