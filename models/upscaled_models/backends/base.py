@@ -49,8 +49,9 @@ class LoadedModel:
 class EngineInfo:
     """The model that an engine runs, and the sizes in which it does.
 
-    label: the backend and its precision, as "torch float32". window_px: the longest window side it
-    is given. shape_step_px: a multiple of the model's own multiple; where an image takes several
+    label: the backend and its precision, as "torch float32". window_px: the longest side of a
+    square window that it is given; where it `takes_new_shapes`, of others up to twice that, with no
+    more pixels. shape_step_px: a multiple of the model's own multiple; where an image takes several
     windows, sides that are multiples of it keep the number of different shapes small. batch: most
     windows of the longest side in one `start`. small_batch: most windows of any side in one
     `start` (`most_windows`). takes_new_shapes: a shape that is new takes no longer than one that

@@ -12,9 +12,8 @@ result shows nothing keep the source's colour in any cell, so that no correction
 no visible pixel depends on what was left out. The image alone decides which is which, never its
 windows: tiled equals untiled, exactly where the halo is as wide as the network's radius.
 
-Windows are planned for rectangles around it (the module `cover`), whose sides are multiples of
-`choose_part_step_px`, so that few shapes come. An image full of content has the windows that it
-would have without all this.
+Windows are planned for rectangles around it (the module `cover`), with sides that are multiples of
+`choose_part_step_px`. An image full of content has the windows that it would have without all this.
 """
 
 from collections.abc import Sequence
@@ -26,16 +25,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
-from upscaled.upscale.cover import WINDOW_PRICE_PX, Box, Cells, Prices, cover
+from upscaled.upscale.cover import Box, Cells, Prices, cover
 from upscaled.upscale.post_process.colour_correction import equal_pixels
 from upscaled.upscale.tiles import Region, Tile, Tiling, count_px
-from upscaled_models.backends.base import EngineInfo, Window
+from upscaled_models.backends.base import EngineInfo, Window, round_up
 
 CELL_PX: Final = 4
 
 _ROWS_AT_ONCE: Final = 16
 _PART_LENGTHS: Final = 4
 _MANY_WEIGHTS: Final = 400_000
+_FINE_STEP_PX: Final = 8
+
+READY_WINDOW_PRICE_PX: Final = 4_096
+"""Price of a window where any shape is ready: by the processor time of windows of 64x64 to 512x512
+through `upscaled-x4-faithful` in 8 bits 1,200 for the network, 1,500 for its kernels for the first
+window of a shape, and the rest for what surrounds it."""
+
+COMPILED_WINDOW_PRICE_PX: Final = 16_384
+"""Price where shapes are compiled, which costs 57,000, once for each."""
+
 _ALPHA_REACH_PX: Final = 2
 """Reach of `upscale_alpha`: 1 by the range of its neighbours, 1 by the interpolation."""
 
@@ -94,13 +103,13 @@ class Content:
         not_flat = None
         if not tiling.needs_flat_halo and self.is_flat.any():
             not_flat = np.asarray(cv2.integral((~self.is_flat).view(np.uint8)), np.int32)
-        prices = Prices(size, self.cell_px, tiling, not_flat)
+        prices = Prices.of_image(size, self.cell_px, tiling, not_flat)
         tiles = [
             tile
             for part in cover(self.cells, prices)
             for tile in tiling.plan(*size, self._region(part), _region(prices.add_halo(part)))
         ]
-        cheapest = min(tiles, list(whole), key=_price)
+        cheapest = min(tiles, list(whole), key=lambda plan: _price(plan, tiling))
         return tuple(sorted(cheapest, key=lambda tile: (tile.core.top, tile.core.left)))
 
     def make_canvas(self, rgb: Pixels, gain: int, tiles: Sequence[Tile]) -> "Canvas":
@@ -166,9 +175,11 @@ def choose_part_step_px(info: EngineInfo, window_px: int) -> int:
     Where a graph is compiled for each new shape, that takes a small network longer than the pixels
     that a finer step saves, 5 to 10 %; larger networks take longer for those pixels.
     """
+    if info.takes_new_shapes:
+        return round_up(_FINE_STEP_PX, info.spec.multiple_px)
     weights = info.spec.size_bytes * 8 / info.spec.bits
-    is_fine = info.takes_new_shapes or weights >= _MANY_WEIGHTS
-    return info.shape_step_px if is_fine else window_px // _PART_LENGTHS
+    step_px = 1 if weights >= _MANY_WEIGHTS else window_px // _PART_LENGTHS
+    return round_up(step_px, info.shape_step_px)
 
 
 def _region(box: Box) -> Region:
@@ -202,5 +213,5 @@ def _square(reach_px: int, cell_px: int) -> NDArray[np.uint8]:
     return np.ones((2 * -(-reach_px // cell_px) + 1,) * 2, np.uint8)
 
 
-def _price(tiles: Sequence[Tile]) -> int:
-    return count_px(tiles) + WINDOW_PRICE_PX * len(tiles)
+def _price(tiles: Sequence[Tile], tiling: Tiling) -> int:
+    return count_px(tiles) + tiling.window_price_px * len(tiles)

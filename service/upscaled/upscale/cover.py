@@ -1,11 +1,11 @@
 """Cover the content of an image with rectangles whose windows cost least.
 
 The rectangle around all content is cut in two by the row or column that saves most, and so are
-both parts, as long as that saves more than `WINDOW_PRICE_PX`. What is round has no cut that saves
+both parts, as long as that saves more than a window's price. What is round has no cut that saves
 alone. So the same is done with the bands of rows, and of columns, that cost least together, and
 the cheapest of the three is chosen: in windows of 512 px an ellipse over two fifths of a square
 takes 0.54 of what the square takes, where cuts in two alone left 0.60; and 0.48 where windows may
-end in flat areas and have any length that is a multiple of 32 px.
+end in flat areas, have any length that is a multiple of 8 px, and be long and narrow.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 from upscaled.upscale.tiles import Tiling
 
 Cells = NDArray[np.bool_]
-
-WINDOW_PRICE_PX: Final = 16_384
-"""Cost of one more window, in pixels. Compiling a graph for a new shape costs 57,000, once."""
 
 _MOST_BANDS: Final = 200
 """Bands end at so many rows of cells at most: every pair of ends is priced. Twice as many take
@@ -55,20 +52,45 @@ class Prices:
 
     size_px: height and width of the image. cell_px: side of its cells. not_flat: sums of the cells
     that are not flat above and left of each, `[rows + 1, columns + 1]`; None: none counts as flat.
-    is_turned: rows of the rectangles are columns of the image.
+    is_turned: rows of the rectangles are columns of the image. by_size: prices by height and width
+    of what windows must show, in steps of their lengths; None: each is found when it is asked for.
     """
 
     size_px: tuple[int, int]
     cell_px: int
     tiling: Tiling
+    by_size: NDArray[np.int64] | None
     not_flat: NDArray[np.int32] | None = None
     is_turned: bool = False
 
+    @classmethod
+    def of_image(
+        cls,
+        size_px: tuple[int, int],
+        cell_px: int,
+        tiling: Tiling,
+        not_flat: NDArray[np.int32] | None,
+    ) -> "Prices":
+        """Make the prices for an image.
+
+        Where windows may be of many shapes, all sizes are priced at once, in steps: a cover asks
+        for ten times as many.
+        """
+        by_size = None
+        if tiling.part_stretch > 1:
+            step = tiling.step_of_parts_px
+            height, width = (np.arange(-(-side_px // step) + 1) * step for side_px in size_px)
+            by_size = np.asarray(tiling.divide(height[:, None], width).price)
+        return cls(size_px, cell_px, tiling, by_size, not_flat)
+
     def of(self, box: Box) -> Any:  # noqa: ANN401  (a number, or an array of them)
         seen = self.add_halo(box.turned() if self.is_turned else box)
-        rows, height_px = self.tiling.divide(seen.bottom - seen.top, is_part=True)
-        columns, width_px = self.tiling.divide(seen.right - seen.left, is_part=True)
-        return rows * columns * (height_px * width_px + WINDOW_PRICE_PX)
+        height, width = seen.bottom - seen.top, seen.right - seen.left
+        if self.by_size is None:
+            return self.tiling.divide(height, width).price
+        step = self.tiling.step_of_parts_px
+        rows, columns = (-(-np.maximum(length, 0) // step) for length in (height, width))
+        return self.by_size[rows, columns]
 
     def add_halo(self, box: Box) -> Box:
         """Return what the windows for a rectangle must show, in pixels: with a halo around it.

@@ -9,7 +9,13 @@ from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.content import Canvas, Content, choose_part_step_px
+from upscaled.upscale.content import (
+    COMPILED_WINDOW_PRICE_PX,
+    READY_WINDOW_PRICE_PX,
+    Canvas,
+    Content,
+    choose_part_step_px,
+)
 from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
 from upscaled.upscale.post_process.pattern_correction import PatternCorrection
 from upscaled.upscale.post_process.steps import (
@@ -270,11 +276,14 @@ class _TileLoop:
 
     def _tiling(self, window_px: int) -> Tiling:
         info = self.stream.engine.info
+        is_ready = info.takes_new_shapes
         return Tiling(
             window_px=window_px,
             halo_px=self.halo_px,
             multiple_px=info.spec.multiple_px,
             shape_step_px=info.shape_step_px,
             part_step_px=choose_part_step_px(info, window_px),
+            part_stretch=2 if is_ready else 1,
+            window_price_px=READY_WINDOW_PRICE_PX if is_ready else COMPILED_WINDOW_PRICE_PX,
             needs_flat_halo=self._needs_flat_halo,
         )

@@ -6,19 +6,26 @@ border are shifted inwards instead of shrunk, so an image's border is always a w
 and its pixels see exactly what they would see in the whole image. The cores cut the image without
 gap or overlap, and each keeps at least the halo between itself and any window border that is not
 the image's own.
+
+Windows of a whole image are no longer than the side of a square. Those of a part of one may be,
+where any shape is ready, and then narrower, where that costs less: one long window has no halos
+inside.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
 from upscaled_models.backends.base import Window, least_window_px, round_up
+
+_MORE_ROWS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +129,22 @@ class Tiling:
     computed and discarded. multiple_px: every window's start and side is a multiple of it.
     shape_step_px: on an axis of several windows their length is a multiple of this too, so that
     images of many sizes make few shapes; not where `window_px` is too short for it. A multiple of
-    `multiple_px`, or 1. part_step_px: windows of a part of an image have lengths that are multiples
-    of this, rounded up to the former. needs_flat_halo: False where pixels beyond a window's border
-    change nothing if all there is of one colour.
+    `multiple_px`, or 1. needs_flat_halo: False where pixels beyond a window's border change nothing
+    if all there is of one colour.
+
+    For windows of a part of an image: part_step_px: the step of their lengths. part_stretch: how
+    many times `window_px` they may be long, with no more pixels than a square of it, and where it
+    is far longer than the halo. window_price_px: what one more costs, in pixels.
     """
 
     window_px: int
     halo_px: int
     multiple_px: int
     shape_step_px: int = 1
-    part_step_px: int = 1
     needs_flat_halo: bool = True
+    part_step_px: int = 1
+    part_stretch: int = 1
+    window_price_px: int = 16_384
 
     def __post_init__(self) -> None:
         if self.window_px < least_window_px(self.halo_px, self.multiple_px):
@@ -157,41 +169,90 @@ class Tiling:
         whole = Region(0, 0, height_px, width_px)
         part = part or whole
         seen = seen or part.grown(self.halo_px, whole)
-        rows = self._plan_axis(height_px, part.top, part.bottom, (seen.top, seen.bottom))
-        columns = self._plan_axis(width_px, part.left, part.right, (seen.left, seen.right))
-        return tuple(_cross(row, column) for row, column in product(rows, columns))
+        rows, columns = self._widen(seen.top, seen.bottom), self._widen(seen.left, seen.right)
+        if part == whole:
+            height, width = self._divide_whole(height_px), self._divide_whole(width_px)
+        else:
+            windows = self.divide(rows[1] - rows[0], columns[1] - columns[0])
+            height, width = int(windows.height_px), int(windows.width_px)
+        down = self._plan_axis(height_px, (part.top, part.bottom), rows, height)
+        across = self._plan_axis(width_px, (part.left, part.right), columns, width)
+        return tuple(_cross(row, column) for row, column in product(down, across))
 
     def count_px(self, height_px: int, width_px: int) -> int:
         """Return the pixels of all windows, halos included: the cost of an image."""
-        sides = (self._plan_axis(side, 0, side, (0, side)) for side in (height_px, width_px))
+        sides = (
+            self._plan_axis(side, (0, side), self._widen(0, side), self._divide_whole(side))
+            for side in (height_px, width_px)
+        )
         return math.prod(sum(span.length for span in spans) for spans in sides)
 
-    def divide(self, length: Any, *, is_part: bool) -> tuple[Any, Any]:  # noqa: ANN401  (or arrays)
-        """Return how many windows an axis of that length takes, and how long each is.
+    def divide(self, height_px: Any, width_px: Any) -> "PartWindows":  # noqa: ANN401  (or arrays)
+        """Return the windows that cost least for parts of an image of that size, halos included.
 
-        As few as the longest length allows, then as short as that number allows.
-
-        Args:
-            is_part: they are for a part of the axis.
+        As few rows of them as the longest windows need are tried, and up to three more.
         """
-        step = self._usable_step(self.part_step_px if is_part else 1)
-        longest = self.window_px // step * step
-        count = np.maximum(1, _divide_up(length - self._overlap, longest - self._overlap))
-        shortest = _divide_up(length - self._overlap, count) + self._overlap
-        return count, round_up(shortest, step)
+        step = self.step_of_parts_px
+        least_px = least_window_px(self.halo_px, step)
+        is_long = self.part_stretch > 1 and self.window_px >= 2 * self.part_stretch * least_px
+        longest = self.window_px * (self.part_stretch if is_long else 1)
+        fewest = self._count(height_px, longest // step * step)
+        tried = (
+            self._divide_in_rows((height_px, width_px), fewest + more, longest)
+            for more in range(_MORE_ROWS + 1 if is_long else 1)
+        )
+        return functools.reduce(PartWindows.cheaper, tried)
+
+    def _divide_in_rows(
+        self,
+        size: tuple[Any, Any],
+        rows: Any,  # noqa: ANN401
+        longest: int,
+    ) -> "PartWindows":
+        (height_px, width_px), step = size, self.step_of_parts_px
+        height = round_up(self._shorten(height_px, rows), step)
+        widest = np.minimum(self.window_px**2 // height, longest) // step * step
+        width = round_up(self._shorten(width_px, self._count(width_px, widest)), step)
+        count = self._count(height_px, height) * self._count(width_px, width)
+        return PartWindows(height, width, count * (height * width + self.window_price_px))
+
+    @property
+    def step_of_parts_px(self) -> int:
+        """Return the step of window lengths for parts: the multiple where no core would fit."""
+        return self._usable_step(self.part_step_px)
+
+    def _divide_whole(self, side: int) -> int:
+        """Return how long the windows of a whole axis are: as few as can be, then as short."""
+        padded, step = round_up(side, self.multiple_px), self._usable_step(self.shape_step_px)
+        if padded <= self.window_px:
+            return padded
+        count = self._count(padded, self.window_px // step * step)
+        return int(round_up(self._shorten(padded, count), step))
 
     @property
     def _overlap(self) -> int:
         return round_up(2 * self.halo_px, self.multiple_px)
 
-    def _plan_axis(self, side: int, start: int, end: int, seen: tuple[int, int]) -> list["_Span"]:
-        """Plan the windows whose cores divide `start` to `end`; together they show `seen`."""
-        multiple, padded = self.multiple_px, round_up(side, self.multiple_px)
-        first, last = seen[0] // multiple * multiple, round_up(seen[1], multiple)
-        is_part = last - first < padded
-        count, length = map(int, self.divide(last - first, is_part=is_part))
-        if min(padded, self.window_px) == padded and (not is_part or length >= padded):
+    def _count(self, length: Any, longest: Any) -> Any:  # noqa: ANN401  (numbers, or arrays)
+        return np.maximum(1, _divide_up(length - self._overlap, longest - self._overlap))
+
+    def _shorten(self, length: Any, count: Any) -> Any:  # noqa: ANN401
+        """Return the length of so many windows that show no more than they must."""
+        return np.maximum(_divide_up(length - self._overlap, count), 1) + self._overlap
+
+    def _widen(self, first: int, last: int) -> tuple[int, int]:
+        """Return what windows show of an axis, from multiple to multiple."""
+        return first // self.multiple_px * self.multiple_px, round_up(last, self.multiple_px)
+
+    def _plan_axis(
+        self, side: int, part: tuple[int, int], seen: tuple[int, int], length: int
+    ) -> list["_Span"]:
+        """Plan the windows of a length whose cores divide `part`; together they show `seen`."""
+        (start, end), (first, last) = part, seen
+        padded = round_up(side, self.multiple_px)
+        if length >= padded:
             return [_Span(start, end - start, 0, padded)]
+        count = int(self._count(last - first, length))
         starts = [
             min(first + at * (length - self._overlap), padded - length) for at in range(count)
         ]
@@ -206,7 +267,7 @@ class Tiling:
 
     def _usable_step(self, least_px: int) -> int:
         """Return the step of window lengths: the multiple where a longer one leaves no core."""
-        step = round_up(least_px, max(self.shape_step_px, self.multiple_px))
+        step = round_up(least_px, self.multiple_px)
         longest = self.window_px // step * step
         return (
             self.multiple_px if longest < least_window_px(self.halo_px, self.multiple_px) else step
@@ -240,6 +301,28 @@ def pad(pixels: Pixels, height: int, width: int) -> Window:
             widths = [(0, count if axis == at else 0) for at in range(3)]
             pixels = np.pad(pixels, widths, mode=mode)  # type: ignore[call-overload]
     return np.ascontiguousarray(pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class PartWindows:
+    """The windows of a part of an image, or of many parts, in arrays.
+
+    price: of all of them, in pixels: their own, and `Tiling.window_price_px` for each.
+    """
+
+    height_px: Any
+    width_px: Any
+    price: Any
+
+    def cheaper(self, other: "PartWindows") -> "PartWindows":
+        """Return the cheaper of two ways to divide each part."""
+        is_better = other.price < self.price
+        pairs = zip(
+            (self.height_px, self.width_px, self.price),
+            (other.height_px, other.width_px, other.price),
+            strict=True,
+        )
+        return PartWindows(*(np.where(is_better, after, before) for before, after in pairs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Flat and transparent areas: which cells a network must see, and in which windows."""
 
+import math
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,6 +97,9 @@ def random_tiling(chance: random.Random, *, needs_flat_halo: bool = True) -> Til
         halo_px=halo,
         multiple_px=multiple,
         shape_step_px=chance.choice([1, 16, 32]) if multiple == 1 else 16,
+        part_step_px=chance.choice([1, 8, 16]),
+        part_stretch=chance.choice([1, 2]),
+        window_price_px=chance.choice([100, 16_384]),
         needs_flat_halo=needs_flat_halo,
     )
 
@@ -178,7 +182,8 @@ def test_tiles_hold_all_content_once_and_keep_their_halo(cases: int) -> None:
 def fits(tile: Tile, tiling: Tiling, height: int, width: int) -> bool:
     core, window, halo = tile.core, tile.window, tiling.halo_px
     return (
-        max(window.height, window.width) <= tiling.window_px
+        window.height * window.width <= tiling.window_px**2
+        and max(window.height, window.width) <= tiling.part_stretch * tiling.window_px
         and min(window.top, window.left) >= 0
         and window.bottom < height + tiling.multiple_px
         and window.right < width + tiling.multiple_px
@@ -242,6 +247,29 @@ def test_windows_that_end_in_flat_areas_give_the_pixels_of_the_whole_image(
         full_px = seen.shape[0] * seen.shape[1] * (1 if scale == 2 else 5)
         few += sum(h * w for h, w in engine.seen) < 0.6 * full_px
     assert few > 3
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_windows_twice_as_long_give_the_pixels_of_the_whole_image(has_alpha: bool) -> None:
+    @dataclass
+    class AnyShape(LayeredEngine):
+        @property
+        def info(self) -> EngineInfo:
+            return replace(super(LayeredEngine, self).info, takes_new_shapes=True)
+
+    longest = 0.0
+    for seed in range(15):
+        radius = seed % 3 + 1
+        engine = AnyShape(radius_px=radius, halo_px=radius, window_px=4 * 16 + seed)
+        image, seen = run_of(seed, has_alpha=has_alpha)
+        result = upscale_through(image, 2, engine)
+        is_visible = np.ones(result.rgb.shape[:2], np.bool_)
+        if result.alpha is not None:
+            is_visible = result.alpha > 0
+        assert np.array_equal(result.rgb[is_visible], engine.filter(seen)[is_visible]), seed
+        longest = max(longest, *(max(sides) / engine.window_px for sides in engine.seen))
+        assert all(math.prod(sides) <= engine.window_px**2 for sides in engine.seen)
+    assert 1 < longest <= 2
 
 
 def test_windows_of_a_network_that_keeps_colours_end_in_flat_areas(
@@ -325,11 +353,6 @@ def test_content_in_two_fifths_of_an_image_needs_about_half_of_its_windows_in_fe
 def test_an_ellipse_in_two_fifths_of_an_image_needs_little_more_than_half_of_its_windows(
     is_tall: bool, step_px: int, needs_flat_halo: bool, share: float
 ) -> None:
-    down, across = np.ogrid[-750:750, -750:750]
-    half = 750 * (1.6 / np.pi / 1.3) ** 0.5
-    is_thing = (down / 1.3) ** 2 + across**2 < half**2
-    rgb = np.where(is_thing[..., None], np.arange(1500)[:, None, None] % 200, 255)
-    rgb = np.ascontiguousarray(np.broadcast_to(rgb, (1500, 1500, 3)).astype(np.uint8))
     tiling = Tiling(
         window_px=512,
         halo_px=19,
@@ -339,10 +362,37 @@ def test_an_ellipse_in_two_fifths_of_an_image_needs_little_more_than_half_of_its
         needs_flat_halo=needs_flat_halo,
     )
 
-    tiles = Content.of(rgb if is_tall else rgb.transpose(1, 0, 2).copy(), None, 19).plan(tiling)
+    tiles = Content.of(draw_ellipse(is_tall=is_tall), None, 19).plan(tiling)
 
     assert count_px(tiles) <= share * tiling.count_px(1500, 1500)
     assert len({(tile.window.height, tile.window.width) for tile in tiles}) <= 4
+
+
+def test_windows_of_any_shape_take_less_for_an_ellipse_or_lines_than_squares() -> None:
+    """They may be twice as long as `window_px`, with no more pixels."""
+    lines = np.full((1500, 1500, 3), 255, np.uint8)
+    for top in range(100, 1400, 250):
+        lines[top : top + 90 : 2, 100:1300] = 0
+    squares = Tiling(
+        window_px=512, halo_px=19, multiple_px=1, part_step_px=8, needs_flat_halo=False
+    )
+    any_shape = replace(squares, part_stretch=2, window_price_px=4_096)
+    for rgb, most in ((draw_ellipse(is_tall=True), 0.99), (lines, 0.98)):
+        content = Content.of(rgb, None, 19)
+        tiles = content.plan(any_shape)
+        assert count_px(tiles) < most * count_px(content.plan(squares))
+        assert max(tile.window.width for tile in tiles) > 512
+        assert all(fits(tile, replace(any_shape, halo_px=0), 1500, 1500) for tile in tiles)
+
+
+def draw_ellipse(*, is_tall: bool) -> Pixels:
+    """A striped ellipse over two fifths of a white square of 1500 px."""
+    down, across = np.ogrid[-750:750, -750:750]
+    half = 750 * (1.6 / np.pi / 1.3) ** 0.5
+    is_thing = (down / 1.3) ** 2 + across**2 < half**2
+    rgb = np.where(is_thing[..., None], np.arange(1500)[:, None, None] % 200, 255)
+    rgb = np.ascontiguousarray(np.broadcast_to(rgb, (1500, 1500, 3)).astype(np.uint8))
+    return rgb if is_tall else rgb.transpose(1, 0, 2).copy()
 
 
 def run_of(seed: int, *, has_alpha: bool) -> tuple[Image, Pixels]:
@@ -576,7 +626,8 @@ def test_small_networks_get_parts_in_fewer_shapes_unless_new_ones_cost_nothing()
     small, large = BoxEngine(shape_step_px=32).info, BoxEngine(shape_step_px=32).info
     large = replace(large, spec=replace(large.spec, size_bytes=4_000_000))
     assert choose_part_step_px(small, 512) == 128
-    assert choose_part_step_px(replace(small, takes_new_shapes=True), 512) == 32
+    assert choose_part_step_px(small, 500) == 128, "a multiple of the step of all shapes"
+    assert choose_part_step_px(replace(small, takes_new_shapes=True), 512) == 8
     assert choose_part_step_px(large, 512) == 32
 
 
