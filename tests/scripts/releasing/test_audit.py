@@ -44,7 +44,7 @@ class _Database(BaseHTTPRequestHandler):
 @pytest.fixture
 def database_url() -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), _Database) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()

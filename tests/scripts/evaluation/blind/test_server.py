@@ -36,7 +36,7 @@ def tally(tmp_path: Path) -> Tally:
 @pytest.fixture
 def server(tally: Tally) -> Iterator[BlindServer]:
     with BlindServer(PAIRS, tally) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield running
         running.shutdown()

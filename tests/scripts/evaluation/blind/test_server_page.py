@@ -42,7 +42,7 @@ def server(tmp_path: Path) -> Iterator[BlindServer]:
     comparison = Comparison({"bright": bright, "dark": dark}, [truth], ("clean",), 2, 1, 4)
     tally = Tally.open(tmp_path / "tally.json", {"upscalers": ["bright", "dark"]})
     with BlindServer(list(make_pairs(comparison)), tally) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield running
         running.shutdown()
