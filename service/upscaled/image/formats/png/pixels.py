@@ -9,8 +9,9 @@ interlacing, and nothing is inflated twice.
 import struct
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from io import BytesIO
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,9 @@ from upscaled.image.formats.png.structure import (
 from upscaled.image.pixels import Pixels, alpha_from_key
 from upscaled.image.types import Image
 
+if TYPE_CHECKING:
+    from PIL._imaging import PixelAccess
+
 Deep = NDArray[np.uint16]
 
 # (first column, first row, step across, step down) of each pass of Adam7 (PNG third edition, 8.1).
@@ -42,6 +46,8 @@ _ZLIB_HEAD: Final = b"\x78\x01"
 _LARGEST_WINDOW: Final = 7  # of 32 KiB (RFC 1950, 2.2: CINFO)
 _INPUT_BYTES: Final = 64 * 1024
 _MAX_BLOCK_BYTES: Final = 65_535
+_BLOCKS_AT_ONCE: Final = 8
+_LARGE_BYTES: Final = 2 * _BLOCKS_AT_ONCE * _MAX_BLOCK_BYTES
 # Some programs write rows too many. What is more goes on where a stream turned to garbage.
 MAX_SURPLUS_BYTES: Final = 4 * 1024 * 1024
 
@@ -55,29 +61,61 @@ class PngFile(PngImageFile):
     """
 
     def __init__(self, png: PngParts) -> None:
-        self._inflated = _iterate_inflated(png)
-        self._left_bytes = count_pixel_bytes(png.header)
-        self._is_begun = False
+        self._stored = _iterate_stored(png)
+        self._is_large = count_pixel_bytes(png.header) > _LARGE_BYTES
         super().__init__(BytesIO(png.without_pixels()))
 
+    def load(self) -> "PixelAccess | None":
+        """Load all pixels; of a large image a thread inflates them, while filters are undone."""
+        if not self.tile or not self._is_large:
+            return super().load()
+        with ThreadPoolExecutor(1, thread_name_prefix="inflate") as beside:
+            self._stored = _iterate_ahead(self._stored, beside)
+            return super().load()
+
     def load_read(self, read_bytes: int) -> bytes:
-        """Return the next stored block of the stream, which ends exactly behind the last row."""
-        inflated = next(self._inflated, b"")
-        piece = inflated[: max(0, self._left_bytes)]
-        if not piece:
-            raise ValueError(f"{self._left_bytes} bytes of pixels are missing")
-        self._left_bytes -= len(inflated)
-        head = b"" if self._is_begun else _ZLIB_HEAD
-        self._is_begun = True
-        return b"".join((head, struct.pack("<BHH", 0, len(piece), len(piece) ^ 0xFFFF), piece))
+        """Return the next stored blocks of the stream."""
+        return next(self._stored, b"")
 
     def load_end(self) -> None:
         """Read on to the stream's end, where its checksum is."""
-        for inflated in self._inflated:
-            self._left_bytes -= len(inflated)
-            if self._left_bytes < -MAX_SURPLUS_BYTES:
-                raise ValueError("pixels without end behind the last row")
+        for _ in self._stored:
+            pass
         super().load_end()
+
+
+def _iterate_ahead(items: Iterator[bytes], beside: Executor) -> Iterator[bytes]:
+    """Yield items, of which none is empty, each made by a thread while the one before is used."""
+    try:
+        coming = beside.submit(next, items, b"")
+    except RuntimeError:  # the system gives no further thread, which is no fault of the file
+        yield from items
+        return
+    while item := coming.result():
+        coming = beside.submit(next, items, b"")
+        yield item
+
+
+def _iterate_stored(png: PngParts) -> Iterator[bytes]:
+    """Yield the stream in stored blocks, some at once, up to the last row; then read to its end.
+
+    Raises:
+        ValueError: the stream is broken, ends before the last row, or far behind it.
+    """
+    left_bytes = count_pixel_bytes(png.header)
+    waiting = [_ZLIB_HEAD]
+    for inflated in _iterate_inflated(png):
+        piece = inflated[: max(0, left_bytes)]
+        left_bytes -= len(inflated)
+        if piece:
+            waiting += (struct.pack("<BHH", 0, len(piece), len(piece) ^ 0xFFFF), piece)
+        if waiting and (left_bytes <= 0 or len(waiting) >= 2 * _BLOCKS_AT_ONCE):
+            yield b"".join(waiting)
+            waiting.clear()
+        if left_bytes < -MAX_SURPLUS_BYTES:
+            raise ValueError("pixels without end behind the last row")
+    if left_bytes > 0:
+        raise ValueError(f"{left_bytes} bytes of pixels are missing")
 
 
 def count_pixel_bytes(header: PngHeader) -> int:
