@@ -1,15 +1,30 @@
 """Encode the pixels of a result, strip by strip, beside the work that fills the canvas."""
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, Protocol
 
 from upscaled.image.formats.table import FORMATS
 from upscaled.image.output import OutputSpec
 from upscaled.image.types import Image
 
+Piece = bytes | memoryview
+"""Some bytes of a file, which follow those of the piece before it."""
+
 _THREADS: Final = 2
 """Strips compressed at once: what a 36-megapixel PNG needs to keep up with a fast device."""
+
+
+class FileSink(Protocol):
+    """Where the pieces of one file go while it is made."""
+
+    def write(self, piece: Piece, offset: int) -> None:
+        """Take the next piece, at its offset in the file: 0 where the file is begun, also anew.
+
+        What it raises ends the work.
+        """
 
 
 class Encoder:
@@ -18,6 +33,8 @@ class Encoder:
         with Encoder(canvas, "JPEG", quality=95) as encoder:
             encoder.advance(rows_ready)      # as often as rows become final
             file = encoder.finish()
+
+    The file can also be taken piece by piece: what is ready by `take_ready`, then `take_rest`.
 
     The profile goes in byte for byte, with the resolution and, where the image has one, the credit,
     or the metadata that are kept; nothing else is written: no comment, no thumbnail. Leaving the
@@ -34,7 +51,9 @@ class Encoder:
         """
         self._height_px = image.height_px
         self._writer = FORMATS[format_name].open_writer(image, quality)
-        self._strips: list[Future[bytes]] = []
+        self._begun_px = 0
+        self._strips: deque[Future[bytes]] = deque()
+        self._pieces = self._writer.join(self._wait_for_strips())
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="encode")
 
     def __enter__(self) -> "Encoder":
@@ -49,16 +68,34 @@ class Encoder:
         These rows must not change any more.
         """
         strip_px, compress = self._writer.strip_px, self._writer.compress
-        while (top := len(self._strips) * strip_px) < self._height_px:
+        while (top := self._begun_px) < self._height_px:
             bottom = min(top + strip_px, self._height_px)
             if bottom > rows_ready:
                 return
             self._strips.append(self._pool.submit(compress, top, bottom))
+            self._begun_px = bottom
+
+    def take_ready(self) -> Iterator[Piece]:
+        """Yield what of the file is ready and was not yielded before; never waits.
+
+        Raises what compressing raised, as `take_rest` and `finish` do.
+        """
+        while self._strips and self._strips[0].done():
+            yield next(self._pieces)
+
+    def take_rest(self) -> Iterator[Piece]:
+        """Yield the rest of the file, once all pixels are final."""
+        self.advance(self._height_px)
+        yield from self._pieces
 
     def finish(self) -> bytes:
-        """Return the file, once all pixels are final; raises what compressing raised."""
-        self.advance(self._height_px)
-        return self._writer.join([strip.result() for strip in self._strips])
+        """Return the rest of the file, once all pixels are final."""
+        return b"".join(self.take_rest())
+
+    def _wait_for_strips(self) -> Iterator[bytes]:
+        """Yield all strips in order; they are not held here any longer."""
+        while self._strips:
+            yield self._strips.popleft().result()
 
 
 class OverlappedEncoder:
@@ -68,9 +105,14 @@ class OverlappedEncoder:
     object: it is then encoded again from its first row.
     """
 
-    def __init__(self, output: OutputSpec, jpeg_quality: int) -> None:
-        """Encode as `output` says; its quality is `jpeg_quality` where neither sets one."""
+    def __init__(self, output: OutputSpec, jpeg_quality: int, sink: FileSink | None = None) -> None:
+        """Encode as `output` says; its quality is `jpeg_quality` where neither sets one.
+
+        sink: gets the file as it grows, in the calls of `advance` and `finish`.
+        """
         self._output = output
+        self._sink = sink
+        self._passed_bytes = 0
         usual = FORMATS[output.format].usual_quality or jpeg_quality
         self._quality = output.quality or usual
         self._image: Image | None = None
@@ -88,13 +130,27 @@ class OverlappedEncoder:
         if self._encoder is None or self._image is not image:
             self._open.close()
             self._image = image
+            self._passed_bytes = 0
             self._encoder = Encoder(image, self._output.format, quality=self._quality)
             self._open.enter_context(self._encoder)
         if not self._output.encoder_bytes:  # else `finish` encodes, which needs much memory
             self._encoder.advance(rows_ready)
+            if self._sink is not None:
+                self._pass_on(self._encoder.take_ready(), self._sink)
 
     def finish(self) -> tuple[Image, bytes]:
-        """Return the last image that `advance` was called with, and its file."""
+        """Return the last image that `advance` was called with, and its file.
+
+        The file is empty where `sink` has got it.
+        """
         if self._image is None or self._encoder is None:
             raise ValueError("finished before any row was ready")
-        return self._image, self._encoder.finish()
+        if self._sink is None:
+            return self._image, self._encoder.finish()
+        self._pass_on(self._encoder.take_rest(), self._sink)
+        return self._image, b""
+
+    def _pass_on(self, pieces: Iterable[Piece], sink: FileSink) -> None:
+        for piece in pieces:
+            sink.write(piece, self._passed_bytes)
+            self._passed_bytes += len(piece)

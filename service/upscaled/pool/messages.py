@@ -5,7 +5,8 @@
                               <-  WorkerReady, or Unusable and the worker ends
     WorkerJob + source bytes  ->
                               <-  JobProgress ...       (Alive every second, whatever else is sent)
-                              <-  Done + result bytes | JobRefused | Failed | JobCancelled
+                              <-  ResultPiece + some bytes of the result ...
+                              <-  Done + its last bytes | JobRefused | Failed | JobCancelled
     Cancel                    ->
 
 Several jobs may be in flight at once, each by its number. Every job gets exactly one of the four
@@ -102,8 +103,22 @@ class JobProgress(Message):
     total: int
 
 
+class ResultPiece(Message):
+    """Passes a piece of a job's file on, the payload, while other rows are still computed.
+
+    offset: of the piece in the file; 0 where the file is begun, also anew.
+    """
+
+    kind: Literal["piece"] = "piece"
+    job: int
+    offset: int = Field(ge=0)
+
+
 class Done(Message):
-    """Answers with a finished image: encoded in the payload, `result.data` is empty."""
+    """Answers with a finished image; the payload is what follows the pieces of its file.
+
+    `result.data` is empty.
+    """
 
     kind: Literal["done"] = "done"
     job: int
@@ -136,7 +151,7 @@ class JobCancelled(Message):
 
 ToWorker = Configure | WorkerJob | Cancel
 Answer = Done | JobRefused | Failed | JobCancelled
-FromWorker = WorkerReady | Unusable | Alive | JobProgress | Answer
+FromWorker = WorkerReady | Unusable | Alive | JobProgress | ResultPiece | Answer
 
 _TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
 _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(

@@ -4,7 +4,8 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Final
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from upscaled.pool.messages import (
     Done,
     FromWorker,
     JobProgress,
+    ResultPiece,
     ToWorker,
     Unusable,
     WorkerJob,
@@ -57,10 +59,22 @@ class WorkTookTooLong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
-    """An in-flight job. A death is stored as a result, so an unawaited future logs nothing."""
+    """An in-flight job. A death is stored as a result, so an unawaited future logs nothing.
+
+    file: what has come of the job's result.
+    """
 
     on_tile: OnTile | None
     answer: asyncio.Future[tuple[Answer, bytes] | WorkerDied]
+    file: BytesIO = field(default_factory=BytesIO)
+
+    def add(self, offset: int, piece: bytes) -> None:
+        """Add a piece of the result; FrameError where it is not the next, or too much."""
+        if offset not in (0, self.file.tell()) or offset + len(piece) > MAX_RESULT_BYTES:
+            raise FrameError(f"{len(piece)} bytes at {offset} of a result")
+        self.file.seek(offset)
+        self.file.truncate()
+        self.file.write(piece)
 
 
 class WorkerProcess:
@@ -252,8 +266,12 @@ class WorkerProcess:
             case JobProgress():
                 if on_tile := self._in_flight[message.job].on_tile:
                     on_tile(message.done, message.total)
+            case ResultPiece():
+                self._in_flight[message.job].add(message.offset, payload)
             case _ if not self._in_flight[message.job].answer.done():
-                self._in_flight[message.job].answer.set_result((message, payload))
+                in_flight = self._in_flight[message.job]
+                in_flight.add(in_flight.file.tell(), payload)
+                in_flight.answer.set_result((message, in_flight.file.getvalue()))
 
     async def _settle_all(self, cause: str) -> None:
         """Reap the process, and answer with its death everything that waits for it."""

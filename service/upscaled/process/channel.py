@@ -59,7 +59,7 @@ class Frame(NamedTuple):
 def send(
     sock: socket.socket,
     header: bytes,
-    payload: bytes = b"",
+    payload: bytes | memoryview = b"",
     *,
     fd: int | None = None,
     watchdog: Watchdog | None = None,

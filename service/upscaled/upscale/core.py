@@ -18,7 +18,7 @@ from typing import Final
 from upscaled.config import Settings
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import InvalidParameter
-from upscaled.image.encode import OverlappedEncoder
+from upscaled.image.encode import FileSink, OverlappedEncoder
 from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.output import (
     MAX_ENCODER_BYTES,
@@ -61,6 +61,7 @@ class _Options:
     on_tile: OnTile | None
     cancellation: Cancellation
     ladder: tuple[Rung, ...] = ()
+    sink: FileSink | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Core:
         model: str = "",
         key_id: int | None = None,
         on_tile: OnTile | None = None,
+        sink: FileSink | None = None,
         cancellation: Cancellation | None = None,
         output: OutputSpec | None = None,
         ladder: tuple[Rung, ...] = (),
@@ -107,6 +109,8 @@ class Core:
             ladder: which model is for which image, in place of this machine's for the scale.
             on_tile: called with (done, total) before the first tile and after each, see
                 `TilesDone`; what it raises ends the work.
+            sink: gets the file as it grows, and the result then holds none of it; what it raises
+                ends the work.
             cancellation: ends the work from another thread.
 
         Raises:
@@ -116,7 +120,9 @@ class Core:
             InternalError, EngineOutOfMemory: the network failed.
             ModelError: the file of the model cannot be used.
         """
-        options = _Options(scale, model, key_id, on_tile, cancellation or Cancellation(), ladder)
+        options = _Options(
+            scale, model, key_id, on_tile, cancellation or Cancellation(), ladder, sink
+        )
         self._check(options)
         started = time.perf_counter()
         image = self.decoder.decode(source, output.metadata_plan if output else None)
@@ -208,7 +214,8 @@ class Core:
     ) -> Result:
         """Upscale a decoded image, and encode its rows while others are computed."""
         started, computed_share = time.perf_counter(), 1.0
-        with OverlappedEncoder(output, self.settings.jpeg_quality) as encoder:
+        quality = self.settings.jpeg_quality
+        with OverlappedEncoder(output, quality, options.sink) as encoder:
             with self._open_streams(image, output, options) as streams:
                 opening_s = time.perf_counter() - started
                 for tiles_done in self._report_tiles(image, output, options, streams):

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +27,7 @@ from upscaled.pool.messages import (
     JobCancelled,
     JobProgress,
     JobRefused,
+    ResultPiece,
     ToWorker,
     WorkerJob,
     decode_to_worker,
@@ -40,6 +41,7 @@ from upscaled_models.registry import split_strength
 
 if TYPE_CHECKING:  # they load numpy, which starts threads
     from upscaled.decoder.pool import Decoder
+    from upscaled.image.encode import Piece
     from upscaled.upscale.core import Core
     from upscaled.upscale.scheduler import BatchDone
 
@@ -63,8 +65,8 @@ class FrontEnd:
         self._sock = sock
         self._sending = threading.Lock()
 
-    def send(self, message: FromWorker, payload: bytes = b"") -> None:
-        """Send a message, and the result that belongs to it."""
+    def send(self, message: FromWorker, payload: bytes | memoryview = b"") -> None:
+        """Send a message, and the bytes of a result that belong to it."""
         header = encode(message)
         try:
             with self._sending:
@@ -189,6 +191,17 @@ def listen(front_end: FrontEnd, jobs: JobQueue, counters: Counters) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _ResultSink:
+    """Passes the file of a job on to the front end, piece by piece."""
+
+    front_end: FrontEnd
+    job: int
+
+    def write(self, piece: "Piece", offset: int) -> None:
+        self.front_end.send(ResultPiece(job=self.job, offset=offset), piece)
+
+
+@dataclass(frozen=True, slots=True)
 class JobThreads:
     """Threads that each work on one job at a time.
 
@@ -232,7 +245,7 @@ class JobThreads:
         except Exception as error:  # noqa: BLE001  (the answer says which)
             self._answer_error(job, error)
         else:
-            self._answer(Done(job=job.job, result=replace(result, data=b"")), result.data)
+            self._answer(Done(job=job.job, result=result))
 
     def _upscale(self, job: WorkerJob, source: bytes) -> Result:
         def send_progress(done: int, total: int) -> None:
@@ -246,12 +259,13 @@ class JobThreads:
             ladder=job.request.ladder,
             key_id=job.request.key_id,
             on_tile=send_progress,
+            sink=_ResultSink(self.front_end, job.job),
             cancellation=self.jobs.cancellation(job),
         )
 
-    def _answer(self, answer: Answer, data: bytes = b"") -> None:
+    def _answer(self, answer: Answer) -> None:
         self.jobs.settle(answer.job)
-        self.front_end.send(answer, data)
+        self.front_end.send(answer)
 
     def _answer_error(self, job: WorkerJob, error: Exception) -> None:
         """Answer with a refusal or a failure; before a failure, test that the device still works.

@@ -2,6 +2,8 @@ import shutil
 import subprocess
 import threading
 import time
+from concurrent.futures import wait
+from contextlib import suppress
 from io import BytesIO
 
 import cv2
@@ -11,10 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import encode, picture, save, srgb_profile
+from tests.service.image.sinks import KeptFile, Unreachable
 from upscaled.image.decode import decode_file
-from upscaled.image.encode import Encoder
+from upscaled.image.encode import Encoder, OverlappedEncoder
+from upscaled.image.formats.jpeg.writer import JpegWriter
 from upscaled.image.formats.png.structure import iterate_chunks
 from upscaled.image.formats.table import sniff
+from upscaled.image.output import decide_output
 from upscaled.image.types import Credit, Image
 
 
@@ -149,6 +154,69 @@ def test_rows_are_encoded_as_they_become_ready_and_never_before(has_alpha: bool)
             canvas.alpha[:] = alpha
         data = encoder.finish()
     assert data == encode(Image(rgb, alpha))
+
+
+@pytest.mark.parametrize(("name", "early"), [("JPEG", 7), ("PNG", 8), ("WEBP", 0)])
+def test_the_pieces_of_a_file_are_the_file_and_come_before_it_is_finished(
+    name: str, early: int
+) -> None:
+    """Early are a piece for each strip but the last, and a PNG's head."""
+    image = Image(noise(500, 70), dpi=(300, 300), icc=srgb_profile())
+    with Encoder(image, name, quality=95) as encoder:
+        file = encoder.finish()
+    with Encoder(image, name, quality=95) as encoder:
+        pieces = list(encoder.take_ready())
+        assert pieces == []
+        encoder.advance(499)
+        deadline_s = time.monotonic() + 10
+        while len(pieces) < early:
+            assert time.monotonic() < deadline_s
+            pieces += encoder.take_ready()
+        assert not list(encoder.take_ready())
+        pieces += encoder.take_rest()
+    assert b"".join(pieces) == file
+
+
+def test_what_compressing_raises_is_raised_where_pieces_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(JpegWriter, "compress", fail)
+    with Encoder(Image(noise(64, 70)), "JPEG", quality=95) as encoder:
+        encoder.advance(64)
+        wait([encoder._strips[0]], 10)
+        with pytest.raises(ZeroDivisionError):
+            list(encoder.take_ready())
+
+
+def test_a_file_that_is_begun_anew_is_passed_on_from_its_first_byte() -> None:
+    first, second = Image(noise(300, 70)), Image(noise(300, 71))
+    sink = KeptFile()
+    output = decide_output(first, 1, keeps_depth=False, max_side_px=1000)
+    with OverlappedEncoder(output, 95, sink) as encoder:
+        encoder.advance(first, 300)
+        deadline_s = time.monotonic() + 10
+        while not sink.file:
+            assert time.monotonic() < deadline_s
+            encoder.advance(first, 300)
+        encoder.advance(second, 100)
+        image, rest = encoder.finish()
+    assert (image, rest) == (second, b"")
+    assert sink.file == encode(second)
+
+
+def test_what_a_receiver_of_pieces_raises_ends_the_encoding() -> None:
+    image = Image(noise(300, 70))
+    output = decide_output(image, 1, keeps_depth=False, max_side_px=1000)
+    before = set(threading.enumerate())
+    with OverlappedEncoder(output, 95, Unreachable()) as encoder:
+        with suppress(ConnectionError):  # where a strip is ready by then
+            encoder.advance(image, 300)
+        with pytest.raises(ConnectionError):
+            encoder.finish()
+    assert set(threading.enumerate()) <= before
 
 
 def test_leaving_the_encoder_early_ends_its_threads() -> None:

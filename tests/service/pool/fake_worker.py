@@ -8,6 +8,8 @@ one line of JSON:
     {"do": "answer", "after_s": 0.1, "size_bytes": 10}   sleep, then answer so many bytes
     {"do": "answer", "tempered_with": "x", "label": "y"}   say these of the result
     {"do": "echo"}                       answer with the source
+    {"do": "pieces", "offsets": [0, 3]}  pass pieces of 3 bytes on, then answer with one byte more
+    {"do": "pieces", "offsets": [0], "marker": path}     the same, but once SIGKILL itself then
     {"do": "die", "after_s": 0.1}        SIGKILL itself
     {"do": "die", "marker": path}        the same, once: the file says that it was done
     {"do": "die", "marker": path, "times": 2}    the same, twice
@@ -145,6 +147,11 @@ def obey(front_end: FrontEnd, message: Message, source: bytes, device: str) -> N
         case "fail" if is_due(order, device):
             front_end.send("failed", job=job, reason="ZeroDivisionError")
             return
+        case "pieces":
+            for number, offset in enumerate(order["offsets"]):
+                front_end.send("piece", str(number).encode() * 3, job=job, offset=offset)
+            if "marker" in order and is_due(order, device):
+                die()
         case "refuse":
             code, text = "malformed_image", "No image"
             front_end.send("refused", job=job, error_code=code, public_text=text)

@@ -19,7 +19,7 @@ from tests.service.pool.pools import (
 )
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.pool.executor import OnTile, UpscaleRequest
-from upscaled.pool.messages import Answer, WorkerJob
+from upscaled.pool.messages import MAX_RESULT_BYTES, Answer, WorkerJob
 from upscaled.pool.worker_process import WorkerProcess
 
 
@@ -28,6 +28,53 @@ async def test_the_largest_input_and_a_huge_result_cross() -> None:
     async with running_pool() as pool:
         upscaled = await pool.upscale(source, request())
     assert len(upscaled.data) == 100_000_000
+
+
+async def test_the_pieces_of_a_result_and_what_follows_them_are_its_file() -> None:
+    async with running_pool() as pool:
+        upscaled = await pool.upscale(order("pieces", offsets=[0, 3, 6]), request())
+    assert upscaled.data == b"000111222x"
+
+
+async def test_a_result_that_is_begun_anew_drops_the_pieces_before() -> None:
+    async with running_pool() as pool:
+        upscaled = await pool.upscale(order("pieces", offsets=[0, 3, 0]), request())
+    assert upscaled.data == b"222x"
+
+
+@pytest.mark.parametrize("offsets", [[3], [0, 2], [0, 4], [0, MAX_RESULT_BYTES]])
+async def test_a_worker_whose_pieces_do_not_follow_each_other_is_replaced(
+    offsets: list[int],
+) -> None:
+    async with running_pool(workers=1) as pool:
+        [worker] = workers_of(pool)
+        with pytest.raises(InternalError, match="died"):
+            await pool.upscale(order("pieces", offsets=offsets), request())
+        await pool.upscale(order("answer"), request())
+        assert workers_of(pool) != [worker]
+
+
+async def test_the_pieces_of_a_worker_that_died_are_no_part_of_the_next_ones_result(
+    tmp_path: Path,
+) -> None:
+    work = order("pieces", offsets=[0, 3], marker=str(tmp_path / "died"))
+    async with running_pool(workers=1) as pool:
+        upscaled = await pool.upscale(work, request())
+    assert (tmp_path / "died").exists()
+    assert upscaled.data == b"000111x"
+
+
+async def test_pieces_of_a_cancelled_image_are_taken_and_leave_the_worker_at_work() -> None:
+    async with running_pool(workers=1) as pool:
+        [worker] = workers_of(pool)
+        running = send(pool, order("pieces", offsets=[0, 3], after_s=0.3))
+        await asyncio.sleep(0.1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        upscaled = await pool.upscale(order("pieces", offsets=[0]), request())
+        assert upscaled.data == b"000x"
+        assert workers_of(pool) == [worker]
 
 
 async def test_a_refusal_is_the_same_error_on_this_side() -> None:

@@ -6,6 +6,7 @@ from upscaled.pool.messages import (
     Cancel,
     Done,
     FromWorker,
+    ResultPiece,
     ToWorker,
     WorkerJob,
     WorkerReady,
@@ -30,6 +31,7 @@ def test_a_message_to_a_worker_arrives_as_it_was_sent(message: ToWorker) -> None
             labels={2: "torch float32", 4: "torch bfloat16"},
             slots=4,
         ),
+        ResultPiece(job=3, offset=0),
         Done(
             job=3,
             result=Result(

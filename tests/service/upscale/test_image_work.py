@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 
 from tests.service.image.camera_files import ARTIST, block, camera_file
 from tests.service.image.samples import exif_with_orientation, picture, save
+from tests.service.image.sinks import KeptFile, Unreachable
 from tests.service.upscale.box_engine import core_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
@@ -216,6 +217,23 @@ def test_an_image_cancelled_by_its_progress_callback_is_not_computed() -> None:
     with pytest.raises(Cancelled):
         run_job(save(picture(), "PNG"), 2, engine, on_tile=cancel)
     assert engine.seen == []
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
+def test_a_file_that_is_passed_on_as_it_grows_is_the_file_that_is_returned_whole(form: str) -> None:
+    source, sink = save(picture(300, 40), "PNG"), KeptFile()
+    output = decide_output(
+        read_header(source), 2, keeps_depth=False, max_side_px=6000, choice=OutputChoice(form)
+    )
+    whole = run_job(source, 2, TrueEngine(), output=output)
+    grown = run_job(source, 2, TrueEngine(), output=output, sink=sink)
+    assert (grown.data, grown.size_bytes) == (b"", 0)
+    assert sink.file == whole.data
+
+
+def test_an_image_whose_pieces_nothing_receives_ends() -> None:
+    with pytest.raises(ConnectionError):
+        run_job(save(picture(300, 40), "PNG"), 2, TrueEngine(), sink=Unreachable())
 
 
 def black(result: Window) -> Window:

@@ -6,7 +6,7 @@ module that reads it.
 
 import struct
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -88,8 +88,8 @@ class Writer(Protocol):
     def compress(self, top: int, bottom: int) -> bytes:
         """Compress the rows of one strip; several threads may, each another strip."""
 
-    def join(self, strips: Sequence[bytes]) -> bytes:
-        """Return the file that holds all strips, in order."""
+    def join(self, strips: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+        """Yield the file piece by piece, at least one for each strip before the next is taken."""
 
 
 @dataclass(frozen=True, slots=True)

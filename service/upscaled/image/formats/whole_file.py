@@ -1,6 +1,6 @@
 """Write WebP and AVIF files, each in one piece by Pillow's encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import ClassVar
 
@@ -43,9 +43,9 @@ class WholeFileWriter:
         )
         return file.getvalue()
 
-    def join(self, strips: Sequence[bytes]) -> bytes:
-        """Return the only strip."""
-        return strips[0]
+    def join(self, strips: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the only strip."""
+        yield from strips
 
 
 class WebpWriter(WholeFileWriter):

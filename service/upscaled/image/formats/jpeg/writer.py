@@ -7,7 +7,7 @@ coding it in one piece gives.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import cv2
@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 from upscaled.errors import InternalError
 from upscaled.image.formats.jpeg import segments
-from upscaled.image.formats.jpeg.segments import make_segment, read_leading_segments
+from upscaled.image.formats.jpeg.segments import (
+    LeadingSegments,
+    make_segment,
+    read_leading_segments,
+)
 from upscaled.image.metadata import exif_of_result
 from upscaled.image.types import Image
 
@@ -54,19 +58,33 @@ class JpegWriter:
             raise InternalError(detail=f"JPEG strip of {rgb.shape} could not be encoded")
         return encoded.tobytes()
 
-    def join(self, strips: Sequence[bytes]) -> bytes:
-        """Join all strips to one file; only the coded data of each are used, not its headers."""
+    def join(self, strips: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the file piece by piece; only the coded data of each strip are used.
+
+        The headers of all strips are equally long: they differ in the height alone.
+        """
+        before, scans_at = b"", 0
+        for number, strip in enumerate(strips):
+            if number == 0:
+                leading = read_leading_segments(strip)
+                before, scans_at = self._head(leading), leading.scans_at
+            yield before + strip[scans_at : -len(segments.EOI)]
+            before = bytes((0xFF, segments.RST0 + number % 8))
+        yield segments.EOI
+
+    def _head(self, leading: LeadingSegments) -> bytes:
+        """Return what stands before the coded data, with the tables of the first strip."""
         image = self._image
         exif = exif_of_result(image)
         xmp = image.kept.xmp if image.kept else b""
-        leading = read_leading_segments(strips[0])
         frame = leading.frame.with_size(image.width_px, image.height_px)
         tables = {
             marker: b"".join(each.data for each in leading.tables if each.marker == marker)
             for marker in (segments.DQT, segments.DHT)
         }
         blocks = -(-image.width_px // segments.BLOCK_PX) * (self.strip_px // segments.BLOCK_PX)
-        parts: list[bytes | memoryview] = [
+        is_cut = image.height_px > self.strip_px
+        parts = [
             segments.SOI,
             make_segment(segments.APP0, _jfif(image.dpi)),
             make_segment(segments.APP1, segments.EXIF_HEAD + exif) if exif else b"",
@@ -75,15 +93,10 @@ class JpegWriter:
             make_segment(segments.DQT, tables[segments.DQT]),
             make_segment(frame.marker, frame.data),
             make_segment(segments.DHT, tables[segments.DHT]),
-            make_segment(segments.DRI, struct.pack(">H", blocks)) if len(strips) > 1 else b"",
+            make_segment(segments.DRI, struct.pack(">H", blocks)) if is_cut else b"",
             make_segment(segments.SOS, leading.scan_header),
         ]
-        for number, strip in enumerate(strips):
-            if number:
-                parts.append(bytes((0xFF, segments.RST0 + (number - 1) % 8)))
-            # The headers of all strips are equally long: they differ in the height alone.
-            parts.append(memoryview(strip)[leading.scans_at : -len(segments.EOI)])
-        return b"".join((*parts, segments.EOI))
+        return b"".join(parts)
 
 
 def _lay_on_white(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:

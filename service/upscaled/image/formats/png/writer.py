@@ -6,7 +6,7 @@ the stream; the checksum of the whole is worked out from those of the pieces.
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import cv2
@@ -71,13 +71,24 @@ class PngWriter:
         both = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
         return np.asarray(cv2.insertChannel(alpha[top:bottom], both, 3), pixels.dtype)
 
-    def join(self, strips: Sequence[bytes]) -> bytes:
-        """Join all strips to one file, copying each once: by now nothing else is left to do."""
+    def join(self, strips: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+        """Yield the pieces of the file that holds all strips; none of the strips is copied."""
+        yield self._head()
+        checksum = 1
+        for strip in strips:
+            strip_checksum, length = _TRAILER.unpack(strip[-_TRAILER.size :])
+            checksum = combine_adler32(checksum, strip_checksum, length)
+            yield memoryview(strip)[: -_TRAILER.size]
+        end = make_chunk(b"IDAT", _LAST_BLOCK + struct.pack(">I", checksum))
+        yield end + make_chunk(b"IEND", b"")
+
+    def _head(self) -> bytes:
+        """Return what stands before the pixels."""
         image = self._image
         colour_type = RGB if image.alpha is None else RGBA
         depth = 8 * image.rgb.itemsize
         header = PngHeader(image.width_px, image.height_px, depth, colour_type, is_interlaced=False)
-        parts: list[bytes | memoryview] = [SIGNATURE, header.to_chunk()]
+        parts = [SIGNATURE, header.to_chunk()]
         if image.icc:
             parts.append(make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(image.icc)))
         if image.dpi:
@@ -87,13 +98,6 @@ class PngWriter:
             parts.append(make_chunk(b"eXIf", exif))
         if image.kept and image.kept.xmp:
             parts.append(make_chunk(b"iTXt", XMP_HEAD + image.kept.xmp))
-        checksum = 1
-        for strip in strips:
-            strip_checksum, length = _TRAILER.unpack(strip[-_TRAILER.size :])
-            checksum = combine_adler32(checksum, strip_checksum, length)
-            parts.append(memoryview(strip)[: -_TRAILER.size])
-        parts.append(make_chunk(b"IDAT", _LAST_BLOCK + struct.pack(">I", checksum)))
-        parts.append(make_chunk(b"IEND", b""))
         return b"".join(parts)
 
 

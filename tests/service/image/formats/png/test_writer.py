@@ -37,7 +37,8 @@ def test_strips_make_one_file_by_either_compressor(
     alpha = whole[..., 3].copy() if channels == 4 else None
     png = PngWriter(Image(whole[..., :3].copy(), alpha))
 
-    file = png.join([png.compress(top, min(top + 64, 200)) for top in range(0, 200, 64)])
+    strips = [png.compress(top, min(top + 64, 200)) for top in range(0, 200, 64)]
+    file = b"".join(png.join(strips))
 
     with PillowImage.open(io.BytesIO(file)) as read:
         assert np.array_equal(np.asarray(read), whole)
@@ -49,7 +50,7 @@ def test_strips_are_in_the_file_as_they_were_compressed() -> None:
     png = PngWriter(Image(whole))
     strips = [png.compress(0, 64), png.compress(64, 128), png.compress(128, 150)]
 
-    file = png.join(strips)
+    file = b"".join(png.join(strips))
 
     chunks = b"".join(strip[:-12] for strip in strips)
     assert chunks[4:8] == b"IDAT"

@@ -1,0 +1,22 @@
+"""Where the pieces of a file go in tests."""
+
+from upscaled.image.encode import Piece
+
+
+class KeptFile:
+    """Keeps the file, and requires that its pieces follow each other."""
+
+    def __init__(self) -> None:
+        self.file = bytearray()
+
+    def write(self, piece: Piece, offset: int) -> None:
+        assert offset in (0, len(self.file))
+        del self.file[offset:]
+        self.file.extend(piece)
+
+
+class Unreachable:
+    """Takes nothing, as a front end that has gone."""
+
+    def write(self, piece: Piece, offset: int) -> None:
+        raise ConnectionError
