@@ -203,6 +203,7 @@ def test_held_out_pictures_are_not_used_to_calibrate(
         draw_pictures(tmp_path, seed=1)
 
 
+@pytest.mark.slow
 def test_a_shipped_model_is_quantised_beside_its_weights(store: ModelStore) -> None:
     spec = store.find("upscaled-x4")
     weights = store.target(spec)
@@ -227,6 +228,7 @@ def test_an_inaccurate_result_is_not_written(
     assert not record_path(store.target(spec)).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keeps_colour", [True, False])
 def test_a_network_that_changes_colours_is_proven_by_photographs_where_its_pixels_differ(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_colour: bool

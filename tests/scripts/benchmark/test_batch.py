@@ -1,10 +1,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from scripts.benchmark.batch import measure_batch
 from scripts.benchmark.effort import QUICK
 
 
+@pytest.mark.slow
 def test_a_batch_of_files_is_held_to_the_network_alone(tmp_path: Path) -> None:
     figures: Any = measure_batch(tmp_path, QUICK, "cpu")
     pairs = list(zip(figures["network_s"], figures["batch_s"], strict=True))

@@ -181,6 +181,7 @@ def test_a_folded_student_learns_photos_and_the_targets_made_small(
     assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["scale"] == 2
 
 
+@pytest.mark.slow
 def test_a_folded_student_learns_to_draw_the_same_wherever_its_squares_lie(
     tmp_path: Path, targets: Path
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_run_starts_from_stored_layers(tmp_path: Path, targets: Path, model: P
         assert np.array_equal(layer.weight, after.convolutions[name].weight)
 
 
+@pytest.mark.slow
 def test_tuning_brings_weights_back_that_are_a_few_steps_off(
     tmp_path: Path, targets: Path, network: SRVGGNetCompact
 ) -> None:

@@ -44,6 +44,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_student_is_shipped_with_its_entry_and_its_8_bits(
     tmp_path: Path, student: Path, photos: Path
 ) -> None:

@@ -70,7 +70,8 @@ def test_the_first_burst_finds_all_connections_to_the_database_open(
     wait_until(service.state.holder.lead)
     read_at_once(service.state, 1)
     with opened_connections() as opened:
-        read_at_once(service.state, CONNECTIONS)
+        # One is left to what the front end does by itself meanwhile, as renewing its lease.
+        read_at_once(service.state, CONNECTIONS - 1)
     assert opened == []
 
 

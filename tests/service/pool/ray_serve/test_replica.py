@@ -165,6 +165,7 @@ async def test_its_workers_are_tied_to_their_parts_of_the_cores(replica: Upscale
     assert report.ready.device.startswith("cpu:")
 
 
+@pytest.mark.slow
 async def test_small_pictures_of_two_front_ends_share_batches(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
