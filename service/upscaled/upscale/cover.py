@@ -10,6 +10,7 @@ end in flat areas, have any length that is a multiple of 8 px, and be long and n
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -76,11 +77,7 @@ class Prices:
         Where windows may be of many shapes, all sizes are priced at once, in steps: a cover asks
         for ten times as many.
         """
-        by_size = None
-        if tiling.part_stretch > 1:
-            step = tiling.step_of_parts_px
-            height, width = (np.arange(-(-side_px // step) + 1) * step for side_px in size_px)
-            by_size = np.asarray(tiling.divide(height[:, None], width).price)
+        by_size = _price_sizes(tiling, size_px) if tiling.part_stretch > 1 else None
         return cls(size_px, cell_px, tiling, by_size, not_flat)
 
     def of(self, box: Box) -> Any:  # noqa: ANN401  (a number, or an array of them)
@@ -120,6 +117,14 @@ class Prices:
         top, bottom = box.top * columns, box.bottom * columns
         above = sums[top + box.right] - sums[top + box.left]
         return sums[bottom + box.right] - sums[bottom + box.left] != above
+
+
+@lru_cache(maxsize=4)
+def _price_sizes(tiling: Tiling, size_px: tuple[int, int]) -> NDArray[np.int64]:
+    """Price every size up to that of an image, `[rows, columns]` in steps of window lengths."""
+    step = tiling.step_of_parts_px
+    height, width = (np.arange(-(-side_px // step) + 1) * step for side_px in size_px)
+    return np.asarray(tiling.divide(height[:, None], width).price)
 
 
 def cover(cells: Cells, prices: Prices) -> list[Box]:

@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
 from upscaled.upscale.tiles import Region
+from upscaled_models.backends.base import round_up
 
 REACH_PX: Final = 8
 """Reach of a corrected pixel, in source pixels: 7 by the gate, 1 by the interpolation."""
@@ -100,13 +101,30 @@ class PatternCorrection:
 
     def _correct(self, top: int, bottom: int) -> None:
         seen = slice(max(0, top - REACH_PX), bottom + REACH_PX)
-        moves = _find_moves(self.source[seen], self._averaged[seen])
+        columns = self._find_drift(seen)
+        if columns is None:
+            return
+        moves = _find_moves(self.source[seen, columns], self._averaged[seen, columns])
         if moves is None:
             return
-        for left in range(0, self.source.shape[1], _BLOCK_COLUMNS_PX):
-            width = min(_BLOCK_COLUMNS_PX, self.source.shape[1] - left)
+        for left in range(columns.start, columns.stop, _BLOCK_COLUMNS_PX):
+            width = min(_BLOCK_COLUMNS_PX, columns.stop - left)
             block = Region(top, left, bottom - top, width)
-            _move(self.canvas, block, moves, seen.start, self._gain)
+            _move(self.canvas, block, moves, (seen.start, columns.start), self._gain)
+
+    def _find_drift(self, rows: slice) -> slice | None:
+        """Return the columns of blocks within reach of drift in these rows; None: there is none.
+
+        Flat areas have none: those around an object need no more than this look.
+        """
+        drift = cv2.absdiff(self.source[rows], self._averaged[rows])
+        values = np.flatnonzero(drift.reshape(len(drift), -1).max(axis=0))
+        if not values.size:
+            return None
+        width = drift.shape[1]
+        first, last = int(values[0]) // 3, int(values[-1]) // 3 + 1
+        left = max(0, first - 2 * REACH_PX) // _BLOCK_COLUMNS_PX * _BLOCK_COLUMNS_PX
+        return slice(left, min(width, round_up(last + 2 * REACH_PX, _BLOCK_COLUMNS_PX)))
 
 
 def _find_moves(source: Pixels, averaged: Pixels) -> NDArray[np.float32] | None:
@@ -150,11 +168,12 @@ def _average_widely(drift: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def _move(
-    canvas: Pixels, block: Region, moves: NDArray[np.float32], first_row: int, gain: int
+    canvas: Pixels, block: Region, moves: NDArray[np.float32], first: tuple[int, int], gain: int
 ) -> None:
-    """Move a block's canvas; `moves` begins at the source's row `first_row`."""
-    top, left = max(first_row, block.top - 1), max(0, block.left - 1)
-    around = moves[top - first_row : block.bottom + 1 - first_row, left : block.right + 1]
+    """Move a block's canvas; `moves` begins at the source's row and column `first`."""
+    row, column = first
+    top, left = max(row, block.top - 1), max(column, block.left - 1)
+    around = moves[top - row : block.bottom + 1 - row, left - column : block.right + 1 - column]
     if not around.any():
         return
     peak = np.iinfo(canvas.dtype).max

@@ -215,7 +215,7 @@ def is_neutral(rgb: Pixels) -> bool:
     """Return whether red, green and blue are equal in all of `[H, W, 3]`."""
     for top in range(0, rgb.shape[0], _ROWS_AT_ONCE):
         rows = rgb[top : top + _ROWS_AT_ONCE]
-        if (rows[..., :2] != rows[..., 1:]).any():
+        if not np.array_equal(neutralise(rows), rows):
             return False
     return True
 

@@ -190,6 +190,35 @@ def test_threads_make_the_very_same_pixels(dtype: type) -> None:
         assert np.array_equal(corrected(source, canvas, bands, threads), alone)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("gain", [2, 4])
+def test_columns_of_flat_areas_are_left_out_without_changing_a_pixel(
+    monkeypatch: pytest.MonkeyPatch, gain: int, dtype: type
+) -> None:
+    chance, corrected_ones = np.random.default_rng(7), 0
+    for left, width in [(0, 30), (260, 1), (300, 5), (380, 130), (575, 25), (0, 600)]:
+        source: Pixels = np.full((60, 600, 3), 90, dtype)
+        source[20:45:2, left : left + width] = 10
+        canvas = source.repeat(gain, axis=0).repeat(gain, axis=1)
+        thing = canvas[20 * gain : 45 * gain, left * gain : (left + width) * gain]
+        thing[:] = chance.integers(0, np.iinfo(dtype).max, thing.shape, dtype)
+        result = corrected(source, canvas)
+        with monkeypatch.context() as patch:
+            patch.setattr(PatternCorrection, "_find_drift", lambda *_: slice(0, 600))
+            assert np.array_equal(result, corrected(source, canvas)), left
+        corrected_ones += not np.array_equal(result, canvas)
+    assert corrected_ones > 3
+
+
+def test_nothing_is_averaged_where_the_canvas_repeats_the_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("upscaled.upscale.post_process.pattern_correction._find_moves")
+    source = noise(90, 300)
+    canvas = source.repeat(4, axis=0).repeat(4, axis=1)
+    assert np.array_equal(corrected(source, canvas), canvas)
+
+
 @pytest.mark.parametrize(("shift", "is_moved"), [(2, False), (6, True)])
 def test_only_drift_beyond_the_tolerance_is_corrected(shift: int, is_moved: bool) -> None:
     source = np.full((40, 50, 3), 128, np.uint8)
