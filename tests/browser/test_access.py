@@ -28,9 +28,7 @@ def violations(playground: Playground, axe: str) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_step_from_upload_to_result_passes_axe(
-    open_page: Open, axe: str, scheme: str
-) -> None:
+def test_each_step_from_upload_to_result_passes_axe(open_page: Open, axe: str, scheme: str) -> None:
     playground = open_page(color_scheme=scheme)
     playground.expect_console_error("status of 401")
     assert violations(playground, axe) == []

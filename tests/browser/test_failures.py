@@ -51,9 +51,7 @@ def answered_with(playground: Playground, code: str, status: int) -> Iterator[No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [0, 413, 502])
-def test_an_answer_without_json_or_no_answer_at_all_is_reported(
-    open_page: Open, status: int
-) -> None:
+def test_an_answer_without_json_or_no_answer_is_reported(open_page: Open, status: int) -> None:
     playground = open_page()
     playground.expect_console_error("Failed to load resource")
     playground.choose(red_picture())

@@ -53,7 +53,7 @@ def make(playground: Playground, count: int = 2) -> None:
     wait_until(lambda: len(kept(playground)) == count)
 
 
-def test_results_and_their_pictures_are_restored_after_a_reload(
+def test_results_with_their_pictures_are_kept_over_a_reload(
     open_page: Open, tmp_path: Path
 ) -> None:
     playground = open_page()

@@ -268,9 +268,7 @@ def test_no_request_credit_or_picture_is_lost_while_the_bucket_is_unreachable(
     check_only_refused(bed, record, expected)
 
 
-def test_no_request_fails_while_the_number_of_replicas_changes(
-    bed: Bed, expected: Expected
-) -> None:
+def test_no_request_fails_while_the_count_of_replicas_changes(bed: Bed, expected: Expected) -> None:
     def scale(record: Record) -> None:
         bed.deploy(1)
         bed.wait_healthy(1)

@@ -56,8 +56,6 @@ def test_the_rate_is_checked_after_the_key_and_before_all_else(hurried: Target) 
     check_refused(hurried.send("GET", "/v1/nothing"), Refused("not_found"))
 
 
-def test_the_exhausted_rate_of_one_key_refuses_no_other_key(
-    hurried: Target, strict: Target
-) -> None:
+def test_an_exhausted_rate_of_one_key_refuses_no_other(hurried: Target, strict: Target) -> None:
     exhaust(hurried)
     assert credits(strict).status == 200

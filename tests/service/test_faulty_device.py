@@ -83,9 +83,7 @@ def test_a_fault_that_float32_has_too_is_an_error_and_never_a_picture(
     assert spoiler.send(SOUND).status_code == 200
 
 
-def test_a_file_that_crashes_two_workers_is_refused_and_all_others_continue(
-    spoiler: Spoiler,
-) -> None:
+def test_a_file_that_crashes_two_decoders_is_refused_and_no_other(spoiler: Spoiler) -> None:
     deadly = save(picture(100, 100), "JPEG", comment=DEADLY.encode())
     assert spoiler.send(SOUND).status_code == 200
     workers = spoiler.server.front_end().children()

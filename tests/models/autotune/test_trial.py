@@ -54,9 +54,7 @@ def test_the_crashes_of_a_candidate_that_succeeds_are_cleared(tmp_path: Path) ->
     assert attempts.deaths("fake int8") == 0
 
 
-def test_a_trial_that_ends_normally_or_by_an_exception_is_not_counted_as_a_crash(
-    tmp_path: Path,
-) -> None:
+def test_a_trial_that_returns_or_raises_is_not_counted_as_a_crash(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path / "tried")
 
     with attempts.trying("good"):

@@ -33,9 +33,7 @@ def test_a_damaged_model_stops_it_before_anything_is_downloaded(tmp_path: Path) 
     assert not output.exists()
 
 
-def test_the_extra_dev_is_refused_with_the_ones_there_are(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_extra_dev_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--extra", "dev"])
     assert "heic" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_requests_without_a_key_and_with_any_key_are_accepted(
     assert requests.get(answer.json()["result_url"], timeout=5).status_code == 200
 
 
-def test_no_missing_or_local_key_is_accepted_where_keys_are_required(
+def test_a_missing_or_local_key_is_refused_where_keys_are_required(
     make_service: MakeService,
 ) -> None:
     service = make_service()

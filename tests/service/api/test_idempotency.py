@@ -158,9 +158,7 @@ def test_an_expired_result_is_made_again_uncharged_under_a_new_url(
     assert service.state.credits.audit() == ()
 
 
-def test_a_retry_after_a_front_end_crashed_is_answered_by_the_charged_result(
-    service: Service,
-) -> None:
+def test_a_retry_after_a_front_end_crashed_has_the_charged_result(service: Service) -> None:
     first = send(service)
     with service.state.database.write() as connection:  # it died before it noted the answer
         connection.execute(sa.update(IDEMPOTENCY_KEYS).values(answer=None, lease_until_s=0.0))

@@ -109,9 +109,7 @@ def test_no_hidden_colour_is_left_near_or_far() -> None:
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_enlarged_alpha_does_not_exceed_the_levels_around_it(
-    kind: type[np.unsignedinteger],
-) -> None:
+def test_enlarged_alpha_exceeds_no_level_around_it(kind: type[np.unsignedinteger]) -> None:
     peak = np.iinfo(kind).max
     levels = np.random.default_rng(0).integers(0, peak + 1, (30, 40), kind)
     levels[:, :20] = np.where(levels[:, :20] > peak // 2, peak * 3 // 4, peak // 4)

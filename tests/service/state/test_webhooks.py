@@ -260,9 +260,7 @@ def test_a_clock_that_is_set_back_does_not_delay_the_next_attempt(
     assert claim(store).attempts == attempts + 1
 
 
-def test_a_call_of_a_crashed_process_is_repeated_although_the_clock_was_set_back(
-    store: State,
-) -> None:
+def test_a_crashed_call_is_repeated_although_the_clock_was_set_back(store: State) -> None:
     end(store, key_with_webhook(store))
     claim(store)
     assert store.webhooks.claim() is None

@@ -33,9 +33,7 @@ def test_a_page_loads_nothing_from_outside(service: Service, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_the_content_security_policy_allows_nothing_but_this_server(
-    service: Service, path: str
-) -> None:
+def test_the_content_security_policy_allows_this_server_alone(service: Service, path: str) -> None:
     policy = service.get(path).headers["Content-Security-Policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'"

@@ -155,9 +155,7 @@ def test_p3_is_shown_as_p3(before: bytes) -> None:
 
 
 @pytest.mark.parametrize("numbers", [P3_CICP, REC2020_CICP, (6, 6, 0, 1), (11, 5, 0, 1)])
-def test_white_of_any_described_colour_space_is_converted_to_white(
-    numbers: tuple[int, ...],
-) -> None:
+def test_white_of_any_described_colour_space_becomes_white(numbers: tuple[int, ...]) -> None:
     icc = read(cicp(numbers)).icc
     assert icc is not None
     assert to_srgb(icc, np.full((2, 2, 3), 255, np.uint8)).min() >= 254
