@@ -220,7 +220,9 @@ class ContractProtocol(asyncio.Protocol):
         return position
 
     def _regulate_reading(self) -> None:
-        is_body_waiting = self._cycle is not None and len(self._cycle.body) > BODY_BUFFER_BYTES
+        # Behind the end of a body the application reads no more, which would pump.
+        cycle = self._cycle if self._body is not None else None
+        is_body_waiting = cycle is not None and len(cycle.body) > BODY_BUFFER_BYTES
         is_full = is_body_waiting or len(self._pending) > READ_AHEAD_BYTES
         is_ending = self._has_input_ended or self._transport.is_closing()
         if is_ending or is_full == self._is_reading_paused:

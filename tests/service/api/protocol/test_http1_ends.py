@@ -264,6 +264,21 @@ def test_a_slow_body_that_makes_progress_is_read(
         connection.receive().assert_error(400, "missing_parameter")
 
 
+def test_a_body_whose_end_arrives_in_one_large_piece_leaves_its_connection_usable(
+    service: Service,
+) -> None:
+    """The application takes such an end at once, and reads no more: nothing else would go on."""
+    body = b'{"scale": "2", "x": "' + b"y" * 250_000 + b'"}'
+    with Connection(service) as connection:
+        for _ in range(10):
+            connection.send_head("Content-Type: application/json", f"Content-Length: {len(body)}")
+            time.sleep(0.02)  # the application waits for the body
+            connection.send(body)
+            connection.receive().assert_error(400, "missing_parameter")
+            connection.send(GET)
+            assert connection.receive().status == 200
+
+
 def test_a_client_that_waits_for_100_continue_does_not_time_out(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
