@@ -99,13 +99,14 @@ def test_plain_http_is_answered_that_this_is_https_and_closed(
     tls_service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
+    before = len(connections_of(tls_service))
     answer = httpx.get(f"http://{tls_service.host}:{tls_service.port}/healthz")
     assert answer.status_code == 400
     assert answer.json() == {
         "error": "This port serves https",
         "error_code": "invalid_request_body",
     }
-    wait_until(lambda: len(connections_of(tls_service)) == 0)
+    wait_until(lambda: len(connections_of(tls_service)) <= before)
     assert [each for each in caplog.records if "HTTP_REQUEST" in each.getMessage()]
 
 
@@ -217,11 +218,12 @@ def test_a_client_that_ends_tls_after_a_refusal_is_no_failure(
     tls_service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
+    before = len(connections_of(tls_service))
     with HandMadeTls(tls_service) as connection:
         connection.send(b"nonsense\r\n\r\n")
         assert connection.receive_all().startswith(b"HTTP/1.1 400 ")
         connection.end_tls()
-        wait_until(lambda: not len(connections_of(tls_service)))
+        wait_until(lambda: len(connections_of(tls_service)) <= before)
     assert "TLS failed" not in caplog.text
 
 
