@@ -59,6 +59,11 @@ def busy() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 @pytest.fixture
+def frequent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upscaled.process.supervision._STEP_S", 0.05)
+
+
+@pytest.fixture
 def quiet() -> Iterator[socket.socket]:
     """Open a socket on which no data ever arrive."""
     ours, theirs = socket.socketpair()
@@ -66,12 +71,12 @@ def quiet() -> Iterator[socket.socket]:
         yield ours
 
 
+@pytest.mark.usefixtures("frequent_looks")
 def test_a_process_that_computes_does_not_hang(
     busy: "subprocess.Popen[bytes]", quiet: socket.socket
 ) -> None:
     with pytest.raises(TimeoutError):
-        # Shorter than a second it may well compute nothing, where other work takes the cores.
-        Watchdog(busy.pid, within_s=1.5, silence_s=1).wait_readable(quiet)
+        Watchdog(busy.pid, within_s=0.8, silence_s=0.5).wait_readable(quiet)
 
 
 def test_a_process_that_is_stopped_hangs(
@@ -82,6 +87,7 @@ def test_a_process_that_is_stopped_hangs(
         Watchdog(busy.pid, within_s=60, silence_s=0.2).wait_readable(quiet)
 
 
+@pytest.mark.usefixtures("frequent_looks")
 def test_a_process_that_waits_for_a_core_does_not_hang(
     busy: "subprocess.Popen[bytes]", quiet: socket.socket
 ) -> None:
@@ -94,7 +100,7 @@ def test_a_process_that_waits_for_a_core_does_not_hang(
     with first:
         try:
             with pytest.raises(TimeoutError):
-                Watchdog(busy.pid, within_s=2, silence_s=0.1).wait_readable(quiet)
+                Watchdog(busy.pid, within_s=0.8, silence_s=0.1).wait_readable(quiet)
         finally:
             first.kill()
 
@@ -115,14 +121,15 @@ def test_a_process_is_runnable_whose_main_thread_waits_for_one_that_computes() -
             process.kill()
 
 
+@pytest.mark.usefixtures("frequent_looks")
 def test_the_processor_time_of_a_process_is_measured(
     busy: "subprocess.Popen[bytes]", quiet: socket.socket
 ) -> None:
-    watchdog = Watchdog(busy.pid, within_s=2.5)
+    watchdog = Watchdog(busy.pid, within_s=0.5)
     with pytest.raises(TimeoutError):
         watchdog.wait_readable(quiet)
     assert watchdog.computed_s is not None
-    assert 0 < watchdog.computed_s <= 2.6
+    assert 0 < watchdog.computed_s <= 0.6
 
 
 def test_processor_time_begins_the_count_anew(
