@@ -79,7 +79,7 @@ def parse_url(text: str) -> SourceUrl:
     character, or a broken syntax.
     """
     if _CONTROL.search(text):
-        raise UnusableUrl(detail="control characters")
+        raise UnusableUrl(detail="has control characters")
     parts = _ABSOLUTE.match(text)
     if parts is None:
         raise UnusableUrl(detail="neither http nor https")
@@ -126,12 +126,12 @@ def encode_host(text: str) -> str:
     """Return a host name in lower-case ASCII: by IDNA 2008, or else (emoji) by IDNA 2003."""
     host = unquote(text) if "%" in text else text  # of no UTF-8: U+FFFD, which is refused below
     if len(host) > MAX_HOST_CHARACTERS:
-        raise UnusableUrl(detail="host name too long")
+        raise UnusableUrl(detail="the host name is too long")
     if not host.isascii():
         host = _encode_idna(host)
     host = host.lower()
     if not _HOST_NAME.fullmatch(host) or not host.strip("."):
-        raise UnusableUrl(detail="host name")
+        raise UnusableUrl(detail="the host name is malformed")
     return host
 
 
@@ -140,10 +140,11 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
         raise UnusableUrl(detail="holds a user name")
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None:
-        raise UnusableUrl(detail="host or port")
+        raise UnusableUrl(detail="the host or port is malformed")
     port = int(parts[2] or default_port)
     if port > 65535 or (port < FIRST_UNPRIVILEGED_PORT and port not in DEFAULT_PORTS.values()):
-        raise UnusableUrl(detail=f"port {port}")
+        limit = f"of those below {FIRST_UNPRIVILEGED_PORT} only 80 and 443 are allowed"
+        raise UnusableUrl(detail=f"port {port}: {limit}")
     is_address = parts[1].startswith("[")
     return (_parse_ipv6(parts[1][1:-1]) if is_address else encode_host(parts[1])), port
 
@@ -163,4 +164,4 @@ def _encode_idna(host: str) -> str:
         return idna.encode(host, uts46=True).decode()
     with suppress(UnicodeError, IndexError):
         return host.encode("idna").decode()
-    raise UnusableUrl(detail="host name")
+    raise UnusableUrl(detail="the host name is malformed")

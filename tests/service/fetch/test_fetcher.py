@@ -232,3 +232,8 @@ async def test_many_slow_sources_do_not_hold_up_a_quick_one(web: Origin) -> None
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_a_port_that_is_refused_is_named_with_those_that_are_allowed() -> None:
+    detail = await assert_unusable("http://example.com:81/")
+    assert detail == "port 81: of those below 1024 only 80 and 443 are allowed"
