@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from upscaled.image.pixels import Pixels
 from upscaled.upscale.cover import Box, Cells, Prices, cover
 from upscaled.upscale.post_process.colour_correction import equal_pixels
-from upscaled.upscale.tiles import Region, Tile, Tiling, count_px
+from upscaled.upscale.region import Region
+from upscaled.upscale.tiles import Tile, Tiling, count_px
 from upscaled_models.backends.base import EngineInfo, Window, round_up
 
 CELL_PX: Final = 4

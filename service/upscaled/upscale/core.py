@@ -33,13 +33,13 @@ from upscaled.upscale.ladder import find_faithful, find_tempering, name_rung
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.loop import TilesDone
 from upscaled.upscale.model_choice import Rung, choose_rung
+from upscaled.upscale.passes import find_gain
 from upscaled.upscale.post_process.tempering import is_harmed
 from upscaled.upscale.result import Result, Timings
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.speed import warm_up
 from upscaled.upscale.stream import Stream
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
-from upscaled.upscale.tiles import find_gain
 from upscaled_models.backends.base import Engine
 from upscaled_models.errors import UnknownModel
 from upscaled_models.registry import split_strength

@@ -13,10 +13,11 @@ from upscaled.config import Settings
 from upscaled.image.harm import Harm
 from upscaled.upscale.model_choice import AUTO, Rung
 from upscaled.upscale.named_models import choose_model, find_denoise
+from upscaled.upscale.passes import find_gain
 from upscaled.upscale.post_process.steps import choose_post_processing
 from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering
 from upscaled.upscale.speed import Speed
-from upscaled.upscale.tiles import Tiling, find_gain
+from upscaled.upscale.tiles import Tiling
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.registry import ModelSpec, read_default_models
 from upscaled_models.store import ModelStore

@@ -16,6 +16,7 @@ from upscaled.upscale.content import (
     Content,
     choose_part_step_px,
 )
+from upscaled.upscale.passes import Pass, plan_passes
 from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
 from upscaled.upscale.post_process.pattern_correction import PatternCorrection
 from upscaled.upscale.post_process.steps import (
@@ -25,7 +26,7 @@ from upscaled.upscale.post_process.steps import (
     neutralise,
 )
 from upscaled.upscale.stream import Stream
-from upscaled.upscale.tiles import Pass, Tile, Tiling, count_px, cut, cut_one, plan_passes
+from upscaled.upscale.tiles import Tile, Tiling, count_px, cut, cut_one
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.registry import ModelSpec
@@ -66,7 +67,7 @@ def upscale_by_tiles(
         stream: to the network.
         steps: see `PostProcessing`.
         faithful: to the network whose result each window's result is tempered with. In one pass it
-            makes the same scale as each pass of the other (`upscaled.upscale.tiles.find_gain`).
+            makes the same scale as each pass of the other (`upscaled.upscale.passes.find_gain`).
 
     Raises:
         Cancelled: the stream was cancelled.

@@ -1,4 +1,4 @@
-"""Plan an image's passes through a network, and the windows of each pass, in integers.
+"""Plan the windows in which an image goes through a network, in integers.
 
 A window is what the network reads at once; its core is the part of the result that is kept. Both
 axes are planned apart and multiplied out. On each axis all windows have one length; those at the
@@ -20,93 +20,12 @@ from itertools import pairwise, product
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
+from upscaled.upscale.region import Region
 from upscaled_models.backends.base import Window, least_window_px, round_up
 
 _MORE_ROWS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One pass of the whole image through the network, which enlarges it `gain` times."""
-
-    gain: int
-    reduce: int
-
-
-def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
-    """Plan how often the image goes through the network, and how the last pass is averaged down.
-
-    x2 through an x4 network is one pass averaged by 2; x4 through an x2 network is two passes.
-    Where no number of passes gives the scale exactly, ValueError.
-    """
-    count = 1
-    while native_scale > 1 and native_scale**count < scale:
-        count += 1
-    reduce, rest = divmod(native_scale**count, scale)
-    if not reduce or rest or native_scale % reduce:
-        raise ValueError(f"a network of native scale {native_scale} cannot make scale {scale}")
-    return (*[Pass(native_scale, 1)] * (count - 1), Pass(native_scale // reduce, reduce))
-
-
-def find_gain(scale: int, native_scale: int) -> int | None:
-    """Return how much each pass enlarges an image, None where they differ.
-
-    Raises as `plan_passes`.
-    """
-    gains = {each.gain for each in plan_passes(scale, native_scale)}
-    return gains.pop() if len(gains) == 1 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """Half-open rectangle: rows `top` to `bottom`, columns `left` to `right`, ends excluded."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @property
-    def bottom(self) -> int:
-        return self.top + self.height
-
-    @property
-    def right(self) -> int:
-        return self.left + self.width
-
-    def scaled(self, factor: int) -> "Region":
-        """Return the same rectangle on a canvas `factor` times as large."""
-        return Region(
-            self.top * factor, self.left * factor, self.height * factor, self.width * factor
-        )
-
-    def grown(self, by_px: int, limit: "Region") -> "Region":
-        """Return the rectangle with `by_px` more on each side, as far as `limit` reaches."""
-        top, left = max(limit.top, self.top - by_px), max(limit.left, self.left - by_px)
-        bottom = min(limit.bottom, self.bottom + by_px)
-        right = min(limit.right, self.right + by_px)
-        return Region(top, left, bottom - top, right - left)
-
-    def within(self, outer: "Region") -> "Region":
-        """Return the same rectangle, its position counted from `outer`'s corner."""
-        return Region(self.top - outer.top, self.left - outer.left, self.height, self.width)
-
-    def read(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Return a view of it in `[H, W, ...]`, cut short where it passes the array's end."""
-        return pixels[self.top : self.bottom, self.left : self.right]
-
-    def write(self, canvas: NDArray[Any], pixels: NDArray[Any]) -> None:
-        """Write `[height, width, ...]` pixels to this region of the canvas.
-
-        Raises:
-            ValueError: the shapes differ; nothing is broadcast.
-        """
-        if pixels.shape[:2] != (self.height, self.width):
-            raise ValueError(f"{pixels.shape} does not fill {self}")
-        canvas[self.top : self.bottom, self.left : self.right] = pixels
 
 
 @dataclass(frozen=True, slots=True)

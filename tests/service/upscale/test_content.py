@@ -29,8 +29,9 @@ from upscaled.upscale.content import CELL_PX, Canvas, Content, choose_part_step_
 from upscaled.upscale.loop import upscale_by_tiles
 from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
 from upscaled.upscale.post_process.steps import PostProcessing
+from upscaled.upscale.region import Region
 from upscaled.upscale.result import Timings
-from upscaled.upscale.tiles import Region, Tile, Tiling, count_px
+from upscaled.upscale.tiles import Tile, Tiling, count_px
 from upscaled_models.backends.base import EngineInfo, Window, least_window_px
 from upscaled_models.backends.torch.engine import TorchEngine
 

@@ -5,7 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from upscaled.upscale.tiles import Pass, Region, Tile, Tiling, find_gain, pad, plan_passes
+from upscaled.upscale.passes import Pass, find_gain, plan_passes
+from upscaled.upscale.region import Region
+from upscaled.upscale.tiles import Tile, Tiling, pad
 from upscaled_models.backends.base import least_window_px, round_up
 from upscaled_models.registry import makes_every_scale
 

@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
-from upscaled.upscale.tiles import Region
+from upscaled.upscale.region import Region
 from upscaled_models.backends.base import round_up
 
 REACH_PX: Final = 8

@@ -17,7 +17,7 @@ from upscaled.image.types import Image
 from upscaled.upscale.loop import upscale_by_tiles
 from upscaled.upscale.post_process.pattern_correction import REACH_PX, PatternCorrection
 from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
-from upscaled.upscale.tiles import Region
+from upscaled.upscale.region import Region
 from upscaled_models.backends.base import Engine
 from upscaled_models.quantise.metrics import luma, psnr_db
 from upscaled_models.quantise.record import TRACKS
