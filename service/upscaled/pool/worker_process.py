@@ -61,7 +61,7 @@ class WorkTookTooLong(Exception):
 class _InFlight:
     """An in-flight job. A death is stored as a result, so an unawaited future logs nothing.
 
-    file: what has come of the job's result.
+    file: the bytes of the job's result that have been received.
     """
 
     on_tile: OnTile | None
@@ -263,13 +263,19 @@ class WorkerProcess:
                 raise FrameError(f"{message.kind} out of turn")
             case _ if message.job not in self._in_flight:
                 raise FrameError(f"{message.kind} for a job that is not in flight")
+            case _:
+                self._handle_for_job(message, payload, self._in_flight[message.job])
+
+    def _handle_for_job(
+        self, message: JobProgress | ResultPiece | Answer, payload: bytes, in_flight: _InFlight
+    ) -> None:
+        match message:
             case JobProgress():
-                if on_tile := self._in_flight[message.job].on_tile:
-                    on_tile(message.done, message.total)
+                if in_flight.on_tile:
+                    in_flight.on_tile(message.done, message.total)
             case ResultPiece():
-                self._in_flight[message.job].add(message.offset, payload)
-            case _ if not self._in_flight[message.job].answer.done():
-                in_flight = self._in_flight[message.job]
+                in_flight.add(message.offset, payload)
+            case _ if not in_flight.answer.done():
                 in_flight.add(in_flight.file.tell(), payload)
                 in_flight.answer.set_result((message, in_flight.file.getvalue()))
 

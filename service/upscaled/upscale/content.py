@@ -38,14 +38,6 @@ _PART_LENGTHS: Final = 4
 _MANY_WEIGHTS: Final = 400_000
 _FINE_STEP_PX: Final = 8
 
-READY_WINDOW_PRICE_PX: Final = 4_096
-"""Price of a window where any shape is ready: by the processor time of windows of 64x64 to 512x512
-through `upscaled-x4-faithful` in 8 bits 1,200 for the network, 1,500 for its kernels for the first
-window of a shape, and the rest for what surrounds it."""
-
-COMPILED_WINDOW_PRICE_PX: Final = 16_384
-"""Price where shapes are compiled, which costs 57,000, once for each."""
-
 _ALPHA_REACH_PX: Final = 2
 """Reach of `upscale_alpha`: 1 by the range of its neighbours, 1 by the interpolation."""
 

@@ -9,13 +9,7 @@ from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.content import (
-    COMPILED_WINDOW_PRICE_PX,
-    READY_WINDOW_PRICE_PX,
-    Canvas,
-    Content,
-    choose_part_step_px,
-)
+from upscaled.upscale.content import Canvas, Content, choose_part_step_px
 from upscaled.upscale.passes import Pass, plan_passes
 from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
 from upscaled.upscale.post_process.pattern_correction import PatternCorrection
@@ -26,7 +20,15 @@ from upscaled.upscale.post_process.steps import (
     neutralise,
 )
 from upscaled.upscale.stream import Stream
-from upscaled.upscale.tiles import Tile, Tiling, count_px, cut, cut_one
+from upscaled.upscale.tiles import (
+    COMPILED_WINDOW_PRICE_PX,
+    READY_WINDOW_PRICE_PX,
+    Tile,
+    Tiling,
+    count_px,
+    cut,
+    cut_one,
+)
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.registry import ModelSpec

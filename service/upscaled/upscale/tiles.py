@@ -25,6 +25,14 @@ from upscaled.image.pixels import Pixels
 from upscaled.upscale.region import Region
 from upscaled_models.backends.base import Window, least_window_px, round_up
 
+READY_WINDOW_PRICE_PX: Final = 4_096
+"""Price of a window where any shape is ready: by the processor time of windows of 64x64 to 512x512
+through `upscaled-x4-faithful` in 8 bits 1,200 for the network, 1,500 for its kernels for the first
+window of a shape, and the rest for what surrounds it."""
+
+COMPILED_WINDOW_PRICE_PX: Final = 16_384
+"""Price where shapes are compiled, which costs 57,000, once for each."""
+
 _MORE_ROWS: Final = 3
 
 
@@ -63,7 +71,7 @@ class Tiling:
     needs_flat_halo: bool = True
     part_step_px: int = 1
     part_stretch: int = 1
-    window_price_px: int = 16_384
+    window_price_px: int = COMPILED_WINDOW_PRICE_PX
 
     def __post_init__(self) -> None:
         if self.window_px < least_window_px(self.halo_px, self.multiple_px):

@@ -29,14 +29,12 @@ from upscaled.api.telemetry.access_log import Reporter
 from upscaled.errors import InvalidRequestBody, RateLimitExceeded, ServiceError
 
 HEAD_TIMEOUT_S: Final = 30.0
-# Time over which the average speed of a body is measured; one that is too slow is given up.
-# `UPSCALED_BODY_TIMEOUT_S` bounds the whole.
+# Time over which a body's average speed is measured; `UPSCALED_BODY_TIMEOUT_S` bounds the whole.
 BODY_STALL_S: Final = 30.0
 # Held of the body at hand, and of requests that follow it; more bytes are left in the socket.
 BODY_BUFFER_BYTES: Final = 64 * 1024
 READ_AHEAD_BYTES: Final = 64 * 1024
-# After a refusal the client's bytes are discarded for a moment: a close before they are read
-# resets the connection, and the client loses the answer.
+# A refused client's bytes are discarded for a moment: a close before that loses it the answer.
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 2 * 1024 * 1024
 _RETRY_AFTER_S: Final = 1
@@ -220,7 +218,7 @@ class ContractProtocol(asyncio.Protocol):
         return position
 
     def _regulate_reading(self) -> None:
-        # Behind the end of a body the application reads no more, which would pump.
+        # Once a body has ended, the application reads no more, and nothing would resume reading.
         cycle = self._cycle if self._body is not None else None
         is_body_waiting = cycle is not None and len(cycle.body) > BODY_BUFFER_BYTES
         is_full = is_body_waiting or len(self._pending) > READ_AHEAD_BYTES
