@@ -31,7 +31,13 @@ from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.region import Region
 from upscaled.upscale.result import Timings
-from upscaled.upscale.tiles import Tile, Tiling, count_px
+from upscaled.upscale.tiles import (
+    COMPILED_WINDOW_PRICE_PX,
+    READY_WINDOW_PRICE_PX,
+    Tile,
+    Tiling,
+    count_px,
+)
 from upscaled_models.backends.base import EngineInfo, Window, least_window_px
 from upscaled_models.backends.torch.engine import TorchEngine
 
@@ -100,7 +106,7 @@ def random_tiling(chance: random.Random, *, needs_flat_halo: bool = True) -> Til
         shape_step_px=chance.choice([1, 16, 32]) if multiple == 1 else 16,
         part_step_px=chance.choice([1, 8, 16]),
         part_stretch=chance.choice([1, 2]),
-        window_price_px=chance.choice([100, 16_384]),
+        window_price_px=chance.choice([100, COMPILED_WINDOW_PRICE_PX]),
         needs_flat_halo=needs_flat_halo,
     )
 
@@ -377,7 +383,7 @@ def test_windows_of_any_shape_take_less_for_an_ellipse_or_lines_than_squares() -
     squares = Tiling(
         window_px=512, halo_px=19, multiple_px=1, part_step_px=8, needs_flat_halo=False
     )
-    any_shape = replace(squares, part_stretch=2, window_price_px=4_096)
+    any_shape = replace(squares, part_stretch=2, window_price_px=READY_WINDOW_PRICE_PX)
     for rgb, most in ((draw_ellipse(is_tall=True), 0.99), (lines, 0.98)):
         content = Content.of(rgb, None, 19)
         tiles = content.plan(any_shape)
