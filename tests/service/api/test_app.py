@@ -66,13 +66,11 @@ def test_the_first_burst_finds_all_connections_to_the_database_open(
     make_service: MakeService, server_url: str
 ) -> None:
     service = make_service(database_url=server_url)
-    # The lease takes its connection out of the pool; the next statement opens another instead.
     wait_until(service.state.holder.lead)
-    read_at_once(service.state, 1)
     with opened_connections() as opened:
-        # One is left to what the front end does by itself meanwhile, as renewing its lease.
-        read_at_once(service.state, CONNECTIONS - 1)
-    assert opened == []
+        read_at_once(service.state, CONNECTIONS)
+    # The lease takes its connection out of the pool; a statement opens another in its place.
+    assert len(opened) <= 1
 
 
 def test_the_application_starts_with_fewer_connections_than_configured(
