@@ -32,7 +32,7 @@ from tests.service.observed_server import (
     running,
     send_without_waiting,
 )
-from tests.service.state.disks import small_disk
+from tests.service.state.disks import replaced_by_a_file, small_disk
 
 
 @pytest.fixture(scope="module")
@@ -279,14 +279,8 @@ def test_a_result_that_cannot_be_stored_costs_and_leaves_nothing(
     service: Service, before: Traces
 ) -> None:
     """The same where no disk can be mounted: a file is where the folder should be."""
-    results_dir = service.server.data_dir / "results"
-    aside = results_dir.rename(results_dir.with_name("aside"))
-    results_dir.write_bytes(b"")
-    try:
+    with replaced_by_a_file(service.server.data_dir / "results"):
         answer = service.send()
-    finally:
-        results_dir.unlink()
-        aside.rename(results_dir)
     assert (answer.status_code, answer.json()["error_code"]) == (500, "internal_error")
     assert_nothing_happened(service, before)
 

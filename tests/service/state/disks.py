@@ -1,14 +1,19 @@
-"""File systems small enough to fill up."""
+"""Disks that fail: small file systems, closed folders, and folders replaced by files."""
 
+import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.databases import unprivileged_user
+
+AT_FDCWD: Final = -100
+RENAME_EXCHANGE: Final = 2
 
 
 @contextmanager
@@ -39,3 +44,27 @@ def closed_to_us(folder: Path) -> Iterator[None]:
     finally:
         os.seteuid(us)
         folder.chmod(mode)
+
+
+@contextmanager
+def replaced_by_a_file(folder: Path) -> Iterator[None]:
+    """A file in the place of a folder in use; there is no moment at which neither is there.
+
+    A service that stores results makes the folder again as soon as it is gone.
+    """
+    file = folder.with_name("replaced")
+    file.touch()
+    _exchange(file, folder)
+    try:
+        yield
+    finally:
+        _exchange(file, folder)
+        file.unlink()
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Give two paths each other's names at once: renameat2(2), which Python does not have."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = (AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other))
+    if libc.renameat2(*names, RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), "cannot exchange", one, None, other)
