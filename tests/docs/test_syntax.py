@@ -85,6 +85,21 @@ def test_systemd_accepts_the_unit(name: str, tmp_path: Path) -> None:
     assert "upscaled" not in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize(
+    "block", [block for block in read_all("ini") if "ExecStart=" in block.text], ids=str
+)
+def test_a_unit_starts_again_until_it_can_and_outlives_a_process_killed_for_memory(
+    block: Block,
+) -> None:
+    """By default systemd gives up after five starts within 10 s, and stops all of such a unit."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.read_string(block.text)
+    service = parser["Service"]
+    assert service["Restart"] in ("on-failure", "always")
+    assert float(service["RestartSec"]) > 10 / 5
+    assert service["OOMPolicy"] == "continue"
+
+
 def _commands(block: Block) -> list[list[str]]:
     """Return the words after each `upscaled` of a block, up to the end of the command."""
     commands = []
