@@ -9,7 +9,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled_models.backends.openvino.runtime import Graph, OpenVino, compile_graph
+from upscaled_models.backends.openvino.result_memory import ResultMemory
+from upscaled_models.backends.openvino.runtime import (
+    Graph,
+    OpenVino,
+    compile_graph,
+    import_openvino,
+)
 from upscaled_models.networks.strips import plan_strips
 
 RUNS_BEFORE_COMPILING: Final = 4
@@ -28,7 +34,7 @@ ANY_PX: Final = -1
 class Levels:
     """The result of graphs for a batch: float32 `[N, ...]` (see `graph.build_graph`).
 
-    owner: the object that owns the memory of `values`, kept as long as they are.
+    owner: the object that owns the memory of `values`, kept as long as they are; None: `values`.
     """
 
     values: NDArray[np.float32]
@@ -44,8 +50,9 @@ class ReadyGraphs:
     is the whole network. is_any_size: it is compiled once for windows of every height and width.
     any_size: such a graph of the same network, for shapes that came at most
     `RUNS_BEFORE_COMPILING` times; None: every shape is compiled when it first comes. compiled: by
-    shape, the least recently used first. runs: of each shape, by `any_size`. copying: held while
-    the graph, which others may share, is copied.
+    shape, the least recently used first. runs: of each shape, by `any_size`. results: the memory of
+    results of one graph for one shape. copying: held while the graph, which others may share, is
+    copied.
     """
 
     graph: Graph
@@ -57,6 +64,7 @@ class ReadyGraphs:
     any_size: "ReadyGraphs | None" = None
     compiled: OrderedDict[tuple[int, ...], OpenVino] = field(default_factory=OrderedDict)
     runs: OrderedDict[tuple[int, ...], int] = field(default_factory=OrderedDict)
+    results: ResultMemory = field(default_factory=ResultMemory)
     copying: threading.Lock = field(default_factory=threading.Lock)
 
     def on_fewer_threads(self) -> "ReadyGraphs":
@@ -89,6 +97,8 @@ class ReadyGraphs:
         if self.any_size is not None and not is_tried and self._is_rare(pixels.shape):
             return self.any_size.compute(pixels)
         request = self.request(pixels.shape)
+        if self.tail is None and not self.is_any_size:
+            return Levels(self._infer_into_kept_memory(request, pixels))
         request.infer([pixels], share_inputs=True)
         made = request.get_output_tensor(0).data
         if self.tail is None:
@@ -117,6 +127,15 @@ class ReadyGraphs:
         del made, part, request
         self.release_memory(shape)
         return levels
+
+    def _infer_into_kept_memory(
+        self, request: OpenVino, pixels: NDArray[np.generic]
+    ) -> NDArray[np.float32]:
+        """Compute a result whose shape is known, as that of the graph's."""
+        made = self.results.allocate(tuple(request.model_outputs[0].shape))
+        request.set_output_tensor(import_openvino().Tensor(made, shared_memory=True))
+        request.infer([pixels], share_inputs=True)
+        return made
 
     def request(self, shape: tuple[int, ...]) -> OpenVino:
         """Make an inference request, and compile the graph for `shape` if need be."""

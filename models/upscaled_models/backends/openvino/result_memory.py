@@ -1,0 +1,53 @@
+"""Memory of the results of one window after the other, used again while windows follow each other.
+
+A result of 512x512 pixels at x4 is 50 MB of floats. glibc returns blocks of more than 32 MiB to the
+system, which clears each page anew when it is next written: 5 % of the processor time of such a
+window in 8 bits.
+"""
+
+import weakref
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MOST_KEPT: Final = 2
+"""The device fills one block while an image converts what is in the other."""
+
+
+@dataclass(slots=True)
+class ResultMemory:
+    """Blocks of memory that are free again; any thread may use it.
+
+    They are kept only while a result that was allocated later is in use: with the last window of an
+    image all are freed.
+    """
+
+    _free: list[NDArray[np.float32]] = field(default_factory=list)
+    _latest: "weakref.ref[NDArray[Any]] | None" = None
+
+    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return an array of any content, whose memory is used again once it has no views left."""
+        count = prod(shape)
+        block = self._take(count)
+        # Views of `values` refer to it, not to `block`, as it does not refer to that as an array.
+        values = np.frombuffer(block.data, np.float32, count)
+        weakref.finalize(values, self._give_back, block).atexit = False
+        self._latest = weakref.ref(values)
+        return values.reshape(shape)
+
+    def _take(self, count: int) -> NDArray[np.float32]:
+        try:
+            block = self._free.pop()
+        except IndexError:
+            return np.empty(count, np.float32)
+        return block if block.size >= count else np.empty(count, np.float32)
+
+    def _give_back(self, block: NDArray[np.float32]) -> None:
+        """Keep a block while a later one is in use; each step is atomic, so that none waits."""
+        if self._latest is None or self._latest() is None:
+            self._free.clear()
+        elif len(self._free) < _MOST_KEPT:
+            self._free.append(block)
