@@ -99,12 +99,14 @@ async def authenticate(
     """Return the API key of the request; where none is needed, `local` for one without a valid key.
 
     Raises:
-        InvalidAuthToken: the key is missing, empty or unknown: the same response for all three; or
-            none is needed, but a foreign web page sent the request.
+        InvalidAuthToken: the key is missing, empty or unknown, or there are several: the same
+            response for all; or none is needed, but a foreign web page sent the request.
     """
     keys = context.state.keys
     api_key = None
-    if secret:
+    # Of two, a proxy's and the client's say, each server on the way might choose another one.
+    is_ambiguous = len(set(request.headers.getlist(_HEADER.model.name))) > 1
+    if secret and not is_ambiguous:
         verify = partial(keys.verify, secret)
         api_key = await try_often(verify, within_s=_DATABASE_AWAY_S)
     if api_key is None and context.settings.auth == "none":
@@ -113,7 +115,8 @@ async def authenticate(
         find = partial(keys.find, LOCAL_KEY_NAME)
         api_key = await try_often(find, within_s=_DATABASE_AWAY_S)
     if api_key is None:
-        raise InvalidAuthToken
+        detail = "different keys in several X-API-KEY headers" if is_ambiguous else ""
+        raise InvalidAuthToken(detail=detail)
     record.key_id, record.key_name = api_key.id, api_key.name
     return api_key
 

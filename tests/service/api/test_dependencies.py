@@ -108,6 +108,29 @@ def test_a_missing_or_local_key_is_refused_where_keys_are_required(
     assert_error(service.upload(headers={"X-API-KEY": "local"}), 401, "invalid_auth_token")
 
 
+@pytest.mark.parametrize("auth", ["key", "none"])
+def test_of_several_keys_none_counts_unless_they_are_one(
+    make_service: MakeService, caplog: pytest.LogCaptureFixture, auth: str
+) -> None:
+    caplog.set_level(logging.INFO, "upscaled.api.telemetry.access_log")
+    service = make_service(auth=auth)
+    other = service.state.keys.create("other")
+    for keys in [(service.key, other), (other, service.key), (service.key, ""), (other, other)]:
+        with Connection(service) as connection:
+            lines = "".join(f"X-API-KEY: {key}\r\n" for key in keys)
+            head = f"GET /v1/credits HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"
+            connection.send(head.encode())
+            answer = connection.receive()
+            if auth == "key" and len(set(keys)) > 1:
+                answer.assert_error(401, "invalid_auth_token")
+            else:
+                assert answer.status == 200
+    service.app.state.context.reporter.flush()
+    fields = [vars(each)["fields"] for each in caplog.records if "fields" in vars(each)]
+    names = [each.get("key_name") for each in fields]
+    assert names == [*["local" if auth == "none" else None] * 3, "other"]
+
+
 def test_a_valid_key_counts_as_itself_and_the_others_as_local(
     make_service: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
