@@ -1,5 +1,6 @@
 """Check the database: reachable, writable, of this version's schema, and its credits add up."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from upscaled.config import Settings
 from upscaled.doctor.clock import describe_drift
 from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.doctor.folders import find_write_fault
 from upscaled.state.database import Database, lift_timeout, open_database
 from upscaled.state.database_url import find_sqlite_file
 from upscaled.state.errors import DatabaseRefused, StateError
@@ -59,10 +61,18 @@ def _look_into(database: Database, file: Path | None, disk: str) -> list[Finding
             rewrite_revision(connection)
         drifts = [] if file else [_measure_drift(connection)]
         ledger = _check_ledger(connection) if revision == SCHEMA_REVISION else []
-    if file and not all(os.access(each, os.W_OK) for each in (file, file.parent)):
-        return [_describe_refusal(f"{file}: cannot be written by user {os.geteuid()}", file)]
+    if file and (reason := _find_write_fault(file)):
+        refusal = f"{file}: cannot be written by user {os.geteuid()}: {reason}"
+        return [_describe_refusal(refusal, file)]
     name = f"SQLite: {file}" if file else "PostgreSQL"
     return [_describe_revision(name, revision, disk), *drifts, *ledger]
+
+
+def _find_write_fault(file: Path) -> str:
+    """Return why SQLite's file, or those that it needs beside it, cannot be written; or nothing."""
+    if not os.access(file, os.W_OK):
+        return os.strerror(errno.EACCES)
+    return find_write_fault(file.parent)
 
 
 def _check_ledger(connection: Connection) -> list[Finding]:

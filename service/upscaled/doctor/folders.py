@@ -41,21 +41,30 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _try_to_write(folder: Path) -> Finding | None:
-    """Write a nameless file: permission bits alone do not say what a disk allows."""
+    reason = find_write_fault(folder)
+    if not reason:
+        return None
+    return failure(
+        "data folder",
+        f"{folder}: cannot be written by user {os.geteuid()}: {reason}",
+        "give the folder to the user that runs the service, free its disk, or name another "
+        "one by UPSCALED_DATA_DIR",
+    )
+
+
+def find_write_fault(folder: Path) -> str:
+    """Write a nameless file, and return why that fails; empty where it is on the disk.
+
+    Permission bits alone do not say what a disk allows: one may be full, or have failed before.
+    """
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0" * _SAMPLE_BYTES)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        reason = "is a file, not a folder" if folder.is_file() else error.strerror
-        return failure(
-            "data folder",
-            f"{folder}: cannot be written by user {os.geteuid()}: {reason}",
-            "give the folder to the user that runs the service, free its disk, or name another "
-            "one by UPSCALED_DATA_DIR",
-        )
-    return None
+        return "is a file, not a folder" if folder.is_file() else str(error.strerror)
+    return ""
 
 
 def _describe_space(folder: Path) -> Finding:

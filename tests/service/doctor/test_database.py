@@ -1,5 +1,6 @@
 import shutil
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from tests.databases import PostgreSQL
 from tests.listening import free_port
 from tests.service.doctor.conftest import MakeSettings
+from tests.service.state.disks import small_disk
 from upscaled.config import Settings
 from upscaled.doctor.database import check_database
 from upscaled.doctor.finding import Status
@@ -68,11 +70,25 @@ def test_a_file_without_the_right_to_write_is_a_failure(
     with open_state(settings):
         pass
     # Root may write whatever a file's mode says.
-    monkeypatch.setattr("os.access", lambda path, _mode: path != settings.data_dir)
+    monkeypatch.setattr("os.access", lambda path, _mode: path.name != "upscaled.sqlite3")
     (finding,) = check_database(settings)
     assert finding.status is Status.FAILURE
     assert "cannot be written by user" in finding.found
     assert "UPSCALED_DATABASE_URL" not in finding.advice
+
+
+def test_a_file_on_a_full_disk_is_a_failure(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    settings.data_dir.mkdir()
+    with small_disk(settings.data_dir, 2**20):
+        with open_state(settings):
+            pass
+        with suppress(OSError):
+            (settings.data_dir / "others").write_bytes(bytes(2**20))
+        (finding,) = check_database(settings)
+    assert finding.status is Status.FAILURE
+    assert "No space left on device" in finding.found
+    assert "free its disk" in finding.advice
 
 
 def test_a_damaged_file_is_to_be_restored_from_a_backup(make_settings: MakeSettings) -> None:
