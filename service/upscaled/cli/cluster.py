@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from upscaled.cli.console import fail, opened_state
-from upscaled.cli.findings import print_findings
+from upscaled.cli.doctor import print_findings
 from upscaled.config.values import require_package
 
 if TYPE_CHECKING:

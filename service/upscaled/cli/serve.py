@@ -14,8 +14,8 @@ from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
 from upscaled.cli.supervisor import FrontEndSupervisor
 from upscaled.config import Settings, load_settings
 from upscaled.logs import configure_logging, log_uncaught_exceptions
+from upscaled.process.confinement import hide_memory
 from upscaled.process.listener import CannotListen, open_listener
-from upscaled.process.memory_access import hide_memory
 
 
 def run(

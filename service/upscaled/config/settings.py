@@ -6,11 +6,11 @@ from typing import Final
 
 from pydantic import BaseModel, Field, SecretStr
 
-from upscaled.config.devices import Devices, cores_of, split_devices
 from upscaled.config.values import (
     AdminKeys,
     BaseUrl,
     Cluster,
+    Devices,
     ExtraFormats,
     HomePath,
     Hosts,
@@ -21,6 +21,8 @@ from upscaled.config.values import (
     SourceHosts,
     Traces,
     TrustedNetworks,
+    cores_of,
+    split_devices,
 )
 from upscaled.image.formats.table import ALWAYS_DECODED
 from upscaled.image.output import MAX_OUTPUT_SIDE_PX

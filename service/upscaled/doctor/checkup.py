@@ -9,17 +9,14 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.doctor.access import check_access
-from upscaled.doctor.bucket import check_results
-from upscaled.doctor.certificate import check_certificate
-from upscaled.doctor.clock import check_clock
 from upscaled.doctor.database import check_database
 from upscaled.doctor.engines import check_engines
 from upscaled.doctor.environment import check_settings
 from upscaled.doctor.finding import Finding, failure
-from upscaled.doctor.folders import check_folders
-from upscaled.doctor.hardware import check_hardware, read_hardware
+from upscaled.doctor.folders import check_folders, check_results
+from upscaled.doctor.hardware import check_clock, check_hardware, read_hardware
 from upscaled.doctor.port import check_port
-from upscaled.doctor.public_url import check_public_url
+from upscaled.doctor.public_url import check_certificate, check_public_url
 from upscaled.doctor.weights import check_models
 
 QUICK_S: Final = 12.0

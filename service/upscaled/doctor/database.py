@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from upscaled.config import Settings
-from upscaled.doctor.clock import describe_drift
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled.doctor.folders import find_write_fault
+from upscaled.doctor.hardware import describe_drift
 from upscaled.state.database import Database, lift_timeout, open_database
 from upscaled.state.database_url import find_sqlite_file
 from upscaled.state.errors import DatabaseRefused, StateError

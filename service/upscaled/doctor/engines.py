@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from upscaled.config import Settings
 from upscaled.doctor.finding import INSTALL_OR_EXACT, Finding, failure
-from upscaled.pool.worker_environment import worker_environment, worker_settings
+from upscaled.pool.devices import worker_environment, worker_settings
 from upscaled.process.supervision import describe_exit
 
 COMMAND: Final = (sys.executable, "-m", "upscaled.doctor.golden_run")

@@ -1,13 +1,18 @@
-"""Check that the data folder can be written, and that its disk has space."""
+"""Check where results go: the data folder, its disk's space, and the bucket."""
 
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.errors import InternalError
+from upscaled.state import Clocks
+from upscaled.state.clocks import StampClock
+from upscaled.state.folder_results import FolderResults
 from upscaled.state.store import MIN_FREE_BYTES
 
 COMFORTABLE_BYTES: Final = 2**30
@@ -16,6 +21,7 @@ COMFORTABLE_BYTES: Final = 2**30
 _SAMPLE_BYTES: Final = 256 * 1024
 _MIN_FREE_FILES: Final = 1000
 _MIB: Final = 2**20
+RESULTS: Final = "results"
 
 
 def check_folders(settings: Settings) -> list[Finding]:
@@ -82,3 +88,39 @@ def _describe_space(folder: Path) -> Finding:
     if usage.free < COMFORTABLE_BYTES:
         return warning("disk", f"{found}: a dozen large results fill it", advice)
     return ok("disk", found)
+
+
+def check_results(settings: Settings) -> list[Finding]:
+    """Return a finding on the bucket; it gets two small objects, which are deleted again."""
+    if not settings.results_url:
+        return [ok(RESULTS, f"in the data folder: {settings.results_dir}")]
+    from upscaled.state.bucket_results import BucketResults
+
+    clock = StampClock(Clocks())
+    earlier = FolderResults(settings.results_dir, settings.result_ttl_s, clock)
+    bucket = BucketResults(settings.results_url, settings.s3_endpoint, earlier)
+    started_s = time.monotonic()
+    try:
+        bucket.try_out()
+        trial_ms = (time.monotonic() - started_s) * 1000
+        is_overwriting = bucket.overwrites()
+    except InternalError as error:
+        return [
+            failure(
+                RESULTS,
+                f"{bucket.location}: {error.detail}",
+                "correct UPSCALED_RESULTS_URL, UPSCALED_S3_ENDPOINT, AWS_REGION or the "
+                "credentials, which need s3:PutObject, GetObject, DeleteObject and ListBucket",
+            )
+        ]
+    if is_overwriting:
+        server = settings.s3_endpoint or "the server"
+        return [
+            failure(
+                RESULTS,
+                f"{bucket.location}: {server} overwrites an object although the request says "
+                "If-None-Match: *",
+                "use a server that supports conditional writes, or a newer version of this one",
+            )
+        ]
+    return [ok(RESULTS, f"{bucket.location} takes, gives and deletes results ({trial_ms:.0f} ms)")]

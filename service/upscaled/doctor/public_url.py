@@ -1,4 +1,4 @@
-"""Check the public base URL: it is one that clients accept, and it leads here."""
+"""Check the certificate of the service, and its public base URL: clients accept it and reach us."""
 
 import ssl
 import time
@@ -6,16 +6,19 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from upscaled.config import Settings
-from upscaled.doctor.certificate import describe_days
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled.doctor.port import NoHttpAnswer, probe, read_days_left
 from upscaled.fetch.url import DEFAULT_PORTS
+from upscaled.process.certificate import CertificateUnusable, find_files, read_end_s
 from upscaled.process.listener import is_loopback
 
 CHECK: Final = "public URL"
 _PROXY_ADVICE: Final = (
     "correct UPSCALED_PUBLIC_BASE_URL, or the proxy, name or firewall before the service"
 )
+CERTIFICATE: Final = "certificate"
+WARN_DAYS: Final = 14
+_DAY_S: Final = 86_400.0
 
 
 def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
@@ -71,7 +74,7 @@ def _follow(url: SplitResult) -> list[Finding]:
 def _describe_certificate(shown: str, error: ssl.SSLError) -> Finding:
     reason = getattr(error, "verify_message", "") or error.reason or str(error)
     return failure(
-        "certificate",
+        CERTIFICATE,
         f"{shown}: {reason}",
         "renew it, send the whole chain, and name the host in it; an authority of your own must "
         "be trusted by every client, and here by SSL_CERT_FILE",
@@ -84,5 +87,27 @@ def _check_age(host: str, port: int, tls: ssl.SSLContext | None) -> list[Finding
     try:
         days = read_days_left(host, port, tls, time.time())
     except OSError as error:
-        return [warning("certificate", f"not to be had: {error}", _PROXY_ADVICE)]
+        return [warning(CERTIFICATE, f"not to be had: {error}", _PROXY_ADVICE)]
     return [describe_days(days, "trusted here,")]
+
+
+def check_certificate(settings: Settings) -> list[Finding]:
+    """Load the files of `UPSCALED_TLS_CERT` and `UPSCALED_TLS_KEY`, where these are set."""
+    try:
+        files = find_files(settings.tls_cert, settings.tls_key)
+        if files is None:
+            return []
+        days = (read_end_s(files) - time.time()) / _DAY_S
+    except CertificateUnusable as error:
+        return [failure(CERTIFICATE, str(error), "correct the setting, or the file that it names")]
+    except ssl.SSLCertVerificationError as error:
+        found = f"{settings.tls_cert}: {error.verify_message}"
+        return [failure(CERTIFICATE, found, "renew it: clients refuse the service")]
+    return [describe_days(days, settings.tls_cert)]
+
+
+def describe_days(days: float, where: str) -> Finding:
+    """Return the finding for a certificate that holds for so many days more."""
+    if days < WARN_DAYS:
+        return warning(CERTIFICATE, f"{where} ends in {days:.0f} days", "renew it")
+    return ok(CERTIFICATE, f"{where} ends in {days:.0f} days")

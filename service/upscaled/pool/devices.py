@@ -1,22 +1,25 @@
-"""Find the devices of this machine, and plan the workers of each and the cores of each worker.
+"""Find this machine's devices, and plan the workers of each, their cores and what they inherit.
 
 settings.device          resolve_devices    plan_workers: the settings of each worker
 "auto"                   "cuda:0,cuda:1"    "cuda:0" | "cuda:1"
 "auto", two NUMA nodes   "cpu:0-7,cpu:8-15" "cpu:0-7" | "cpu:8-15"
 "cpu,cpu"                "cpu:0-7,cpu:8-15" "cpu:0-7" | "cpu:8-15"
 "cpu", two workers       "cpu"              "cpu" | "cpu", which share all cores
-"""
+
+A worker decodes untrusted images, so it inherits how to find libraries and the device, the settings
+that it needs, and nothing else: keys, database addresses and whatever else the operator's
+environment holds stay with the front end."""
 
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
 from upscaled.config import Settings, SettingsError
-from upscaled.config.devices import cores_of, name_cores
+from upscaled.config.values import cores_of, name_cores
 from upscaled.image.output import MAX_CANVAS_PX
 from upscaled.logs import event
 from upscaled.process.child import scrub_environment
@@ -32,6 +35,22 @@ _COUNT_S: Final = 120.0
 _GPU_VARIABLES: Final = ("CUDA_", "NVIDIA_", "TORCH", "PYTORCH_")
 
 _log = logging.getLogger(__name__)
+_INHERITED_NAMES: Final = frozenset({"HOME", "TZ", "LD_PRELOAD", "PYTHONHASHSEED"})
+_INHERITED_PREFIXES: Final = (
+    *("LC_", "CUDA_", "NVIDIA_", "TORCH", "PYTORCH_"),
+    *("OMP_", "KMP_", "MKL_", "DNNL_"),
+)
+
+_FRONT_END_ONLY: Final = {
+    "database_url",
+    "database_password",
+    "public_base_url",
+    "source_private_cidrs",
+    "source_only_hosts",
+    "webhook_cidrs",
+    "traces",
+}
+"""Settings that a worker has no use for, and that may hold secrets."""
 
 
 class GpusUnknown(Exception):
@@ -150,3 +169,23 @@ def share_canvas_px(settings: Settings) -> int:
     """
     parts = sum(bool(cores_of(device)) for device in settings.devices)
     return MAX_CANVAS_PX // max(1, parts)
+
+
+def worker_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of one worker, its share of the cores included.
+
+    A worker that is tied to cores has those alone. `settings.threads` wins over an
+    `OMP_NUM_THREADS` of the operator's; without either the cores are shared out evenly. Threads
+    that wait for one another sleep rather than spin, unless the operator says otherwise: spinning
+    on a core that another process needs made a convolution on two busy cores twice as slow.
+    """
+    inherited = scrub_environment(environment, _INHERITED_NAMES, _INHERITED_PREFIXES)
+    evenly = str(settings.shared_cores)
+    defaults = {"OMP_NUM_THREADS": evenly, "OMP_WAIT_POLICY": "PASSIVE"}
+    chosen = {"OMP_NUM_THREADS": str(settings.threads)} if settings.threads else {}
+    return {**defaults, **inherited, **chosen}
+
+
+def worker_settings(settings: Settings) -> dict[str, object]:
+    """Return the settings that a worker gets, as JSON values."""
+    return settings.model_dump(mode="json", exclude=_FRONT_END_ONLY)

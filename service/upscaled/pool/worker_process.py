@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from upscaled.config import Settings
+from upscaled.pool.devices import worker_environment, worker_settings
 from upscaled.pool.executor import OnTile, WorkerStats
 from upscaled.pool.messages import (
     MAX_RESULT_BYTES,
@@ -29,7 +30,6 @@ from upscaled.pool.messages import (
     decode_from_worker,
     encode,
 )
-from upscaled.pool.worker_environment import worker_environment, worker_settings
 from upscaled.process.channel import FrameError
 from upscaled.process.child import AsyncChild, ChildLost, ChildUnusable
 from upscaled.process.supervision import Limits

@@ -1,4 +1,4 @@
-"""Results in an S3-compatible bucket, which any number of front ends share."""
+"""Results, and the source images of accepted jobs, in a bucket that all front ends share."""
 
 import asyncio
 import logging
@@ -37,6 +37,13 @@ from upscaled.state.results import (
 
 if TYPE_CHECKING:
     from obstore import GetResult
+import uuid
+from collections.abc import Container
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from upscaled.bucket.client import SLOWEST_BYTES_PER_S
+from upscaled.state.job_sources import UNCLAIMED_S, FolderSources
 
 _LONGEST_AHEAD_S: Final = 120.0
 _AHEAD_SHARE: Final = 0.05
@@ -230,3 +237,55 @@ async def _read(answer: "GetResult") -> AsyncIterator[bytes]:
         if chunk is None:
             return
         yield bytes(chunk)
+
+
+class BucketSources:
+    """Objects `<prefix>/<name>`; see the protocol `JobSources`."""
+
+    def __init__(self, url: str, endpoint: str, earlier: FolderSources, *, max_bytes: int) -> None:
+        """Open `s3://bucket/prefix`; `earlier` are this machine's, from before it had a bucket."""
+        self._longest_s = ANSWER_WITHIN_S + max_bytes / SLOWEST_BYTES_PER_S
+        self._bucket = connect(url, endpoint, timedelta(seconds=self._longest_s))
+        self._earlier = earlier
+
+    async def store(self, data: bytes) -> str:
+        """Put an object by one request."""
+        name = uuid.uuid4().hex
+        with reporting("store", "a job's source"):
+            async with asyncio.timeout(self._longest_s):
+                await obstore.put_async(self._bucket, name, data, use_multipart=False)
+        return name
+
+    async def read(self, name: str) -> bytes | None:
+        """Get an object."""
+        with reporting("read", "a job's source"):
+            try:
+                async with asyncio.timeout(self._longest_s):
+                    found = await obstore.get_async(self._bucket, name)
+                    return bytes(await found.bytes_async())
+            except FileNotFoundError:
+                pass
+        return await self._earlier.read(name)
+
+    async def delete(self, name: str) -> None:
+        """Delete an object."""
+        with suppress(InternalError), reporting("delete", "a job's source"):
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await obstore.delete_async(self._bucket, [name])
+        await self._earlier.delete(name)
+
+    def sweep(self, in_use: Container[str]) -> int:
+        """Delete objects; only those of jobs that have not ended are listed beside them."""
+        removed = self._earlier.sweep(in_use)
+        latest = datetime.now(UTC) - timedelta(seconds=UNCLAIMED_S)
+        with reporting("sweep", "jobs' sources"):
+            for page in obstore.list(self._bucket):
+                unused = [
+                    each["path"]
+                    for each in page
+                    if each["path"] not in in_use and each["last_modified"] < latest
+                ]
+                if unused:
+                    obstore.delete(self._bucket, unused)
+                    removed += len(unused)
+        return removed

@@ -16,7 +16,7 @@ from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state.audit import AuditLog
 from upscaled.state.auto_choice import SharedAutoChoice
-from upscaled.state.clocks import Clocks, StampClock
+from upscaled.state.clocks import Clocks, StampClock, SteadyClocks
 from upscaled.state.credits import CreditLedger
 from upscaled.state.database import Database, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
@@ -32,7 +32,6 @@ from upscaled.state.rate import Rate, RateLimiter, SharedRate
 from upscaled.state.results import Results, SweptResults
 from upscaled.state.reuse import ReusableResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
-from upscaled.state.steady_clocks import SteadyClocks
 from upscaled.state.under_way import UnderWay
 from upscaled.state.usage import Usage
 from upscaled.state.usage_days import DAY_S
@@ -254,7 +253,7 @@ def _open_job_sources(settings: Settings) -> JobSources:
     in_folder = FolderSources(settings.data_dir / "job-sources")
     if not settings.results_url:
         return in_folder
-    from upscaled.state.bucket_sources import BucketSources
+    from upscaled.state.bucket_results import BucketSources
 
     url = settings.results_url.rstrip("/") + "/job-sources"
     return BucketSources(url, settings.s3_endpoint, in_folder, max_bytes=settings.max_file_bytes)

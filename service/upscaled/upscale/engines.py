@@ -3,7 +3,7 @@
 from typing import Final
 
 from upscaled.config import Settings, SettingsError
-from upscaled.config.devices import kind_of
+from upscaled.config.values import kind_of
 from upscaled.upscale.named_models import find_denoise, require_file
 from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
 from upscaled_models.autotune.cache import Choice

@@ -25,12 +25,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from upscaled.config import SLOTS_ON_CPU, SLOTS_ON_CUDA, Settings
-from upscaled.config.devices import cores_of
+from upscaled.config.values import cores_of
 from upscaled.logs import configure_logging, event, log_uncaught_exceptions
 from upscaled.pool.messages import Configure, Unusable, WorkerReady
 from upscaled.process.channel import FrameError
-from upscaled.process.confinement import OomScore, child_parser, confine
-from upscaled.process.memory_access import needs_setuid_programs
+from upscaled.process.confinement import OomScore, child_parser, confine, needs_setuid_programs
 from upscaled.worker.jobs import Counters, FrontEnd, FrontEndGone, JobQueue, JobThreads, listen
 from upscaled_models.processor import pin_to
 

@@ -8,9 +8,8 @@ from tests.listening import free_port
 from tests.service.doctor.answering import ANOTHER, NOT_READY, OURS, answering
 from tests.service.doctor.conftest import MakeSettings
 from upscaled.config import Settings
-from upscaled.doctor.certificate import WARN_DAYS
 from upscaled.doctor.finding import Finding, Status
-from upscaled.doctor.public_url import check_public_url
+from upscaled.doctor.public_url import WARN_DAYS, check_public_url
 
 
 def checked(settings: Settings, *, may_connect: bool = False) -> list[Finding]:

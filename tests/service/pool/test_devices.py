@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from upscaled.config import SettingsError, load_settings
-from upscaled.config.devices import cores_of, name_cores, split_devices
+from upscaled.config.values import cores_of, name_cores, split_devices
 from upscaled.image.output import MAX_CANVAS_PX
 from upscaled.pool import devices
 from upscaled.pool.devices import (

@@ -19,7 +19,7 @@ def sources(request: pytest.FixtureRequest, tmp_path: Path) -> JobSources:
     if request.param == "folder":
         return FolderSources(tmp_path / "job-sources")
     pytest.importorskip("obstore", reason="obstore is not installed")
-    from upscaled.state.bucket_sources import BucketSources
+    from upscaled.state.bucket_results import BucketSources
 
     bucket: Bucket = request.getfixturevalue("bucket")
     earlier = FolderSources(tmp_path / "job-sources")
@@ -31,7 +31,7 @@ def sources(request: pytest.FixtureRequest, tmp_path: Path) -> JobSources:
 def forget_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_sources, "UNCLAIMED_S", -1.0)
     with suppress(ImportError):  # obstore is not installed
-        monkeypatch.setattr("upscaled.state.bucket_sources.UNCLAIMED_S", -1.0)
+        monkeypatch.setattr("upscaled.state.bucket_results.UNCLAIMED_S", -1.0)
 
 
 async def test_a_source_is_read_as_it_was_stored_until_it_is_deleted(sources: JobSources) -> None:
@@ -66,7 +66,7 @@ async def test_sources_from_before_there_was_a_bucket_are_read_and_swept(
     tmp_path: Path, bucket: Bucket
 ) -> None:
     pytest.importorskip("obstore", reason="obstore is not installed")
-    from upscaled.state.bucket_sources import BucketSources
+    from upscaled.state.bucket_results import BucketSources
 
     earlier = FolderSources(tmp_path)
     name = await earlier.store(b"early")

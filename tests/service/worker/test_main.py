@@ -25,10 +25,10 @@ from tests.service.pool.pools import (
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.formats.table import read_header
+from upscaled.pool.devices import worker_environment
 from upscaled.pool.executor import ModelStats, UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.pool.messages import ALIVE_EVERY_S
-from upscaled.pool.worker_environment import worker_environment
 
 MODEL = "upscaled-x4-faithful"
 

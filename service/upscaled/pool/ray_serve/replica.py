@@ -45,7 +45,7 @@ from upscaled.pool.ray_serve.messages import (
     frame,
 )
 from upscaled.pool.ray_serve.result_store import ReplicaResults
-from upscaled.process.memory_access import hide_memory
+from upscaled.process.confinement import hide_memory
 from upscaled_models.errors import ModelError
 from upscaled_models.store import ModelStore
 

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from tests.service.state.conftest import MakeSettings, key_with, lead
 from upscaled.state import Clocks, State, open_state
+from upscaled.state.clocks import SETTLE_S, SMALLEST_STEP_S
 from upscaled.state.idempotency import RequestKey
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.schema import IDEMPOTENCY_KEYS, JOBS
-from upscaled.state.steady_clocks import SETTLE_S, SMALLEST_STEP_S
 from upscaled.state.usage import UsageRow
 
 YEARS_S = 500 * 86_400.0

@@ -7,9 +7,9 @@ import pytest
 from tests.certificates import make_certificate
 from tests.service.doctor.answering import OURS, answering
 from tests.service.doctor.conftest import MakeSettings
-from upscaled.doctor.certificate import WARN_DAYS, check_certificate
 from upscaled.doctor.finding import Status
 from upscaled.doctor.port import check_port
+from upscaled.doctor.public_url import WARN_DAYS, check_certificate
 
 
 def test_a_service_without_a_certificate_has_no_line(make_settings: MakeSettings) -> None:

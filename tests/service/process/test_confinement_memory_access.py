@@ -12,16 +12,18 @@ from tests.service.api.waiting import wait_until
 from upscaled.decoder.pool import DECODER_COMMAND
 from upscaled.fetch.client import COMMAND as FETCHER_COMMAND
 from upscaled.pool.local import WORKER_COMMAND
-from upscaled.process import memory_access
+from upscaled.process import confinement
 from upscaled.process.child import Child
-from upscaled.process.memory_access import needs_setuid_programs
+from upscaled.process.confinement import needs_setuid_programs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc and prctl")
 
 LOOKING = """
 import ctypes, os, sys
+from upscaled.process import confinement
 from upscaled.process.confinement import OomScore, confine
-from upscaled.process.memory_access import give_up_other_processes, hide_memory
+from upscaled.process import confinement
+from upscaled.process.confinement import give_up_other_processes, hide_memory
 
 secret = ctypes.create_string_buffer(b"in memory")
 
@@ -187,5 +189,5 @@ def test_setuid_programs_are_needed_before_the_first_use_of_an_nvidia_gpu(
         path = tmp_path / name
         if is_there:
             path.touch()
-        monkeypatch.setattr(memory_access, name, path)
+        monkeypatch.setattr(confinement, name, path)
     assert needs_setuid_programs() is expected

@@ -10,8 +10,8 @@ import pytest
 from tests.buckets import ACCESS_KEY, SECRET_KEY, Bucket
 from tests.service.doctor.answering import running
 from upscaled.config import load_settings
-from upscaled.doctor.bucket import check_results
 from upscaled.doctor.finding import Finding, Status
+from upscaled.doctor.folders import check_results
 
 
 def check(tmp_path: Path, **settings: str) -> Finding:

@@ -1,7 +1,7 @@
 import os
 
 from upscaled.config import Settings, load_settings
-from upscaled.pool.worker_environment import worker_environment, worker_settings
+from upscaled.pool.devices import worker_environment, worker_settings
 
 
 def test_a_worker_inherits_no_secret() -> None:

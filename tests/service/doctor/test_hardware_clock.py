@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.service.doctor.conftest import MakeSettings
-from upscaled.doctor.clock import FAIL_DRIFT_S, WARN_DRIFT_S, check_clock, describe_drift
 from upscaled.doctor.finding import Status
+from upscaled.doctor.hardware import FAIL_DRIFT_S, WARN_DRIFT_S, check_clock, describe_drift
 
 
 def test_the_clock_of_a_machine_that_runs_tests_is_right(make_settings: MakeSettings) -> None:
@@ -17,7 +17,7 @@ def test_the_clock_of_a_machine_that_runs_tests_is_right(make_settings: MakeSett
 def test_a_clock_before_the_installation_is_a_failure(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("upscaled.doctor.clock.time", SimpleNamespace(time=lambda: 0.0))
+    monkeypatch.setattr("upscaled.doctor.hardware.time", SimpleNamespace(time=lambda: 0.0))
     (finding,) = check_clock(make_settings())
     assert finding.status is Status.FAILURE
     assert "1970-01-01 00:00:00 UTC is before this installation was made" in finding.found
@@ -27,7 +27,7 @@ def test_a_disk_with_another_clock_is_reported(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead = SimpleNamespace(time=lambda: time.time() + 3600)
-    monkeypatch.setattr("upscaled.doctor.clock.time", ahead)
+    monkeypatch.setattr("upscaled.doctor.hardware.time", ahead)
     settings = make_settings()
     settings.data_dir.mkdir()
     _, disk = check_clock(settings)
