@@ -229,5 +229,6 @@ def _count_window_px(core: Core, header: Header, model: str) -> int:
         halo_px=info.spec.halo_px,
         multiple_px=info.spec.multiple_px,
         shape_step_px=info.shape_step_px,
+        ends_short=info.takes_new_shapes,
     )
     return tiling.count_px(header.height_px, header.width_px)

@@ -289,4 +289,5 @@ class _TileLoop:
             part_stretch=2 if is_ready else 1,
             window_price_px=READY_WINDOW_PRICE_PX if is_ready else COMPILED_WINDOW_PRICE_PX,
             needs_flat_halo=self._needs_flat_halo,
+            ends_short=info.takes_new_shapes,
         )

@@ -9,7 +9,8 @@ the image's own.
 
 Windows of a whole image are no longer than the side of a square. Those of a part of one may be,
 where any shape is ready, and then narrower, where that costs less: one long window has no halos
-inside.
+inside. There the lowest windows of a whole image are short: rows of a result are encoded once a row
+of windows is done, so less is left after the last of them.
 """
 
 import functools
@@ -34,6 +35,8 @@ COMPILED_WINDOW_PRICE_PX: Final = 16_384
 """Price where shapes are compiled, which costs 57,000, once for each."""
 
 _MORE_ROWS: Final = 3
+_LEAST_LOWEST_SHARE: Final = 1 / 6
+"""While the lowest windows are computed, the rows of those above them are encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ class Tiling:
     shape_step_px: on an axis of several windows their length is a multiple of this too, so that
     images of many sizes make few shapes; not where `window_px` is too short for it. A multiple of
     `multiple_px`, or 1. needs_flat_halo: False where pixels beyond a window's border change nothing
-    if all there is of one colour.
+    if all there is of one colour. ends_short: the lowest windows are as short as their number
+    allows, the others as long as that takes, for no more pixels in all.
 
     For windows of a part of an image: part_step_px: the step of their lengths. part_stretch: how
     many times `window_px` they may be long, with no more pixels than a square of it, and where it
@@ -69,6 +73,7 @@ class Tiling:
     multiple_px: int
     shape_step_px: int = 1
     needs_flat_halo: bool = True
+    ends_short: bool = False
     part_step_px: int = 1
     part_stretch: int = 1
     window_price_px: int = COMPILED_WINDOW_PRICE_PX
@@ -98,19 +103,20 @@ class Tiling:
         seen = seen or part.grown(self.halo_px, whole)
         rows, columns = self._widen(seen.top, seen.bottom), self._widen(seen.left, seen.right)
         if part == whole:
-            height, width = self._divide_whole(height_px), self._divide_whole(width_px)
+            heights, width = self._divide_rows(height_px), self._divide_whole(width_px)
         else:
             windows = self.divide(rows[1] - rows[0], columns[1] - columns[0])
-            height, width = int(windows.height_px), int(windows.width_px)
-        down = self._plan_axis(height_px, (part.top, part.bottom), rows, height)
+            heights, width = (int(windows.height_px),) * 2, int(windows.width_px)
+        down = self._plan_axis(height_px, (part.top, part.bottom), rows, *heights)
         across = self._plan_axis(width_px, (part.left, part.right), columns, width)
         return tuple(_cross(row, column) for row, column in product(down, across))
 
     def count_px(self, height_px: int, width_px: int) -> int:
         """Return the pixels of all windows, halos included: the cost of an image."""
+        lengths = (self._divide_rows(height_px), (self._divide_whole(width_px),))
         sides = (
-            self._plan_axis(side, (0, side), self._widen(0, side), self._divide_whole(side))
-            for side in (height_px, width_px)
+            self._plan_axis(side, (0, side), self._widen(0, side), *each)
+            for side, each in zip((height_px, width_px), lengths, strict=True)
         )
         return math.prod(sum(span.length for span in spans) for spans in sides)
 
@@ -156,6 +162,19 @@ class Tiling:
         count = self._count(padded, self.window_px // step * step)
         return int(round_up(self._shorten(padded, count), step))
 
+    def _divide_rows(self, height_px: int) -> tuple[int, int]:
+        """Return how high the windows of a whole image are, and the lowest of them."""
+        usual, step = self._divide_whole(height_px), self._usable_step(self.shape_step_px)
+        padded = round_up(height_px, self.multiple_px)
+        if not self.ends_short or usual >= padded:
+            return usual, usual
+        others = int(self._count(padded, usual)) - 1
+        for height in range(self.window_px // step * step, usual - 1, -step):
+            lowest = round_up(padded + others * (self._overlap - height), step)
+            if lowest >= max(height * _LEAST_LOWEST_SHARE, self._overlap + self.multiple_px):
+                return height, lowest
+        return usual, usual
+
     @property
     def _overlap(self) -> int:
         return round_up(2 * self.halo_px, self.multiple_px)
@@ -172,23 +191,33 @@ class Tiling:
         return first // self.multiple_px * self.multiple_px, round_up(last, self.multiple_px)
 
     def _plan_axis(
-        self, side: int, part: tuple[int, int], seen: tuple[int, int], length: int
+        self,
+        side: int,
+        part: tuple[int, int],
+        seen: tuple[int, int],
+        length: int,
+        last_length: int | None = None,
     ) -> list["_Span"]:
-        """Plan the windows of a length whose cores divide `part`; together they show `seen`."""
+        """Plan the windows of a length whose cores divide `part`; together they show `seen`.
+
+        last_length: of the last one; None: the same.
+        """
         (start, end), (first, last) = part, seen
         padded = round_up(side, self.multiple_px)
         if length >= padded:
             return [_Span(start, end - start, 0, padded)]
-        count = int(self._count(last - first, length))
+        others = int(self._count(last - first, length)) - 1
+        lengths = [*[length] * others, last_length or length]
         starts = [
-            min(first + at * (length - self._overlap), padded - length) for at in range(count)
+            min(first + at * (length - self._overlap), padded - own)
+            for at, own in enumerate(lengths)
         ]
         # Neighbours part in the middle of what they share: both keep half of it as halo.
         cuts = [(at + before + length) // 2 for before, at in pairwise(starts)]
         edges = [start, *(min(max(start, cut), end) for cut in cuts), end]
         return [
-            _Span(edge, after - edge, at, length)
-            for (edge, after), at in zip(pairwise(edges), starts, strict=True)
+            _Span(edge, after - edge, at, own)
+            for (edge, after), at, own in zip(pairwise(edges), starts, lengths, strict=True)
             if after > edge
         ]
 

@@ -45,6 +45,7 @@ class BoxEngine:
     shape_step_px: int = 1
     batch: int = 1
     small_batch: int = 1
+    takes_new_shapes: bool = False
     model: str = "box"
     label: str = "box"
     proof: str = ""
@@ -62,7 +63,7 @@ class BoxEngine:
             multiple_px=self.multiple_px,
         )
         sizes = self.window_px, self.shape_step_px, self.batch, self.small_batch
-        return EngineInfo(spec, self.label, *sizes, proof=self.proof)
+        return EngineInfo(spec, self.label, *sizes, self.takes_new_shapes, self.proof)
 
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False

@@ -56,6 +56,7 @@ def test_tiled_equals_untiled_exactly_on_random_sizes(cases: int) -> None:
             window_px=least_window_px(radius, multiple) + chance.randint(0, 40),
             shape_step_px=round_up(chance.choice([1, 8, 16]), multiple),
             batch=chance.choice([1, 3, 8]),
+            takes_new_shapes=case % 2 == 1,
         )
         rgb = noise(chance.randint(1, 130), chance.randint(1, 130), seed=case)
 
@@ -84,6 +85,14 @@ def test_tiled_equals_untiled_one_pixel_off_every_boundary(window: int, multiple
             rgb = noise(height, width, seed=side)
             result = upscale_through(Image(rgb), 2, engine)
             assert np.array_equal(result.rgb, untiled(rgb, engine)), (height, width)
+
+
+def test_the_lowest_windows_are_shorter_only_where_shapes_cost_nothing() -> None:
+    rgb = noise(120, 32)
+    for takes_new_shapes, heights in ((False, {32}), (True, {32, 16})):
+        engine = BoxEngine(shape_step_px=4, takes_new_shapes=takes_new_shapes)
+        upscale_through(Image(rgb), 2, engine)
+        assert {height for height, _ in engine.seen} == heights
 
 
 def test_a_halo_one_pixel_short_of_the_radius_always_changes_the_result() -> None:

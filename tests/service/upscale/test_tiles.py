@@ -7,7 +7,7 @@ import pytest
 
 from upscaled.upscale.passes import Pass, find_gain, plan_passes
 from upscaled.upscale.region import Region
-from upscaled.upscale.tiles import Tile, Tiling, pad
+from upscaled.upscale.tiles import Tile, Tiling, count_px, pad
 from upscaled_models.backends.base import least_window_px, round_up
 from upscaled_models.registry import makes_every_scale
 
@@ -27,16 +27,26 @@ def random_cases(count: int) -> list[Case]:
     return cases
 
 
-def plan_of(case: Case) -> tuple[Tile, ...]:
-    height, width, window, halo, multiple, step = case
-    tiling = Tiling(window_px=window, halo_px=halo, multiple_px=multiple, shape_step_px=step)
-    return tiling.plan(height, width)
+def tiling_of(case: Case, *, ends_short: bool = False) -> Tiling:
+    _, _, window, halo, multiple, step = case
+    return Tiling(
+        window_px=window,
+        halo_px=halo,
+        multiple_px=multiple,
+        shape_step_px=step,
+        ends_short=ends_short,
+    )
 
 
-def test_cores_cover_every_pixel_exactly_once() -> None:
+def plan_of(case: Case, *, ends_short: bool = False) -> tuple[Tile, ...]:
+    return tiling_of(case, ends_short=ends_short).plan(*case[:2])
+
+
+@pytest.mark.parametrize("ends_short", [False, True])
+def test_cores_cover_every_pixel_exactly_once(ends_short: bool) -> None:
     for case in random_cases(400):
         covered = np.zeros(case[:2], np.uint8)
-        for tile in plan_of(case):
+        for tile in plan_of(case, ends_short=ends_short):
             tile.core.read(covered)[...] += 1
         assert (covered == 1).all(), case
 
@@ -48,10 +58,47 @@ def test_all_windows_of_a_plan_have_one_size_no_longer_than_allowed() -> None:
         assert max(sizes.pop()) <= case[2], case
 
 
-def test_windows_lie_on_the_networks_multiple_inside_the_image_padded_to_it() -> None:
+def test_windows_that_end_short_are_as_many_and_only_the_lowest_are_shorter() -> None:
+    shorter = 0
+    for case in random_cases(1000):
+        alike, short = plan_of(case), plan_of(case, ends_short=True)
+        *others, last = rows_of(short)
+        assert len(short) == len(alike), case
+        assert len(set(others)) <= 1, case
+        assert last <= max(others, default=last) <= case[2], case
+        assert {tile.window.width for tile in short} == {tile.window.width for tile in alike}, case
+        assert count_px(short) <= count_px(alike), case
+        shorter += last < alike[0].window.height
+    assert shorter > 200
+
+
+def rows_of(plan: tuple[Tile, ...]) -> list[int]:
+    """The height of the windows of each row of windows, from the top."""
+    return [height for _, height in sorted({(t.window.top, t.window.height) for t in plan})]
+
+
+def test_the_lowest_windows_are_a_sixth_of_the_others_where_their_length_allows() -> None:
+    for window_px, rows in ((512, [512, 512, 512, 96]), (688, [672, 672, 256])):
+        tiling = Tiling(
+            window_px=window_px, halo_px=19, multiple_px=1, shape_step_px=32, ends_short=True
+        )
+        assert rows_of(tiling.plan(1500, 1500)) == rows
+
+
+@pytest.mark.parametrize("ends_short", [False, True])
+def test_the_cost_of_an_image_is_the_pixels_of_its_windows(ends_short: bool) -> None:
+    for case in random_cases(400):
+        tiling = tiling_of(case, ends_short=ends_short)
+        assert tiling.count_px(*case[:2]) == count_px(tiling.plan(*case[:2])), case
+
+
+@pytest.mark.parametrize("ends_short", [False, True])
+def test_windows_lie_on_the_networks_multiple_inside_the_image_padded_to_it(
+    ends_short: bool,
+) -> None:
     for case in random_cases(400):
         height, width, _, _, multiple, _ = case
-        for window in (tile.window for tile in plan_of(case)):
+        for window in (tile.window for tile in plan_of(case, ends_short=ends_short)):
             edges = (window.top, window.left, window.height, window.width)
             assert all(edge % multiple == 0 for edge in edges), case
             assert min(window.top, window.left) >= 0, case
@@ -59,10 +106,13 @@ def test_windows_lie_on_the_networks_multiple_inside_the_image_padded_to_it() ->
             assert window.right < width + multiple, case
 
 
-def test_each_core_keeps_its_halo_to_every_window_border_that_is_not_the_images_own() -> None:
+@pytest.mark.parametrize("ends_short", [False, True])
+def test_each_core_keeps_its_halo_to_every_window_border_that_is_not_the_images_own(
+    ends_short: bool,
+) -> None:
     for case in random_cases(400):
         height, width, _, halo, _, _ = case
-        for tile in plan_of(case):
+        for tile in plan_of(case, ends_short=ends_short):
             assert least_halo_px(tile, height, width) >= halo, (case, tile)
 
 
