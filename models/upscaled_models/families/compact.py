@@ -4,16 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import ClassVar, Final
 
-from upscaled_models.families.base import (
-    NetworkFamily,
-    Shape,
-    Sizes,
-    UnknownArchitecture,
-    convolution_size,
-    numbers_in,
-    scale_of_channels,
-    whole,
-)
+from upscaled_models.families import base
 from upscaled_models.families.pair_graph import (
     GraphValue,
     Pattern,
@@ -29,7 +20,9 @@ LEAK: Final = 0.1
 _BODY: Final = re.compile(r"body\.(\d+)\.weight")
 
 
-def srvgg_shape(upscale: int, num_conv: int, num_feat: int = 64, act_type: str = "prelu") -> Shape:
+def srvgg_shape(
+    upscale: int, num_conv: int, num_feat: int = 64, act_type: str = "prelu"
+) -> base.Shape:
     return {
         "num_in_ch": 3,
         "num_out_ch": 3,
@@ -40,7 +33,7 @@ def srvgg_shape(upscale: int, num_conv: int, num_feat: int = 64, act_type: str =
     }
 
 
-class CompactFamily(NetworkFamily):
+class CompactFamily(base.NetworkFamily):
     """Networks of `num_conv + 2` convolutions; the input, enlarged as it is, is added."""
 
     label = "compact (SRVGG)"
@@ -64,41 +57,41 @@ class CompactFamily(NetworkFamily):
     def recognises(self, names: Collection[str]) -> bool:
         return "body.0.weight" in names and "tail.weight" not in names
 
-    def shape_of(self, sizes: Sizes) -> Shape:
+    def shape_of(self, sizes: base.Sizes) -> base.Shape:
         """Read the shape; activations without weights (ReLU, LeakyReLU) count as LeakyReLU."""
-        num_feat, num_in, *_ = convolution_size(sizes, "body.0.weight")
-        last = max(numbers_in(sizes, _BODY))
-        num_out, *_ = convolution_size(sizes, f"body.{last}.weight")
+        num_feat, num_in, *_ = base.convolution_size(sizes, "body.0.weight")
+        last = max(base.numbers_in(sizes, _BODY))
+        num_out, *_ = base.convolution_size(sizes, f"body.{last}.weight")
         if num_in != 3 or last < 2 or last % 2:
-            raise UnknownArchitecture(
+            raise base.UnknownArchitecture(
                 f"an SRVGGNetCompact of {num_in} channels in whose last layer is body.{last}"
             )
         act_type = "prelu" if "body.1.weight" in sizes else "leakyrelu"
-        return srvgg_shape(scale_of_channels(num_out), last // 2 - 1, num_feat, act_type)
+        return srvgg_shape(base.scale_of_channels(num_out), last // 2 - 1, num_feat, act_type)
 
-    def pair_shape(self, values: Sequence[GraphValue]) -> Shape:
+    def pair_shape(self, values: Sequence[GraphValue]) -> base.Shape:
         first = self.find_first_convolution(values)
         scales = [int(each.numbers[0]) for each in values if each.kind == "shuffle"]
         slopes = [each.numbers for each in values if each.kind in ("relu", "prelu")]
         if not scales or not slopes:
-            raise UnknownArchitecture(
+            raise base.UnknownArchitecture(
                 f"{values[0].layer}: a compact network has a pixel shuffle, and at least two "
                 "convolutions with an activation between them"
             )
         act_type = {(): "prelu", (0.0,): "relu"}.get(slopes[0], "leakyrelu")
         return srvgg_shape(scales[0], count_convolutions(values) - 2, first.channels, act_type)
 
-    def pair_graph(self, shape: Shape, values: Sequence[GraphValue]) -> Pattern:
+    def pair_graph(self, shape: base.Shape, values: Sequence[GraphValue]) -> Pattern:
         """Return the graph of `networks.compact`."""
-        scale, features = whole(shape, "upscale"), whole(shape, "num_feat")
+        scale, features = base.whole(shape, "upscale"), base.whole(shape, "num_feat")
         slope = {"prelu": None, "relu": 0.0, "leakyrelu": LEAK}[str(shape["act_type"])]
         x = picture = Pattern("input")
-        last = 2 * whole(shape, "num_conv") + 2
+        last = 2 * base.whole(shape, "num_conv") + 2
         for index in range(0, last, 2):
             x = activate(convolve(x, f"body.{index}", features), slope, f"body.{index + 1}")
         x = convolve(x, f"body.{last}", 3 * scale**2)
         return add(Pattern("shuffle", (x,), (scale,)), Pattern("enlargement", (picture,), (scale,)))
 
-    def radius_px(self, shape: Shape) -> int:
+    def radius_px(self, shape: base.Shape) -> int:
         """Return 1 for each convolution."""
-        return whole(shape, "num_conv") + 2
+        return base.whole(shape, "num_conv") + 2

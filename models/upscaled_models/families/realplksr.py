@@ -4,16 +4,7 @@ import re
 from collections.abc import Collection
 from typing import ClassVar, Final
 
-from upscaled_models.families.base import (
-    NetworkFamily,
-    Shape,
-    Sizes,
-    UnknownArchitecture,
-    convolution_size,
-    numbers_in,
-    scale_of_channels,
-    whole,
-)
+from upscaled_models.families import base
 
 MAX_KERNEL_PX: Final = 63
 """The published networks have 13 and 17."""
@@ -51,7 +42,7 @@ def realplksr_shape(
     norm: str = "group",
     attention: str = "yes",
     upsampler: str = "pixelshuffle",
-) -> Shape:
+) -> base.Shape:
     return {
         "scale": scale,
         "features": features,
@@ -64,7 +55,7 @@ def realplksr_shape(
     }
 
 
-class RealPlksrFamily(NetworkFamily):
+class RealPlksrFamily(base.NetworkFamily):
     """RealPLKSR networks; each input pixel, repeated, is added before the upsampling.
 
     A pixel costs 0.4 of x4plus: windows of 512 px take about 9 s in bfloat16 on two cores. Group
@@ -79,10 +70,10 @@ class RealPlksrFamily(NetworkFamily):
         "upsampler": ("pixelshuffle", "dysample"),
     }
 
-    def check_shape(self, shape: Shape) -> None:
+    def check_shape(self, shape: base.Shape) -> None:
         super().check_shape(shape)
-        features, wide = whole(shape, "features"), whole(shape, "wide_features")
-        kernel_px = whole(shape, "kernel_px")
+        features, wide = base.whole(shape, "features"), base.whole(shape, "wide_features")
+        kernel_px = base.whole(shape, "kernel_px")
         if wide > features:
             raise ValueError(f"cannot have wide_features {wide} of {features} features")
         if kernel_px % 2 == 0 or kernel_px > MAX_KERNEL_PX:
@@ -93,18 +84,18 @@ class RealPlksrFamily(NetworkFamily):
     def recognises(self, names: Collection[str]) -> bool:
         return "feats.1.channel_mixer.0.weight" in names
 
-    def shape_of(self, sizes: Sizes) -> Shape:
+    def shape_of(self, sizes: base.Sizes) -> base.Shape:
         """Read the shape; the last of `feats` is a convolution behind a dropout."""
-        features, num_in, *_ = convolution_size(sizes, "feats.0.weight")
-        last = max(numbers_in(sizes, _PART))
-        num_out, *_ = convolution_size(sizes, f"feats.{last}.weight")
-        wide_features, _, kernel_px, _ = convolution_size(sizes, "feats.1.lk.conv.weight")
+        features, num_in, *_ = base.convolution_size(sizes, "feats.0.weight")
+        last = max(base.numbers_in(sizes, _PART))
+        num_out, *_ = base.convolution_size(sizes, f"feats.{last}.weight")
+        wide_features, _, kernel_px, _ = base.convolution_size(sizes, "feats.1.lk.conv.weight")
         if num_in != 3 or last < 3:
-            raise UnknownArchitecture(
+            raise base.UnknownArchitecture(
                 f"a RealPLKSR network of {num_in} channels in whose last layer is feats.{last}"
             )
         return realplksr_shape(
-            scale_of_channels(num_out),
+            base.scale_of_channels(num_out),
             features,
             last - 2,
             kernel_px,
@@ -114,14 +105,14 @@ class RealPlksrFamily(NetworkFamily):
             upsampler="dysample" if "to_img.offset.weight" in sizes else "pixelshuffle",
         )
 
-    def has_graph(self, shape: Shape) -> bool:
+    def has_graph(self, shape: base.Shape) -> bool:
         """Return whether its upsampler is not DySample, which reads pixels anywhere."""
         return shape["upsampler"] != "dysample"
 
-    def radius_px(self, shape: Shape) -> int:
+    def radius_px(self, shape: base.Shape) -> int:
         """Return what the convolutions see, and one pixel for DySample, which may look farther."""
-        block_px = 2 + whole(shape, "kernel_px") // 2 + (shape["attention"] == "yes")
-        return whole(shape, "blocks") * block_px + 2 + (shape["upsampler"] == "dysample")
+        block_px = 2 + base.whole(shape, "kernel_px") // 2 + (shape["attention"] == "yes")
+        return base.whole(shape, "blocks") * block_px + 2 + (shape["upsampler"] == "dysample")
 
-    def halo_px(self, shape: Shape) -> int:
+    def halo_px(self, shape: base.Shape) -> int:
         return min(self.radius_px(shape), HALO_PX)

@@ -5,15 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from upscaled_models.families.base import (
-    NetworkFamily,
-    Shape,
-    Sizes,
-    UnknownArchitecture,
-    convolution_size,
-    numbers_in,
-    whole,
-)
+from upscaled_models.families import base
 from upscaled_models.families.pair_graph import (
     GraphValue,
     Pattern,
@@ -64,7 +56,7 @@ OTHER_CONVOLUTIONS: Final = 6
 _BLOCK: Final = re.compile(r"body\.(\d+)\.rdb1\.conv1\.weight")
 
 
-def rrdb_shape(scale: int, num_block: int, num_feat: int = 64, num_grow_ch: int = 32) -> Shape:
+def rrdb_shape(scale: int, num_block: int, num_feat: int = 64, num_grow_ch: int = 32) -> base.Shape:
     return {
         "num_in_ch": 3,
         "num_out_ch": 3,
@@ -100,7 +92,7 @@ _FIRST_END: Final = re.compile(r"model\.1\.sub\.(\d+)")
 _SECOND_BLOCK: Final = re.compile(r"RRDB_trunk\.(\d+)\.RDB([123])\.conv([1-5])")
 
 
-class RrdbFamily(NetworkFamily):
+class RrdbFamily(base.NetworkFamily):
     """A trunk of residual dense blocks at a quarter of the output's side, and two doublings."""
 
     label = "RRDB (Real-ESRGAN)"
@@ -118,7 +110,7 @@ class RrdbFamily(NetworkFamily):
     pair_network = "an RRDB network"
     pair_result = "convolution"
 
-    def check_shape(self, shape: Shape) -> None:
+    def check_shape(self, shape: base.Shape) -> None:
         super().check_shape(shape)
         if shape["scale"] not in (1, 2, 4):
             raise ValueError(f"cannot have scale {shape['scale']}")
@@ -126,21 +118,21 @@ class RrdbFamily(NetworkFamily):
     def recognises(self, names: Collection[str]) -> bool:
         return "conv_first.weight" in names
 
-    def shape_of(self, sizes: Sizes) -> Shape:
-        num_feat, num_in, *_ = convolution_size(sizes, "conv_first.weight")
-        num_grow_ch, *_ = convolution_size(sizes, "body.0.rdb1.conv1.weight")
-        num_out, *_ = convolution_size(sizes, "conv_last.weight")
+    def shape_of(self, sizes: base.Sizes) -> base.Shape:
+        num_feat, num_in, *_ = base.convolution_size(sizes, "conv_first.weight")
+        num_grow_ch, *_ = base.convolution_size(sizes, "body.0.rdb1.conv1.weight")
+        num_out, *_ = base.convolution_size(sizes, "conv_last.weight")
         if num_in not in SCALE_BY_INPUT_CHANNELS or num_out != 3:
-            raise UnknownArchitecture(f"an RRDBNet of {num_in} channels in and {num_out} out")
-        scale, blocks = SCALE_BY_INPUT_CHANNELS[num_in], len(numbers_in(sizes, _BLOCK))
+            raise base.UnknownArchitecture(f"an RRDBNet of {num_in} channels in and {num_out} out")
+        scale, blocks = SCALE_BY_INPUT_CHANNELS[num_in], len(base.numbers_in(sizes, _BLOCK))
         return rrdb_shape(scale, blocks, num_feat, num_grow_ch)
 
-    def pair_shape(self, values: Sequence[GraphValue]) -> Shape:
+    def pair_shape(self, values: Sequence[GraphValue]) -> base.Shape:
         first = self.find_first_convolution(values)
         source = first.sources[0]
         fold = int(source.numbers[0]) if source.kind == "unshuffle" else 1
         if 3 * fold**2 not in SCALE_BY_INPUT_CHANNELS:
-            raise UnknownArchitecture(
+            raise base.UnknownArchitecture(
                 f"{source.layer}: folds {fold} by {fold} pixels, in RRDB networks 2 or 4"
             )
         joined = (each for each in values if each.kind == "join" and len(each.sources) > 1)
@@ -149,15 +141,15 @@ class RrdbFamily(NetworkFamily):
         scale, blocks = SCALE_BY_INPUT_CHANNELS[3 * fold**2], in_blocks // BLOCK_CONVOLUTIONS
         return rrdb_shape(scale, blocks, first.channels, growth)
 
-    def pair_graph(self, shape: Shape, values: Sequence[GraphValue]) -> Pattern:
+    def pair_graph(self, shape: base.Shape, values: Sequence[GraphValue]) -> Pattern:
         """Return the graph of `networks.rrdb`."""
-        features, fold = whole(shape, "num_feat"), self.fold(shape)
+        features, fold = base.whole(shape, "num_feat"), self.fold(shape)
         leak = partial(activate, slope=LEAK)
         picture = Pattern("input")
         start = Pattern("unshuffle", (picture,), (fold,)) if fold > 1 else picture
         x = shallow = convolve(start, "conv_first", features)
-        for block in range(whole(shape, "num_block")):
-            x = _block_graph(x, f"body.{block}", features, whole(shape, "num_grow_ch"))
+        for block in range(base.whole(shape, "num_block")):
+            x = _block_graph(x, f"body.{block}", features, base.whole(shape, "num_grow_ch"))
         x = add(shallow, convolve(x, "conv_body", features))
         for name in ("conv_up1", "conv_up2"):
             x = leak(convolve(Pattern("enlargement", (x,), (2,)), name, features))
@@ -173,14 +165,14 @@ class RrdbFamily(NetworkFamily):
         """
         return convolution.rpartition(".conv")[0] if ".rdb" in convolution else convolution
 
-    def fold(self, shape: Shape) -> int:
-        return fold_of(whole(shape, "scale"))
+    def fold(self, shape: base.Shape) -> int:
+        return fold_of(base.whole(shape, "scale"))
 
-    def radius_px(self, shape: Shape) -> int:
+    def radius_px(self, shape: base.Shape) -> int:
         """Return the reach: 15 a block, `conv_first`, `conv_body`, and 2 behind the trunk."""
-        return (15 * whole(shape, "num_block") + 4) * self.fold(shape)
+        return (15 * base.whole(shape, "num_block") + 4) * self.fold(shape)
 
-    def window_px(self, shape: Shape, *, is_cuda: bool, is_tuned: bool) -> int:
+    def window_px(self, shape: base.Shape, *, is_cuda: bool, is_tuned: bool) -> int:
         """Return the measured window's side, which is 256, 512 or 816 trunk pixels.
 
         On CUDA two of 816 px make the longest side at x4 and take 4 GB; where that is too much,
@@ -188,15 +180,15 @@ class RrdbFamily(NetworkFamily):
         47 %, 512 59 %. 512 takes 10 s in 8 bits on two cores and 600 MB (OpenVINO); tuning takes
         less where a batch would be too long. Float32 without tuning takes 13 s for 256.
         """
-        is_slow = not is_tuned and whole(shape, "num_block") > MAX_QUICK_BLOCKS
+        is_slow = not is_tuned and base.whole(shape, "num_block") > MAX_QUICK_BLOCKS
         return self.fold(shape) * (816 if is_cuda else 256 if is_slow else 512)
 
-    def cuda_bytes_per_px(self, shape: Shape) -> int:
+    def cuda_bytes_per_px(self, shape: base.Shape) -> int:
         """Estimate by the 4 GB of windows of 816 trunk pixels: the tail's features are largest."""
         return 6000 // self.fold(shape) ** 2
 
-    def halo_px(self, shape: Shape) -> int:
-        blocks = whole(shape, "num_block")
+    def halo_px(self, shape: base.Shape) -> int:
+        blocks = base.whole(shape, "num_block")
         halo_px = next(
             (halo for deepest, halo in HALO_TRUNK_PX.items() if blocks <= deepest),
             max(HALO_TRUNK_PX.values()),

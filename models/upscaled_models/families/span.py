@@ -3,15 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import ClassVar, Final
 
-from upscaled_models.families.base import (
-    NetworkFamily,
-    Shape,
-    Sizes,
-    UnknownArchitecture,
-    convolution_size,
-    scale_of_channels,
-    whole,
-)
+from upscaled_models.families import base
 from upscaled_models.families.pair_graph import (
     GraphValue,
     Pattern,
@@ -27,11 +19,11 @@ RADIUS_PX: Final = 3 * BLOCKS + 3
 """Three convolutions in each block, one before, one behind, and the last."""
 
 
-def span_shape(scale: int, features: int = 48) -> Shape:
+def span_shape(scale: int, features: int = 48) -> base.Shape:
     return {"scale": scale, "features": features}
 
 
-class SpanFamily(NetworkFamily):
+class SpanFamily(base.NetworkFamily):
     """SPAN networks, whose convolutions consist of parts until `networks.span.fuse_state`."""
 
     label = "SPAN"
@@ -44,20 +36,20 @@ class SpanFamily(NetworkFamily):
     def recognises(self, names: Collection[str]) -> bool:
         return "block_1.c1_r.weight" in names and "conv_cat.weight" in names
 
-    def shape_of(self, sizes: Sizes) -> Shape:
-        features, num_in, *_ = convolution_size(sizes, "conv_1.weight")
-        num_out, *_ = convolution_size(sizes, "upsampler.0.weight")
+    def shape_of(self, sizes: base.Sizes) -> base.Shape:
+        features, num_in, *_ = base.convolution_size(sizes, "conv_1.weight")
+        num_out, *_ = base.convolution_size(sizes, "upsampler.0.weight")
         if num_in != 3:
-            raise UnknownArchitecture(f"a SPAN network of {num_in} channels in")
-        return span_shape(scale_of_channels(num_out), features)
+            raise base.UnknownArchitecture(f"a SPAN network of {num_in} channels in")
+        return span_shape(base.scale_of_channels(num_out), features)
 
-    def pair_shape(self, values: Sequence[GraphValue]) -> Shape:
+    def pair_shape(self, values: Sequence[GraphValue]) -> base.Shape:
         scale = int(values[0].numbers[0])
         return span_shape(scale, self.find_first_convolution(values).channels)
 
-    def pair_graph(self, shape: Shape, values: Sequence[GraphValue]) -> Pattern:
+    def pair_graph(self, shape: base.Shape, values: Sequence[GraphValue]) -> Pattern:
         """Return the graph of `networks.span`, which normalises the picture where `values` do."""
-        scale, features = whole(shape, "scale"), whole(shape, "features")
+        scale, features = base.whole(shape, "scale"), base.whole(shape, "features")
         x = Pattern("input")
         if any(is_of_picture(each, "shift") for each in values):
             x = Pattern("shift", (x,), None, "mean")
@@ -72,7 +64,7 @@ class SpanFamily(NetworkFamily):
         mixed = convolve(joined, "conv_cat", features, kernel_px=1)
         return Pattern("shuffle", (convolve(mixed, "upsampler.0", 3 * scale**2),), (scale,))
 
-    def radius_px(self, shape: Shape) -> int:
+    def radius_px(self, shape: base.Shape) -> int:
         return RADIUS_PX
 
 

@@ -6,14 +6,8 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from upscaled_models.backends.openvino import nodes
 from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation, common_grid
-from upscaled_models.backends.openvino.nodes import (
-    LEVELS,
-    convolve,
-    convolve_doubled,
-    leak,
-    to_grid,
-)
 from upscaled_models.backends.openvino.runtime import Node, import_openvino
 from upscaled_models.families import Shape
 from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE, fold_of
@@ -26,23 +20,23 @@ def build_trunk(x: Node, shape: Shape, layers: Layers) -> Node:
     fold = fold_of(int(shape["scale"]))
     if fold > 1:
         x = ops.space_to_depth(x, "depth_first", fold)
-    shallow = convolve(x, convolutions["conv_first"], input_gain=LEVELS)
+    shallow = nodes.convolve(x, convolutions["conv_first"], input_gain=nodes.LEVELS)
     features = shallow
     for index in range(int(shape["num_block"])):
         inner = features
         for number in (1, 2, 3):
             inner = _dense(inner, f"body.{index}.rdb{number}", layers)
         features = _add_residual(features, inner)
-    return ops.add(shallow, convolve(features, convolutions["conv_body"]))
+    return ops.add(shallow, nodes.convolve(features, convolutions["conv_body"]))
 
 
 def build_tail(features: Node, layers: Layers) -> Node:
     """Build the tail, from features (`strips.TAIL_RADIUS_PX` around) to the picture in levels."""
     convolutions = layers.convolutions
     for name in ("conv_up1", "conv_up2"):
-        features = convolve_doubled(features, convolutions[name], LEAK)
-    features = leak(convolve(features, convolutions["conv_hr"]), LEAK)
-    return convolve(features, convolutions["conv_last"], output_gain=LEVELS)
+        features = nodes.convolve_doubled(features, convolutions[name], LEAK)
+    features = nodes.leak(nodes.convolve(features, convolutions["conv_hr"]), LEAK)
+    return nodes.convolve(features, convolutions["conv_last"], output_gain=nodes.LEVELS)
 
 
 def _dense(x: Node, name: str, layers: Layers) -> Node:
@@ -57,9 +51,9 @@ def _dense_in_pairs(x: Node, convolutions: Sequence[Convolution]) -> Node:
     Joining anew all that each convolution reads took 7 % of a window of 256 px in bfloat16.
     """
     pairs = [x]
-    y = convolve(x, convolutions[0])
+    y = nodes.convolve(x, convolutions[0])
     for at, convolution in enumerate(convolutions[1:], 1):
-        y = leak(y, LEAK)
+        y = nodes.leak(y, LEAK)
         pairs = [*pairs[:-1], _join([pairs[-1], y])] if at % 2 else [*pairs, y]
         y = _convolve_sum(pairs, convolution)
     return y
@@ -72,7 +66,7 @@ def _convolve_sum(parts: Sequence[Node], layer: Convolution) -> Node:
     total: Node | None = None
     for part, (start, end) in zip(parts, slices, strict=True):
         bias = layer.bias if total is None else None
-        y = convolve(part, replace(layer, weight=layer.weight[:, start:end], bias=bias))
+        y = nodes.convolve(part, replace(layer, weight=layer.weight[:, start:end], bias=bias))
         total = y if total is None else import_openvino().opset15.add(total, y)
     return total
 
@@ -88,9 +82,9 @@ def _dense_joined(x: Node, convolutions: Sequence[Convolution]) -> Node:
     seen: list[Node] = []
     y = x
     for convolution in convolutions:
-        y = leak(y, LEAK) if seen else y
+        y = nodes.leak(y, LEAK) if seen else y
         seen.append(y)
-        y = convolve(_join(seen), convolution)
+        y = nodes.convolve(_join(seen), convolution)
     return y
 
 
@@ -101,15 +95,15 @@ def _dense_on_grid(x: Node, convolutions: Sequence[Convolution], grid: Quantisat
     LeakyReLU keeps any positive factor.
     """
     start = convolutions[0].weight.shape[1]
-    seen = [to_grid(x, _on_channels(grid, 0, start))]
+    seen = [nodes.to_grid(x, _on_channels(grid, 0, start))]
     for convolution in convolutions[:-1]:
         end = start + convolution.weight.shape[0]
         part = _on_channels(grid, start, end)
         gain = 1.0 if part.input_scale is None else np.reciprocal(part.input_scale)
-        y = convolve(_join(seen), convolution, output_gain=gain, is_on_grid=True)
-        seen.append(to_grid(leak(y, LEAK), replace(part, input_scale=None)))
+        y = nodes.convolve(_join(seen), convolution, output_gain=gain, is_on_grid=True)
+        seen.append(nodes.to_grid(nodes.leak(y, LEAK), replace(part, input_scale=None)))
         start = end
-    return convolve(_join(seen), convolutions[-1], is_on_grid=True)
+    return nodes.convolve(_join(seen), convolutions[-1], is_on_grid=True)
 
 
 def _on_channels(grid: Quantisation, start: int, end: int) -> Quantisation:

@@ -10,13 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled_models.backends.openvino.layers import (
-    Convolution,
-    Floats,
-    Layers,
-    Quantisation,
-    layers_of,
-)
+from upscaled_models.backends.openvino import layers
 
 WEIGHT_LIMIT: Final = 127
 LEAST_SCALE: Final = np.float32(1e-8)
@@ -41,8 +35,10 @@ def is_among(convolution: str, names: Collection[str]) -> bool:
 
 
 def round_layers(
-    state: Mapping[str, Floats], levels: Mapping[str, InputLevels], float_layers: Collection[str]
-) -> Layers:
+    state: Mapping[str, layers.Floats],
+    levels: Mapping[str, InputLevels],
+    float_layers: Collection[str],
+) -> layers.Layers:
     """Return the layers of a network in 8 bits.
 
     Args:
@@ -50,8 +46,8 @@ def round_layers(
         levels: by convolution, or by its group (`NetworkFamily.input_group`).
         float_layers: convolutions, or blocks of them (`body.3`), that stay in floats.
     """
-    floats = layers_of(state)
-    return Layers(
+    floats = layers.layers_of(state)
+    return layers.Layers(
         convolutions={
             name: layer
             if is_among(name, float_layers)
@@ -67,20 +63,20 @@ def _levels_of(name: str, levels: Mapping[str, InputLevels]) -> InputLevels:
     return levels[group if group in levels else name]
 
 
-def round_convolution(layer: Convolution, levels: InputLevels) -> Convolution:
+def round_convolution(layer: layers.Convolution, levels: InputLevels) -> layers.Convolution:
     """Round one layer: each output channel's weights become multiples of its own scale."""
     scale = levels.scale[: layer.weight.shape[1]].astype(np.float32)
     weight = layer.weight * scale.reshape(1, -1, 1, 1)
     step = np.maximum(np.abs(weight).max((1, 2, 3)) / np.float32(WEIGHT_LIMIT), LEAST_SCALE)
     whole = np.rint(weight / step.reshape(-1, 1, 1, 1))
-    return Convolution(
+    return layers.Convolution(
         np.clip(whole, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8),
         layer.bias,
-        Quantisation(step, levels.low, levels.high, scale),
+        layers.Quantisation(step, levels.low, levels.high, scale),
     )
 
 
-def cut_to_half(state: Mapping[str, Floats]) -> dict[str, Floats]:
+def cut_to_half(state: Mapping[str, layers.Floats]) -> dict[str, layers.Floats]:
     """Round weights (not biases) to float16 towards 0, as float32.
 
     The makers of ncnn's 16-bit files round this way: the weights of a release's file in 32 bits
@@ -89,7 +85,7 @@ def cut_to_half(state: Mapping[str, Floats]) -> dict[str, Floats]:
     return {key: _cut(value) if value.ndim == 4 else value for key, value in state.items()}
 
 
-def _cut(values: Floats) -> Floats:
+def _cut(values: layers.Floats) -> layers.Floats:
     half = values.astype(np.float16)
     is_larger = np.abs(half.astype(np.float32)) > np.abs(values)
     return np.where(is_larger, np.nextafter(half, np.float16(0)), half).astype(np.float32)

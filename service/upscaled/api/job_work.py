@@ -8,18 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from upscaled.api import upscale_steps
 from upscaled.api.billing import try_often
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.memory import MemoryBudget, MemoryShare
 from upscaled.api.progress import Progress
 from upscaled.api.telemetry.metrics import Metrics
-from upscaled.api.upscale_steps import (
-    build_request,
-    fetch_source,
-    order_storing,
-    read_checked_header,
-    store_result,
-)
 from upscaled.config import Settings
 from upscaled.errors import InternalError, ServiceError
 from upscaled.fetch.client import FetchClient
@@ -95,16 +89,18 @@ class JobImages:
         results = self._state.job_results
         with self._budget.share(job.key_id) as share:
             source = await self._read_source(job, share)
-            header = await read_checked_header(source, job.order.scale, self._settings)
+            header = await upscale_steps.read_checked_header(
+                source, job.order.scale, self._settings
+            )
             result = await self._compute(job, source, header, progress)
         with _reporting_store():
-            file_name = await store_result(result, results)
+            file_name = await upscale_steps.store_result(result, results)
         return JobImage(result, file_name, len(source), _describe(header, result))
 
     async def _compute(
         self, job: StoredJob, source: bytes, header: Header, progress: Progress
     ) -> Result:
-        request = build_request(
+        request = upscale_steps.build_request(
             job.id,
             header,
             self._settings,
@@ -115,7 +111,7 @@ class JobImages:
             source_bytes=len(source),
         )
         request = replace(request, on_tile=progress.note_tile)
-        request = order_storing(request, self._state.job_results, self._settings)
+        request = upscale_steps.order_storing(request, self._state.job_results, self._settings)
         progress.note_queued(self._executor.expect(request).seconds)
         self.at_executor += 1
         try:
@@ -128,7 +124,7 @@ class JobImages:
             # An InternalError here is of our own store, or of this machine: not the job's fault.
             async with share.arriving():
                 with _reporting_store():
-                    return await fetch_source(
+                    return await upscale_steps.fetch_source(
                         job.order.image_url or "",
                         share,
                         self._fetcher,

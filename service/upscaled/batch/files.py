@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-from upscaled.errors import (
-    FileSizeTooLarge,
-    InternalError,
-    InvalidParameter,
-    NotFound,
-    ServiceError,
-    UnsupportedImageFormat,
-)
+from upscaled import errors
 from upscaled.image.formats.table import OPTIONAL, sniff
 from upscaled.process.named_file import open_at_once
 
@@ -53,20 +46,20 @@ NO_MORE_WRITES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors after which every further write fails too, not only this file's."""
 
 
-def refuse_unreadable(error: OSError) -> ServiceError:
+def refuse_unreadable(error: OSError) -> errors.ServiceError:
     """Return a file's own error in the contract's words: it is gone, or cannot be read."""
     reason = error.strerror or type(error).__name__
-    kinds = {errno.ENOENT: NotFound, errno.EIO: InternalError}
-    kind = kinds.get(error.errno or 0, InvalidParameter)
+    kinds = {errno.ENOENT: errors.NotFound, errno.EIO: errors.InternalError}
+    kind = kinds.get(error.errno or 0, errors.InvalidParameter)
     return kind(reason[:1].lower() + reason[1:])
 
 
-def refuse_format(name: str) -> UnsupportedImageFormat:
+def refuse_format(name: str) -> errors.UnsupportedImageFormat:
     """Return the error for a format that is not enabled, with the setting that enables it."""
     if name not in OPTIONAL:
-        return UnsupportedImageFormat(f"{name} is not supported")
+        return errors.UnsupportedImageFormat(f"{name} is not supported")
     setting = f"UPSCALED_EXTRA_FORMATS={name.lower()}"
-    return UnsupportedImageFormat(f"{name} is not enabled ({setting} enables it)")
+    return errors.UnsupportedImageFormat(f"{name} is not enabled ({setting} enables it)")
 
 
 def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
@@ -81,7 +74,7 @@ def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
     with open(path, "rb", opener=open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidParameter("is no regular file")
+            raise errors.InvalidParameter("is no regular file")
         head = file.read(HEAD_BYTES)
         file.seek(max(0, status.st_size - TAIL_BYTES))
         check_ends(head + file.read(TAIL_BYTES), status.st_size, formats, is_any=is_any)
@@ -97,7 +90,7 @@ def check_ends(ends: bytes, size_bytes: int, formats: Collection[str], *, is_any
     if format_name is None and not is_any:
         raise NotAnImage
     if size_bytes > MAX_SOURCE_BYTES:
-        raise FileSizeTooLarge
+        raise errors.FileSizeTooLarge
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Final
 
-from upscaled.batch.files import (
-    CannotWrite,
-    OutputFull,
-    drop_part,
-    part_of,
-    rename_part,
-    write_part,
-)
+from upscaled.batch import files
 from upscaled.batch.journal import Journal, Phase, Record
 from upscaled.batch.output_store import Entry, Output, ReservedPath
 
@@ -39,9 +32,9 @@ class OutputFolder(Output):
             target = self._root / row.path
             part = self._part(target)
             if row.phase is Phase.WRITTEN and os.path.exists(part):
-                with suppress(CannotWrite, OutputFull):
-                    rename_part(target, part)
-            drop_part(part)
+                with suppress(files.CannotWrite, files.OutputFull):
+                    files.rename_part(target, part)
+            files.drop_part(part)
             self._journal.release(row.path)
 
     def locate(self, path: PurePath) -> str:
@@ -86,11 +79,11 @@ class OutputFolder(Output):
         path, before = reservation.path, reservation.before.record
         target = self._root / path
         part = self._part(target)
-        record = replace(record, mtime_ns=write_part(target, part, data))
+        record = replace(record, mtime_ns=files.write_part(target, part, data))
         self._journal.record(path, record)
         try:
-            rename_part(target, part)
-        except (CannotWrite, OutputFull):
+            files.rename_part(target, part)
+        except (files.CannotWrite, files.OutputFull):
             if before is not None:
                 self._journal.record(path, before)
             raise
@@ -99,12 +92,12 @@ class OutputFolder(Output):
 
     def release(self, reservation: ReservedPath) -> None:
         """Delete the unfinished file, and clear the journal's row."""
-        drop_part(self._part(self._root / reservation.path))
+        files.drop_part(self._part(self._root / reservation.path))
         self._journal.release(reservation.path)
 
     def _part(self, target: Path) -> Path:
         """Name the unfinished file; without a journal, process ids keep runs apart."""
-        part = part_of(target)
+        part = files.part_of(target)
         return part if self._journal.is_kept else part.with_suffix(f".{os.getpid()}.part")
 
 

@@ -9,16 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
-from upscaled.batch.files import (
-    HEAD_BYTES,
-    MAX_SOURCE_BYTES,
-    NO_MORE_WRITES,
-    TAIL_BYTES,
-    BatchAborted,
-    CannotWrite,
-    OutputFull,
-    check_ends,
-)
+from upscaled.batch import files
 from upscaled.batch.journal import Record
 from upscaled.batch.output_store import Output, ReservedPath
 from upscaled.upscale.concurrency import Cancelled
@@ -30,7 +21,7 @@ _LOOK_EVERY_S: Final = 0.25
 _READ_BYTES: Final = 1 << 20
 
 
-class ReaderGone(BatchAborted):
+class ReaderGone(files.BatchAborted):
     """The program that reads standard output has closed it, as `head` does."""
 
     exit_status = 128 + signal.SIGPIPE
@@ -61,10 +52,10 @@ class InputPicture:
         data = bytearray()
         for part in self._parts():
             data += part
-            if len(data) > MAX_SOURCE_BYTES:
+            if len(data) > files.MAX_SOURCE_BYTES:
                 break
-        ends = bytes(data[:HEAD_BYTES] + data[-TAIL_BYTES:])
-        check_ends(ends, len(data), formats, is_any=is_any)
+        ends = bytes(data[: files.HEAD_BYTES] + data[-files.TAIL_BYTES :])
+        files.check_ends(ends, len(data), formats, is_any=is_any)
         return bytes(data)
 
     def state(self) -> int | None:
@@ -115,6 +106,6 @@ class OutputStream(Output):
         except BrokenPipeError as error:
             raise ReaderGone(f"standard output: {error.strerror}") from error
         except OSError as error:
-            kind = OutputFull if error.errno in NO_MORE_WRITES else CannotWrite
+            kind = files.OutputFull if error.errno in files.NO_MORE_WRITES else files.CannotWrite
             raise kind(f"standard output: {error.strerror}") from error
         return record

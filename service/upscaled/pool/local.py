@@ -23,17 +23,10 @@ from typing import Any, Final
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, rebuild
 from upscaled.logs import event
+from upscaled.pool import executor
 from upscaled.pool.admission import Admission
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.devices import plan_workers, share_canvas_px
-from upscaled.pool.executor import (
-    DeviceFault,
-    EngineInUse,
-    Expectation,
-    PoolStats,
-    UpscaleRequest,
-    WorkerStats,
-)
 from upscaled.pool.messages import Answer, Done, Failed, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue
 from upscaled.pool.slots import MAX_DEATHS_ALONE, Attempts, Slot
@@ -101,12 +94,12 @@ class LocalPool:
         """Return whether an upscale sent now, by a key that has none here, would be worked on."""
         return bool(self._workers) and not self._admission.is_draining and not self._queue.is_full
 
-    def stats(self) -> PoolStats:
+    def stats(self) -> executor.PoolStats:
         """Return how the workers are and what they have done."""
         waiting_by_key = self._queue.waiting_by_key()
         readies = [worker.ready for worker in self._workers]
         in_flight = Counter(slot.worker for slot in self._queue.in_flight())
-        return PoolStats(
+        return executor.PoolStats(
             waiting=self._queue.waiting,
             waiting_most=self._settings.max_queue,
             keys_waiting=len(waiting_by_key),
@@ -119,11 +112,11 @@ class LocalPool:
             failed_starts=sum(each.failed_starts for each in self._supervisors),
             faults=self._faults,
             engines=frozenset(
-                EngineInUse(scale, model, ready.labels.get(scale, ""), ready.device)
+                executor.EngineInUse(scale, model, ready.labels.get(scale, ""), ready.device)
                 for ready in readies
                 for scale, model in ready.models.items()
             ),
-            done=sum((each.done() for each in self._supervisors), WorkerStats()),
+            done=sum((each.done() for each in self._supervisors), executor.WorkerStats()),
             resident_bytes={
                 each.number: each.worker.stats.resident_bytes
                 for each in self._supervisors
@@ -149,7 +142,7 @@ class LocalPool:
             task.cancel()
         await asyncio.gather(*self._supervising, *self._tasks, return_exceptions=True)
 
-    def expect(self, request: UpscaleRequest) -> Expectation:
+    def expect(self, request: executor.UpscaleRequest) -> executor.Expectation:
         """Predict an upscale; see `Executor.expect`."""
         return self._cost.expect(request)
 
@@ -161,13 +154,13 @@ class LocalPool:
         """See `Executor.adopt_ladders`."""
         self._cost.adopt(ladders)
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+    async def upscale(self, source: bytes, request: executor.UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""
         with self._admission.admit():
             request = replace(self._cost.bind(request), store=None)
             return await self._upscale_retrying(source, request)
 
-    async def _upscale_retrying(self, source: bytes, request: UpscaleRequest) -> Result:
+    async def _upscale_retrying(self, source: bytes, request: executor.UpscaleRequest) -> Result:
         now = asyncio.get_running_loop().time
         admitted_at = now()
         attempts = Attempts()
@@ -190,7 +183,7 @@ class LocalPool:
                 if self._may_try_another_device(slot, answer, attempts):
                     continue
                 if attempts.failed_at is None:
-                    raise DeviceFault(detail=f"the worker reports: {answer.reason}")
+                    raise executor.DeviceFault(detail=f"the worker reports: {answer.reason}")
             elif isinstance(answer, Done) and (faulty := attempts.find_faulty(slot.worker)):
                 self._faults += 1
                 faulty.note_fault()
@@ -207,7 +200,7 @@ class LocalPool:
         _log.warning(text, device, failed.reason, extra=fields)
         return True
 
-    async def _acquire_slot(self, request: UpscaleRequest, attempts: Attempts) -> Slot:
+    async def _acquire_slot(self, request: executor.UpscaleRequest, attempts: Attempts) -> Slot:
         if refusal := refuse_without_workers(self._supervisors):
             raise refusal
         try:

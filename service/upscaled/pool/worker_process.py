@@ -11,25 +11,9 @@ from typing import Final
 from pydantic import ValidationError
 
 from upscaled.config import Settings
+from upscaled.pool import messages
 from upscaled.pool.devices import worker_environment, worker_settings
 from upscaled.pool.executor import OnTile, WorkerStats
-from upscaled.pool.messages import (
-    MAX_RESULT_BYTES,
-    Alive,
-    Answer,
-    Cancel,
-    Configure,
-    Done,
-    FromWorker,
-    JobProgress,
-    ResultPiece,
-    ToWorker,
-    Unusable,
-    WorkerJob,
-    WorkerReady,
-    decode_from_worker,
-    encode,
-)
 from upscaled.process.channel import FrameError
 from upscaled.process.child import AsyncChild, ChildLost, ChildUnusable
 from upscaled.process.supervision import Limits
@@ -65,12 +49,12 @@ class _InFlight:
     """
 
     on_tile: OnTile | None
-    answer: asyncio.Future[tuple[Answer, bytes] | WorkerDied]
+    answer: asyncio.Future[tuple[messages.Answer, bytes] | WorkerDied]
     file: BytesIO = field(default_factory=BytesIO)
 
     def add(self, offset: int, piece: bytes) -> None:
         """Add a piece of the result; FrameError where it is not the next, or too much."""
-        if offset not in (0, self.file.tell()) or offset + len(piece) > MAX_RESULT_BYTES:
+        if offset not in (0, self.file.tell()) or offset + len(piece) > messages.MAX_RESULT_BYTES:
             raise FrameError(f"{len(piece)} bytes at {offset} of a result")
         self.file.seek(offset)
         self.file.truncate()
@@ -88,7 +72,7 @@ class WorkerProcess:
     def __init__(self, child: AsyncChild, limits: Limits, device: str) -> None:
         loop = asyncio.get_running_loop()
         self.device = device
-        self.ready: WorkerReady
+        self.ready: messages.WorkerReady
         self.gone = asyncio.Event()
         self.answered = 0
         self.is_faulty = False
@@ -98,7 +82,9 @@ class WorkerProcess:
         self._limits = limits
         self._is_usable = True
         self._faults = 0
-        self._ready: asyncio.Future[WorkerReady | ChildUnusable | WorkerDied] = loop.create_future()
+        self._ready: asyncio.Future[messages.WorkerReady | ChildUnusable | WorkerDied] = (
+            loop.create_future()
+        )
         self._in_flight: dict[int, _InFlight] = {}
         self._in_flight_at_end: int | None = None
         self._last_message_at = loop.time()
@@ -115,7 +101,7 @@ class WorkerProcess:
             SpawnFailed: the machine cannot start a process for now.
             WorkerDied: it ended, or was not ready within `limits.start_s`.
         """
-        configure = Configure.model_validate({"settings": worker_settings(settings)})
+        configure = messages.Configure.model_validate({"settings": worker_settings(settings)})
         environment = worker_environment(settings, os.environ)
         worker = cls(await AsyncChild.start(command, environment), limits, settings.device)
         ready = None
@@ -126,9 +112,9 @@ class WorkerProcess:
         except TimeoutError:
             raise WorkerDied(f"not ready within {limits.start_s:g} s") from None
         finally:
-            if not isinstance(ready, WorkerReady):
+            if not isinstance(ready, messages.WorkerReady):
                 await worker.end()
-        if not isinstance(ready, WorkerReady):
+        if not isinstance(ready, messages.WorkerReady):
             raise ready
         worker.ready = ready
         return worker
@@ -143,8 +129,8 @@ class WorkerProcess:
         return self._is_usable
 
     async def work(
-        self, job: WorkerJob, source: bytes, on_tile: OnTile | None = None
-    ) -> tuple[Answer, bytes]:
+        self, job: messages.WorkerJob, source: bytes, on_tile: OnTile | None = None
+    ) -> tuple[messages.Answer, bytes]:
         """Send one job and wait for its answer, beside other jobs.
 
         Returns once the worker is done with the job, also after `cancel`. Past its deadline the
@@ -169,7 +155,7 @@ class WorkerProcess:
         if isinstance(answer, WorkerDied):
             raise answer
         self.answered += 1
-        if isinstance(answer[0], Done):
+        if isinstance(answer[0], messages.Done):
             self._faults = 0
         return answer
 
@@ -186,9 +172,9 @@ class WorkerProcess:
         self._in_flight_at_end = 0  # none of its images is at fault
         self._child.kill()
 
-    def cancel(self, job: WorkerJob) -> None:
+    def cancel(self, job: messages.WorkerJob) -> None:
         """Have a job stopped; its `work` returns `JobCancelled`, or what was finished before."""
-        task = asyncio.create_task(self._send_if_alive(Cancel(job=job.job)))
+        task = asyncio.create_task(self._send_if_alive(messages.Cancel(job=job.job)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -220,14 +206,14 @@ class WorkerProcess:
             return self._death(f"worker {self.pid} hung, silent for {quiet_s:.1f} s, killed")
         return WorkTookTooLong(f"worked on one image for {self._limits.work_s:g} s")
 
-    async def _send(self, message: ToWorker, payload: bytes = b"") -> None:
+    async def _send(self, message: messages.ToWorker, payload: bytes = b"") -> None:
         try:
-            await self._child.send(encode(message), payload)
+            await self._child.send(messages.encode(message), payload)
         except OSError:
             await self.gone.wait()
             raise self._death(self.end_text) from None
 
-    async def _send_if_alive(self, message: ToWorker) -> None:
+    async def _send_if_alive(self, message: messages.ToWorker) -> None:
         with suppress(WorkerDied):
             await self._send(message)
 
@@ -238,10 +224,10 @@ class WorkerProcess:
         try:
             while True:
                 frame = await self._child.receive(
-                    within_s=limit_s, max_payload_bytes=MAX_RESULT_BYTES
+                    within_s=limit_s, max_payload_bytes=messages.MAX_RESULT_BYTES
                 )
                 self._last_message_at = asyncio.get_running_loop().time()
-                self._handle(decode_from_worker(frame.header), frame.payload)
+                self._handle(messages.decode_from_worker(frame.header), frame.payload)
                 if self._ready.done():
                     limit_s = self._limits.silence_s
         except ChildLost as lost:
@@ -251,15 +237,15 @@ class WorkerProcess:
         finally:
             await self._settle_all(cause)
 
-    def _handle(self, message: FromWorker, payload: bytes) -> None:
+    def _handle(self, message: messages.FromWorker, payload: bytes) -> None:
         match message:
-            case Alive():
+            case messages.Alive():
                 self.stats = message.stats
-            case WorkerReady() if not self._ready.done():
+            case messages.WorkerReady() if not self._ready.done():
                 self._ready.set_result(message)
-            case Unusable() if not self._ready.done():
+            case messages.Unusable() if not self._ready.done():
                 self._ready.set_result(ChildUnusable(message.reason))
-            case WorkerReady() | Unusable():
+            case messages.WorkerReady() | messages.Unusable():
                 raise FrameError(f"{message.kind} out of turn")
             case _ if message.job not in self._in_flight:
                 raise FrameError(f"{message.kind} for a job that is not in flight")
@@ -267,13 +253,16 @@ class WorkerProcess:
                 self._handle_for_job(message, payload, self._in_flight[message.job])
 
     def _handle_for_job(
-        self, message: JobProgress | ResultPiece | Answer, payload: bytes, in_flight: _InFlight
+        self,
+        message: messages.JobProgress | messages.ResultPiece | messages.Answer,
+        payload: bytes,
+        in_flight: _InFlight,
     ) -> None:
         match message:
-            case JobProgress():
+            case messages.JobProgress():
                 if in_flight.on_tile:
                     in_flight.on_tile(message.done, message.total)
-            case ResultPiece():
+            case messages.ResultPiece():
                 in_flight.add(message.offset, payload)
             case _ if not in_flight.answer.done():
                 in_flight.add(in_flight.file.tell(), payload)

@@ -22,18 +22,8 @@ from upscaled.bucket.client import (
 )
 from upscaled.errors import InternalError
 from upscaled.logs import event
+from upscaled.state import results
 from upscaled.state.folder_results import FolderResults
-from upscaled.state.results import (
-    CHUNK_BYTES,
-    EXTENSION_PATTERN,
-    EXTENSIONS,
-    MEDIA_TYPES,
-    TRIAL_BYTES,
-    OpenedResult,
-    ReservedName,
-    StoredResult,
-    SweptResults,
-)
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -57,7 +47,7 @@ _MOST_AHEAD_S: Final = 86_400.0
 further ahead, nearly always."""
 # Names of version 0.2.0 were marked as version 7.
 _UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_FILE_NAME: Final = re.compile(rf"{_UUID}\.({EXTENSION_PATTERN})")
+_FILE_NAME: Final = re.compile(rf"{_UUID}\.({results.EXTENSION_PATTERN})")
 
 _log: Final = logging.getLogger(__name__)
 
@@ -85,13 +75,15 @@ class BucketResults:
         self._bulk = connect(url, endpoint, timedelta(days=1))
         self._quick = connect(url, endpoint, timedelta(seconds=ANSWER_WITHIN_S))
 
-    def reserve(self, media_type: str) -> ReservedName:
+    def reserve(self, media_type: str) -> results.ReservedName:
         """Return a new name, under which a replica may store a result in the bucket.
 
         Its time is shortly ahead: a result stored until then is kept no shorter than others.
         """
         ahead_s = self._ahead_s
-        return ReservedName(make_name(self.clock.now_s() + ahead_s, media_type), ahead_s / 2)
+        return results.ReservedName(
+            make_name(self.clock.now_s() + ahead_s, media_type), ahead_s / 2
+        )
 
     @property
     def _ahead_s(self) -> float:
@@ -103,7 +95,7 @@ class BucketResults:
         await create_result(self._bulk, file_name, data, media_type)
         return file_name
 
-    async def find(self, file_name: str) -> StoredResult | None:
+    async def find(self, file_name: str) -> results.StoredResult | None:
         """Return a result that the bucket holds."""
         if not self._is_valid(file_name):
             return await self._earlier.find(file_name)
@@ -115,7 +107,7 @@ class BucketResults:
         return _describe(file_name, head["size"])
 
     @asynccontextmanager
-    async def open(self, file_name: str) -> AsyncIterator[OpenedResult | None]:
+    async def open(self, file_name: str) -> AsyncIterator[results.OpenedResult | None]:
         """Request a result once, and read its bytes as they are needed."""
         if not self._is_valid(file_name):
             async with self._earlier.open(file_name) as opened:
@@ -131,7 +123,7 @@ class BucketResults:
             yield None
         else:
             stored = _describe(file_name, answer.meta["size"])
-            yield OpenedResult(stored, _read(answer))
+            yield results.OpenedResult(stored, _read(answer))
 
     async def delete(self, file_name: str) -> None:
         """Remove a result from the bucket."""
@@ -155,7 +147,7 @@ class BucketResults:
             with reporting("delete"):
                 await obstore.delete_async(self._quick, [file_name])
 
-    def sweep(self) -> SweptResults:
+    def sweep(self) -> results.SweptResults:
         """Remove expired results, the oldest first, up to the first that is valid."""
         earlier = self._earlier.sweep()
         removed = 0
@@ -168,11 +160,14 @@ class BucketResults:
                     removed += len(expired)
                 if not names or len(expired) < len(names):
                     break  # what follows is valid, or of jobs: those names sort behind
-        return SweptResults(earlier.removed + removed, None, None, earlier.failed)
+        return results.SweptResults(earlier.removed + removed, None, None, earlier.failed)
 
     def try_out(self) -> None:
         """Store a small result as any other, read it back and remove it."""
-        file_name, data = make_name(self.clock.now_s(), "image/jpeg"), os.urandom(TRIAL_BYTES)
+        file_name, data = (
+            make_name(self.clock.now_s(), "image/jpeg"),
+            os.urandom(results.TRIAL_BYTES),
+        )
         with reporting("store"):
             self._create(file_name, data)
         with reporting("read"):
@@ -215,7 +210,7 @@ class BucketResults:
 
 def make_name(created_at_s: float, media_type: str) -> str:
     """Return a new name for a result, of that time."""
-    return name_by_time(created_at_s, EXTENSIONS[media_type])
+    return name_by_time(created_at_s, results.EXTENSIONS[media_type])
 
 
 def read_creation_s(file_name: str) -> float:
@@ -223,13 +218,13 @@ def read_creation_s(file_name: str) -> float:
     return int(file_name[:13].replace("-", ""), 16) / 1000
 
 
-def _describe(file_name: str, size_bytes: int) -> StoredResult:
-    return StoredResult(MEDIA_TYPES[file_name.rpartition(".")[2]], size_bytes)
+def _describe(file_name: str, size_bytes: int) -> results.StoredResult:
+    return results.StoredResult(results.MEDIA_TYPES[file_name.rpartition(".")[2]], size_bytes)
 
 
 async def _read(answer: "GetResult") -> AsyncIterator[bytes]:
     """Yield an object's bytes; obstore requests the rest again where a connection breaks."""
-    stream = aiter(answer.stream(min_chunk_size=CHUNK_BYTES))
+    stream = aiter(answer.stream(min_chunk_size=results.CHUNK_BYTES))
     while True:
         with reporting("read"):
             async with asyncio.timeout(ANSWER_WITHIN_S):

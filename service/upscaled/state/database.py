@@ -20,16 +20,10 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from upscaled.state import sqlite_file
 from upscaled.state.database_url import hide_password, parse_database_url
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
 from upscaled.state.server_engine import CONNECTIONS, make_server_engine
-from upscaled.state.sqlite_file import (
-    BEGIN_OPTION,
-    OpenedFile,
-    describe_full_disk,
-    make_sqlite_engine,
-    switch_to_wal,
-)
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -49,7 +43,7 @@ class Database:
     COMMITTED, and writers rely on the row locks of their UPDATE and DELETE statements.
     """
 
-    def __init__(self, engine: Engine, file: OpenedFile | None = None) -> None:
+    def __init__(self, engine: Engine, file: sqlite_file.OpenedFile | None = None) -> None:
         """Use an engine; every transaction first checks that SQLite's `file` is still there."""
         self._engine = engine
         self._file = file
@@ -86,7 +80,9 @@ class Database:
         with self.translating_failures(), self._write_lock:
             self.check_file()
             with self._engine.connect() as connection:
-                begun = connection.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"})
+                begun = connection.execution_options(
+                    **{sqlite_file.BEGIN_OPTION: "BEGIN IMMEDIATE"}
+                )
                 with begun.begin():
                     yield begun
 
@@ -207,7 +203,7 @@ def open_database(
     try:
         is_file = url.get_backend_name() == "sqlite"
         engine = (
-            make_sqlite_engine(url, is_read_only=is_read_only)
+            sqlite_file.make_sqlite_engine(url, is_read_only=is_read_only)
             if is_file
             else make_server_engine(url, timeout_s)
         )
@@ -218,16 +214,16 @@ def open_database(
         ) from None
     try:
         if is_file and not is_read_only:
-            switch_to_wal(engine)
+            sqlite_file.switch_to_wal(engine)
         with engine.connect():
             pass
     except (DatabaseError, sqlite3.DatabaseError) as error:
         engine.dispose()
         shown = hide_password(url.render_as_string(hide_password=False))
         cause = error.orig if isinstance(error, DatabaseError) else error
-        hint = describe_full_disk(cause)
+        hint = sqlite_file.describe_full_disk(cause)
         raise DatabaseRefused(f"cannot open the database {shown}: {cause}{hint}") from None
-    return Database(engine, OpenedFile(Path(str(url.database))) if is_file else None)
+    return Database(engine, sqlite_file.OpenedFile(Path(str(url.database))) if is_file else None)
 
 
 def lift_timeout(connection: Connection) -> None:

@@ -13,21 +13,12 @@ from typing import BinaryIO, Final
 
 from upscaled.errors import InternalError
 from upscaled.logs import event
+from upscaled.state import results
 from upscaled.state.clocks import StampClock
 from upscaled.state.lockfile import adopt_orphan, create_locked
-from upscaled.state.results import (
-    CHUNK_BYTES,
-    EXTENSION_PATTERN,
-    EXTENSIONS,
-    MEDIA_TYPES,
-    TRIAL_BYTES,
-    OpenedResult,
-    StoredResult,
-    SweptResults,
-)
 
 _UUID4: Final = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_FILE_NAME: Final = re.compile(rf"({_UUID4})\.({EXTENSION_PATTERN})")
+_FILE_NAME: Final = re.compile(rf"({_UUID4})\.({results.EXTENSION_PATTERN})")
 PART: Final = ".part"
 _TRIAL_FOLDER: Final = "trial"
 
@@ -52,16 +43,16 @@ class FolderResults:
 
     async def store(self, data: bytes, media_type: str) -> str:
         """Write a result as a file, whole or not at all, and return the file's name."""
-        file_name = f"{uuid.uuid4()}.{EXTENSIONS[media_type]}"
+        file_name = f"{uuid.uuid4()}.{results.EXTENSIONS[media_type]}"
         await asyncio.to_thread(self._store_at, self._path(file_name), data)
         return file_name
 
-    async def find(self, file_name: str) -> StoredResult | None:
+    async def find(self, file_name: str) -> results.StoredResult | None:
         """Return the result of a file that has not expired."""
         return await asyncio.to_thread(self._find, file_name)
 
     @asynccontextmanager
-    async def open(self, file_name: str) -> AsyncIterator[OpenedResult | None]:
+    async def open(self, file_name: str) -> AsyncIterator[results.OpenedResult | None]:
         """Find a result, and hold its file open for the block."""
         stored = await self.find(file_name)
         file = await asyncio.to_thread(_open, self._path(file_name)) if stored else None
@@ -69,13 +60,13 @@ class FolderResults:
             yield None
             return
         with file:
-            yield OpenedResult(stored, _read(file))
+            yield results.OpenedResult(stored, _read(file))
 
     async def delete(self, file_name: str) -> None:
         """Remove a result's file."""
         await asyncio.to_thread(self._delete, file_name)
 
-    def sweep(self) -> SweptResults:
+    def sweep(self) -> results.SweptResults:
         """Remove every expired result and every part file whose writer died, as far as possible."""
         removed = kept = kept_bytes = failed = 0
         for path in list(self._files()):
@@ -87,12 +78,12 @@ class FolderResults:
             removed += is_removed
             kept += size_bytes is not None
             kept_bytes += size_bytes or 0
-        return SweptResults(removed, kept, kept_bytes, failed)
+        return results.SweptResults(removed, kept, kept_bytes, failed)
 
     def try_out(self) -> None:
         """Store a small result as any other, read it back and remove it, to test the disk."""
         path = self.folder / _TRIAL_FOLDER / f"{uuid.uuid4()}.jpg"
-        data = os.urandom(TRIAL_BYTES)
+        data = os.urandom(results.TRIAL_BYTES)
         self._store_at(path, data)
         try:
             if path.read_bytes() != data:
@@ -112,7 +103,7 @@ class FolderResults:
         created_at_ns = int(self.clock.now_s() * 1e9)
         store_file(path, data, "a result", top=self.folder, created_at_ns=created_at_ns)
 
-    def _find(self, file_name: str) -> StoredResult | None:
+    def _find(self, file_name: str) -> results.StoredResult | None:
         match = _FILE_NAME.fullmatch(file_name)
         if match is None:
             return None
@@ -125,7 +116,7 @@ class FolderResults:
             raise InternalError(detail=f"cannot look for a result: {error.strerror}") from error
         if self._expires_in_s(status) <= 0 or not stat.S_ISREG(status.st_mode):
             return None
-        return StoredResult(MEDIA_TYPES[match[2]], status.st_size)
+        return results.StoredResult(results.MEDIA_TYPES[match[2]], status.st_size)
 
     def _delete(self, file_name: str) -> None:
         if _FILE_NAME.fullmatch(file_name):
@@ -172,7 +163,7 @@ def _open(path: Path) -> BinaryIO | None:
 
 
 async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
-    while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+    while chunk := await asyncio.to_thread(file.read, results.CHUNK_BYTES):
         yield chunk
 
 

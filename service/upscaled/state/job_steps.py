@@ -8,22 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from upscaled.errors import InternalError, RateLimitExceeded
-from upscaled.state import ledger
+from upscaled.state import job_rows, ledger
 from upscaled.state.database import database_time_s
 from upscaled.state.idempotency import RequestKey, insert_key, make_anew, read_key
-from upscaled.state.job_rows import (
-    JobOrder,
-    JobState,
-    StoredJob,
-    count_unfinished,
-    find_job,
-    is_left,
-    is_unfinished,
-    lock_rows,
-    read_job,
-    select_claimable,
-    select_jobs,
-)
 from upscaled.state.ledger import Hold
 from upscaled.state.schema import API_KEYS, JOBS, WEBHOOK_DELIVERIES
 from upscaled.state.usage import note_job_end
@@ -38,14 +25,14 @@ ENDED_AT_ONCE: Final = 100
 
 def check_job_limit(connection: Connection, key_id: int, max_unfinished: int) -> None:
     """Raise RateLimitExceeded if a key has `max_unfinished` or more jobs that have not ended."""
-    if count_unfinished(connection, key_id) >= max_unfinished:
+    if job_rows.count_unfinished(connection, key_id) >= max_unfinished:
         detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
         raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)
 
 
 def find_first(
     connection: Connection, request_key: RequestKey | None, job_id: str, *, lifetime_s: float
-) -> tuple[StoredJob | None, bool]:
+) -> tuple[job_rows.StoredJob | None, bool]:
     """Return the job that an earlier request with the same `Idempotency-Key` made.
 
     None if there was no such request, or its job failed or its lifetime is over: the key then
@@ -55,14 +42,14 @@ def find_first(
     if request_key is None or insert_key(connection, request_key, job_id, is_job=True):
         return None, False
     row = read_key(connection, request_key)
-    first = find_job(connection, request_key.key_id, row.request_id, lifetime_s=lifetime_s)
+    first = job_rows.find_job(connection, request_key.key_id, row.request_id, lifetime_s=lifetime_s)
     if first is not None and first.state != "failed":
         return first, False
     return None, make_anew(connection, request_key, row, job_id)
 
 
 def insert_job(
-    connection: Connection, job_id: str, key_id: int, order: JobOrder, *, is_metered: bool
+    connection: Connection, job_id: str, key_id: int, order: job_rows.JobOrder, *, is_metered: bool
 ) -> None:
     """Insert the row of a job that waits."""
     connection.execute(
@@ -90,7 +77,7 @@ def claim_next(
     claimed = connection.execute(
         sa.update(JOBS)
         .where(
-            JOBS.c.id == select_claimable(connection, after_key_id).scalar_subquery(),
+            JOBS.c.id == job_rows.select_claimable(connection, after_key_id).scalar_subquery(),
             JOBS.c.attempts < max_attempts,
         )
         .values(
@@ -107,7 +94,10 @@ def claim_next(
 
 
 def end_job(
-    connection: Connection, condition: sa.ColumnElement[bool], state: JobState, **values: object
+    connection: Connection,
+    condition: sa.ColumnElement[bool],
+    state: job_rows.JobState,
+    **values: object,
 ) -> bool:
     """End the job that meets the condition and queue its webhook; False where there is none."""
     ended = connection.execute(
@@ -129,7 +119,7 @@ def end_job(
 
 def settle_unpaid(
     connection: Connection,
-    job: StoredJob,
+    job: job_rows.StoredJob,
     status: int | None,
     error_code: str | None = None,
     *,
@@ -141,17 +131,21 @@ def settle_unpaid(
     note_job_end(connection, job, status, at_s=at_s, error_code=error_code)
 
 
-def end_revoked(connection: Connection, *, at_s: int) -> Sequence[StoredJob]:
+def end_revoked(connection: Connection, *, at_s: int) -> Sequence[job_rows.StoredJob]:
     """Cancel the waiting jobs of revoked keys, and return them."""
     revoked = sa.select(API_KEYS.c.id).where(API_KEYS.c.revoked_at_s.is_not(None))
-    waiting = sa.and_(is_unfinished(JOBS), JOBS.c.state == "queued", JOBS.c.key_id.in_(revoked))
+    waiting = sa.and_(
+        job_rows.is_unfinished(JOBS), JOBS.c.state == "queued", JOBS.c.key_id.in_(revoked)
+    )
     return _end_all(connection, waiting, "cancelled", at_s=at_s)
 
 
-def end_left(connection: Connection, *, max_attempts: int, at_s: int) -> Sequence[StoredJob]:
+def end_left(
+    connection: Connection, *, max_attempts: int, at_s: int
+) -> Sequence[job_rows.StoredJob]:
     """Fail the jobs whose last allowed attempt was abandoned by its process, and return them."""
     error = InternalError()
-    left = sa.and_(is_left(connection), JOBS.c.attempts >= max_attempts)
+    left = sa.and_(job_rows.is_left(connection), JOBS.c.attempts >= max_attempts)
     codes = {"error_code": error.error_code, "error_text": error.public_text}
     return _end_all(connection, left, "failed", at_s=at_s, **codes)
 
@@ -159,21 +153,21 @@ def end_left(connection: Connection, *, max_attempts: int, at_s: int) -> Sequenc
 def _end_all(
     connection: Connection,
     unwanted: sa.ColumnElement[bool],
-    state: JobState,
+    state: job_rows.JobState,
     *,
     at_s: int,
     **values: object,
-) -> Sequence[StoredJob]:
+) -> Sequence[job_rows.StoredJob]:
     """End the jobs that meet a condition and that no process runs; return them as they are then.
 
     In the order of their keys, whose rows are locked one after the other, as `lock_active` does.
     """
     order = (JOBS.c.key_id, JOBS.c.id)
-    query = select_jobs().where(unwanted).order_by(*order).limit(ENDED_AT_ONCE)
+    query = job_rows.select_jobs().where(unwanted).order_by(*order).limit(ENDED_AT_ONCE)
     ended = []
-    for row in connection.execute(lock_rows(connection, query)).all():
+    for row in connection.execute(job_rows.lock_rows(connection, query)).all():
         if end_job(connection, sa.and_(JOBS.c.id == row.id, unwanted), state, **values):
-            job = read_job(connection, row.id)
+            job = job_rows.read_job(connection, row.id)
             status = None if state == "cancelled" else InternalError.status
             settle_unpaid(connection, job, status, job.error_code, at_s=at_s)
             ended.append(job)

@@ -16,36 +16,10 @@ from typing import Final
 import sqlalchemy as sa
 
 from upscaled.errors import InsufficientApiCredits, ServiceError
-from upscaled.state import ledger
+from upscaled.state import job_rows, job_steps, ledger
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.idempotency import RequestKey, is_known
-from upscaled.state.job_rows import (
-    UNFINISHED_STATES,
-    ClaimedJob,
-    JobChange,
-    JobOrder,
-    JobState,
-    StoredJob,
-    StoredJobPage,
-    find_job,
-    is_ours,
-    is_shown,
-    is_unfinished,
-    read_job,
-    read_page,
-)
-from upscaled.state.job_steps import (
-    check_job_limit,
-    claim_next,
-    end_job,
-    end_left,
-    end_revoked,
-    find_first,
-    insert_job,
-    remove_ended,
-    settle_unpaid,
-)
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.schema import JOBS
 from upscaled.state.usage import MadeImage, note_job_end
@@ -70,12 +44,12 @@ class Jobs:
     def submit(
         self,
         key_id: int,
-        order: JobOrder,
+        order: job_rows.JobOrder,
         *,
         is_metered: bool,
         max_unfinished: int,
         request_key: RequestKey | None = None,
-    ) -> JobChange:
+    ) -> job_rows.JobChange:
         """Add a job, and hold its credit, in one transaction.
 
         Args:
@@ -92,19 +66,19 @@ class Jobs:
         """
         job_id = str(uuid.uuid4())
         with self._database.write() as connection:
-            first, is_paid = find_first(
+            first, is_paid = job_steps.find_first(
                 connection, request_key, job_id, lifetime_s=self._lifetime_s
             )
             if first is not None:
-                return JobChange(first, is_changed=False)
-            check_job_limit(connection, key_id, max_unfinished)
+                return job_rows.JobChange(first, is_changed=False)
+            job_steps.check_job_limit(connection, key_id, max_unfinished)
             is_charged = is_metered and not is_paid
-            insert_job(connection, job_id, key_id, order, is_metered=is_charged)
-            job = read_job(connection, job_id)
+            job_steps.insert_job(connection, job_id, key_id, order, is_metered=is_charged)
+            job = job_rows.read_job(connection, job_id)
             if is_charged:  # last: the key's row is locked until the commit
                 hold = Hold(key_id, job_id)
                 ledger.insert_hold(connection, hold, ledger.JOB_HOLDER, at_s=self._now_s())
-            return JobChange(job, is_changed=True)
+            return job_rows.JobChange(job, is_changed=True)
 
     def check_job_limit(
         self,
@@ -118,11 +92,11 @@ class Jobs:
         with self._database.read() as connection:
             if request_key is not None and is_known(connection, request_key):
                 return
-            check_job_limit(connection, key_id, max_unfinished)
+            job_steps.check_job_limit(connection, key_id, max_unfinished)
             if is_metered and ledger.read_balance(connection, key_id) < ledger.IMAGE_PRICE:
                 raise InsufficientApiCredits(detail=f"key {key_id}")
 
-    def claim(self, after_key_id: int = 0) -> ClaimedJob | None:
+    def claim(self, after_key_id: int = 0) -> job_rows.ClaimedJob | None:
         """Claim a job without a valid lease under a new lease; None if there is none.
 
         Keys with the fewest running jobs go first, of those the one behind `after_key_id` (of the
@@ -130,12 +104,16 @@ class Jobs:
         """
         lease_id = uuid.uuid4().hex
         with self._database.write() as connection:
-            job_id = claim_next(
+            job_id = job_steps.claim_next(
                 connection, after_key_id, lease_id, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS
             )
-            return None if job_id is None else ClaimedJob(read_job(connection, job_id), lease_id)
+            return (
+                None
+                if job_id is None
+                else job_rows.ClaimedJob(job_rows.read_job(connection, job_id), lease_id)
+            )
 
-    def renew(self, claimed: ClaimedJob, tiles_done: int, tiles_total: int | None) -> bool:
+    def renew(self, claimed: job_rows.ClaimedJob, tiles_done: int, tiles_total: int | None) -> bool:
         """Renew the lease and note the progress; False where the job is no longer this process's.
 
         It was cancelled then, or its lease had run out and another process claimed it.
@@ -143,7 +121,7 @@ class Jobs:
         with self._database.write() as connection:
             renewed = connection.execute(
                 sa.update(JOBS)
-                .where(is_ours(claimed))
+                .where(job_rows.is_ours(claimed))
                 .values(
                     lease_until_s=database_time_s(connection) + LEASE_S,
                     tiles_done=tiles_done,
@@ -154,7 +132,7 @@ class Jobs:
 
     def finish(
         self,
-        claimed: ClaimedJob,
+        claimed: job_rows.ClaimedJob,
         result: PaidResult,
         *,
         image: MadeImage | None = None,
@@ -167,9 +145,9 @@ class Jobs:
         """
         job = claimed.job
         with self._database.write() as connection:
-            if not end_job(
+            if not job_steps.end_job(
                 connection,
-                is_ours(claimed),
+                job_rows.is_ours(claimed),
                 "succeeded",
                 result_name=result.file_name,
                 result_media_type=result.media_type,
@@ -177,30 +155,30 @@ class Jobs:
                 tiles_done=tiles,
                 tiles_total=tiles,
             ):
-                return read_job(connection, job.id).result == result
+                return job_rows.read_job(connection, job.id).result == result
             at_s = self._now_s()
             if job.is_metered:
                 ledger.capture(connection, Hold(job.key_id, job.id), None, at_s=at_s)
             note_job_end(connection, job, HTTPStatus.OK, at_s=at_s, image=image)
             return True
 
-    def fail(self, claimed: ClaimedJob, error: ServiceError) -> bool:
+    def fail(self, claimed: job_rows.ClaimedJob, error: ServiceError) -> bool:
         """End the job with an error and release its credit; False where it is not ours any more."""
         with self._database.write() as connection:
-            is_failed = end_job(
+            is_failed = job_steps.end_job(
                 connection,
-                is_ours(claimed),
+                job_rows.is_ours(claimed),
                 "failed",
                 error_code=error.error_code,
                 error_text=error.public_text,
             )
             if is_failed:
-                settle_unpaid(
+                job_steps.settle_unpaid(
                     connection, claimed.job, error.status, error.error_code, at_s=self._now_s()
                 )
             return is_failed
 
-    def put_back(self, claimed: ClaimedJob, delay_s: float = 0.0) -> bool:
+    def put_back(self, claimed: job_rows.ClaimedJob, delay_s: float = 0.0) -> bool:
         """Queue the job again, as if it had not been claimed; False where it is not ours any more.
 
         It is not claimed for `delay_s`.
@@ -208,7 +186,7 @@ class Jobs:
         with self._database.write() as connection:
             changed = connection.execute(
                 sa.update(JOBS)
-                .where(is_ours(claimed))
+                .where(job_rows.is_ours(claimed))
                 .values(
                     state="queued",
                     lease_id=None,
@@ -220,19 +198,21 @@ class Jobs:
             )
             return changed.rowcount == 1
 
-    def cancel(self, key_id: int, job_id: str) -> JobChange | None:
+    def cancel(self, key_id: int, job_id: str) -> job_rows.JobChange | None:
         """Cancel a job and release its credit, unless it has ended; return it, None if unknown."""
         is_open = sa.and_(
-            JOBS.c.id == job_id, JOBS.c.key_id == key_id, JOBS.c.state.in_(UNFINISHED_STATES)
+            JOBS.c.id == job_id,
+            JOBS.c.key_id == key_id,
+            JOBS.c.state.in_(job_rows.UNFINISHED_STATES),
         )
         with self._database.write() as connection:
-            is_cancelled = end_job(connection, is_open, "cancelled")
-            job = find_job(connection, key_id, job_id, lifetime_s=self._lifetime_s)
+            is_cancelled = job_steps.end_job(connection, is_open, "cancelled")
+            job = job_rows.find_job(connection, key_id, job_id, lifetime_s=self._lifetime_s)
             if job is not None and is_cancelled:
-                settle_unpaid(connection, job, None, at_s=self._now_s())
-            return None if job is None else JobChange(job, is_cancelled)
+                job_steps.settle_unpaid(connection, job, None, at_s=self._now_s())
+            return None if job is None else job_rows.JobChange(job, is_cancelled)
 
-    def end_unwanted(self) -> tuple[StoredJob, ...]:
+    def end_unwanted(self) -> tuple[job_rows.StoredJob, ...]:
         """End jobs that wait under a revoked key, or whose last allowed attempt was left.
 
         Those that this call ended are returned; there may be more.
@@ -240,23 +220,23 @@ class Jobs:
         at_s = self._now_s()
         with self._database.write() as connection:
             return (
-                *end_revoked(connection, at_s=at_s),
-                *end_left(connection, max_attempts=MAX_ATTEMPTS, at_s=at_s),
+                *job_steps.end_revoked(connection, at_s=at_s),
+                *job_steps.end_left(connection, max_attempts=MAX_ATTEMPTS, at_s=at_s),
             )
 
-    def find(self, key_id: int, job_id: str) -> StoredJob | None:
+    def find(self, key_id: int, job_id: str) -> job_rows.StoredJob | None:
         """Return a key's job; None where it has none of this id."""
         with self._database.read() as connection:
-            return find_job(connection, key_id, job_id, lifetime_s=self._lifetime_s)
+            return job_rows.find_job(connection, key_id, job_id, lifetime_s=self._lifetime_s)
 
     def list_page(
         self,
         key_id: int,
         *,
-        state: JobState | None = None,
+        state: job_rows.JobState | None = None,
         after: tuple[float, str] | None = None,
         limit: int,
-    ) -> StoredJobPage:
+    ) -> job_rows.StoredJobPage:
         """Return at most `limit` of a key's jobs (in that state), the newest first.
 
         after: the `next_position` of the page before.
@@ -265,18 +245,18 @@ class Jobs:
         if state is not None:
             is_wanted = sa.and_(is_wanted, JOBS.c.state == state)
         with self._database.read() as connection:
-            is_listed = sa.and_(is_wanted, is_shown(connection, self._lifetime_s))
-            return read_page(connection, is_listed, after, limit)
+            is_listed = sa.and_(is_wanted, job_rows.is_shown(connection, self._lifetime_s))
+            return job_rows.read_page(connection, is_listed, after, limit)
 
     def remove_ended(self, *, lifetime_s: float) -> int:
         """Remove jobs that ended longer ago, but those whose webhook waits; return how many."""
         with self._database.write() as connection:
-            return remove_ended(connection, lifetime_s=lifetime_s)
+            return job_steps.remove_ended(connection, lifetime_s=lifetime_s)
 
     def sources_in_use(self) -> frozenset[str]:
         """Return the names of stored sources that a queued or running job still needs."""
         query = sa.select(JOBS.c.source_name).where(
-            is_unfinished(JOBS), JOBS.c.source_name.is_not(None)
+            job_rows.is_unfinished(JOBS), JOBS.c.source_name.is_not(None)
         )
         with self._database.read() as connection:
             return frozenset(connection.execute(query).scalars())

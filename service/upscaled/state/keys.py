@@ -8,29 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
+from upscaled.state import key_rows
 from upscaled.state.audit import SERVICE_ITSELF, AuditAction, AuditLog, Detail
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
 from upscaled.state.errors import InvalidExpiry, NameTaken
-from upscaled.state.key_rows import (
-    ApiKey,
-    KeyChanges,
-    ListedKey,
-    Scopes,
-    build_find,
-    check_changes,
-    check_expiry,
-    check_name,
-    check_scopes,
-    describe_changes,
-    hash_secret,
-    make_secret,
-    read_id,
-    read_key,
-    read_listed,
-    secret_columns,
-    write_scopes,
-)
 from upscaled.state.ledger import check_amount, grant, lock_active
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS, FORMER_SECRETS
@@ -57,7 +39,7 @@ class Keys:
         self._database = database
         self._clocks = clocks
         self._audit = audit
-        self._finds = tuple(build_find(table) for table in (API_KEYS, FORMER_SECRETS))
+        self._finds = tuple(key_rows.build_find(table) for table in (API_KEYS, FORMER_SECRETS))
 
     def create(
         self,
@@ -67,7 +49,7 @@ class Keys:
         rate: RateLimit = AS_SET,
         secret: str | None = None,
         expires_at_s: int | None = None,
-        scopes: Scopes = None,
+        scopes: key_rows.Scopes = None,
         by: str = SERVICE_ITSELF,
     ) -> str:
         """Make a key and return its secret, which cannot be read again.
@@ -84,19 +66,19 @@ class Keys:
         Raises:
             NameTaken, or the error of a value that is out of range.
         """
-        check_name(name)
+        key_rows.check_name(name)
         check_amount(credits, smallest=0)
         rate.check()
-        check_scopes(scopes)
-        check_expiry(expires_at_s, self._clocks.wall())
-        secret = make_secret() if secret is None else secret
+        key_rows.check_scopes(scopes)
+        key_rows.check_expiry(expires_at_s, self._clocks.wall())
+        secret = key_rows.make_secret() if secret is None else secret
         columns = {
             "name": name,
-            **secret_columns(secret),
+            **key_rows.secret_columns(secret),
             "rate_per_s": rate.per_s,
             "rate_burst": rate.burst,
             "expires_at_s": expires_at_s,
-            "scopes": write_scopes(scopes),
+            "scopes": key_rows.write_scopes(scopes),
         }
         try:
             self._insert(columns, credits, by)
@@ -125,7 +107,7 @@ class Keys:
                 scopes=columns["scopes"],
             )
 
-    def verify(self, secret: str) -> ApiKey | None:
+    def verify(self, secret: str) -> key_rows.ApiKey | None:
         """Return the active key that `secret` belongs to, or None.
 
         Reads the database each time, so that a revoke by another process holds at once. Of an
@@ -133,12 +115,12 @@ class Keys:
         does not show which ids exist. The database may compare hashes byte by byte: no client can
         choose the bytes of a SHA-256.
         """
-        public_id = read_id(secret)
+        public_id = key_rows.read_id(secret)
         if public_id is None:
             return None
         parameters = {
             "public_id": public_id,
-            "secret_sha256": hash_secret(secret),
+            "secret_sha256": key_rows.hash_secret(secret),
             "now_s": self._clocks.wall(),
         }
         with self._database.read() as connection:
@@ -146,9 +128,9 @@ class Keys:
             row = next(filter(None, found), None)
         if row is None:
             return None
-        return read_key(row)
+        return key_rows.read_key(row)
 
-    def find(self, name: str) -> ApiKey | None:
+    def find(self, name: str) -> key_rows.ApiKey | None:
         """Return the active key of a name, or None. The caller has authenticated the request."""
         of_name = sa.select(API_KEYS).where(
             API_KEYS.c.name == name,
@@ -157,7 +139,7 @@ class Keys:
         )
         with self._database.read() as connection:
             row = connection.execute(of_name).one_or_none()
-        return None if row is None else read_key(row)
+        return None if row is None else key_rows.read_key(row)
 
     def make_local(self) -> None:
         """Make the key `local` where no active key has the name; its secret is thrown away."""
@@ -165,7 +147,9 @@ class Keys:
             with suppress(NameTaken):  # by another front end that starts now, or it has expired
                 self.create(LOCAL_KEY_NAME)
 
-    def list(self, *, after_id: int = 0, first: int | None = None) -> tuple[ListedKey, ...]:
+    def list(
+        self, *, after_id: int = 0, first: int | None = None
+    ) -> tuple[key_rows.ListedKey, ...]:
         """Return every key ever made, revoked ones too, oldest first.
 
         Only those that were made after the key `after_id`, and of these only the `first` so many.
@@ -173,7 +157,7 @@ class Keys:
         query = sa.select(API_KEYS).where(API_KEYS.c.id > after_id).order_by(API_KEYS.c.id)
         with self._database.read() as connection:
             rows = connection.execute(query.limit(first)).all()
-        return tuple(map(read_listed, rows))
+        return tuple(map(key_rows.read_listed, rows))
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the active keys."""
@@ -195,16 +179,18 @@ class Keys:
         values = {"rate_per_s": rate.per_s, "rate_burst": rate.burst}
         self._update(name, values, by, "keys rate", rate=rate.per_s, burst=rate.burst)
 
-    def change(self, name: str, changes: KeyChanges, *, by: str = SERVICE_ITSELF) -> ListedKey:
+    def change(
+        self, name: str, changes: key_rows.KeyChanges, *, by: str = SERVICE_ITSELF
+    ) -> key_rows.ListedKey:
         """Change a key that was not revoked, all or nothing, and return it as it then is.
 
         It holds in every process from now on; one that has expired is active with a later end.
         """
-        check_changes(changes, self._clocks.wall())
+        key_rows.check_changes(changes, self._clocks.wall())
         columns: dict[str, Any] = {**changes}
         if "scopes" in changes:
-            columns["scopes"] = write_scopes(changes["scopes"])
-        new_name, shown = changes.get("name", name), describe_changes(changes)
+            columns["scopes"] = key_rows.write_scopes(changes["scopes"])
+        new_name, shown = changes.get("name", name), key_rows.describe_changes(changes)
         try:
             with self._database.write() as connection:
                 (key_id,) = lock_active(connection, name)
@@ -215,7 +201,9 @@ class Keys:
                     self._audit.note(connection, by, "keys rename", name, key_id, to=new_name)
                 if shown:
                     self._audit.note(connection, by, "keys set", new_name, key_id, **shown)
-                return read_listed(connection.execute(sa.select(API_KEYS).where(of_key)).one())
+                return key_rows.read_listed(
+                    connection.execute(sa.select(API_KEYS).where(of_key)).one()
+                )
         except IntegrityError:
             raise NameTaken(f"an API key named {new_name} is already active") from None
 
@@ -226,13 +214,15 @@ class Keys:
         """
         if not 0 <= keep_s <= MAX_KEEP_S:
             raise InvalidExpiry(f"{keep_s} seconds: must be 0 to {MAX_KEEP_S}")
-        secret = make_secret()
+        secret = key_rows.make_secret()
         with self._database.write() as connection:
             (key_id,) = lock_active(connection, name, is_secret_new=True)
             of_key = API_KEYS.c.id == key_id
             had = connection.execute(sa.select(API_KEYS).where(of_key)).one()
             self._keep_until(connection, had, int(self._clocks.wall()) + keep_s)
-            connection.execute(sa.update(API_KEYS).where(of_key).values(**secret_columns(secret)))
+            connection.execute(
+                sa.update(API_KEYS).where(of_key).values(**key_rows.secret_columns(secret))
+            )
             self._audit.note(connection, by, "keys rotate", name, key_id, keep_s=keep_s)
         return secret
 

@@ -14,22 +14,12 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from upscaled.state import webhook_rows
 from upscaled.state.audit import SERVICE_ITSELF, AuditLog
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.job_rows import job_from_row, select_jobs
 from upscaled.state.ledger import find_active, lock_active
 from upscaled.state.schema import API_KEYS, JOBS, KEY_WEBHOOKS, WEBHOOK_DELIVERIES
-from upscaled.state.webhook_rows import (
-    ClaimedDelivery,
-    Delivery,
-    DeliveryState,
-    KeyWebhook,
-    find_webhook,
-    give_up_address,
-    make_secret,
-    select_due,
-    site_of,
-)
 
 WAITS_S: Final = (5, 30, 120, 600, 1_800, 3_600, 10_800, 25_200, 43_200)
 """Between one attempt and the next: ten attempts within 24 hours."""
@@ -50,7 +40,7 @@ class Webhooks:
 
     def configure(
         self, name: str, url: str | None, *, renews_secret: bool = False, by: str = SERVICE_ITSELF
-    ) -> KeyWebhook:
+    ) -> webhook_rows.KeyWebhook:
         """Set an active key's address (None: jobs name theirs), and a secret if it has none.
 
         Args:
@@ -59,8 +49,10 @@ class Webhooks:
         """
         with self._database.write() as connection:
             (key_id,) = lock_active(connection, name)
-            old = find_webhook(connection, key_id)
-            new = KeyWebhook(old.secret if old and not renews_secret else make_secret(), url)
+            old = webhook_rows.find_webhook(connection, key_id)
+            new = webhook_rows.KeyWebhook(
+                old.secret if old and not renews_secret else webhook_rows.make_secret(), url
+            )
             connection.execute(sa.delete(KEY_WEBHOOKS).where(KEY_WEBHOOKS.c.key_id == key_id))
             connection.execute(
                 sa.insert(KEY_WEBHOOKS).values(key_id=key_id, secret=new.secret, url=url)
@@ -72,22 +64,22 @@ class Webhooks:
                 "keys webhook",
                 name,
                 key_id,
-                site=None if url is None else site_of(url),
+                site=None if url is None else webhook_rows.site_of(url),
                 secret="new" if is_new else "kept",
             )
             return new
 
-    def show(self, name: str) -> KeyWebhook | None:
+    def show(self, name: str) -> webhook_rows.KeyWebhook | None:
         """Return the webhook of an active key; None where it has no secret."""
         with self._database.read() as connection:
-            return find_webhook(connection, find_active(connection, name))
+            return webhook_rows.find_webhook(connection, find_active(connection, name))
 
     def has_secret(self, key_id: int) -> bool:
         """Return whether a key's jobs can name an address."""
         with self._database.read() as connection:
-            return find_webhook(connection, key_id) is not None
+            return webhook_rows.find_webhook(connection, key_id) is not None
 
-    def claim(self, busy_key_ids: Collection[int] = ()) -> ClaimedDelivery | None:
+    def claim(self, busy_key_ids: Collection[int] = ()) -> webhook_rows.ClaimedDelivery | None:
         """Claim a due delivery of no busy key under a lease; None if there is none.
 
         First attempts go first, so that receivers which do not answer delay the others little.
@@ -95,12 +87,14 @@ class Webhooks:
         row, lease_id = WEBHOOK_DELIVERIES.c, uuid.uuid4().hex
         with self._database.read() as connection:  # most times there is none, and nothing to write
             if (
-                connection.execute(select_due(connection, busy_key_ids, _longest_wait_s())).first()
+                connection.execute(
+                    webhook_rows.select_due(connection, busy_key_ids, _longest_wait_s())
+                ).first()
                 is None
             ):
                 return None
         with self._database.write() as connection:
-            due = select_due(connection, busy_key_ids, _longest_wait_s())
+            due = webhook_rows.select_due(connection, busy_key_ids, _longest_wait_s())
             if connection.dialect.name == "postgresql":
                 due = due.with_for_update(skip_locked=True)
             claimed = connection.execute(
@@ -118,7 +112,7 @@ class Webhooks:
             query = select_jobs().add_columns(KEY_WEBHOOKS.c.secret)
             query = query.join(KEY_WEBHOOKS, KEY_WEBHOOKS.c.key_id == JOBS.c.key_id)
             job = connection.execute(query.where(JOBS.c.id == claimed.job_id)).one()
-            return ClaimedDelivery(
+            return webhook_rows.ClaimedDelivery(
                 job_from_row(job),
                 claimed.url,
                 claimed.is_trusted,
@@ -128,8 +122,8 @@ class Webhooks:
             )
 
     def record(
-        self, claimed: ClaimedDelivery, outcome: str, state: DeliveryState
-    ) -> DeliveryState | None:
+        self, claimed: webhook_rows.ClaimedDelivery, outcome: str, state: webhook_rows.DeliveryState
+    ) -> webhook_rows.DeliveryState | None:
         """Record how an attempt ended, which gives the lease up.
 
         Args:
@@ -161,10 +155,10 @@ class Webhooks:
             if not recorded.rowcount:
                 return None
             if state == "gone":
-                give_up_address(connection, key_id, claimed.url, outcome)
+                webhook_rows.give_up_address(connection, key_id, claimed.url, outcome)
             return state
 
-    def put_back(self, claimed: ClaimedDelivery) -> None:
+    def put_back(self, claimed: webhook_rows.ClaimedDelivery) -> None:
         """Make a claimed delivery due again, as if this attempt had not begun."""
         row = WEBHOOK_DELIVERIES.c
         with self._database.write() as connection:
@@ -195,11 +189,11 @@ class Webhooks:
 
     def list(
         self,
-        state: DeliveryState | None = None,
+        state: webhook_rows.DeliveryState | None = None,
         *,
         last: int | None = None,
         after: tuple[float, str] | None = None,
-    ) -> tuple[Delivery, ...]:
+    ) -> tuple[webhook_rows.Delivery, ...]:
         """Return the deliveries of the jobs that are kept (in that state), the newest job first.
 
         last: only so many of them. after: only those behind this `Delivery.position`.
@@ -223,7 +217,9 @@ class Webhooks:
         if state is not None:
             query = query.where(row.state == state)
         with self._database.read() as connection:
-            return tuple(Delivery(*each) for each in connection.execute(query.limit(last)))
+            return tuple(
+                webhook_rows.Delivery(*each) for each in connection.execute(query.limit(last))
+            )
 
 
 def _longest_wait_s() -> sa.ColumnElement[float]:

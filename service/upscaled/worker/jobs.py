@@ -13,26 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
+from upscaled.pool import messages
 from upscaled.pool.executor import ModelStats, WorkerStats
-from upscaled.pool.messages import (
-    ALIVE_EVERY_S,
-    MAX_RESULT_BYTES,
-    Alive,
-    Answer,
-    Cancel,
-    Configure,
-    Done,
-    Failed,
-    FromWorker,
-    JobCancelled,
-    JobProgress,
-    JobRefused,
-    ResultPiece,
-    ToWorker,
-    WorkerJob,
-    decode_to_worker,
-    encode,
-)
 from upscaled.process import channel
 from upscaled.process.confinement import measure_resident
 from upscaled.upscale.concurrency import Cancellation, Cancelled
@@ -65,22 +47,24 @@ class FrontEnd:
         self._sock = sock
         self._sending = threading.Lock()
 
-    def send(self, message: FromWorker, payload: bytes | memoryview = b"") -> None:
+    def send(self, message: messages.FromWorker, payload: bytes | memoryview = b"") -> None:
         """Send a message, and the bytes of a result that belong to it."""
-        header = encode(message)
+        header = messages.encode(message)
         try:
             with self._sending:
-                channel.send(self._sock, header, payload, max_payload_bytes=MAX_RESULT_BYTES)
+                channel.send(
+                    self._sock, header, payload, max_payload_bytes=messages.MAX_RESULT_BYTES
+                )
         except OSError as error:
             raise FrontEndGone from error
 
-    def receive(self) -> tuple[ToWorker, bytes]:
+    def receive(self) -> tuple[messages.ToWorker, bytes]:
         """Wait for the next message, and the source that belongs to it."""
         try:
             frame = channel.receive(self._sock)
         except (EOFError, OSError) as error:
             raise FrontEndGone from error
-        return decode_to_worker(frame.header), frame.payload
+        return messages.decode_to_worker(frame.header), frame.payload
 
     def wait_readable(self, within_s: float) -> bool:
         """Return whether a message has begun to arrive within some seconds."""
@@ -91,7 +75,7 @@ class JobQueue:
     """Queue of the unanswered jobs, in their order; any thread may use it."""
 
     def __init__(self) -> None:
-        self._waiting: SimpleQueue[tuple[WorkerJob, bytes]] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[messages.WorkerJob, bytes]] = SimpleQueue()
         self._lock = threading.Lock()
         self._open: dict[int, Cancellation] = {}
         self._idle_since_s = time.monotonic()
@@ -102,26 +86,26 @@ class JobQueue:
         with self._lock:
             return 0.0 if self._open else time.monotonic() - self._idle_since_s
 
-    def put(self, message: ToWorker, payload: bytes) -> None:
+    def put(self, message: messages.ToWorker, payload: bytes) -> None:
         """Queue a job that the front end sent, or cancel one."""
         match message:
-            case WorkerJob():
+            case messages.WorkerJob():
                 with self._lock:
                     self._open[message.job] = Cancellation()
                 self._waiting.put((message, payload))
-            case Cancel():
+            case messages.Cancel():
                 with self._lock:
                     cancellation = self._open.get(message.job)
                 if cancellation is not None:
                     cancellation.cancel()
-            case Configure():
+            case messages.Configure():
                 raise channel.FrameError("configured twice")
 
-    def next(self) -> tuple[WorkerJob, bytes]:
+    def next(self) -> tuple[messages.WorkerJob, bytes]:
         """Wait for the next job; it is open until `settle`."""
         return self._waiting.get()
 
-    def cancellation(self, job: WorkerJob) -> Cancellation:
+    def cancellation(self, job: messages.WorkerJob) -> Cancellation:
         """Return the cancellation of an open job, which a `Cancel` of the front end calls."""
         return self._open[job.job]
 
@@ -175,14 +159,14 @@ def listen(front_end: FrontEnd, jobs: JobQueue, counters: Counters) -> None:
     When this loop ends, it ends the process: without its listener a worker would not stop when it
     should, and could not be recognised as hung.
     """
-    alive_at_s = time.monotonic() + ALIVE_EVERY_S
+    alive_at_s = time.monotonic() + messages.ALIVE_EVERY_S
     try:
         while True:
             if front_end.wait_readable(max(0.0, alive_at_s - time.monotonic())):
                 jobs.put(*front_end.receive())
             if time.monotonic() >= alive_at_s:
-                front_end.send(Alive(stats=counters.read()))
-                alive_at_s = time.monotonic() + ALIVE_EVERY_S
+                front_end.send(messages.Alive(stats=counters.read()))
+                alive_at_s = time.monotonic() + messages.ALIVE_EVERY_S
     except FrontEndGone:
         os._exit(0)
     except BaseException:  # noqa: BLE001  (the process ends of it)
@@ -198,7 +182,7 @@ class _ResultSink:
     job: int
 
     def write(self, piece: "Piece", offset: int) -> None:
-        self.front_end.send(ResultPiece(job=self.job, offset=offset), piece)
+        self.front_end.send(messages.ResultPiece(job=self.job, offset=offset), piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,22 +218,22 @@ class JobThreads:
             _log.critical("a job's thread crashed", exc_info=True, extra=event("crash"))
             os._exit(1)  # the front end tries what is in flight again, in a new process
 
-    def _work(self, job: WorkerJob, source: bytes) -> None:
+    def _work(self, job: messages.WorkerJob, source: bytes) -> None:
         """Upscale the image of one job, and answer it."""
         try:
             result = self._upscale(job, source)
         except Cancelled:
-            self._answer(JobCancelled(job=job.job))
+            self._answer(messages.JobCancelled(job=job.job))
         except FrontEndGone:
             raise
         except Exception as error:  # noqa: BLE001  (the answer says which)
             self._answer_error(job, error)
         else:
-            self._answer(Done(job=job.job, result=result))
+            self._answer(messages.Done(job=job.job, result=result))
 
-    def _upscale(self, job: WorkerJob, source: bytes) -> Result:
+    def _upscale(self, job: messages.WorkerJob, source: bytes) -> Result:
         def send_progress(done: int, total: int) -> None:
-            self.front_end.send(JobProgress(job=job.job, done=done, total=total))
+            self.front_end.send(messages.JobProgress(job=job.job, done=done, total=total))
 
         return self.core.upscale(
             source,
@@ -263,11 +247,11 @@ class JobThreads:
             cancellation=self.jobs.cancellation(job),
         )
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: messages.Answer) -> None:
         self.jobs.settle(answer.job)
         self.front_end.send(answer)
 
-    def _answer_error(self, job: WorkerJob, error: Exception) -> None:
+    def _answer_error(self, job: messages.WorkerJob, error: Exception) -> None:
         """Answer with a refusal or a failure; before a failure, test that the device still works.
 
         After some errors of a device every further call fails. The test then raises and the process
@@ -283,9 +267,11 @@ class JobThreads:
             )
             _log.info("the worker refuses an image", extra=fields)
             self._answer(
-                JobRefused(job=job.job, error_code=error.error_code, public_text=error.public_text)
+                messages.JobRefused(
+                    job=job.job, error_code=error.error_code, public_text=error.public_text
+                )
             )
             return
         trace = "".join(traceback.format_exception(error, limit=-8))
         self.core.check_engines()
-        self._answer(Failed(job=job.job, reason=trace[-_MAX_REASON_CHARACTERS:]))
+        self._answer(messages.Failed(job=job.job, reason=trace[-_MAX_REASON_CHARACTERS:]))

@@ -9,15 +9,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from upscaled.api.admin import schemas
 from upscaled.api.admin.authentication import ADMIN_API, ADMIN_KEY
 from upscaled.api.admin.keys import ERRORS, MAX_PAGE_ROWS, NEXT_PAGE, Actor, AppState, Cursor
-from upscaled.api.admin.schemas import (
-    ConfiguredWebhook,
-    Webhook,
-    WebhookChange,
-    WebhookDelivery,
-    WebhookTrial,
-)
 from upscaled.api.dependencies import AppContext
 from upscaled.api.paging import describe_link, read_job_position
 from upscaled.api.webhook_sender import send_test
@@ -37,8 +31,8 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_ROWS, description="Most of them")
 
 
 @router.get(_WEBHOOK, operation_id="get_webhook", summary="Where the webhooks of a key are sent")
-async def get_webhook(state: AppState, name: str) -> Webhook:
-    return Webhook.of(name, await asyncio.to_thread(state.webhooks.show, name))
+async def get_webhook(state: AppState, name: str) -> schemas.Webhook:
+    return schemas.Webhook.of(name, await asyncio.to_thread(state.webhooks.show, name))
 
 
 @router.put(
@@ -48,8 +42,8 @@ async def get_webhook(state: AppState, name: str) -> Webhook:
     description="The address is trusted: it may be in the service's own network.",
 )
 async def set_webhook(
-    state: AppState, actor: Actor, name: str, change: WebhookChange
-) -> ConfiguredWebhook:
+    state: AppState, actor: Actor, name: str, change: schemas.WebhookChange
+) -> schemas.ConfiguredWebhook:
     """Set the address of an active key; one that is no http or https URL is InvalidParameter."""
     try:
         url = None if change.url is None else check_source_url(change.url)
@@ -58,7 +52,7 @@ async def set_webhook(
     configure = partial(
         state.webhooks.configure, name, url, renews_secret=change.new_secret, by=actor
     )
-    return ConfiguredWebhook.of(name, await asyncio.to_thread(configure))
+    return schemas.ConfiguredWebhook.of(name, await asyncio.to_thread(configure))
 
 
 @router.delete(
@@ -78,13 +72,15 @@ async def remove_webhook(state: AppState, actor: Actor, name: str) -> None:
     operation_id="test_webhook",
     summary="Send a signed `webhook.test` to the address of a key, once",
 )
-async def test_webhook(context: AppContext, state: AppState, name: str) -> WebhookTrial:
+async def test_webhook(context: AppContext, state: AppState, name: str) -> schemas.WebhookTrial:
     """Send a trial, and return its outcome; raise NotFound for a key without an address."""
     webhook = await asyncio.to_thread(state.webhooks.show, name)
     if webhook is None or webhook.url is None:
         raise NotFound(f"API key {name} has no webhook")
     outcome, reached = await send_test(context.fetcher, webhook.url, webhook.secret)
-    return WebhookTrial(url=webhook.url, outcome=outcome, is_delivered=reached == "delivered")
+    return schemas.WebhookTrial(
+        url=webhook.url, outcome=outcome, is_delivered=reached == "delivered"
+    )
 
 
 @router.get(
@@ -99,7 +95,7 @@ async def list_webhooks(
     wanted: Wanted = None,
     limit: Limit = _DEFAULT_DELIVERIES,
     cursor: Cursor = "",
-) -> list[WebhookDelivery]:
+) -> list[schemas.WebhookDelivery]:
     after = read_job_position(cursor)
     list_page = partial(state.webhooks.list, wanted, last=limit + 1, after=after)
     deliveries = await asyncio.to_thread(list_page)
@@ -107,7 +103,7 @@ async def list_webhooks(
     if len(deliveries) > limit:
         position, path = page[-1].position, f"{ADMIN_API}/webhooks"
         response.headers["Link"] = describe_link(path, position, state=wanted, limit=limit)
-    return [WebhookDelivery.of(each) for each in page]
+    return [schemas.WebhookDelivery.of(each) for each in page]
 
 
 @router.post(

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from upscaled import errors
 from upscaled.api.cancellation import ClientDisconnected
 from upscaled.api.memory import MemoryShare
 from upscaled.api.request.available_models import require_denoise, require_model
@@ -24,13 +25,6 @@ from upscaled.api.request.choices import read_choices, read_denoise_strength
 from upscaled.api.request.fields import Fields, fields_of_json, fields_of_parts, parse_json
 from upscaled.api.request.multipart import parse_parts
 from upscaled.config import Settings
-from upscaled.errors import (
-    FileSizeTooLarge,
-    InvalidParameter,
-    InvalidRequestBody,
-    MissingParameter,
-    UnsupportedContentType,
-)
 from upscaled.fetch.url import check_source_url
 from upscaled.image.output import NO_CHOICE, OutputChoice
 
@@ -91,7 +85,7 @@ async def read_parameters(
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip(" \t").lower()
     if media_type not in (_JSON, _FORM):
-        raise UnsupportedContentType(detail=repr(media_type[:100]))
+        raise errors.UnsupportedContentType(detail=repr(media_type[:100]))
     body = await read_body(
         request,
         share,
@@ -100,7 +94,7 @@ async def read_parameters(
     )
     fields = await asyncio.to_thread(_parse_fields, media_type, body, content_type)
     if isinstance(fields.image, bytes) and len(fields.image) > settings.max_file_bytes:
-        raise FileSizeTooLarge(detail=f"a part of {len(fields.image)} bytes")
+        raise errors.FileSizeTooLarge(detail=f"a part of {len(fields.image)} bytes")
     image, image_url, scale = check_fields(fields)
     if not fields.options and not has_options(request.headers):
         return UpscaleParameters(image, image_url, scale)
@@ -131,13 +125,13 @@ async def read_body(
     """
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit_bytes:
-        raise FileSizeTooLarge(detail=f"declared {declared[:20]} bytes")
+        raise errors.FileSizeTooLarge(detail=f"declared {declared[:20]} bytes")
     try:
         with share.body():
             async with asyncio.timeout(timeout_s):
                 return await _read_counted(request, share, limit_bytes)
     except TimeoutError:
-        raise InvalidRequestBody("Request body not received in time") from None
+        raise errors.InvalidRequestBody("Request body not received in time") from None
 
 
 async def _read_counted(request: Request, share: MemoryShare, limit_bytes: int) -> bytes:
@@ -148,7 +142,7 @@ async def _read_counted(request: Request, share: MemoryShare, limit_bytes: int) 
             raise ClientDisconnected
         chunk = message.get("body", b"")
         if len(body) + len(chunk) > limit_bytes:
-            raise FileSizeTooLarge(detail=f"read {len(body) + len(chunk)} bytes")
+            raise errors.FileSizeTooLarge(detail=f"read {len(body) + len(chunk)} bytes")
         share.count(len(chunk))
         body += chunk
         if not message.get("more_body", False):
@@ -174,9 +168,11 @@ def check_fields(fields: Fields) -> tuple[bytes | None, str | None, int]:
     if fields.scale is None:
         missing.append("scale")
     if missing:
-        raise MissingParameter("Missing parameter: " + ", ".join(missing) + fields.name_expected())
+        raise errors.MissingParameter(
+            "Missing parameter: " + ", ".join(missing) + fields.name_expected()
+        )
     if isinstance(fields.image, str):
-        raise InvalidParameter("image must be a file; a URL is sent as image_url")
+        raise errors.InvalidParameter("image must be a file; a URL is sent as image_url")
     image_url = None if fields.image is not None else check_source_url(fields.image_url)
     return fields.image, image_url, parse_scale(fields.scale)
 
@@ -193,7 +189,7 @@ def parse_scale(value: object) -> int:
             return int(match[1])
     elif isinstance(value, int | float) and not isinstance(value, bool) and value in (2, 4):
         return int(value)
-    raise InvalidParameter("scale must be 2 or 4")
+    raise errors.InvalidParameter("scale must be 2 or 4")
 
 
 class MediaRange(NamedTuple):

@@ -9,48 +9,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from upscaled import errors
-from upscaled.api import schemas
+from upscaled.api import dependencies, idempotency, schemas, upscale_steps
 from upscaled.api.billing import Charge, hold_credit, price
 from upscaled.api.cancellation import Client, run_to_end, watch_client
-from upscaled.api.dependencies import (
-    AppContext,
-    Context,
-    Record,
-    UntilSent,
-    UpscalingKey,
-    find_base_url,
-    require_scope,
-)
-from upscaled.api.idempotency import (
-    IDEMPOTENCY_HEADER,
-    REPLAYED_HEADER,
-    AnswerKind,
-    read_request_key,
-    record_answer,
-    reserve,
-)
 from upscaled.api.memory import ImageResponse, MemoryShare, max_bodies
 from upscaled.api.progress import Progress
-from upscaled.api.request.choices import (
-    DRY_RUN_HEADER,
-    may_be_dry_run,
-    parse_dry_run_header,
-    prefers_async,
-)
+from upscaled.api.request import choices
 from upscaled.api.request.reader import UpscaleParameters, has_options, read_parameters, wants_image
 from upscaled.api.reuse import Reuse, prepare_reuse
 from upscaled.api.routes.jobs import accept_job
 from upscaled.api.routes.upscale_description import REQUEST, RESPONSES
 from upscaled.api.telemetry.access_log import AccessRecord
-from upscaled.api.upscale_steps import (
-    build_request,
-    describe_result,
-    estimate,
-    fetch_source,
-    order_storing,
-    read_checked_header,
-    store_result,
-)
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult
 from upscaled.state.idempotency import Reservation, StoredAnswer
@@ -72,17 +41,17 @@ router = APIRouter()
 )
 async def upscale(
     request: Request,
-    context: AppContext,
-    record: Record,
-    key: UpscalingKey,
-    until_sent: UntilSent,
+    context: dependencies.AppContext,
+    record: dependencies.Record,
+    key: dependencies.UpscalingKey,
+    until_sent: dependencies.UntilSent,
 ) -> Response:
     """Check a request in the contract's order, cheap checks first, and upscale its image."""
     has_choices = has_options(request.headers)
-    is_dry = has_choices and may_be_dry_run(request.headers.getlist(DRY_RUN_HEADER))
-    is_job = has_choices and not is_dry and prefers_async(request.headers.getlist("prefer"))
+    is_dry = has_choices and choices.may_be_dry_run(request.headers.getlist(choices.DRY_RUN_HEADER))
+    is_job = has_choices and not is_dry and choices.prefers_async(request.headers.getlist("prefer"))
     if is_job:
-        require_scope(key, "jobs")
+        dependencies.require_scope(key, "jobs")
     context.unsent.check(key.id)
     # Progress is tracked only under an id that the client chose: another is known too late.
     is_watchable = request.headers.get("x-request-id") == record.request_id
@@ -119,7 +88,7 @@ class _UpscaleCall:
     """One request whose body has been read; `progress` is None where nothing can watch it."""
 
     request: Request
-    context: Context
+    context: dependencies.Context
     record: AccessRecord
     key: ApiKey
     parameters: UpscaleParameters
@@ -131,10 +100,12 @@ class _UpscaleCall:
         """Accept the request as a job, replay its first answer, or upscale its image."""
         request = self.request
         is_image = wants_image(", ".join(request.headers.getlist("accept")))
-        kind: AnswerKind = "job" if is_job else "image" if is_image else "url"
+        kind: idempotency.AnswerKind = "job" if is_job else "image" if is_image else "url"
         request_key = None
-        if IDEMPOTENCY_HEADER in request.headers:
-            request_key = await read_request_key(request, self.key.id, self.parameters, kind)
+        if idempotency.IDEMPOTENCY_HEADER in request.headers:
+            request_key = await idempotency.read_request_key(
+                request, self.key.id, self.parameters, kind
+            )
         if is_job:
             self.record.handling = "job"
             with self.record.timing("store"):
@@ -143,7 +114,7 @@ class _UpscaleCall:
                 )
         if request_key is None:
             return await self._deliver(None, is_image=is_image)
-        async with reserve(self.context.state, request_key) as outcome:
+        async with idempotency.reserve(self.context.state, request_key) as outcome:
             if isinstance(outcome, StoredAnswer):
                 return await self._replay(outcome, is_image=is_image)
             return await self._deliver(outcome, is_image=is_image)
@@ -154,12 +125,12 @@ class _UpscaleCall:
         Raises:
             InvalidParameter: the header that asks for it is neither `true` nor `false`.
         """
-        parse_dry_run_header(self.request.headers.getlist(DRY_RUN_HEADER))
+        choices.parse_dry_run_header(self.request.headers.getlist(choices.DRY_RUN_HEADER))
         context = self.context
         credits = price(self.key, context.settings)
         _, work = await self._read_work()
         self.record.handling = "dry run"
-        return JSONResponse(estimate(work, credits, context.executor).model_dump())
+        return JSONResponse(upscale_steps.estimate(work, credits, context.executor).model_dump())
 
     async def _deliver(self, reservation: Reservation | None, *, is_image: bool) -> Response:
         """Upscale the image and deliver it; with a reservation so that it can be replayed."""
@@ -182,12 +153,12 @@ class _UpscaleCall:
             else:
                 file_name = await self._store(result, client, charge)
         self.record.credits = charge.captured
-        headers = describe_result(result, is_reused=made.is_reused)
+        headers = upscale_steps.describe_result(result, is_reused=made.is_reused)
         if made.reuse is not None and file_name is not None:
             await made.reuse.remember(file_name, result)
         if reservation is not None and file_name is not None:
             answer = StoredAnswer(file_name, result.media_type, headers)
-            await record_answer(context.state, reservation, answer)
+            await idempotency.record_answer(context.state, reservation, answer)
         response: Response
         if is_image or file_name is None:
             response = ImageResponse(result.data, result.media_type, context.unsent, self.key.id)
@@ -203,7 +174,7 @@ class _UpscaleCall:
             source = parameters.image
             if source is None:
                 with record.timing("fetch"):
-                    source = await fetch_source(
+                    source = await upscale_steps.fetch_source(
                         parameters.image_url or "",
                         self.share,
                         context.fetcher,
@@ -212,9 +183,11 @@ class _UpscaleCall:
                     )
             record.source = "upload" if parameters.image is not None else "url"
             record.note_request(parameters.scale, parameters.model, len(source))
-            header = await read_checked_header(source, parameters.scale, context.settings)
+            header = await upscale_steps.read_checked_header(
+                source, parameters.scale, context.settings
+            )
             record.note_header(header)
-        work = build_request(
+        work = upscale_steps.build_request(
             record.request_id,
             header,
             context.settings,
@@ -245,7 +218,7 @@ class _UpscaleCall:
                 record.note_result(time.perf_counter(), stored)
                 return _MadeResult(stored, reuse, is_reused=True)
         if is_stored_only:
-            work = order_storing(work, context.state.results, context.settings)
+            work = upscale_steps.order_storing(work, context.state.results, context.settings)
         if self.progress is not None:
             self.progress.note_queued(context.executor.expect(work).seconds)
         queued_s = time.perf_counter()
@@ -257,7 +230,7 @@ class _UpscaleCall:
         """Store the result; it stays only if it is paid for and the client is still connected."""
         results = self.context.state.results
         with self.record.timing("store"):
-            file_name = await store_result(result, results)
+            file_name = await upscale_steps.store_result(result, results)
         try:
             client.raise_if_disconnected()
             await charge.capture(PaidResult(file_name, result.media_type))
@@ -286,9 +259,9 @@ class _UpscaleCall:
                 media_type=answer.media_type,
             )
         response.headers.update(answer.headers)
-        response.headers[REPLAYED_HEADER] = "true"
+        response.headers[idempotency.REPLAYED_HEADER] = "true"
         return response
 
     def _send_url(self, file_name: str) -> Response:
-        base_url = find_base_url(self.request, self.context.settings.public_base_url)
+        base_url = dependencies.find_base_url(self.request, self.context.settings.public_base_url)
         return JSONResponse({"result_url": f"{base_url}{schemas.RESULT_PATH}{file_name}"})

@@ -27,14 +27,7 @@ from ray.serve.handle import (
 
 from upscaled.errors import InternalError
 from upscaled.logs import event
-from upscaled.pool.ray_serve.messages import (
-    APPLICATION,
-    CONTROLLER,
-    DEPLOYMENT,
-    NAMESPACE,
-    NoReplicaFree,
-    ReplicaLost,
-)
+from upscaled.pool.ray_serve import messages
 
 _CHECKED_EVERY_S: Final = 2.0
 _REPORTS_WITHIN_S: Final = 5.0
@@ -91,7 +84,7 @@ class RayConnection:
         await self._connected.wait()
         generation = self._generation
         if generation is None:
-            raise ReplicaLost("the connection ended")
+            raise messages.ReplicaLost("the connection ended")
         answers = generation.handle.options(stream=True).upscale.remote(job, source)
         del source  # the call of a faulty replica is kept when the image is answered long since
         try:
@@ -100,23 +93,23 @@ class RayConnection:
         except StopAsyncIteration:
             return
         except BackPressureError as error:
-            raise NoReplicaFree(str(error)) from None
+            raise messages.NoReplicaFree(str(error)) from None
         except RayTaskError as error:
             raise InternalError(detail=f"a replica failed: {error}") from None
         except (RayError, RayServeException) as error:
-            raise ReplicaLost(_first_line(error)) from None
+            raise messages.ReplicaLost(_first_line(error)) from None
         finally:
             answers.cancel()
 
     async def reports(self) -> list[bytes]:
         """See `Replicas.reports`."""
         if self._generation is None:
-            raise ReplicaLost(self._last_trouble or "not connected")
+            raise messages.ReplicaLost(self._last_trouble or "not connected")
         try:
             asked = self._generation.handle.broadcast("report")
             answers = await asyncio.to_thread(_collect, asked)
         except Exception as error:  # noqa: BLE001 (what Ray raises here has no common type)
-            raise ReplicaLost(_first_line(error)) from None
+            raise messages.ReplicaLost(_first_line(error)) from None
         return [answer for answer in answers if isinstance(answer, bytes)]
 
     async def _watch(self) -> None:
@@ -178,13 +171,15 @@ async def _in_thread(call: Callable[[], _T]) -> _T:
 
 def _find_deployment() -> tuple[object, DeploymentHandle]:
     if not ray.is_initialized():
-        ray.init("auto", namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
-    return _find_controller(), serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
+        ray.init("auto", namespace=messages.NAMESPACE, log_to_driver=False, configure_logging=False)
+    return _find_controller(), serve.get_deployment_handle(
+        messages.DEPLOYMENT, messages.APPLICATION
+    )
 
 
 def _find_controller() -> object:
     """Return what no two controllers have in common; raises ValueError where there is none."""
-    return ray.get_actor(CONTROLLER, namespace=NAMESPACE)._actor_id
+    return ray.get_actor(messages.CONTROLLER, namespace=messages.NAMESPACE)._actor_id
 
 
 def _collect(asked: DeploymentBroadcastResponse) -> list[object]:
@@ -196,7 +191,7 @@ def _collect(asked: DeploymentBroadcastResponse) -> list[object]:
     try:
         answers: list[object] = asked.results(timeout_s=_REPORTS_WITHIN_S, return_exceptions=True)
     except CancelledError:
-        raise ReplicaLost("Ray gave the reports up") from None
+        raise messages.ReplicaLost("Ray gave the reports up") from None
     return answers
 
 
@@ -210,7 +205,7 @@ async def _next(
     try:
         await asyncio.wait((step, over), return_when=asyncio.FIRST_COMPLETED)
         if not step.done():
-            raise ReplicaLost("Ray Serve was made anew")
+            raise messages.ReplicaLost("Ray Serve was made anew")
         header, payload = step.result()
         return header, payload
     finally:

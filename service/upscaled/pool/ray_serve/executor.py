@@ -15,19 +15,10 @@ from typing import Final
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, rebuild
 from upscaled.logs import event
+from upscaled.pool import messages
 from upscaled.pool.admission import Admission
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.executor import Expectation, PoolStats, UpscaleRequest
-from upscaled.pool.messages import (
-    Alive,
-    Done,
-    Failed,
-    JobProgress,
-    JobRefused,
-    WorkerJob,
-    WorkerReady,
-    encode,
-)
 from upscaled.pool.ray_serve.calls import Call, Calls, NoAnswer
 from upscaled.pool.ray_serve.messages import (
     ONLY_JOB,
@@ -101,7 +92,7 @@ class RayPool:
         await self._replicas.start()
         self._watching = asyncio.create_task(self._reports.watch())
 
-    async def wait_ready(self) -> WorkerReady:
+    async def wait_ready(self) -> messages.WorkerReady:
         """Wait, if need be for ever, until a replica is ready; return its worker's message."""
         return (await self._reports.first()).ready
 
@@ -246,7 +237,7 @@ class RayPool:
 
     async def _call_replica(self, source: bytes, request: UpscaleRequest, limit_s: float) -> Result:
         """Have one replica upscale; its first answer is due within `limit_s`."""
-        job = encode(WorkerJob(job=ONLY_JOB, request=request))
+        job = messages.encode(messages.WorkerJob(job=ONLY_JOB, request=request))
         async with self._calls.open(job, source) as call:
             while True:
                 header, data = await call.receive(limit_s)
@@ -264,12 +255,12 @@ class RayPool:
     ) -> Result | None:
         """Return the result that a message brings, raise the error, or pass on the progress."""
         match message:
-            case Alive():
+            case messages.Alive():
                 pass
-            case JobProgress():
+            case messages.JobProgress():
                 if request.on_tile:
                     request.on_tile(message.done, message.total)
-            case Done(result=result):
+            case messages.Done(result=result):
                 if result.stored_as not in ("", request.store.file_name if request.store else ""):
                     raise InternalError(detail="a replica named a result that is not this image's")
                 timings = result.timings
@@ -284,9 +275,9 @@ class RayPool:
                 return replace(result, data=data)
             case Busy() as busy:
                 raise RateLimitExceeded(busy.retry_after_s, reason=busy.reason, detail=busy.detail)
-            case JobRefused() as refused:
+            case messages.JobRefused() as refused:
                 raise rebuild(refused.error_code, refused.public_text)
-            case Failed() as failed:
+            case messages.Failed() as failed:
                 raise InternalError(detail=failed.reason)
         return None
 

@@ -14,13 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from upscaled.pool.ray_serve.messages import (
-    APPLICATION,
-    CONTROLLER,
-    DEPLOYMENT,
-    NAMESPACE,
-    ReplicaReport,
-)
+from upscaled.pool.ray_serve import messages
 from upscaled.pool.ray_serve.node_properties import (
     ClusterReport,
     ClusterUnreachable,
@@ -67,7 +61,9 @@ def _connect() -> None:
         except OSError as error:
             raise ClusterUnreachable(f"nothing answers at {address}: {error}") from None
     try:
-        ray.init("auto", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            "auto", namespace=messages.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
+        )
     except Exception as error:  # noqa: BLE001 (what Ray raises here has no common type)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ClusterUnreachable(" ".join(lines)[:300] or type(error).__name__) from None
@@ -104,7 +100,7 @@ def _find_trouble() -> str:
     Requests for more wait without a limit.
     """
     try:
-        controller = ray.get_actor(CONTROLLER, namespace=NAMESPACE)
+        controller = ray.get_actor(messages.CONTROLLER, namespace=messages.NAMESPACE)
     except ValueError:
         return ""
     try:
@@ -117,22 +113,22 @@ def _find_trouble() -> str:
 def _read_serve() -> tuple[str, bool]:
     """Return the deployment's status, "" where there is none, and whether a proxy runs."""
     status = serve.status()
-    application = status.applications.get(APPLICATION)
-    deployment = application and application.deployments.get(DEPLOYMENT)
+    application = status.applications.get(messages.APPLICATION)
+    deployment = application and application.deployments.get(messages.DEPLOYMENT)
     return (str(deployment.status.value) if deployment else ""), bool(status.proxies)
 
 
-def _read_replicas() -> tuple[list[ReplicaReport], int]:
+def _read_replicas() -> tuple[list[messages.ReplicaReport], int]:
     answers: Sequence[Any] = ()
     with suppress(RayError, RayServeException, TimeoutError):
-        handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
+        handle = serve.get_deployment_handle(messages.DEPLOYMENT, messages.APPLICATION)
         asked = handle.broadcast("report")
         answers = asked.results(timeout_s=_REPORTS_WITHIN_S, return_exceptions=True)
     reports, unreadable = [], 0
     for answer in answers:
         if isinstance(answer, bytes):
             try:
-                reports.append(ReplicaReport.model_validate_json(answer))
+                reports.append(messages.ReplicaReport.model_validate_json(answer))
             except ValidationError:
                 unreadable += 1
     return reports, unreadable

@@ -22,19 +22,10 @@ from typing import Final
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.logs import configure_logging
+from upscaled.pool import messages
 from upscaled.pool.devices import resolve_devices
 from upscaled.pool.executor import DeviceFault, UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
-from upscaled.pool.messages import (
-    ALIVE_EVERY_S,
-    Alive,
-    Done,
-    Failed,
-    JobProgress,
-    JobRefused,
-    WorkerJob,
-    decode_to_worker,
-)
 from upscaled.pool.ray_serve.calls import KEPT_S
 from upscaled.pool.ray_serve.messages import (
     ONLY_JOB,
@@ -100,8 +91,8 @@ class UpscaleReplica:
 
     async def upscale(self, job: bytes, source: bytes) -> AsyncGenerator[tuple[bytes, bytes], None]:
         """Upscale one image; see `upscaled.pool.ray_serve.messages`."""
-        message = decode_to_worker(job)
-        if not isinstance(message, WorkerJob):
+        message = messages.decode_to_worker(job)
+        if not isinstance(message, messages.WorkerJob):
             raise TypeError(f"{message.kind} is no job")
         changed = asyncio.Event()
         newest: deque[tuple[int, int]] = deque(maxlen=1)
@@ -116,20 +107,22 @@ class UpscaleReplica:
         try:
             await asyncio.sleep(0)  # what the queue refuses is refused by then
             if not working.done():
-                yield frame(Alive())
+                yield frame(messages.Alive())
             while not working.done():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(ALIVE_EVERY_S):
+                    async with asyncio.timeout(messages.ALIVE_EVERY_S):
                         await changed.wait()
                 changed.clear()
                 if newest:
                     done, total = newest.pop()
-                    yield frame(JobProgress(job=ONLY_JOB, done=done, total=total))
+                    yield frame(messages.JobProgress(job=ONLY_JOB, done=done, total=total))
                     await asyncio.wait((working,), timeout=_PROGRESS_EVERY_S)
                 elif not working.done():
-                    yield frame(Alive())
+                    yield frame(messages.Alive())
             if newest:
-                yield frame(JobProgress(job=ONLY_JOB, done=newest[0][0], total=newest[0][1]))
+                yield frame(
+                    messages.JobProgress(job=ONLY_JOB, done=newest[0][0], total=newest[0][1])
+                )
             header, data = working.result()
             yield header, data
             if isinstance(decode_from_replica(header), DeviceFaultMessage):
@@ -149,18 +142,18 @@ class UpscaleReplica:
         except DeviceFault as error:
             return frame(DeviceFaultMessage(replica=self._name, reason=error.detail))
         except InternalError as error:
-            return frame(Failed(job=ONLY_JOB, reason=error.detail))
+            return frame(messages.Failed(job=ONLY_JOB, reason=error.detail))
         except ServiceError as error:
             code, text = error.error_code, error.public_text
-            return frame(JobRefused(job=ONLY_JOB, error_code=code, public_text=text))
+            return frame(messages.JobRefused(job=ONLY_JOB, error_code=code, public_text=text))
         data, result = result.data, replace(result, data=b"")
         if order := request.store:
             waited_s = now() - came_at
             stored = await self._results.put(order, data, result.media_type, waited_s=waited_s)
             if stored is not None:
                 made = replace(result, stored_as=order.file_name, stored_bytes=stored)
-                return frame(Done(job=ONLY_JOB, result=made))
-        return frame(Done(job=ONLY_JOB, result=result), data)
+                return frame(messages.Done(job=ONLY_JOB, result=made))
+        return frame(messages.Done(job=ONLY_JOB, result=result), data)
 
     async def report(self) -> bytes:
         """Return the replica's `ReplicaReport` as JSON."""
