@@ -90,7 +90,6 @@ class ModelSpec:
 
     @property
     def network(self) -> NetworkFamily:
-        """Return the record of the model's family."""
         return FAMILIES[self.family]
 
     @property
@@ -166,7 +165,6 @@ class _Entry(ModelFile):
 
 @functools.cache
 def official_models() -> tuple[ModelSpec, ...]:
-    """Return the official models, as their releases have them."""
     return _read_manifest(OFFICIAL_MANIFEST, "official")
 
 

@@ -166,7 +166,6 @@ def _describe_dropped(lines: int) -> logging.LogRecord:
 
 
 def choose_formatter(format_: str, *, is_terminal: bool) -> logging.Formatter:
-    """Return the formatter for a `format_` of `configure_logging`."""
     is_text = format_ == "text" or (format_ == "auto" and is_terminal)
     return TextFormatter() if is_text else JsonFormatter()
 

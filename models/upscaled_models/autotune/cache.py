@@ -81,11 +81,9 @@ class Choice(BaseModel, frozen=True, extra="forbid", strict=True):
 
     @property
     def label(self) -> str:
-        """Return the engine's label."""
         return f"{self.runtime} {self.dtype}"
 
     def describe(self) -> str:
-        """Describe the choice in one line of the log."""
         text = (
             f"{self.label}, windows of {self.window_px} px, {self.batch} at a time, "
             f"on {self.threads} threads"

@@ -85,7 +85,6 @@ def short_enough_px(sizes: Sizes, ns_per_px: float) -> int:
 
 
 def sizes_for(model: LoadedModel, device: Device, *, is_fixed: bool) -> Sizes:
-    """List the sizes to try for a model on a device."""
     batches: tuple[int, ...] = (1,) if device.threads <= 4 else (1, 4)
     if device.is_cuda:
         batches = (1, 2, 4, 8)

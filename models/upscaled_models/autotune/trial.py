@@ -90,7 +90,6 @@ class Attempts:
             self._write([each for each in before if each != label])
 
     def forget(self) -> None:
-        """Delete the record."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 

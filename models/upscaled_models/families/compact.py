@@ -82,7 +82,6 @@ class CompactFamily(base.NetworkFamily):
         return srvgg_shape(scales[0], count_convolutions(values) - 2, first.channels, act_type)
 
     def pair_graph(self, shape: base.Shape, values: Sequence[GraphValue]) -> Pattern:
-        """Return the graph of `networks.compact`."""
         scale, features = base.whole(shape, "upscale"), base.whole(shape, "num_feat")
         slope = {"prelu": None, "relu": 0.0, "leakyrelu": LEAK}[str(shape["act_type"])]
         x = picture = Pattern("input")

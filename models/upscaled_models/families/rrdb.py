@@ -142,7 +142,6 @@ class RrdbFamily(base.NetworkFamily):
         return rrdb_shape(scale, blocks, first.channels, growth)
 
     def pair_graph(self, shape: base.Shape, values: Sequence[GraphValue]) -> Pattern:
-        """Return the graph of `networks.rrdb`."""
         features, fold = base.whole(shape, "num_feat"), self.fold(shape)
         leak = partial(activate, slope=LEAK)
         picture = Pattern("input")

@@ -126,7 +126,6 @@ def record_path(weights: Path) -> Path:
 
 
 def read_record(spec: ModelSpec, weights: Path) -> QuantisedRecord:
-    """Read the record beside the weights of `spec`."""
     path = record_path(weights)
     try:
         record = QuantisedRecord.model_validate_json(path.read_bytes())
@@ -143,7 +142,6 @@ def read_record(spec: ModelSpec, weights: Path) -> QuantisedRecord:
 
 
 def read_quantised(spec: ModelSpec, weights: Path) -> Layers:
-    """Read the 8-bit layers beside the weights of `spec`."""
     record = read_record(spec, weights)
     path = quantised_path(weights)
     return parse_layers(read_checked(path, record.sha256), path)

@@ -62,7 +62,6 @@ class NaturalModel:
 
 @functools.cache
 def read_natural_model() -> NaturalModel:
-    """Return the authors' model."""
     with np.load(io.BytesIO(read_packaged(PARAMETERS)), allow_pickle=False) as stored:
         return NaturalModel(
             mean=stored["mu_pris_param"].reshape(-1),

@@ -19,7 +19,6 @@ _UNREADABLE: Final = (ValueError, TypeError, AttributeError, OverflowError, Recu
 
 
 def format_cursor(position: Sequence[float | str]) -> str:
-    """Return the cursor of a position in a list."""
     return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
 
 

@@ -59,7 +59,6 @@ class Step:
 
     @property
     def tiles(self) -> tuple[int, int | None]:
-        """Return the tiles done, and in all."""
         return self.tiles_done, self.tiles_total
 
 

@@ -117,7 +117,6 @@ class Journal:
         return self._path is not None
 
     def find(self, path: PurePath) -> Row | None:
-        """Return the row of a path."""
         return next(iter(self._select("place = ?", os.fsencode(path))), None)
 
     def find_identical(self, source_sha256: bytes, fingerprint: bytes) -> list[Row]:

@@ -84,7 +84,6 @@ class Outcome:
 
     @property
     def result_px(self) -> tuple[int, int] | None:
-        """Return the width and height of the result."""
         return (self.record.width_px, self.record.height_px) if self.record else self.expected_px
 
     def to_json(self) -> dict[str, Any]:
@@ -134,7 +133,6 @@ class Summary:
     expected_s: float = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Count one outcome."""
         self.counts[outcome.kind] += 1
         if outcome.kind is Kind.UPSCALED and outcome.record:
             self.result_megapixels += outcome.record.width_px * outcome.record.height_px / 1e6
@@ -143,7 +141,6 @@ class Summary:
 
     @property
     def files(self) -> int:
-        """Return the number of files so far."""
         return sum(self.counts.values())
 
     def to_json(self, seconds: float) -> dict[str, Any]:

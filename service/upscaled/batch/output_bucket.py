@@ -32,7 +32,6 @@ class OutputBucket(Output):
         self._journal = journal
 
     def locate(self, path: PurePath) -> str:
-        """Return the URL of a result."""
         return str(S3Url(self._root.bucket, self._key(path)))
 
     def holds(self, source: str) -> bool:
@@ -59,7 +58,6 @@ class OutputBucket(Output):
         return None
 
     def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:
-        """Put the object."""
         from upscaled.state.results import MEDIA_TYPES
 
         key = self._key(reservation.path)

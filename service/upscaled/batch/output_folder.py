@@ -38,7 +38,6 @@ class OutputFolder(Output):
             self._journal.release(row.path)
 
     def locate(self, path: PurePath) -> str:
-        """Return the whole path of a result."""
         return str(self._root / path)
 
     def folder_of(self, source: str, folder: PurePath) -> PurePath:

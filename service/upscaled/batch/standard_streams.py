@@ -91,7 +91,6 @@ class OutputStream(Output):
         os.close(null)
 
     def locate(self, path: PurePath) -> str:
-        """Return the stream's name."""
         return STREAM
 
     def write(self, reservation: ReservedPath, record: Record, data: bytes) -> Record:

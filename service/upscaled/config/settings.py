@@ -237,22 +237,18 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def has_admin_listener(self) -> bool:
-        """Return whether administration has a listener of its own."""
         return bool(self.admin_keys and self.admin_port)
 
     @property
     def results_dir(self) -> Path:
-        """Return the folder of stored results."""
         return self.data_dir / "results"
 
     @property
     def job_results_dir(self) -> Path:
-        """Return the folder of the results of jobs."""
         return self.data_dir / "job-results"
 
     @property
     def models_dir(self) -> Path:
-        """Return the folder of models that were fetched or added."""
         return self.data_dir / "models"
 
     @property

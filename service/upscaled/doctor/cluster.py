@@ -246,7 +246,6 @@ def _check_results(report: ClusterReport) -> list[Finding]:
 
 
 def _describe(by_node: Mapping[str, str]) -> str:
-    """Name each value with the nodes that have it."""
     nodes = defaultdict(list)
     for name, value in by_node.items():
         nodes[value or "none"].append(name)
@@ -254,7 +253,6 @@ def _describe(by_node: Mapping[str, str]) -> str:
 
 
 def _describe_variable(seen: Seen, name: str) -> str:
-    """Name the values that a variable has, with the nodes that have each."""
     values = _describe(
         {node: properties.environment.get(name, "not set") for node, properties in seen.items()}
     )

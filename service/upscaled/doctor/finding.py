@@ -43,17 +43,14 @@ class Finding:
 
 
 def ok(check: str, found: str) -> Finding:
-    """Return a finding that needs nothing."""
     return Finding(check, Status.OK, found)
 
 
 def warning(check: str, found: str, advice: str) -> Finding:
-    """Return a warning."""
     return Finding(check, Status.WARNING, found, advice)
 
 
 def failure(check: str, found: str, advice: str) -> Finding:
-    """Return a failure."""
     return Finding(check, Status.FAILURE, found, advice)
 
 

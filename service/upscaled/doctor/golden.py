@@ -31,7 +31,6 @@ to 44 dB from float32 by picture, and looks the same. What a broken device compu
 
 
 def read_source(scale: int) -> bytes:
-    """Return the source file for scale 2 or 4."""
     return (FOLDER / SOURCES[scale]).read_bytes()
 
 

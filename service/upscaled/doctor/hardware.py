@@ -68,7 +68,6 @@ def read_hardware(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgrou
 
 
 def check_hardware(hardware: Hardware, settings: Settings) -> list[Finding]:
-    """Check the processor and the memory."""
     return [_describe_processor(hardware, settings), _describe_memory(hardware)]
 
 

@@ -39,7 +39,6 @@ class Image:
 
     @property
     def ending(self) -> str:
-        """Return the ending of a file with this image."""
         return _ENDINGS.get(self.media_type, ".img")
 
 
@@ -100,7 +99,6 @@ class ServiceClient:
         return dict(answer.json())
 
     async def show_job(self, job_id: UUID) -> dict[str, Any]:
-        """Return a job as the service describes it."""
         return dict((await self._send("GET", f"/v1/jobs/{job_id}")).json())
 
     async def list_models(self) -> dict[str, Any]:

@@ -71,7 +71,6 @@ class FairQueue(Generic[T]):
         return payload in self._items
 
     def waiting_work(self) -> dict[int, float]:
-        """Return the work that waits of each key that has any."""
         return {key_id: flow.waiting_work for key_id, flow in self._flows.items() if flow.items}
 
     def push(self, key_id: int, work: float, payload: T) -> None:

@@ -143,15 +143,12 @@ class LocalPool:
         await asyncio.gather(*self._supervising, *self._tasks, return_exceptions=True)
 
     def expect(self, request: executor.UpscaleRequest) -> executor.Expectation:
-        """Predict an upscale; see `Executor.expect`."""
         return self._cost.expect(request)
 
     async def own_choice(self) -> AutoChoice:
-        """See `Executor.own_choice`."""
         return (await self.wait_ready()).choice
 
     def adopt_ladders(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
-        """See `Executor.adopt_ladders`."""
         self._cost.adopt(ladders)
 
     async def upscale(self, source: bytes, request: executor.UpscaleRequest) -> Result:
@@ -276,7 +273,6 @@ class LocalPool:
 
     @property
     def _workers(self) -> list[WorkerProcess]:
-        """Return the workers that are ready."""
         return [each.worker for each in self._supervisors if each.worker is not None]
 
 

@@ -76,7 +76,6 @@ class RequestQueue:
 
     @property
     def waiting(self) -> int:
-        """Return how many requests wait."""
         return len(self._retries) + len(self._fair_queue)
 
     def waiting_by_key(self) -> Counter[int]:
@@ -84,7 +83,6 @@ class RequestQueue:
         return Counter(waiting.request.key_id for waiting in self._in_order())
 
     def in_flight(self) -> list[Slot]:
-        """Return the slots that are in use."""
         return [slot for slots in self._workers.values() for slot in slots.in_use]
 
     def work_before_s(self, request: UpscaleRequest) -> float:

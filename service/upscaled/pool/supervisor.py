@@ -85,7 +85,6 @@ class Supervisor:
         return self._done_before + self.worker.stats if self.worker else self._done_before
 
     def state(self, in_flight: int) -> WorkerState:
-        """Return the state of the worker, which has `in_flight` images."""
         return WorkerState(
             number=self.number,
             device=self.shown_device,

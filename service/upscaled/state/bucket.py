@@ -59,7 +59,6 @@ class Bucket:
                     yield FoundObject(each["path"], each["size"], each["e_tag"] or "")
 
     def find(self, key: str) -> FoundObject | None:
-        """Return an object with its note, None if there is none."""
         with _file_errors():
             try:
                 head = obstore.get(self._quick, key, options={"head": True})

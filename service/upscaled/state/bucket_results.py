@@ -96,7 +96,6 @@ class BucketResults:
         return file_name
 
     async def find(self, file_name: str) -> results.StoredResult | None:
-        """Return a result that the bucket holds."""
         if not self._is_valid(file_name):
             return await self._earlier.find(file_name)
         with reporting("look for"):
@@ -126,7 +125,6 @@ class BucketResults:
             yield results.OpenedResult(stored, _read(answer))
 
     async def delete(self, file_name: str) -> None:
-        """Remove a result from the bucket."""
         await self._earlier.delete(file_name)
         if not self._has_time(file_name):
             return
@@ -252,7 +250,6 @@ class BucketSources:
         return name
 
     async def read(self, name: str) -> bytes | None:
-        """Get an object."""
         with reporting("read", "a job's source"):
             try:
                 async with asyncio.timeout(self._longest_s):
@@ -263,7 +260,6 @@ class BucketSources:
         return await self._earlier.read(name)
 
     async def delete(self, name: str) -> None:
-        """Delete an object."""
         with suppress(InternalError), reporting("delete", "a job's source"):
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await obstore.delete_async(self._bucket, [name])

@@ -48,7 +48,6 @@ class FolderResults:
         return file_name
 
     async def find(self, file_name: str) -> results.StoredResult | None:
-        """Return the result of a file that has not expired."""
         return await asyncio.to_thread(self._find, file_name)
 
     @asynccontextmanager
@@ -63,7 +62,6 @@ class FolderResults:
             yield results.OpenedResult(stored, _read(file))
 
     async def delete(self, file_name: str) -> None:
-        """Remove a result's file."""
         await asyncio.to_thread(self._delete, file_name)
 
     def sweep(self) -> results.SweptResults:

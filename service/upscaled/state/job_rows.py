@@ -186,7 +186,6 @@ def read_page(
 
 
 def read_job(connection: Connection, job_id: str) -> StoredJob:
-    """Return a job that is there."""
     return job_from_row(connection.execute(select_jobs().where(JOBS.c.id == job_id)).one())
 
 
@@ -199,7 +198,6 @@ def is_shown(connection: Connection, lifetime_s: float) -> sa.ColumnElement[bool
 def find_job(
     connection: Connection, key_id: int, job_id: str, *, lifetime_s: float
 ) -> StoredJob | None:
-    """Return a key's job; None where it has none of this id whose lifetime is not over."""
     is_of_key = sa.and_(JOBS.c.id == job_id, JOBS.c.key_id == key_id)
     query = select_jobs().where(is_of_key, is_shown(connection, lifetime_s))
     row = connection.execute(query).one_or_none()
@@ -207,7 +205,6 @@ def find_job(
 
 
 def job_from_row(row: sa.Row[Any]) -> StoredJob:
-    """Return the job of a row of `select_jobs`."""
     values: dict[str, Any] = {**row._mapping, "choice": OutputChoice(**json.loads(row.choice))}
     values["result"] = None
     if row.result_name is not None:

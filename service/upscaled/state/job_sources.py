@@ -48,11 +48,9 @@ class FolderSources:
         return await asyncio.to_thread(self._store, data)
 
     async def read(self, name: str) -> bytes | None:
-        """Read a file."""
         return await asyncio.to_thread(self._read, name)
 
     async def delete(self, name: str) -> None:
-        """Remove a file."""
         await asyncio.to_thread(self._delete, name)
 
     def sweep(self, in_use: Container[str]) -> int:

@@ -225,7 +225,6 @@ class Jobs:
             )
 
     def find(self, key_id: int, job_id: str) -> job_rows.StoredJob | None:
-        """Return a key's job; None where it has none of this id."""
         with self._database.read() as connection:
             return job_rows.find_job(connection, key_id, job_id, lifetime_s=self._lifetime_s)
 

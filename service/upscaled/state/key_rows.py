@@ -48,7 +48,6 @@ class ApiKey:
     scopes: Scopes = None
 
     def may(self, scope: Scope) -> bool:
-        """Return whether the key may be used for this."""
         return self.scopes is None or scope in self.scopes
 
 
@@ -118,7 +117,6 @@ def describe_changes(changes: KeyChanges) -> dict[str, Detail]:
 
 
 def read_key(row: Row[*tuple[Any, ...]]) -> ApiKey:
-    """Return the key of a row."""
     rate = RateLimit(row.rate_per_s, row.rate_burst)
     return ApiKey(row.id, row.name, row.balance, rate, read_scopes(row.scopes))
 
@@ -139,7 +137,6 @@ def read_listed(row: Row[*tuple[Any, ...]]) -> ListedKey:
 
 
 def is_name(name: str) -> bool:
-    """Return whether a key may have this name."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -168,12 +165,10 @@ def write_scopes(scopes: Scopes) -> str | None:
 
 
 def read_scopes(column: str | None) -> Scopes:
-    """Return the scopes in a column."""
     return None if column is None else frozenset(column.split(","))
 
 
 def order_scopes(scopes: Collection[str]) -> list[str]:
-    """Return scopes in the order of `SCOPES`."""
     return [scope for scope in SCOPES if scope in scopes]
 
 

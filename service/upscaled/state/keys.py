@@ -160,7 +160,6 @@ class Keys:
         return tuple(map(key_rows.read_listed, rows))
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of the active keys."""
         return tuple(key.name for key in self.list() if key.revoked_at_s is None)
 
     def is_empty(self) -> bool:

@@ -56,7 +56,6 @@ class LeasedHolder:
 
     @property
     def id(self) -> str:
-        """Return the id as `Holder` says."""
         self._start()
         with self._lock:
             if self._id is None:

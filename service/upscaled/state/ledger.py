@@ -104,7 +104,6 @@ def read_balance(connection: Connection, key_id: int) -> int:
 
 
 def grant(connection: Connection, key_id: int, amount: int, *, at_s: int) -> None:
-    """Add credits to a key."""
     _change_balance(connection, key_id, amount)
     _append(connection, Hold(key_id, f"grant-{uuid.uuid4()}"), "grant", amount, at_s)
 

@@ -45,7 +45,6 @@ class PendingReleases:
             return next(iter(self._holds.values()), None)
 
     def remove(self, hold: Hold) -> None:
-        """Remove a hold that is settled."""
         with self._lock:
             self._holds.pop(hold.request_id, None)
 

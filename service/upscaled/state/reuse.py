@@ -35,7 +35,6 @@ class ReusableResults:
         self._database = database
 
     def find(self, key_id: int, fingerprint: str) -> ReusableResult | None:
-        """Return the result of a request of this key with the same fingerprint."""
         row = REUSABLE_RESULTS.c
         query = sa.select(row.result).where(row.key_id == key_id, row.fingerprint == fingerprint)
         with self._database.read() as connection:

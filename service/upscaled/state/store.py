@@ -230,7 +230,6 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
 
 
 def open_results(settings: Settings, clock: StampClock) -> Results:
-    """Return the store of results that the settings name."""
     in_folder = FolderResults(settings.results_dir, settings.result_ttl_s, clock)
     return _open_bucket_results(settings, "", in_folder) if settings.results_url else in_folder
 

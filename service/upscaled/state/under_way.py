@@ -50,7 +50,6 @@ class UnderWay:
             connection.execute(sa.delete(UNDER_WAY).where(is_same))
 
     def find(self, key_id: int, request_id: str) -> RequestUnderWay | None:
-        """Return the key's request of this id."""
         columns = UNDER_WAY.c
         query = sa.select(columns.front_end_url, columns.token).where(
             columns.key_id == key_id, columns.request_id == request_id

@@ -76,7 +76,6 @@ def site_of(url: str) -> str:
 
 
 def find_webhook(connection: Connection, key_id: int) -> KeyWebhook | None:
-    """Return the webhook of an API key; None where it has no secret."""
     query = sa.select(KEY_WEBHOOKS).where(KEY_WEBHOOKS.c.key_id == key_id)
     row = connection.execute(query).one_or_none()
     return None if row is None else KeyWebhook(row.secret, row.url, row.is_disabled)

@@ -116,7 +116,6 @@ class AdminKeyMiddleware:
 
 
 def is_below(path: str, prefix: str) -> bool:
-    """Return whether a path is the prefix or under it."""
     return path == prefix or path.startswith(prefix + "/")
 
 

@@ -21,7 +21,6 @@ _PLAIN_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 
 
 def read_body_of(head: RequestHead) -> "BodyReader":
-    """Return a reader of the body that a head announces."""
     return ChunkedReader() if head.body_bytes is None else LengthReader(head.body_bytes)
 
 
@@ -36,11 +35,9 @@ class BodyProgress:
         self._size_bytes, self._begun_s = 0, now_s
 
     def add(self, size_bytes: int) -> None:
-        """Count bytes that have arrived."""
         self._size_bytes += size_bytes
 
     def is_stalled(self, now_s: float, limit_s: float) -> bool:
-        """Return whether there was no progress for `limit_s`."""
         if self._size_bytes >= MIN_BODY_BYTES_PER_S * limit_s:
             self.restart(now_s)
         return now_s - self._begun_s > limit_s

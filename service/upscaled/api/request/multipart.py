@@ -107,7 +107,6 @@ def _find_delimiter(body: bytes, mark: bytes, position: int) -> tuple[int, re.Ma
 
 
 def _parse_part(body: bytes, begin: int, end: int) -> Part:
-    """Parse one part."""
     # From the delimiter's LF, since the empty line that ends the headers may follow it at once, to
     # the next delimiter's line end, since it may be that empty line.
     window = body[begin - 1 : min(end + 2, begin + MAX_PART_HEAD_BYTES)]

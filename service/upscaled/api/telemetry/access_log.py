@@ -114,7 +114,6 @@ class AccessRecord:
         self.requested_model = name or None
 
     def note_header(self, header: Header) -> None:
-        """Record what the header of the image says."""
         self.width_px, self.height_px = header.width_px, header.height_px
         self.format = header.format
 
@@ -131,7 +130,6 @@ class AccessRecord:
             queued_s += seconds
 
     def end(self) -> None:
-        """Record that the request is over."""
         self.seconds = time.perf_counter() - self.begun_s
         self.ended_at_s = time.time()
 

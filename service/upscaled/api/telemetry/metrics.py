@@ -70,7 +70,6 @@ class Metrics:
         self._begin_at_zero()
 
     def _declare_images(self) -> None:
-        """Declare what each delivered image counts in."""
         self.stage_seconds = self._histogram(
             "stage_seconds", "Time of one delivered image in each stage", "stage"
         )
@@ -86,7 +85,6 @@ class Metrics:
         )
 
     def _declare_results(self) -> None:
-        """Declare the metrics of the results that are stored."""
         self.results_stored = self._counter("results_stored", "Results stored and delivered as URL")
         self.results_stored_bytes = self._counter("results_stored_bytes", "Bytes of those")
         self.results_expired = self._counter(

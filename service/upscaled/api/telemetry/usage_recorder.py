@@ -84,7 +84,6 @@ class UsageRecorder:
 
 
 def build_row(record: AccessRecord) -> UsageRow:
-    """Return the usage row of an upscale that is over."""
     is_delivered = record.device_s is not None and record.status == HTTPStatus.OK
     return UsageRow(
         int(record.ended_at_s),

@@ -60,7 +60,6 @@ class RayConnection:
         self._last_trouble = ""
 
     async def start(self) -> None:
-        """See `Replicas.start`."""
         self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -80,7 +79,6 @@ class RayConnection:
         self._connected.set()  # what still waits for a connection gets none
 
     async def upscale(self, job: bytes, source: bytes) -> AsyncGenerator[tuple[bytes, bytes], None]:
-        """See `Replicas.upscale`."""
         await self._connected.wait()
         generation = self._generation
         if generation is None:
@@ -102,7 +100,6 @@ class RayConnection:
             answers.cancel()
 
     async def reports(self) -> list[bytes]:
-        """See `Replicas.reports`."""
         if self._generation is None:
             raise messages.ReplicaLost(self._last_trouble or "not connected")
         try:

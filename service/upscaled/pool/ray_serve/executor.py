@@ -112,7 +112,6 @@ class RayPool:
         return replace(stats, faults=stats.faults + self._faults)
 
     def expect(self, request: UpscaleRequest) -> Expectation:
-        """Predict an upscale; see `Executor.expect`."""
         return self._cost.expect(request)
 
     def drain(self) -> None:
@@ -129,11 +128,9 @@ class RayPool:
         await self._replicas.stop()
 
     async def own_choice(self) -> AutoChoice:
-        """See `Executor.own_choice`."""
         return (await self.wait_ready()).choice
 
     def adopt_ladders(self, ladders: Mapping[int, tuple[Rung, ...]]) -> None:
-        """See `Executor.adopt_ladders`."""
         self._cost.adopt(ladders)
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:

@@ -60,7 +60,6 @@ _BlockDumper.add_representer(str, _BlockDumper.represent_str)
 
 
 def as_yaml(document: dict[str, Any]) -> str:
-    """Return a manifest as YAML."""
     return yaml.dump(document, Dumper=_BlockDumper, sort_keys=False)
 
 

@@ -106,7 +106,6 @@ _FROM_REPLICA: TypeAdapter[ReplicaMessage] = TypeAdapter(
 
 
 def frame(message: ReplicaMessage, payload: bytes = b"") -> tuple[bytes, bytes]:
-    """Return a message as bytes, with its payload."""
     return message.model_dump_json().encode(), payload
 
 
