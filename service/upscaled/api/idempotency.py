@@ -14,6 +14,7 @@ from upscaled.api.cancellation import cancel, run_to_end
 from upscaled.api.request.choices import describe_header
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.errors import InvalidParameter
+from upscaled.fetch.url import MAX_URL_CHARACTERS
 from upscaled.image.output import NO_CHOICE
 from upscaled.logs import event
 from upscaled.state import DatabaseFailed, State
@@ -23,6 +24,11 @@ IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 REPLAYED_HEADER: Final = "Idempotent-Replayed"
 WEBHOOK_HEADER: Final = "X-Upscale-Webhook"
 """The header that names a job's webhook, which a request that is sent again has to repeat."""
+WEBHOOK_PARAMETER: Final = describe_header(
+    WEBHOOK_HEADER,
+    "With `Prefer: respond-async`: the address to call when the job has ended",
+    {"type": "string", "format": "uri", "maxLength": MAX_URL_CHARACTERS},
+)
 MAX_NAME_CHARACTERS: Final = 255
 IDEMPOTENCY_PARAMETER: Final = describe_header(
     IDEMPOTENCY_HEADER,

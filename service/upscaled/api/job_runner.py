@@ -63,7 +63,7 @@ class JobRunner:
         self._settings = settings
         self._executor = executor
         self._ends = JobEnds(state, metrics)
-        self._images = JobImages(settings, executor, state, fetcher=fetcher, budget=budget)
+        self._images = JobImages(settings, executor, state, fetcher, budget)
         self._jobs = state.jobs
         self._running: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, _JobProgress] = {}

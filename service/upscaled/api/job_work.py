@@ -59,24 +59,16 @@ def _reporting_store() -> Iterator[None]:
         raise StoreFailed(detail=error.detail) from error
 
 
+@dataclass(slots=True)
 class JobImages:
     """Upscales images of jobs by the executor; `at_executor` are those that it has not answered."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        executor: Executor,
-        state: State,
-        *,
-        fetcher: FetchClient,
-        budget: MemoryBudget,
-    ) -> None:
-        self.at_executor = 0
-        self._settings = settings
-        self._executor = executor
-        self._state = state
-        self._fetcher = fetcher
-        self._budget = budget
+    settings: Settings
+    executor: Executor
+    state: State
+    fetcher: FetchClient
+    budget: MemoryBudget
+    at_executor: int = 0
 
     async def upscale(self, job: StoredJob, progress: Progress) -> JobImage:
         """Upscale a job's image and store the result.
@@ -86,12 +78,10 @@ class JobImages:
             RateLimitExceeded: there is no memory or no slot for it now.
             ServiceError: as of a request.
         """
-        results = self._state.job_results
-        with self._budget.share(job.key_id) as share:
+        results = self.state.job_results
+        with self.budget.share(job.key_id) as share:
             source = await self._read_source(job, share)
-            header = await upscale_steps.read_checked_header(
-                source, job.order.scale, self._settings
-            )
+            header = await upscale_steps.read_checked_header(source, job.order.scale, self.settings)
             result = await self._compute(job, source, header, progress)
         with _reporting_store():
             file_name = await upscale_steps.store_result(result, results)
@@ -103,7 +93,7 @@ class JobImages:
         request = upscale_steps.build_request(
             job.id,
             header,
-            self._settings,
+            self.settings,
             key_id=job.key_id,
             scale=job.order.scale,
             model=job.order.model,
@@ -111,11 +101,11 @@ class JobImages:
             source_bytes=len(source),
         )
         request = replace(request, on_tile=progress.note_tile)
-        request = upscale_steps.order_storing(request, self._state.job_results, self._settings)
-        progress.note_queued(self._executor.expect(request).seconds)
+        request = upscale_steps.order_storing(request, self.state.job_results, self.settings)
+        progress.note_queued(self.executor.expect(request).seconds)
         self.at_executor += 1
         try:
-            return await self._executor.upscale(source, request)
+            return await self.executor.upscale(source, request)
         finally:
             self.at_executor -= 1
 
@@ -127,24 +117,24 @@ class JobImages:
                     return await upscale_steps.fetch_source(
                         job.order.image_url or "",
                         share,
-                        self._fetcher,
-                        self._state.result_stores,
-                        self._settings,
+                        self.fetcher,
+                        self.state.result_stores,
+                        self.settings,
                     )
         with _reporting_store():
-            source = await self._state.job_sources.read(job.order.source_name)
+            source = await self.state.job_sources.read(job.order.source_name)
         if source is None:
             raise InternalError(detail="the source of a job is not there")
         share.count(len(source))
         return source
 
 
+@dataclass(frozen=True, slots=True)
 class JobEnds:
     """Records the ends of jobs, each once, unless another process has claimed the job since."""
 
-    def __init__(self, state: State, metrics: Metrics) -> None:
-        self._state = state
-        self._metrics = metrics
+    state: State
+    metrics: Metrics
 
     async def succeed(
         self, claimed: ClaimedJob, image: JobImage, tiles: int, *, begun_s: float
@@ -158,17 +148,17 @@ class JobEnds:
         """
         job, result = claimed.job, image.result
         finish = partial(
-            self._state.jobs.finish,
+            self.state.jobs.finish,
             claimed,
             PaidResult(image.file_name, result.media_type),
             image=image.made,
             tiles=tiles,
         )
         if not await try_often(finish):
-            await run_to_end(self._state.job_results.delete(image.file_name))
+            await run_to_end(self.state.job_results.delete(image.file_name))
             return
         scale = job.order.scale
-        self._metrics.note_job_result(result, scale=scale, source_bytes=image.source_bytes)
+        self.metrics.note_job_result(result, scale=scale, source_bytes=image.source_bytes)
         await self.note(
             job,
             "succeeded",
@@ -179,7 +169,7 @@ class JobEnds:
 
     async def fail(self, claimed: ClaimedJob, error: ServiceError) -> None:
         """End a job with an error and release its credit; DatabaseFailed as of `succeed`."""
-        if await try_often(partial(self._state.jobs.fail, claimed, error)):
+        if await try_often(partial(self.state.jobs.fail, claimed, error)):
             await self.note(claimed.job, "failed", error_code=error.error_code)
 
     async def note(self, job: StoredJob, status: JobState, **fields: object) -> None:
@@ -187,11 +177,11 @@ class JobEnds:
         name = _EVENTS[status]
         extra = event(name, job_id=job.id, key_name=job.key_name, **fields)
         _logger.info("a job ended", extra=extra)
-        self._metrics.note_job(status)
+        self.metrics.note_job(status)
         if job.is_metered:
-            self._metrics.note_credit("captured" if status == "succeeded" else "released")
+            self.metrics.note_credit("captured" if status == "succeeded" else "released")
         if job.order.source_name is not None:
-            await self._state.job_sources.delete(job.order.source_name)
+            await self.state.job_sources.delete(job.order.source_name)
 
 
 def _describe(header: Header, result: Result) -> MadeImage:

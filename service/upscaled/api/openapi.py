@@ -1,7 +1,8 @@
 """Generate the OpenAPI document from the endpoints, so that client generators can read it.
 
-FastAPI generates it. What it cannot know is added here: the body of an upload, which the service
-reads by itself, the limits that the settings give it, and headers that every response has.
+FastAPI generates it. What it cannot know is added here: the parameters and the body of
+`POST /v1/upscale`, which the route reads by itself since FastAPI would read it before the API key
+is checked, the limits that the settings give it, and headers that every response has.
 """
 
 import copy
@@ -13,9 +14,26 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 import upscaled
+from upscaled import errors
 from upscaled.api import schemas
+from upscaled.api.idempotency import (
+    IDEMPOTENCY_PARAMETER,
+    REPLAYED_DESCRIPTION,
+    REPLAYED_HEADER,
+    WEBHOOK_PARAMETER,
+)
+from upscaled.api.request.choices import (
+    CHOICE_PARAMETERS,
+    DENOISE_HEADER,
+    DRY_RUN_PARAMETER,
+    MODEL_HEADER,
+    PREFER_PARAMETER,
+    TEMPERED_HEADER,
+)
+from upscaled.api.reuse import REUSED_HEADER
 from upscaled.config import MIN_INPUT_SIDE_PX, Settings
 from upscaled.image.output import MAX_OUTPUT_SIDE_PX
+from upscaled.state.results import EXTENSIONS
 
 Document = dict[str, Any]
 
@@ -30,6 +48,66 @@ _HEADERS: Final[Document] = {
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     },
+}
+REQUEST: Final[Document] = {
+    "parameters": [
+        *CHOICE_PARAMETERS,
+        IDEMPOTENCY_PARAMETER,
+        PREFER_PARAMETER,
+        WEBHOOK_PARAMETER,
+        DRY_RUN_PARAMETER,
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/UpscaleUpload"}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/UpscaleByUrl"}},
+        },
+    },
+}
+
+_IMAGE_HEADERS: Final[Document] = {  # of `upscaled.api.upscale_steps.describe_result`
+    name: {"description": description, "required": is_required, "schema": {"type": "string"}}
+    for name, description, is_required in (
+        ("Server-Timing", "Milliseconds in queue, decode, network and encode", True),
+        (MODEL_HEADER, "The model that made the image", True),
+        (DENOISE_HEADER, "The strength of denoising, where the request asked for one", False),
+        (
+            TEMPERED_HEADER,
+            "The faithful model that the result was mixed with; absent where it was not",
+            False,
+        ),
+        (REUSED_HEADER, "`true` where the same picture's stored result was used again", False),
+    )
+} | {REPLAYED_HEADER: REPLAYED_DESCRIPTION}
+
+RESPONSES: Final[dict[int | str, Document]] = {
+    200: {
+        "headers": _IMAGE_HEADERS,
+        "content": dict.fromkeys(EXTENSIONS, schemas.BINARY),
+    },
+    202: {
+        "model": schemas.Job,
+        "description": "The job that the request became, as it prefers",
+        "headers": {
+            name: {"required": True, "schema": {"type": "string"}}
+            for name in ("Location", "Preference-Applied")
+        }
+        | {REPLAYED_HEADER: REPLAYED_DESCRIPTION},
+    },
+    **schemas.KEY_ERRORS,
+    **schemas.describe_errors(
+        errors.InvalidRequestBody,
+        errors.MissingParameter,
+        errors.InvalidParameter,
+        errors.UnsupportedContentType,
+        errors.MalformedImage,
+        errors.UnsupportedImageFormat,
+        errors.FileSizeTooLarge,
+        errors.ResolutionTooHigh,
+        errors.InsufficientApiCredits,
+        errors.RequestInProgress,
+    ),
 }
 
 

@@ -3,7 +3,7 @@
 Endpoints check requests by themselves, in the contract's words and order: these classes describe.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from http import HTTPStatus
 from typing import Any, Final, Literal
@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.errors import InternalError, InvalidAuthToken, RateLimitExceeded, ServiceError
 from upscaled.fetch.url import MAX_URL_CHARACTERS
-from upscaled.state.job_rows import JOB_STATES
+from upscaled.state.job_rows import JOB_STATES, StoredJob
+from upscaled_models.registry import split_strength
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
 """The OpenAPI content of a response that is a file."""
@@ -198,6 +199,50 @@ def describe_errors(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any
         body = {"error": kind.default_text, "error_code": kind.error_code}
         response["content"]["application/json"]["examples"][kind.error_code] = {"value": body}
     return responses
+
+
+def describe_job(
+    job: StoredJob,
+    tiles: tuple[int, int | None],
+    *,
+    base_url: str,
+    lifetime_s: int,
+    remaining_s: float | None = None,
+) -> Job:
+    """Return the body that says how a job is.
+
+    Args:
+        tiles: done, and in all.
+        lifetime_s: of a job and its result, from its end on.
+        remaining_s: expected of the network; None where it is not known, or the job has ended.
+    """
+    result_url = expires_at = error = None
+    if job.result is not None and job.ended_at_s is not None:
+        result_url = f"{base_url}{RESULT_PATH}{job.result.file_name}"
+        expires_at = format_time(job.ended_at_s + lifetime_s)
+    if job.error_code is not None:
+        error = Error(error=job.error_text or "", error_code=ErrorCode(job.error_code))
+    named, denoise = split_strength(job.order.model)
+    return Job(
+        id=job.id,
+        status=job.state,
+        scale=Scale(job.order.scale),
+        model=job.result_model or named or None,
+        denoise=denoise,
+        created_at=format_time(job.created_at_s),
+        ended_at=None if job.ended_at_s is None else format_time(job.ended_at_s),
+        tiles_done=tiles[0],
+        tiles_total=tiles[1],
+        remaining_s=None if remaining_s is None else round(remaining_s, 2),
+        result_url=result_url,
+        expires_at=expires_at,
+        error=error,
+    )
+
+
+def format_time(time_s: float) -> datetime:
+    """Return a time as bodies give it: in UTC, to the millisecond."""
+    return datetime.fromtimestamp(round(time_s, 3), UTC)
 
 
 KEY_ERRORS: Final = describe_errors(InvalidAuthToken, RateLimitExceeded, InternalError)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from standardwebhooks import Webhook
 
 from upscaled.api.cancellation import cancel, run_to_end
-from upscaled.api.job_body import describe_job, format_time
+from upscaled.api.schemas import describe_job, format_time
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.config import Settings
 from upscaled.errors import ServiceError

@@ -3,7 +3,8 @@
 An entry of the setting of devices stands for one device with workers of its own, as in "cpu,cpu",
 "cuda:0,cuda:1" or "cpu:0-15,cpu:16-31". Cores are listed as by taskset(1), which may contain
 commas: in "cpu:0-15,32-47,cpu:16-31,48-63" a part that begins with a digit continues the list
-before it."""
+before it.
+"""
 
 import importlib.metadata
 import ipaddress

@@ -8,7 +8,8 @@ settings.device          resolve_devices    plan_workers: the settings of each w
 
 A worker decodes untrusted images, so it inherits how to find libraries and the device, the settings
 that it needs, and nothing else: keys, database addresses and whatever else the operator's
-environment holds stay with the front end."""
+environment holds stay with the front end.
+"""
 
 import logging
 import os

@@ -4,7 +4,8 @@ A parent holds secrets: the database's password, keys of a bucket, a cluster's t
 which parse hostile bytes, run as the same user, and the system lets a process read the environment,
 memory and open files of each other one of its user (ptrace(2), "Ptrace access mode checking").
 There are two barriers, since a kernel may lack one of them: the parent closes its memory
-(`hide_memory`), and a child gives up its right to read others (`give_up_other_processes`)."""
+(`hide_memory`), and a child gives up its right to read others (`give_up_other_processes`).
+"""
 
 import argparse
 import ctypes

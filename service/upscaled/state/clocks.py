@@ -2,7 +2,8 @@
 
 A clock that is years ahead for a minute makes every row older than it is ever kept. Results are
 safe from that by `StampClock`; rows are dated by several processes and the database, and are kept
-by waiting (`SteadyClocks`)."""
+by waiting (`SteadyClocks`).
+"""
 
 import logging
 import math

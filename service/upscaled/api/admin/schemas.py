@@ -9,8 +9,8 @@ from upscaled.fetch.url import MAX_URL_CHARACTERS
 from upscaled.state.audit import AuditEntry, Detail
 from upscaled.state.key_rows import SCOPES, KeyChanges, ListedKey, Scope
 from upscaled.state.keys import MAX_KEEP_S
+from upscaled.state.usage import UsageTotals
 from upscaled.state.usage_days import DAY_S
-from upscaled.state.usage_report import UsageTotals
 from upscaled.state.webhook_rows import Delivery, DeliveryState, KeyWebhook
 
 HOUR_S: Final = 3600

@@ -13,9 +13,8 @@ from upscaled.api import schemas
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.dependencies import AppContext, Context, JobsKey, find_base_url
 from upscaled.api.idempotency import REPLAYED_HEADER, WEBHOOK_HEADER
-from upscaled.api.job_body import describe_job
 from upscaled.api.paging import format_cursor, read_job_position
-from upscaled.api.request.choices import RESPOND_ASYNC, describe_header
+from upscaled.api.request.choices import RESPOND_ASYNC
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.api.upscale_steps import read_checked_header
 from upscaled.errors import (
@@ -25,7 +24,7 @@ from upscaled.errors import (
     NotFound,
     ServiceError,
 )
-from upscaled.fetch.url import MAX_URL_CHARACTERS, UnusableUrl, check_source_url, parse_url
+from upscaled.fetch.url import UnusableUrl, check_source_url, parse_url
 from upscaled.state import ApiKey
 from upscaled.state.idempotency import RequestKey
 from upscaled.state.job_rows import JOB_STATES, JobChange, JobOrder, JobState, StoredJob
@@ -33,11 +32,6 @@ from upscaled.state.job_rows import JOB_STATES, JobChange, JobOrder, JobState, S
 JOBS_PATH: Final = "/v1/jobs"
 JOB_PATH: Final = JOBS_PATH + "/{job_id}"
 MAX_PAGE_JOBS: Final = 100
-WEBHOOK_PARAMETER: Final = describe_header(
-    WEBHOOK_HEADER,
-    "With `Prefer: respond-async`: the address to call when the job has ended",
-    {"type": "string", "format": "uri", "maxLength": MAX_URL_CHARACTERS},
-)
 _KEY_ERRORS: Final = schemas.describe_errors(InvalidAuthToken, InternalError)  # not counted
 _ERRORS: Final = {**_KEY_ERRORS, **schemas.describe_errors(NotFound)}
 
@@ -195,7 +189,7 @@ async def _submit(
 
 def _describe(request: Request, context: Context, job: StoredJob) -> schemas.Job:
     """Return the body that says how a job is, with a result's URL as this request called us."""
-    return describe_job(
+    return schemas.describe_job(
         job,
         context.job_runner.tiles_of(job),
         base_url=find_base_url(request, context.settings.public_base_url),

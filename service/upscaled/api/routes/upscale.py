@@ -13,12 +13,12 @@ from upscaled.api import dependencies, idempotency, schemas, upscale_steps
 from upscaled.api.billing import Charge, hold_credit, price
 from upscaled.api.cancellation import Client, run_to_end, watch_client
 from upscaled.api.memory import ImageResponse, MemoryShare, max_bodies
+from upscaled.api.openapi import REQUEST, RESPONSES
 from upscaled.api.progress import Progress
 from upscaled.api.request import choices
 from upscaled.api.request.reader import UpscaleParameters, has_options, read_parameters, wants_image
 from upscaled.api.reuse import Reuse, prepare_reuse
 from upscaled.api.routes.jobs import accept_job
-from upscaled.api.routes.upscale_description import REQUEST, RESPONSES
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult

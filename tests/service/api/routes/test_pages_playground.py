@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from tests.service.api.serving import MakeService, Service
-from upscaled.api.routes.playground import describe_bytes, describe_duration, describe_limits
+from upscaled.api.routes.pages import describe_bytes, describe_duration, describe_limits
 from upscaled.config import load_settings
 
 MOST_COMPRESSED_BYTES = 40_000
