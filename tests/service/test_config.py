@@ -314,6 +314,18 @@ def test_a_tilde_at_the_beginning_is_the_home_folder(folder: str) -> None:
     assert data_dir.is_absolute()
 
 
+def test_a_user_without_a_home_folder_needs_to_name_a_data_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that a container platform makes up: no variable and no entry of a user says it."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    described = describe_settings(load_settings({"UPSCALED_DATA_DIR": "/data"}))
+    assert described[0][:3] == ("UPSCALED_DATA_DIR", "/data", "~/.local/share/upscaled")
+    with pytest.raises(SettingsError, match=r"UPSCALED_DATA_DIR='~/.*no such home folder"):
+        load_settings({})
+
+
 def test_variables_without_the_prefix_are_ignored() -> None:
     load_settings({"WORKERS": "0", "PATH": "/bin", "upscaled_workers": "0"})
 

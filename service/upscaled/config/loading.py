@@ -172,7 +172,8 @@ def _describe(error: ValidationError, given_names: Mapping[str, str]) -> str:
 
 def _show(value: object) -> str:
     """Return a wrong value as it was given, but for the password of a URL, and for keys."""
-    return _KEY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", repr(value)))
+    shown = repr(str(value) if isinstance(value, Path) else value)
+    return _KEY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", shown))
 
 
 def _as_text(value: object) -> str:

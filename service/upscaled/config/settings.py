@@ -23,18 +23,15 @@ MIN_INPUT_SIDE_PX: Final = 64
 """Shortest input side over HTTP, by the contract."""
 
 
-def default_data_dir() -> Path:
-    """Return the default data folder, by the XDG base directory specification."""
-    return Path.home() / ".local" / "share" / "upscaled"
-
-
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """The settings of one process; a value is immutable once it is read.
 
     The docstrings of the fields are their meanings (`describe_settings`).
     """
 
-    data_dir: values.HomePath = Field(default_factory=default_data_dir)
+    data_dir: values.HomePath = Field(
+        default=Path("~/.local/share/upscaled"), validate_default=True
+    )
     """folder of the database, results and fetched models"""
     database_url: str = ""
     """SQLAlchemy URL; empty: SQLite in the data folder. `UPSCALED_DATABASE_URL_FILE` names a file

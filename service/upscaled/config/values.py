@@ -56,7 +56,7 @@ class SettingsError(ValueError):
 
 
 def _expand_home(value: Path) -> Path:
-    """Expand `~`, which environment files (systemd, compose, .env) leave as it is."""
+    """Expand `~`, which environment files (systemd, compose, .env) and a default leave as it is."""
     try:
         return value.expanduser()
     except RuntimeError as error:

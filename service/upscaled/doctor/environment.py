@@ -7,6 +7,8 @@ from upscaled.config import PREFIX, Settings, SettingsError, load_settings
 from upscaled.doctor.finding import Finding, failure, ok
 
 CHECK: Final = "settings"
+_DATA_DIR: Final = f"{PREFIX}DATA_DIR"
+"""Its default is wrong for a user without a home folder, which is no fault of another variable."""
 
 
 def read_settings(environment: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
@@ -15,7 +17,7 @@ def read_settings(environment: Mapping[str, str]) -> tuple[Settings, dict[str, s
     valid: dict[str, str] = {}
     for name in _set_names(environment):
         try:
-            load_settings({name: environment[name]})
+            load_settings({_DATA_DIR: "/", name: environment[name]})
             valid[name] = environment[name]
         except SettingsError as error:
             errors[name] = str(error)

@@ -1,3 +1,5 @@
+import pytest
+
 from upscaled.config import load_settings
 from upscaled.doctor.environment import check_settings, read_settings
 from upscaled.doctor.finding import Status
@@ -25,6 +27,16 @@ def test_each_wrong_variable_is_a_failure_and_the_others_hold() -> None:
     assert "did you mean UPSCALED_WORKERS?" in findings[1].found
     settings, _ = read_settings(environment)
     assert (settings.threads, settings.workers) == (2, 1)
+
+
+def test_without_a_home_folder_all_but_the_data_folder_is_valid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)  # no entry of a user says it either
+    environment = {"UPSCALED_DATA_DIR": "/data", "UPSCALED_THREADS": "2"}
+    assert check_settings(environment)[0].found == "2 set, all valid: DATA_DIR, THREADS"
+    assert read_settings(environment)[0].threads == 2
 
 
 def test_a_password_in_a_misspelt_variable_is_hidden() -> None:
