@@ -117,7 +117,7 @@ def workers_of(pool: LocalPool) -> list[psutil.Process]:
     return [psutil.Process(pid) for pid in sorted(pids_of(pool))]
 
 
-async def until(condition: Any, timeout_s: float = 10) -> None:
+async def until(condition: Any, timeout_s: float = 60) -> None:
     """Wait for a condition that only the outside world makes true."""
     async with asyncio.timeout(timeout_s):
         while not condition():
