@@ -41,8 +41,9 @@ def make_flats() -> tuple[Window, ...]:
 def fill_window(picture: Window, side_px: int) -> Window:
     """Make a window of `side_px` with the picture in its top left corner, mirrored to fill it."""
     height, width = picture.shape[:2]
-    widths = ((0, max(0, side_px - height)), (0, max(0, side_px - width)), (0, 0))
-    return np.pad(picture, widths, mode="symmetric")[:side_px, :side_px]
+    below_px, right_px = max(0, side_px - height), max(0, side_px - width)
+    filled = cv2.copyMakeBorder(picture, 0, below_px, 0, right_px, cv2.BORDER_REFLECT)
+    return filled[:side_px, :side_px].astype(picture.dtype, copy=False)
 
 
 def _read_photo() -> Window:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,14 +64,19 @@ class FakeEngine:
         area_px = pixels.shape[0] * pixels.shape[1] * pixels.shape[2]
         if area_px > self.room_px:
             raise EngineOutOfMemory(str(pixels.shape))
-        doubled = pixels.repeat(2, axis=1).repeat(2, axis=2)
+        doubled = [_double(each) for each in windows]
         if self.distort is undistorted:  # what floats would be rounded to, in a tenth of the time
-            return Computed(list(doubled))
-        levels = self.distort(doubled.astype(np.float64))
+            return Computed(doubled)
+        levels = self.distort(np.stack(doubled).astype(np.float64))
         if not np.isfinite(levels).all():
             assert self.is_strict, "an engine that is tried must not mend its results"
             raise ResultNotFinite("not finite")
         return Computed(list(np.clip(levels, 0, 255).round().astype(np.uint8)))
+
+
+def _double(window: Window) -> Window:
+    doubled = cv2.resize(window, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    return doubled.astype(window.dtype, copy=False)
 
 
 Disturb = Callable[[float], tuple[float, float]]
