@@ -152,6 +152,7 @@ def test_drawn_subjects_are_the_same_on_every_run(folder: Path) -> None:
         assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_product_is_measured_by_what_it_answers_to_each_file(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,13 +67,8 @@ def flood(service: Service, pool: ThreadPoolExecutor, keys: list[str], until_s: 
     return [status for each in pool.map(send_on, range(12)) for status in each]
 
 
-@pytest.mark.parametrize(
-    "many",
-    [
-        pytest.param(1, id="one key floods"),
-        pytest.param(QUEUE - 1, id="many keys flood", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("many", [1, QUEUE - 1], ids=["one key floods", "many keys flood"])
 def test_a_flood_refuses_no_picture_of_another_key(shared: Service, many: int) -> None:
     flooding = [shared.state.keys.create(f"flood{number}") for number in range(many)]
     with ThreadPoolExecutor(20) as pool:

@@ -84,6 +84,7 @@ def test_a_picture_on_standard_input_may_have_a_file_as_its_result(
         assert (result.format, result.size) == ("AVIF", (80, 60))
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_gone_ends_it_without_a_word(tmp_path: Path) -> None:
     process = start(tmp_path, "-", "-o", "-")
     assert process.stdout is not None

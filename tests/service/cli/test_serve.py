@@ -151,6 +151,7 @@ def test_a_setting_that_no_worker_can_serve_ends_the_start_with_status_2(
     assert not [process for process in psutil.process_iter() if uses(process, tmp_path)]
 
 
+@pytest.mark.slow
 def test_a_request_that_waits_when_the_grace_is_over_is_answered(tmp_path: Path) -> None:
     with small(tmp_path, is_waiting=False, grace_s="1") as server, ThreadPoolExecutor() as clients:
         server.wait_listening()
@@ -166,6 +167,7 @@ def test_a_request_that_waits_when_the_grace_is_over_is_answered(tmp_path: Path)
         assert (answer.status_code, answer.json()["error_code"]) == (500, "internal_error")
 
 
+@pytest.mark.slow
 def test_a_full_standard_output_stops_neither_the_start_nor_a_replacement(
     tmp_path: Path,
 ) -> None:
@@ -184,6 +186,7 @@ def test_a_full_standard_output_stops_neither_the_start_nor_a_replacement(
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_the_grace(tmp_path: Path) -> None:
     with (
         small(tmp_path, is_waiting=False, grace_s="600") as server,

@@ -83,7 +83,7 @@ def events(log: list[dict[str, Any]]) -> list[str]:
     return [line["event"] for line in log]
 
 
-@pytest.mark.parametrize("life", ["hang", "spin"])
+@pytest.mark.parametrize("life", ["hang", pytest.param("spin", marks=pytest.mark.slow)])
 def test_a_silent_front_end_is_replaced_and_the_log_shows_where_it_hangs(
     tmp_path: Path, life: str
 ) -> None:

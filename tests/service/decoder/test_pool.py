@@ -252,6 +252,7 @@ def without_that_of_others(names: set[str]) -> set[str]:
     return names - used
 
 
+@pytest.mark.slow
 def test_killed_decoders_leave_no_descriptor_process_or_memory(decoder: Decoder) -> None:
     """Shared memory is looked for with and without a name."""
     source = save(picture(400, 400), "PNG")

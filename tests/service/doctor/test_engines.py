@@ -42,6 +42,7 @@ def test_the_golden_pictures_are_what_the_shipped_models_make(make_settings: Mak
     assert "nothing tried to connect" in found["no network"].found
 
 
+@pytest.mark.slow
 def test_an_unmeasured_model_is_a_warning_and_nothing_is_written(
     make_settings: MakeSettings,
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_process_is_runnable_whose_main_thread_waits_for_one_that_computes() -
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("frequent_looks")
 def test_the_processor_time_of_a_process_is_measured(
     busy: "subprocess.Popen[bytes]", quiet: socket.socket

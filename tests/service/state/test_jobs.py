@@ -394,6 +394,11 @@ def check_ledger_under_kills(settings: Settings, *, jobs: int, workers: int, kil
         assert state.credits.audit() == ()
 
 
+@pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_the_ledger_is_exact_after_front_end_and_workers_are_killed(
     database_url: str, make_settings: MakeSettings
 ) -> None:

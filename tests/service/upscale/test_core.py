@@ -102,6 +102,7 @@ def test_an_unknown_model_of_the_settings_is_refused_at_the_start(settings: Sett
         pass
 
 
+@pytest.mark.slow
 def test_a_model_whose_speed_is_stored_is_not_run_again_at_the_next_start(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

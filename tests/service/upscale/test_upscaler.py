@@ -41,8 +41,14 @@ OPTIONS: dict[str, Any] = {"device": "cpu", "precision": "exact", "threads": 1}
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upscaler]:
-    with Upscaler(data_dir=tmp_path_factory.mktemp("data"), max_in_flight=3, **OPTIONS) as opened:
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which the speed of the slow model is measured once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def up(data_dir: Path) -> Iterator[Upscaler]:
+    with Upscaler(data_dir=data_dir, max_in_flight=3, **OPTIONS) as opened:
         yield opened
 
 
@@ -329,6 +335,7 @@ with up:
 """
 
 
+@pytest.mark.slow
 def test_a_fork_is_refused_and_does_no_harm(tmp_path: Path) -> None:
     """It has none of the threads: it would wait for ever. What it closes, it does not end."""
     done = subprocess.run(
@@ -415,13 +422,13 @@ def test_wrong_settings_are_refused_by_their_names(tmp_path: Path) -> None:
 
 
 def test_the_environment_is_read_only_by_load_settings(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, data_dir: Path
 ) -> None:
     monkeypatch.setenv("UPSCALED_JPEG_QUALITY", "1")
     source = save(picture(48, 48), "PNG")
     sizes = []
-    settings = load_settings(data_dir=tmp_path, **OPTIONS)
-    for up in (Upscaler(data_dir=tmp_path, **OPTIONS), Upscaler.from_settings(settings)):
+    settings = load_settings(data_dir=data_dir, **OPTIONS)
+    for up in (Upscaler(data_dir=data_dir, **OPTIONS), Upscaler.from_settings(settings)):
         with up:
             sizes.append(len(up.upscale(source, 2)))
     assert sizes[1] < sizes[0]

@@ -135,7 +135,9 @@ def complaints(upscale: Upscaler, pictures: Iterator[tuple[str, Pixels]]) -> lis
     ]
 
 
-@pytest.mark.parametrize("model", ["upscaled-x2", "upscaled-x4"])
+@pytest.mark.parametrize(
+    "model", ["upscaled-x2", pytest.param("upscaled-x4", marks=pytest.mark.slow)]
+)
 def test_the_shipped_models_pass_the_check_over_the_harshest_images(
     model: str, tmp_path: Path
 ) -> None:
