@@ -195,6 +195,27 @@ def test_a_declaration_waits_for_a_hold_that_is_being_taken(
     assert front_ends.rows() == {holder_id: None}
 
 
+def test_a_clock_that_is_set_forward_lets_no_lease_run_out(
+    front_ends: FrontEnds, pair: tuple[FrontEnd, FrontEnd]
+) -> None:
+    """The real clock of the database cannot be set: leases and the others are set back instead."""
+    first, second = pair
+    hold = first.hold()
+    second.renew(for_s=DEAD_AFTER_S)
+    front_ends.age_leases(3600)
+    second.clock.now_s -= 3600
+    second.renew()
+    assert second.state.sweep().holds_released == 0
+    first.renew()
+    second.renew(for_s=DEAD_AFTER_S)
+    first.state.credits.capture(hold)
+    assert second.state.credits.balance(1) == 4
+    first.hold(2)
+    front_ends.age_leases(DEAD_AFTER_S + 1)
+    second.renew()
+    assert second.state.sweep().holds_released == 1  # it is dead
+
+
 def test_after_an_outage_of_the_database_no_front_end_is_declared_dead(
     front_ends: FrontEnds, pair: tuple[FrontEnd, FrontEnd]
 ) -> None:
