@@ -20,20 +20,12 @@ hand.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from upscaled_models.autotune import trial as trials
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.pictures import SIDE_PX, fill_window, load_pictures, make_flats
 from upscaled_models.autotune.space import SearchSpace, short_enough_px
 from upscaled_models.autotune.timing import Meter
-from upscaled_models.autotune.trial import (
-    Attempts,
-    CandidateRefused,
-    OpenCandidate,
-    Reference,
-    TimeBudget,
-    run_reference,
-    try_candidate,
-)
 from upscaled_models.backends.base import Tunable
 from upscaled_models.families import FAMILIES, Family
 from upscaled_models.processor import InstructionSet, find_instruction_set
@@ -80,7 +72,7 @@ def likeliest_first(candidates: Sequence[Candidate], order: Sequence[str]) -> li
 
 
 def choose_likeliest(
-    space: SearchSpace, order: Sequence[str], reason: str, meter: Meter, attempts: Attempts
+    space: SearchSpace, order: Sequence[str], reason: str, meter: Meter, attempts: trials.Attempts
 ) -> tuple[Choice, Tunable]:
     """Choose the first candidate of the table that passes its accuracy check, else float32.
 
@@ -89,7 +81,7 @@ def choose_likeliest(
         order: the table's labels (`likeliest`).
         reason: why nothing is raced, for the log and for people.
     """
-    budget = TimeBudget(0.0, meter)
+    budget = trials.TimeBudget(0.0, meter)
     trial, refused = _find_accurate(space, order, meter, attempts)
     ns_per_px = _measure_ns_per_px(trial)
     compared = {trial.candidate.name, *refused}
@@ -113,37 +105,39 @@ def choose_likeliest(
 
 
 def _find_accurate(
-    space: SearchSpace, order: Sequence[str], meter: Meter, attempts: Attempts
-) -> tuple[OpenCandidate, dict[str, str]]:
+    space: SearchSpace, order: Sequence[str], meter: Meter, attempts: trials.Attempts
+) -> tuple[trials.OpenCandidate, dict[str, str]]:
     """Find the first accurate candidate, else float32, and why those before it were refused."""
-    float32 = OpenCandidate(space.reference, space.reference.open(), meter)
-    expected: Reference | None = None
+    float32 = trials.OpenCandidate(space.reference, space.reference.open(), meter)
+    expected: trials.Reference | None = None
     refused: dict[str, str] = {}
     for candidate in (each for each in space.candidates if each.label in order):
         if expected is None or candidate.bar.are_flats_checked > bool(expected.flats):
             expected = _run_reference(float32, candidate, is_slow=space.is_slow)
         try:
-            return try_candidate(candidate, expected, meter, attempts), refused
-        except CandidateRefused as error:
+            return trials.try_candidate(candidate, expected, meter, attempts), refused
+        except trials.CandidateRefused as error:
             refused[candidate.name] = str(error)
     return float32, refused
 
 
-def _run_reference(float32: OpenCandidate, candidate: Candidate, *, is_slow: bool) -> Reference:
+def _run_reference(
+    float32: trials.OpenCandidate, candidate: Candidate, *, is_slow: bool
+) -> trials.Reference:
     """Compute as little in float32 as the candidate's bar needs.
 
     Of a slow model with a recorded proof one small picture shows that the backend computes.
     """
     if not candidate.bar.are_flats_checked:
-        return run_reference(float32, load_pictures(SMALL_PX)[:1], (), is_probed=False)
+        return trials.run_reference(float32, load_pictures(SMALL_PX)[:1], (), is_probed=False)
     if is_slow:
         pictures, flats = load_pictures(SIDE_PX // 2)[:1], make_flats()[:SLOW_FLATS]
     else:
         pictures, flats = load_pictures(SIDE_PX), make_flats()
-    return run_reference(float32, pictures, flats, is_probed=False)
+    return trials.run_reference(float32, pictures, flats, is_probed=False)
 
 
-def _measure_ns_per_px(trial: OpenCandidate) -> float:
+def _measure_ns_per_px(trial: trials.OpenCandidate) -> float:
     """Estimate the cost of a pixel from two small windows."""
     small_s = _cost_s(trial, SMALL_PX)
     if small_s > LONG_S:
@@ -154,7 +148,7 @@ def _measure_ns_per_px(trial: OpenCandidate) -> float:
     return (larger_s - small_s) * 1e9 / (LARGER_PX**2 - SMALL_PX**2)
 
 
-def _cost_s(trial: OpenCandidate, side_px: int) -> float:
+def _cost_s(trial: trials.OpenCandidate, side_px: int) -> float:
     """Measure one window, after a run that makes its kernels."""
     windows = [fill_window(load_pictures(SMALL_PX)[0], side_px)]
     trial.run(windows)

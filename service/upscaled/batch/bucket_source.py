@@ -1,19 +1,45 @@
-"""Find and read sources in buckets."""
+"""Find and read sources in buckets, by addresses of objects and of prefixes: s3://bucket/key."""
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from upscaled.batch.files import HEAD_BYTES, TAIL_BYTES, BatchAborted, check_ends
-from upscaled.batch.s3_url import S3Url
 from upscaled.config.values import require_package
 
 if TYPE_CHECKING:
     from upscaled.state.bucket import Bucket
 
+_URL: Final = re.compile(r"s3://([^/]+)/*(.*?)/*", re.DOTALL)
 _SMALL_BYTES: Final = 8 * 2**20
 """Objects up to this size are read by one request, larger ones only if their ends are a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Url:
+    """Address of an object, or of all below a prefix; an empty key: of the whole bucket."""
+
+    bucket: str
+    key: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the address, None where the text is none but a path."""
+        found = _URL.fullmatch(text)
+        return cls(found[1], found[2]) if found else None
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}".rstrip("/")
+
+    def below(self, key: str) -> str:
+        """Return the key of what lies below this prefix."""
+        return f"{self.key}/{key}" if self.key else key
+
+    def holds(self, other: "S3Url") -> bool:
+        """Return whether the other address lies below this one."""
+        return str(other).startswith(f"{self}/")
 
 
 @lru_cache

@@ -11,9 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Final, Protocol
 
-from upscaled.batch.bucket_source import BucketObject, find_object, list_objects, open_bucket
+from upscaled.batch.bucket_source import BucketObject, S3Url, find_object, list_objects, open_bucket
 from upscaled.batch.files import BatchAborted, LocalFile
-from upscaled.batch.s3_url import S3Url
 from upscaled.image.formats.table import sniff
 
 LIST: Final = "-"

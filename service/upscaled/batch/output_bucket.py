@@ -6,10 +6,10 @@ import os
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
+from upscaled.batch.bucket_source import S3Url
 from upscaled.batch.files import describe_failed_write
 from upscaled.batch.journal import Journal, Record
 from upscaled.batch.output_store import Entry, Output, ReservedPath
-from upscaled.batch.s3_url import S3Url
 
 if TYPE_CHECKING:
     from upscaled.state.bucket import Bucket, FoundObject

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from upscaled.batch.bucket_source import S3Url
 from upscaled.batch.discovery import TOP, Finder, Source
-from upscaled.batch.s3_url import S3Url
 
 EVERY_S: Final = 1.0
 EVERY_IN_BUCKET_S: Final = 5.0

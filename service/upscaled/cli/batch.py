@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from upscaled.batch.bucket_source import S3Url
 from upscaled.batch.files import BatchAborted
 from upscaled.batch.journal import Journal
 from upscaled.batch.run import Stop
-from upscaled.batch.s3_url import S3Url
 from upscaled.batch.standard_streams import OutputStream, ReaderGone
 from upscaled.cli.batch_options import BatchOptions
 from upscaled.cli.batch_places import open_journal, open_output

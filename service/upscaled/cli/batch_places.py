@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from upscaled.batch.bucket_source import open_bucket
+from upscaled.batch.bucket_source import S3Url, open_bucket
 from upscaled.batch.files import BatchAborted
 from upscaled.batch.journal import FILE_NAME, Journal, JournalUnusable
-from upscaled.batch.s3_url import S3Url
 from upscaled.batch.standard_streams import STREAM, OutputStream
 from upscaled.cli.console import fail
 from upscaled.config import Settings

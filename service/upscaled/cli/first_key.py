@@ -6,7 +6,7 @@ from typing import Final
 
 from upscaled.cli.console import CannotServe
 from upscaled.config import Settings
-from upscaled.doctor.access import find_exposed
+from upscaled.doctor.environment import find_exposed
 from upscaled.logs import event
 from upscaled.process.named_file import NamedFileUnusable, read_named_file
 from upscaled.state import State

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from upscaled.batch.bucket_source import S3Url
 from upscaled.batch.discovery import Finder
-from upscaled.batch.s3_url import S3Url
 from upscaled.batch.watcher import Watcher
 from upscaled.cli.batch import BatchCommand
 from upscaled.cli.batch_options import BatchOptions, with_batch_options

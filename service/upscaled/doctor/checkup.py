@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from upscaled.config import Settings
-from upscaled.doctor.access import check_access
 from upscaled.doctor.database import check_database
 from upscaled.doctor.engines import check_engines
-from upscaled.doctor.environment import check_settings
+from upscaled.doctor.environment import check_access, check_settings
 from upscaled.doctor.finding import Finding, failure
 from upscaled.doctor.folders import check_folders, check_results
 from upscaled.doctor.hardware import check_clock, check_hardware, read_hardware

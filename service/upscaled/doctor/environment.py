@@ -1,14 +1,17 @@
-"""Parse the settings one by one, so that the other checks go on without those that are wrong."""
+"""Check the settings, each by itself, and whether requests without an API key reach the service."""
 
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from upscaled.config import PREFIX, Settings, SettingsError, load_settings
-from upscaled.doctor.finding import Finding, failure, ok
+from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.process.listener import is_loopback
 
 CHECK: Final = "settings"
 _DATA_DIR: Final = f"{PREFIX}DATA_DIR"
 """Its default is wrong for a user without a home folder, which is no fault of another variable."""
+ACCESS: Final = "access"
 
 
 def read_settings(environment: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
@@ -44,3 +47,27 @@ def check_settings(environment: Mapping[str, str]) -> list[Finding]:
 
 def _set_names(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name, value in environment.items() if name.startswith(PREFIX) and value)
+
+
+def check_access(settings: Settings, host: str) -> list[Finding]:
+    """Report `UPSCALED_AUTH=none`: a warning where `host` is not for this computer alone."""
+    if settings.auth != "none":
+        return []
+    open_to = find_exposed(settings, host)
+    if not open_to:
+        return [ok(ACCESS, "without an API key, from this computer alone")]
+    return [
+        warning(
+            ACCESS,
+            f"requests that reach {' or '.join(open_to)} need no API key",
+            "unset UPSCALED_AUTH, or serve on --host 127.0.0.1; keep it only in a network whose "
+            "every machine you trust",
+        )
+    ]
+
+
+def find_exposed(settings: Settings, host: str) -> list[str]:
+    """Return where others than this computer reach a service that listens on `host` ("": all)."""
+    host = host or "0.0.0.0"  # noqa: S104  (named only)
+    public_host = urlsplit(settings.public_base_url).hostname or ""
+    return [each for each in (host, public_host) if each and not is_loopback(each)]

@@ -13,15 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from upscaled.config import Settings
+from upscaled.doctor import golden as goldens
 from upscaled.doctor.engines import ENGINE, GOLDEN_IMAGE, dump_finding
 from upscaled.doctor.finding import INSTALL, INSTALL_OR_EXACT, Finding, failure, ok, warning
-from upscaled.doctor.golden import (
-    JPEG_QUALITY,
-    compare,
-    find_least_psnr_db,
-    read_expected,
-    read_source,
-)
 from upscaled.doctor.isolation import ConnectionRecorder
 from upscaled.pool.devices import plan_workers, resolve_devices
 from upscaled_models.accuracy import MAX_PSNR_DB
@@ -124,7 +118,7 @@ def _open(stack: ExitStack, settings: Settings) -> "tuple[Core, list[Finding]]":
     from upscaled.upscale.opening import open_core
     from upscaled.upscale.speed import read_speed
 
-    golden = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY, "temper": "auto"})
+    golden = settings.model_copy(update={"jpeg_quality": goldens.JPEG_QUALITY, "temper": "auto"})
     chosen: dict[str, tuple[EngineInfo, bool]] = {}
 
     def open_engine(model: str) -> "Engine":
@@ -178,11 +172,11 @@ def _make(scale: int, model: str, core: "Core") -> Finding:
     from upscaled.image.decode import decode_file
     from upscaled.upscale.post_process.steps import is_plausible
 
-    source = read_source(scale)
+    source = goldens.read_source(scale)
     result = core.upscale(source, scale, model=model)
     got = decode_file(result.data)
-    expected = read_expected(result.model, scale, is_tempered=bool(result.tempered_with))
-    psnr_db = None if expected is None else compare(decode_file(expected), got)
+    expected = goldens.read_expected(result.model, scale, is_tempered=bool(result.tempered_with))
+    psnr_db = None if expected is None else goldens.compare(decode_file(expected), got)
     return describe_result(
         scale, result, psnr_db, is_plausible=is_plausible(decode_file(source).rgb, got.rgb)
     )
@@ -197,7 +191,7 @@ def describe_result(
     colours, and its size.
     """
     check = f"golden x{scale}"
-    least_db = find_least_psnr_db(result.model)
+    least_db = goldens.find_least_psnr_db(result.model)
     _, *stages = result.timings.stages()
     times = ", ".join(f"{stage} {seconds * 1e3:.0f} ms" for stage, seconds in stages)
     if not is_plausible:

@@ -19,14 +19,8 @@ from upscaled.fetch import messages
 from upscaled.fetch.messages import FetchOptions, Message, PostRequest
 from upscaled.fetch.url import UnusableUrl
 from upscaled.logs import event
+from upscaled.process import child as children
 from upscaled.process.channel import FrameError
-from upscaled.process.child import (
-    AsyncChild,
-    ChildLost,
-    ChildUnusable,
-    SpawnFailed,
-    scrub_environment,
-)
 from upscaled.process.supervision import Limits
 
 COMMAND: Final = (sys.executable, "-m", "upscaled.fetch.child")
@@ -118,9 +112,9 @@ class FetchClient:
                 self._note_end(self._process, now())
             await asyncio.sleep(self._start_at - now())
             try:
-                environment = scrub_environment(os.environ, _NAMES)
-                child = await AsyncChild.start(self._command, environment)
-            except (SpawnFailed, ChildUnusable) as error:
+                environment = children.scrub_environment(os.environ, _NAMES)
+                child = await children.AsyncChild.start(self._command, environment)
+            except (children.SpawnFailed, children.ChildUnusable) as error:
                 self._fail(now())
                 raise InternalError(detail=str(error)) from None
             self._process = _FetchProcess(child, self._options, self._limits)
@@ -141,7 +135,7 @@ class FetchClient:
 class _FetchProcess:
     """A running process. `answered` counts the fetches that it has brought to an end."""
 
-    def __init__(self, child: AsyncChild, options: FetchOptions, limits: Limits) -> None:
+    def __init__(self, child: children.AsyncChild, options: FetchOptions, limits: Limits) -> None:
         self.is_usable = True
         self.answered = 0
         self.started_at = asyncio.get_running_loop().time()
@@ -209,7 +203,7 @@ class _FetchProcess:
                 )
                 self._handle(messages.decode(frame.header), frame.payload)
                 limit_s = self._limits.silence_s
-        except ChildLost as lost:
+        except children.ChildLost as lost:
             cause = str(lost)
         except (FrameError, ValueError, TypeError, RecursionError) as error:
             cause = f"broke the protocol, killed: {error}"

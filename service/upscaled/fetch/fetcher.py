@@ -1,14 +1,22 @@
 """Fetch an `image_url`: bounded in size, time, hops and work, and guarded at every connection.
 
 `head`, `framing` and `codings` parse what `connection` reads, without I/O. All fetches share one
-parse slot for an iteration of the event loop, in which one read or 64 pieces are parsed.
+parse slot for an iteration of the event loop, in which one read or 64 pieces are parsed. The hops
+of one fetch share cookies, by `http.cookiejar`, which decides hosts, paths, domains and `Secure`
+(RFC 6265, and no cookies for whole country domains): an image host may set one on a redirect that
+the next needs. No cookie goes from one client's image to another's.
 """
 
 import asyncio
 import ipaddress
+import re
 import ssl
 from collections.abc import Iterable
+from email.message import Message
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import SimpleNamespace
 from typing import Final, Protocol
+from urllib.request import Request
 
 from upscaled.errors import FileSizeTooLarge
 from upscaled.fetch.codings import choose_stages, finish, unpack
@@ -20,7 +28,6 @@ from upscaled.fetch.connection import (
     make_tls_context,
 )
 from upscaled.fetch.connection import open_connection as connect
-from upscaled.fetch.cookies import CookieStore
 from upscaled.fetch.framing import choose_framing, max_framed_bytes
 from upscaled.fetch.head import MAX_HEAD_BYTES, HeadParser, ResponseHead
 from upscaled.fetch.messages import FetchOptions, PostRequest
@@ -39,6 +46,18 @@ _HEADERS: Final = (
     "Accept-Encoding: identity",
     "Connection: close",
 )
+# curl's limits, of lib/cookie.h: MAX_SET_COOKIE_AMOUNT, MAX_NAME (of one cookie), and
+# MAX_COOKIE_HEADER_LEN.
+MAX_COOKIES_PER_ANSWER: Final = 50
+MAX_COOKIE_BYTES: Final = 4096
+MAX_HEADER_CHARACTERS: Final = 8190
+
+# An age without a number, or of more seconds than a fetch takes by far: `CookieJar` warns, with a
+# trace, of ages that are no numbers or that no float can hold.
+_USELESS_AGE: Final = re.compile(
+    rb";[ \t]*max-age(?![ \t]*=[ \t\"]*-?[0-9]{1,9}[ \t\"]*(?:;|$))[^;]*", re.IGNORECASE
+)
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Body(Protocol):
@@ -229,3 +248,41 @@ def _describe(error: Exception, limit_s: float, setting: str) -> str:
         return f"not finished within {limit_s:g} s"
     kind = type(error).__name__
     return f"{kind}: {error}" if isinstance(error, OSError) and str(error) else kind
+
+
+class CookieStore:
+    """Cookies between the hops of one fetch."""
+
+    def __init__(self) -> None:
+        self._jar = CookieJar(
+            DefaultCookiePolicy(
+                strict_domain=True,  # nothing for all of .co.uk
+                strict_ns_domain=DefaultCookiePolicy.DomainStrictNonDomain,  # host-only cookies
+            )
+        )
+
+    def note(self, url: SourceUrl, head: ResponseHead) -> None:
+        """Keep the cookies of the response to `url`, without overlong or control-laden ones."""
+        values = [
+            _USELESS_AGE.sub(b"", value)
+            for value in head.fields.get("set-cookie", [])
+            if len(value) <= MAX_COOKIE_BYTES and not _CONTROL.search(value)
+        ]
+        message = Message()
+        for value in values[:MAX_COOKIES_PER_ANSWER]:
+            message["Set-Cookie"] = value.decode("latin-1")
+        response = SimpleNamespace(info=lambda: message)
+        self._jar.extract_cookies(response, _request(url))  # type: ignore[arg-type]
+
+    def header_for(self, url: SourceUrl) -> str:
+        """Return the value of the Cookie header for a request to `url`, or an empty text."""
+        request = _request(url)
+        self._jar.add_cookie_header(request)
+        header = request.get_header("Cookie") or ""
+        if len(header) <= MAX_HEADER_CHARACTERS:
+            return header
+        return header[:MAX_HEADER_CHARACTERS].rpartition("; ")[0]
+
+
+def _request(url: SourceUrl) -> Request:
+    return Request(str(url))  # noqa: S310 - nothing is opened: the jar only reads its URL

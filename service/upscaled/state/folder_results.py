@@ -15,7 +15,7 @@ from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state import results
 from upscaled.state.clocks import StampClock
-from upscaled.state.lockfile import adopt_orphan, create_locked
+from upscaled.state.holder import adopt_orphan, create_locked
 
 _UUID4: Final = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _FILE_NAME: Final = re.compile(rf"({_UUID4})\.({results.EXTENSION_PATTERN})")

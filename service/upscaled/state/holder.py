@@ -1,9 +1,12 @@
 """Processes that hold credits: this one's identity, and which of them still run.
 
-On SQLite a running process has a locked file, which the kernel unlocks at its end. The front ends
-of a PostgreSQL may be on different machines: each renews a lease there (`lease.py`).
+On SQLite a running process has a locked file, which the kernel unlocks however the process ends, so
+a file that can be locked is an orphan. Process ids are used again, and two containers on one disk
+number theirs alike. The front ends of a PostgreSQL may be on different machines: each renews a
+lease there (`lease.py`).
 """
 
+import fcntl
 import os
 import threading
 import uuid
@@ -13,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from upscaled.state.errors import FolderUnusable
-from upscaled.state.lockfile import adopt_orphan, create_locked
 
 
 class Holders(NamedTuple):
@@ -116,3 +118,37 @@ class FileHolder:
             return create_locked(self._folder / self._id)
         except OSError as error:
             raise FolderUnusable(f"cannot use {self._folder}: {error.strerror}") from error
+
+
+def create_locked(path: Path) -> int:
+    """Create a new file, lock it and return its open descriptor; closing it drops the lock."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink > 0:
+            return descriptor
+        os.close(descriptor)  # removed as an orphan between the two calls: make another
+
+
+@contextmanager
+def adopt_orphan(path: Path) -> Iterator[bool]:
+    """Lock `path` for the block if its process ended, and remove it unless the block raises.
+
+    Yields whether the file is an orphan; False also if it is gone or another caller adopts it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_orphan = True
+    except BlockingIOError:
+        is_orphan = False
+    try:
+        yield is_orphan
+        if is_orphan:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)

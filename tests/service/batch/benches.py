@@ -10,7 +10,7 @@ from PIL import Image as PillowImage
 
 from tests.service.image.samples import picture
 from tests.service.upscale.true_engine import TrueEngine
-from upscaled.batch.bucket_source import open_bucket
+from upscaled.batch.bucket_source import S3Url, open_bucket
 from upscaled.batch.discovery import Finder
 from upscaled.batch.file_job import FileUpscaler
 from upscaled.batch.journal import FILE_NAME, Journal
@@ -19,7 +19,6 @@ from upscaled.batch.output_bucket import OutputBucket
 from upscaled.batch.output_folder import OutputFolder
 from upscaled.batch.output_store import Output, OutputStore
 from upscaled.batch.run import Stop, run_batch
-from upscaled.batch.s3_url import S3Url
 from upscaled.config import Settings, load_settings
 from upscaled.upscale.opening import open_core
 from upscaled_models.backends.base import Engine

@@ -7,10 +7,9 @@ import pytest
 from tests.buckets import Bucket, FaultyBucket
 from tests.service.image.samples import picture, save
 from upscaled.batch import bucket_source
-from upscaled.batch.bucket_source import BucketObject, find_object, list_objects, open_bucket
+from upscaled.batch.bucket_source import BucketObject, S3Url, find_object, list_objects, open_bucket
 from upscaled.batch.discovery import Finder, Source
 from upscaled.batch.files import BatchAborted, NotAnImage
-from upscaled.batch.s3_url import S3Url
 from upscaled.errors import FileSizeTooLarge, UnsupportedImageFormat
 
 FORMATS = frozenset({"JPEG", "PNG", "WEBP"})

@@ -13,10 +13,10 @@ from tests.buckets import Bucket, FaultyBucket
 from tests.service.batch.benches import Batch, true_engine
 from tests.service.image.samples import picture, save
 from tests.service.upscale.true_engine import TrueEngine
+from upscaled.batch.bucket_source import S3Url
 from upscaled.batch.file_job import EngineBroken, expect_upscale
 from upscaled.batch.files import OutputFull
 from upscaled.batch.outcome import DeviceEstimate, Kind
-from upscaled.batch.s3_url import S3Url
 from upscaled.config import load_settings
 from upscaled.errors import InternalError
 from upscaled.image.types import Header

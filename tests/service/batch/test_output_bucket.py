@@ -9,12 +9,11 @@ import pytest
 
 from tests.buckets import Bucket, Fault, FaultyBucket
 from tests.service.batch.test_output_store import A_PNG, SETTINGS, content, fill, take
-from upscaled.batch.bucket_source import open_bucket
+from upscaled.batch.bucket_source import S3Url, open_bucket
 from upscaled.batch.files import CannotWrite
 from upscaled.batch.journal import Journal, Record
 from upscaled.batch.output_bucket import OutputBucket
 from upscaled.batch.output_store import ExistingResult, OutputStore, ReservedPath
-from upscaled.batch.s3_url import S3Url
 from upscaled.errors import InvalidParameter
 
 RESULT = b"result"

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 
 from tests.buckets import Bucket
-from upscaled.batch.bucket_source import open_bucket
+from upscaled.batch.bucket_source import S3Url, open_bucket
 from upscaled.batch.journal import Journal, Record
 from upscaled.batch.output_bucket import OutputBucket
 from upscaled.batch.output_folder import OutputFolder
@@ -24,7 +24,6 @@ from upscaled.batch.output_store import (
     ReservedPath,
     candidate_names,
 )
-from upscaled.batch.s3_url import S3Url
 from upscaled.errors import InvalidParameter
 
 SETTINGS = b"f" * 32

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.buckets import Bucket, FaultyBucket
+from upscaled.batch.bucket_source import S3Url
 from upscaled.batch.discovery import Finder, Source
 from upscaled.batch.files import is_being_written
-from upscaled.batch.s3_url import S3Url
 from upscaled.batch.watcher import Watcher
 
 SETTLE_S = 0.2

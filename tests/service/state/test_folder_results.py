@@ -17,7 +17,7 @@ from tests.service.state.disks import small_disk
 from upscaled.errors import InternalError
 from upscaled.state.clocks import StampClock
 from upscaled.state.folder_results import FolderResults
-from upscaled.state.lockfile import create_locked
+from upscaled.state.holder import create_locked
 
 TTL_S = 3600
 

@@ -19,17 +19,8 @@ from upscaled.pool import messages
 from upscaled.pool.admission import Admission
 from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.executor import Expectation, PoolStats, UpscaleRequest
+from upscaled.pool.ray_serve import messages as replica_messages
 from upscaled.pool.ray_serve.calls import Call, Calls, NoAnswer
-from upscaled.pool.ray_serve.messages import (
-    ONLY_JOB,
-    Busy,
-    DeviceFaultMessage,
-    NoReplicaFree,
-    ReplicaLost,
-    ReplicaMessage,
-    Replicas,
-    decode_from_replica,
-)
 from upscaled.pool.ray_serve.reports import Reports, add_reports
 from upscaled.upscale.model_choice import AutoChoice, Rung
 from upscaled.upscale.result import Result
@@ -65,7 +56,7 @@ _log = logging.getLogger(__name__)
 class _ReplicaDeviceFault(Exception):
     """A replica's device failed the image; its call is kept, if there are other replicas."""
 
-    def __init__(self, message: DeviceFaultMessage, call: Call) -> None:
+    def __init__(self, message: replica_messages.DeviceFaultMessage, call: Call) -> None:
         super().__init__(f"replica {message.replica} reports: {message.reason}")
         self.replica = message.replica
         self.call = call
@@ -74,7 +65,7 @@ class _ReplicaDeviceFault(Exception):
 class RayPool:
     """`Executor` over the replicas of a Ray Serve deployment."""
 
-    def __init__(self, settings: Settings, replicas: Replicas) -> None:
+    def __init__(self, settings: Settings, replicas: replica_messages.Replicas) -> None:
         self._settings = settings
         self._replicas = replicas
         self._calls = Calls(replicas)
@@ -162,13 +153,13 @@ class RayPool:
                 self._note_fault(error.with_traceback(None), faults, request)
                 await asyncio.sleep(0.1)
                 continue
-            except NoReplicaFree as error:
+            except replica_messages.NoReplicaFree as error:
                 raise self._refusal(str(error)) from None
             except RateLimitExceeded as error:
                 if error.reason not in _PASSING_REASONS:
                     raise
                 refusals.append(error.with_traceback(None))
-            except ReplicaLost as error:
+            except replica_messages.ReplicaLost as error:
                 if self._has_ended:
                     raise InternalError(detail="the service is stopping") from None
                 fields = event("replica_lost", request_id=request.request_id, replay=replay)
@@ -234,13 +225,13 @@ class RayPool:
 
     async def _call_replica(self, source: bytes, request: UpscaleRequest, limit_s: float) -> Result:
         """Have one replica upscale; its first answer is due within `limit_s`."""
-        job = messages.encode(messages.WorkerJob(job=ONLY_JOB, request=request))
+        job = messages.encode(messages.WorkerJob(job=replica_messages.ONLY_JOB, request=request))
         async with self._calls.open(job, source) as call:
             while True:
                 header, data = await call.receive(limit_s)
                 limit_s = _SILENCE_S
-                message = decode_from_replica(header)
-                if isinstance(message, DeviceFaultMessage):
+                message = replica_messages.decode_from_replica(header)
+                if isinstance(message, replica_messages.DeviceFaultMessage):
                     call.is_faulty = len(self._reports.here) > 1
                     raise _ReplicaDeviceFault(message, call)
                 result = self._handle(message, data, request)
@@ -248,7 +239,7 @@ class RayPool:
                     return result
 
     def _handle(
-        self, message: ReplicaMessage, data: bytes, request: UpscaleRequest
+        self, message: replica_messages.ReplicaMessage, data: bytes, request: UpscaleRequest
     ) -> Result | None:
         """Return the result that a message brings, raise the error, or pass on the progress."""
         match message:
@@ -270,7 +261,7 @@ class RayPool:
                         opening_s=timings.opening_s,
                     )
                 return replace(result, data=data)
-            case Busy() as busy:
+            case replica_messages.Busy() as busy:
                 raise RateLimitExceeded(busy.retry_after_s, reason=busy.reason, detail=busy.detail)
             case messages.JobRefused() as refused:
                 raise rebuild(refused.error_code, refused.public_text)

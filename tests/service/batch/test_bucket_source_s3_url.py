@@ -1,6 +1,6 @@
 import pytest
 
-from upscaled.batch.s3_url import S3Url
+from upscaled.batch.bucket_source import S3Url
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from upscaled.fetch.cookies import (
+from upscaled.fetch.fetcher import (
     MAX_COOKIE_BYTES,
     MAX_COOKIES_PER_ANSWER,
     MAX_HEADER_CHARACTERS,

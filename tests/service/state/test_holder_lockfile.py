@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from upscaled.state.holder import FileHolder
-from upscaled.state.lockfile import adopt_orphan, create_locked
+from upscaled.state.holder import FileHolder, adopt_orphan, create_locked
 
 
 def test_a_file_whose_maker_runs_cannot_be_adopted(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.service.doctor.conftest import MakeSettings
-from upscaled.doctor.access import check_access
+from upscaled.doctor.environment import check_access
 from upscaled.doctor.finding import Status
 
 
