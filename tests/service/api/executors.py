@@ -121,6 +121,20 @@ class SlowExecutor(ResizingExecutor):
         return await super().upscale(source, request)
 
 
+class HeldExecutor(ResizingExecutor):
+    """Works until a test says that it may end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun = threading.Event()
+        self.may_end = threading.Event()
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+        self.has_begun.set()
+        await asyncio.to_thread(self.may_end.wait, 60)
+        return await super().upscale(source, request)
+
+
 class LargeExecutor(ResizingExecutor):
     """Gives more than the kernel's buffers of both sides take."""
 

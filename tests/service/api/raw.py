@@ -41,7 +41,7 @@ class Connection:
     """
 
     def __init__(
-        self, service: Service, timeout_s: float = 15, key: str = "", receive_bytes: int = 0
+        self, service: Service, timeout_s: float = 60, key: str = "", receive_bytes: int = 0
     ) -> None:
         self.service = service
         self.key = key or service.key
@@ -102,7 +102,7 @@ class Connection:
         """The next response's head: the whole answer to the method HEAD."""
         return self._receive_until(b"\r\n\r\n").lower()
 
-    def is_closed(self, within_s: float = 5) -> bool:
+    def is_closed(self, within_s: float = 60) -> bool:
         """Return whether the server closes the connection without sending more."""
         self.socket.settimeout(within_s)
         try:

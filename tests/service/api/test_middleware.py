@@ -19,6 +19,7 @@ from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from tests.service.denoising import NAME, place_file
 from upscaled.api.middleware import SMALL_BODY_BYTES, choose_request_id
+from upscaled.api.protocol.http1 import BODY_STALL_S
 from upscaled.errors import InternalError
 from upscaled.logs import JsonFormatter
 
@@ -117,8 +118,9 @@ def test_a_client_that_disconnects_is_logged_apart_from_a_failure(
 ) -> None:
     executor = HangingExecutor()
     service = make_service(executor)
-    with pytest.raises(requests.Timeout):
-        service.upload(timeout=0.5)
+    with Connection(service) as connection:
+        connection.send_upload()
+        assert executor.has_begun.wait(60)
     (line,) = lines(1)
     assert (line["status"], line["outcome"], line["error_code"]) == (499, "gone", "client_gone")
 
@@ -135,7 +137,7 @@ def test_probes_are_logged_only_where_they_fail(make_service: MakeService, lines
 
 
 def test_an_unknown_method_is_logged_as_other(service: Service, lines: Lines) -> None:
-    requests.request("SECRET", f"{service.url}/healthz", timeout=10)
+    requests.request("SECRET", f"{service.url}/healthz", timeout=60)
     assert lines(1)[0]["method"] == "other"
 
 
@@ -284,7 +286,7 @@ def test_a_client_that_sends_everything_before_it_reads_receives_the_refusal(
     service: Service, large_file: Path
 ) -> None:
     with large_file.open("rb") as file:
-        answer = requests.post(f"{service.url}/v1/upscale", data=file, timeout=20)
+        answer = requests.post(f"{service.url}/v1/upscale", data=file, timeout=60)
     assert_error(answer, 401, "invalid_auth_token")
 
 
@@ -296,12 +298,12 @@ def test_the_answer_does_not_wait_for_the_body_and_one_that_stalls_ends_the_conn
         connection.send_head("Content-Type: text/plain", "Content-Length: 20000000")
         answer = connection.receive()
         answer.assert_error(400, "unsupported_content_type")
-        assert seconds_since(started) < 1
+        assert seconds_since(started) < BODY_STALL_S / 2
         assert answer.headers["connection"] == "close"
         connection.send(bytes(1_000_000))  # still taken, and thrown away
         started = time.monotonic()
-        assert connection.is_closed(within_s=6)
-        assert seconds_since(started) < 4
+        assert connection.is_closed()
+        assert seconds_since(started) < BODY_STALL_S / 2
 
 
 def test_a_client_that_waits_for_100_continue_is_refused_at_once(service: Service) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import logging
+import math
 import socket
 import time
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 
 from tests.certificates import Certificate
-from tests.service.api.executors import HangingExecutor, SlowExecutor
+from tests.service.api.executors import HangingExecutor, HeldExecutor, SlowExecutor
+from tests.service.api.protocol.turned_clock import turned_clock
 from tests.service.api.raw import GET, Connection, connections_of
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol import http1, output
 from upscaled.api.protocol.cycle import HttpFlowControl
+from upscaled.api.protocol.framing import LengthReader
 from upscaled.state import ApiKey
 
 SMALL_WINDOW_BYTES = 2048
@@ -61,13 +64,15 @@ def test_a_response_with_probe_bytes_sent_ahead_is_complete(
 ) -> None:
     monkeypatch.setattr(output, "PROBE_EVERY_S", 0.0)
     monkeypatch.setattr("upscaled.api.protocol.registry.CHECK_EVERY_S", 0.02)
-    service = make_service(SlowExecutor())
+    executor = HeldExecutor()
+    service = make_service(executor)
     with Connection(service) as connection:
         connection.send_upload()
         connection.socket.shutdown(socket.SHUT_WR)
         wait_until(lambda: connection.socket.recv(100, socket.MSG_PEEK) == output.ANSWER_AHEAD)
         time.sleep(0.1)  # further checks, which send nothing more
         assert connection.socket.recv(100, socket.MSG_PEEK) == output.ANSWER_AHEAD
+        executor.may_end.set()
         answer = connection.receive()
         assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
 
@@ -78,11 +83,15 @@ def test_a_progress_watcher_that_half_closes_receives_every_event(
     """Between two events digits of the next chunk's size are sent ahead."""
     monkeypatch.setattr(output, "PROBE_EVERY_S", 0.0)
     monkeypatch.setattr("upscaled.api.protocol.registry.CHECK_EVERY_S", 0.02)
-    service = make_service(SlowExecutor())
+    executor = HeldExecutor()
+    service = make_service(executor)
     with Connection(service) as sender, Connection(service) as watcher:
         watcher.send_head(method="GET", path="/v1/progress/mine")
         sender.send_upload("X-Request-Id: mine")
         watcher.socket.shutdown(socket.SHUT_WR)
+        ahead = b"\r\n" + output.CHUNK_AHEAD
+        wait_until(lambda: watcher.socket.recv(65536, socket.MSG_PEEK).endswith(ahead))
+        executor.may_end.set()
         response = http.client.HTTPResponse(watcher.socket)
         response.begin()
         events = response.read()
@@ -114,7 +123,7 @@ def test_an_idle_connection_closes_when_the_client_half_closes(service: Service)
         connection.send(GET)
         connection.receive()
         connection.socket.shutdown(socket.SHUT_WR)
-        assert connection.is_closed(within_s=1)
+        assert connection.is_closed()
 
 
 # A client that leaves.
@@ -123,18 +132,24 @@ def test_an_idle_connection_closes_when_the_client_half_closes(service: Service)
 @BOTH
 @pytest.mark.parametrize("is_reset", [True, False])
 def test_a_client_that_leaves_has_its_work_stopped(
-    make_service: MakeService, certificate: Certificate, is_reset: bool, is_tls: bool
+    make_service: MakeService,
+    certificate: Certificate,
+    monkeypatch: pytest.MonkeyPatch,
+    is_reset: bool,
+    is_tls: bool,
 ) -> None:
+    if is_reset:  # which is noticed at once, by none of the checks
+        monkeypatch.setattr("upscaled.api.protocol.registry.CHECK_EVERY_S", 3600)
     executor = HangingExecutor()
     tls = certificate if is_tls else None
     service = make_service(executor, metering=True, credits=5, certificate=tls)
     with Connection(service) as connection:
         connection.send_upload()
-        assert executor.has_begun.wait(5)
+        assert executor.has_begun.wait(60)
         assert service.balance() == 4
         if is_reset:
             connection.reset_on_close()
-    assert executor.is_cancelled.wait(1 if is_reset else 5)
+    assert executor.is_cancelled.wait(60)
     wait_until(lambda: service.balance() == 5)
     assert service.stored_files() == []
     assert service.state.credits.audit() == ()
@@ -147,10 +162,10 @@ def test_work_stops_for_a_client_that_half_closes_and_leaves_later(
     service = make_service(executor)
     with Connection(service) as connection:
         connection.send_upload()
-        assert executor.has_begun.wait(5)
+        assert executor.has_begun.wait(60)
         connection.socket.shutdown(socket.SHUT_WR)
         assert not executor.is_cancelled.wait(0.5)
-    assert executor.is_cancelled.wait(10)
+    assert executor.is_cancelled.wait(60)
 
 
 def test_clients_that_disconnect_amid_a_response_log_no_error(
@@ -192,24 +207,30 @@ def test_a_client_that_never_reads_is_cut_off(
         for _ in range(count):
             connection.send_head(line, method="GET", path=f"/public/result/{name}")
         wait_until(lambda: len(connections_of(service)) == 1)
-        wait_until(lambda: len(connections_of(service)) == 0, timeout_s=10)
+        wait_until(lambda: len(connections_of(service)) == 0, timeout_s=60)
         assert time.monotonic() - begun > 0.4
 
 
 @BOTH
 def test_a_client_that_reads_slowly_receives_the_whole_response(
-    make_service: MakeService, certificate: Certificate, is_tls: bool
+    make_service: MakeService,
+    certificate: Certificate,
+    monkeypatch: pytest.MonkeyPatch,
+    is_tls: bool,
 ) -> None:
-    service = make_service(write_timeout_s=0.5, certificate=certificate if is_tls else None)
-    name = asyncio.run(service.state.results.store(bytes(300_000), "image/jpeg"))
+    clock = turned_clock(monkeypatch)
+    service = make_service(write_timeout_s=30, certificate=certificate if is_tls else None)
+    name = asyncio.run(service.state.results.store(bytes(900_000), "image/jpeg"))
     with Connection(service, receive_bytes=SMALL_WINDOW_BYTES) as connection:
         connection.send_head(method="GET", path=f"/public/result/{name}")
-        begun, received = time.monotonic(), b""
-        while len(received.partition(b"\r\n\r\n")[2]) < 300_000:
+        received, turned_s = b"", 0
+        while len(received.partition(b"\r\n\r\n")[2]) < 900_000:
             received += connection.socket.recv(4096)
-            time.sleep(0.03)
-        assert time.monotonic() - begun > 3 * 0.5
-    assert b"content-length: 300000\r\n" in received
+            # As long as the kernel's buffers do not hold the rest.
+            if turned_s < min(len(received), 500_000) // 100_000 * 25:
+                clock.turn(25)
+                turned_s += 25
+    assert b"content-length: 900000\r\n" in received
 
 
 def test_pipelined_requests_are_buffered_up_to_a_limit(make_service: MakeService) -> None:
@@ -217,7 +238,7 @@ def test_pipelined_requests_are_buffered_up_to_a_limit(make_service: MakeService
     service = make_service(executor)
     with Connection(service, timeout_s=1) as connection:
         connection.send_upload()
-        assert executor.has_begun.wait(5)
+        assert executor.has_begun.wait(60)
         with pytest.raises(TimeoutError):
             connection.send(GET * 1_000_000)
         (kept,) = list(connections_of(service)._open)
@@ -225,7 +246,7 @@ def test_pipelined_requests_are_buffered_up_to_a_limit(make_service: MakeService
         assert len(kept._pending) < http1.READ_AHEAD_BYTES + 256 * 1024
         assert service.app.state.context.reporter.in_flight == 1
         assert service.get("/healthz").status_code == 200
-    assert executor.is_cancelled.wait(10)  # though its end is behind what is not read
+    assert executor.is_cancelled.wait(60)  # though its end is behind what is not read
 
 
 @BOTH
@@ -253,15 +274,26 @@ def test_a_stalled_body_times_out(
 def test_a_slow_body_that_makes_progress_is_read(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "BODY_STALL_S", 1.0)
+    clock = turned_clock(monkeypatch)
     service = make_service()
-    body = b'{"scale": "2", "x": "' + b"y" * 2000 + b'"}'
+    body = b'{"scale": "2", "x": "' + b"y" * 100_000 + b'"}'
     with Connection(service) as connection:
         connection.send_head("Content-Type: application/json", f"Content-Length: {len(body)}")
-        for at in range(0, len(body), 100):
-            connection.send(body[at : at + 100])
-            time.sleep(0.06)
+        for at in range(10_000, len(body), 10_000):
+            connection.send(body[at - 10_000 : at])
+            wait_until(lambda at=at: unread_bytes(service) <= len(body) - at)  # type: ignore[misc]
+            clock.turn(http1.BODY_STALL_S - 5)
+        connection.send(body[at:])
         connection.receive().assert_error(400, "missing_parameter")
+
+
+def unread_bytes(service: Service) -> float:
+    """Return how much of the body on the only connection has not arrived yet."""
+    for connection in connections_of(service)._open:
+        assert isinstance(connection, http1.ContractProtocol)
+        if isinstance(connection._body, LengthReader):
+            return connection._body._left_bytes
+    return math.inf
 
 
 def test_a_body_whose_end_arrives_in_one_large_piece_leaves_its_connection_usable(
@@ -282,14 +314,15 @@ def test_a_body_whose_end_arrives_in_one_large_piece_leaves_its_connection_usabl
 def test_a_client_that_waits_for_100_continue_does_not_time_out(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = turned_clock(monkeypatch)
     service = make_service()
     verify = service.state.keys.verify
 
     def verify_slowly(secret: str) -> ApiKey | None:
-        time.sleep(1)
+        for _ in range(5):
+            clock.turn(http1.BODY_STALL_S - 1)
         return verify(secret)
 
-    monkeypatch.setattr(http1, "BODY_STALL_S", 0.3)
     monkeypatch.setattr(service.state.keys, "verify", verify_slowly)
     with Connection(service) as connection:
         lines = ("Content-Type: application/json", "Content-Length: 2", "Expect: 100-continue")

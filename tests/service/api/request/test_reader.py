@@ -11,6 +11,7 @@ from tests.service.api.answers import assert_error
 from tests.service.api.pictures import picture
 from tests.service.api.raw import Connection, seconds_since
 from tests.service.api.serving import MakeService, Service
+from upscaled.api.protocol.http1 import BODY_STALL_S
 from upscaled.api.request.fields import Fields, UnknownField
 from upscaled.api.request.reader import OVERHEAD_BYTES, check_fields, parse_scale
 from upscaled.errors import InvalidParameter, MissingParameter
@@ -98,7 +99,7 @@ def test_a_declared_length_is_refused_before_a_byte_is_sent(service: Service, le
         started = time.monotonic()
         connection.send_head(JSON, f"Content-Length: {length}")
         answer = connection.receive()
-        assert seconds_since(started) < 1
+        assert seconds_since(started) < BODY_STALL_S / 2
         assert answer.status == 400
         assert b"file_size_too_large" in answer.body or b"Invalid HTTP request" in answer.body
 
@@ -134,13 +135,13 @@ def test_a_body_over_the_time_limit_is_refused_though_its_bytes_arrive(
             time.sleep(0.1)
         answer = connection.receive()
         answer.assert_error(400, "invalid_request_body")
-        assert seconds_since(started) < 2.5
+        assert seconds_since(started) < BODY_STALL_S / 2
         assert answer.headers["connection"] == "close"
-        assert connection.is_closed(within_s=4)
+        assert connection.is_closed()
 
 
 def test_a_slow_body_within_the_time_limit_is_accepted(make_service: MakeService) -> None:
-    service = make_service(body_timeout_s=5)
+    service = make_service(body_timeout_s=20)
     body = form(SCALE, file_part(picture()))
     with Connection(service) as connection:
         connection.send_head(FORM, f"Content-Length: {len(body)}")
@@ -158,7 +159,7 @@ def test_many_slow_bodies_do_not_hold_up_a_quick_one(service: Service) -> None:
             connection.send(b"{")
         started = time.monotonic()
         assert service.upload().status_code == 200
-        assert seconds_since(started) < 2
+        assert seconds_since(started) < BODY_STALL_S / 2
     finally:
         for connection in slow:
             connection.socket.close()

@@ -131,15 +131,20 @@ def test_watching_does_not_count_against_the_rate(make_service: MakeService) -> 
 
 
 def test_a_refused_request_ends_its_stream_with_the_reason(make_service: MakeService) -> None:
+    may_fail = threading.Event()
+
     class Failing(FailingExecutor):
         async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(may_fail.wait, 60)
             return await super().upscale(source, request)
 
     service = make_service(Failing(RuntimeError("secret")))
     with ThreadPoolExecutor(1) as thread:
         thread.submit(send, service, "bad-1")
-        *_, last = read_events(watch(service, "bad-1"))
+        events = read_events(watch(service, "bad-1"))
+        next(events)
+        may_fail.set()
+        *_, last = events
     assert last == ("end", {"error_code": "internal_error"})
 
 
@@ -150,7 +155,7 @@ def test_a_head_is_answered_without_the_stream(
         thread.submit(send, stepping, "my-4")
         wait_until(lambda: watch(stepping, "my-4").status_code == 200)
         url = f"{stepping.url}/v1/progress/my-4"
-        head = requests.head(url, headers=stepping.headers, timeout=5)
+        head = requests.head(url, headers=stepping.headers, timeout=60)
         executor.go_on(1000)
     assert head.status_code == 200
     assert head.headers["Content-Type"].startswith("text/event-stream")

@@ -1,6 +1,7 @@
 import io
 import math
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
@@ -199,7 +200,7 @@ def test_clients_add_no_series(make_service: MakeService) -> None:
         service.get(f"/nothing/{number}")
         service.get(f"/public/result/{number}")
         service.get(f"/v1/progress/{number}")
-        requests.request(f"VERB{number}", service.url + "/healthz", timeout=10)
+        requests.request(f"VERB{number}", service.url + "/healthz", timeout=60)
         service.upload(headers={"X-API-KEY": f"wrong{number}", "X-Request-Id": f"id{number}"})
         service.upload(headers=service.headers | {"X-Upscale-Model": f"model{number}"})
 
@@ -231,19 +232,23 @@ def test_a_scrape_does_not_hold_up_the_event_loop(
 ) -> None:
     """However long rendering takes: it is done beside the loop."""
 
+    may_end, rendering = threading.Event(), threading.Event()
+
     def render_slowly(_: Any) -> bytes:
-        time.sleep(1)
+        rendering.set()
+        may_end.wait(60)
         return b""
 
     choose: Any = lambda accept: (render_slowly, "text/plain")  # noqa: E731
     monkeypatch.setattr("upscaled.api.routes.ops.choose_encoder", choose)
     service = make_service()
-    service.get("/healthz")
-    with pytest.raises(requests.Timeout):
-        service.get("/metrics", timeout=0.1)
-    begun = time.monotonic()
-    service.get("/healthz")
-    assert time.monotonic() - begun < 0.5
+    with ThreadPoolExecutor(1) as thread:
+        scrape = thread.submit(service.get, "/metrics", timeout=60)
+        assert rendering.wait(60)
+        assert service.get("/healthz").status_code == 200
+        assert not scrape.done()
+        may_end.set()
+        assert scrape.result().status_code == 200
 
 
 def test_figures_hold_nothing_that_a_client_sent(make_service: MakeService) -> None:
