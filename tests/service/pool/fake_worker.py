@@ -7,6 +7,8 @@ one line of JSON:
 
     {"do": "answer", "after_s": 0.1, "size_bytes": 10}   sleep, then answer so many bytes
     {"do": "answer", "tempered_with": "x", "label": "y"}   say these of the result
+    {"do": "answer", "until": path}      answer once there is this file
+    {"do": "answer", "worked_s": 0.05}   say that it took so long
     {"do": "echo"}                       answer with the source
     {"do": "pieces", "offsets": [0, 3]}  pass pieces of 3 bytes on, then answer with one byte more
     {"do": "pieces", "offsets": [0], "marker": path}     the same, but once SIGKILL itself then
@@ -17,6 +19,7 @@ one line of JSON:
     {"do": "hang"}                       stop: nothing is said any more
     {"do": "hang", "marker": path}       the same, once
     {"do": "tiles", "count": 50, "tile_s": 0.1, "trace": path}   a line and a progress frame each
+    {"do": "tiles", ..., "gates": {"5": path}}   the same, the sixth once there is this file
     {"do": "fail", "at": "cuda:1"}       answer `Failed`, everywhere or where that is its device
     {"do": "refuse"}, {"do": "nonsense"}
 
@@ -162,10 +165,18 @@ def obey(front_end: FrontEnd, message: Message, source: bytes, device: str) -> N
         case "tiles" if not work_tiles(front_end, job, order):
             front_end.send("cancelled", job=job)
             return
+    wait_for_file(order.get("until"))
     time.sleep(order.get("after_s", 0))
     data = source if order["do"] == "echo" else b"x" * order.get("size_bytes", 1)
-    result = describe(message["request"]["model"], time.perf_counter() - started, order)
+    worked_s = order.get("worked_s", time.perf_counter() - started)
+    result = describe(message["request"]["model"], worked_s, order)
     front_end.send("done", data, job=job, result=result)
+
+
+def wait_for_file(path: str | None) -> None:
+    """Wait until a test has made this file."""
+    while path is not None and not Path(path).exists():
+        time.sleep(0.01)
 
 
 def work_tiles(front_end: FrontEnd, job: int, order: Message) -> bool:
@@ -173,6 +184,7 @@ def work_tiles(front_end: FrontEnd, job: int, order: Message) -> bool:
     for done in range(order["count"]):
         if job in front_end.cancelled:
             return False
+        wait_for_file(order.get("gates", {}).get(str(done)))
         time.sleep(order["tile_s"])
         with Path(order["trace"]).open("a") as trace:
             trace.write(f"{done}\n")

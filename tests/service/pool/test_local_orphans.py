@@ -55,7 +55,7 @@ def kill_front_end(settings: Settings, command: Sequence[str], source: bytes) ->
         front_end.kill()
         front_end.wait()
     assert len(workers) == settings.workers
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=30)
     return [worker.pid for worker in alive]
 
 

@@ -40,9 +40,13 @@ SOUND_PROGRAM = f"import runpy; runpy.run_path({fake_command()[1]!r}, run_name='
 
 async def test_a_death_with_others_in_flight_counts_against_no_image(tmp_path: Path) -> None:
     """One that is killed beside another, then once more alone, is answered the third time."""
+    may_end = tmp_path / "may end"
     async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        [first] = pids_of(pool)
         unlucky = order("die", after_s=0.2, marker=str(tmp_path / "m"), times=2)
-        jobs = [send(pool, source) for source in (order("answer", after_s=0.5), unlucky)]
+        jobs = [send(pool, source) for source in (order("answer", until=str(may_end)), unlucky)]
+        await until(lambda: first not in pids_of(pool))
+        may_end.touch()
         assert all(isinstance(answer, Result) for answer in await asyncio.gather(*jobs))
     assert (tmp_path / "m").read_text() == "xxx"
 
@@ -58,11 +62,16 @@ async def test_two_deaths_without_others_in_flight_count_against_the_image(
 
 
 async def test_a_poisonous_image_kills_three_workers_at_most(tmp_path: Path) -> None:
+    may_end = tmp_path / "may end"
     async with running_pool(workers=1, jobs_per_worker=4) as pool:
-        neighbour = send(pool, order("answer", after_s=0.5))
+        [first] = pids_of(pool)
+        neighbour = send(pool, order("answer", until=str(may_end)))
         poison = order("die", after_s=0.1, marker=str(tmp_path / "m"), times=99)
+        poisoning = send(pool, poison, request("poison"))
+        await until(lambda: first not in pids_of(pool))
+        may_end.touch()
         with pytest.raises(InternalError, match="2 workers died while this was their only image"):
-            await pool.upscale(poison, request("poison"))
+            await poisoning
         assert isinstance(await neighbour, Result)
     assert (tmp_path / "m").read_text() == "xxx"
 
@@ -100,15 +109,16 @@ async def test_a_poisonous_image_fails_none_of_its_neighbours() -> None:
 
 async def test_images_that_lost_their_worker_are_retried_one_at_a_time(tmp_path: Path) -> None:
     """All but the poisonous one write into the same file while they are at work."""
-    trace = tmp_path / "trace"
-    tiles = order("tiles", count=4, tile_s=0.05, trace=str(trace))
+    trace, may_begin = tmp_path / "trace", tmp_path / "may begin"
+    tiles = order("tiles", count=4, tile_s=0.05, trace=str(trace), gates={"0": str(may_begin)})
     async with running_pool(workers=2, jobs_per_worker=4) as pool:
         jobs = [send(pool, tiles, request(str(at))) for at in range(6)]
-        await until(trace.exists)
-        for pid in pids_of(pool):
+        await until(lambda: pool.stats().running == 6)
+        killed = pids_of(pool)
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        await until(lambda: not pids_of(pool))
-        trace.write_text("")
+        await until(lambda: not set(killed) & set(pids_of(pool)))
+        may_begin.touch()
         await asyncio.gather(*jobs)
     steps = [int(line) for line in trace.read_text().split()]
     assert len(steps) == 6 * 4
@@ -126,7 +136,7 @@ async def test_a_hung_worker_is_replaced_at_the_shorter_limit_and_its_image_retr
         [first] = workers_of(pool)
         started = time.monotonic()
         await pool.upscale(order("hang", marker=str(tmp_path / "m")), request())
-        assert 1.5 < time.monotonic() - started < 12
+        assert 1.5 < time.monotonic() - started < 19
         assert not psutil.pid_exists(first.pid)
 
 
@@ -140,11 +150,11 @@ async def test_an_idle_worker_that_is_stopped_is_replaced() -> None:
 
 
 async def test_an_image_slower_than_its_deadline_fails_once_and_its_worker_is_replaced() -> None:
-    async with running_pool(limits=Limits(work_s=1, backoff_s=0.02)) as pool:
+    async with running_pool(limits=Limits(work_s=3, backoff_s=0.02)) as pool:
         started = time.monotonic()
-        with pytest.raises(InternalError, match="worked on one image for 1 s"):
-            await pool.upscale(order("answer", after_s=30), request())
-        assert time.monotonic() - started < 15
+        with pytest.raises(InternalError, match="worked on one image for 3 s"):
+            await pool.upscale(order("answer", after_s=60), request())
+        assert time.monotonic() - started < 50
         await pool.upscale(order("answer"), request())
 
 
@@ -154,11 +164,11 @@ async def test_an_image_just_within_its_deadline_is_answered() -> None:
 
 
 async def test_images_beside_one_past_its_deadline_are_retried_and_answered() -> None:
-    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, backoff_s=0.02)) as pool:
+    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=3, backoff_s=0.02)) as pool:
         late = send(pool, order("answer", after_s=30), request("late"))
-        await asyncio.sleep(0.5)
-        others = [send(pool, order("answer", after_s=0.8), request(str(at))) for at in range(2)]
-        with pytest.raises(InternalError, match="worked on one image for 1 s"):
+        await asyncio.sleep(2)
+        others = [send(pool, order("answer", after_s=1.2), request(str(at))) for at in range(2)]
+        with pytest.raises(InternalError, match="worked on one image for 3 s"):
             await late
         assert all(isinstance(answer, Result) for answer in await asyncio.gather(*others))
 
@@ -167,17 +177,18 @@ async def test_a_death_by_the_deadline_of_one_image_does_not_count_against_anoth
     tmp_path: Path,
 ) -> None:
     """The late worker is gone by the time its neighbour learns of the death."""
-    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, backoff_s=0.02)) as pool:
+    may_end = tmp_path / "may end"
+    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=3, backoff_s=0.02)) as pool:
+        [first] = pids_of(pool)
         late = send(pool, order("answer", after_s=30), request("late"))
-        await asyncio.sleep(0.5)
-        unlucky = order("tiles", count=8, tile_s=0.1, trace=str(tmp_path / "trace"))
-        neighbour = send(pool, unlucky, request("unlucky"))
-        with pytest.raises(InternalError, match="worked on one image for 1 s"):
+        await asyncio.sleep(1)
+        neighbour = send(pool, order("answer", until=str(may_end)), request("unlucky"))
+        with pytest.raises(InternalError, match="worked on one image for 3 s"):
             await late
-        (tmp_path / "trace").write_text("")
-        await until(lambda: bool((tmp_path / "trace").read_text()))
+        await until(lambda: pids_of(pool) not in ((), (first,)) and pool.stats().running == 1)
         for pid in pids_of(pool):
             os.kill(pid, signal.SIGKILL)  # alone, for the first time
+        may_end.touch()
         assert isinstance(await neighbour, Result)
 
 
@@ -234,7 +245,7 @@ async def test_waiting_for_workers_that_are_all_unusable_ends_with_the_reason(
     command: tuple[str, ...],
 ) -> None:
     async with running_pool(command=command, is_waiting=False, workers=2) as pool:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with pytest.raises(ChildUnusable, match=r"on holiday|cannot start /nowhere/python"):
                 await pool.wait_ready()
 

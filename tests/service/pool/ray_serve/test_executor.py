@@ -419,9 +419,10 @@ async def test_images_are_sent_with_the_shared_ladder_whatever_a_replica_would_c
 
 
 async def test_a_replay_keeps_the_result_name_until_it_is_too_old() -> None:
-    store = StoreOrder("s3://bucket", "", "name.png", within_s=0.25)
-    lost = [ReplicaLost("it died")]
-    async with pool_of([ALIVE, *lost], [ALIVE, *lost], [DONE]) as (pool, replicas):
+    store = StoreOrder("s3://bucket", "", "name.png", within_s=1.2)
+    lost = ReplicaLost("it died")
+    long: list[Step] = [0.1, ALIVE] * 15
+    async with pool_of([ALIVE, lost], [ALIVE, *long, lost], [DONE]) as (pool, replicas):
         await pool.upscale(b"", replace(request(), store=store))
     stores = [job.request.store for job in replicas.jobs if isinstance(job, WorkerJob)]
     assert stores == [store, store, None]

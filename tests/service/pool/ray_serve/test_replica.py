@@ -27,7 +27,7 @@ from upscaled.pool.ray_serve.replica import UpscaleReplica
 
 BATCHING_WORKER = Path(__file__).with_name("batching_worker.py")
 
-REFUSED_WITHIN_S = 15.0
+REFUSED_WITHIN_S = 60.0
 """All 26; a quiet machine needs a few hundredths of a second."""
 
 JOB = encode(WorkerJob(job=0, request=job_request()))
