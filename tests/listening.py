@@ -1,15 +1,35 @@
 """Ports for servers of other programs, and waiting until they listen there."""
 
+import secrets
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+
+CHOSEN_FROM = 10_000
+FIRST_UNPRIVILEGED = 1024
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on."""
+    """Return a port of loopback that nothing listens on, and that no connection is given.
+
+    Any program of the machine may be given one of those that the system gives by itself, before a
+    test has started its server there.
+    """
+    ports = range(_first_given_port() - CHOSEN_FROM, _first_given_port())
+    while ports.start >= FIRST_UNPRIVILEGED:
+        port = secrets.choice(ports)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def _first_given_port() -> int:
+    """Return the lowest port that the system gives by itself; RFC 6335's where it does not say."""
+    limits = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    return int(limits.read_text().split()[0]) if limits.exists() else 49152
 
 
 def wait_listening(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -1,7 +1,6 @@
 """A real Prometheus on loopback, with the repository's own configuration but for its targets."""
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,13 +12,15 @@ from typing import Any
 import requests
 import yaml
 
+from tests.listening import free_port
+
 
 @dataclass(frozen=True)
 class Prometheus:
     url: str
 
     def get(self, path: str, **parameters: str) -> Any:
-        answer = requests.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
+        answer = requests.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=60)
         assert answer.ok, answer.text
         return answer.json()["data"]
 
@@ -41,8 +42,7 @@ def run_prometheus(folder: Path, config_dir: Path, address: str) -> Iterator[Pro
     (job,) = config["scrape_configs"]
     job["static_configs"] = [{"targets": [address]}]
     (copy / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         "prometheus",
         f"--config.file={copy / 'prometheus.yaml'}",
@@ -59,7 +59,7 @@ def run_prometheus(folder: Path, config_dir: Path, address: str) -> Iterator[Pro
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.listening import free_port
 from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT
 
 REPLICAS = 2
@@ -74,8 +75,7 @@ def running_cluster(data_dir: Path, **settings: str) -> Iterator[Cluster]:
     Args:
         settings: further variables of the node.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UPSCALED_")}
     environment = {
         **kept,
@@ -112,7 +112,7 @@ def running_cluster(data_dir: Path, **settings: str) -> Iterator[Cluster]:
 
 
 def _wait_listening(port: int) -> None:
-    give_up_at = time.monotonic() + 60
+    give_up_at = time.monotonic() + 100
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -128,7 +128,7 @@ def _end(node: psutil.Process) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, timeout=20)
+    psutil.wait_procs(processes, timeout=60)
 
 
 def _command_of(process: psutil.Process) -> str:
