@@ -6,7 +6,7 @@ LOOPBACK = "127.0.0.1"
 ONLY_ALLOWED = "127.0.0.2"  # the one private address that `strict` may fetch from
 PUBLIC_BASE_URL = "https://upscale.example.test"
 RESULT_TTL_S = 4
-SOURCE_TIMEOUT_S = 3
+SOURCE_TIMEOUT_S = 6
 
 # One thread: the pictures are small, and a busy machine then slows the kit down least.
 THREADS = {"UPSCALED_THREADS": "1"}

@@ -81,6 +81,10 @@ class Request:
         return replace(self, headers=kept)
 
 
+AT_ONCE_S = 5.0
+"""Less than any time limit, and all the same long enough for a machine that pauses."""
+
+
 @dataclass(frozen=True)
 class Refused:
     """An error answer: its code, from which status and fixed text follow.

@@ -12,7 +12,7 @@ from tests.conformance.own_settings import ONLY_ALLOWED
 from tests.conformance.pictures import PICTURES
 from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import perform
-from tests.conformance.table import Refused, Upscaled, json_body
+from tests.conformance.table import AT_ONCE_S, Refused, Upscaled, json_body
 
 pytestmark = pytest.mark.ours  # no test probes the network of a foreign server
 PATHS = (f"/address-{number}" for number in itertools.count())
@@ -62,7 +62,7 @@ FORBIDDEN = (
 def test_an_address_inside_is_refused_at_once(host: str, target: Target) -> None:
     """On the open server: its allowance holds for loopback and for nothing else."""
     reply = fetch(target, f"http://{host}/latest/meta-data/")
-    check_refused(reply, Refused("invalid_parameter", within_s=2.5))
+    check_refused(reply, Refused("invalid_parameter", within_s=AT_ONCE_S))
 
 
 LOOPBACKS = (
@@ -78,7 +78,7 @@ def test_no_spelling_of_loopback_is_contacted(
 ) -> None:
     before = listener_everywhere.all_hits
     reply = fetch(strict, listener_everywhere.url("/photo.jpg", host))
-    check_refused(reply, Refused("invalid_parameter", within_s=2.5))
+    check_refused(reply, Refused("invalid_parameter", within_s=AT_ONCE_S))
     assert listener_everywhere.all_hits == before
 
 

@@ -1,6 +1,7 @@
 """The rate: five at once and five per second for each key, with a truthful wait."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -8,12 +9,12 @@ import pytest
 from tests.conformance.answer_checks import check_refused
 from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import perform
-from tests.conformance.table import Refused, form, raw
+from tests.conformance.table import AT_ONCE_S, Refused, Request, form, raw
 from tests.running import Server
 
 pytestmark = pytest.mark.ours
 BURST = 5
-LIMITED = Refused("rate_limit_exceeded", within_s=2)
+LIMITED = Refused("rate_limit_exceeded", within_s=AT_ONCE_S)
 
 
 def credits(target: Target) -> Reply:
@@ -21,12 +22,29 @@ def credits(target: Target) -> Reply:
 
 
 def exhaust(target: Target) -> tuple[int, Reply]:
-    """Send requests until one is refused: how many passed, and the refusal; 50 cannot all pass."""
-    for number in range(50):
-        reply = credits(target)
+    """Send requests until one is refused: how many passed, and the refusal; 500 cannot all pass.
+
+    Ten at once: a slow machine may take longer than a fifth of a second for each.
+    """
+    passed = 0
+    with ThreadPoolExecutor(10) as threads:
+        for _ in range(50):
+            replies = list(threads.map(credits, [target] * 10))
+            refused = [reply for reply in replies if reply.status == 429]
+            passed += len(replies) - len(refused)
+            if refused:
+                return passed, refused[-1]
+    raise AssertionError("five hundred requests passed at five per second")
+
+
+def perform_exhausted(request: Request, target: Target) -> Reply:
+    """The reply to a request of a key with nothing left; in a fifth of a second it has again."""
+    for _ in range(20):
+        exhaust(target)
+        reply = perform(request, target)
         if reply.status == 429:
-            return number, reply
-    raise AssertionError("fifty requests in a row passed at five per second")
+            break
+    return reply
 
 
 @pytest.fixture
@@ -46,10 +64,8 @@ def test_the_sixth_request_at_once_is_429_and_passes_after_retry_after(hurried: 
 
 
 def test_the_rate_is_checked_after_the_key_and_before_all_else(hurried: Target) -> None:
-    exhaust(hurried)
-    check_refused(perform(raw(b"x", "text/plain"), hurried), LIMITED)
-    exhaust(hurried)
-    check_refused(perform(form("garbage", None), hurried), LIMITED)
+    check_refused(perform_exhausted(raw(b"x", "text/plain"), hurried), LIMITED)
+    check_refused(perform_exhausted(form("garbage", None), hurried), LIMITED)
     unknown_key = replace(hurried, api_key="sk_unknown")
     check_refused(perform(form(), unknown_key), Refused("invalid_auth_token"))
     check_refused(hurried.send("GET", "/v1/upscale"), Refused("method_not_allowed"))

@@ -3,6 +3,7 @@
 
 from tests.conformance.rows.errors import method_row
 from tests.conformance.table import (
+    AT_ONCE_S,
     SOURCE,
     Plain,
     Refused,
@@ -38,7 +39,7 @@ AROUND = (
     Row("a model may be named in a form", MODELS, form("photo", "4").plus(("X-Upscale-Model", "upscaled-x4")), Upscaled(4), "ours"),
     Row("a model may be named beside a JSON body", MODELS, json_body({"image_url": SOURCE, "scale": 2}).plus(("x-upscale-model", "upscaled-x2")), Upscaled(), "ours"),
     *(
-        Row(f"a model {why} is refused", MODELS, form().plus(*(("X-Upscale-Model", name) for name in names)), Refused("invalid_parameter", ("x-upscale-model",), within_s=2), "ours")
+        Row(f"a model {why} is refused", MODELS, form().plus(*(("X-Upscale-Model", name) for name in names)), Refused("invalid_parameter", ("x-upscale-model",), within_s=AT_ONCE_S), "ours")
         for why, names in (
             ("that is not here", ("no-such-model",)),
             ("of no characters", ("",)),

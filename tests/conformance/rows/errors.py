@@ -4,6 +4,7 @@
 from dataclasses import replace
 
 from tests.conformance.table import (
+    AT_ONCE_S,
     SOURCE,
     Part,
     Refused,
@@ -72,13 +73,13 @@ def without_key(method: str, path: str) -> Request:
 
 def method_row(method: str, path: str, allow: str) -> Row:
     claim = f"{method} {path} is 405 and allows {allow}"
-    refusal = Refused("method_not_allowed", allows=allow, within_s=2)
+    refusal = Refused("method_not_allowed", allows=allow, within_s=AT_ONCE_S)
     return Row(claim, METHODS, without_key(method, path), refusal)
 
 
 ERRORS = (
     *(
-        Row(f"GET {path[:60]} is 404", PATHS, without_key("GET", path), Refused("not_found", within_s=2), "ours")
+        Row(f"GET {path[:60]} is 404", PATHS, without_key("GET", path), Refused("not_found", within_s=AT_ONCE_S), "ours")
         for path in OTHER_PATHS
     ),
     Row("POST on another path is 404", PATHS, without_key("POST", "/v1/nothing"), Refused("not_found")),

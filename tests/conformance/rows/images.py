@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - a row of the table is a line
 """Rows of accepted images, the format of the response, and refused files."""
 
-from tests.conformance.table import Refused, Row, Upscaled, form
+from tests.conformance.table import AT_ONCE_S, Refused, Row, Upscaled, form
 
 FORMAT = (
     "output format: JPEG; PNG if the input has an alpha channel (RGBA, LA, palette or tRNS "
@@ -76,9 +76,9 @@ IMAGES = (
     ),
     Row("the orientation of a PNG is applied", UPRIGHT, form("orientation_6_png"), Upscaled()),
     Row("the orientation of a WebP is applied", UPRIGHT, form("orientation_6_webp"), Upscaled()),
-    *(Row(f"{name} is malformed", MALFORMED, form(name), Refused("malformed_image", within_s=3)) for name in BROKEN),
+    *(Row(f"{name} is malformed", MALFORMED, form(name), Refused("malformed_image", within_s=AT_ONCE_S)) for name in BROKEN),
     *(
-        Row(f"{name} is not supported", FORMATS, form(name), Refused("unsupported_image_format", within_s=2))
+        Row(f"{name} is not supported", FORMATS, form(name), Refused("unsupported_image_format", within_s=AT_ONCE_S))
         for name in OTHER_FORMATS
     ),
 )  # fmt: skip

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from tests.conformance.table import KEY, Refused, Request, Row, Upscaled, form
+from tests.conformance.table import AT_ONCE_S, KEY, Refused, Request, Row, Upscaled, form
 
 LINE = (
     "key: request header X-API-KEY (any letter case), nothing else: no Bearer, no query parameter"
 )
 ABSENT = "401 invalid_auth_token: key missing, empty or unknown: the same body, API Token not found"
-UNAUTHORISED = Refused("invalid_auth_token", within_s=2)
+UNAUTHORISED = Refused("invalid_auth_token", within_s=AT_ONCE_S)
 
 
 def with_headers(*headers: tuple[str, str]) -> Request:

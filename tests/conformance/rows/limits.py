@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 from tests.conformance.pictures import MAX_FILE_BYTES, MEGABYTE
-from tests.conformance.table import BOUNDARY, Refused, Request, Row, Upscaled, form, raw
+from tests.conformance.table import AT_ONCE_S, BOUNDARY, Refused, Request, Row, Upscaled, form, raw
 
 SIDES = "input limits: each side at least 64 px; at most 3000 px at 2x, 1500 px at 4x"
 SMALL = "400 invalid_parameter: either side under 64 px (the text names 64x64)"
@@ -13,8 +13,8 @@ FILE = "input limits: file at most 25 MB"
 LARGE = "400 file_size_too_large: over 25 MB, whether declared, chunked or in one part; reading stops early"
 SIZE = "output size: exactly width x scale, height x scale"
 
-TOO_SMALL = Refused("invalid_parameter", ("64x64",), within_s=2)
-TOO_HIGH = Refused("resolution_too_high", within_s=2)
+TOO_SMALL = Refused("invalid_parameter", ("64x64",), within_s=AT_ONCE_S)
+TOO_HIGH = Refused("resolution_too_high", within_s=AT_ONCE_S)
 TOO_LARGE = Refused("file_size_too_large")
 
 
@@ -73,19 +73,19 @@ LIMITS = (
         "a form declared at 100 MB is refused before its body",
         LARGE,
         declared(FORM_TYPE),
-        Refused("file_size_too_large", within_s=2),
+        Refused("file_size_too_large", within_s=AT_ONCE_S),
     ),
     Row(
         "a form declared at 100 MB that expects 100-continue is refused",
         LARGE,
         declared(FORM_TYPE, ("Expect", "100-continue")),
-        Refused("file_size_too_large", within_s=2),
+        Refused("file_size_too_large", within_s=AT_ONCE_S),
     ),
     Row(
         "a JSON body declared at 100 MB is refused before its body",
         LARGE,
         declared("application/json"),
-        Refused("file_size_too_large", within_s=2),
+        Refused("file_size_too_large", within_s=AT_ONCE_S),
     ),
     Row(
         "a chunked JSON body of 26 MB is refused",

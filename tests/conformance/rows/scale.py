@@ -3,13 +3,13 @@
 
 from typing import Any
 
-from tests.conformance.table import SOURCE, Refused, Row, Upscaled, form, json_body
+from tests.conformance.table import AT_ONCE_S, SOURCE, Refused, Row, Upscaled, form, json_body
 
 LINE = (
     'scale: 2 or 4, required. JSON number or text: 2, 2.0, "2" are accepted; true, 1, 3, 2.27, NaN, '
     '[], " 2 ", full-width digits are invalid_parameter; absent, null or "" is missing_parameter'
 )
-BAD = Refused("invalid_parameter", ("scale",), within_s=2)
+BAD = Refused("invalid_parameter", ("scale",), within_s=AT_ONCE_S)
 
 TAKEN_JSON = (("2", 2), ("2.0", 2), ('"2"', 2), ("4", 4), ("4.0", 4), ('"4"', 4))
 TAKEN_FORM = (("2", 2), ("4", 4))

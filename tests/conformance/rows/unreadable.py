@@ -4,6 +4,7 @@
 from dataclasses import replace
 
 from tests.conformance.table import (
+    AT_ONCE_S,
     BOUNDARY,
     SOURCE,
     Part,
@@ -27,7 +28,7 @@ MISSING = (
 INVALID = "400 invalid_parameter: image as a text part"
 OTHER_TYPE = "400 unsupported_content_type: any other or no Content-Type"
 
-NOT_READ = Refused("invalid_request_body", within_s=2)
+NOT_READ = Refused("invalid_request_body", within_s=AT_ONCE_S)
 DATA_URI = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="
 
 
@@ -88,7 +89,7 @@ UNREADABLES = (
 
 
 def lacks(claim: str, request: Request, *naming: str) -> Row:
-    return Row(claim, MISSING, request, Refused("missing_parameter", naming, within_s=2))
+    return Row(claim, MISSING, request, Refused("missing_parameter", naming, within_s=AT_ONCE_S))
 
 
 LACKING = (
@@ -156,7 +157,7 @@ TEXT_IMAGE = tuple(
 )
 
 OTHER_TYPES = tuple(
-    Row(f"Content-Type {shown} is not supported", OTHER_TYPE, raw(body, kind), Refused("unsupported_content_type", within_s=2))
+    Row(f"Content-Type {shown} is not supported", OTHER_TYPE, raw(body, kind), Refused("unsupported_content_type", within_s=AT_ONCE_S))
     for shown, kind, body in (
         ("absent", None, b'{"scale": 2}'),
         ("absent and no body", None, b""),
