@@ -69,19 +69,19 @@ class Server:
     def is_ready(self) -> bool:
         return self._status("/readyz") == 200
 
-    def wait_ready(self, timeout_s: float = 60) -> None:
+    def wait_ready(self, timeout_s: float = 100) -> None:
         """Wait until it says so and `GET /readyz` agrees; raises `ServerDied` or `TimeoutError`."""
         self._wait_until(lambda: self.announced.is_set() and self.is_ready(), timeout_s)
 
-    def wait_listening(self, timeout_s: float = 60) -> None:
+    def wait_listening(self, timeout_s: float = 100) -> None:
         """Wait until the service answers at all; its models may still be loading."""
         self._wait_until(lambda: bool(self.url) and self._is_live(), timeout_s)
 
-    def wait_said(self, text: str, timeout_s: float = 60) -> None:
+    def wait_said(self, text: str, timeout_s: float = 100) -> None:
         """Wait for `text` in a line of standard error."""
         self._wait_until(lambda: any(text in line for line in self.stderr), timeout_s)
 
-    def stop(self, sig: int = signal.SIGTERM, timeout_s: float = 30) -> int:
+    def stop(self, sig: int = signal.SIGTERM, timeout_s: float = 60) -> int:
         """Send a signal and wait: the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(sig)
@@ -119,7 +119,7 @@ def serve(
     program: Sequence[str] = UPSCALED,
     is_waiting: bool = True,
     has_tables: bool = True,
-    timeout_s: float = 60,
+    timeout_s: float = 100,
     tls: ssl.SSLContext | None = None,
     **settings: str,
 ) -> Iterator[Server]:
@@ -171,7 +171,17 @@ def serve(
             raise
         finally:
             for reader in readers:
-                reader.join(10)
+                reader.join(60)
+
+
+def children_of(server: Server, module: str) -> list[psutil.Process]:
+    """Return the processes below the server's that run `module`, the oldest first."""
+    found = []
+    for process in psutil.Process(server.process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if module in process.cmdline():
+                found.append(process)
+    return sorted(found, key=lambda process: (process.create_time(), process.pid))
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
@@ -184,7 +194,7 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 
 def run_upscaled(
-    environment: Mapping[str, str], *arguments: str, timeout_s: float = 60, is_checked: bool = True
+    environment: Mapping[str, str], *arguments: str, timeout_s: float = 100, is_checked: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run one `upscaled` command to its end."""
     return subprocess.run(

@@ -18,7 +18,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.running import Server, serve
+from tests.running import Server, children_of, serve
 
 MULTIPART = "multipart/form-data; boundary=b"
 IMAGE_PART = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
@@ -32,7 +32,7 @@ SETTINGS = {
     "UPSCALED_MAX_QUEUE": "1",
     "UPSCALED_MAX_FILE_BYTES": str(MAX_FILE_BYTES),
     "UPSCALED_MAX_INPUT_SIDE_X4": "200",
-    "UPSCALED_SOURCE_TIMEOUT_S": "1",
+    "UPSCALED_SOURCE_TIMEOUT_S": "5",
     "UPSCALED_SOURCE_PRIVATE_CIDRS": "127.0.0.1/32",
 }
 
@@ -85,7 +85,7 @@ class Service:
             "headers": {"X-API-KEY": self.server.key},
             "data": {"scale": scale},
             "files": {"image": ("photo", image)},
-            "timeout": 60,
+            "timeout": 100,
         }
         return requests.post(self.url, **{**good, **changes})
 
@@ -107,6 +107,7 @@ class Service:
         known |= {path for path in files if path.parent.name == "holders"}
         uri = f"file:{data_dir}/upscaled.sqlite3?mode=ro"
         with closing(sqlite3.connect(uri, uri=True)) as database:
+            database.execute("BEGIN")  # all of one moment
             (balance,) = database.execute(
                 "SELECT balance FROM api_keys WHERE name = 'first'"
             ).fetchone()
@@ -130,10 +131,7 @@ class Service:
         return traces
 
     def worker(self) -> psutil.Process:
-        processes = psutil.Process(self.server.process.pid).children(recursive=True)
-        (worker,) = (
-            process for process in processes if "upscaled.worker.main" in process.cmdline()
-        )
+        (worker,) = children_of(self.server, "upscaled.worker.main")
         return worker
 
     def worker_starts(self) -> int:
@@ -162,7 +160,7 @@ class _Origin(BaseHTTPRequestHandler):
             while path == "/endless":
                 self.wfile.write(b"x" * 65536)
             if path == "/slow":
-                time.sleep(2)
+                time.sleep(7)
         except OSError:  # the service closed the connection before the end
             self.close_connection = True
 

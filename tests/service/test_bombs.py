@@ -11,7 +11,7 @@ import psutil
 import pytest
 import requests
 
-from tests.running import Server
+from tests.running import Server, children_of
 from tests.service.bombs import make_bombs, make_swelling
 from tests.service.cli.test_serve_corpus import serve_bilinear
 from tests.service.decoder.processes import decoder_processes
@@ -40,13 +40,13 @@ bytes(2 * largest)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sorted(folder.glob("bomb*")):
     source = path.read_bytes()
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         read_header(source, formats)
         word = "taken"
     except ServiceError as error:
         word = error.error_code
-    print(word, time.perf_counter() - started)
+    print(word, time.process_time() - started)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, rss_kib())
 """
 
@@ -120,13 +120,19 @@ def test_the_decoder_refuses_all_bombs_in_little_memory(
     idle_bytes = process.memory_info().rss
     times = []
     for name, source in bombs.items():
-        started = time.perf_counter()
+        started_s = processor_s(process)
         with pytest.raises(ServiceError):
             decoder.decode(source)
-        times.append(time.perf_counter() - started)
+        times.append(processor_s(process) - started_s)
         assert decoder_processes() == [process], name
     assert peak_bytes(process) - idle_bytes < 64 * MIB
     assert p99(times) < P99_S
+
+
+def processor_s(decoder: psutil.Process) -> float:
+    """The processor time of this process and of its decoder."""
+    times = decoder.cpu_times()
+    return time.process_time() + times.user + times.system
 
 
 def peak_bytes(process: psutil.Process) -> int:
@@ -155,11 +161,9 @@ class Family:
 
     @classmethod
     def of(cls, server: Server) -> "Family":
-        front_end = server.front_end()
-        children = front_end.children(recursive=True)
-        (worker,) = (child for child in children if "upscaled.worker.main" in child.cmdline())
-        decoders = [child for child in children if "upscaled.decoder.child" in child.cmdline()]
-        return cls(front_end, worker, sorted(decoders, key=lambda process: process.pid))
+        (worker,) = children_of(server, "upscaled.worker.main")
+        decoders = children_of(server, "upscaled.decoder.child")
+        return cls(server.front_end(), worker, decoders)
 
 
 def send(session: requests.Session, server: Server, source: bytes) -> tuple[str, float]:

@@ -184,7 +184,7 @@ def test_a_list_that_does_not_end_is_left_when_the_batch_is_over() -> None:
     reader.start()
     os.write(writing, b"a.png\nhalf")
     is_over.set()
-    reader.join(5)
+    reader.join(60)
     os.close(writing)
     os.close(reading)
     assert not reader.is_alive()

@@ -32,7 +32,7 @@ class Gated(TrueEngine):
 
     def start(self, *arguments: object, **more: object) -> object:  # type: ignore[override]
         self.arrived.release()
-        assert self.gate.wait(20)
+        assert self.gate.wait(60)
         return super().start(*arguments, **more)  # type: ignore[arg-type]
 
 
@@ -59,12 +59,12 @@ def test_no_more_sources_are_drawn_than_may_be_in_flight(batch: Batch) -> None:
         places = upscaling.max_in_flight
         running = threading.Thread(target=run_batch, args=(sources(), upscaling, stop))
         running.start()
-        assert engine.arrived.acquire(timeout=20)
+        assert engine.arrived.acquire(timeout=60)
         time.sleep(0.1)
         # Those beside the first say at once that it is under way already, and draw the next.
         assert len(outcomes) + 1 <= len(drawn) <= len(outcomes) + places
         engine.gate.set()
-        running.join(20)
+        running.join(60)
     assert len(drawn) == len(outcomes) == 100
 
 
@@ -75,7 +75,7 @@ def test_cancelling_a_batch_leaves_nothing_of_files_in_flight(batch: Batch) -> N
     stop = Stop()
 
     def cut_off() -> None:
-        assert engine.arrived.acquire(timeout=20)
+        assert engine.arrived.acquire(timeout=60)
         stop.cancel()
         engine.gate.set()
 
@@ -94,7 +94,7 @@ def test_stopping_a_batch_finishes_files_in_flight(batch: Batch) -> None:
     stop = Stop()
 
     def request() -> None:
-        assert engine.arrived.acquire(timeout=20)
+        assert engine.arrived.acquire(timeout=60)
         stop.requested.set()
         engine.gate.set()
 

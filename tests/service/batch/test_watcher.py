@@ -84,7 +84,7 @@ def test_present_and_arriving_files_are_given_once_without_the_output_folder(top
 
 def test_a_growing_file_is_given_once_it_has_settled(top: Path, tmp_path: Path) -> None:
     """Each write opens and closes it, as some tools do: only its size and time change."""
-    with watching(top, tmp_path / "out", settle_s=1.0) as watched:
+    with watching(top, tmp_path / "out", settle_s=4.0) as watched:
         for _ in range(8):
             with open(top / "a.png", "ab") as file:
                 file.write(b"part")
@@ -134,7 +134,7 @@ def test_a_file_that_changes_or_is_replaced_is_given_again(top: Path, tmp_path: 
 
 
 def test_files_and_folders_may_be_deleted_at_any_time(top: Path, tmp_path: Path) -> None:
-    with watching(top, tmp_path / "out") as watched:
+    with watching(top, tmp_path / "out", settle_s=3.0) as watched:
         (top / "gone.png").write_text("for a moment")
         (top / "gone.png").unlink()
         shutil.rmtree(top)

@@ -71,7 +71,7 @@ def test_front_ends_that_start_at_once_make_the_key_of_the_file_once(
 ) -> None:
     (tmp_path / "key").write_text(SECRET)
     settings = make_settings(database_url=database_url, first_key_file=str(tmp_path / "key"))
-    both_looked = threading.Barrier(2, timeout=20)
+    both_looked = threading.Barrier(2, timeout=60)
     is_empty = Keys.is_empty
 
     def look(keys: Keys) -> bool:

@@ -90,8 +90,8 @@ def serve_http(service: Service, *arguments: str) -> Iterator[HttpServer]:
             yield HttpServer(found[1], service.key, process)
         finally:
             process.terminate()
-            process.wait(30)
-            reader.join(10)
+            process.wait(60)
+            reader.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -300,4 +300,4 @@ def test_a_signal_ends_it_while_it_waits_for_its_input(service: Service, sig: in
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "upscaled"
         process.send_signal(sig)
-        assert process.wait(30) == -sig
+        assert process.wait(60) == -sig

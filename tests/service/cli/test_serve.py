@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tests.service.pool.pools import picture
 
 
 def small(
-    data_dir: Path, *, is_waiting: bool = True, has_tables: bool = True, grace_s: str = "20"
+    data_dir: Path, *, is_waiting: bool = True, has_tables: bool = True, grace_s: str = "100"
 ) -> AbstractContextManager[Server]:
     """A server with small tiles and one model, so that it is quick to start and to stop."""
     return serve(
@@ -48,6 +48,16 @@ def upscale(server: Server, source: bytes, *, scale: int = 4) -> requests.Respon
     )
 
 
+def wait_under_way(server: Server) -> None:
+    """Wait until an image has been received, and waits or is worked on."""
+    for _ in range(3000):
+        figures = requests.get(server.url + "/metrics", timeout=60).text
+        if re.search(r"^upscaled_(running|queue)_images [1-9]", figures, re.MULTILINE):
+            return
+        time.sleep(0.02)
+    raise TimeoutError
+
+
 def workers_of(server: Server) -> list[psutil.Process]:
     return psutil.Process(server.process.pid).children(recursive=True)
 
@@ -67,17 +77,17 @@ def test_a_server_from_its_first_start_to_its_end(tmp_path: Path) -> None:
         assert re.search(rf"^ready \(\w+; x2 {model}, x4 {model}\)$", text, re.MULTILINE)
         assert server.key not in "".join(server.stderr)
         workers = workers_of(server)
-        running = clients.submit(upscale, server, picture(200))
-        time.sleep(0.3)
+        running = clients.submit(upscale, server, picture(300))
+        wait_under_way(server)
         server.process.send_signal(signal.SIGTERM)
         server.process.send_signal(signal.SIGTERM)  # twice is not more
         server.wait_said("SIGTERM")
         # Not ready before the listener closes.
-        assert requests.get(server.url + "/readyz", timeout=5).status_code == 503
-        assert server.process.wait(30) == 0
+        assert requests.get(server.url + "/readyz", timeout=60).status_code == 503
+        assert server.process.wait(100) == 0
         assert running.result().status_code == 200
         assert len(running.result().content) > 10_000
-        assert psutil.wait_procs(workers, timeout=5)[1] == []  # decoders see their worker's end
+        assert psutil.wait_procs(workers, timeout=60)[1] == []  # decoders see their worker's end
         assert "Traceback" not in "".join(server.stderr)
     assert_second_start_makes_no_key_and_raises_its_descriptor_limit(tmp_path, server.key)
 
@@ -89,7 +99,7 @@ def assert_second_start_makes_no_key_and_raises_its_descriptor_limit(
     with serve(data_dir, program=limits, is_waiting=False) as second:
         second.wait_listening()
         assert "API key" not in "".join(second.stdout)
-        answer = requests.get(second.url + "/v1/credits", headers={"X-API-KEY": key}, timeout=5)
+        answer = requests.get(second.url + "/v1/credits", headers={"X-API-KEY": key}, timeout=60)
         assert answer.status_code == 200
         assert psutil.Process(second.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (400, 400)
         second.wait_said("few_descriptors")
@@ -156,13 +166,13 @@ def test_a_request_that_waits_when_the_grace_is_over_is_answered(tmp_path: Path)
     with small(tmp_path, is_waiting=False, grace_s="1") as server, ThreadPoolExecutor() as clients:
         server.wait_listening()
         running = clients.submit(upscale, server, picture(1500))
-        time.sleep(0.5)
+        wait_under_way(server)
         workers = workers_of(server)
         assert workers
         started = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - started < 8
-        assert psutil.wait_procs(workers, timeout=5)[1] == []
+        assert time.monotonic() - started < 25
+        assert psutil.wait_procs(workers, timeout=60)[1] == []
         answer = running.result()
         assert (answer.status_code, answer.json()["error_code"]) == (500, "internal_error")
 
@@ -194,7 +204,7 @@ def test_a_second_ctrl_c_ends_the_grace(tmp_path: Path) -> None:
     ):
         server.wait_listening()
         running = clients.submit(upscale, server, picture(1500))
-        time.sleep(0.5)
+        wait_under_way(server)
         server.process.send_signal(signal.SIGINT)
         server.wait_said("SIGINT")
         assert server.stop(signal.SIGINT, timeout_s=10) == 0
@@ -239,7 +249,7 @@ def test_a_terminal_that_closes_ends_the_server_in_order(tmp_path: Path) -> None
         while b"is ready on" not in said:
             said += os.read(ours, 4096)
         os.close(ours)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -253,7 +263,7 @@ def test_a_third_ctrl_c_ends_the_server_with_a_request_in_flight(tmp_path: Path)
             for _ in range(3):
                 server.process.send_signal(signal.SIGINT)
                 time.sleep(0.5)
-            server.process.wait(10)
+            server.process.wait(60)
 
 
 COUNTING = """
@@ -288,8 +298,9 @@ def wait_for_worker(front_end: psutil.Process) -> psutil.Process:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for process in front_end.children():
-            if "upscaled.worker.main" in process.cmdline():
-                return process
+            with suppress(psutil.Error):  # it has just ended
+                if "upscaled.worker.main" in process.cmdline():
+                    return process
         time.sleep(0.02)
     raise TimeoutError
 

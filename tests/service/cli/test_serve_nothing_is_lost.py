@@ -158,8 +158,8 @@ REFUSED: dict[str, tuple[int, str, Send]] = {
         "invalid_auth_token",
         lambda s: s.send(headers={"X-API-KEY": s.server.key[:-1] + "~"}),
     ),
-    "another path": (404, "not_found", lambda s: requests.post(s.url + "d", timeout=10)),
-    "another method": (405, "method_not_allowed", lambda s: requests.put(s.url, timeout=10)),
+    "another path": (404, "not_found", lambda s: requests.post(s.url + "d", timeout=60)),
+    "another method": (405, "method_not_allowed", lambda s: requests.put(s.url, timeout=60)),
 }
 
 
@@ -203,23 +203,23 @@ def test_requests_that_a_full_queue_refuses_or_that_leave_it_cost_nothing(
     service: Service, before: Traces
 ) -> None:
     """Two of the largest images fill a worker, and one may wait."""
-    _wait_idle(service)
+    _wait_for_figure(service, "running_images 0.0")  # a client that left goes on to a tile's end
     with ExitStack() as clients:
         for _ in range(3):
             clients.enter_context(send_without_waiting(service, encode_gradient()))
         held = service.wait_for(lambda traces: traces.open_holds == 3)
-        time.sleep(0.3)  # for the worker has to take two of them before the third may wait
+        _wait_for_figure(service, "running_images 2.0")  # only then may the third wait
         answer = service.send(encode_gradient())
         assert (answer.status_code, answer.json()["error_code"]) == (429, "rate_limit_exceeded")
         assert service.traces() == held
     assert_nothing_happened(service, before)
 
 
-def _wait_idle(service: Service) -> None:
-    """Until nothing is at the worker: what a client left goes on to its next tile."""
-    for _ in range(600):
-        figures = requests.get(f"{service.server.url}/metrics", timeout=10).text
-        if "\nupscaled_running_images 0.0\n" in figures:
+def _wait_for_figure(service: Service, line: str) -> None:
+    """Wait until the metrics have this line, of this service's own."""
+    for _ in range(1200):
+        figures = requests.get(f"{service.server.url}/metrics", timeout=60).text
+        if f"\nupscaled_{line}\n" in figures:
             return
         time.sleep(0.05)
     raise TimeoutError

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import requests
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.running import Server, serve
+from tests.running import Server, children_of, serve
 from tests.service.observed_server import origin
 
 pytestmark = pytest.mark.slow
@@ -85,14 +84,14 @@ class _Client:
     def say_everything(self, picture: bytes) -> list[str]:
         """The names of results, which are secrets of the server's own making."""
         url = self.upload(picture).json()["result_url"]
-        requests.get(url, timeout=10)
+        requests.get(url, timeout=60)
         self.upload(picture, key=WRONG_KEY)
         self.upload(b"garbage " + COMMENT.encode())
         for cut in (20, 60, 200, len(picture) // 2):
             self.upload(picture[:cut])
         self.send_urls()
         for path in (f"/{PATH}/x?key={self.server.key}", f"/public/result/{PATH}", f"/v1/{PATH}"):
-            requests.get(self.server.url + path, headers={"Cookie": HEADER}, timeout=10)
+            requests.get(self.server.url + path, headers={"Cookie": HEADER}, timeout=60)
         self.post(data=f"not json {PATH}", params={"x": QUERY})
         self.say_nonsense()
         return [url.rpartition("/")[2].partition(".")[0]]
@@ -125,7 +124,7 @@ class _Client:
             f"{PATH}\r\n\r\n",
             f"GET / HTTP/1.1\r\n{PATH}",
         ):
-            with socket.create_connection((host, int(port)), timeout=5) as connection:
+            with socket.create_connection((host, int(port)), timeout=60) as connection:
                 connection.sendall(head.encode())
                 connection.shutdown(socket.SHUT_WR)
                 with suppress(OSError):
@@ -133,8 +132,7 @@ class _Client:
 
 
 def kill_worker(server: Server) -> None:
-    processes = psutil.Process(server.process.pid).children(recursive=True)
-    (worker,) = (process for process in processes if "upscaled.worker.main" in process.cmdline())
+    (worker,) = children_of(server, "upscaled.worker.main")
     os.kill(worker.pid, signal.SIGKILL)
     server.wait_said("worker_died")
     server.wait_ready()
@@ -159,7 +157,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
         kill_worker(server)
         assert client.upload(picture).status_code == 200
         time.sleep(1.2)  # until the worker has reported its figures
-        figures = requests.get(f"{server.url}/metrics", timeout=10).text
+        figures = requests.get(f"{server.url}/metrics", timeout=60).text
         server.stop()
         return Session(server.stderr, figures, [server.key, *names, *SECRETS])
 

@@ -33,7 +33,7 @@ def version_1_folder(tmp_path: Path) -> Path:
 
 
 def _credits(server: Server) -> int:
-    answer = requests.get(f"{server.url}/v1/credits", headers=HEADERS, timeout=10)
+    answer = requests.get(f"{server.url}/v1/credits", headers=HEADERS, timeout=60)
     return int(answer.json()["credits_remaining"])
 
 
@@ -48,11 +48,11 @@ def test_a_copied_data_folder_of_version_1_keeps_keys_credits_and_results(
     }
     with serve(copied, UPSCALED_METERING="true") as server:
         assert server.key == ""  # the folder has keys: none is made up
-        assert requests.get(f"{server.url}/public/result/{RESULT}", timeout=10).content == picture()
+        assert requests.get(f"{server.url}/public/result/{RESULT}", timeout=60).content == picture()
         before = _credits(server)
         answer = requests.post(f"{server.url}/v1/upscale", headers=HEADERS, timeout=60, **upload)
         assert answer.status_code == 200, answer.text
-        assert requests.get(answer.json()["result_url"], timeout=10).status_code == 200
+        assert requests.get(answer.json()["result_url"], timeout=60).status_code == 200
         # 10 granted, 1 captured by version 1, whose hold of 1 came back at the start.
         assert (before, _credits(server)) == (9, 8)
         assert "web" in server.run("keys", "list")

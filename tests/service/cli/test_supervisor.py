@@ -20,7 +20,7 @@ from tests.running import REPOSITORY_DIR
 from upscaled.cli.supervisor import MAX_FAILED_STARTS
 
 # Short, and all the same long enough for a machine that has much else to do.
-QUICK = {"silence_s": 2.0, "backoff_s": 0.05}
+QUICK = {"silence_s": 3.0, "backoff_s": 0.05}
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Service:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def log(self) -> list[dict[str, Any]]:
         """The log, once the service has ended."""
@@ -99,12 +99,12 @@ def test_a_silent_front_end_is_replaced_and_the_log_shows_where_it_hangs(
     assert service.restarts() == [0, 1]
 
 
-@pytest.mark.parametrize("life", ["block 1", "late 3"])
+@pytest.mark.parametrize("life", ["block 1", "late 4"])
 def test_silence_below_the_limit_replaces_nothing(tmp_path: Path, life: str) -> None:
     """The second starts slowly, which the limit on silence is not about."""
     with supervised(tmp_path, life) as service:
         service.wait_ready()
-        time.sleep(2.5)
+        time.sleep(3.5)
         assert service.end() == 0
         assert service.log() == []
     assert len(service.front_ends()) == 1
@@ -142,7 +142,7 @@ def test_time_while_the_supervisor_is_stopped_is_not_counted_as_silence(tmp_path
         (front_end,) = service.front_ends()
         for pid in (front_end, service.process.pid):
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(3)
+        time.sleep(4)
         for pid in (service.process.pid, front_end):
             os.kill(pid, signal.SIGCONT)
         time.sleep(0.5)
@@ -178,7 +178,7 @@ def test_a_first_start_that_fails_ends_the_service_with_its_status(
     tmp_path: Path, life: str, status: int
 ) -> None:
     with supervised(tmp_path, life) as service:
-        assert service.process.wait(30) == status
+        assert service.process.wait(60) == status
         assert service.log() == []
 
 
@@ -209,17 +209,21 @@ def test_the_wait_doubles_until_a_front_end_was_steady(
     assert [line["failures"] for line in log] == failures
 
 
-@pytest.mark.parametrize(("longest_s", "least_s"), [(30.0, 3.0), (0.1, 0.0)])
-def test_the_wait_is_bounded(tmp_path: Path, longest_s: float, least_s: float) -> None:
-    limits = {"backoff_s": 1.0, "max_backoff_s": longest_s}
+@pytest.mark.parametrize(
+    ("backoff_s", "longest_s", "least_s", "most_s"),
+    [(1.0, 30.0, 3.0, 90.0), (60.0, 0.1, 0.0, 50.0)],
+)
+def test_the_wait_is_bounded(
+    tmp_path: Path, backoff_s: float, longest_s: float, least_s: float, most_s: float
+) -> None:
+    limits = {"backoff_s": backoff_s, "max_backoff_s": longest_s}
     with supervised(tmp_path, "exit 1", "exit 1", "serve", **limits) as service:
         service.wait_ready()
         started = time.monotonic()
         service.wait_ready(2)
         waited_s = time.monotonic() - started
         assert service.end() == 0
-    assert waited_s >= least_s
-    assert longest_s > 1 or waited_s < 2
+    assert least_s <= waited_s < most_s
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -240,12 +244,12 @@ def test_a_signal_that_ends_nothing_reaches_the_front_end_once(tmp_path: Path) -
         for pid in (service.process.pid, *service.front_ends()):
             os.kill(pid, signal.SIGHUP)
             os.kill(pid, signal.SIGUSR1)
-        time.sleep(0.5)
-        assert service.end() == 0
         assert service.process.stdout is not None
-        said = service.process.stdout.read().split()
-    assert sorted(said[:-1]) == ["SIGHUP", "SIGUSR1"]
-    assert said[-1] == "SIGTERM"
+        said = [service.process.stdout.readline() for _ in range(2)]
+        time.sleep(0.5)  # for a second time
+        assert service.end() == 0
+        assert sorted(said) == ["SIGHUP\n", "SIGUSR1\n"]
+        assert service.process.stdout.read() == "SIGTERM\n"
 
 
 def test_sigterm_ends_a_front_end_that_hangs(tmp_path: Path) -> None:
@@ -277,7 +281,8 @@ def test_sigterm_ends_a_start_at_once(tmp_path: Path) -> None:
 def test_sigterm_ends_the_wait_for_a_replacement(tmp_path: Path) -> None:
     with supervised(tmp_path, "exit 1", backoff_s=30.0) as service:
         service.wait_ready()
-        time.sleep(0.5)
+        assert service.process.stderr is not None
+        assert "front_end_died" in service.process.stderr.readline()
         assert service.end() == 0
 
 
@@ -288,7 +293,7 @@ def test_a_front_end_ends_with_its_supervisor(tmp_path: Path, is_hung: bool) -> 
         front_end = psutil.Process(service.front_ends()[0])
         service.process.kill()
         service.process.wait()
-        assert psutil.wait_procs([front_end], timeout=10)[1] == []
+        assert psutil.wait_procs([front_end], timeout=60)[1] == []
 
 
 def test_the_port_stays_open_while_a_front_end_is_replaced_and_closes_at_the_end(
@@ -296,11 +301,11 @@ def test_the_port_stays_open_while_a_front_end_is_replaced_and_closes_at_the_end
 ) -> None:
     with supervised(tmp_path, "exit 1", "serve", backoff_s=2.0) as service:
         service.wait_ready()
-        with socket.create_connection(("127.0.0.1", service.port), timeout=5):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=60):
             service.wait_ready()
         assert service.end() == 0
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", service.port), timeout=5)
+            socket.create_connection(("127.0.0.1", service.port), timeout=60)
 
 
 def test_the_supervisor_is_small() -> None:

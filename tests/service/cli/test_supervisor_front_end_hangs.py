@@ -68,7 +68,7 @@ def test_what_was_under_way_in_a_front_end_that_hangs_is_given_back(tmp_path: Pa
             with suppress(requests.ConnectionError):  # the dead one had accepted it
                 assert health.result(60).status_code == 200
         server.wait_said("front_end_died")
-        assert psutil.wait_procs([front_end, *workers], timeout=20)[1] == []
+        assert psutil.wait_procs([front_end, *workers], timeout=60)[1] == []
         after = service.wait_for(lambda traces: traces.open_holds == 0)
         assert (after.balance, after.captures) == (CREDITS, 0)
         assert after.results == after.strange_files == frozenset()
@@ -92,6 +92,6 @@ def test_sigterm_ends_a_service_whose_front_end_hangs(tmp_path: Path) -> None:
         server.wait_listening()
         family = psutil.Process(server.process.pid).children(recursive=True)
         server.front_end().send_signal(signal.SIGXCPU)
-        time.sleep(1.5)
-        assert server.stop(timeout_s=20) == 1
-        assert psutil.wait_procs(family, timeout=20)[1] == []
+        time.sleep(1.5)  # less than the silence that the supervisor waits for
+        assert server.stop(timeout_s=60) == 1
+        assert psutil.wait_procs(family, timeout=60)[1] == []

@@ -18,6 +18,7 @@ from upscaled.state import open_state
 from upscaled.state.usage import UsageRow
 from upscaled.state.usage_days import DAY_S
 
+NOW_S = int(time.time())  # once, or a test may begin on one day and end on the next
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
@@ -26,15 +27,14 @@ def used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key with an image of today and one of ten days ago, and a refusal without a key."""
     make_tables(tmp_path / "data")
     monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "data"))
-    now_s = int(time.time())
     with open_state(load_settings()) as state:
         state.keys.create("web")
         image = {"model": "upscaled-x4", "input_px": 2_500_000, "output_px": 40_000_000}
         rows = [
-            UsageRow(now_s - days * DAY_S, "upscale", 1, 200, credits=1, device_s=0.25, **image)  # type: ignore[arg-type]
+            UsageRow(NOW_S - days * DAY_S, "upscale", 1, 200, credits=1, device_s=0.25, **image)  # type: ignore[arg-type]
             for days in (0, 10)
         ]
-        state.usage.add([*rows, UsageRow(now_s, "upscale", None, 401, answers=2)])
+        state.usage.add([*rows, UsageRow(NOW_S, "upscale", None, 401, answers=2)])
 
 
 def run(*arguments: str) -> Result:
@@ -102,4 +102,4 @@ def test_a_time_is_an_age_or_a_date_in_utc(text: str, expected: datetime) -> Non
 
 
 def day(days: int) -> str:
-    return datetime.fromtimestamp(time.time() + days * DAY_S, UTC).date().isoformat()
+    return datetime.fromtimestamp(NOW_S + days * DAY_S, UTC).date().isoformat()

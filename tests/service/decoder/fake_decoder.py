@@ -54,7 +54,9 @@ def decode(source: bytes, header: object, plan: object) -> Image:
         time.sleep(600)
     import numpy as np
 
-    return Image(rgb=np.full((64, 64, 3), os.getpid() % 251, np.uint8))
+    pid = os.getpid()
+    shade = np.array([pid & 255, pid >> 8 & 255, pid >> 16], np.uint8)
+    return Image(rgb=np.broadcast_to(shade, (64, 64, 3)).copy())
 
 
 def refuse_memory(parts: object, *, is_sealed: bool) -> int:
