@@ -54,11 +54,11 @@ class Bucket:
 
     def list_keys(self) -> list[str]:
         """All names in the bucket, in its order."""
-        listed = requests.get(f"{self.server}/{self.name}?list-type=2", timeout=10).text
+        listed = requests.get(f"{self.server}/{self.name}?list-type=2", timeout=60).text
         return re.findall("<Key>(.*?)</Key>", listed)
 
     def head(self, key: str) -> requests.Response:
-        return requests.head(f"{self.server}/{self.name}/{key}", headers=SIGNED, timeout=10)
+        return requests.head(f"{self.server}/{self.name}/{key}", headers=SIGNED, timeout=60)
 
     def allow(self, policy: str) -> None:
         """Set the bucket's policy."""
@@ -94,7 +94,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -67,14 +67,17 @@ class PostgreSQL:
     def frozen(self) -> Iterator[None]:
         """Stop all its processes for the time of the block, as a machine that hangs does."""
         server = psutil.Process(self.process_id)
+        server.suspend()  # first: it makes the others
         processes = [server, *server.children()]
-        for process in processes:
-            process.suspend()
+        for process in processes[1:]:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
         try:
             yield
         finally:
             for process in processes:
-                process.resume()
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def url(self, database: str) -> str:
         return f"postgresql://tester@/{database}?host={self.folder}"
@@ -219,7 +222,7 @@ def postgresql() -> Iterator[PostgreSQL]:
             yield started
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(60)
     finally:
         shutil.rmtree(folder)
 

@@ -114,7 +114,7 @@ def test_a_key_that_is_made_here_works(open_admin: OpenPage, service: Service) -
     page.click("#create button")
     page.locator("#made").wait_for()
     headers = {"X-API-KEY": page.inner_text("#made-secret")}
-    answer = requests.get(f"{service.url}/v1/credits", headers=headers, timeout=10)
+    answer = requests.get(f"{service.url}/v1/credits", headers=headers, timeout=60)
     assert answer.status_code == 200
     assert row_of(page, "keys", "new.key")[1:3] == ["active", "5"]
     page.locator("#audit td", has_text="admin:ops").first.wait_for()

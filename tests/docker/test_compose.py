@@ -247,7 +247,7 @@ def test_the_health_check_of_the_s3_stand_in_makes_the_bucket(cluster: dict[str,
         for _ in range(2):  # it runs again and again
             here = code.replace("127.0.0.1:5000", f"{host}:{port}")
             subprocess.run([sys.executable, "-c", here], check=True, capture_output=True)
-        assert requests.head(f"http://{host}:{port}/upscaled", timeout=10).status_code == 200
+        assert requests.head(f"http://{host}:{port}/upscaled", timeout=60).status_code == 200
     finally:
         server.stop()
 

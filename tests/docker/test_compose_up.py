@@ -48,5 +48,5 @@ def test_a_photo_is_answered_and_the_key_is_kept_over_a_new_container(project: E
     stopped = project.compose("down", "--timeout", "60")
     assert stopped.returncode == 0, stopped.stderr
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"{url}/healthz", timeout=5)
+        requests.get(f"{url}/healthz", timeout=60)
     send_sample(_start(project), key, "image/*")

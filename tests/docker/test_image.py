@@ -49,7 +49,7 @@ def container(
         _wait(lambda: _is_ready(container), container)
         yield container
     finally:
-        container.stop(timeout_s=30)
+        container.stop(timeout_s=60)
 
 
 def _is_ready(container: Container) -> bool:
@@ -135,4 +135,4 @@ def test_nothing_but_the_volume_and_tmp_can_be_written(container: Container) -> 
 
 
 def test_the_container_exits_with_status_0_when_it_is_stopped(container: Container) -> None:
-    assert container.stop(timeout_s=30) == 0, container.log.read_text()
+    assert container.stop(timeout_s=60) == 0, container.log.read_text()

@@ -25,6 +25,7 @@ from tests.docker.prometheus import Prometheus, run_prometheus
 from tests.docs.blocks import DOCS
 from tests.running import Server, serve
 from tests.service.api.serving import serve as serve_here
+from tests.service.api.waiting import wait_until
 from tests.service.observed_server import encode_gradient
 
 DOCKER_DIR: Final = Path(__file__).resolve().parents[2] / "docker"
@@ -264,5 +265,6 @@ def test_prometheus_counts_the_requests_that_were_sent(watched: Watched) -> None
         'upscaled_stage_seconds_count{stage="store"}': lambda n: n >= 3,
     }
     for expression, is_right in wanted.items():
+        wait_until(lambda e=expression, r=is_right: all(map(r, watched.prometheus.query(e))), 60)  # type: ignore[misc]
         (value,) = watched.prometheus.query(expression)
         assert is_right(value), (expression, value)

@@ -106,7 +106,7 @@ def proxy(
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def find_program(name: str) -> str | None:

@@ -30,7 +30,7 @@ def test_the_calls_of_administration_do_what_the_page_describes(tmp_path: Path) 
         tmp_path / "data", UPSCALED_ADMIN_KEYS_FILE=str(keys), UPSCALED_ADMIN_PORT=str(port)
     ) as server:
         assert any(f"administration on http://127.0.0.1:{port}" in line for line in server.stdout)
-        assert requests.get(f"{server.url}/admin/v1/keys", timeout=10).status_code == 404
+        assert requests.get(f"{server.url}/admin/v1/keys", timeout=60).status_code == 404
         calls = CALLS.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         assert calls != CALLS
         done = subprocess.run(
@@ -53,4 +53,4 @@ def test_the_calls_of_administration_do_what_the_page_describes(tmp_path: Path) 
             assert answer.status_code == 200
         assert server.stop() == 0
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"http://127.0.0.1:{port}/admin/v1/keys", timeout=10)
+        requests.get(f"http://127.0.0.1:{port}/admin/v1/keys", timeout=60)

@@ -54,7 +54,7 @@ def test_the_receiver_accepts_a_genuine_call_once_and_no_other(secret: str, tmp_
         try:
             wait_listening(port, running, log)
             for body, status in ((call.body, 204), (call.body, 204), (call.body + b" ", 401)):
-                answer = requests.post(url, data=body, headers=call.headers, timeout=10)
+                answer = requests.post(url, data=body, headers=call.headers, timeout=60)
                 assert answer.status_code == status
             set_address(url)
             run("webhooks", "test", "shop")

@@ -141,9 +141,9 @@ def test_a_silent_server_ends_the_fetch_and_the_part_is_kept(
     def falls_silent(handler: Handler) -> None:
         handler.answer(CONTENT, stop_after=HALF)
         handler.wfile.flush()
-        is_over.wait(10)
+        is_over.wait(60)
 
-    server.failures = [falls_silent, lambda _handler: is_over.wait(10)]
+    server.failures = [falls_silent, lambda _handler: is_over.wait(60)]
     try:
         assert "timed out" in fetch_refused(spec, store, timeout_s=0.3)
     finally:

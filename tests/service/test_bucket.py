@@ -29,7 +29,7 @@ def test_workers_and_the_log_have_no_credentials_of_the_bucket(
     folder = tmp_path_factory.mktemp("service") / "data"
     with serve(folder, UPSCALED_LOG_LEVEL="debug", **settings) as server:
         url = post(server, **upload).json()["result_url"]
-        assert requests.get(url, timeout=10).status_code == 200
+        assert requests.get(url, timeout=60).status_code == 200
         unreachable = {"image_url": "http://nothing.invalid/", "scale": 2}
         assert post(server, json=unreachable).status_code == 400
         children = server.front_end().children(recursive=True)

@@ -213,7 +213,7 @@ class Unread:
 
         thread = threading.Thread(target=write, daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive(), "the log waits for its reader"
 
     def read(self) -> bytes:

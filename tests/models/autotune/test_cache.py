@@ -120,11 +120,11 @@ def test_a_process_that_starts_later_waits_for_the_first(tmp_path: Path) -> None
     is_held = context.Event()
     holder = context.Process(target=_hold, args=(tmp_path / "tuning", is_held))
     holder.start()
-    assert is_held.wait(20)
+    assert is_held.wait(60)
 
     with lock_folder(tmp_path / "tuning"):
         assert (tmp_path / "tuning" / "done").exists()
-    holder.join(20)
+    holder.join(60)
 
 
 def test_the_wait_for_a_stopped_process_that_holds_the_lock_is_bounded(

@@ -122,7 +122,7 @@ def service(installed: Machine, work: Path) -> Iterator[Container]:
         _wait_ready(container)
         yield container
     finally:
-        container.stop(timeout_s=30)
+        container.stop(timeout_s=60)
 
 
 def _wait_ready(container: Container) -> None:

@@ -161,4 +161,4 @@ def run_app(
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.end()
-        thread.join(20)
+        thread.join(60)

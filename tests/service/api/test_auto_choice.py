@@ -69,7 +69,7 @@ def front_ends(
 
 
 def is_ready(service: Service) -> bool:
-    return requests.get(f"{service.url}/readyz", timeout=10).status_code == 200
+    return requests.get(f"{service.url}/readyz", timeout=60).status_code == 200
 
 
 def test_machines_of_different_speed_adopt_the_thresholds_of_the_first(

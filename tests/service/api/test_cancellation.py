@@ -31,7 +31,7 @@ def start_upload(service: Service) -> socket.socket:
         files={"image": ("a.png", picture())},
     ).prepare()
     head = "".join(f"{name}: {value!s}\r\n" for name, value in asked.headers.items())
-    connection = socket.create_connection((service.host, service.port), timeout=10)
+    connection = socket.create_connection((service.host, service.port), timeout=60)
     assert isinstance(asked.body, bytes)
     connection.sendall(f"POST /v1/upscale HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + asked.body)
     return connection
@@ -104,7 +104,7 @@ def test_a_request_that_waits_at_shutdown_is_answered_with_an_error(tmp_path: Pa
     executor = HangingExecutor()
     with serve(tmp_path, executor, metering=True, credits=5, stop_after_s=1) as service:
         connection = start_upload(service)
-        assert executor.has_begun.wait(5)
+        assert executor.has_begun.wait(60)
     answer = connection.recv(4096)
     connection.close()
     assert answer.startswith(b"HTTP/1.1 500 ")
@@ -212,7 +212,7 @@ async def test_a_cancelled_step_is_waited_for_and_undone(is_failing: bool) -> No
 
     def step() -> str:
         begun.set()
-        go_on.wait(5)
+        go_on.wait(60)
         if is_failing:
             raise ValueError
         return "made"

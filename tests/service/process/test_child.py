@@ -127,5 +127,5 @@ def test_a_child_that_hangs_or_is_stopped_dies_with_its_parent(state: str) -> No
         child.suspend()
     parent.kill()
     parent.wait()
-    _, alive = psutil.wait_procs([child], timeout=5)
+    _, alive = psutil.wait_procs([child], timeout=60)
     assert alive == []

@@ -191,7 +191,7 @@ def test_a_declaration_waits_for_a_hold_that_is_being_taken(
         declaring.start()
         declaring.join(0.3)
         assert declaring.is_alive()
-    declaring.join(10)
+    declaring.join(60)
     assert front_ends.rows() == {holder_id: None}
 
 

@@ -43,7 +43,7 @@ def test_post_processing_has_the_threads_of_the_setting_and_none_beside_a_single
         else:
             assert core.threads is not None
             at_once = Barrier(threads)
-            list(core.threads.map(lambda _: at_once.wait(10), range(threads)))
+            list(core.threads.map(lambda _: at_once.wait(60), range(threads)))
             assert core.threads._max_workers == threads
 
 

@@ -40,7 +40,7 @@ class Held(BoxEngine):
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
     ) -> Started:
         self.is_reached.set()
-        assert self.is_released.wait(20)
+        assert self.is_released.wait(60)
         return super().start(windows, reduce, is_exact=is_exact)
 
 
@@ -72,7 +72,7 @@ def run_together(
     run = partial(run_in, is_exact=is_exact)
     with ThreadPoolExecutor(len(images)) as pool:
         outcomes = [pool.submit(run, scheduler.open_stream(engine), images[0])]
-        assert engine.is_reached.wait(20)
+        assert engine.is_reached.wait(60)
         outcomes += [
             pool.submit(run, scheduler.open_stream(engine), windows) for windows in images[1:]
         ]
@@ -201,7 +201,7 @@ def test_a_cancelled_image_leaves_with_the_batch_in_flight() -> None:
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
         stream = scheduler.open_stream(engine)
         outcome = pool.submit(run_in, stream, windows_of(50))
-        assert engine.is_reached.wait(20)
+        assert engine.is_reached.wait(60)
         stream.cancel()
         engine.is_released.set()
         with pytest.raises(Cancelled):
@@ -213,13 +213,13 @@ def test_a_cancelled_image_that_still_waits_leaves_at_once() -> None:
     engine = Held(batch=1)
     with Scheduler() as scheduler, ThreadPoolExecutor(2) as pool:
         first = pool.submit(run_all, scheduler, engine, windows_of(1))
-        assert engine.is_reached.wait(20)
+        assert engine.is_reached.wait(60)
         stream = scheduler.open_stream(engine)
         waiting = pool.submit(run_in, stream, windows_of(1))
         wait_until(lambda: count_waiting(scheduler) == 1)
         stream.cancel()
         with pytest.raises(Cancelled):
-            waiting.result(5)
+            waiting.result(60)
         assert not first.done()
         engine.is_released.set()
 
@@ -229,13 +229,13 @@ def test_a_small_image_passes_the_batch_of_a_large_one_by_the_fast_path() -> Non
     large, small = windows_of(3, 200), windows_of(1)
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(run_all, scheduler, engine, large)
-        assert engine.is_reached.wait(20)
+        assert engine.is_reached.wait(60)
         with scheduler.open_stream(engine) as stream:
             assert are_right(engine, small, list(stream.run(small)))
             assert stream.device_s > 0
         assert not waiting.done()
         engine.is_released.set()
-        assert are_right(engine, large, waiting.result(20))
+        assert are_right(engine, large, waiting.result(60))
     assert engine.seen == [(200, 200)] * 3
 
 
@@ -244,12 +244,12 @@ def test_a_failure_in_the_fast_path_fails_its_own_image_only() -> None:
     flat: list[Window] = [np.full((16, 16, 3), 9, np.uint8)]
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(run_all, scheduler, engine, windows_of(1, 200))
-        assert engine.is_reached.wait(20)
+        assert engine.is_reached.wait(60)
         with pytest.raises(ValueError, match="of one colour"):
             run_all(scheduler, engine, flat)
         assert are_right(engine, windows_of(1), run_all(scheduler, engine, windows_of(1)))
         engine.is_released.set()
-        assert are_right(engine, windows_of(1, 200), waiting.result(20))
+        assert are_right(engine, windows_of(1, 200), waiting.result(60))
 
 
 @pytest.mark.parametrize("concurrent", [None, BoxEngine()])
@@ -340,7 +340,7 @@ def test_a_batch_that_is_done_at_once_waits_for_no_other() -> None:
 
     class Slow(BoxEngine):
         def filter(self, window: Window) -> Window:
-            assert len(self.batches) == 1 or is_released.wait(20)
+            assert len(self.batches) == 1 or is_released.wait(60)
             return super().filter(window)
 
     with Scheduler() as scheduler, scheduler.open_stream(Slow()) as stream:
@@ -365,7 +365,7 @@ def test_images_that_wait_when_the_scheduler_ends_fail() -> None:
     with ThreadPoolExecutor(1) as pool:
         with Scheduler() as scheduler:
             outcome = pool.submit(run_all, scheduler, engine, windows_of(20))
-            assert engine.is_reached.wait(20)
+            assert engine.is_reached.wait(60)
             threading.Timer(0.05, engine.is_released.set).start()
         with pytest.raises(InternalError, match="was stopped"):
             outcome.result()

@@ -201,7 +201,7 @@ def test_a_small_image_uses_the_fast_path_while_the_device_is_busy_and_not_befor
             taken.result(0.05)
         other = put(tile_queue, tile_queue.join(), SMALL_PX, engine=TWO_AT_ONCE)
         assert take(tile_queue) != [other]
-        assert taken.result(20) is other
+        assert taken.result(60) is other
 
 
 @pytest.mark.parametrize("more_px", [0, 1])
@@ -243,7 +243,7 @@ def test_a_thread_that_waits_for_the_fast_path_returns_once_the_queue_is_closed(
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(tile_queue.next_for_fast_path)
         tile_queue.close(TimeoutError())
-        assert taken.result(20) is None
+        assert taken.result(60) is None
 
 
 def test_the_first_of_several_windows_never_uses_the_fast_path() -> None:

@@ -44,12 +44,12 @@ def server(tally: Tally) -> Iterator[BlindServer]:
 
 
 def post(server: BlindServer, pair: object, choice: str) -> requests.Response:
-    return requests.post(f"{server.url}votes", json={"pair": pair, "choice": choice}, timeout=5)
+    return requests.post(f"{server.url}votes", json={"pair": pair, "choice": choice}, timeout=60)
 
 
 def test_each_side_has_its_own_crop(server: BlindServer) -> None:
     levels = [
-        int(decode(requests.get(f"{server.url}pairs/{n}/{side}.png", timeout=5).content)[0, 0, 0])
+        int(decode(requests.get(f"{server.url}pairs/{n}/{side}.png", timeout=60).content)[0, 0, 0])
         for n in (0, 1)
         for side in ("left", "right")
     ]
@@ -57,8 +57,8 @@ def test_each_side_has_its_own_crop(server: BlindServer) -> None:
 
 
 def test_nothing_names_the_upscalers_before_the_last_vote(server: BlindServer) -> None:
-    said = [requests.get(f"{server.url}{path}", timeout=5) for path in ("", "state")]
-    said += [requests.get(f"{server.url}pairs/0/left.png", timeout=5), post(server, 0, "left")]
+    said = [requests.get(f"{server.url}{path}", timeout=60) for path in ("", "state")]
+    said += [requests.get(f"{server.url}pairs/0/left.png", timeout=60), post(server, 0, "left")]
     assert all(b"secret" not in answer.content for answer in said)
     assert "secret" not in str([answer.headers for answer in said])
     assert not server.finished.is_set()
@@ -85,12 +85,12 @@ def test_an_invalid_vote_is_refused(
 
 @pytest.mark.parametrize("path", ["pairs/2/left.png", "pairs/-1/left.png", "pairs/0/x.png", "etc"])
 def test_an_unknown_address_is_answered_404(server: BlindServer, path: str) -> None:
-    assert requests.get(f"{server.url}{path}", timeout=5).status_code == 404
+    assert requests.get(f"{server.url}{path}", timeout=60).status_code == 404
 
 
 def test_other_sites_pages_are_refused(server: BlindServer, tally: Tally) -> None:
-    foreign = requests.get(f"{server.url}state", headers={"Host": "evil.example"}, timeout=5)
+    foreign = requests.get(f"{server.url}state", headers={"Host": "evil.example"}, timeout=60)
     assert foreign.status_code == 403
-    form = requests.post(f"{server.url}votes", data='{"pair": 0, "choice": "left"}', timeout=5)
+    form = requests.post(f"{server.url}votes", data='{"pair": 0, "choice": "left"}', timeout=60)
     assert form.status_code == 404
     assert tally.votes == {}

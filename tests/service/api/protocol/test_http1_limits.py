@@ -55,13 +55,13 @@ def test_a_new_client_is_refused_where_all_connections_are_busy(make_service: Ma
     service = make_service(executor, max_connections=1)
     with Connection(service) as busy:
         busy.send_upload()
-        assert executor.has_begun.wait(5)
+        assert executor.has_begun.wait(60)
         with Connection(service) as late:
             answer = late.receive()
             answer.assert_error(429, "rate_limit_exceeded")
             assert answer.headers["retry-after"] == "1"
             assert late.is_closed()
-    assert executor.is_cancelled.wait(5)
+    assert executor.is_cancelled.wait(60)
     wait_until(lambda: service.get("/healthz").status_code == 200)
 
 

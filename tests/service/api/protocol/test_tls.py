@@ -155,7 +155,7 @@ def test_a_connection_too_many_is_closed_before_its_handshake(
                            certificate=certificate)  # fmt: skip
     with Connection(service) as busy:
         busy.send_upload()
-        assert executor.has_begun.wait(5)
+        assert executor.has_begun.wait(60)
         with pytest.raises(OSError):
             Connection(service)
 
@@ -166,7 +166,7 @@ class HandMadeTls(Connection):
     def __init__(self, service: Service) -> None:
         assert service.certificate is not None
         self.service, self.key = service, service.key
-        self.socket = socket.create_connection((service.host, service.port), timeout=5)
+        self.socket = socket.create_connection((service.host, service.port), timeout=60)
         self._to_client, self._to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = service.certificate.client_context().wrap_bio(
             self._to_client, self._to_server, server_hostname=service.host
@@ -206,7 +206,7 @@ def test_bytes_behind_a_clients_end_of_tls_are_not_kept(
     with HandMadeTls(service) as connection:
         connection.send_upload()
         connection.end_tls()
-        assert executor.has_begun.wait(5)
+        assert executor.has_begun.wait(60)
         connection.socket.sendall(bytes(40_000_000))  # more than the kernel keeps
         (http,) = connections_of(service)._open
         assert isinstance(http, ContractProtocol)
@@ -244,7 +244,7 @@ async def test_a_refused_request_is_answered_before_its_body_is_read(
     head = "POST /v1/upscale HTTP/1.1\r\nHost: x\r\nX-API-KEY: wrong\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 30000000\r\n\r\n"
     writer.write(head.encode() + bytes(1_000_000))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         answer = await reader.readuntil(b'"invalid_auth_token"')
     assert answer.startswith(b"HTTP/1.1 401 ")
     writer.transport.abort()

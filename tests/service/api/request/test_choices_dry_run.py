@@ -103,7 +103,7 @@ def test_neither_a_job_nor_an_idempotency_key_is_made(make_service: MakeService)
     service = make_service(metering=True, credits=1)
     named = {"Prefer": "respond-async", "Idempotency-Key": "order-17"}
     assert send_dry_run(service, headers=named).status_code == 200
-    jobs = requests.get(f"{service.url}/v1/jobs", headers=service.headers, timeout=5)
+    jobs = requests.get(f"{service.url}/v1/jobs", headers=service.headers, timeout=60)
     assert jobs.json()["jobs"] == []
     made = service.upload(headers=service.headers | {"Idempotency-Key": "order-17"})
     assert made.status_code == 200

@@ -29,11 +29,11 @@ def test_a_result_is_neither_found_nor_a_source_after_its_time(make_service: Mak
     service = make_service(clock=lambda: now[0])
     url = service.upload().json()["result_url"]
     now[0] += 3599
-    assert requests.get(url, timeout=5).status_code == 200
+    assert requests.get(url, timeout=60).status_code == 200
     assert service.send_json({"image_url": url, "scale": 2}).status_code == 200
     now[0] += 1
-    assert_error(requests.get(url, timeout=5), 404, "not_found")
-    gone = requests.head(url, timeout=5)
+    assert_error(requests.get(url, timeout=60), 404, "not_found")
+    gone = requests.head(url, timeout=60)
     assert (gone.status_code, gone.content) == (404, b"")
     assert_error(service.send_json({"image_url": url, "scale": 2}), 400, "invalid_parameter")
 
@@ -66,7 +66,7 @@ def test_a_result_deleted_while_it_is_requested_is_not_found(
     monkeypatch.setattr(FolderResults, "find", find)
     (path,) = service.settings.results_dir.rglob(url.rpartition("/")[2])
     path.unlink()
-    assert_error(requests.get(url, timeout=5), 404, "not_found")
+    assert_error(requests.get(url, timeout=60), 404, "not_found")
 
 
 @pytest.mark.parametrize(

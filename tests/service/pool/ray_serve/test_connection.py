@@ -90,7 +90,7 @@ def post(
 
 
 def read_metric(server: Server, name: str) -> float:
-    text = requests.get(server.url + "/metrics", timeout=10).text
+    text = requests.get(server.url + "/metrics", timeout=60).text
     (line,) = [line for line in text.splitlines() if line.startswith(f"upscaled_{name} ")]
     return float(line.split()[-1])
 
