@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
@@ -31,6 +32,9 @@ VARIABLES = {
 }
 # moto's server checks only that there is a signature.
 SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/d/r/s3/aws4_request"}
+
+SHARED_SERVER = "s3_server"
+"""What a process of pytest-xdist is given: port and log of a server that all of them use."""
 
 Fault = Literal["cut", "busy", "silent", "answer lost", "cut while reading"]
 
@@ -79,22 +83,48 @@ class Bucket:
         requests.delete(url, headers=SIGNED, timeout=30).raise_for_status()
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server for the session; skips without moto and obstore."""
-    pytest.importorskip("obstore", reason="obstore is not installed")
-    pytest.importorskip("moto", reason="moto is not installed")
-    log = tmp_path_factory.mktemp("s3") / "log"
+@dataclass(frozen=True)
+class StartedServer:
+    """A server that listens soon. log: what it prints."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    log: Path
+
+
+@contextmanager
+def start_s3_server(folder: Path) -> Iterator[StartedServer]:
+    """Run moto's S3 server for the block, which begins before it listens."""
+    log = folder / "log"
     port = free_port()
     with log.open("wb") as output:
         command = [sys.executable, "-m", "moto.server", "-p", str(port)]
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        wait_listening(port, process, log)
-        yield f"http://127.0.0.1:{port}"
+        yield StartedServer(process, port, log)
     finally:
         process.terminate()
         process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def s3_server(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a server for the session, or for all processes of pytest-xdist.
+
+    Skips without moto and obstore.
+    """
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    pytest.importorskip("moto", reason="moto is not installed")
+    port, log = getattr(pytestconfig, "workerinput", {}).get(SHARED_SERVER, (0, ""))
+    if port:
+        wait_listening(port, None, Path(log))
+        yield f"http://127.0.0.1:{port}"
+        return
+    with start_s3_server(tmp_path_factory.mktemp("s3")) as server:
+        wait_listening(server.port, server.process, server.log)
+        yield f"http://127.0.0.1:{server.port}"
 
 
 @pytest.fixture

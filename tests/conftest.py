@@ -2,9 +2,10 @@
 
 import contextlib
 import gc
-import importlib
+import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.buckets import bucket, faulty_bucket, s3_server
+from tests.buckets import (
+    SHARED_SERVER,
+    StartedServer,
+    bucket,
+    faulty_bucket,
+    s3_server,
+    start_s3_server,
+)
 from tests.databases import empty_server_url, postgresql, server_url
 from tests.debian import make_debian_root, require_programs
 
@@ -31,6 +39,27 @@ REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 
 FOLDERS_WITH_A_SERVER = ("tests/browser/", "tests/conformance/")
 """Folders whose files share a browser or a server that takes seconds to start."""
+
+
+SHARED_S3_SERVER = pytest.StashKey[StartedServer]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give all processes of pytest-xdist one S3 server in a run of all tests.
+
+    A start of it takes as long as a hundred tests that use it.
+    """
+    config: pytest.Config = node.config
+    if config.args != config.getini("testpaths") or importlib.util.find_spec("moto") is None:
+        return
+    if SHARED_S3_SERVER not in config.stash:
+        stack = contextlib.ExitStack()
+        config.add_cleanup(stack.close)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        config.stash[SHARED_S3_SERVER] = stack.enter_context(start_s3_server(folder))
+    server = config.stash[SHARED_S3_SERVER]
+    node.workerinput[SHARED_SERVER] = (server.port, str(server.log))
 
 
 def import_tests_in_turn(process: int, processes: int) -> None:

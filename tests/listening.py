@@ -32,10 +32,13 @@ def _first_given_port() -> int:
     return int(limits.read_text().split()[0]) if limits.exists() else 49152
 
 
-def wait_listening(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait until a program listens on a port of loopback; fail with its log if it does not."""
+def wait_listening(port: int, process: "subprocess.Popen[bytes] | None", log: Path) -> None:
+    """Wait until a program listens on a port of loopback; fail with its log if it does not.
+
+    process: None where another process has started the program.
+    """
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from moto.server import ThreadedMotoServer
 
 from tests.service.pool.ray_serve.clusters import has_ray
 from upscaled.config import load_settings
@@ -237,19 +236,15 @@ def test_front_end_and_database_of_the_cluster_are_given_one_password(
     assert front["UPSCALED_DATABASE_PASSWORD"] == database["POSTGRES_PASSWORD"]
 
 
-def test_the_health_check_of_the_s3_stand_in_makes_the_bucket(cluster: dict[str, Any]) -> None:
+def test_the_health_check_of_the_s3_stand_in_makes_the_bucket(
+    cluster: dict[str, Any], s3_server: str
+) -> None:
     _, python, _, code = cluster["cluster-bucket"]["healthcheck"]["test"]
     assert python == "python3"
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for _ in range(2):  # it runs again and again
-            here = code.replace("127.0.0.1:5000", f"{host}:{port}")
-            subprocess.run([sys.executable, "-c", here], check=True, capture_output=True)
-        assert requests.head(f"http://{host}:{port}/upscaled", timeout=60).status_code == 200
-    finally:
-        server.stop()
+    here = code.replace("127.0.0.1:5000", s3_server.removeprefix("http://"))
+    for _ in range(2):  # it runs again and again
+        subprocess.run([sys.executable, "-c", here], check=True, capture_output=True)
+    assert requests.head(f"{s3_server}/upscaled", timeout=60).status_code == 200
 
 
 def test_compose_reads_the_profile() -> None:
