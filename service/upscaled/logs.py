@@ -178,8 +178,6 @@ def log_uncaught_exceptions() -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """Format a record as one JSON object on one line."""
-
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": format_time(record.created),

@@ -61,8 +61,6 @@ def cost_ratio(first: Timing, second: Timing) -> float:
 
 
 class Meter(Protocol):
-    """Runs an engine and measures it."""
-
     def now_s(self) -> float:
         """Return seconds by a monotonic clock."""
         ...

@@ -25,8 +25,6 @@ class MissingPackage(Exception):
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """One file of an installed package: its path and its SHA-256."""
-
     package: str
     path: str
     sha256: str

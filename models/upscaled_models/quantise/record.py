@@ -104,8 +104,6 @@ class QuantisedAccuracy(_Record):
 
 
 class MeasuredLayers(_Record):
-    """Layers in 8 bits by their SHA-256, and their proof."""
-
     sha256: str = _SHA256
     size_bytes: int
     proof: QuantisedAccuracy

@@ -184,8 +184,6 @@ class MemoryShare:
 
 
 class UnsentOutput(Protocol):
-    """Output of one connection."""
-
     def unsent_bytes(self) -> int:
         """Return the bytes held for the client, beyond those in the kernel's buffers."""
 

@@ -48,8 +48,6 @@ class JournalBusy(JournalUnusable):
 
 
 class Phase(IntEnum):
-    """Phase of a row, as it is stored."""
-
     COMMITTED = 0
     RESERVED = 1
     WRITTEN = 2

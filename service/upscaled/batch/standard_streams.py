@@ -77,8 +77,6 @@ class InputPicture:
 
 
 class OutputStream(Output):
-    """Standard output as an output."""
-
     def __init__(self, fd: int = _STDOUT_FD) -> None:
         self._fd = fd
 

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import typer
 
 from upscaled.batch.bucket_source import S3Url
+from upscaled.batch.discovery import Source
 from upscaled.batch.files import BatchAborted
 from upscaled.batch.journal import Journal
 from upscaled.batch.run import Stop
@@ -25,9 +26,6 @@ from upscaled.upscale.named_models import require_denoise
 from upscaled_models.errors import ModelError
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
-
-if TYPE_CHECKING:
-    from upscaled.batch.discovery import Source
 
 STALL_S: Final = 1800.0
 """Longest for which a device may return no tile: the largest takes 25 s on a quiet machine."""
@@ -67,7 +65,7 @@ class BatchCommand:
         self._target = target
         self._is_dry = is_dry
 
-    def run(self, sources: Iterator["Source"], *, grace_s: float = 0) -> None:
+    def run(self, sources: Iterator[Source], *, grace_s: float = 0) -> None:
         """Upscale the sources, which are drawn once everything is open, and print how it went.
 
         `grace_s`: how long what is in flight is finished after a first signal.
@@ -88,7 +86,7 @@ class BatchCommand:
                 raise fail(error, status=2) from None
         self.report.conclude()
 
-    def _run(self, sources: Iterator["Source"], journal: Journal, grace_s: float) -> None:
+    def _run(self, sources: Iterator[Source], journal: Journal, grace_s: float) -> None:
         # Threads of the network that wait must not spin on cores that decode and encode; read once,
         # when its library is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -8,19 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import typer
 
 from upscaled.batch.bucket_source import S3Url, open_bucket
 from upscaled.batch.files import BatchAborted
 from upscaled.batch.journal import FILE_NAME, Journal, JournalUnusable
+from upscaled.batch.output_store import Output
 from upscaled.batch.standard_streams import STREAM, OutputStream
 from upscaled.cli.console import fail
 from upscaled.config import Settings
-
-if TYPE_CHECKING:
-    from upscaled.batch.output_store import Output
 
 Place = Path | S3Url
 """A folder or a bucket."""
@@ -97,7 +95,7 @@ def is_same_place(one: Place, other: Place) -> bool:
 
 def open_output(
     settings: Settings, output: Place | OutputStream | None, journal: Journal, *, is_dry: bool
-) -> "Output":
+) -> Output:
     """Open the store of the results; None puts each beside its source."""
     from upscaled.batch.output_bucket import OutputBucket
     from upscaled.batch.output_folder import OutputFolder

@@ -8,19 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
 from upscaled.cli.console import describe_user, fail, opened_state
 from upscaled.cli.report import AsJson, choose_format, format_time, print_report, show_cell
 from upscaled.state import RateLimit
-from upscaled.state.key_rows import SCOPES, order_scopes
+from upscaled.state.key_rows import SCOPES, KeyChanges, order_scopes
 
 commands = typer.Typer(no_args_is_help=True, help="Make, list, change, rotate and revoke API keys.")
-
-if TYPE_CHECKING:
-    from upscaled.state.key_rows import KeyChanges
 
 _TIMES: Final = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ")
 

@@ -25,8 +25,6 @@ READ_BYTES: Final = 64 * 1024
 
 
 class SupervisorLink:
-    """Link of a front end to its supervisor."""
-
     def __init__(
         self, beats_fd: int, signals_fd: int, ending: Collection[signal.Signals], restarts: int
     ) -> None:

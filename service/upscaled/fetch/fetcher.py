@@ -251,8 +251,6 @@ def _describe(error: Exception, limit_s: float, setting: str) -> str:
 
 
 class CookieStore:
-    """Cookies between the hops of one fetch."""
-
     def __init__(self) -> None:
         self._jar = CookieJar(
             DefaultCookiePolicy(

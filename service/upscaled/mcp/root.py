@@ -34,8 +34,6 @@ class Picture:
 
 
 class RootFolder:
-    """The folder that tools may read from and write to."""
-
     def __init__(self, folder: Path, max_file_bytes: int) -> None:
         """Open a folder as it is now, or raise OSError; files up to `max_file_bytes` are read."""
         self.path: Final = folder.resolve(strict=True)

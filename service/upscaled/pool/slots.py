@@ -44,8 +44,6 @@ class Slot:
 
 
 class WorkerSlots:
-    """The slots of one worker, some of them in use."""
-
     def __init__(self, slots: int, canvas_px: int) -> None:
         self._slots = slots
         self._canvas_px = canvas_px

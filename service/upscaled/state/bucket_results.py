@@ -4,9 +4,10 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import timedelta
+import uuid
+from collections.abc import AsyncIterator, Container
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import obstore
@@ -15,6 +16,7 @@ from obstore.exceptions import AlreadyExistsError
 from upscaled.bucket.client import (
     ANSWER_WITHIN_S,
     BROKEN_OFF,
+    SLOWEST_BYTES_PER_S,
     connect,
     create_result,
     name_by_time,
@@ -24,16 +26,10 @@ from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state import results
 from upscaled.state.folder_results import FolderResults
+from upscaled.state.job_sources import UNCLAIMED_S, FolderSources
 
 if TYPE_CHECKING:
     from obstore import GetResult
-import uuid
-from collections.abc import Container
-from contextlib import suppress
-from datetime import UTC, datetime
-
-from upscaled.bucket.client import SLOWEST_BYTES_PER_S
-from upscaled.state.job_sources import UNCLAIMED_S, FolderSources
 
 _LONGEST_AHEAD_S: Final = 120.0
 _AHEAD_SHARE: Final = 0.05

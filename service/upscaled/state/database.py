@@ -9,16 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import (
-    DatabaseError,
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    OperationalError,
-    ProgrammingError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import Connection, Engine, exc
 
 from upscaled.state import sqlite_file
 from upscaled.state.database_url import hide_password, parse_database_url
@@ -113,13 +104,13 @@ class Database:
         """
         try:
             yield
-        except (IntegrityError, ProgrammingError, DataError):
+        except (exc.IntegrityError, exc.ProgrammingError, exc.DataError):
             raise
-        except (DBAPIError, PoolTimeout) as error:
+        except (exc.DBAPIError, exc.TimeoutError) as error:
             cause = " ".join(str(getattr(error, "orig", None) or error).split())
             raise DatabaseFailed(
                 f"the database does not work: {cause}",
-                is_connection_lost=self.is_server and isinstance(error, OperationalError),
+                is_connection_lost=self.is_server and isinstance(error, exc.OperationalError),
             ) from error
 
     @property
@@ -217,10 +208,10 @@ def open_database(
             sqlite_file.switch_to_wal(engine)
         with engine.connect():
             pass
-    except (DatabaseError, sqlite3.DatabaseError) as error:
+    except (exc.DatabaseError, sqlite3.DatabaseError) as error:
         engine.dispose()
         shown = hide_password(url.render_as_string(hide_password=False))
-        cause = error.orig if isinstance(error, DatabaseError) else error
+        cause = error.orig if isinstance(error, exc.DatabaseError) else error
         hint = sqlite_file.describe_full_disk(cause)
         raise DatabaseRefused(f"cannot open the database {shown}: {cause}{hint}") from None
     return Database(engine, sqlite_file.OpenedFile(Path(str(url.database))) if is_file else None)

@@ -64,8 +64,6 @@ class HttpFlowControl(FlowControl):
 
 
 class Cycle(RequestResponseCycle):
-    """ASGI cycle of one request."""
-
     def __init__(
         self,
         head: RequestHead,

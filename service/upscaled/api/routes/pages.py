@@ -7,6 +7,7 @@ limits of this server, so that they agree with what it refuses.
 
 import gzip
 import html
+import json
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import cache
@@ -15,7 +16,7 @@ from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import PurePath, PurePosixPath
 from string import Template
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -23,16 +24,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from upscaled.api.dependencies import find_base_url
 from upscaled.api.openapi import keep_upload_only
-from upscaled.config import Settings
+from upscaled.config import MIN_INPUT_SIDE_PX, SCALES, Settings
+from upscaled.image.formats.table import FORMATS, Format
+from upscaled.image.output import MAX_OUTPUT_SIDE_PX
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
-import json
-from typing import Any
-
-from upscaled.config import MIN_INPUT_SIDE_PX, SCALES
-from upscaled.image.formats.table import FORMATS, Format
-from upscaled.image.output import MAX_OUTPUT_SIDE_PX
 
 # Nothing from outside, nothing inline.
 CONTENT_SECURITY_POLICY: Final = (

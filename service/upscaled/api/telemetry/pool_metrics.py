@@ -45,8 +45,6 @@ _OF_EACH_WORKER: Final = {
 
 
 class PoolMetrics(Collector):
-    """Collector of the workers' statistics at one moment."""
-
     def __init__(self, stats: PoolStats) -> None:
         self._stats = stats
 
