@@ -15,7 +15,6 @@ from typing import Final
 from upscaled_models.autotune.cache import CacheFile, Choice, ChoiceRecord, Key, lock_folder
 from upscaled_models.autotune.candidates import Candidate, float32_candidate, list_candidates
 from upscaled_models.autotune.defaults import choose_likeliest, likeliest, likeliest_first
-from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.race import Steps, drive
 from upscaled_models.autotune.search import Search
 from upscaled_models.autotune.space import (
@@ -26,7 +25,7 @@ from upscaled_models.autotune.space import (
     SearchSpace,
     sizes_for,
 )
-from upscaled_models.autotune.timing import Meter, ProcessMeter
+from upscaled_models.autotune.timing import Meter, ProcessMeter, read_load
 from upscaled_models.autotune.trial import Attempts
 from upscaled_models.backends.base import Engine, LoadedModel, Tunable
 from upscaled_models.backends.device import Device

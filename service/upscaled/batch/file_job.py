@@ -1,18 +1,20 @@
 """Upscale one file of a batch, from its name to its committed result."""
 
 import hashlib
+import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
+from typing import Final
 
 from upscaled.batch.discovery import Source
 from upscaled.batch.files import BatchAborted, CannotWrite, NotAnImage, refuse_unreadable
-from upscaled.batch.fingerprint import fingerprint
 from upscaled.batch.journal import Record
 from upscaled.batch.outcome import DeviceEstimate, Kind, Listener, Outcome
 from upscaled.batch.output_store import ExistingResult, OutputStore, ReservedPath, candidate_names
+from upscaled.config import Settings
 from upscaled.errors import InternalError, InvalidParameter, ServiceError, UnsupportedImageFormat
 from upscaled.image.formats.table import read_header
 from upscaled.image.output import MAX_CANVAS_PX, NO_CHOICE, OutputChoice, OutputSpec
@@ -21,12 +23,20 @@ from upscaled.logs import event
 from upscaled.upscale.concurrency import Cancellation, Cancelled, WeightedSemaphore
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung, rungs_for
-from upscaled.upscale.result import Result, decide_local_output
+from upscaled.upscale.named_models import find_denoise
+from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result, decide_local_output
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
 from upscaled.upscale.tiles import Tiling
 from upscaled_models.errors import EngineOutOfMemory
+from upscaled_models.store import ModelStore
 
 _log = logging.getLogger(__name__)
+FORMAT: Final = 1
+"""Version of the way from source to result: where it changes, every result is made again."""
+
+TEMPERING_FORMAT: Final = 1
+"""Version of tempering and of the measuring of harm: where either changes, what depends on it is
+made again."""
 
 
 class EngineBroken(BatchAborted):
@@ -232,3 +242,43 @@ def _count_window_px(core: Core, header: Header, model: str) -> int:
         ends_short=info.takes_new_shapes,
     )
     return tiling.count_px(header.height_px, header.width_px)
+
+
+def fingerprint(
+    settings: Settings, scale: int, rungs: Sequence[Rung], choice: OutputChoice = NO_CHOICE
+) -> bytes:
+    """Return a SHA-256 of the settings and weights behind a result, equal where it would be equal.
+
+    How large pictures may be for a model on a machine is not in it, nor the number type that
+    `precision` came to there, but the models that the source may come to (`rungs`): a batch that
+    moves to another machine goes on there with the pictures that the same model would make.
+    """
+    find = ModelStore(settings.models_dir).find
+    first, *others = rungs
+    spec = find(first.model)
+    inputs: dict[str, object] = {
+        "format": FORMAT,
+        "scale": scale,
+        "model": spec.name,
+        "weights": spec.hashes,
+        "denoise": find_denoise(settings, spec) if spec.wdn else None,
+        "precision": settings.precision,
+        "jpeg_quality": settings.jpeg_quality,
+        "colour_lock": settings.colour_lock,
+        "keep_copyright": settings.keep_copyright,
+        "deep_png": settings.deep_png,
+        "max_result_side_px": MAX_RESULT_SIDE_PX,
+    }
+    if others or first.tempered_with:
+        inputs["temper"] = settings.temper
+        inputs["tempering_format"] = TEMPERING_FORMAT
+        inputs["rungs"] = [
+            [
+                rung.harmed_only,
+                *(find(name).hashes for name in (rung.model, rung.tempered_with) if name),
+            ]
+            for rung in rungs
+        ]
+    if choice != NO_CHOICE:
+        inputs["choice"] = choice.changes()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).digest()

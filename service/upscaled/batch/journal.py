@@ -55,7 +55,7 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Description of a result. mtime_ns: of its file; fingerprint: see `batch.fingerprint`."""
+    """Description of a result. mtime_ns: of its file; fingerprint: of `file_job.fingerprint`."""
 
     source_sha256: bytes
     fingerprint: bytes

@@ -3,8 +3,14 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from upscaled.cli.console import opened_state
-from upscaled.cli.report import AsJson, Since, choose_format, parse_time, print_report
+from upscaled.cli.console import (
+    AsJson,
+    Since,
+    choose_format,
+    opened_state,
+    parse_time,
+    print_report,
+)
 
 if TYPE_CHECKING:
     from upscaled.state.audit import AuditEntry

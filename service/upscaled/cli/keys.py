@@ -12,8 +12,16 @@ from typing import Annotated, Final
 
 import typer
 
-from upscaled.cli.console import describe_user, fail, opened_state
-from upscaled.cli.report import AsJson, choose_format, format_time, print_report, show_cell
+from upscaled.cli.console import (
+    AsJson,
+    choose_format,
+    describe_user,
+    fail,
+    format_time,
+    opened_state,
+    print_report,
+    show_cell,
+)
 from upscaled.state import RateLimit
 from upscaled.state.key_rows import SCOPES, KeyChanges, order_scopes
 

@@ -5,8 +5,16 @@ from typing import Annotated, Final
 
 import typer
 
-from upscaled.cli.console import fail, opened_state
-from upscaled.cli.report import AsCsv, AsJson, Since, choose_format, parse_time, print_report
+from upscaled.cli.console import (
+    AsCsv,
+    AsJson,
+    Since,
+    choose_format,
+    fail,
+    opened_state,
+    parse_time,
+    print_report,
+)
 
 _GROUPS: Final = ("day", "key", "key_id", "model")
 

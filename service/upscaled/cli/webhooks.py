@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upscaled.cli.console import describe_user, fail, opened_state, print_columns
-from upscaled.cli.report import format_time
+from upscaled.cli.console import describe_user, fail, format_time, opened_state, print_columns
 
 if TYPE_CHECKING:
     from upscaled.state.webhook_rows import DeliveryState

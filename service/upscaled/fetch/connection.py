@@ -20,8 +20,7 @@ from weakref import WeakValueDictionary
 import aiohappyeyeballs
 
 from upscaled.errors import FileSizeTooLarge
-from upscaled.fetch.addresses import Network, is_forbidden
-from upscaled.fetch.url import SourceUrl
+from upscaled.fetch.url import Network, SourceUrl, is_forbidden
 
 # What is read at once. The transport holds at most a few times as much before it stops reading.
 READ_BYTES: Final = 16 * 1024

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from upscaled.errors import FileSizeTooLarge, ServiceError
-from upscaled.fetch.addresses import Network
-from upscaled.fetch.url import UnusableUrl
+from upscaled.fetch.url import Network, UnusableUrl
 
 if TYPE_CHECKING:
     from upscaled.config import Settings

@@ -13,8 +13,8 @@ from upscaled.process.confinement import lower_priority
 from upscaled.upscale.core import Core
 from upscaled.upscale.engines import is_tuned, open_autotuner
 from upscaled.worker.jobs import JobQueue
-from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.retuner import Retuner
+from upscaled_models.autotune.timing import read_load
 from upscaled_models.registry import split_strength
 
 IDLE_S: Final = 60.0

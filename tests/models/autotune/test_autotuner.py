@@ -14,8 +14,8 @@ from tests.running import serve
 from upscaled_models.autotune import autotuner
 from upscaled_models.autotune.autotuner import UNMEASURED_ON_GPUS, Autotuner, TuningOptions
 from upscaled_models.autotune.candidates import Candidate, float32_candidate, list_candidates
-from upscaled_models.autotune.load import NO_LOAD, Load
 from upscaled_models.autotune.race import drive
+from upscaled_models.autotune.timing import NO_LOAD, Load
 from upscaled_models.backends.base import LoadedModel, Tunable
 from upscaled_models.backends.device import Device
 from upscaled_models.errors import BackendUnavailable

@@ -11,8 +11,7 @@ from tests.service.cli.invoking import invoke
 from upscaled.config import Settings
 from upscaled.upscale.engines import find_choice, open_known_model
 from upscaled_models.autotune import autotuner
-from upscaled_models.autotune.load import NO_LOAD
-from upscaled_models.autotune.timing import Meter
+from upscaled_models.autotune.timing import NO_LOAD, Meter
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typer.testing import Result
 
 from tests.databases import make_tables
 from tests.service.cli.invoking import invoke
-from upscaled.cli.report import parse_time
+from upscaled.cli.console import parse_time
 from upscaled.config import load_settings
 from upscaled.state import open_state
 from upscaled.state.usage import UsageRow

@@ -21,7 +21,7 @@ from upscaled.worker.jobs import JobQueue
 from upscaled.worker.retuning import IdleTuning
 from upscaled_models.autotune import autotuner
 from upscaled_models.autotune.cache import Choice
-from upscaled_models.autotune.load import NO_LOAD, Load
+from upscaled_models.autotune.timing import NO_LOAD, Load
 from upscaled_models.backends.base import Engine
 
 JOB = WorkerJob(job=1, request=request(scale=2))

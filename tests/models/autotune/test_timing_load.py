@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from upscaled_models.autotune.load import NO_LOAD, Load, read_load
+from upscaled_models.autotune.timing import NO_LOAD, Load, read_load
 
 IDLE = Load(others_share=0.0, steal_share=0.0, load_per_core=0.0, pressure=0.0)
 

@@ -4,7 +4,7 @@ from unittest.mock import patch
 
 import pytest
 
-from upscaled.batch.fingerprint import fingerprint
+from upscaled.batch.file_job import fingerprint
 from upscaled.config import load_settings
 from upscaled.image.output import NO_CHOICE, OutputChoice
 from upscaled.upscale.model_choice import Rung, rungs_for

@@ -4,7 +4,7 @@ import socket
 import psutil
 import pytest
 
-from upscaled.fetch.addresses import embedded_addresses, is_forbidden, is_own
+from upscaled.fetch.url import embedded_addresses, is_forbidden, is_own
 
 FORBIDDEN = [
     # IPv4: this network, private, carrier-grade NAT, loopback, link-local, metadata
