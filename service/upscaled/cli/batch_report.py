@@ -125,22 +125,16 @@ def _is_terminal(stream: object) -> bool:
 
 
 def _make_bar(*, is_on_stderr: bool, may_draw: bool) -> "Progress":
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
     stderr = Console(stderr=True)
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[throughput]}"),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
+    return progress.Progress(
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[throughput]}"),
+        progress.TextColumn("left:"),
+        progress.TimeRemainingColumn(),
         console=stderr if is_on_stderr else Console(),
         transient=True,
         disable=not (may_draw and stderr.is_terminal),

@@ -11,6 +11,7 @@ import ipaddress
 import re
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -76,10 +77,6 @@ def _split_trusted(value: object) -> object:
 
 def _split_names(value: object) -> object:
     return tuple(_split(value.lower())) if isinstance(value, str) else value
-
-
-def _split_exactly(value: object) -> object:
-    return tuple(_split(value)) if isinstance(value, str) else value
 
 
 def _lower(value: object) -> object:
@@ -152,14 +149,6 @@ def _check_results_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _check_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
-    return _check_names(value, _NAME)
-
-
-def _check_source_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
-    return _check_names(value, _INTERNATIONAL_NAME)
-
-
 def _check_names(value: tuple[str, ...], pattern: re.Pattern[str]) -> tuple[str, ...]:
     for host in value:
         try:
@@ -184,13 +173,21 @@ ResultsUrl = Annotated[str, AfterValidator(_check_results_url)]
 Traces = Annotated[bool, AfterValidator(_check_traces)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_split_networks)]
 TrustedNetworks = Annotated[tuple[Network, ...], BeforeValidator(_split_trusted)]
-Hosts = Annotated[tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_hosts)]
+Hosts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_split_names),
+    AfterValidator(partial(_check_names, pattern=_NAME)),
+]
 SourceHosts = Annotated[
-    tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_source_hosts)
+    tuple[str, ...],
+    BeforeValidator(_split_names),
+    AfterValidator(partial(_check_names, pattern=_INTERNATIONAL_NAME)),
 ]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_origins)]
 AdminKeys = Annotated[
-    tuple[str, ...], BeforeValidator(_split_exactly), AfterValidator(_check_admin_keys)
+    tuple[str, ...],
+    BeforeValidator(lambda value: tuple(_split(value)) if isinstance(value, str) else value),
+    AfterValidator(_check_admin_keys),
 ]
 LogLevel = Annotated[str, BeforeValidator(_lower)]
 ExtraFormats = Annotated[

@@ -16,6 +16,10 @@ from upscaled.state.schema import API_KEYS, JOBS, WEBHOOK_DELIVERIES
 from upscaled.state.usage import note_job_end
 from upscaled.state.webhook_rows import queue_delivery
 
+LEASE_S: Final = 30.0
+"""Time for which a job stays with a front end that says nothing; renewed every `RENEW_EVERY_S`."""
+MAX_ATTEMPTS: Final = 5
+"""Front ends that may die, or be cut off, while they work on a job, before it is given up."""
 RETRY_AFTER_S: Final = 10
 """Time after which a key with too many jobs may try again: the time that a job takes is not known
 before it runs."""
@@ -70,20 +74,18 @@ def insert_job(
     )
 
 
-def claim_next(
-    connection: Connection, after_key_id: int, lease_id: str, *, lease_s: float, max_attempts: int
-) -> str | None:
+def claim_next(connection: Connection, after_key_id: int, lease_id: str) -> str | None:
     """Put the next job under a lease, and return its id; None if there is none."""
     claimed = connection.execute(
         sa.update(JOBS)
         .where(
             JOBS.c.id == job_rows.select_claimable(connection, after_key_id).scalar_subquery(),
-            JOBS.c.attempts < max_attempts,
+            JOBS.c.attempts < MAX_ATTEMPTS,
         )
         .values(
             state="running",
             lease_id=lease_id,
-            lease_until_s=database_time_s(connection) + lease_s,
+            lease_until_s=database_time_s(connection) + LEASE_S,
             attempts=JOBS.c.attempts + 1,
             tiles_done=0,
             tiles_total=None,
@@ -140,12 +142,10 @@ def end_revoked(connection: Connection, *, at_s: int) -> Sequence[job_rows.Store
     return _end_all(connection, waiting, "cancelled", at_s=at_s)
 
 
-def end_left(
-    connection: Connection, *, max_attempts: int, at_s: int
-) -> Sequence[job_rows.StoredJob]:
+def end_left(connection: Connection, *, at_s: int) -> Sequence[job_rows.StoredJob]:
     """Fail the jobs whose last allowed attempt was abandoned by its process, and return them."""
     error = InternalError()
-    left = sa.and_(job_rows.is_left(connection), JOBS.c.attempts >= max_attempts)
+    left = sa.and_(job_rows.is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
     codes = {"error_code": error.error_code, "error_text": error.public_text}
     return _end_all(connection, left, "failed", at_s=at_s, **codes)
 

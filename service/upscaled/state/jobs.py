@@ -24,12 +24,8 @@ from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.schema import JOBS
 from upscaled.state.usage import MadeImage, note_job_end
 
-LEASE_S: Final = 30.0
-"""Time for which a job stays with a front end that says nothing; renewed every `RENEW_EVERY_S`."""
 RENEW_EVERY_S: Final = 2.0
 """Far more often than the lease needs: a renewal also carries progress, and learns of a cancel."""
-MAX_ATTEMPTS: Final = 5
-"""Front ends that may die, or be cut off, while they work on a job, before it is given up."""
 
 
 class Jobs:
@@ -104,9 +100,7 @@ class Jobs:
         """
         lease_id = uuid.uuid4().hex
         with self._database.write() as connection:
-            job_id = job_steps.claim_next(
-                connection, after_key_id, lease_id, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS
-            )
+            job_id = job_steps.claim_next(connection, after_key_id, lease_id)
             return (
                 None
                 if job_id is None
@@ -123,7 +117,7 @@ class Jobs:
                 sa.update(JOBS)
                 .where(job_rows.is_ours(claimed))
                 .values(
-                    lease_until_s=database_time_s(connection) + LEASE_S,
+                    lease_until_s=database_time_s(connection) + job_steps.LEASE_S,
                     tiles_done=tiles_done,
                     tiles_total=tiles_total,
                 )
@@ -221,7 +215,7 @@ class Jobs:
         with self._database.write() as connection:
             return (
                 *job_steps.end_revoked(connection, at_s=at_s),
-                *job_steps.end_left(connection, max_attempts=MAX_ATTEMPTS, at_s=at_s),
+                *job_steps.end_left(connection, at_s=at_s),
             )
 
     def find(self, key_id: int, job_id: str) -> job_rows.StoredJob | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from upscaled.state.jobs import MAX_ATTEMPTS
+from upscaled.state.job_steps import MAX_ATTEMPTS
 
 Charge = Literal["held", "captured", "released", "refunded"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]

@@ -21,7 +21,7 @@ from upscaled.state.job_rows import (
     count_unfinished,
     select_claimable,
 )
-from upscaled.state.jobs import MAX_ATTEMPTS
+from upscaled.state.job_steps import MAX_ATTEMPTS
 from upscaled.state.schema import CREDIT_ENTRIES, JOBS, OPEN_HOLDS
 
 ORDER = JobOrder("source-1", None, 4, "", OutputChoice("webp", 80))

@@ -11,7 +11,7 @@ from tests.service.state.connections import statements
 from upscaled.errors import MalformedImage
 from upscaled.state import PaidResult, State, open_state
 from upscaled.state.job_rows import JobOrder
-from upscaled.state.jobs import MAX_ATTEMPTS
+from upscaled.state.job_steps import MAX_ATTEMPTS
 from upscaled.state.schema import JOBS, USAGE_ROWS
 from upscaled.state.usage import ROWS_AT_ONCE, MadeImage, UsageRow
 from upscaled.state.usage_days import DAY_S

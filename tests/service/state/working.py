@@ -17,14 +17,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import upscaled.state.jobs
+import upscaled.state.job_steps
 from upscaled.config import Settings, load_settings
 from upscaled.state import PaidResult, State, open_state
 from upscaled.state.idempotency import RequestKey
 from upscaled.state.job_rows import JobOrder, count_unfinished
 
-upscaled.state.jobs.LEASE_S = 1.0  # type: ignore[misc]  # for this test's processes alone
-upscaled.state.jobs.MAX_ATTEMPTS = 100  # type: ignore[misc]  # so that none is given up
+upscaled.state.job_steps.LEASE_S = 1.0  # type: ignore[misc]  # for this test's processes alone
+upscaled.state.job_steps.MAX_ATTEMPTS = 100  # type: ignore[misc]  # so that none is given up
 
 
 def _count_unfinished(state: State, key_id: int) -> int:

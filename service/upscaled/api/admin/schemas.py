@@ -1,5 +1,6 @@
 """The bodies of administration over HTTP; its reports are also those of the command line."""
 
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Annotated, Final, Literal, Self
 
@@ -234,21 +235,16 @@ class UsageFigures(_Body):
 
     @classmethod
     def of(cls, totals: UsageTotals) -> Self:
-        day = totals.day
+        same = {name: each for name, each in asdict(totals).items() if name in cls.model_fields}
         return cls(
-            day=None if day is None else _time(day * DAY_S).date(),
-            key=totals.key_name,
-            key_id=totals.key_id,
-            model=totals.model,
-            requests=totals.requests,
-            images=totals.images,
-            refused=totals.refused,
-            failed=totals.failed,
-            left=totals.left,
-            credits=totals.credits,
-            input_mp=round(totals.input_px / 1e6, 3),
-            output_mp=round(totals.output_px / 1e6, 3),
-            device_s=round(totals.device_s, 3),
+            **same
+            | {
+                "day": None if totals.day is None else _time(totals.day * DAY_S).date(),
+                "key": totals.key_name,
+                "input_mp": round(totals.input_px / 1e6, 3),
+                "output_mp": round(totals.output_px / 1e6, 3),
+                "device_s": round(totals.device_s, 3),
+            }
         )
 
 

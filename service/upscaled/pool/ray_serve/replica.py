@@ -16,8 +16,8 @@ import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Final
+from dataclasses import fields, replace
+from typing import Any, Final
 
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
@@ -158,6 +158,8 @@ class UpscaleReplica:
     async def report(self) -> bytes:
         """Return the replica's `ReplicaReport` as JSON."""
         stats = self._pool.stats()
+        shared = {each.name for each in fields(stats)} & ReplicaReport.model_fields.keys()
+        counts: dict[str, Any] = {name: getattr(stats, name) for name in shared}
         report = ReplicaReport(
             replica=self._name,
             accepts=self._pool.is_ready(),
@@ -166,19 +168,7 @@ class UpscaleReplica:
             results_url=self._results.url,
             results_endpoint=self._results.endpoint,
             results_trouble=self._results.trouble,
-            done=stats.done,
-            resident_bytes=list(stats.resident_bytes.values()),
-            waiting=stats.waiting,
-            waiting_most=stats.waiting_most,
-            keys_waiting=stats.keys_waiting,
-            most_of_one_key=stats.most_of_one_key,
-            running=stats.running,
-            running_most=stats.running_most,
-            workers_ready=stats.workers_ready,
-            workers_wanted=stats.workers_wanted,
-            restarts=stats.restarts,
-            failed_starts=stats.failed_starts,
-            faults=stats.faults,
+            **counts | {"resident_bytes": list(stats.resident_bytes.values())},
         )
         return report.model_dump_json().encode()
 
