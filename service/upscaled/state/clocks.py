@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from upscaled.logs import event
-from upscaled.state.database import Database, database_time_s
+from upscaled.state.database import CLOCK_STEP_S, Database, read_time_s
 
 _SMALLEST_JUMP_S: Final = 1.0
 """NTP slews a clock by at most 500 parts in a million: 30 ms between two looks a minute apart."""
@@ -137,4 +137,31 @@ class SteadyClocks:
 
     def _read_database_s(self) -> float:
         with self._database.read() as connection:
-            return float(connection.execute(sa.select(database_time_s(connection))).scalar_one())
+            return read_time_s(connection)
+
+
+class LeaseClock:
+    """Tell whether leases by the database's clock can be judged, which may be set; from any thread.
+
+    Just after that valid ones may look over; later only those of dead processes, which renew none.
+    """
+
+    def __init__(self, clocks: Clocks, lease_s: float) -> None:
+        """Use `clocks.running`; `lease_s`: longest time between two renewals of a valid lease."""
+        self._running = clocks.running
+        self._lease_s = lease_s
+        self._lock = threading.Lock()
+        self._offset_s = math.nan  # no comparison with it is true
+        self._settled_at_s = -math.inf
+
+    def is_settled(self, connection: Connection) -> bool:
+        """Note the database's clock, and return whether it was not set within the last lease.
+
+        To be called more often than that: when it was set is taken for now.
+        """
+        with self._lock:
+            database_s, now_s = read_time_s(connection), self._running()
+            before_s, self._offset_s = self._offset_s, database_s - now_s
+            if abs(self._offset_s - before_s) > CLOCK_STEP_S:
+                self._settled_at_s = now_s + self._lease_s
+            return now_s >= self._settled_at_s

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from upscaled.errors import InvalidParameter, RequestInProgress
 from upscaled.state import ledger
-from upscaled.state.clocks import Clocks
+from upscaled.state.clocks import Clocks, LeaseClock
 from upscaled.state.database import Database, database_time_s, has_come, insert_into
 from upscaled.state.ledger import Hold
 from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
@@ -73,6 +73,7 @@ class IdempotencyKeys:
         """Use a database, and the wall clock of `clocks` to date the entries of the ledger."""
         self._database = database
         self._clocks = clocks
+        self._lease_clock = LeaseClock(clocks, LEASE_S)
 
     def reserve(self, key: RequestKey) -> Reservation | StoredAnswer:
         """Reserve a request, or return the answer that it got.
@@ -82,6 +83,7 @@ class IdempotencyKeys:
             RequestInProgress: the first request is still running, or its outcome is not known yet.
         """
         with self._database.write() as connection:
+            is_settled = self._lease_clock.is_settled(connection)
             request_id = str(uuid.uuid4())
             if insert_key(connection, key, request_id, is_job=False):
                 return Reservation(key, request_id, is_paid=False)
@@ -90,6 +92,8 @@ class IdempotencyKeys:
                 raise RequestInProgress
             if row.answer is not None:
                 return StoredAnswer(**json.loads(row.answer))
+            if row.lease_until_s is not None and not is_settled:
+                raise RequestInProgress
             return self._take_over(connection, key, row.request_id)
 
     def reserve_again(self, key: RequestKey, expired: StoredAnswer) -> Reservation:

@@ -112,8 +112,10 @@ def is_left(connection: Connection) -> sa.ColumnElement[bool]:
     )
 
 
-def select_claimable(connection: Connection, after_key_id: int) -> sa.Select[Any]:
-    """Select the id of the next job that is queued, and due, or left.
+def select_claimable(
+    connection: Connection, after_key_id: int, *, takes_left: bool
+) -> sa.Select[Any]:
+    """Select the id of the next job that is queued, and due, or left, where it `takes_left` ones.
 
     Keys with the fewest running jobs go first, then the next behind `after_key_id`, then old ones.
     """
@@ -124,12 +126,13 @@ def select_claimable(connection: Connection, after_key_id: int) -> sa.Select[Any
         .subquery()
     )
     is_due = has_come(connection, sa.func.coalesce(JOBS.c.lease_until_s, 0.0), LONGEST_LEASE_S)
+    is_waiting = sa.and_(JOBS.c.state == "queued", is_due)
     query = (
         sa.select(JOBS.c.id)
         .outerjoin(running, running.c.key_id == JOBS.c.key_id)
         .where(
             is_unfinished(JOBS),
-            sa.or_(sa.and_(JOBS.c.state == "queued", is_due), is_left(connection)),
+            sa.or_(is_waiting, is_left(connection)) if takes_left else is_waiting,
         )
         .order_by(
             sa.func.coalesce(running.c.count, 0),

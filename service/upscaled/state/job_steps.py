@@ -74,12 +74,15 @@ def insert_job(
     )
 
 
-def claim_next(connection: Connection, after_key_id: int, lease_id: str) -> str | None:
+def claim_next(
+    connection: Connection, after_key_id: int, lease_id: str, *, takes_left: bool
+) -> str | None:
     """Put the next job under a lease, and return its id; None if there is none."""
+    next_id = job_rows.select_claimable(connection, after_key_id, takes_left=takes_left)
     claimed = connection.execute(
         sa.update(JOBS)
         .where(
-            JOBS.c.id == job_rows.select_claimable(connection, after_key_id).scalar_subquery(),
+            JOBS.c.id == next_id.scalar_subquery(),
             JOBS.c.attempts < MAX_ATTEMPTS,
         )
         .values(

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from upscaled.errors import InsufficientApiCredits, ServiceError
 from upscaled.state import job_rows, job_steps, ledger
-from upscaled.state.clocks import Clocks
+from upscaled.state.clocks import Clocks, LeaseClock
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.idempotency import RequestKey, is_known
 from upscaled.state.ledger import Hold, PaidResult
@@ -36,6 +36,7 @@ class Jobs:
         self._database = database
         self._lifetime_s = lifetime_s
         self._clocks = clocks
+        self._lease_clock = LeaseClock(clocks, job_steps.LEASE_S)
 
     def submit(
         self,
@@ -100,7 +101,8 @@ class Jobs:
         """
         lease_id = uuid.uuid4().hex
         with self._database.write() as connection:
-            job_id = job_steps.claim_next(connection, after_key_id, lease_id)
+            takes_left = self._lease_clock.is_settled(connection)
+            job_id = job_steps.claim_next(connection, after_key_id, lease_id, takes_left=takes_left)
             return (
                 None
                 if job_id is None
@@ -213,10 +215,10 @@ class Jobs:
         """
         at_s = self._now_s()
         with self._database.write() as connection:
-            return (
-                *job_steps.end_revoked(connection, at_s=at_s),
-                *job_steps.end_left(connection, at_s=at_s),
-            )
+            revoked = job_steps.end_revoked(connection, at_s=at_s)
+            if not self._lease_clock.is_settled(connection):
+                return tuple(revoked)
+            return (*revoked, *job_steps.end_left(connection, at_s=at_s))
 
     def find(self, key_id: int, job_id: str) -> job_rows.StoredJob | None:
         with self._database.read() as connection:

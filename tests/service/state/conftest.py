@@ -35,6 +35,31 @@ def all_of(clock: Clock) -> Clocks:
     return Clocks(wall=clock, boot=clock, running=clock)
 
 
+@dataclass
+class SetClock:
+    """The database's clock as `LeaseClock` reads it, and the one that is never set.
+
+    The real clock of the database cannot be set: a test moves what is stored in its place.
+    """
+
+    now_s: float = 1_000.0
+    ahead_s: float = 1_800_000_000.0
+
+    def running(self) -> float:
+        return self.now_s
+
+    def read(self, _: object) -> float:
+        return self.now_s + self.ahead_s
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
+    """The clock of states that are opened with `Clocks(running=set_clock.running)`."""
+    made = SetClock()
+    monkeypatch.setattr("upscaled.state.clocks.read_time_s", made.read)
+    return made
+
+
 def key_with(state: State, credits: int, name: str = "web") -> int:
     """Make a key with so many credits, and return its id."""
     key = state.keys.verify(state.keys.create(name, credits=credits))

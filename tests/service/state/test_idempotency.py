@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import key_with
+from tests.service.state.conftest import MakeSettings, SetClock, key_with
 from upscaled.errors import InternalError, InvalidParameter, RequestInProgress
-from upscaled.state import PaidResult, State
-from upscaled.state.idempotency import LIFETIME_S, RequestKey, Reservation, StoredAnswer
+from upscaled.state import Clocks, PaidResult, State, open_state
+from upscaled.state.idempotency import LEASE_S, LIFETIME_S, RequestKey, Reservation, StoredAnswer
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
 
@@ -106,6 +106,26 @@ def test_a_clock_that_is_set_back_does_not_lengthen_the_lease_of_a_dead_front_en
     with store.database.write() as connection:
         connection.execute(sa.update(IDEMPOTENCY_KEYS).values(lease_until_s=later_s))
     assert reserve(store, key).request_id != first.request_id
+
+
+@pytest.mark.parametrize("step_s", [40.0, -40.0])
+def test_a_request_under_way_is_not_begun_again_when_the_clock_is_set(
+    database_url: str, make_settings: MakeSettings, set_clock: SetClock, step_s: float
+) -> None:
+    clocks = Clocks(running=set_clock.running)
+    with open_state(make_settings(database_url=database_url), clocks) as state:
+        key = RequestKey(key_with(state, 3), "name", "fingerprint")
+        first = reserve(state, key)
+        set_clock.ahead_s += step_s
+        earlier_s = IDEMPOTENCY_KEYS.c.lease_until_s - step_s
+        with state.database.write() as connection:
+            connection.execute(sa.update(IDEMPOTENCY_KEYS).values(lease_until_s=earlier_s))
+        for passed_s in (0, LEASE_S - 1):  # it is renewed by then
+            set_clock.now_s += passed_s
+            with pytest.raises(RequestInProgress):
+                state.idempotency.reserve(key)
+        set_clock.now_s += 1
+        assert reserve(state, key).request_id != first.request_id
 
 
 def test_what_a_dead_front_end_delivered_is_the_answer(store: State, key: RequestKey) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import MakeSettings, key_with
+from tests.service.state.conftest import MakeSettings, SetClock, key_with
 from upscaled.config import Settings
 from upscaled.errors import InsufficientApiCredits, MalformedImage, RateLimitExceeded
 from upscaled.image.output import OutputChoice
-from upscaled.state import PaidResult, State, open_state
+from upscaled.state import Clocks, PaidResult, State, open_state
 from upscaled.state.job_rows import (
     ClaimedJob,
     JobOrder,
@@ -21,7 +21,7 @@ from upscaled.state.job_rows import (
     count_unfinished,
     select_claimable,
 )
-from upscaled.state.job_steps import MAX_ATTEMPTS
+from upscaled.state.job_steps import LEASE_S, MAX_ATTEMPTS
 from upscaled.state.schema import CREDIT_ENTRIES, JOBS, OPEN_HOLDS
 
 ORDER = JobOrder("source-1", None, 4, "", OutputChoice("webp", 80))
@@ -193,7 +193,7 @@ def test_the_search_for_a_job_uses_the_index_of_unfinished_ones(store: State) ->
     if store.database.is_server:
         pytest.skip("PostgreSQL's planner goes by statistics")
     with store.database.read() as connection:
-        query = select_claimable(connection, 0).compile(
+        query = select_claimable(connection, 0, takes_left=True).compile(
             connection, compile_kwargs={"literal_binds": False}
         )
         plan = connection.exec_driver_sql(
@@ -276,6 +276,35 @@ def test_a_lease_of_before_the_clock_was_set_back_is_over(store: State) -> None:
     assert store.jobs.claim() is None
     set_clock_back(store, 3600)
     assert claim(store).job.id == first.job.id
+
+
+@pytest.mark.parametrize("step_s", [40.0, 3600.0, -40.0, -3600.0])
+@pytest.mark.parametrize("attempts", [1, MAX_ATTEMPTS])
+def test_a_job_under_way_stays_with_its_process_when_the_clock_is_set(
+    database_url: str,
+    make_settings: MakeSettings,
+    set_clock: SetClock,
+    step_s: float,
+    attempts: int,
+) -> None:
+    clocks = Clocks(running=set_clock.running)
+    with open_state(make_settings(database_url=database_url), clocks) as state:
+        submit(state, key_with(state, 2))
+        first = claim(state)
+        with state.database.write() as connection:
+            connection.execute(sa.update(JOBS).values(attempts=attempts))
+        assert state.jobs.end_unwanted() == ()
+        set_clock.ahead_s += step_s
+        set_clock_back(state, -step_s)
+        assert state.jobs.end_unwanted() == ()
+        assert state.jobs.claim() is None
+        assert state.jobs.renew(first, 1, 2)
+        set_clock.now_s += LEASE_S
+        assert state.jobs.claim() is None
+        end_leases_of_jobs(state)  # now its process is dead
+        ended = state.jobs.end_unwanted()
+        again = state.jobs.claim()
+        assert [len(ended), again is not None] == ([0, True] if attempts == 1 else [1, False])
 
 
 def test_a_job_that_was_put_back_for_a_while_waits_no_hours_after_the_clock_was_set_back(
