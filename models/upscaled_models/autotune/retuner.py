@@ -55,7 +55,6 @@ class Retuner:
 
     @property
     def is_measuring(self) -> bool:
-        """Return whether a race is under way."""
         return self._race is not None
 
     def slice(self, is_idle: Callable[[], bool]) -> Adopted | None:

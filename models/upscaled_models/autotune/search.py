@@ -218,7 +218,6 @@ class Search:
         )
 
     def _rows(self, best: SizedCandidate) -> list[Measured]:
-        """List what was compared, the chosen one first."""
         name = best.trial.candidate.name
         rows = [each for each in self.measured if each.name != name]
         own = [each for each in self.measured if each.name == name]

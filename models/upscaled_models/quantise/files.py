@@ -148,7 +148,6 @@ def read_quantised(spec: ModelSpec, weights: Path) -> Layers:
 
 
 def serialise_layers(layers: Layers) -> bytes:
-    """Return the bytes of an 8-bit file."""
     from safetensors.numpy import save
 
     data: bytes = save(_arrays_of(layers))
@@ -180,7 +179,6 @@ def _arrays_of(layers: Layers) -> Arrays:
 
 
 def parse_layers(data: bytes, path: Path) -> Layers:
-    """Return the layers in the bytes of an 8-bit file."""
     from safetensors.numpy import load
 
     try:

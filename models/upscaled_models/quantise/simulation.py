@@ -78,7 +78,6 @@ class InputGrid(nn.Module):
         return scale, round(-low / scale)
 
     def freeze(self) -> tuple[float, float]:
-        """Return the lowest and the highest level."""
         scale, zero = float(self.log_scale.detach().exp()), float(self.zero)
         return -zero * scale, (LAST_LEVEL - zero) * scale
 
@@ -114,7 +113,6 @@ class SimulatedConvolution(nn.Module):
         return result if self.bias is None else result + self.bias.view(1, -1, 1, 1)
 
     def freeze(self) -> Convolution:
-        """Return the layer as plain numbers."""
         bias = None if self.bias is None else _array(self.bias)
         weight_scale = self.log_weight_scale.detach().exp()
         whole = (self.weight.detach() / weight_scale.view(-1, 1, 1, 1)).round()
@@ -209,7 +207,6 @@ def choose_ranges(network: nn.Module, inputs: Tensor) -> None:
 
 
 def freeze(network: nn.Module) -> Layers:
-    """Return the layers of a simulated network as plain numbers."""
     return Layers(
         convolutions={name: layer.freeze() for name, layer in simulated(network).items()},
         slopes={

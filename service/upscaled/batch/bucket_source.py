@@ -68,7 +68,6 @@ class BucketObject:
 
     @property
     def name(self) -> str:
-        """Return the last part of its key."""
         return self.url.key.rpartition("/")[2]
 
     def read(self, formats: Collection[str], *, is_any: bool) -> bytes:

@@ -84,7 +84,6 @@ class Finder:
     s3_endpoint: str = ""
 
     def find(self, arguments: Iterable[str]) -> Iterator[Source]:
-        """Find the sources of all arguments, one after the other."""
         for argument in arguments:
             if argument == LIST:
                 for name in self.names:
@@ -165,7 +164,6 @@ class Finder:
         return False
 
     def _find_below(self, file: SourceFile, top: Path | S3Url) -> Iterator[Source]:
-        """Find all in a named folder, or below a named prefix."""
         if self.output is None:
             text = "is a folder, or in a bucket; -o says where its results go"
             yield Source(file, is_named=True, error=OSError(errno.EISDIR, text))
@@ -253,7 +251,6 @@ def _sniff_picture(data: bytes) -> str | None:
 
 
 def _list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the files and of the folders in a folder."""
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:

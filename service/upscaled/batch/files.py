@@ -104,7 +104,6 @@ class LocalFile:
 
     @property
     def name(self) -> str:
-        """Return the last part of its path."""
         return self.path.name
 
     def read(self, formats: Collection[str], *, is_any: bool) -> bytes:
@@ -200,7 +199,6 @@ def rename_part(target: Path, part: Path) -> None:
 
 
 def describe_failed_write(target: Path | str, error: OSError) -> CannotWrite | OutputFull:
-    """Return the error of a result that could not be written."""
     if error.errno in NO_MORE_WRITES:
         return OutputFull(f"{os.path.dirname(target)}: {error.strerror}")
     return CannotWrite(f"{target}: cannot be written: {error.strerror}")

@@ -42,7 +42,6 @@ class OutputBucket(Output):
         return _read_entry(self._find(url.key), source).record is not None
 
     def look(self, path: PurePath, source: str) -> Entry:
-        """Look at an object's metadata."""
         return _read_entry(self._find(self._key(path)), source)
 
     def find_identical(

@@ -258,5 +258,4 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         return self.model_x2 if scale == 2 else self.model_x4
 
     def max_input_side_px(self, scale: int) -> int:
-        """Return the longest input side that is accepted at a scale of 2 or 4."""
         return self.max_input_side_x2 if scale == 2 else self.max_input_side_x4

@@ -65,7 +65,6 @@ class _Metadata(BaseModel, strict=True):
 
 
 def pack_plan(plan: MetadataPlan | None) -> bytes:
-    """Return the header of a request to decode."""
     return b"" if plan is None else json.dumps(asdict(plan)).encode()
 
 

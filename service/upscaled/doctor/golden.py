@@ -35,7 +35,6 @@ def read_source(scale: int) -> bytes:
 
 
 def read_expected(model: str, scale: int, *, is_tempered: bool = False) -> bytes | None:
-    """Return the expected result; None for models without a stored one."""
     name = f"{model}-tempered" if is_tempered else model
     path = FOLDER / f"{name}-at-{scale}{Path(SOURCES[scale]).suffix}"
     return path.read_bytes() if path.is_file() else None

@@ -121,7 +121,6 @@ class _Pieces:
             self._outbox.put_nowait(self)
 
     def next_frame(self) -> tuple[bytes, bytes]:
-        """Return the next frame's header and payload."""
         piece, self._waiting = bytes(self._waiting), bytearray()
         self._is_consumed.set()
         return messages.encode(self._message), piece

@@ -71,7 +71,6 @@ class UpscaleRequest:
 
     @property
     def is_deep(self) -> bool:
-        """Return whether its result has 16 bits a channel."""
         return self.output.is_deep
 
     @property

@@ -95,7 +95,6 @@ class LocalPool:
         return bool(self._workers) and not self._admission.is_draining and not self._queue.is_full
 
     def stats(self) -> executor.PoolStats:
-        """Return how the workers are and what they have done."""
         waiting_by_key = self._queue.waiting_by_key()
         readies = [worker.ready for worker in self._workers]
         in_flight = Counter(slot.worker for slot in self._queue.in_flight())
@@ -152,7 +151,6 @@ class LocalPool:
         self._cost.adopt(ladders)
 
     async def upscale(self, source: bytes, request: executor.UpscaleRequest) -> Result:
-        """Upscale one encoded image; see `Executor.upscale`."""
         with self._admission.admit():
             request = replace(self._cost.bind(request), store=None)
             return await self._upscale_retrying(source, request)

@@ -79,7 +79,6 @@ class RequestQueue:
         return len(self._retries) + len(self._fair_queue)
 
     def waiting_by_key(self) -> Counter[int]:
-        """Return how many requests of each API key wait."""
         return Counter(waiting.request.key_id for waiting in self._in_order())
 
     def in_flight(self) -> list[Slot]:
@@ -273,7 +272,6 @@ class RequestQueue:
         return [each for each in alive if each.device != waiting.avoided] or alive
 
     def _has_slot_for(self, result_px: int, *, is_small: bool) -> bool:
-        """Return whether some worker has a slot for such an image."""
         return any(
             slots.fits(result_px, is_small=is_small, is_exclusive=False)
             for slots in self._workers.values()

@@ -75,7 +75,6 @@ class Child:
 
     @property
     def is_alive(self) -> bool:
-        """Return whether the process has not ended yet."""
         return self._process.poll() is None
 
     def wait(self, timeout_s: float) -> int | None:

@@ -70,7 +70,6 @@ class Webhooks:
             return new
 
     def show(self, name: str) -> webhook_rows.KeyWebhook | None:
-        """Return the webhook of an active key; None where it has no secret."""
         with self._database.read() as connection:
             return webhook_rows.find_webhook(connection, find_active(connection, name))
 

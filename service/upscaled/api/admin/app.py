@@ -87,7 +87,6 @@ def create_admin_app(context: Context) -> FastAPI:
 
 
 def describe_administration(routes: list[BaseRoute]) -> dict[str, Any]:
-    """Return the OpenAPI document of administration."""
     document = get_openapi(
         title="upscaled administration",
         version=upscaled.__version__,

@@ -58,7 +58,6 @@ class GuessLimiter:
             raise RateLimitExceeded(math.ceil(left_s), reason="admin_guesses", detail=network)
 
     def note_failure(self, address: str) -> None:
-        """Count a wrong key."""
         network = _network_of(address)
         count, ends_s = self._failures.get(network, (0, self._clock() + WINDOW_S))
         self._failures[network] = (count + 1, ends_s)

@@ -13,7 +13,6 @@ from upscaled.errors import InvalidRequestBody, ServiceError
 def render_error(
     error: ServiceError, request_id: str, default_headers: Iterable[tuple[bytes, bytes]]
 ) -> bytes:
-    """Return the bytes of a response that closes its connection."""
     response = error_response(error)
     headers = {
         **{name.decode(): value.decode() for name, value in default_headers},

@@ -100,7 +100,6 @@ class Connections:
         self._idle.pop(connection, None)
 
     def note_idle(self, connection: RegisteredConnection) -> None:
-        """Note that the connection waits for its next request."""
         if connection in self._open:
             self._idle[connection] = None
 
@@ -179,7 +178,6 @@ def build_connections(settings: Settings) -> Connections:
 
 
 def build_admin_connections(settings: Settings) -> Connections:
-    """Return the registry of the administration listener."""
     return _build(settings, min(settings.max_connections, ADMIN_CONNECTIONS))
 
 

@@ -60,7 +60,6 @@ _NO_KEY: Final = {"key": "none", "key_state": " hidden"}
 
 
 def build_router(settings: Settings) -> APIRouter:
-    """Return the routes of every page and of what it loads."""
     static, documentation = files("upscaled.api") / "static", files("upscaled") / "docs"
     endpoints: dict[str, Endpoint] = {
         "/openapi.json": get_openapi,

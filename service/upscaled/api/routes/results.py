@@ -33,7 +33,6 @@ async def _open(context: AppContext, file_name: str) -> AsyncIterator[OpenedResu
 
 @router.head(schemas.RESULT_PATH + "{file_name}", include_in_schema=False)
 async def head_result(stored: Annotated[StoredResult, Depends(_find)]) -> Response:
-    """Return the headers of a stored result, without opening it."""
     return Response(headers=_headers(stored), media_type=stored.media_type)
 
 

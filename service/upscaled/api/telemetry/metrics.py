@@ -103,7 +103,6 @@ class Metrics:
         )
 
     def observe(self, record: AccessRecord) -> None:
-        """Count one request that is over."""
         route = record.route
         self.requests.labels(route, str(record.status or 0), record.error_code or "").inc()
         self.request_seconds.labels(route).observe(record.seconds)
@@ -123,7 +122,6 @@ class Metrics:
         )
 
     def note_job(self, status: JobState) -> None:
-        """Count a job that has ended here."""
         self.jobs.labels(status).inc()
 
     def note_job_result(self, result: Result, *, scale: int, source_bytes: int) -> None:

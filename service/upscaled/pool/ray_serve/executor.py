@@ -125,7 +125,6 @@ class RayPool:
         self._cost.adopt(ladders)
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
-        """Upscale one encoded image; see `Executor.upscale`."""
         with self._admission.admit():
             if not self._reports.here and len(self._in_flight) >= self._settings.max_queue:
                 raise self._refusal("no replica is there, and as many wait as may")

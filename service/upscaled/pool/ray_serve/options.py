@@ -55,7 +55,6 @@ class DeploymentArguments(BaseModel, extra="forbid"):
 
 
 def deployment_options(arguments: DeploymentArguments) -> dict[str, Any]:
-    """Return the options of the deployment, by the names that Ray Serve has for them."""
     reserved: dict[str, float] = {"num_cpus": arguments.num_cpus, "num_gpus": arguments.num_gpus}
     if arguments.memory_mib:
         reserved["memory"] = arguments.memory_mib * 1024**2
