@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from upscaled.api.admin.app import AdminDispatchMiddleware, create_admin_app
-from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.billing import release_pending_credits
 from upscaled.api.cancellation import cancel
 from upscaled.api.dependencies import Context
@@ -27,8 +26,8 @@ from upscaled.api.middleware import (
 from upscaled.api.openapi import Document, add_settings, generate_document
 from upscaled.api.progress import ProgressRelay, ProgressTracker
 from upscaled.api.protocol.registry import build_connections
+from upscaled.api.readiness import AutoChoiceAgreement, StateProbe
 from upscaled.api.routes import credits, jobs, models, ops, pages, progress, results, upscale
-from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.api.telemetry.tracing import Tracing, open_tracing

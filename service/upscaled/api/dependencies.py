@@ -19,12 +19,11 @@ from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
-from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.billing import try_often
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.memory import MemoryBudget, UnsentResponses
 from upscaled.api.progress import ProgressRelay, ProgressTracker
-from upscaled.api.state_probe import StateProbe
+from upscaled.api.readiness import AutoChoiceAgreement, StateProbe
 from upscaled.api.telemetry.access_log import AccessRecord, Reporter, record_of
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.api.telemetry.usage_recorder import UsageRecorder

@@ -12,11 +12,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from upscaled.api.auto_choice import AutoChoiceAgreement
 from upscaled.api.cancellation import cancel, run_to_end
 from upscaled.api.job_work import JobEnds, JobImages, StoreFailed
 from upscaled.api.memory import MemoryBudget
 from upscaled.api.progress import Progress
+from upscaled.api.readiness import AutoChoiceAgreement
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError

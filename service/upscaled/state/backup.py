@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from upscaled.state.database_url import find_sqlite_file
+from upscaled.state.engines import BUSY_TIMEOUT_S
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
 from upscaled.state.folder_results import sync
-from upscaled.state.sqlite_file import BUSY_TIMEOUT_S
 
 _PAGES_PER_STEP: Final = 1024
 """4 MiB: the service can write between two steps of a large copy."""

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, exc
 
-from upscaled.state import sqlite_file
+from upscaled.state import engines
 from upscaled.state.database_url import hide_password, parse_database_url
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
-from upscaled.state.server_engine import CONNECTIONS, make_server_engine
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -34,7 +33,7 @@ class Database:
     COMMITTED, and writers rely on the row locks of their UPDATE and DELETE statements.
     """
 
-    def __init__(self, engine: Engine, file: sqlite_file.OpenedFile | None = None) -> None:
+    def __init__(self, engine: Engine, file: engines.OpenedFile | None = None) -> None:
         """Use an engine; every transaction first checks that SQLite's `file` is still there."""
         self._engine = engine
         self._file = file
@@ -71,9 +70,7 @@ class Database:
         with self.translating_failures(), self._write_lock:
             self.check_file()
             with self._engine.connect() as connection:
-                begun = connection.execution_options(
-                    **{sqlite_file.BEGIN_OPTION: "BEGIN IMMEDIATE"}
-                )
+                begun = connection.execution_options(**{engines.BEGIN_OPTION: "BEGIN IMMEDIATE"})
                 with begun.begin():
                     yield begun
 
@@ -87,7 +84,7 @@ class Database:
         """Open all connections of the pool to a server, so that no request waits for that."""
         if self.is_server:
             with self.translating_failures(), ExitStack() as opened:
-                for _ in range(CONNECTIONS):
+                for _ in range(engines.CONNECTIONS):
                     opened.enter_context(self._engine.connect())
 
     def connect_apart(self) -> Connection:
@@ -199,9 +196,9 @@ def open_database(
     try:
         is_file = url.get_backend_name() == "sqlite"
         engine = (
-            sqlite_file.make_sqlite_engine(url, is_read_only=is_read_only)
+            engines.make_sqlite_engine(url, is_read_only=is_read_only)
             if is_file
-            else make_server_engine(url, timeout_s)
+            else engines.make_server_engine(url, timeout_s)
         )
     except ModuleNotFoundError as error:
         raise DatabaseRefused(
@@ -210,16 +207,16 @@ def open_database(
         ) from None
     try:
         if is_file and not is_read_only:
-            sqlite_file.switch_to_wal(engine)
+            engines.switch_to_wal(engine)
         with engine.connect():
             pass
     except (exc.DatabaseError, sqlite3.DatabaseError) as error:
         engine.dispose()
         shown = hide_password(url.render_as_string(hide_password=False))
         cause = error.orig if isinstance(error, exc.DatabaseError) else error
-        hint = sqlite_file.describe_full_disk(cause)
+        hint = engines.describe_full_disk(cause)
         raise DatabaseRefused(f"cannot open the database {shown}: {cause}{hint}") from None
-    return Database(engine, sqlite_file.OpenedFile(Path(str(url.database))) if is_file else None)
+    return Database(engine, engines.OpenedFile(Path(str(url.database))) if is_file else None)
 
 
 def lift_timeout(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from tests.service.state.connections import opened_connections, read_at_once
 from upscaled.api import app
 from upscaled.state import DatabaseFailed, State
 from upscaled.state.database import Database
-from upscaled.state.server_engine import CONNECTIONS
+from upscaled.state.engines import CONNECTIONS
 
 IMPORTING = """
 import sys, upscaled.api.app, upscaled.api.protocol.http1

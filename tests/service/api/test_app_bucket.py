@@ -12,7 +12,7 @@ from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
-from upscaled.api import state_probe
+from upscaled.api import readiness
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.state.errors import HoldReleased
 from upscaled.upscale.result import Result
@@ -116,7 +116,7 @@ def test_readiness_follows_the_bucket(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(state_probe, "PROBE_EVERY_S", 0.05)
+    monkeypatch.setattr(readiness, "PROBE_EVERY_S", 0.05)
     service = make_service(**faulty_bucket.bucket.settings)
     wait_for_status(service, 200)
     faulty_bucket.fail("cut")

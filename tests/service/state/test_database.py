@@ -328,8 +328,8 @@ def test_a_disk_that_does_not_work_is_not_waited_for(
         connection.execute("CREATE TABLE t (n)")
     file.with_name(file.name + "-journal").mkdir()
     waits: list[float] = []
-    monkeypatch.setattr("upscaled.state.sqlite_file.time.sleep", waits.append)
-    monkeypatch.setattr("upscaled.state.sqlite_file.BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("upscaled.state.engines.time.sleep", waits.append)
+    monkeypatch.setattr("upscaled.state.engines.BUSY_TIMEOUT_S", 0.2)
 
     with pytest.raises(StateError, match="cannot open the database"):
         open_state(settings)

@@ -26,7 +26,7 @@ def test_a_service_without_a_worker_is_live_and_not_ready(make_service: MakeServ
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upscaled.api.state_probe.PROBE_EVERY_S", 0.02)
+    monkeypatch.setattr("upscaled.api.readiness.PROBE_EVERY_S", 0.02)
 
 
 def is_ready(service: Service) -> bool:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from tests.service.api.executors import IdleExecutor, ResizingExecutor
 from tests.service.api.serving import Service, serve
 from tests.service.api.waiting import wait_until
-from upscaled.api import auto_choice
+from upscaled.api import readiness
 from upscaled.process.child import ChildUnusable
 from upscaled.state.schema import AUTO_CHOICE
 from upscaled.upscale.model_choice import AutoChoice, Rung
@@ -63,7 +63,7 @@ class FrontEnds:
 def front_ends(
     server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FrontEnds]:
-    monkeypatch.setattr(auto_choice, "CHECKED_EVERY_S", 0.02)
+    monkeypatch.setattr(readiness, "CHECKED_EVERY_S", 0.02)
     with ExitStack() as stack:
         yield FrontEnds(server_url, tmp_path, stack)
 

@@ -1,12 +1,15 @@
-"""Adopt the thresholds of `auto` that all front ends of a database share, and detect differences.
+"""Background checks that readiness reports: the stored state, and the thresholds of `auto`.
 
-Needed where several machines may upscale the pictures of one client: with PostgreSQL, and on a
-cluster. A front end is not ready until it has adopted them, nor while its workers have other
-models or settings than the stored ones; the reason gives both.
+The thresholds are those that all front ends of a database share. They are needed where several
+machines may upscale the pictures of one client: with PostgreSQL, and on a cluster. A front end is
+not ready until it has adopted them, nor while its workers have other models or settings than the
+stored ones; the reason gives both.
 """
 
 import asyncio
 import logging
+import threading
+from contextlib import suppress
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,10 +21,67 @@ from upscaled.state import State
 from upscaled.state.errors import StateError, UnreadableChoice
 from upscaled.upscale.model_choice import AutoChoice
 
+PROBE_EVERY_S: Final = 5.0
+PROBE_WITHIN_S: Final = 5.0
+"""A result on a disk that works is stored and read back within milliseconds."""
+
+_logger: Final = logging.getLogger(__name__)
 CHECKED_EVERY_S: Final = 5.0
 RESET_COMMAND: Final = "upscaled cluster thresholds --reset"
 
-_log: Final = logging.getLogger(__name__)
+
+class StateProbe:
+    """A repeated check of the stored state; `trouble` says why it does not work, or is empty."""
+
+    def __init__(self, state: State) -> None:
+        self.trouble = "not checked yet"
+        self._state = state
+        self._pending: asyncio.Future[str] | None = None
+
+    async def run_forever(self) -> None:
+        """Check every `PROBE_EVERY_S` until cancelled."""
+        while True:
+            await asyncio.sleep(PROBE_EVERY_S)
+            await self.check()
+
+    async def check(self) -> None:
+        """Check once; a check that takes longer than `PROBE_WITHIN_S` is trouble by itself.
+
+        A check that hangs is awaited again the next time, so that checks never pile up.
+        """
+        pending = self._pending or self._start()
+        done, _ = await asyncio.wait([pending], timeout=PROBE_WITHIN_S)
+        self._pending = None if done else pending
+        self._note(pending.result() if done else f"no answer within {PROBE_WITHIN_S:g} s")
+
+    def _start(self) -> "asyncio.Future[str]":
+        """Run the check in a thread of its own: those that requests share may all be stuck."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str] = loop.create_future()
+
+        def settle(trouble: str) -> None:
+            if not answer.done():
+                answer.set_result(trouble)
+
+        def run() -> None:
+            try:
+                trouble = self._state.find_trouble()
+            except Exception as error:
+                _logger.exception("the check of the state failed", extra=event("crash"))
+                trouble = f"{type(error).__name__}: {error}"
+            with suppress(RuntimeError):  # the event loop was closed meanwhile
+                loop.call_soon_threadsafe(settle, trouble)
+
+        threading.Thread(target=run, name="state-probe", daemon=True).start()
+        return answer
+
+    def _note(self, trouble: str) -> None:
+        """Log the beginning, each change of the cause, and the end."""
+        before, self.trouble = self.trouble, trouble
+        if trouble and trouble != before:
+            _logger.error("not ready: %s", trouble, extra=event("state_unusable"))
+        elif before and not trouble:
+            _logger.info("the stored state works", extra=event("state_usable"))
 
 
 class AutoChoiceAgreement:
@@ -46,7 +106,7 @@ class AutoChoiceAgreement:
                 self._note_unreadable(error)
             except (ChildUnusable, SQLAlchemyError, StateError) as error:
                 # Readiness reports it already: no worker is ready, or the database does not work.
-                _log.debug("auto is not settled: %s", error)
+                _logger.debug("auto is not settled: %s", error)
             await asyncio.sleep(CHECKED_EVERY_S)
 
     async def check(self) -> None:
@@ -73,13 +133,17 @@ class AutoChoiceAgreement:
         self._executor.adopt_ladders(stored.ladders)
         self._adopted, self.trouble = stored, ""
         rungs = {f"x{scale}": _describe(stored, scale) for scale in sorted(stored.ladders)}
-        _log.info("auto uses the thresholds in the database", extra=event("auto_settled", **rungs))
+        _logger.info(
+            "auto uses the thresholds in the database", extra=event("auto_settled", **rungs)
+        )
 
     def _note_unreadable(self, error: UnreadableChoice) -> None:
         """Report not ready until the stored choice is reset; then this front end may write it."""
         self._adopted = None
         if self.trouble != str(error):
-            _log.error("not ready: %s (%s)", error, RESET_COMMAND, extra=event("auto_unreadable"))
+            _logger.error(
+                "not ready: %s (%s)", error, RESET_COMMAND, extra=event("auto_unreadable")
+            )
         self.trouble = str(error)
 
     def _note_difference(self, own: AutoChoice, stored: AutoChoice) -> None:
@@ -92,7 +156,7 @@ class AutoChoiceAgreement:
         trouble = f"auto differs at x{scale}: here {here}; in the database {there}"
         if trouble != self.trouble:
             fields = event("auto_differs", scale=scale)
-            _log.error("not ready: %s (%s)", trouble, RESET_COMMAND, extra=fields)
+            _logger.error("not ready: %s (%s)", trouble, RESET_COMMAND, extra=fields)
         self.trouble = trouble
 
 

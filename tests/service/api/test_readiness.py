@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from upscaled.api.state_probe import StateProbe
+from upscaled.api.readiness import StateProbe
 from upscaled.state import State
 
 
@@ -41,7 +41,7 @@ async def test_the_result_of_the_last_check_is_reported() -> None:
 async def test_a_check_that_hangs_is_trouble_and_is_never_begun_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("upscaled.api.state_probe.PROBE_WITHIN_S", 0.02)
+    monkeypatch.setattr("upscaled.api.readiness.PROBE_WITHIN_S", 0.02)
     may_end = threading.Event()
 
     def hang() -> str:
@@ -55,7 +55,7 @@ async def test_a_check_that_hangs_is_trouble_and_is_never_begun_twice(
         assert probe.trouble == "no answer within 0.02 s"
     assert checks.begun == 1
     may_end.set()
-    monkeypatch.setattr("upscaled.api.state_probe.PROBE_WITHIN_S", 60)
+    monkeypatch.setattr("upscaled.api.readiness.PROBE_WITHIN_S", 60)
     await probe.check()
     assert probe.trouble == ""
     await probe.check()
@@ -86,7 +86,7 @@ async def test_each_cause_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
 
 
 async def test_the_state_is_checked_until_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upscaled.api.state_probe.PROBE_EVERY_S", 0.001)
+    monkeypatch.setattr("upscaled.api.readiness.PROBE_EVERY_S", 0.001)
     is_enough = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from tests.databases import PostgreSQL
 from tests.service.state.conftest import MakeSettings
 from tests.service.state.connections import opened_connections, read_at_once
-from upscaled.state import DatabaseFailed, State, open_state, server_engine
-from upscaled.state.server_engine import CONNECTIONS
+from upscaled.state import DatabaseFailed, State, engines, open_state
+from upscaled.state.engines import CONNECTIONS
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def test_a_connection_that_was_not_used_for_a_while_is_tested_first(
         return True
 
     read_at_once(state, 1)
-    monkeypatch.setattr(server_engine, "_ping", note)
-    monkeypatch.setattr(server_engine, "_TRUSTED_S", 1000)
+    monkeypatch.setattr(engines, "_ping", note)
+    monkeypatch.setattr(engines, "_TRUSTED_S", 1000)
     read_at_once(state, 1)
     assert tested == []
-    monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)
+    monkeypatch.setattr(engines, "_TRUSTED_S", 0)
     read_at_once(state, 1)
     assert len(tested) == 1
 
@@ -61,7 +61,7 @@ def test_a_connection_that_was_not_used_for_a_while_is_tested_first(
 def test_a_connection_that_was_tested_works_as_before(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)
+    monkeypatch.setattr(engines, "_TRUSTED_S", 0)
     with opened_connections() as opened:
         for _ in range(3):
             read_at_once(state, 1)
@@ -78,7 +78,7 @@ def test_a_server_that_is_stopped_is_a_failure_and_no_wait_without_end(
     settings = make_settings(database_url=server_url, database_timeout_s=1)
     with open_state(settings) as state:
         read_at_once(state, 2)
-        monkeypatch.setattr(server_engine, "_TRUSTED_S", 0)
+        monkeypatch.setattr(engines, "_TRUSTED_S", 0)
         with (
             postgresql.frozen(),
             pytest.raises(DatabaseFailed),
