@@ -21,12 +21,12 @@ from upscaled.image.output import MAX_CANVAS_PX, NO_CHOICE, OutputChoice, Output
 from upscaled.image.types import Header
 from upscaled.logs import event
 from upscaled.upscale.concurrency import Cancellation, Cancelled, WeightedSemaphore
+from upscaled.upscale.content import make_tiling
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung, rungs_for
 from upscaled.upscale.named_models import find_denoise
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result, decide_local_output
 from upscaled.upscale.tile_queue import USUAL_S_PER_PX
-from upscaled.upscale.tiles import Tiling
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.store import ModelStore
 
@@ -234,13 +234,7 @@ def _count_window_px(core: Core, header: Header, model: str) -> int:
     """Return the pixels of all windows that a network sees of an image, halos included."""
     with core.models.use(model) as engine:
         info = engine.info
-    tiling = Tiling(
-        window_px=info.window_px,
-        halo_px=info.spec.halo_px,
-        multiple_px=info.spec.multiple_px,
-        shape_step_px=info.shape_step_px,
-        ends_short=info.takes_new_shapes,
-    )
+    tiling = make_tiling(info, info.spec.halo_px, info.window_px)
     return tiling.count_px(header.height_px, header.width_px)
 
 

@@ -28,7 +28,13 @@ from upscaled.image.pixels import Pixels
 from upscaled.upscale.cover import Box, Cells, Prices, cover
 from upscaled.upscale.post_process.colour_correction import equal_pixels
 from upscaled.upscale.region import Region
-from upscaled.upscale.tiles import Tile, Tiling, count_px
+from upscaled.upscale.tiles import (
+    COMPILED_WINDOW_PRICE_PX,
+    READY_WINDOW_PRICE_PX,
+    Tile,
+    Tiling,
+    count_px,
+)
 from upscaled_models.backends.base import EngineInfo, Window, round_up
 
 CELL_PX: Final = 4
@@ -160,6 +166,24 @@ class Canvas:
             target = self.pixels[top * gain : (top + count) * gain]
             target.reshape(count, gain, -1)[:] = wide.reshape(count, 1, -1)
         self._filled_rows = rows
+
+
+def make_tiling(
+    info: EngineInfo, halo_px: int, window_px: int, *, needs_flat_halo: bool = True
+) -> Tiling:
+    """Return the sizes of an engine's windows; for `needs_flat_halo` see `Tiling`."""
+    is_ready = info.takes_new_shapes
+    return Tiling(
+        window_px=window_px,
+        halo_px=halo_px,
+        multiple_px=info.spec.multiple_px,
+        shape_step_px=info.shape_step_px,
+        part_step_px=choose_part_step_px(info, window_px),
+        stretch=2 if is_ready else 1,
+        window_price_px=READY_WINDOW_PRICE_PX if is_ready else COMPILED_WINDOW_PRICE_PX,
+        needs_flat_halo=needs_flat_halo,
+        ends_short=is_ready,
+    )
 
 
 def choose_part_step_px(info: EngineInfo, window_px: int) -> int:

@@ -77,7 +77,7 @@ class Prices:
         Where windows may be of many shapes, all sizes are priced at once, in steps: a cover asks
         for ten times as many.
         """
-        by_size = _price_sizes(tiling, size_px) if tiling.part_stretch > 1 else None
+        by_size = _price_sizes(tiling, size_px) if tiling.stretch > 1 else None
         return cls(size_px, cell_px, tiling, by_size, not_flat)
 
     def of(self, box: Box) -> Any:  # noqa: ANN401  (a number, or an array of them)

@@ -9,7 +9,7 @@ from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.content import Canvas, Content, choose_part_step_px
+from upscaled.upscale.content import Canvas, Content, make_tiling
 from upscaled.upscale.passes import Pass, plan_passes
 from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
 from upscaled.upscale.post_process.pattern_correction import PatternCorrection
@@ -20,15 +20,7 @@ from upscaled.upscale.post_process.steps import (
     neutralise,
 )
 from upscaled.upscale.stream import Stream
-from upscaled.upscale.tiles import (
-    COMPILED_WINDOW_PRICE_PX,
-    READY_WINDOW_PRICE_PX,
-    Tile,
-    Tiling,
-    count_px,
-    cut,
-    cut_one,
-)
+from upscaled.upscale.tiles import Tile, Tiling, count_px
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.registry import ModelSpec
@@ -228,7 +220,7 @@ class _TileLoop:
         self, rgb: Pixels, canvas: Canvas, one_pass: Pass, content: Content, tiles: Sequence[Tile]
     ) -> Iterator[Tile]:
         """Fill the canvas, and yield each tile once it is filled."""
-        results = self.stream.run(cut(rgb, tiles), one_pass.reduce)
+        results = self.stream.run(_cut(rgb, tiles), one_pass.reduce)
         faithful_results: Iterable[Window | None] = repeat(None, len(tiles))
         if self.faithful is not None:
             faithful_results = self._compute_faithful(self.faithful, rgb, one_pass, tiles)
@@ -244,7 +236,7 @@ class _TileLoop:
     ) -> Iterator[Window]:
         """Yield the faithful network's results for the same windows."""
         reduce = stream.engine.info.spec.native_scale // one_pass.gain
-        results = stream.run(cut(rgb, tiles), reduce)
+        results = stream.run(_cut(rgb, tiles), reduce)
         for tile, result in zip(tiles, results, strict=True):
             yield self._require_plausible(stream, rgb, tile, result, reduce)
 
@@ -255,12 +247,12 @@ class _TileLoop:
         result = self._require_plausible(self.stream, rgb, tile, result, one_pass.reduce)
         core = tile.core.within(tile.window)
         if faithful is None:
-            result = self.steps.correct(cut_one(rgb, tile), result)
+            result = self.steps.correct(tile.window.read_padded(rgb), result)
             return core.scaled(one_pass.gain).read(result)
         seen = core.grown(self.steps.reach_px(one_pass.gain), tile.window.within(tile.window))
         enlarged = seen.scaled(one_pass.gain)
         tempered = self.steps.temper(
-            seen.read(cut_one(rgb, tile)), enlarged.read(result), enlarged.read(faithful)
+            seen.read(tile.window.read_padded(rgb)), enlarged.read(result), enlarged.read(faithful)
         )
         return core.within(seen).scaled(one_pass.gain).read(tempered)
 
@@ -270,7 +262,7 @@ class _TileLoop:
         """Return the result, computed again in float32 where it fails its check."""
         if not self.steps.checks:
             return result
-        source = cut_one(rgb, tile)
+        source = tile.window.read_padded(rgb)
         if not self.steps.is_plausible(source, result):
             (result,) = stream.run([source], reduce, is_exact=True)
             if not self.steps.is_plausible(source, result):
@@ -278,16 +270,14 @@ class _TileLoop:
         return result
 
     def _tiling(self, window_px: int) -> Tiling:
-        info = self.stream.engine.info
-        is_ready = info.takes_new_shapes
-        return Tiling(
-            window_px=window_px,
-            halo_px=self.halo_px,
-            multiple_px=info.spec.multiple_px,
-            shape_step_px=info.shape_step_px,
-            part_step_px=choose_part_step_px(info, window_px),
-            part_stretch=2 if is_ready else 1,
-            window_price_px=READY_WINDOW_PRICE_PX if is_ready else COMPILED_WINDOW_PRICE_PX,
+        return make_tiling(
+            self.stream.engine.info,
+            self.halo_px,
+            window_px,
             needs_flat_halo=self._needs_flat_halo,
-            ends_short=info.takes_new_shapes,
         )
+
+
+def _cut(pixels: Pixels, tiles: Iterable[Tile]) -> Iterator[Window]:
+    """Return the windows of `[H, W, 3]` one by one, padded to their full size."""
+    return (tile.window.read_padded(pixels) for tile in tiles)

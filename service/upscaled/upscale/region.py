@@ -1,9 +1,13 @@
-"""Rectangles of an image: scaled, grown, and as views of its pixels."""
+"""Rectangles of an image: scaled, grown, as views of its pixels, and padded past its edge."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+
+from upscaled.image.pixels import Pixels
+from upscaled_models.backends.base import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,10 @@ class Region:
         """Return a view of it in `[H, W, ...]`, cut short where it passes the array's end."""
         return pixels[self.top : self.bottom, self.left : self.right]
 
+    def read_padded(self, pixels: Pixels) -> Window:
+        """Return it in `[H, W, 3]`, whole: what lies past the array's end is padded."""
+        return _pad(self.read(pixels), self.height, self.width)
+
     def write(self, canvas: NDArray[Any], pixels: NDArray[Any]) -> None:
         """Write `[height, width, ...]` pixels to this region of the canvas.
 
@@ -53,3 +61,17 @@ class Region:
         if pixels.shape[:2] != (self.height, self.width):
             raise ValueError(f"{pixels.shape} does not fill {self}")
         canvas[self.top : self.bottom, self.left : self.right] = pixels
+
+
+def _pad(pixels: Pixels, height: int, width: int) -> Window:
+    """Pad `[h, w, 3]` to `[height, width, 3]` by mirroring at the right and bottom edge.
+
+    An axis too short to be mirrored repeats its last pixel.
+    """
+    missing = (height - pixels.shape[0], width - pixels.shape[1])
+    for axis, count in enumerate(missing):
+        if count:
+            mode = "reflect" if count < pixels.shape[axis] else "edge"
+            widths = [(0, count if axis == at else 0) for at in range(3)]
+            pixels = np.pad(pixels, widths, mode=mode)  # type: ignore[call-overload]
+    return np.ascontiguousarray(pixels)

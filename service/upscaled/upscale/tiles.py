@@ -7,24 +7,23 @@ and its pixels see exactly what they would see in the whole image. The cores cut
 gap or overlap, and each keeps at least the halo between itself and any window border that is not
 the image's own.
 
-Windows of a whole image are no longer than the side of a square. Those of a part of one may be,
-where any shape is ready, and then narrower, where that costs less: one long window has no halos
-inside. There the lowest windows of a whole image are short: rows of a result are encoded once a row
-of windows is done, so less is left after the last of them.
+Where any shape is ready, windows may be longer than the side of a square, and then narrower, where
+that costs less: one long window has no halos inside. There the lowest windows of a whole image are
+short: rows of a result are encoded once a row of windows is done, so less is left after the last of
+them.
 """
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, Final
 
 import numpy as np
 
-from upscaled.image.pixels import Pixels
 from upscaled.upscale.region import Region
-from upscaled_models.backends.base import Window, least_window_px, round_up
+from upscaled_models.backends.base import least_window_px, round_up
 
 READY_WINDOW_PRICE_PX: Final = 4_096
 """Price of a window where any shape is ready: by the processor time of windows of 64x64 to 512x512
@@ -57,15 +56,16 @@ class Tiling:
 
     window_px: longest side of a window, halo included. halo_px: pixels around a core that are
     computed and discarded. multiple_px: every window's start and side is a multiple of it.
-    shape_step_px: on an axis of several windows their length is a multiple of this too, so that
-    images of many sizes make few shapes; not where `window_px` is too short for it. A multiple of
-    `multiple_px`, or 1. needs_flat_halo: False where pixels beyond a window's border change nothing
-    if all there is of one colour. ends_short: the lowest windows are as short as their number
-    allows, the others as long as that takes, for no more pixels in all.
+    stretch: how many times `window_px` windows may be long, with no more pixels than a square of
+    it, and where it is far longer than the halo. shape_step_px: where they may not be longer, and
+    an axis of an image has several, their length is a multiple of this too, so that images of many
+    sizes make few shapes; not where `window_px` is too short for it. A multiple of `multiple_px`,
+    or 1. part_step_px: the step of all other lengths. window_price_px: what one more window costs,
+    in pixels.
 
-    For windows of a part of an image: part_step_px: the step of their lengths. part_stretch: how
-    many times `window_px` they may be long, with no more pixels than a square of it, and where it
-    is far longer than the halo. window_price_px: what one more costs, in pixels.
+    needs_flat_halo: False where pixels beyond a window's border change nothing if all there is of
+    one colour. ends_short: the lowest windows are as short as their number allows, the others as
+    long as that takes, for no more pixels in all.
     """
 
     window_px: int
@@ -75,7 +75,7 @@ class Tiling:
     needs_flat_halo: bool = True
     ends_short: bool = False
     part_step_px: int = 1
-    part_stretch: int = 1
+    stretch: int = 1
     window_price_px: int = COMPILED_WINDOW_PRICE_PX
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class Tiling:
         seen = seen or part.grown(self.halo_px, whole)
         rows, columns = self._widen(seen.top, seen.bottom), self._widen(seen.left, seen.right)
         if part == whole:
-            heights, width = self._divide_rows(height_px), self._divide_whole(width_px)
+            heights, width = self._divide_whole(height_px, width_px)
         else:
             windows = self.divide(rows[1] - rows[0], columns[1] - columns[0])
             heights, width = (int(windows.height_px),) * 2, int(windows.width_px)
@@ -113,10 +113,10 @@ class Tiling:
 
     def count_px(self, height_px: int, width_px: int) -> int:
         """Return the pixels of all windows, halos included: the cost of an image."""
-        lengths = (self._divide_rows(height_px), (self._divide_whole(width_px),))
+        heights, width = self._divide_whole(height_px, width_px)
         sides = (
-            self._plan_axis(side, (0, side), self._widen(0, side), *each)
-            for side, each in zip((height_px, width_px), lengths, strict=True)
+            self._plan_axis(side, (0, side), self._widen(0, side), *lengths)
+            for side, lengths in ((height_px, heights), (width_px, (width,)))
         )
         return math.prod(sum(span.length for span in spans) for spans in sides)
 
@@ -125,14 +125,11 @@ class Tiling:
 
         As few rows of them as the longest windows need are tried, and up to three more.
         """
-        step = self.step_of_parts_px
-        least_px = least_window_px(self.halo_px, step)
-        is_long = self.part_stretch > 1 and self.window_px >= 2 * self.part_stretch * least_px
-        longest = self.window_px * (self.part_stretch if is_long else 1)
+        step, longest = self.step_of_parts_px, self._longest_px
         fewest = self._count(height_px, longest // step * step)
         tried = (
             self._divide_in_rows((height_px, width_px), fewest + more, longest)
-            for more in range(_MORE_ROWS + 1 if is_long else 1)
+            for more in range(_MORE_ROWS + 1 if longest > self.window_px else 1)
         )
         return functools.reduce(PartWindows.cheaper, tried)
 
@@ -154,7 +151,27 @@ class Tiling:
         """Return the step of window lengths for parts: the multiple where no core would fit."""
         return self._usable_step(self.part_step_px)
 
-    def _divide_whole(self, side: int) -> int:
+    @property
+    def _longest_px(self) -> int:
+        """Return how long windows may be that are narrow enough."""
+        least_px = least_window_px(self.halo_px, self.step_of_parts_px)
+        is_long = self.stretch > 1 and self.window_px >= 2 * self.stretch * least_px
+        return self.window_px * (self.stretch if is_long else 1)
+
+    def _divide_whole(self, height_px: int, width_px: int) -> tuple[tuple[int, int], int]:
+        """Return how high the windows of a whole image are, and the lowest of them; their width."""
+        longest, step = self._longest_px, self.step_of_parts_px
+        if longest > self.window_px:
+            padded = (round_up(side, self.multiple_px) for side in (height_px, width_px))
+            windows = self.divide(*padded)
+            height, width = int(windows.height_px), int(windows.width_px)
+        else:
+            step = self._usable_step(self.shape_step_px)
+            height, width = self._divide_axis(height_px), self._divide_axis(width_px)
+        highest = min(longest, self.window_px**2 // width) // step * step
+        return self._end_short(height_px, height, range(highest, height - 1, -step)), width
+
+    def _divide_axis(self, side: int) -> int:
         """Return how long the windows of a whole axis are: as few as can be, then as short."""
         padded, step = round_up(side, self.multiple_px), self._usable_step(self.shape_step_px)
         if padded <= self.window_px:
@@ -162,15 +179,17 @@ class Tiling:
         count = self._count(padded, self.window_px // step * step)
         return int(round_up(self._shorten(padded, count), step))
 
-    def _divide_rows(self, height_px: int) -> tuple[int, int]:
-        """Return how high the windows of a whole image are, and the lowest of them."""
-        usual, step = self._divide_whole(height_px), self._usable_step(self.shape_step_px)
+    def _end_short(self, height_px: int, usual: int, heights: range) -> tuple[int, int]:
+        """Return how high windows of a usual height are, by `ends_short`, and the lowest of them.
+
+        heights: that they may have, the highest first.
+        """
         padded = round_up(height_px, self.multiple_px)
         if not self.ends_short or usual >= padded:
             return usual, usual
         others = int(self._count(padded, usual)) - 1
-        for height in range(self.window_px // step * step, usual - 1, -step):
-            lowest = round_up(padded + others * (self._overlap - height), step)
+        for height in heights:
+            lowest = round_up(padded + others * (self._overlap - height), -heights.step)
             if lowest >= max(height * _LEAST_LOWEST_SHARE, self._overlap + self.multiple_px):
                 return height, lowest
         return usual, usual
@@ -233,30 +252,6 @@ class Tiling:
 def count_px(tiles: Iterable[Tile]) -> int:
     """Return the pixels of all windows: the cost of these tiles."""
     return sum(tile.window.height * tile.window.width for tile in tiles)
-
-
-def cut(pixels: Pixels, tiles: Iterable[Tile]) -> Iterator[Window]:
-    """Return the windows of `[H, W, 3]` one by one, padded to their full size."""
-    return (cut_one(pixels, tile) for tile in tiles)
-
-
-def cut_one(pixels: Pixels, tile: Tile) -> Window:
-    """Return a tile's window of `[H, W, 3]`."""
-    return pad(tile.window.read(pixels), tile.window.height, tile.window.width)
-
-
-def pad(pixels: Pixels, height: int, width: int) -> Window:
-    """Pad `[h, w, 3]` to `[height, width, 3]` by mirroring at the right and bottom edge.
-
-    An axis too short to be mirrored repeats its last pixel.
-    """
-    missing = (height - pixels.shape[0], width - pixels.shape[1])
-    for axis, count in enumerate(missing):
-        if count:
-            mode = "reflect" if count < pixels.shape[axis] else "edge"
-            widths = [(0, count if axis == at else 0) for at in range(3)]
-            pixels = np.pad(pixels, widths, mode=mode)  # type: ignore[call-overload]
-    return np.ascontiguousarray(pixels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def random_tiling(chance: random.Random, *, needs_flat_halo: bool = True) -> Til
         multiple_px=multiple,
         shape_step_px=chance.choice([1, 16, 32]) if multiple == 1 else 16,
         part_step_px=chance.choice([1, 8, 16]),
-        part_stretch=chance.choice([1, 2]),
+        stretch=chance.choice([1, 2]),
         window_price_px=chance.choice([100, COMPILED_WINDOW_PRICE_PX]),
         needs_flat_halo=needs_flat_halo,
     )
@@ -190,7 +190,7 @@ def fits(tile: Tile, tiling: Tiling, height: int, width: int) -> bool:
     core, window, halo = tile.core, tile.window, tiling.halo_px
     return (
         window.height * window.width <= tiling.window_px**2
-        and max(window.height, window.width) <= tiling.part_stretch * tiling.window_px
+        and max(window.height, window.width) <= tiling.stretch * tiling.window_px
         and min(window.top, window.left) >= 0
         and window.bottom < height + tiling.multiple_px
         and window.right < width + tiling.multiple_px
@@ -383,7 +383,7 @@ def test_windows_of_any_shape_take_less_for_an_ellipse_or_lines_than_squares() -
     squares = Tiling(
         window_px=512, halo_px=19, multiple_px=1, part_step_px=8, needs_flat_halo=False
     )
-    any_shape = replace(squares, part_stretch=2, window_price_px=READY_WINDOW_PRICE_PX)
+    any_shape = replace(squares, stretch=2, window_price_px=READY_WINDOW_PRICE_PX)
     for rgb, most in ((draw_ellipse(is_tall=True), 0.99), (lines, 0.98)):
         content = Content.of(rgb, None, 19)
         tiles = content.plan(any_shape)

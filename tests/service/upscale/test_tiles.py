@@ -1,13 +1,15 @@
 """Plans of passes, and properties of plans of windows on some thousand sizes."""
 
 import random
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 import pytest
 
 from upscaled.upscale.passes import Pass, find_gain, plan_passes
 from upscaled.upscale.region import Region
-from upscaled.upscale.tiles import Tile, Tiling, count_px, pad
+from upscaled.upscale.tiles import READY_WINDOW_PRICE_PX, Tile, Tiling, count_px
 from upscaled_models.backends.base import least_window_px, round_up
 from upscaled_models.registry import makes_every_scale
 
@@ -27,26 +29,34 @@ def random_cases(count: int) -> list[Case]:
     return cases
 
 
-def tiling_of(case: Case, *, ends_short: bool = False) -> Tiling:
+KINDS: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"ends_short": True},
+    {"stretch": 2, "part_step_px": 8},
+    {"stretch": 2, "part_step_px": 8, "ends_short": True},
+)
+
+
+def tiling_of(case: Case, **kind: Any) -> Tiling:
     _, _, window, halo, multiple, step = case
     return Tiling(
         window_px=window,
         halo_px=halo,
         multiple_px=multiple,
         shape_step_px=step,
-        ends_short=ends_short,
+        **kind,
     )
 
 
-def plan_of(case: Case, *, ends_short: bool = False) -> tuple[Tile, ...]:
-    return tiling_of(case, ends_short=ends_short).plan(*case[:2])
+def plan_of(case: Case, **kind: Any) -> tuple[Tile, ...]:
+    return tiling_of(case, **kind).plan(*case[:2])
 
 
-@pytest.mark.parametrize("ends_short", [False, True])
-def test_cores_cover_every_pixel_exactly_once(ends_short: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_cores_cover_every_pixel_exactly_once(kind: dict[str, Any]) -> None:
     for case in random_cases(400):
         covered = np.zeros(case[:2], np.uint8)
-        for tile in plan_of(case, ends_short=ends_short):
+        for tile in plan_of(case, **kind):
             tile.core.read(covered)[...] += 1
         assert (covered == 1).all(), case
 
@@ -56,6 +66,26 @@ def test_all_windows_of_a_plan_have_one_size_no_longer_than_allowed() -> None:
         sizes = {(tile.window.height, tile.window.width) for tile in plan_of(case)}
         assert len(sizes) == 1, case
         assert max(sizes.pop()) <= case[2], case
+
+
+def test_long_windows_of_an_image_have_no_more_pixels_than_a_square_and_cost_less() -> None:
+    chance, shares = random.Random(21), list[float]()
+    squares = Tiling(window_px=512, halo_px=19, multiple_px=1, shape_step_px=32, ends_short=True)
+    long = replace(squares, stretch=2, part_step_px=8, window_price_px=READY_WINDOW_PRICE_PX)
+    for _ in range(300):
+        size = chance.randint(300, 3000), chance.randint(300, 3000)
+        plan = long.plan(*size)
+        widths = {tile.window.width for tile in plan}
+        assert len(widths) == 1, size
+        assert all(tile.window.height * tile.window.width <= 512**2 for tile in plan), size
+        assert max(*widths, *rows_of(plan)) <= 1024, size
+        shares.append(price_of(plan, long) / price_of(squares.plan(*size), long))
+    assert max(shares) <= 1.02
+    assert np.mean(shares) < 0.96
+
+
+def price_of(plan: tuple[Tile, ...], tiling: Tiling) -> int:
+    return count_px(plan) + tiling.window_price_px * len(plan)
 
 
 def test_windows_that_end_short_are_as_many_and_only_the_lowest_are_shorter() -> None:
@@ -85,20 +115,20 @@ def test_the_lowest_windows_are_a_sixth_of_the_others_where_their_length_allows(
         assert rows_of(tiling.plan(1500, 1500)) == rows
 
 
-@pytest.mark.parametrize("ends_short", [False, True])
-def test_the_cost_of_an_image_is_the_pixels_of_its_windows(ends_short: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cost_of_an_image_is_the_pixels_of_its_windows(kind: dict[str, Any]) -> None:
     for case in random_cases(400):
-        tiling = tiling_of(case, ends_short=ends_short)
+        tiling = tiling_of(case, **kind)
         assert tiling.count_px(*case[:2]) == count_px(tiling.plan(*case[:2])), case
 
 
-@pytest.mark.parametrize("ends_short", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
 def test_windows_lie_on_the_networks_multiple_inside_the_image_padded_to_it(
-    ends_short: bool,
+    kind: dict[str, Any],
 ) -> None:
     for case in random_cases(400):
         height, width, _, _, multiple, _ = case
-        for window in (tile.window for tile in plan_of(case, ends_short=ends_short)):
+        for window in (tile.window for tile in plan_of(case, **kind)):
             edges = (window.top, window.left, window.height, window.width)
             assert all(edge % multiple == 0 for edge in edges), case
             assert min(window.top, window.left) >= 0, case
@@ -106,13 +136,13 @@ def test_windows_lie_on_the_networks_multiple_inside_the_image_padded_to_it(
             assert window.right < width + multiple, case
 
 
-@pytest.mark.parametrize("ends_short", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_core_keeps_its_halo_to_every_window_border_that_is_not_the_images_own(
-    ends_short: bool,
+    kind: dict[str, Any],
 ) -> None:
     for case in random_cases(400):
         height, width, _, halo, _, _ = case
-        for tile in plan_of(case, ends_short=ends_short):
+        for tile in plan_of(case, **kind):
             assert least_halo_px(tile, height, width) >= halo, (case, tile)
 
 
@@ -247,16 +277,3 @@ def test_a_scale_is_accepted_exactly_where_passes_through_the_network_make_x2_an
 )
 def test_every_pass_of_an_image_enlarges_it_alike(scale: int, native_scale: int, gain: int) -> None:
     assert find_gain(scale, native_scale) == gain
-
-
-def test_a_region_grows_as_far_as_its_limit() -> None:
-    limit = Region(0, 0, 20, 30)
-    assert Region(5, 6, 4, 4).grown(3, limit) == Region(2, 3, 10, 10)
-    assert Region(0, 0, 20, 30).grown(3, limit) == limit
-
-
-def test_padding_mirrors_without_repeating_the_border() -> None:
-    pixels = np.arange(4, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
-
-    assert pad(pixels, 1, 7)[0, :, 0].tolist() == [0, 1, 2, 3, 2, 1, 0]
-    assert pad(pixels, 1, 8)[0, :, 0].tolist() == [0, 1, 2, 3, 3, 3, 3, 3]
