@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
 TIMEOUT_S: Final = 10
-CLOCK_STEP_S: Final = 5.0
+_CLOCK_STEP_S: Final = 5.0
 """Tolerated step of a clock: a time that lies further ahead was stamped before it was set back."""
 NOW_S: Final = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
 """Seconds since 1970 by the clock of PostgreSQL, which all front ends share."""
@@ -161,7 +161,7 @@ def has_come(
         longest_s: the furthest that such a moment is ever set ahead.
     """
     now_s = database_time_s(connection)
-    return sa.or_(moment_s <= now_s, moment_s > now_s + longest_s + CLOCK_STEP_S)
+    return sa.or_(moment_s <= now_s, moment_s > now_s + longest_s + _CLOCK_STEP_S)
 
 
 def insert_into(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":

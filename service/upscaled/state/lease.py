@@ -29,7 +29,7 @@ DEAD_AFTER_S: Final = 60
 """A lease outlasts five renewals: a server that restarts, or a cut of its connection for 30 s."""
 _LARGEST_GAP_S: Final = 30.0
 """Time between two renewals of the leader, beyond which the database was away."""
-_LARGEST_STEP_S: Final = 10.0
+_LARGEST_STEP_S: Final = 30.0
 """So much may the database's clock be set forward between renewals: a lease has more left."""
 _CLOSE_WITHIN_S: Final = 5.0
 _LEADERSHIP: Final = 7_302_118_844_611_210

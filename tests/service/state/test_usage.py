@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from tests.service.state.conftest import Clock, MakeSettings, all_of, key_with
 from tests.service.state.connections import statements
 from upscaled.errors import MalformedImage
-from upscaled.state import PaidResult, State, open_state
+from upscaled.state import Clocks, PaidResult, State, open_state
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.job_steps import MAX_ATTEMPTS
 from upscaled.state.schema import JOBS, USAGE_ROWS
@@ -24,7 +24,8 @@ ORDER = JobOrder("source-1", None, 4, "")
 
 @pytest.fixture
 def store(database_url: str, make_settings: MakeSettings, clock: Clock) -> Iterator[State]:
-    with open_state(make_settings(database_url=database_url), all_of(clock)) as opened:
+    clocks = Clocks(wall=clock, boot=clock)
+    with open_state(make_settings(database_url=database_url), clocks) as opened:
         yield opened
 
 
