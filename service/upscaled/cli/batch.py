@@ -1,6 +1,7 @@
 """Run one batch, for `upscaled image` and `upscaled watch`."""
 
 import faulthandler
+import gc
 import os
 import sys
 import threading
@@ -30,6 +31,7 @@ from upscaled_models.store import ModelStore
 STALL_S: Final = 1800.0
 """Longest for which a device may return no tile: the largest takes 25 s on a quiet machine."""
 
+_GARBAGE_THRESHOLDS: Final = (10_000, 50, 100)
 _LOOK_EVERY_S: Final = 10.0
 
 
@@ -90,6 +92,8 @@ class BatchCommand:
         # Threads of the network that wait must not spin on cores that decode and encode; read once,
         # when its library is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # What is imported stays to the end, a million objects: collections of all are rarer.
+        gc.set_threshold(*_GARBAGE_THRESHOLDS)
         from upscaled.batch.file_job import FileUpscaler
         from upscaled.batch.output_store import OutputStore
         from upscaled.batch.run import run_batch

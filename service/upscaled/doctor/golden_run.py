@@ -5,6 +5,7 @@ a line for each finding as it goes, so that the doctor lives whatever ends it: a
 the processor lacks, or memory that is not there.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ _NVIDIA: Final = Path("/proc/driver/nvidia/version")
 
 def main() -> None:
     """Report on standard output; libraries' own words go to standard error."""
+    gc.disable()  # the process ends before there is much; imports alone make a million objects
     recorder = ConnectionRecorder()
     out = os.dup(1)
     os.dup2(2, 1)
