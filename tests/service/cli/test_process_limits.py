@@ -1,6 +1,7 @@
 """Limits are tested in child processes, because a raised limit cannot be lowered again."""
 
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -71,3 +72,25 @@ def test_large_blocks_are_returned_to_the_system_when_they_are_freed() -> None:
 def test_the_allocator_keeps_large_blocks_by_default() -> None:
     """Should this fail, glibc has learned it, and the setting is no longer needed."""
     assert int(run(ALLOCATING, "late")) > MIB
+
+
+READING = """
+import resource
+from upscaled.cli.process_limits import return_memory_early
+
+def use_five_copies():
+    return [b"x" * 256_000 for _ in range(5)]
+
+return_memory_early()
+use_five_copies()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    use_five_copies()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@needs_glibc
+def test_the_memory_of_what_is_read_at_once_is_used_again() -> None:
+    faults_when_mapped_anew = 100 * 5 * 256_000 // resource.getpagesize()
+    assert int(run(READING)) < faults_when_mapped_anew // 10

@@ -59,7 +59,8 @@ class LengthReader:
             MalformedRequest: the framing is broken or beyond a limit.
         """
         stop = min(len(data), start + self._left_bytes)
-        body += data[start:stop]
+        with memoryview(data) as whole, whole[start:stop] as part:
+            body += part
         self._left_bytes -= stop - start
         self.is_complete = self._left_bytes == 0
         return stop
@@ -112,7 +113,8 @@ class ChunkedReader:
 
     def _read_data(self, data: bytes | bytearray, start: int, body: bytearray) -> int:
         stop = min(len(data), start + self._left_bytes)
-        body += data[start:stop]
+        with memoryview(data) as whole, whole[start:stop] as part:
+            body += part
         self._body_bytes += stop - start
         self._left_bytes -= stop - start
         if self._left_bytes == 0:

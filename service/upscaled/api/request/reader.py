@@ -12,6 +12,7 @@ So no pattern backtracks.
 import asyncio
 import re
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
@@ -135,18 +136,19 @@ async def read_body(
 
 
 async def _read_counted(request: Request, share: MemoryShare, limit_bytes: int) -> bytes:
-    body = bytearray()  # not a list: a client may send its body in pieces of one byte
+    body = BytesIO()  # not a list: a client may send its body in pieces of one byte
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         chunk = message.get("body", b"")
-        if len(body) + len(chunk) > limit_bytes:
-            raise errors.FileSizeTooLarge(detail=f"read {len(body) + len(chunk)} bytes")
+        size_bytes = body.tell() + len(chunk)
+        if size_bytes > limit_bytes:
+            raise errors.FileSizeTooLarge(detail=f"read {size_bytes} bytes")
         share.count(len(chunk))
-        body += chunk
+        body.write(chunk)
         if not message.get("more_body", False):
-            return bytes(body)
+            return body.getvalue()  # which does not copy
 
 
 def _parse_fields(media_type: str, body: bytes, content_type: str) -> Fields:
