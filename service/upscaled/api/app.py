@@ -11,6 +11,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from upscaled.api import middleware
 from upscaled.api.admin.app import AdminDispatchMiddleware, create_admin_app
 from upscaled.api.billing import release_pending_credits
 from upscaled.api.cancellation import cancel
@@ -18,11 +19,6 @@ from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.memory import UnsentResponses, build_budget
-from upscaled.api.middleware import (
-    AccessRecordMiddleware,
-    LingeringCloseMiddleware,
-    allow_origins,
-)
 from upscaled.api.openapi import Document, add_settings, generate_document
 from upscaled.api.progress import ProgressRelay, ProgressTracker
 from upscaled.api.protocol.registry import build_connections
@@ -64,9 +60,9 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
             *([] if settings.admin_port else beside),
-            Middleware(LingeringCloseMiddleware),
-            *allow_origins(settings.cors_origins),
-            Middleware(AccessRecordMiddleware, reporter=context.reporter),
+            Middleware(middleware.LingeringCloseMiddleware),
+            *middleware.allow_origins(settings.cors_origins),
+            Middleware(middleware.AccessRecordMiddleware, reporter=context.reporter),
         ],
         redirect_slashes=False,
         openapi_url=None,  # `routes.pages` serves it, with its headers

@@ -15,21 +15,8 @@ from starlette.routing import BaseRoute
 
 import upscaled
 from upscaled import errors
-from upscaled.api import schemas
-from upscaled.api.idempotency import (
-    IDEMPOTENCY_PARAMETER,
-    REPLAYED_DESCRIPTION,
-    REPLAYED_HEADER,
-    WEBHOOK_PARAMETER,
-)
-from upscaled.api.request.choices import (
-    CHOICE_PARAMETERS,
-    DENOISE_HEADER,
-    DRY_RUN_PARAMETER,
-    MODEL_HEADER,
-    PREFER_PARAMETER,
-    TEMPERED_HEADER,
-)
+from upscaled.api import idempotency, schemas
+from upscaled.api.request import choices
 from upscaled.api.reuse import REUSED_HEADER
 from upscaled.config import MIN_INPUT_SIDE_PX, Settings
 from upscaled.image.output import MAX_OUTPUT_SIDE_PX
@@ -51,11 +38,11 @@ _HEADERS: Final[Document] = {
 }
 REQUEST: Final[Document] = {
     "parameters": [
-        *CHOICE_PARAMETERS,
-        IDEMPOTENCY_PARAMETER,
-        PREFER_PARAMETER,
-        WEBHOOK_PARAMETER,
-        DRY_RUN_PARAMETER,
+        *choices.CHOICE_PARAMETERS,
+        idempotency.IDEMPOTENCY_PARAMETER,
+        choices.PREFER_PARAMETER,
+        idempotency.WEBHOOK_PARAMETER,
+        choices.DRY_RUN_PARAMETER,
     ],
     "requestBody": {
         "required": True,
@@ -70,16 +57,20 @@ _IMAGE_HEADERS: Final[Document] = {  # of `upscaled.api.upscale_steps.describe_r
     name: {"description": description, "required": is_required, "schema": {"type": "string"}}
     for name, description, is_required in (
         ("Server-Timing", "Milliseconds in queue, decode, network and encode", True),
-        (MODEL_HEADER, "The model that made the image", True),
-        (DENOISE_HEADER, "The strength of denoising, where the request asked for one", False),
+        (choices.MODEL_HEADER, "The model that made the image", True),
         (
-            TEMPERED_HEADER,
+            choices.DENOISE_HEADER,
+            "The strength of denoising, where the request asked for one",
+            False,
+        ),
+        (
+            choices.TEMPERED_HEADER,
             "The faithful model that the result was mixed with; absent where it was not",
             False,
         ),
         (REUSED_HEADER, "`true` where the same picture's stored result was used again", False),
     )
-} | {REPLAYED_HEADER: REPLAYED_DESCRIPTION}
+} | {idempotency.REPLAYED_HEADER: idempotency.REPLAYED_DESCRIPTION}
 
 RESPONSES: Final[dict[int | str, Document]] = {
     200: {
@@ -93,7 +84,7 @@ RESPONSES: Final[dict[int | str, Document]] = {
             name: {"required": True, "schema": {"type": "string"}}
             for name in ("Location", "Preference-Applied")
         }
-        | {REPLAYED_HEADER: REPLAYED_DESCRIPTION},
+        | {idempotency.REPLAYED_HEADER: idempotency.REPLAYED_DESCRIPTION},
     },
     **schemas.KEY_ERRORS,
     **schemas.describe_errors(

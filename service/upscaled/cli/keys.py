@@ -12,16 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from upscaled.cli.console import (
-    AsJson,
-    choose_format,
-    describe_user,
-    fail,
-    format_time,
-    opened_state,
-    print_report,
-    show_cell,
-)
+from upscaled.cli import console
 from upscaled.state import RateLimit
 from upscaled.state.key_rows import SCOPES, KeyChanges, order_scopes
 
@@ -65,14 +56,14 @@ def create_key(
 ) -> None:
     """Make an API key and print it: alone on the last line, and never again."""
     expires_at_s = None if expires is None else _seconds(expires)
-    with opened_state() as state:
+    with console.opened_state() as state:
         secret = state.keys.create(
             name,
             credits=credits,
             rate=RateLimit(rate, burst),
             expires_at_s=expires_at_s,
             scopes=None if scopes is None else _split(scopes.lower()),
-            by=describe_user(),
+            by=console.describe_user(),
         )
     with _revoked_unless_shown(name):
         typer.echo(f"API key {name} with {credits} credits. Keep it now, it cannot be shown again:")
@@ -80,38 +71,40 @@ def create_key(
 
 
 @commands.command("list")
-def list_keys(as_json: AsJson = False) -> None:
+def list_keys(as_json: console.AsJson = False) -> None:
     """Print every key ever made, oldest first: name, state, credits, its beginning and its rate.
 
     A rate or burst of "-" is that of the settings, scopes of "-" are all.
     """
-    with opened_state() as state:
+    with console.opened_state() as state:
         keys = state.keys.list()
     rows = [
         {
             "name": key.name,
             "state": key.state_at(time.time()),
             "credits": key.balance,
-            "created": format_time(key.created_at_s),
+            "created": console.format_time(key.created_at_s),
             "key": key.shown_secret,
             "rate": key.rate.per_s,
             "burst": key.rate.burst,
-            "expires": None if key.expires_at_s is None else format_time(key.expires_at_s),
+            "expires": None if key.expires_at_s is None else console.format_time(key.expires_at_s),
             "scopes": None if key.scopes is None else order_scopes(key.scopes),
         }
         for key in keys
     ]
     names = ("name", "state", "credits", "created", "key", "rate", "burst", "expires", "scopes")
-    print_report(names, rows, choose_format(as_json=as_json))
+    console.print_report(names, rows, console.choose_format(as_json=as_json))
 
 
 @commands.command("rate")
 def set_rate(name: Name, rate: PerSecond = None, burst: Burst = None) -> None:
     """Give an API key a rate of its own; what is not given is that of the settings again."""
     own = RateLimit(rate, burst)
-    with opened_state() as state:
-        state.keys.set_rate(name, own, by=describe_user())
-    shown = f"{show_cell(own.per_s)} requests a second, {show_cell(own.burst)} at once"
+    with console.opened_state() as state:
+        state.keys.set_rate(name, own, by=console.describe_user())
+    shown = (
+        f"{console.show_cell(own.per_s)} requests a second, {console.show_cell(own.burst)} at once"
+    )
     typer.echo(f"API key {name}: {shown} (-: as the settings say).")
 
 
@@ -145,9 +138,9 @@ def change_key(
         scopes = scopes.lower()
         changes["scopes"] = None if scopes == "all" else _split(scopes)
     if not changes:
-        raise fail("name what to change: --rate, --burst, --expires or --scopes", 2)
-    with opened_state() as state:
-        state.keys.change(name, changes, by=describe_user())
+        raise console.fail("name what to change: --rate, --burst, --expires or --scopes", 2)
+    with console.opened_state() as state:
+        state.keys.change(name, changes, by=console.describe_user())
     given = [("rate", rate), ("burst", burst), ("expires", expires), ("scopes", scopes)]
     shown = ", ".join(f"{what} {value}" for what, value in given if value)
     typer.echo(f"API key {name}: {shown}.")
@@ -158,8 +151,8 @@ def rename_key(
     name: Name, new_name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")]
 ) -> None:
     """Give an API key another name; its secret, credits and history stay."""
-    with opened_state() as state:
-        state.keys.change(name, {"name": new_name}, by=describe_user())
+    with console.opened_state() as state:
+        state.keys.change(name, {"name": new_name}, by=console.describe_user())
     typer.echo(f"API key {name} is now named {new_name}.")
 
 
@@ -178,8 +171,8 @@ def rotate_key(
     The secret that it has stays valid for a day, or as long as `--keep` says, so that clients can
     change over one by one.
     """
-    with opened_state() as state:
-        secret = state.keys.rotate(name, keep_s=keep_hours * 3600, by=describe_user())
+    with console.opened_state() as state:
+        secret = state.keys.rotate(name, keep_s=keep_hours * 3600, by=console.describe_user())
     typer.echo(f"API key {name} has a new secret; the one before is valid for {keep_hours} hours.")
     typer.echo(secret)
 
@@ -202,10 +195,10 @@ def set_webhook(
     try:
         checked = None if url is None else check_source_url(url)
     except UnusableUrl as error:
-        raise fail(f"{url} cannot be called: {error.detail}", 2) from None
-    with opened_state() as state:
+        raise console.fail(f"{url} cannot be called: {error.detail}", 2) from None
+    with console.opened_state() as state:
         webhook = state.webhooks.configure(
-            name, checked, renews_secret=new_secret, by=describe_user()
+            name, checked, renews_secret=new_secret, by=console.describe_user()
         )
     typer.echo(f"API key {name}: webhooks go to {webhook.url or 'no address'}. Verify them with:")
     typer.echo(webhook.secret)
@@ -214,8 +207,8 @@ def set_webhook(
 @commands.command("revoke")
 def revoke_key(name: Name) -> None:
     """End an API key at once. Its name is then free for a new one; its credits do not move."""
-    with opened_state() as state:
-        state.keys.revoke(name, by=describe_user())
+    with console.opened_state() as state:
+        state.keys.revoke(name, by=console.describe_user())
     typer.echo(f"API key {name} is revoked.")
 
 
@@ -227,8 +220,8 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
             raise typer.Exit(1)
         yield
     except BaseException:
-        with opened_state() as state:
-            state.keys.revoke(name, by=describe_user())
+        with console.opened_state() as state:
+            state.keys.revoke(name, by=console.describe_user())
         typer.echo(f"upscaled: API key {name} could not be shown and is revoked", err=True)
         raise
 
@@ -239,7 +232,7 @@ def _refusing(option: str, text: str, word: str) -> Iterator[None]:
     try:
         yield
     except ValueError:
-        raise fail(
+        raise console.fail(
             f'{option}: {text!r} is not a valid value; see --help, or write "{word}"', 2
         ) from None
 

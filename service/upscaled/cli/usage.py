@@ -5,22 +5,13 @@ from typing import Annotated, Final
 
 import typer
 
-from upscaled.cli.console import (
-    AsCsv,
-    AsJson,
-    Since,
-    choose_format,
-    fail,
-    opened_state,
-    parse_time,
-    print_report,
-)
+from upscaled.cli import console
 
 _GROUPS: Final = ("day", "key", "key_id", "model")
 
 
 def run(
-    since: Since = "30d",
+    since: console.Since = "30d",
     until: Annotated[
         str,
         typer.Option(
@@ -31,8 +22,8 @@ def run(
         list[str] | None,
         typer.Option(metavar="GROUP", help="day (the default), key or model; may be repeated."),
     ] = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    as_json: console.AsJson = False,
+    as_csv: console.AsCsv = False,
 ) -> None:
     """Print requests, images, credits, megapixels and device seconds, a line for each group.
 
@@ -44,15 +35,15 @@ def run(
 
     wanted = {} if by is None else dict.fromkeys(by)
     if unknown := [each for each in wanted if each not in USAGE_GROUPS]:
-        raise fail(f"--by must be one of {', '.join(USAGE_GROUPS)}, not {unknown[0]}", 2)
+        raise console.fail(f"--by must be one of {', '.join(USAGE_GROUPS)}, not {unknown[0]}", 2)
     groups = [each for each in USAGE_GROUPS if each in wanted] or USAGE_GROUPS[:1]
-    report_format, now = choose_format(as_json=as_json, as_csv=as_csv), datetime.now(UTC)
-    until_s = parse_time(until, "--until", now).timestamp() if until else None
-    since_s = parse_time(since, "--since", now).timestamp()
-    with opened_state() as state:
+    report_format, now = console.choose_format(as_json=as_json, as_csv=as_csv), datetime.now(UTC)
+    until_s = console.parse_time(until, "--until", now).timestamp() if until else None
+    since_s = console.parse_time(since, "--since", now).timestamp()
+    with console.opened_state() as state:
         totals = state.usage.report(groups, since_s=since_s, until_s=until_s)
     left_out = [name for name in _GROUPS if name.split("_")[0] not in groups]
     names = [name for name in UsageFigures.model_fields if name not in left_out]
     figures = (UsageFigures.of(each).model_dump(mode="json") for each in totals)
     rows = [{name: row[name] for name in names} for row in figures]
-    print_report(names, rows, report_format)
+    console.print_report(names, rows, report_format)

@@ -16,22 +16,12 @@ from typing import Any, Final, Literal
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from upscaled.state import usage_days
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database, insert_into
 from upscaled.state.job_rows import StoredJob
 from upscaled.state.ledger import IMAGE_PRICE
 from upscaled.state.schema import API_KEYS, USAGE_DAYS, USAGE_ROWS
-from upscaled.state.usage_days import (
-    DAY_S,
-    DayWithRows,
-    UsageGroup,
-    count_rolled_up,
-    count_rows,
-    days_with_rows,
-    roll_up,
-    select_day_totals,
-    select_row_totals,
-)
 
 UsageKind = Literal["upscale", "dry run", "job", "replay", "reuse", "job end"]
 """What was answered: an upscale, or why it was refused; a dry run; the acceptance of a job; the
@@ -129,7 +119,11 @@ class Usage:
                 insert_usage(connection, rows[first : first + ROWS_AT_ONCE])
 
     def report(
-        self, by: Sequence[UsageGroup] = (), *, since_s: float = 0, until_s: float | None = None
+        self,
+        by: Sequence[usage_days.UsageGroup] = (),
+        *,
+        since_s: float = 0,
+        until_s: float | None = None,
     ) -> tuple[UsageTotals, ...]:
         """Return the usage from `since_s` and before `until_s`, one for each group, in their order.
 
@@ -150,11 +144,11 @@ class Usage:
     def roll_up(self) -> int:
         """Add up finished days, so that reports are fast, and return how many; see `usage_days`."""
         now_s = self._clocks.wall()
-        return roll_up(self._database, since_s=now_s - self._keep_s, now_s=now_s)
+        return usage_days.roll_up(self._database, since_s=now_s - self._keep_s, now_s=now_s)
 
     def remove_old(self) -> int:
         """Remove rows older than they are kept, and return how many; a part at a time."""
-        last_day = int((self._clocks.wall() - self._keep_s) // DAY_S)
+        last_day = int((self._clocks.wall() - self._keep_s) // usage_days.DAY_S)
         with self._database.write() as connection:
             connection.execute(sa.delete(USAGE_DAYS).where(USAGE_DAYS.c.day < last_day))
         row, removed = USAGE_ROWS.c, 0
@@ -204,25 +198,28 @@ def note_job_end(
 
 
 def _read_totals(
-    connection: Connection, by: Sequence[UsageGroup], since_s: float, until_s: float | None
+    connection: Connection,
+    by: Sequence[usage_days.UsageGroup],
+    since_s: float,
+    until_s: float | None,
 ) -> Iterator[UsageTotals]:
     """Yield totals of a period, several of one group among them."""
-    rolled_up = count_rolled_up(connection)
+    rolled_up = usage_days.count_rolled_up(connection)
     whole: list[int] = []
-    for day in days_with_rows(connection, since_s, until_s):
+    for day in usage_days.days_with_rows(connection, since_s, until_s):
         if day.number in rolled_up and _is_up_to_date(connection, day, rolled_up[day.number]):
             whole.append(day.number)
             continue
-        query = select_row_totals(by).where(day.is_of_it)
+        query = usage_days.select_row_totals(by).where(day.is_of_it)
         yield from _totals(connection, query)
     for first in range(0, len(whole), _DAYS_AT_ONCE):
         days = USAGE_DAYS.c.day.in_(whole[first : first + _DAYS_AT_ONCE])
-        yield from _totals(connection, select_day_totals(by).where(days))
+        yield from _totals(connection, usage_days.select_day_totals(by).where(days))
 
 
-def _is_up_to_date(connection: Connection, day: DayWithRows, rows: int) -> bool:
+def _is_up_to_date(connection: Connection, day: usage_days.DayWithRows, rows: int) -> bool:
     """Return whether a whole day has as many rows as were added up: none is ever changed."""
-    return day.is_whole and count_rows(connection, day) == rows
+    return day.is_whole and usage_days.count_rows(connection, day) == rows
 
 
 def _totals(connection: Connection, query: sa.Select[Any]) -> Iterator[UsageTotals]:
