@@ -54,7 +54,11 @@ def test_https_from_the_start_over_a_renewal_to_the_end(tmp_path: Path) -> None:
         assert server.url.startswith("https://127.0.0.1:")
         text = "".join(server.stdout)
         assert re.search(rf"curl {server.url}/v1/upscale .*X-API-KEY: {server.key}'", text)
-        with httpx.Client(verify=first.client_context(), base_url=server.url) as client:
+        with httpx.Client(
+            verify=first.client_context(),
+            base_url=server.url,
+            limits=httpx.Limits(keepalive_expiry=None),  # else it connects anew after 5 s
+        ) as client:
             headers = {"X-API-KEY": server.key}
             assert client.get("/v1/credits", headers=headers).status_code == 200
             before = fingerprint(server)
