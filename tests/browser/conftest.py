@@ -71,7 +71,7 @@ def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Playgro
                 **{"viewport": DESKTOP, "reduced_motion": "reduce", **options}
             )
             stack.callback(context.close)
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(60_000)
             playground = Playground(context.new_page(), url or service.url, service.key)
             opened.append(playground)
             playground.open(path)

@@ -47,7 +47,7 @@ def open_admin(chromium: Any, service: Service) -> Iterator[OpenPage]:
     def open_one(secret: str = SECRET, **options: Any) -> Any:
         context = chromium.new_context(**{"viewport": DESKTOP, **options})
         contexts.append(context)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.goto(f"{service.url}/admin/")

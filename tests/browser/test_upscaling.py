@@ -153,7 +153,7 @@ def test_the_program_shown_sends_the_same_request(
     program = tmp_path / "program.mjs"
     program.write_text(playground.page.text_content("#snippet"))
     (tmp_path / name).write_bytes(red_picture(alpha=128))
-    subprocess.run([*command, program], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run([*command, program], cwd=tmp_path, check=True, timeout=100)
     saved = (tmp_path / name.replace(".png", "-x2.png")).read_bytes()
     assert saved == playground.result_bytes(tmp_path)[1]
 
