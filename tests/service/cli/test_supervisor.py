@@ -55,6 +55,11 @@ class Service:
         return [json.loads(line) for line in self.process.stderr if line.startswith("{")]
 
 
+def heed_hangups() -> None:
+    """As in a terminal, though this test may run under `nohup`."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextmanager
 def supervised(folder: Path, *lives: str, **limits: float) -> Iterator[Service]:
     process = subprocess.Popen(
@@ -70,6 +75,7 @@ def supervised(folder: Path, *lives: str, **limits: float) -> Iterator[Service]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_hangups,
     )
     with process:
         try:

@@ -83,7 +83,7 @@ async def running_pool(
     await pool.start()
     try:
         if is_waiting:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(100):
                 await pool.wait_ready()
             await until(lambda: len(pool._workers) == len(pool._supervisors), timeout_s=60)
         yield pool
@@ -104,7 +104,7 @@ async def giving_up(*admitted: "asyncio.Task[Result]") -> AsyncIterator[None]:
 
 
 def real_pool(settings: Settings) -> AbstractAsyncContextManager[LocalPool]:
-    return running_pool(settings, command=WORKER_COMMAND, limits=Limits(work_s=60))
+    return running_pool(settings, command=WORKER_COMMAND, limits=Limits(work_s=300))
 
 
 def pids_of(pool: LocalPool) -> tuple[int, ...]:

@@ -36,9 +36,10 @@ async def upscale_on_both(pool: LocalPool, source: bytes) -> None:
     await asyncio.gather(*(pool.upscale(source, request()) for _ in range(2)))
 
 
-async def test_all_devices_work_at_images_of_one_queue() -> None:
+async def test_all_devices_work_at_images_of_one_queue(tmp_path: Path) -> None:
+    may_end = tmp_path / "may end"
     async with running_pool(device=TWO_GPUS, jobs_per_worker=1) as pool:
-        jobs = [send(pool, order("answer", after_s=0.3)) for _ in range(4)]
+        jobs = [send(pool, order("answer", until=str(may_end))) for _ in range(4)]
         await until(lambda: pool.stats().running == 2)
         stats = pool.stats()
         assert [(each.device, each.in_flight) for each in stats.workers] == [
@@ -46,6 +47,7 @@ async def test_all_devices_work_at_images_of_one_queue() -> None:
             ("cuda:1", 1),
         ]
         assert (stats.waiting, stats.workers_ready, stats.workers_wanted) == (2, 2, 2)
+        may_end.touch()
         assert len({result.model for result in await asyncio.gather(*jobs)}) == 2
 
 
