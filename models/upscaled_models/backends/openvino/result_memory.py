@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_KEPT: Final = 2
-"""The device fills one block while an image converts what is in the other."""
+_MOST_KEPT: Final = 1
+"""The device fills one block while an image converts what is in another, and then takes that."""
 
 
 @dataclass(slots=True)
