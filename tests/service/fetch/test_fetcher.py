@@ -118,9 +118,8 @@ async def test_the_time_limit_spans_all_hops(web: Origin) -> None:
         writer.write(redirect("/wait"))
 
     web.answers["/wait"] = wait
-    started = time.monotonic()
-    await assert_unusable(f"{web.url}/wait", source_timeout_s=0.3)
-    assert time.monotonic() - started < 3  # ten hops and more, each of 0.2 s, would take longer
+    detail = await assert_unusable(f"{web.url}/wait", source_timeout_s=0.3)
+    assert detail == "not finished within 0.3 s"  # rather than redirected too often
 
 
 @pytest.mark.parametrize("status", ["300 Z", "301 A", "302 B", "303 C", "307 D", "308 E"])
