@@ -23,8 +23,6 @@ from tests.docs.blocks import DOCS, read_blocks
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PAGE = DOCS / "machines.md"
-HEAD_ADDRESS = "10.0.0.5"
-"""Of the head on the page."""
 
 BUCKET = {
     "UPSCALED_S3_ENDPOINT": "http://bucket:5000",

@@ -123,14 +123,14 @@ def test_readiness_follows_the_bucket(
     wait_for_status(service, 503)
     # A check that is slow is trouble by itself, and the next one says what it is.
     cause = f"not ready: {faulty_bucket.bucket.url}: cannot store a result: "
-    wait_until(lambda: cause in caplog.text, timeout_s=60)
+    wait_until(lambda: cause in caplog.text)
     assert service.get("/readyz").status_code == 503
     faulty_bucket.fail(None)
     wait_for_status(service, 200)
 
 
 def wait_for_status(service: Service, status: int) -> None:
-    wait_until(lambda: service.get("/readyz").status_code == status, timeout_s=60)
+    wait_until(lambda: service.get("/readyz").status_code == status)
 
 
 def test_a_bucket_that_is_missing_makes_the_service_unready_from_its_start(

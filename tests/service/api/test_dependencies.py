@@ -36,7 +36,7 @@ def without_database(server: PostgreSQL, url: str) -> Iterator[None]:
     name = str(sa.make_url(url).database)
     server.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     try:
-        wait_until(lambda: _can_rename(server, name, f"{name}_away"), timeout_s=60)
+        wait_until(lambda: _can_rename(server, name, f"{name}_away"))
         try:
             yield
         finally:

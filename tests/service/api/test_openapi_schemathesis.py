@@ -76,7 +76,6 @@ def list_operations(document: dict[str, Any]) -> list[tuple[str, Callable[..., N
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_no_answer_is_outside_the_document(described: Service, subtests: pytest.Subtests) -> None:
     operations = list_operations(described.app.openapi())
     assert len(operations) > 10

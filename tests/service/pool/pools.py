@@ -85,7 +85,7 @@ async def running_pool(
         if is_waiting:
             async with asyncio.timeout(100):
                 await pool.wait_ready()
-            await until(lambda: len(pool._workers) == len(pool._supervisors), timeout_s=60)
+            await until(lambda: len(pool._workers) == len(pool._supervisors))
         yield pool
     finally:
         await pool.stop(0)

@@ -330,7 +330,7 @@ async def test_while_starts_fail_requests_are_refused_until_one_succeeds(tmp_pat
             assert caught.value.reason == "starting"
             await asyncio.sleep(0.02)
         program.write_text(SOUND_PROGRAM)
-        await until(pool.is_ready, timeout_s=60)
+        await until(pool.is_ready)
         await pool.upscale(order("answer"), request())
 
 

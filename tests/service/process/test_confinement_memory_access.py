@@ -20,10 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 
 
 LOOKING = """
 import ctypes, os, sys
-from upscaled.process import confinement
-from upscaled.process.confinement import OomScore, confine
-from upscaled.process import confinement
-from upscaled.process.confinement import give_up_other_processes, hide_memory
+from upscaled.process.confinement import OomScore, confine, give_up_other_processes, hide_memory
 
 secret = ctypes.create_string_buffer(b"in memory")
 
@@ -153,7 +150,7 @@ def test_decoders_fetchers_and_workers_give_up_other_processes(command: tuple[st
     child = Child(command, os.environ)
     try:
         status = Path(f"/proc/{child.pid}/status")
-        wait_until(lambda: "NoNewPrivs:\t1\n" in status.read_text(), timeout_s=60)
+        wait_until(lambda: "NoNewPrivs:\t1\n" in status.read_text())
     finally:
         child.end()
 

@@ -16,7 +16,6 @@ from upscaled.state.schema import HOLDERS
 
 __all__ = ["shared_statements"]
 
-OpenState = Callable[..., State]
 MakeSettings = Callable[..., Settings]
 
 

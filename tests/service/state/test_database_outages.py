@@ -85,7 +85,7 @@ def check_outage(
         with open_state(patient) as other:
             assert other.credits.balance(key_id) == CREDITS - delivered
             assert other.credits.audit() == ()
-        wait_until(lambda: state.find_trouble() == "", timeout_s=60)
+        wait_until(lambda: state.find_trouble() == "")
 
 
 def count_captures_when_it_answers(state: State) -> int:

@@ -123,7 +123,7 @@ async def test_a_broken_image_is_refused_and_the_worker_keeps_running(pool: Loca
 
 async def kill_at_work(pool: LocalPool, worker: psutil.Process, running: int) -> None:
     """Kill a worker that has so many images, or more, and cannot finish them before."""
-    await until(lambda: pool.stats().running >= running, timeout_s=60)
+    await until(lambda: pool.stats().running >= running)
     await asyncio.sleep(0.05)
     worker.suspend()
     await asyncio.sleep(0.2)
@@ -162,7 +162,7 @@ async def test_an_image_whose_workers_are_killed_twice_fails_and_the_next_does_n
     killed: set[int] = set()
     upscaling = asyncio.create_task(pool.upscale(picture(1500), square(1500)))
     for _ in range(2):
-        await until(lambda: set(pids_of(pool)) - killed, timeout_s=60)
+        await until(lambda: set(pids_of(pool)) - killed)
         await asyncio.sleep(0.5)
         [worker] = workers_of(pool)
         killed.add(worker.pid)

@@ -21,7 +21,7 @@ class TurnedClock:
         """Let time pass, and wait until the connections have been checked since."""
         self._now_s += seconds
         before = self._reads
-        wait_until(lambda: self._reads > before + 3, timeout_s=60)
+        wait_until(lambda: self._reads > before + 3)
 
 
 def turned_clock(monkeypatch: pytest.MonkeyPatch) -> TurnedClock:
