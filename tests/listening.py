@@ -12,22 +12,21 @@ FIRST_UNPRIVILEGED = 1024
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on, and that no connection is given.
+    """Return a port of loopback that nothing listens on, below those of outgoing connections.
 
-    Any program of the machine may be given one of those that the system gives by itself, before a
-    test has started its server there.
+    Of the latter the system may give any program the same one before a test's server listens there.
     """
-    ports = range(_first_given_port() - CHOSEN_FROM, _first_given_port())
+    ports = range(_first_outgoing_port() - CHOSEN_FROM, _first_outgoing_port())
     while ports.start >= FIRST_UNPRIVILEGED:
-        port = secrets.choice(ports)
+        port = secrets.choice(ports)  # which no test seeds, unlike `random`
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
-def _first_given_port() -> int:
-    """Return the lowest port that the system gives by itself; RFC 6335's where it does not say."""
+def _first_outgoing_port() -> int:
+    """Return the lowest port of outgoing connections; RFC 6335's where the system names none."""
     limits = Path("/proc/sys/net/ipv4/ip_local_port_range")
     return int(limits.read_text().split()[0]) if limits.exists() else 49152
 
