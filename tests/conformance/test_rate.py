@@ -38,7 +38,10 @@ def exhaust(target: Target) -> tuple[int, Reply]:
 
 
 def perform_exhausted(request: Request, target: Target) -> Reply:
-    """The reply to a request of a key with nothing left; in a fifth of a second it has again."""
+    """Return the reply to a request of a key that has none left.
+
+    Again where a slow machine takes a fifth of a second, in which the key is given one more.
+    """
     for _ in range(20):
         exhaust(target)
         reply = perform(request, target)
