@@ -265,6 +265,11 @@ def test_prometheus_counts_the_requests_that_were_sent(watched: Watched) -> None
         'upscaled_stage_seconds_count{stage="store"}': lambda n: n >= 3,
     }
     for expression, is_right in wanted.items():
-        wait_until(lambda e=expression, r=is_right: all(map(r, watched.prometheus.query(e))), 60)  # type: ignore[misc]
-        (value,) = watched.prometheus.query(expression)
-        assert is_right(value), (expression, value)
+        wait_counted(watched.prometheus, expression, is_right)
+
+
+def wait_counted(
+    prometheus: Prometheus, expression: str, is_right: Callable[[float], bool]
+) -> None:
+    """Wait until Prometheus, which reads metrics every few seconds, has one value that is right."""
+    wait_until(lambda: [is_right(value) for value in prometheus.query(expression)] == [True])
