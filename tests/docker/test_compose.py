@@ -245,6 +245,7 @@ def test_the_health_check_of_the_s3_stand_in_makes_the_bucket(
     for _ in range(2):  # it runs again and again
         subprocess.run([sys.executable, "-c", here], check=True, capture_output=True)
     assert requests.head(f"{s3_server}/upscaled", timeout=60).status_code == 200
+    requests.delete(f"{s3_server}/upscaled", timeout=60).raise_for_status()
 
 
 def test_compose_reads_the_profile() -> None:
