@@ -5,11 +5,14 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 from upscaled.api.protocol.registry import Connections
+
+WAITED_S: Final = 25.0
+"""Less than the limits on heads, bodies and idle connections, which would end what is forgotten."""
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -41,7 +44,7 @@ class Connection:
     """
 
     def __init__(
-        self, service: Service, timeout_s: float = 60, key: str = "", receive_bytes: int = 0
+        self, service: Service, timeout_s: float = WAITED_S, key: str = "", receive_bytes: int = 0
     ) -> None:
         self.service = service
         self.key = key or service.key
@@ -102,9 +105,9 @@ class Connection:
         """The next response's head: the whole answer to the method HEAD."""
         return self._receive_until(b"\r\n\r\n").lower()
 
-    def is_closed(self, within_s: float = 60) -> bool:
+    def is_closed(self) -> bool:
         """Return whether the server closes the connection without sending more."""
-        self.socket.settimeout(within_s)
+        self.socket.settimeout(WAITED_S)
         try:
             return self.socket.recv(1) == b""
         except TimeoutError:

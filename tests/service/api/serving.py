@@ -20,6 +20,7 @@ from tests.service.api.pictures import picture
 from upscaled.api.app import create_app
 from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.api.protocol.tls import make_tls_factory
+from upscaled.cli.server import KEEP_ALIVE_S
 from upscaled.config import Settings, load_settings
 from upscaled.process.certificate import CertificateFiles, ServerCertificate
 from upscaled.state import Clocks, State, open_state
@@ -147,6 +148,7 @@ def run_app(
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=stop_after_s,
     )
     server = PromptServer(config)
