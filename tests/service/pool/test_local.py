@@ -118,18 +118,19 @@ async def test_cancelling_a_request_that_waits_frees_its_slot_in_the_queue_at_on
 
 
 async def test_cancelling_stops_the_work_at_the_next_tile(tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
+    trace, may_go_on = tmp_path / "trace", tmp_path / "may go on"
     async with running_pool(workers=1) as pool:
         [worker] = workers_of(pool)
-        tiles = order("tiles", count=500, tile_s=0.1, trace=str(trace))
-        running = send(pool, tiles)
-        await until(lambda: trace.exists() and trace.read_text().count("\n") >= 3)
+        gates = {"3": str(may_go_on)}
+        running = send(pool, order("tiles", count=500, tile_s=0, trace=str(trace), gates=gates))
+        await until(lambda: trace.exists() and trace.read_text().count("\n") == 3)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        done = trace.read_text().count("\n")
-        await pool.upscale(order("answer"), request())
-        assert trace.read_text().count("\n") <= done + 20
+        await pool.upscale(order("answer"), request())  # the worker reads this after the other
+        may_go_on.touch()
+        await until(lambda: pool.stats().running == 0)
+        assert trace.read_text().count("\n") <= 4
         assert workers_of(pool) == [worker]
 
 

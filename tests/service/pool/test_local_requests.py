@@ -151,7 +151,7 @@ async def test_a_mixed_queue_of_auto_is_counted_by_the_model_of_each_image() -> 
 
 
 async def test_after_the_promised_wait_of_a_mixed_queue_the_same_request_passes() -> None:
-    """The slow model takes 0.9 s for a picture, as its worker said; the fast one 0.09 s."""
+    """The slow model takes 0.9 s for a picture, its worker says, the fast one 0.09 s: here less."""
     command = fake_command("ladder")
     async with running_pool(workers=1, jobs_per_worker=1, max_queue=2, command=command) as pool:
         small, large = request(width_px=9, height_px=10), request(width_px=30, height_px=31)
