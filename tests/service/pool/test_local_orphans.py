@@ -40,7 +40,7 @@ asyncio.run(main())
 
 
 def kill_front_end(settings: Settings, command: Sequence[str], source: bytes) -> list[int]:
-    """Kill a front end once its workers are ready; the workers still alive 10 s later."""
+    """Kill a front end once its workers are ready; the workers still alive 30 s later."""
     front_end = subprocess.Popen(
         [sys.executable, "-c", FRONT_END, settings.model_dump_json(), *command],
         stdin=subprocess.PIPE,

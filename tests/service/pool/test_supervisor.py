@@ -108,7 +108,7 @@ async def test_a_poisonous_image_fails_none_of_its_neighbours() -> None:
 
 
 async def test_images_that_lost_their_worker_are_retried_one_at_a_time(tmp_path: Path) -> None:
-    """All but the poisonous one write into the same file while they are at work."""
+    """All write into the same file while they are at work."""
     trace, may_begin = tmp_path / "trace", tmp_path / "may begin"
     tiles = order("tiles", count=4, tile_s=0.05, trace=str(trace), gates={"0": str(may_begin)})
     async with running_pool(workers=2, jobs_per_worker=4) as pool:
