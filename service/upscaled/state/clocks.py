@@ -16,7 +16,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from upscaled.logs import event
-from upscaled.state.database import Database, read_time_s
+from upscaled.state.database import CLOCK_STEP_S, Database, read_time_s
 
 _SMALLEST_JUMP_S: Final = 1.0
 """NTP slews a clock by at most 500 parts in a million: 30 ms between two looks a minute apart."""
@@ -27,8 +27,6 @@ SMALLEST_STEP_S: Final = 600.0
 """Setting a clock forward by less ages nothing much: all is kept for an hour at least."""
 SETTLE_S: Final = 3600.0
 """An error is mostly corrected within minutes, by NTP or by hand; what is right stays that long."""
-_LARGEST_STEP_S: Final = 15.0
-"""By so much a clock may be set: a lease of half a minute that is renewed every 10 s has more."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -148,12 +146,16 @@ class LeaseClock:
     Just after that valid ones may look over; later only those of dead processes, which renew none.
     """
 
-    def __init__(self, clocks: Clocks, lease_s: float) -> None:
-        """Use `clocks.running`; `lease_s`: longest time between two renewals of a valid lease."""
+    def __init__(self, database: Database, clocks: Clocks, lease_s: float) -> None:
+        """Note the database's clock and `clocks.running`, or raise DatabaseFailed.
+
+        lease_s: longest time between two renewals of a valid lease.
+        """
         self._running = clocks.running
         self._lease_s = lease_s
         self._lock = threading.Lock()
-        self._offset_s = math.nan  # no comparison with it is true
+        with database.read() as connection:
+            self._offset_s = read_time_s(connection) - self._running()
         self._settled_at_s = -math.inf
 
     def is_settled(self, connection: Connection) -> bool:
@@ -161,9 +163,9 @@ class LeaseClock:
 
         To be called more often than that: when it was set is taken for now.
         """
+        database_s, now_s = read_time_s(connection), self._running()  # which may wait
         with self._lock:
-            database_s, now_s = read_time_s(connection), self._running()
             before_s, self._offset_s = self._offset_s, database_s - now_s
-            if abs(self._offset_s - before_s) > _LARGEST_STEP_S:
+            if abs(self._offset_s - before_s) > CLOCK_STEP_S:
                 self._settled_at_s = now_s + self._lease_s
             return now_s >= self._settled_at_s

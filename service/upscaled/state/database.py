@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
 TIMEOUT_S: Final = 10
-_CLOCK_STEP_S: Final = 5.0
-"""Tolerated step of a clock: a time that lies further ahead was stamped before it was set back."""
+CLOCK_STEP_S: Final = 15.0
+"""Tolerated step of a clock: a time that lies further ahead was stamped before it was set back.
+
+A process that pauses between reading two clocks takes one for set. A lease of half a minute that is
+renewed every 10 s has more time than that."""
 NOW_S: Final = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
 """Seconds since 1970 by the clock of PostgreSQL, which all front ends share."""
 
@@ -161,7 +164,7 @@ def has_come(
         longest_s: the furthest that such a moment is ever set ahead.
     """
     now_s = database_time_s(connection)
-    return sa.or_(moment_s <= now_s, moment_s > now_s + longest_s + _CLOCK_STEP_S)
+    return sa.or_(moment_s <= now_s, moment_s > now_s + longest_s + CLOCK_STEP_S)
 
 
 def insert_into(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":

@@ -70,10 +70,13 @@ class IdempotencyKeys:
     """The idempotency keys of one database, for any thread and any number of processes."""
 
     def __init__(self, database: Database, clocks: Clocks) -> None:
-        """Use a database, and the wall clock of `clocks` to date the entries of the ledger."""
+        """Use a database, and the wall clock of `clocks` to date the entries of the ledger.
+
+        Raises DatabaseFailed.
+        """
         self._database = database
         self._clocks = clocks
-        self._lease_clock = LeaseClock(clocks, LEASE_S)
+        self._lease_clock = LeaseClock(database, clocks, LEASE_S)
 
     def reserve(self, key: RequestKey) -> Reservation | StoredAnswer:
         """Reserve a request, or return the answer that it got.
@@ -88,12 +91,9 @@ class IdempotencyKeys:
             if insert_key(connection, key, request_id, is_job=False):
                 return Reservation(key, request_id, is_paid=False)
             row = read_key(connection, key)
-            if row.is_running:
-                raise RequestInProgress
+            _refuse_under_way(row, is_settled=is_settled)
             if row.answer is not None:
                 return StoredAnswer(**json.loads(row.answer))
-            if row.lease_until_s is not None and not is_settled:
-                raise RequestInProgress
             return self._take_over(connection, key, row.request_id)
 
     def reserve_again(self, key: RequestKey, expired: StoredAnswer) -> Reservation:
@@ -103,8 +103,10 @@ class IdempotencyKeys:
             RequestInProgress: another call did so first.
         """
         with self._database.write() as connection:
+            is_settled = self._lease_clock.is_settled(connection)
             row = read_key(connection, key)
-            if row.is_running or row.answer != _format(expired):
+            _refuse_under_way(row, is_settled=is_settled)
+            if row.answer != _format(expired):
                 raise RequestInProgress
             _lease(connection, key, row.request_id)
             return Reservation(key, row.request_id, is_paid=True)
@@ -251,6 +253,12 @@ def is_answered(connection: Connection, hold: Hold) -> bool:
         .with_for_update()
     )
     return connection.execute(query).scalar_one_or_none() is not None
+
+
+def _refuse_under_way(row: sa.Row[Any], *, is_settled: bool) -> None:
+    """Raise RequestInProgress for a `read_key` row under a lease that is, or may be, valid."""
+    if row.is_running or (row.lease_until_s is not None and not is_settled):
+        raise RequestInProgress
 
 
 def _is_paid(connection: Connection, hold: Hold) -> bool:

@@ -32,11 +32,14 @@ class Jobs:
     """The jobs of one database, for any thread and any number of processes."""
 
     def __init__(self, database: Database, clocks: Clocks, lifetime_s: float) -> None:
-        """Show jobs for `lifetime_s` after their end; the wall clock dates the ledger's entries."""
+        """Show jobs for `lifetime_s` after their end; the wall clock dates the ledger's entries.
+
+        Raises DatabaseFailed.
+        """
         self._database = database
         self._lifetime_s = lifetime_s
         self._clocks = clocks
-        self._lease_clock = LeaseClock(clocks, job_steps.LEASE_S)
+        self._lease_clock = LeaseClock(database, clocks, job_steps.LEASE_S)
 
     def submit(
         self,

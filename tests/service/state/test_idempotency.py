@@ -128,6 +128,50 @@ def test_a_request_under_way_is_not_begun_again_when_the_clock_is_set(
         assert reserve(state, key).request_id != first.request_id
 
 
+def test_an_answer_that_is_being_made_again_is_not_begun_beside_it_when_the_clock_is_set(
+    database_url: str, make_settings: MakeSettings, set_clock: SetClock
+) -> None:
+    clocks = Clocks(running=set_clock.running)
+    with open_state(make_settings(database_url=database_url), clocks) as state:
+        key = RequestKey(key_with(state, 3), "name", "fingerprint")
+        state.idempotency.complete(reserve(state, key), ANSWER)
+        state.idempotency.reserve_again(key, ANSWER)
+        set_clock.ahead_s += 40
+        end_lease(state)
+        with pytest.raises(RequestInProgress):
+            state.idempotency.reserve(key)
+        with pytest.raises(RequestInProgress):
+            state.idempotency.reserve_again(key, ANSWER)
+        set_clock.now_s += LEASE_S
+        assert state.idempotency.reserve_again(key, ANSWER).is_paid
+
+
+def test_a_front_end_that_has_looked_at_no_request_yet_notices_that_the_clock_is_set(
+    database_url: str, make_settings: MakeSettings, set_clock: SetClock
+) -> None:
+    settings, clocks = make_settings(database_url=database_url), Clocks(running=set_clock.running)
+    with open_state(settings, clocks) as first, open_state(settings, clocks) as second:
+        key = RequestKey(key_with(first, 3), "name", "fingerprint")
+        reserve(first, key)
+        set_clock.ahead_s += 40
+        end_lease(first)
+        with pytest.raises(RequestInProgress):
+            second.idempotency.reserve(key)
+
+
+@pytest.mark.parametrize("step_s", [14.0, -14.0])
+def test_a_lease_outlasts_a_small_step_of_the_clock(
+    store: State, key: RequestKey, step_s: float
+) -> None:
+    """So small that it is none by `LeaseClock`: it may also be a pause between two reads."""
+    reserve(store, key)
+    moved_s = IDEMPOTENCY_KEYS.c.lease_until_s - step_s
+    with store.database.write() as connection:
+        connection.execute(sa.update(IDEMPOTENCY_KEYS).values(lease_until_s=moved_s))
+    with pytest.raises(RequestInProgress):
+        store.idempotency.reserve(key)
+
+
 def test_what_a_dead_front_end_delivered_is_the_answer(store: State, key: RequestKey) -> None:
     reservation = reserve(store, key)
     store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)
