@@ -15,6 +15,7 @@ from upscaled_models.backends.openvino.runtime import (
     OpenVino,
     compile_graph,
     import_openvino,
+    infer,
 )
 from upscaled_models.networks.strips import plan_strips
 
@@ -50,9 +51,9 @@ class ReadyGraphs:
     is the whole network. is_any_size: it is compiled once for windows of every height and width.
     any_size: such a graph of the same network, for shapes that came at most
     `RUNS_BEFORE_COMPILING` times; None: every shape is compiled when it first comes. compiled: by
-    shape, the least recently used first. runs: of each shape, by `any_size`. results: the memory of
-    results of one graph for one shape. copying: held while the graph, which others may share, is
-    copied.
+    shape, the least recently used first. runs: of each shape, by `any_size`. results: memory of
+    the results of the whole network where it is compiled for one shape. copying: held while the
+    graph, which others may share, is copied.
     """
 
     graph: Graph
@@ -99,7 +100,7 @@ class ReadyGraphs:
         request = self.request(pixels.shape)
         if self.tail is None and not self.is_any_size:
             return Levels(self._infer_into_kept_memory(request, pixels))
-        request.infer([pixels], share_inputs=True)
+        infer(request, pixels)
         made = request.get_output_tensor(0).data
         if self.tail is None:
             return Levels(made, request)
@@ -117,9 +118,7 @@ class ReadyGraphs:
         levels = np.empty((count, 4 * height, 4 * width, 3), np.float32)
         for at in range(count):
             for strip in strips:
-                request.infer(
-                    [features[at : at + 1, strip.start : strip.start + rows]], share_inputs=True
-                )
+                infer(request, features[at : at + 1, strip.start : strip.start + rows])
                 made = request.get_output_tensor(0).data[0]
                 above = strip.first - strip.start
                 part = made[4 * above : 4 * (above + strip.last - strip.first)]
@@ -134,7 +133,7 @@ class ReadyGraphs:
         """Compute a result whose shape is known, as that of the graph's."""
         made = self.results.allocate(tuple(request.model_outputs[0].shape))
         request.set_output_tensor(import_openvino().Tensor(made, shared_memory=True))
-        request.infer([pixels], share_inputs=True)
+        infer(request, pixels)
         return made
 
     def request(self, shape: tuple[int, ...]) -> OpenVino:

@@ -10,6 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 OpenVino = Any
 Graph = Any
 Node = Any
@@ -74,3 +77,11 @@ def compile_graph(graph: Graph, *, precision: str, threads: int) -> OpenVino:
     if graph.is_dynamic():
         options["CPU_RUNTIME_CACHE_CAPACITY"] = KEPT_KERNELS
     return open_core().compile_model(graph, "CPU", options)
+
+
+def infer(request: OpenVino, values: NDArray[np.generic]) -> None:
+    """Compute a graph's only input; its results are in the tensors of `request`.
+
+    By default OpenVINO copies both, the results for a return value that nothing uses.
+    """
+    request.infer([values], share_inputs=True, share_outputs=True)

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -101,6 +102,21 @@ def test_the_concurrent_engine_gives_the_same_pixels_on_half_of_the_cores(
     window = draw_window()
     (expected,) = engine.start([window]).finish()
     np.testing.assert_array_equal(engine.concurrent.start([window]).finish()[0], expected)
+
+
+def test_a_result_is_not_copied_before_it_is_converted() -> None:
+    window = draw_window(256, 256)
+    engine = engine_of()
+    engine.start([window]).finish()
+    tracemalloc.start()
+    try:
+        started = engine.start([window])
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    result_bytes = 4 * 16 * window.size  # float32 at x4
+    assert result_bytes <= peak_bytes < 1.5 * result_bytes
+    started.finish()
 
 
 def test_a_window_may_be_written_over_once_it_is_started() -> None:
