@@ -70,9 +70,9 @@ def _look_into(database: Database, file: Path | None, disk: str) -> list[Finding
 
 def _find_write_fault(file: Path) -> str:
     """Return why SQLite's file, or those that it needs beside it, cannot be written; or nothing."""
-    if not os.access(file, os.W_OK):
-        return os.strerror(errno.EACCES)
-    return find_write_fault(file.parent)
+    if reason := find_write_fault(file.parent):  # a disk's fault, which the file's access hides
+        return reason
+    return "" if os.access(file, os.W_OK) else os.strerror(errno.EACCES)
 
 
 def _check_ledger(connection: Connection) -> list[Finding]:

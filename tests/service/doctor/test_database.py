@@ -1,5 +1,6 @@
 import shutil
 import sqlite3
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +90,18 @@ def test_a_file_on_a_full_disk_is_a_failure(make_settings: MakeSettings) -> None
     assert finding.status is Status.FAILURE
     assert "No space left on device" in finding.found
     assert "free its disk" in finding.advice
+
+
+def test_a_file_on_a_disk_that_takes_no_writes_is_a_failure(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    settings.data_dir.mkdir()
+    with small_disk(settings.data_dir, 2**20):
+        with open_state(settings):
+            pass
+        subprocess.run(["mount", "-o", "remount,ro", str(settings.data_dir)], check=True)
+        (finding,) = check_database(settings)
+    assert finding.status is Status.FAILURE
+    assert "Read-only file system" in finding.found
 
 
 def test_a_damaged_file_is_to_be_restored_from_a_backup(make_settings: MakeSettings) -> None:
