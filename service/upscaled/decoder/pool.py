@@ -204,15 +204,18 @@ class Decoder:
             OSError: no process can be started.
         """
         with self._slots:
-            deaths: list[DecoderDied] = []
+            # Their texts, by whether the file is at fault: an exception here would hold, by its
+            # traceback, this frame, the file and its pixels until garbage is collected.
+            deaths: dict[bool, list[str]] = {False: [], True: []}
             while True:
-                process = (None if deaths else self._pop_idle()) or self._start()
+                has_died = any(deaths.values())
+                process = (None if has_died else self._pop_idle()) or self._start()
                 try:
                     return self._decode_in(process, source, plan)
                 except DecoderDied as death:
-                    deaths.append(death)
                     self._note_death(death, process.child.pid, len(source))
-                    alike = [str(each) for each in deaths if each.is_by_file == death.is_by_file]
+                    alike = deaths[death.is_by_file]
+                    alike.append(str(death))
                     if len(alike) == _MAX_DEATHS:
                         kind = MalformedImage if death.is_by_file else InternalError
                         text = f"{_MAX_DEATHS} decoders died over it: {'; '.join(alike)}"
@@ -231,7 +234,7 @@ class Decoder:
             self._deaths += 1
         cause = "file" if death.is_by_file else "outside"
         fields = event("decoder_died", pid=pid, source_bytes=source_bytes, cause=cause)
-        _log.warning("a decoder died while it decoded a file: %s", death, extra=fields)
+        _log.warning("a decoder died while it decoded a file: %s", str(death), extra=fields)
 
     def _decode_in(
         self, process: DecoderProcess, source: bytes, plan: MetadataPlan | None

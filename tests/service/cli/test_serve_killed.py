@@ -25,6 +25,8 @@ CLIENTS = 4
 IMAGES = 24
 SHARED_DIR = Path("/dev/shm")
 MEMORY = "memfd:pixels"
+FOREIGN = ("PostgreSQL.", "faketime_", "sem.faketime_", "libpod")
+"""How names of shared memory begin that other programs of the tests make."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -63,8 +65,12 @@ class Watched:
             family = psutil.Process(self.server.process.pid).children(recursive=True)
         return {
             *(str(path) for path in self.temporary_dir.rglob("*")),
-            *(str(path) for path in named if not path.name.startswith("PostgreSQL.")),
-            *(f"{process.pid}: {MEMORY}" for process in family if _holds_memory(process)),
+            *(str(path) for path in named if not path.name.startswith(FOREIGN)),
+            *(
+                f"{child.pid} {_command(child)}: {MEMORY}"
+                for child in family
+                if _holds_memory(child)
+            ),
         }
 
     def send(self) -> str:

@@ -23,7 +23,7 @@ from tests.service.decoder.processes import decoder_processes
 from tests.service.image.jpeg_samples import photograph, save_jpeg
 from tests.service.image.samples import RGB, deep_samples, have_equal_pixels, picture, png, save
 from tests.service.image.steps import STEPS
-from upscaled.decoder.pool import Decoder, decoder_environment
+from upscaled.decoder.pool import Decoder, DecoderDied, decoder_environment
 from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 
@@ -89,6 +89,20 @@ def test_each_crash_and_kill_of_a_decoder_is_counted(fake: Decoder, tmp_path: Pa
     assert fake.deaths == 3
     fake.decode(b"a picture")
     assert fake.deaths == 3
+
+
+def test_the_death_of_a_decoder_is_forgotten_without_a_collection(
+    fake: Decoder, tmp_path: Path
+) -> None:
+    """Its traceback holds the file, and the pixels if they had come."""
+    gc.collect()
+    gc.disable()
+    try:
+        fake.decode(f"once SIGKILL {tmp_path / 'died'}".encode())
+        assert [each for each in gc.get_objects() if isinstance(each, DecoderDied)] == []
+    finally:
+        gc.enable()
+    assert fake.deaths == 1
 
 
 @pytest.mark.parametrize(("log_format", "begins"), [("json", "{"), ("text", "20")])
