@@ -141,7 +141,7 @@ class SteadyClocks:
 
 
 class LeaseClock:
-    """Tell whether leases by the database's clock can be judged, which may be set; from any thread.
+    """Decides whether leases can be judged by the database's clock, which may be set; thread-safe.
 
     Just after that valid ones may look over; later only those of dead processes, which renew none.
     """
