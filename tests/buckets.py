@@ -73,6 +73,16 @@ class Bucket:
         url = f"{self.server}/{self.name}/{quote(key)}"
         requests.put(url, data=data, headers=SIGNED, timeout=60).raise_for_status()
 
+    def damage(self, key: str, data: bytes) -> None:
+        """Have an object hold other bytes than were stored, as after a fault of the server's."""
+        url = f"{self.server}/{self.name}/{quote(key)}"
+        kept = {
+            name: value
+            for name, value in self.head(key).headers.items()
+            if name.lower().startswith("x-amz-meta-")
+        }
+        requests.put(url, data=data, headers=SIGNED | kept, timeout=60).raise_for_status()
+
     def get(self, key: str) -> bytes:
         answer = requests.get(f"{self.server}/{self.name}/{quote(key)}", headers=SIGNED, timeout=60)
         answer.raise_for_status()
@@ -228,7 +238,12 @@ class FaultyBucket:
 def answers_within(seconds: float) -> Iterator[None]:
     """Have clients that are opened or used in the block wait no longer for an answer."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("bucket.client", "state.bucket", "state.bucket_results"):
+        for module in (
+            "bucket.client",
+            "state.bucket",
+            "state.bucket_results",
+            "state.bucket_sources",
+        ):
             patch.setattr(f"upscaled.{module}.ANSWER_WITHIN_S", seconds)
         yield
 

@@ -11,6 +11,7 @@ from typing import Final
 from upscaled import __version__
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.memory import MemoryShare
+from upscaled.bucket.checksum import DamagedObject
 from upscaled.config import Settings
 from upscaled.logs import event
 from upscaled.pool.executor import Executor, UpscaleRequest
@@ -47,7 +48,7 @@ class Reuse:
     fingerprint: str
 
     async def find(self, share: MemoryShare) -> Result | None:
-        """Return the stored result of the same request; None if it is no longer stored.
+        """Return the stored result of the same request; None if it is no longer stored whole.
 
         None also for a result larger than the memory for all bodies, of which `share` holds it:
         it is computed again, since results that workers send do not count towards that memory.
@@ -63,7 +64,10 @@ class Reuse:
             if stored is None or not share.may_hold(stored.stored.size_bytes):
                 return None
             share.count(stored.stored.size_bytes)
-            data = b"".join([chunk async for chunk in stored.chunks])
+            try:
+                data = b"".join([chunk async for chunk in stored.chunks])
+            except DamagedObject:
+                return None
         model, denoise = split_strength(known.model)
         return Result(
             data,

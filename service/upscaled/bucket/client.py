@@ -17,6 +17,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
+from upscaled.bucket.checksum import describe_content
 from upscaled.bucket.endpoint import find_endpoint
 from upscaled.errors import InternalError
 
@@ -84,7 +85,11 @@ async def create_result(store: S3Store, name: str, data: bytes, media_type: str)
     Raises:
         InternalError: it could not be stored.
     """
-    attributes = {"Content-Type": media_type, "Cache-Control": "private, no-store"}
+    attributes = {
+        "Content-Type": media_type,
+        "Cache-Control": "private, no-store",
+        **await asyncio.to_thread(describe_content, data),
+    }
     with reporting("store"):
         async with asyncio.timeout(ANSWER_WITHIN_S + len(data) / SLOWEST_BYTES_PER_S):
             for is_last in (False, True):

@@ -1,22 +1,21 @@
-"""Results, and the source images of accepted jobs, in a bucket that all front ends share."""
+"""Results in a bucket that all front ends share."""
 
 import asyncio
 import logging
 import os
 import re
-import uuid
-from collections.abc import AsyncIterator, Container
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
 
+from upscaled.bucket.checksum import DamagedObject, StoredContent
 from upscaled.bucket.client import (
     ANSWER_WITHIN_S,
     BROKEN_OFF,
-    SLOWEST_BYTES_PER_S,
     connect,
     create_result,
     name_by_time,
@@ -26,7 +25,6 @@ from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state import results
 from upscaled.state.folder_results import FolderResults
-from upscaled.state.job_sources import UNCLAIMED_S, FolderSources
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -96,10 +94,11 @@ class BucketResults:
             return await self._earlier.find(file_name)
         with reporting("look for"):
             try:
-                head = await obstore.head_async(self._quick, file_name)
+                # Not `head_async`, which returns no metadata.
+                head = await obstore.get_async(self._quick, file_name, options={"head": True})
             except FileNotFoundError:
                 return None
-        return _describe(file_name, head["size"])
+        return _describe(file_name, head)
 
     @asynccontextmanager
     async def open(self, file_name: str) -> AsyncIterator[results.OpenedResult | None]:
@@ -114,11 +113,21 @@ class BucketResults:
                     answer = await obstore.get_async(self._bulk, file_name)
             except FileNotFoundError:
                 answer = None
-        if answer is None:
+        stored = None if answer is None else _describe(file_name, answer)
+        if answer is None or stored is None:
             yield None
         else:
-            stored = _describe(file_name, answer.meta["size"])
-            yield results.OpenedResult(stored, _read(answer))
+            yield results.OpenedResult(stored, self._read_checked(file_name, answer))
+
+    async def _read_checked(self, file_name: str, answer: "GetResult") -> AsyncIterator[bytes]:
+        """Yield a result's bytes; delete one that is damaged, so that a retry makes it again."""
+        try:
+            async for chunk in StoredContent.read(answer.attributes).checked(_read(answer)):
+                yield chunk
+        except DamagedObject:
+            _warn_of_damage()
+            await self.delete(file_name)
+            raise
 
     async def delete(self, file_name: str) -> None:
         await self._earlier.delete(file_name)
@@ -212,8 +221,17 @@ def read_creation_s(file_name: str) -> float:
     return int(file_name[:13].replace("-", ""), 16) / 1000
 
 
-def _describe(file_name: str, size_bytes: int) -> results.StoredResult:
+def _describe(file_name: str, answer: "GetResult") -> results.StoredResult | None:
+    """Return what is stored as a result; None for one of which a part is lost."""
+    size_bytes = answer.meta["size"]
+    if not StoredContent.read(answer.attributes).has_size(size_bytes):
+        _warn_of_damage()
+        return None
     return results.StoredResult(results.MEDIA_TYPES[file_name.rpartition(".")[2]], size_bytes)
+
+
+def _warn_of_damage() -> None:
+    _log.error("a result in the bucket is not what was stored", extra=event("result_damaged"))
 
 
 async def _read(answer: "GetResult") -> AsyncIterator[bytes]:
@@ -226,53 +244,3 @@ async def _read(answer: "GetResult") -> AsyncIterator[bytes]:
         if chunk is None:
             return
         yield bytes(chunk)
-
-
-class BucketSources:
-    """Objects `<prefix>/<name>`; see the protocol `JobSources`."""
-
-    def __init__(self, url: str, endpoint: str, earlier: FolderSources, *, max_bytes: int) -> None:
-        """Open `s3://bucket/prefix`; `earlier` are this machine's, from before it had a bucket."""
-        self._longest_s = ANSWER_WITHIN_S + max_bytes / SLOWEST_BYTES_PER_S
-        self._bucket = connect(url, endpoint, timedelta(seconds=self._longest_s))
-        self._earlier = earlier
-
-    async def store(self, data: bytes) -> str:
-        """Put an object by one request."""
-        name = uuid.uuid4().hex
-        with reporting("store", "a job's source"):
-            async with asyncio.timeout(self._longest_s):
-                await obstore.put_async(self._bucket, name, data, use_multipart=False)
-        return name
-
-    async def read(self, name: str) -> bytes | None:
-        with reporting("read", "a job's source"):
-            try:
-                async with asyncio.timeout(self._longest_s):
-                    found = await obstore.get_async(self._bucket, name)
-                    return bytes(await found.bytes_async())
-            except FileNotFoundError:
-                pass
-        return await self._earlier.read(name)
-
-    async def delete(self, name: str) -> None:
-        with suppress(InternalError), reporting("delete", "a job's source"):
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                await obstore.delete_async(self._bucket, [name])
-        await self._earlier.delete(name)
-
-    def sweep(self, in_use: Container[str]) -> int:
-        """Delete objects; only those of jobs that have not ended are listed beside them."""
-        removed = self._earlier.sweep(in_use)
-        latest = datetime.now(UTC) - timedelta(seconds=UNCLAIMED_S)
-        with reporting("sweep", "jobs' sources"):
-            for page in obstore.list(self._bucket):
-                unused = [
-                    each["path"]
-                    for each in page
-                    if each["path"] not in in_use and each["last_modified"] < latest
-                ]
-                if unused:
-                    obstore.delete(self._bucket, unused)
-                    removed += len(unused)
-        return removed

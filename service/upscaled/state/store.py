@@ -252,7 +252,7 @@ def _open_job_sources(settings: Settings) -> JobSources:
     in_folder = FolderSources(settings.data_dir / "job-sources")
     if not settings.results_url:
         return in_folder
-    from upscaled.state.bucket_results import BucketSources
+    from upscaled.state.bucket_sources import BucketSources
 
     url = settings.results_url.rstrip("/") + "/job-sources"
     return BucketSources(url, settings.s3_endpoint, in_folder, max_bytes=settings.max_file_bytes)

@@ -110,6 +110,50 @@ def test_a_bucket_that_fails_is_500_at_no_cost_until_it_works_again(
     assert len(bucket.list_keys()) == 2
 
 
+def test_half_a_picture_is_not_found_and_a_retry_makes_it_anew_at_no_cost(
+    make_service: MakeService, bucket: Bucket
+) -> None:
+    service = make_service(metering=True, credits=1, **bucket.settings)
+    headers = service.headers | {"Idempotency-Key": "once"}
+    url = service.upload(headers=headers).json()["result_url"]
+    data = get(url).content
+    (key,) = bucket.list_keys()
+    bucket.damage(key, data[: len(data) // 2])
+    assert_error(get(url), 404, "not_found")
+    assert get(url, "HEAD").status_code == 404
+    again = service.upload(headers=headers)
+    assert again.status_code == 200
+    assert get(again.json()["result_url"]).content == data
+    assert service.balance() == 0
+
+
+def test_a_damaged_picture_breaks_off_and_a_retry_makes_it_anew_at_no_cost(
+    make_service: MakeService, bucket: Bucket
+) -> None:
+    service = make_service(metering=True, credits=1, **bucket.settings)
+    headers = service.headers | {"Idempotency-Key": "once", "Accept": "image/*"}
+    data = service.upload(headers=headers).content
+    (key,) = bucket.list_keys()
+    bucket.damage(key, bytes(len(data)))
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
+        service.upload(headers=headers)
+    again = service.upload(headers=headers)
+    assert (again.status_code, again.content) == (200, data)
+    assert service.balance() == 0
+
+
+def test_a_damaged_picture_is_not_used_again(make_service: MakeService, bucket: Bucket) -> None:
+    service = make_service(reuse_results=True, **bucket.settings)
+    headers = service.headers | {"Accept": "image/*"}
+    data = service.upload(headers=headers).content
+    (key,) = bucket.list_keys()
+    bucket.damage(key, bytes(len(data)))
+    for is_reused in (False, True):
+        answer = service.upload(headers=headers)
+        assert (answer.status_code, answer.content) == (200, data)
+        assert ("X-Upscale-Reused" in answer.headers) == is_reused
+
+
 def test_readiness_follows_the_bucket(
     make_service: MakeService,
     faulty_bucket: FaultyBucket,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.buckets import ACCESS_KEY, Bucket, Fault, FaultyBucket, answers_within
 from tests.service.state.conftest import Clock, all_of
 from upscaled.api.cancellation import run_to_end
+from upscaled.bucket.checksum import DamagedObject
 from upscaled.bucket.client import describe_bucket_error
 from upscaled.errors import InternalError
 from upscaled.state.clocks import Clocks, StampClock
@@ -259,6 +260,50 @@ async def test_a_result_is_read_whole_although_its_connection_breaks(
     faulty_bucket.fail_next("cut while reading", "cut while reading")
     assert await read(open_bucket(faulty_bucket.bucket), name) == data
     assert faulty_bucket.proxy.faults == []
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1, 699_999, 700_001])
+async def test_a_result_of_another_length_than_was_stored_is_not_found(
+    results: BucketResults, bucket: Bucket, kept_bytes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = os.urandom(700_000)
+    name = await results.store(data, "image/png")
+    bucket.damage(f"results/{name}", (data + b"x")[:kept_bytes])
+    assert await results.find(name) is None
+    assert await read(results, name) is None
+    assert caplog.text.count("a result in the bucket is not what was stored") == 2
+    assert name not in caplog.text
+
+
+@pytest.mark.parametrize("size_bytes", [1, 700_000])
+async def test_a_result_of_another_checksum_is_never_read_to_its_end_and_then_gone(
+    results: BucketResults, bucket: Bucket, size_bytes: int
+) -> None:
+    data = os.urandom(size_bytes)
+    name = await results.store(data, "image/png")
+    bucket.damage(f"results/{name}", data[:-1] + bytes([data[-1] ^ 1]))
+    chunks: list[bytes] = []
+
+    async def read_on() -> None:
+        async with results.open(name) as opened:
+            assert opened is not None
+            async for chunk in opened.chunks:
+                chunks.append(chunk)
+
+    with pytest.raises(DamagedObject):
+        await read_on()
+    assert sum(map(len, chunks)) < size_bytes
+    assert await results.find(name) is None
+    assert bucket.list_keys() == []
+
+
+async def test_a_result_stored_by_an_earlier_version_is_read_without_a_check(
+    results: BucketResults, bucket: Bucket, clock: Clock
+) -> None:
+    name = make_name(clock.now_s, "image/png")
+    bucket.put(f"results/{name}", b"of 0.2.0")
+    assert await results.find(name) is not None
+    assert await read(results, name) == b"of 0.2.0"
 
 
 @pytest.mark.parametrize(

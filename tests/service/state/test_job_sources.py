@@ -19,7 +19,7 @@ def sources(request: pytest.FixtureRequest, tmp_path: Path) -> JobSources:
     if request.param == "folder":
         return FolderSources(tmp_path / "job-sources")
     pytest.importorskip("obstore", reason="obstore is not installed")
-    from upscaled.state.bucket_results import BucketSources
+    from upscaled.state.bucket_sources import BucketSources
 
     bucket: Bucket = request.getfixturevalue("bucket")
     earlier = FolderSources(tmp_path / "job-sources")
@@ -31,7 +31,7 @@ def sources(request: pytest.FixtureRequest, tmp_path: Path) -> JobSources:
 def forget_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_sources, "UNCLAIMED_S", -1.0)
     with suppress(ImportError):  # obstore is not installed
-        monkeypatch.setattr("upscaled.state.bucket_results.UNCLAIMED_S", -1.0)
+        monkeypatch.setattr("upscaled.state.bucket_sources.UNCLAIMED_S", -1.0)
 
 
 async def test_a_source_is_read_as_it_was_stored_until_it_is_deleted(sources: JobSources) -> None:
@@ -66,7 +66,7 @@ async def test_sources_from_before_there_was_a_bucket_are_read_and_swept(
     tmp_path: Path, bucket: Bucket
 ) -> None:
     pytest.importorskip("obstore", reason="obstore is not installed")
-    from upscaled.state.bucket_results import BucketSources
+    from upscaled.state.bucket_sources import BucketSources
 
     earlier = FolderSources(tmp_path)
     name = await earlier.store(b"early")
@@ -74,6 +74,22 @@ async def test_sources_from_before_there_was_a_bucket_are_read_and_swept(
     assert await sources.read(name) == b"early"
     await sources.delete(name)
     assert await earlier.read(name) is None
+
+
+@pytest.mark.parametrize("data", [b"whol", b"", b"other"])
+async def test_a_damaged_source_in_the_bucket_is_not_there(
+    tmp_path: Path, bucket: Bucket, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    from upscaled.state.bucket_sources import BucketSources
+
+    sources = BucketSources(
+        f"{bucket.url}/s", bucket.endpoint, FolderSources(tmp_path), max_bytes=2**20
+    )
+    name = await sources.store(b"whole")
+    bucket.damage(f"results/s/{name}", data)
+    assert await sources.read(name) is None
+    assert "is not what was stored" in caplog.text
 
 
 async def test_a_disk_that_refuses_leaves_no_part_behind(
