@@ -1,7 +1,9 @@
 """Upscale one image of any kind that the Python API accepts: an array, a picture or a file."""
 
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,12 +15,8 @@ from PIL import Image as PillowImage
 from upscaled.errors import InvalidParameter
 from upscaled.image.formats.table import read_header
 from upscaled.image.output import OutputChoice, OutputSpec
-from upscaled.upscale.call_options import (
-    ImageOptions,
-    Tracking,
-    as_whole_number,
-    require_no_file_options,
-)
+from upscaled.upscale import call_options
+from upscaled.upscale.call_options import ImageOptions, Tracking
 from upscaled.upscale.conversion import read_array, read_pillow, write_pillow
 from upscaled.upscale.core import Core
 from upscaled.upscale.result import Result, decide_local_output
@@ -44,14 +42,15 @@ def plan_call(core: Core, scale: int, options: ImageOptions, tracking: Tracking)
 
     Raises:
         InvalidParameter: the core was not opened for the scale, or an option is out of its range.
-        TypeError: `model` is no text.
+        TypeError: `model` is no text, or an option that there is not.
     """
-    number = as_whole_number(scale)
+    call_options.check_options(options)
+    number = call_options.as_whole_number(scale)
     if number is None or number not in core.ladders:
         scales = " or ".join(map(str, core.ladders))
         raise InvalidParameter(f"scale {scale!r}: must be {scales}")
-    model = options.name_model(core.settings, number)
-    return Call(number, model, options.choose_output(), tracking)
+    model = call_options.name_model(options, core.settings, number)
+    return Call(number, model, call_options.choose_output(options), tracking)
 
 
 def upscale_any(core: Core, call: Call, image: Any) -> Any:  # noqa: ANN401  (of one kind)
@@ -71,7 +70,7 @@ def upscale_any(core: Core, call: Call, image: Any) -> Any:  # noqa: ANN401  (of
     else:
         hint = "; for a file, use upscale_file" if isinstance(image, str | os.PathLike) else ""
         raise TypeError(f"{type(image).__name__} is no array, no Pillow image and no bytes{hint}")
-    require_no_file_options(call.choice)
+    call_options.require_no_file_options(call.choice)
     upscaled = core.upscale_image(
         decoded,
         call.scale,
@@ -82,6 +81,45 @@ def upscale_any(core: Core, call: Call, image: Any) -> Any:  # noqa: ANN401  (of
     )
     is_array = isinstance(image, np.ndarray)
     return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
+
+
+def upscale_in_order(
+    threads: ThreadPoolExecutor,
+    max_in_flight: int,
+    core: Core,
+    call: Call,
+    images: Iterable[Any],
+    *,
+    return_exceptions: bool,
+) -> Iterator[Any]:
+    """Upscale images, several at once, and yield their results in order.
+
+    The call's `cancellation` is used when the iterator is closed before its end.
+
+    return_exceptions: yield an image's error in its place, instead of raising it.
+    """
+    tasks: deque[Future[Any]] = deque()
+
+    def finish_first() -> object:
+        try:
+            return tasks.popleft().result()
+        except Exception as error:
+            if not return_exceptions:
+                raise
+            return error
+
+    try:
+        for image in images:
+            tasks.append(threads.submit(upscale_any, core, call, image))
+            if len(tasks) >= max_in_flight:
+                yield finish_first()
+        while tasks:
+            yield finish_first()
+    finally:
+        if call.tracking.cancellation is not None:
+            call.tracking.cancellation.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 def decide_file_output(core: Core, call: Call, source: bytes) -> OutputSpec:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
-from typing import TypedDict
+from typing import TypedDict, get_type_hints
 
 from upscaled.config import Settings
 from upscaled.errors import InvalidParameter
@@ -21,67 +21,69 @@ OnProgress = Callable[[int, int], None]
 
 
 class OutputOptions(TypedDict, total=False):
-    """Type of a dict of options of a result: `up.upscale(photo, **options)`.
+    """Options of a result, as a dict: `up.upscale(photo, **options)`. None: as if left out.
 
     Their meanings and ranges are those of the arguments of `Upscaler.upscale`.
     """
 
-    format: str
-    quality: int
-    max_side_px: int
-    width_px: int
-    height_px: int
-    metadata: str
+    format: str | None
+    quality: int | None
+    max_side_px: int | None
+    width_px: int | None
+    height_px: int | None
+    metadata: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageOptions:
-    """Options of an image, unchecked, in the order of the arguments of `Upscaler.upscale`."""
+class ImageOptions(OutputOptions, total=False):
+    """Options of an image: of its result, and of the model that makes it."""
 
-    model: str | None = None
-    denoise: float | None = None
-    format: str | None = None
-    quality: int | None = None
-    max_side_px: int | None = None
-    width_px: int | None = None
-    height_px: int | None = None
-    metadata: str | None = None
+    model: str | None
+    denoise: float | None
 
-    def name_model(self, settings: Settings, scale: int) -> str:
-        """Return the name of the model, "" for the upscaler's own, at the strength of `denoise`.
 
-        Raises:
-            InvalidParameter: `denoise` is not from 0 to 1, or the model has no such strength.
-            TypeError: `model` is no text.
-        """
-        _require_kind("model", self.model, str, "the name of a model")
-        model = "" if self.model in (None, AUTO) else self.model or ""
-        if self.denoise is None:
-            return model
-        strength = _as_number(self.denoise)
-        if strength is None or not 0 <= strength <= 1:
-            raise InvalidParameter(f"denoise {self.denoise!r}: must be a number from 0 to 1")
-        try:
-            return name_denoised(settings, scale, model, strength)
-        except ModelRefused as error:
-            raise InvalidParameter(f"denoise: {error}") from None
+def check_options(options: ImageOptions) -> None:
+    """Raise TypeError for an option that there is not, as Python does for an argument."""
+    if unknown := [name for name in options if name not in get_type_hints(ImageOptions)]:
+        raise TypeError(f"got an unexpected keyword argument {unknown[0]!r}")
 
-    def choose_output(self) -> OutputChoice:
-        """Return the choice of a result that the options make, or raise InvalidParameter."""
-        try:
-            choice = OutputChoice(
-                format="" if self.format is None else self.format,
-                quality=_read_number("quality", self.quality, MAX_QUALITY),
-                max_side_px=_read_number("max_side_px", self.max_side_px, MAX_RESULT_SIDE_PX),
-                width_px=_read_number("width_px", self.width_px, MAX_RESULT_SIDE_PX),
-                height_px=_read_number("height_px", self.height_px, MAX_RESULT_SIDE_PX),
-                metadata="" if self.metadata is None else self.metadata,
-            )
-        except ValueError as error:
-            raise InvalidParameter(str(error)) from None
-        if choice.quality is not None and not choice.has_quality:
-            raise InvalidParameter(f"quality: {choice.format} has no quality")
-        return choice
+
+def name_model(options: ImageOptions, settings: Settings, scale: int) -> str:
+    """Return the name of the model, "" for the upscaler's own, at the strength of `denoise`.
+
+    Raises:
+        InvalidParameter: `denoise` is not from 0 to 1, or the model has no such strength.
+        TypeError: `model` is no text.
+    """
+    named, denoise = options.get("model"), options.get("denoise")
+    _require_kind("model", named, str, "the name of a model")
+    model = "" if named in (None, AUTO) else named or ""
+    if denoise is None:
+        return model
+    strength = _as_number(denoise)
+    if strength is None or not 0 <= strength <= 1:
+        raise InvalidParameter(f"denoise {denoise!r}: must be a number from 0 to 1")
+    try:
+        return name_denoised(settings, scale, model, strength)
+    except ModelRefused as error:
+        raise InvalidParameter(f"denoise: {error}") from None
+
+
+def choose_output(options: OutputOptions) -> OutputChoice:
+    """Return the choice of a result that the options make, or raise InvalidParameter."""
+    try:
+        choice = OutputChoice(
+            format=options.get("format") or "",
+            quality=_read_number("quality", options.get("quality"), MAX_QUALITY),
+            max_side_px=_read_side("max_side_px", options.get("max_side_px")),
+            width_px=_read_side("width_px", options.get("width_px")),
+            height_px=_read_side("height_px", options.get("height_px")),
+            metadata=options.get("metadata") or "",
+        )
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
+    if choice.quality is not None and not choice.has_quality:
+        raise InvalidParameter(f"quality: {choice.format} has no quality")
+    return choice
 
 
 def require_no_file_options(choice: OutputChoice) -> None:
@@ -99,8 +101,7 @@ class Tracking:
 
     def __post_init__(self) -> None:
         """Raise TypeError for what cannot be called, or is no `Cancellation`."""
-        if self.on_progress is not None:
-            _require_function("on_progress", self.on_progress, "(done, total)")
+        _require_kind("on_progress", self.on_progress, Callable, "a function of (done, total)")
         _require_kind("cancellation", self.cancellation, Cancellation, "a Cancellation")
 
     def reporting_in(self, loop: asyncio.AbstractEventLoop) -> "Tracking":
@@ -140,11 +141,10 @@ def _read_number(name: str, value: object, most: int) -> int | None:
     return number
 
 
-def _require_kind(name: str, value: object, kind: type, meaning: str) -> None:
-    if value is not None and not isinstance(value, kind):
+def _read_side(name: str, value: object) -> int | None:
+    return _read_number(name, value, MAX_RESULT_SIDE_PX)
+
+
+def _require_kind(name: str, value: object, kind: object, meaning: str) -> None:
+    if value is not None and not isinstance(value, kind):  # type: ignore[arg-type]
         raise TypeError(f"{name} must be {meaning}, not {type(value).__name__}")
-
-
-def _require_function(name: str, value: object, arguments: str) -> None:
-    if not callable(value):
-        raise TypeError(f"{name} must be a function of {arguments}, not {type(value).__name__}")

@@ -9,26 +9,23 @@ Everything else of the product goes through the same `upscaled.upscale.core`.
 """
 
 import asyncio
+import os
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, Self, overload
+from typing import Literal, Self, Unpack, overload
 
 from upscaled.config import SCALES, Settings, SettingsError, load_settings
-from upscaled.upscale.any_image import (
-    AnyImage,
-    decide_file_output,
-    name_result_file,
-    plan_call,
-    require_bytes,
-    require_several,
-    upscale_any,
-    upscale_file_bytes,
-)
-from upscaled.upscale.call_options import ImageOptions, OnProgress, Tracking
+from upscaled.upscale import any_image
+from upscaled.upscale.any_image import AnyImage
+from upscaled.upscale.call_options import ImageOptions, OnProgress, Tracking, as_whole_number
 from upscaled.upscale.concurrency import Cancellation
+from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import AUTO
+from upscaled.upscale.opening import open_core
 from upscaled.upscale.result import Result
-from upscaled.upscale.session import Session
 from upscaled_models.files import write_atomically
 
 
@@ -73,16 +70,41 @@ class Upscaler:
         if not isinstance(model, str):
             raise SettingsError(f"model={model!r}: must be the name of a model, or auto")
         settings = {"model_x2": model, "model_x4": model, "device": device, **settings}
-        self._session = Session(
-            load_settings({}, **settings), scales, max_in_flight=max_in_flight, named_by="model"
-        )
+        self._prepare(load_settings({}, **settings), scales, max_in_flight, named_by="model")
 
     @classmethod
     def from_settings(cls, settings: Settings, *, scales: tuple[int, ...] = SCALES) -> Self:
         """Make an upscaler with the service's settings, as of `upscaled.config.load_settings`."""
         upscaler = cls.__new__(cls)
-        upscaler._session = Session(settings, scales)
+        upscaler._prepare(settings, scales)
         return upscaler
+
+    def _prepare(
+        self,
+        settings: Settings,
+        scales: tuple[int, ...],
+        max_in_flight: int = 0,
+        *,
+        named_by: str | None = None,
+    ) -> None:
+        """Check what the upscaler was made with; `named_by`: as of `open_core`."""
+        loaded = tuple(scales) if isinstance(scales, Iterable) else ()
+        if not loaded or not all(as_whole_number(scale) in SCALES for scale in loaded):
+            raise SettingsError(f"scales={scales!r}: must be some of {SCALES}")
+        most = as_whole_number(max_in_flight)
+        if most is None or most < 0:
+            raise SettingsError(
+                f"max_in_flight={max_in_flight!r}: must be a whole number, 0 or more"
+            )
+        self._settings = settings
+        self._scales = tuple(map(int, loaded))
+        self._max_in_flight = most
+        self._named_by = named_by
+        self._stack = ExitStack()
+        self._opened: Core | None = None
+        self._process_id = 0
+        self._threads = ThreadPoolExecutor(1)
+        self._opening = threading.Lock()
 
     def open(self) -> Self:
         """Load the models and start the threads; does nothing where that is done.
@@ -91,7 +113,18 @@ class Upscaler:
             SettingsError: a device or a model that is not here.
             ModelError: an unknown model, or a weights file that cannot be used.
         """
-        self._session.open()
+        with self._opening, ExitStack() as stack:
+            if self._opened is not None:
+                return self
+            core = stack.enter_context(
+                open_core(self._settings, scales=self._scales, decoders=0, named_by=self._named_by)
+            )
+            self._max_in_flight = self._max_in_flight or core.max_in_flight
+            self._threads = stack.enter_context(
+                ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="upscale")
+            )
+            self._opened, self._stack = core, stack.pop_all()
+            self._process_id = os.getpid()
         return self
 
     def close(self) -> None:
@@ -99,7 +132,10 @@ class Upscaler:
 
         In a fork of the process that opened it, it only drops them: they are the other's.
         """
-        self._session.close()
+        if self._opened is not None and self._process_id != os.getpid():
+            self._stack.pop_all()
+        self._opened = None
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -108,11 +144,8 @@ class Upscaler:
         self.close()
 
     def upscale(
-        self, image: AnyImage, scale: int = 4, *,
-        model: str | None = None, denoise: float | None = None,
-        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
-        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
-        on_progress: OnProgress | None = None, cancellation: Cancellation | None = None,
+        self, image: AnyImage, scale: int = 4, *, on_progress: OnProgress | None = None,
+        cancellation: Cancellation | None = None, **options: Unpack[ImageOptions],
     ) -> AnyImage:  # fmt: skip
         """Upscale one image; the result is of the same kind.
 
@@ -132,7 +165,7 @@ class Upscaler:
             height_px: likewise.
             metadata: `keep` or `keep-all` of what the source's file says about it; None: nothing.
             on_progress: called with (tiles done, all tiles), before the first tile and after each.
-                What it raises ends the work.
+                What it raises ends the any_image.
             cancellation: cancels the work, from any thread.
 
         Raises:
@@ -145,40 +178,31 @@ class Upscaler:
             TypeError: `image` is of none of these kinds, or an argument of another type.
             RuntimeError: it is not open, or was opened in the process that this one is a fork of.
         """
-        core = self._session.core
-        options = ImageOptions(
-            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
-        )
-        call = plan_call(core, scale, options, Tracking(on_progress, cancellation))
-        result: AnyImage = upscale_any(core, call, image)
+        core = self._core
+        call = any_image.plan_call(core, scale, options, Tracking(on_progress, cancellation))
+        result: AnyImage = any_image.upscale_any(core, call, image)
         return result
 
     def upscale_bytes(
-        self, source: bytes, scale: int = 4, *,
-        model: str | None = None, denoise: float | None = None,
-        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
-        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
-        on_progress: OnProgress | None = None, cancellation: Cancellation | None = None,
+        self, source: bytes, scale: int = 4, *, on_progress: OnProgress | None = None,
+        cancellation: Cancellation | None = None, **options: Unpack[ImageOptions],
     ) -> Result:  # fmt: skip
         """Upscale an encoded image; arguments and errors as of `upscale`.
 
         Returns:
             the encoded result with its media type, its size, the model and the seconds it took.
         """
-        core = self._session.core
-        options = ImageOptions(
-            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
+        core = self._core
+        call = any_image.plan_call(core, scale, options, Tracking(on_progress, cancellation))
+        source = any_image.require_bytes(source)
+        return any_image.upscale_file_bytes(
+            core, call, source, any_image.decide_file_output(core, call, source)
         )
-        call = plan_call(core, scale, options, Tracking(on_progress, cancellation))
-        source = require_bytes(source)
-        return upscale_file_bytes(core, call, source, decide_file_output(core, call, source))
 
     def upscale_file(
         self, path: str | Path, to: str | Path | None = None, scale: int = 4, *,
-        model: str | None = None, denoise: float | None = None,
-        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
-        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
         on_progress: OnProgress | None = None, cancellation: Cancellation | None = None,
+        **options: Unpack[ImageOptions],
     ) -> Path:  # fmt: skip
         """Upscale a file into another; arguments and errors as of `upscale`.
 
@@ -194,43 +218,31 @@ class Upscaler:
             InvalidParameter: the name in `to` does not end as the format of the result does.
             OSError: a file cannot be read or written.
         """
-        core = self._session.core
-        options = ImageOptions(
-            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
-        )
-        call = plan_call(core, scale, options, Tracking(on_progress, cancellation))
+        core = self._core
+        call = any_image.plan_call(core, scale, options, Tracking(on_progress, cancellation))
         path = Path(path)
         target = path.parent if to is None else Path(to)
         source = path.read_bytes()
-        output = decide_file_output(core, call, source)
-        target = name_result_file(path, target, scale, output)
-        write_atomically(target, upscale_file_bytes(core, call, source, output).data)
+        output = any_image.decide_file_output(core, call, source)
+        target = any_image.name_result_file(path, target, scale, output)
+        write_atomically(target, any_image.upscale_file_bytes(core, call, source, output).data)
         return target
 
     @overload
     def many(
         self, images: Iterable[AnyImage], scale: int = 4, *,
-        model: str | None = None, denoise: float | None = None,
-        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
-        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
-        return_exceptions: Literal[False] = False,
+        return_exceptions: Literal[False] = False, **options: Unpack[ImageOptions],
     ) -> Iterator[AnyImage]: ...  # fmt: skip
 
     @overload
     def many(
         self, images: Iterable[AnyImage], scale: int = 4, *,
-        model: str | None = None, denoise: float | None = None,
-        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
-        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
-        return_exceptions: Literal[True],
+        return_exceptions: Literal[True], **options: Unpack[ImageOptions],
     ) -> Iterator[AnyImage | Exception]: ...  # fmt: skip
 
     def many(
         self, images: Iterable[AnyImage], scale: int = 4, *,
-        model: str | None = None, denoise: float | None = None,
-        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
-        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
-        return_exceptions: bool = False,
+        return_exceptions: bool = False, **options: Unpack[ImageOptions],
     ) -> Iterator[AnyImage | Exception]:  # fmt: skip
         """Upscale many images, several at once, and yield their results in order.
 
@@ -240,36 +252,43 @@ class Upscaler:
         Args:
             return_exceptions: yield an image's error in its place, instead of raising it.
         """
-        require_several(images)
-        options = ImageOptions(
-            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
+        any_image.require_several(images)
+        core, tracking = self._core, Tracking(cancellation=Cancellation())
+        call = any_image.plan_call(core, scale, options, tracking)
+        return any_image.upscale_in_order(
+            self._threads,
+            self._max_in_flight,
+            core,
+            call,
+            images,
+            return_exceptions=return_exceptions,
         )
-        tracking = Tracking(cancellation=Cancellation())
-        call = plan_call(self._session.core, scale, options, tracking)
-        return self._session.upscale_in_order(call, images, return_exceptions=return_exceptions)
 
     async def upscale_async(
-        self, image: AnyImage, scale: int = 4, *,
-        model: str | None = None, denoise: float | None = None,
-        format: str | None = None, quality: int | None = None, max_side_px: int | None = None,
-        width_px: int | None = None, height_px: int | None = None, metadata: str | None = None,
-        on_progress: OnProgress | None = None,
+        self, image: AnyImage, scale: int = 4, *, on_progress: OnProgress | None = None,
+        **options: Unpack[ImageOptions],
     ) -> AnyImage:  # fmt: skip
         """Upscale one image without blocking the event loop; `asyncio.gather` runs several.
 
-        Cancelling the task cancels the work. `on_progress` is called in the event loop, whose
+        Cancelling the task cancels the any_image. `on_progress` is called in the event loop, whose
         exception handler gets what it raises. Arguments and errors are otherwise as of `upscale`.
         """
-        cancellation = Cancellation()
+        cancellation, core = Cancellation(), self._core
         tracking = Tracking(on_progress, cancellation).reporting_in(asyncio.get_running_loop())
-        options = ImageOptions(
-            model, denoise, format, quality, max_side_px, width_px, height_px, metadata
-        )
-        call = plan_call(self._session.core, scale, options, tracking)
-        task = self._session.submit(call, image)
+        call = any_image.plan_call(core, scale, options, tracking)
+        task = self._threads.submit(any_image.upscale_any, core, call, image)
         try:
             result: AnyImage = await asyncio.wrap_future(task)
         except asyncio.CancelledError:
             cancellation.cancel()
             raise
         return result
+
+    @property
+    def _core(self) -> Core:
+        """Return the open core; RuntimeError where there is none in this process."""
+        if self._opened is None:
+            raise RuntimeError("the upscaler is not open: use it in a `with` block, or call open()")
+        if self._process_id != os.getpid():  # whose threads a fork does not have
+            raise RuntimeError("the upscaler was opened in another process: open one in each")
+        return self._opened

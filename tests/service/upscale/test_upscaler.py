@@ -32,7 +32,7 @@ from upscaled import (
     Upscaler,
 )
 from upscaled.config import Settings, load_settings
-from upscaled.upscale import session
+from upscaled.upscale import any_image, upscaler
 from upscaled.upscale.any_image import Call, upscale_any
 from upscaled.upscale.core import Core
 from upscaled.upscale.opening import open_core
@@ -195,7 +195,7 @@ def test_many_refuses_wrong_arguments_before_it_draws_an_image(up: Upscaler) -> 
         with pytest.raises(TypeError, match=r"many\(\) takes a list of images, not"):
             wrong(images, 2)
     for name in ("on_progress", "cancellation", "nonsense"):
-        with pytest.raises(TypeError, match=rf"many\(\) got an unexpected keyword .*'{name}'"):
+        with pytest.raises(TypeError, match=rf"got an unexpected keyword .*'{name}'"):
             wrong([], 2, **{name: None})
     with pytest.raises(InvalidParameter, match="must be 2 or 4"):
         up.many([], 3)
@@ -238,7 +238,7 @@ async def test_each_method_passes_each_option_on(
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> "Queue[str]":
-    """What becomes of the images in the threads of the session, as it happens."""
+    """What becomes of the images in the threads of the upscaler, as it happens."""
     names = Queue[str]()
 
     def upscale(core: Core, call: Call, image: object) -> object:
@@ -251,7 +251,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> "Queue[str]":
         names.put("done")
         return result
 
-    monkeypatch.setattr(session, "upscale_any", upscale)
+    monkeypatch.setattr(any_image, "upscale_any", upscale)
     return names
 
 
@@ -321,7 +321,7 @@ from upscaled import Upscaler
 
 up = Upscaler(data_dir=sys.argv[1], device="cpu", precision="exact", threads=1, scales=(2,))
 with up:
-    up._session._stack.callback(print, "ended", flush=True)
+    up._stack.callback(print, "ended", flush=True)
     child = os.fork()
     if not child:
         try:
@@ -460,7 +460,7 @@ def test_threads_that_open_an_upscaler_at_once_share_one_core(
         made.append(settings)
         return open_core(settings, **options)
 
-    monkeypatch.setattr(session, "open_core", open_and_note)
+    monkeypatch.setattr(upscaler, "open_core", open_and_note)
     up = Upscaler(data_dir=tmp_path, scales=(2,), **OPTIONS)
     at_once = threading.Barrier(2)
 
