@@ -31,7 +31,7 @@ async def handle_error(request: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)  # sent to a closed connection
     service_error = _translate(request, error)
     record.error_code = service_error.error_code
-    record.error_detail = service_error.detail or None
+    record.error_detail = _explain(service_error)
     if isinstance(service_error, errors.RateLimitExceeded):
         record.refusal = service_error.reason
     return error_response(service_error)
@@ -41,6 +41,16 @@ EXCEPTION_HANDLERS: Final[dict[Any, Any]] = dict.fromkeys(
     (errors.ServiceError, StateError, HTTPException, RequestValidationError, ClientDisconnected),
     handle_error,
 )
+
+
+def _explain(error: errors.ServiceError) -> str | None:
+    """Return what the log says of an error beside its code: None where that says everything.
+
+    An operator who is asked about a request has its line in the log, and not what was answered: one
+    code serves a scale of 3, a reused `Idempotency-Key` and a header sent twice.
+    """
+    is_specific = error.public_text != error.default_text
+    return error.detail or (error.public_text if is_specific else None)
 
 
 def _translate(request: Request, error: Exception) -> errors.ServiceError:

@@ -113,6 +113,26 @@ def test_a_refusal_has_its_reason(service: Service, lines: Lines) -> None:
     assert {line["outcome"] for line in (first, second, third)} == {"refused"}
 
 
+def test_the_log_says_which_of_a_code_s_reasons_was_answered(service: Service, lines: Lines) -> None:
+    twice = service.headers | {"Idempotency-Key": str(uuid.uuid4())}
+    answers = [
+        service.upload(data={"scale": "3"}),
+        service.send_json({"image_url": "http://10.0.0.1/photo"}),
+        service.upload(picture(63, 64)),
+        service.upload(headers=twice),
+        service.upload(headers=twice, data={"scale": "4"}),
+    ]
+    texts = [each.json()["error"] for each in answers if each.status_code == 400]
+    assert len(set(texts)) == 4
+    assert [each.get("error_detail") for each in lines(5) if each["status"] == 400] == texts
+
+
+def test_the_log_does_not_repeat_what_a_code_says(service: Service, lines: Lines) -> None:
+    service.upload(headers={"X-API-KEY": "upk_wrong"})
+    service.get("/nothing")
+    assert [each.get("error_detail") for each in lines(2)] == [None, None]
+
+
 def test_a_client_that_disconnects_is_logged_apart_from_a_failure(
     make_service: MakeService, lines: Lines
 ) -> None:
