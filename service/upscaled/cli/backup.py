@@ -25,8 +25,10 @@ def run(
     except FileExistsError as error:
         reason = error.args[0] if error.errno is None else f"{file} exists already"
         raise fail(reason) from None
-    except (StateError, OSError) as error:
+    except StateError as error:
         raise fail(f"cannot back up to {file}: {error}") from None
+    except OSError as error:  # its own text names the unfinished file
+        raise fail(f"cannot back up to {file}: {error.strerror}") from None
     typer.echo(f"Backed up the database ({size_bytes} bytes, verified) to {file}")
     results = settings.results_url or settings.results_dir
     typer.echo(f"Not in it: models ({settings.models_dir}) and stored results ({results})")

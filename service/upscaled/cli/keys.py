@@ -15,10 +15,12 @@ import typer
 from upscaled.cli import console
 from upscaled.state import RateLimit
 from upscaled.state.key_rows import SCOPES, KeyChanges, order_scopes
+from upscaled.state.keys import MAX_KEEP_S
 
 commands = typer.Typer(no_args_is_help=True, help="Make, list, change, rotate and revoke API keys.")
 
 _TIMES: Final = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ")
+_TIMES_SHOWN: Final = "2027-01-31 or 2027-01-31T12:00:00Z"
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the key: letters, digits and . _ @ -")
@@ -40,11 +42,9 @@ def create_key(
     rate: PerSecond = None,
     burst: Burst = None,
     expires: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
-            metavar="DATE",
-            formats=list(_TIMES),
-            help="When it ends, in UTC: 2027-01-31 or 2027-01-31T12:00:00Z; not given: never.",
+            metavar="DATE", help=f"When it ends, in UTC: {_TIMES_SHOWN}; not given: never."
         ),
     ] = None,
     scopes: Annotated[
@@ -55,7 +55,10 @@ def create_key(
     ] = None,
 ) -> None:
     """Make an API key and print it: alone on the last line, and never again."""
-    expires_at_s = None if expires is None else _seconds(expires)
+    expires_at_s = None
+    if expires is not None:
+        with _refusing("--expires", expires, f"write {_TIMES_SHOWN}"):
+            expires_at_s = _parse_end(expires)
     with console.opened_state() as state:
         secret = state.keys.create(
             name,
@@ -126,13 +129,13 @@ def change_key(
     """
     changes: KeyChanges = {}
     if rate:
-        with _refusing("--rate", rate, "settings"):
+        with _refusing("--rate", rate, 'write a number, or "settings"'):
             changes["rate_per_s"] = None if rate == "settings" else float(rate)
     if burst:
-        with _refusing("--burst", burst, "settings"):
+        with _refusing("--burst", burst, 'write a whole number, or "settings"'):
             changes["rate_burst"] = None if burst == "settings" else int(burst)
     if expires:
-        with _refusing("--expires", expires, "never"):
+        with _refusing("--expires", expires, f'write {_TIMES_SHOWN}, or "never"'):
             changes["expires_at_s"] = None if expires == "never" else _parse_end(expires)
     if scopes:
         scopes = scopes.lower()
@@ -162,7 +165,11 @@ def rotate_key(
     keep_hours: Annotated[
         int,
         typer.Option(
-            "--keep", metavar="HOURS", min=0, help="How long its present secret stays valid too."
+            "--keep",
+            metavar="HOURS",
+            min=0,
+            max=MAX_KEEP_S // 3600,
+            help="How long its present secret stays valid too.",
         ),
     ] = 24,
 ) -> None:
@@ -227,25 +234,19 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _refusing(option: str, text: str, word: str) -> Iterator[None]:
-    """Refuse an option whose `text` the block cannot parse, and name the `word` that unsets it."""
+def _refusing(option: str, text: str, advice: str) -> Iterator[None]:
+    """Refuse an option whose `text` the block cannot parse, and say what to write."""
     try:
         yield
     except ValueError:
-        raise console.fail(
-            f'{option}: {text!r} is not a valid value; see --help, or write "{word}"', 2
-        ) from None
+        raise console.fail(f"{option}: {text!r} is not a valid value; {advice}", 2) from None
 
 
 def _parse_end(text: str) -> int:
     for form in _TIMES:
         with suppress(ValueError):
-            return _seconds(datetime.strptime(text, form))
+            return int(datetime.strptime(text, form).replace(tzinfo=UTC).timestamp())
     raise ValueError(text)
-
-
-def _seconds(time: datetime) -> int:
-    return int(time.replace(tzinfo=UTC).timestamp())
 
 
 def _split(scopes: str) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """Online backup of the SQLite database into one file."""
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -14,6 +15,8 @@ from upscaled.state.folder_results import sync
 
 _PAGES_PER_STEP: Final = 1024
 """4 MiB: the service can write between two steps of a large copy."""
+_WITHOUT_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+"""How FAT, exFAT, and file systems of a network or in user space refuse a second name."""
 
 
 def back_up(database_url: str, data_dir: Path, target: Path) -> int:
@@ -74,5 +77,16 @@ def _publish(unfinished: Path, target: Path) -> None:
     """Give the finished file its name, unless another file has it, and wait for the disk."""
     sync(unfinished)
     sync(unfinished.parent)
-    os.link(unfinished, target)  # fails where the name is in use
+    try:
+        os.link(unfinished, target)  # fails where the name is in use
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        _rename(unfinished, target)
     sync(target.parent)
+
+
+def _rename(unfinished: Path, target: Path) -> None:
+    """Move the file to its name, which nothing may have taken since the backup began."""
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    os.replace(unfinished, target)

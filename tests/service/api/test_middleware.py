@@ -113,7 +113,9 @@ def test_a_refusal_has_its_reason(service: Service, lines: Lines) -> None:
     assert {line["outcome"] for line in (first, second, third)} == {"refused"}
 
 
-def test_the_log_says_which_of_a_code_s_reasons_was_answered(service: Service, lines: Lines) -> None:
+def test_the_log_says_which_of_a_code_s_reasons_was_answered(
+    service: Service, lines: Lines
+) -> None:
     twice = service.headers | {"Idempotency-Key": str(uuid.uuid4())}
     answers = [
         service.upload(data={"scale": "3"}),

@@ -66,6 +66,7 @@ def test_a_backup_that_fails_ends_with_status_1_and_the_reason(
 
 def test_a_folder_that_is_not_there_ends_with_status_1(tmp_path: Path) -> None:
     run("keys", "create", "web")
-    done = run("backup", str(tmp_path / "missing" / "copy.db"))
+    file = tmp_path / "missing" / "copy.db"
+    done = run("backup", str(file))
     assert done.exit_code == 1
-    assert "No such file or directory" in done.stderr
+    assert done.stderr == f"upscaled: cannot back up to {file}: No such file or directory\n"

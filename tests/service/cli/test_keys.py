@@ -122,9 +122,9 @@ def test_each_value_of_a_key_is_changed_and_removed() -> None:
     ("options", "code", "text"),
     [
         ((), 2, "name what to change"),
-        (("--rate", "fast"), 2, "--rate: 'fast' is not a valid value"),
-        (("--burst", "1.5"), 2, "--burst: '1.5' is not a valid value"),
-        (("--expires", "tomorrow"), 2, "--expires: 'tomorrow' is not a valid value"),
+        (("--rate", "fast"), 2, "--rate: 'fast' is not a valid value; write a number"),
+        (("--burst", "1.5"), 2, "--burst: '1.5' is not a valid value; write a whole number"),
+        (("--expires", "tomorrow"), 2, "'tomorrow' is not a valid value; write 2027-01-31 or"),
         (("--expires", "2001-01-31"), 1, "expired already"),
         (("--scopes", "upscale,all"), 1, "'all' is no scope"),
         (("--rate", "nan"), 1, "a rate of nan"),
@@ -193,7 +193,6 @@ def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
         (("keys", "create", "x", "--credits", "1000000001"), "1000000001 credits"),
         (("keys", "rename", "unknown", "x"), "no active API key named unknown"),
         (("keys", "rotate", "unknown"), "no active API key named unknown"),
-        (("keys", "rotate", "web", "--keep", "2161"), "7779600 seconds: must be 0 to 7776000"),
         (("keys", "create", "x", "--expires", "2020-01-31"), "would have expired already"),
         (("keys", "create", "x", "--scopes", "upscale,admin"), "'admin' is no scope: name one or"),
         (("keys", "create", "x", "--scopes", ""), "'' is no scope"),
@@ -229,12 +228,29 @@ def test_a_command_that_cannot_be_carried_out_is_an_error_with_status_1(
         ("keys", "rotate"),
         ("keys", "rotate", "web", "--keep", "-1"),
         ("keys", "create", "web", "--expires", "31.1.2027"),
+        ("keys", "create", "web", "--expires", ""),
         ("keys", "rename", "web"),
     ],
 )
 def test_a_wrong_call_has_status_2_and_changes_nothing(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2
     assert len(run("keys", "list").stdout.splitlines()) == 1, "the heads alone"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("create", "web", "--expires", "tomorrow"), "write 2027-01-31 or 2027-01-31T12:00:00Z"),
+        (("rotate", "web", "--keep", "2161"), "less than or equal to 2160"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_in_the_words_of_its_option(
+    arguments: tuple[str, ...], advice: str
+) -> None:
+    done = run("keys", *arguments)
+    assert done.exit_code == 2
+    assert arguments[-2] in done.stderr
+    assert advice in " ".join(done.stderr.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
 
 
 def test_a_data_folder_that_cannot_be_made_is_named_with_status_1(

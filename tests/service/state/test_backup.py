@@ -1,5 +1,7 @@
 """A copy of the database that was made while others write is whole, private and can be served."""
 
+import errno
+import os
 import sqlite3
 import stat
 import threading
@@ -96,6 +98,44 @@ def test_a_backup_replaces_no_file(state: State, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         back_up("", tmp_path / "data", tmp_path / "copy.db")
     assert (tmp_path / "copy.db").read_text() == "precious"
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_without_hard_links_takes_a_backup_and_loses_no_file(
+    refusal: int, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As FAT and exFAT, of which USB disks are, and shares of Windows."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(refusal, os.strerror(refusal), source, None, target)
+
+    state.keys.create("web", credits=5)
+    folder = tmp_path / "usb"
+    folder.mkdir()
+    monkeypatch.setattr(os, "link", refuse)
+    back_up("", tmp_path / "data", folder / "copy.db")
+    assert [path.name for path in folder.iterdir()] == ["copy.db"]
+    restore(folder / "copy.db", tmp_path / "restored")
+    with sqlite3.connect(tmp_path / "restored" / "upscaled.sqlite3") as connection:
+        assert connection.execute("SELECT name FROM api_keys").fetchall() == [("web",)]
+    connection.close()
+
+
+def test_a_name_taken_meanwhile_is_not_replaced_without_hard_links(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "usb"
+    folder.mkdir()
+
+    def refuse(source: Path, target: Path) -> None:
+        target.write_text("precious")
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(FileExistsError):
+        back_up("", tmp_path / "data", folder / "copy.db")
+    assert [path.name for path in folder.iterdir()] == ["copy.db"]
+    assert (folder / "copy.db").read_text() == "precious"
 
 
 @pytest.mark.parametrize(
