@@ -296,7 +296,7 @@ def test_the_settings_are_ones_that_the_program_accepts(manifests: list[Manifest
 def test_front_ends_join_the_cluster_of_this_ray_service(manifests: list[Manifest]) -> None:
     service = named(manifests, "RayService", kubernetes.NAME)
     secret = service["spec"]["rayClusterConfig"]["authOptions"]["secretName"]
-    assert secret == kubernetes.TOKEN_SECRET
+    assert secret == "upscaled-ray"
     (front,) = (pod for pod in pods_of(manifests) if "initContainers" in pod["spec"])
     (node,) = front["spec"]["initContainers"]
     # KubeRay names the head's Service after the RayService.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.pool.ray_serve import options
 from upscaled.pool.ray_serve.messages import APPLICATION
 from upscaled.pool.ray_serve.node_properties import (
     GCS_STORAGE,
@@ -12,13 +13,6 @@ from upscaled.pool.ray_serve.node_properties import (
     ClusterReport,
     NodeProperties,
     NodeReport,
-)
-from upscaled.pool.ray_serve.options import (
-    HEALTH_CHECK_PERIOD,
-    HEALTH_CHECK_TIMEOUT,
-    NODE_ENVIRONMENT,
-    RECONNECT_TIMEOUT,
-    required_ray,
 )
 from upscaled.pool.ray_serve.reports import find_difference
 
@@ -87,7 +81,7 @@ def _check_nodes(nodes: Sequence[NodeReport]) -> list[Finding]:
 
 
 def _check_ray(seen: Seen) -> Finding:
-    series = required_ray()
+    series = options.required_ray()
     by_node = {name: properties.ray for name, properties in seen.items()}
     if not all(version.startswith(f"{series}.") for version in by_node.values()):
         found = f"{_describe(by_node)}; {series}.* is what works"
@@ -116,21 +110,22 @@ def _check_reconnect(seen: Seen) -> Finding:
     short = {
         name: properties
         for name, properties in seen.items()
-        if _read_number(properties, RECONNECT_TIMEOUT, _DEFAULT_RECONNECT_S) < _LEAST_RECONNECT_S
+        if _read_number(properties, options.RECONNECT_TIMEOUT, _DEFAULT_RECONNECT_S)
+        < _LEAST_RECONNECT_S
     }
     if short:
-        found = f"{_describe_variable(short, RECONNECT_TIMEOUT)} (default {_DEFAULT_RECONNECT_S}), "
-        found += f"less than {_LEAST_RECONNECT_S} s: the node ends, with its replicas, "
-        found += "when the head is away for longer"
-        return failure("head away", found, _advise(RECONNECT_TIMEOUT))
+        found = _describe_variable(short, options.RECONNECT_TIMEOUT)
+        found += f" (default {_DEFAULT_RECONNECT_S}), less than {_LEAST_RECONNECT_S} s: "
+        found += "the node ends, with its replicas, when the head is away for longer"
+        return failure("head away", found, _advise(options.RECONNECT_TIMEOUT))
     return ok("head away", f"nodes wait at least {_LEAST_RECONNECT_S} s for it")
 
 
 def _check_health(head: Seen) -> list[Finding]:
     findings = []
     for properties in head.values():
-        period_ms = _read_number(properties, HEALTH_CHECK_PERIOD, _DEFAULT_PERIOD_MS)
-        timeout_ms = _read_number(properties, HEALTH_CHECK_TIMEOUT, _DEFAULT_TIMEOUT_MS)
+        period_ms = _read_number(properties, options.HEALTH_CHECK_PERIOD, _DEFAULT_PERIOD_MS)
+        timeout_ms = _read_number(properties, options.HEALTH_CHECK_TIMEOUT, _DEFAULT_TIMEOUT_MS)
         notice_ms = _CHECKS_FAILED * (period_ms + timeout_ms)
         found = f"noticed within some {notice_ms / 1000:.0f} s"
         if notice_ms <= _SLOWEST_NOTICE_MS:
@@ -138,7 +133,7 @@ def _check_health(head: Seen) -> list[Finding]:
             continue
         found += f", not {_SLOWEST_NOTICE_MS / 1000:.0f} s: the head checks every {period_ms} ms, "
         found += f"and waits {timeout_ms} ms for an answer"
-        advice = f"{_advise(HEALTH_CHECK_PERIOD, HEALTH_CHECK_TIMEOUT)} of the head"
+        advice = f"{_advise(options.HEALTH_CHECK_PERIOD, options.HEALTH_CHECK_TIMEOUT)} of the head"
         findings.append(warning("lost node", found, advice))
     return findings
 
@@ -273,5 +268,5 @@ def _read_number(properties: NodeProperties, name: str, default: int) -> int:
 
 
 def _advise(*names: str) -> str:
-    pairs = " ".join(f"{name}={NODE_ENVIRONMENT[name]}" for name in names)
+    pairs = " ".join(f"{name}={options.NODE_ENVIRONMENT[name]}" for name in names)
     return f"set {pairs} before ray start"

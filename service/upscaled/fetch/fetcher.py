@@ -19,14 +19,8 @@ from typing import Final, Protocol
 from urllib.request import Request
 
 from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch import connection as connections
 from upscaled.fetch.codings import choose_stages, finish, unpack
-from upscaled.fetch.connection import (
-    READ_BYTES,
-    NameLookup,
-    PrivateAddress,
-    SourceConnection,
-    make_tls_context,
-)
 from upscaled.fetch.connection import open_connection as connect
 from upscaled.fetch.framing import choose_framing, max_framed_bytes
 from upscaled.fetch.head import MAX_HEAD_BYTES, HeadParser, ResponseHead
@@ -73,7 +67,7 @@ class Fetcher:
     def __init__(self, options: FetchOptions) -> None:
         self._options = options
         self._allowed = options.networks()
-        self._names = NameLookup()
+        self._names = connections.NameLookup()
         self._only_hosts = frozenset(map(_comparable, options.only_hosts))
         packing_bytes = int(options.max_file_bytes * PACKING_BYTES_PER_BYTE) + PACKING_BYTES
         self._packed_limit_bytes = options.max_file_bytes + packing_bytes
@@ -110,7 +104,7 @@ class Fetcher:
             async with asyncio.timeout(request.timeout_s):
                 url = parse_url(request.url)
                 tls = await self._load_tls() if url.scheme == "https" else None
-                limit_bytes = MAX_HEAD_BYTES + READ_BYTES
+                limit_bytes = MAX_HEAD_BYTES + connections.READ_BYTES
                 async with connect(
                     url, self._names, allowed, tls, limit_bytes, request.key_id
                 ) as connection:
@@ -143,7 +137,7 @@ class Fetcher:
     async def _load_tls(self) -> ssl.SSLContext:
         """Return the TLS context, made when it is first needed: it takes 20 ms and more."""
         if self._tls is None:
-            self._tls = await asyncio.to_thread(make_tls_context)
+            self._tls = await asyncio.to_thread(connections.make_tls_context)
         return self._tls
 
     async def _await_parse_slot(self) -> None:
@@ -151,7 +145,9 @@ class Fetcher:
         async with self._parse_slot:
             await asyncio.sleep(0)
 
-    async def _read_head(self, connection: SourceConnection) -> tuple[ResponseHead, bytes]:
+    async def _read_head(
+        self, connection: connections.SourceConnection
+    ) -> tuple[ResponseHead, bytes]:
         parser = HeadParser()
         while data := await connection.read():
             await self._await_parse_slot()
@@ -161,7 +157,7 @@ class Fetcher:
         raise UnusableUrl(detail="the answer ended within its head")
 
     async def _read_body(
-        self, connection: SourceConnection, head: ResponseHead, data: bytes, body: Body
+        self, connection: connections.SourceConnection, head: ResponseHead, data: bytes, body: Body
     ) -> None:
         """Read and decompress the body, of which `data` came with the head."""
         limit_bytes = self._options.max_file_bytes
@@ -242,7 +238,7 @@ def _describe(error: Exception, limit_s: float, setting: str) -> str:
 
     limit_s: the time that all of it may take. setting: would allow a private address.
     """
-    if isinstance(error, PrivateAddress):
+    if isinstance(error, connections.PrivateAddress):
         return f"{error}, see {setting}"
     if isinstance(error, TimeoutError) and not error.errno:  # ours, not the network's
         return f"not finished within {limit_s:g} s"

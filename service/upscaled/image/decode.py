@@ -8,13 +8,7 @@ from PIL import Image as PillowImage
 from PIL import JpegImagePlugin  # noqa: F401 - see below
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from upscaled.image.colour import (
-    Point,
-    cmyk_to_rgb,
-    grey_to_rgb,
-    keep_rgb_profile,
-    lab_to_rgb,
-)
+from upscaled.image import colour
 
 # Readers import these when they need them. Here they are loaded before the first file comes.
 from upscaled.image.formats.isobmff import colour as _isobmff_colour  # noqa: F401
@@ -116,26 +110,26 @@ def _read_plain(header: Header, stored: Stored) -> Image:
     opened, icc = stored.opened, stored.icc
     opened.load()
     if opened.mode == "CMYK":
-        return Image(rgb=cmyk_to_rgb(opened, icc))
+        return Image(rgb=colour.cmyk_to_rgb(opened, icc))
     if opened.mode in ("F", "I"):
         raise UnsupportedImageFormat(detail=f"{header.format} of mode {opened.mode}")
     if opened.mode == "LAB":
-        return Image(rgb=lab_to_rgb(opened, _find_white(opened)))
+        return Image(rgb=colour.lab_to_rgb(opened, _find_white(opened)))
     if opened.mode.startswith("I;16"):
-        return Image(rgb=grey_to_rgb(_round_deep_grey(opened), icc))
+        return Image(rgb=colour.grey_to_rgb(_round_deep_grey(opened), icc))
     if opened.mode in ("LA", "La"):  # the second one is grey that was multiplied by its alpha
         pixels = np.asarray(opened.convert("LA"))
-        return Image(rgb=grey_to_rgb(pixels[..., 0], icc), alpha=pixels[..., 1])
+        return Image(rgb=colour.grey_to_rgb(pixels[..., 0], icc), alpha=pixels[..., 1])
     if opened.mode in ("1", "L"):
         grey = np.asarray(opened.convert("L"))
         key = stored.transparent_level
         alpha = None if key is None else alpha_from_key(grey == key)
-        return Image(rgb=grey_to_rgb(grey, icc), alpha=alpha)
+        return Image(rgb=colour.grey_to_rgb(grey, icc), alpha=alpha)
     shown = _as_mode(opened, "RGBA" if header.has_alpha else "RGB")
     return Image(
         rgb=_pack(shown, "RGB").reshape(shown.height, shown.width, 3),
         alpha=_pack(shown, "A").reshape(shown.height, shown.width) if header.has_alpha else None,
-        icc=keep_rgb_profile(icc) if icc else None,
+        icc=colour.keep_rgb_profile(icc) if icc else None,
     )
 
 
@@ -149,7 +143,7 @@ def _pack(shown: PillowImage.Image, channels: str) -> NDArray[np.uint8]:
     return np.frombuffer(shown.tobytes("raw", channels), np.uint8)
 
 
-def _find_white(opened: PillowImage.Image) -> Point | None:
+def _find_white(opened: PillowImage.Image) -> colour.Point | None:
     """Return the reference white of a TIFF in x, y; None where it names none that can be."""
     numbers = getattr(opened, "tag_v2", {}).get(_WHITE_POINT)
     if not isinstance(numbers, tuple) or len(numbers) != 2:

@@ -9,15 +9,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response, StreamingResponse
 
+from upscaled.api import progress as tracking
 from upscaled.api import schemas
 from upscaled.api.dependencies import AppContext, WatchingKey
-from upscaled.api.progress import (
-    ARRIVAL_WAIT_S,
-    MAX_WATCHERS_PER_KEY,
-    RELAY_PATH,
-    TOKEN_HEADER,
-    Progress,
-)
 from upscaled.errors import NotFound
 
 PROGRESS_PATH: Final = "/v1/progress/{request_id}"
@@ -72,8 +66,8 @@ async def head_progress(events: Watched) -> Response:
     "`tiles_total` (null until known) and `remaining_s` (an estimate for the network, from its "
     "begin on; null before), then one `end` with `error_code` (null after a success). An id "
     "that is not in use, that belongs to another key or whose request is over is not found; one "
-    f"that is not known yet is waited for, {ARRIVAL_WAIT_S:g} s. Does not count against the rate; "
-    f"at most {MAX_WATCHERS_PER_KEY} at once for each key.",
+    f"that is not known yet is waited for, {tracking.ARRIVAL_WAIT_S:g} s. Does not count against "
+    f"the rate; at most {tracking.MAX_WATCHERS_PER_KEY} at once for each key.",
     response_class=Response,
     response_description="Events until the request ends",
     responses={
@@ -87,9 +81,9 @@ async def watch_progress(events: Watched) -> Response:
     return StreamingResponse(events, headers=_HEADERS, media_type=_MEDIA_TYPE)
 
 
-@router.get(RELAY_PATH, include_in_schema=False)
+@router.get(tracking.RELAY_PATH, include_in_schema=False)
 async def relay_progress(
-    context: AppContext, token: Annotated[str, Header(alias=TOKEN_HEADER)] = ""
+    context: AppContext, token: Annotated[str, Header(alias=tracking.TOKEN_HEADER)] = ""
 ) -> Response:
     """Stream the events of a request to a front end that has its token from the database."""
     progress = context.relay.find_announced(token)
@@ -98,7 +92,7 @@ async def relay_progress(
     return StreamingResponse(write_events(progress), headers=_HEADERS, media_type=_MEDIA_TYPE)
 
 
-async def write_events(progress: Progress) -> AsyncIterator[bytes]:
+async def write_events(progress: tracking.Progress) -> AsyncIterator[bytes]:
     """Yield the newest step, at most ten times a second, and comments while there is none."""
     step = progress.step
     yield _format("progress", asdict(step))

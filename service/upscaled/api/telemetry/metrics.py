@@ -9,14 +9,7 @@ from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Final, Literal
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Info,
-    ProcessCollector,
-)
+import prometheus_client as prometheus
 
 import upscaled
 from upscaled.api.schemas import UPSCALE_PATH
@@ -37,9 +30,9 @@ class Metrics:
     """The front end's metrics, in a registry of its own for each app; any thread may write."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        build = Info("upscaled_build", "The version that runs", registry=self.registry)
+        self.registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self.registry)
+        build = prometheus.Info("upscaled_build", "The version that runs", registry=self.registry)
         build.info({"version": upscaled.__version__, "python": platform.python_version()})
         self.requests = self._counter(
             "requests", "Answers, by how they ended", "route", "status", "error_code"
@@ -181,13 +174,13 @@ class Metrics:
         for event in ("held", "captured", "released"):
             self.credits.labels(event)
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(f"upscaled_{name}", meaning, labels, registry=self.registry)
+    def _counter(self, name: str, meaning: str, *labels: str) -> prometheus.Counter:
+        return prometheus.Counter(f"upscaled_{name}", meaning, labels, registry=self.registry)
 
-    def _gauge(self, name: str, meaning: str) -> Gauge:
-        return Gauge(f"upscaled_{name}", meaning, registry=self.registry)
+    def _gauge(self, name: str, meaning: str) -> prometheus.Gauge:
+        return prometheus.Gauge(f"upscaled_{name}", meaning, registry=self.registry)
 
-    def _histogram(self, name: str, meaning: str, label: str) -> Histogram:
-        return Histogram(
+    def _histogram(self, name: str, meaning: str, label: str) -> prometheus.Histogram:
+        return prometheus.Histogram(
             f"upscaled_{name}", meaning, [label], buckets=_SECONDS, registry=self.registry
         )

@@ -1,8 +1,11 @@
-"""Describe a deployment to KubeRay: the RayService with the pods of its head and its replicas."""
+"""Describe a deployment to KubeRay: the RayService with the pods of its head and its replicas.
+
+What is the same in all deployments stands in `rayservice.yaml`, with its reasons.
+"""
 
 import math
 from dataclasses import dataclass
-from types import MappingProxyType
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -10,27 +13,8 @@ import yaml
 from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT, DeploymentArguments, serve_config
 
 NAME: Final = "upscaled"
-TOKEN_SECRET: Final = "upscaled-ray"  # noqa: S105  (a secret's name)
-"""Secret with the cluster's token under `auth_token`, the key that KubeRay reads."""
-
 GROUP: Final = "replicas"
-LABELS: Final = MappingProxyType({"app.kubernetes.io/part-of": NAME})
-"""Labels of every pod, for network policies; KubeRay has a name of its own for its pods."""
-BUCKET_SECRET: Final = "upscaled-bucket"  # noqa: S105  (a secret's name)
-"""Secret with the bucket's credentials as AWS names them: a replica stores results itself."""
-SETTINGS: Final = "upscaled-settings"
-"""ConfigMap with the `UPSCALED_*` settings that replicas and front ends share."""
-
-_OBJECT_STORE_BYTES: Final = 2_000_000_000
-"""Images and results that cross at once: 125 MB for each slot of a replica, and one more."""
-
-_HEAD_STORE_BYTES: Final = 200_000_000  # no image crosses the head
-_HEAD_MEMORY: Final = "4Gi"
-_STATE_SIZE: Final = "1Gi"
-_USER: Final = 10001  # of docker/Dockerfile
-
-_HEALTH_OF_HEAD: Final = "http://127.0.0.1:8265/api/gcs_healthz"
-_HEALTH_OF_NODE: Final = "http://127.0.0.1:52365/api/local_raylet_healthz"
+_TEMPLATE: Final = Path(__file__).with_name("rayservice.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +32,16 @@ class PodOptions:
 
 
 class _BlockDumper(yaml.SafeDumper):
-    """Writes texts of several lines as they are."""
+    """Writes texts of several lines as they are, and what stands twice in full."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         """Return the node of a text; PyYAML calls it."""
         style = "|" if "\n" in data else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Return True; PyYAML calls it."""
+        return True
 
 
 _BlockDumper.add_representer(str, _BlockDumper.represent_str)
@@ -72,116 +60,25 @@ def ray_service(
     arguments: DeploymentArguments, pod: PodOptions, ray_version: str
 ) -> dict[str, Any]:
     """Return the RayService, one pod for each replica; `ray_version` is the image's."""
-    cluster = {
-        "rayVersion": ray_version,
-        "authOptions": {"mode": "token", "secretName": TOKEN_SECRET},
-        # Without a store, the deployment is lost with its head.
-        "gcsFaultToleranceOptions": {"backend": "rocksdb", "storage": {"size": _STATE_SIZE}},
-        "headGroupSpec": _head_group(pod.image),
-        "workerGroupSpecs": [_replica_group(arguments.replicas, pod)],
-    }
-    return {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayService",
-        "metadata": {"name": NAME, "labels": dict(LABELS)},
-        "spec": {
-            # A second cluster beside the first would need all GPUs twice.
-            "upgradeStrategy": {"type": "None"},
-            "excludeHeadPodFromServeSvc": True,
-            # Each replica has a pod of its own: there is no memory to count between them.
-            "serveConfigV2": as_yaml(serve_config(arguments.model_copy(update={"memory_mib": 0}))),
-            "rayClusterConfig": cluster,
-        },
-    }
+    service: dict[str, Any] = yaml.safe_load(_TEMPLATE.read_text())
+    # Each replica has a pod of its own: there is no memory to count between them.
+    served = serve_config(arguments.model_copy(update={"memory_mib": 0}))
+    service["spec"]["serveConfigV2"] = as_yaml(served)
+    cluster = service["spec"]["rayClusterConfig"]
+    cluster["rayVersion"] = ray_version
+    (replicas,) = cluster["workerGroupSpecs"]
+    replicas |= dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), arguments.replicas)
+    replicas["rayStartParams"] |= {"num-cpus": f"{math.ceil(pod.cpus)}", "num-gpus": f"{pod.gpus}"}
+    variables = [{"name": name, "value": value} for name, value in NODE_ENVIRONMENT.items()]
+    for group in (cluster["headGroupSpec"], replicas):
+        (container,) = group["template"]["spec"]["containers"]
+        container |= {"image": pod.image, "env": variables}
+    container["resources"] = _reserve(pod)
+    return service
 
 
-def _head_group(image: str) -> dict[str, Any]:
-    resources = {
-        "requests": {"cpu": "1", "memory": _HEAD_MEMORY},
-        "limits": {"memory": _HEAD_MEMORY},
-    }
-    container = _container("ray-head", image, resources, _HEALTH_OF_HEAD)
-    # The operator deploys through the dashboard, which requires the token.
-    start = {"num-cpus": "0", "num-gpus": "0", "object-store-memory": str(_HEAD_STORE_BYTES)}
-    return {"rayStartParams": start, "template": _template(container)}
-
-
-def _replica_group(replicas: int, pod: PodOptions) -> dict[str, Any]:
-    requests = {"cpu": f"{pod.cpus:g}", "memory": f"{pod.memory_mib}Mi"}
-    limits = {"memory": f"{pod.memory_mib}Mi"}
-    if pod.gpus:
-        requests["nvidia.com/gpu"] = limits["nvidia.com/gpu"] = str(pod.gpus)
-    resources = {"requests": requests, "limits": limits}
-    container = _container("ray-worker", pod.image, resources, _HEALTH_OF_NODE)
-    container["envFrom"] = [
-        {"configMapRef": {"name": SETTINGS}},
-        # Without it, results go to the front ends, which store them.
-        {"secretRef": {"name": BUCKET_SECRET, "optional": True}},
-    ]
-    start = {
-        "num-cpus": str(math.ceil(pod.cpus)),
-        "num-gpus": str(pod.gpus),
-        "object-store-memory": str(_OBJECT_STORE_BYTES),
-    }
-    return {
-        "groupName": GROUP,
-        "replicas": replicas,
-        "minReplicas": replicas,
-        "maxReplicas": replicas,
-        "rayStartParams": start,
-        "template": _template(container),
-    }
-
-
-def _container(name: str, image: str, resources: dict[str, Any], health_url: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "image": image,
-        "env": [{"name": key, "value": value} for key, value in NODE_ENVIRONMENT.items()],
-        "resources": resources,
-        # KubeRay's own probes need wget, and of replicas Serve's proxy, which does not run.
-        "readinessProbe": _probe(health_url, failures=3),
-        "livenessProbe": _probe(health_url, failures=24),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [
-            {"name": "data", "mountPath": "/data"},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  (of a container)
-        ],
-    }
-
-
-def _probe(url: str, *, failures: int) -> dict[str, Any]:
-    script = f"from urllib.request import urlopen; urlopen('{url}', timeout=4)"
-    return {
-        "exec": {"command": ["python3", "-c", script]},
-        "initialDelaySeconds": 10,
-        "periodSeconds": 5,
-        "timeoutSeconds": 5,
-        "failureThreshold": failures,
-    }
-
-
-def _template(container: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "metadata": {"labels": dict(LABELS)},
-        "spec": {
-            "automountServiceAccountToken": False,
-            # The pod's first process then reaps dead ones: Ray counts a zombie as alive, and the
-            # replicas of a dead raylet would keep the GPU.
-            "shareProcessNamespace": True,
-            "terminationGracePeriodSeconds": 70,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": _USER,
-                "runAsGroup": _USER,
-                "fsGroup": _USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [container],
-            "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
-        },
-    }
+def _reserve(pod: PodOptions) -> dict[str, dict[str, str]]:
+    """Return the resources of a replica's container."""
+    gpus = {"nvidia.com/gpu": f"{pod.gpus}"} if pod.gpus else {}
+    limits = {"memory": f"{pod.memory_mib}Mi", **gpus}
+    return {"requests": {"cpu": f"{pod.cpus:g}", **limits}, "limits": limits}

@@ -19,15 +19,7 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from upscaled.image.colour import grey_to_rgb, keep_rgb_profile
-from upscaled.image.formats.png.structure import (
-    GREY,
-    GREY_ALPHA,
-    RGB,
-    RGBA,
-    PngHeader,
-    PngParts,
-    isal_zlib,
-)
+from upscaled.image.formats.png import structure
 from upscaled.image.pixels import Pixels, alpha_from_key
 from upscaled.image.types import Image
 
@@ -60,7 +52,7 @@ class PngFile(PngImageFile):
     bytes behind the stream, and up to `MAX_SURPLUS_BYTES` behind the last row.
     """
 
-    def __init__(self, png: PngParts) -> None:
+    def __init__(self, png: structure.PngParts) -> None:
         self._stored = _iterate_stored(png)
         self._is_large = count_pixel_bytes(png.header) > _LARGE_BYTES
         super().__init__(BytesIO(png.without_pixels()))
@@ -96,7 +88,7 @@ def _iterate_ahead(items: Iterator[bytes], beside: Executor) -> Iterator[bytes]:
         yield item
 
 
-def _iterate_stored(png: PngParts) -> Iterator[bytes]:
+def _iterate_stored(png: structure.PngParts) -> Iterator[bytes]:
     """Yield the stream in stored blocks, some at once, up to the last row; then read to its end.
 
     Raises:
@@ -118,7 +110,7 @@ def _iterate_stored(png: PngParts) -> Iterator[bytes]:
         raise ValueError(f"{left_bytes} bytes of pixels are missing")
 
 
-def count_pixel_bytes(header: PngHeader) -> int:
+def count_pixel_bytes(header: structure.PngHeader) -> int:
     """Count the bytes before compression: rows with a filter's number before each (9.2)."""
     total = 0
     for left, top, across, down in _ADAM7 if header.is_interlaced else _ONE_PASS:
@@ -129,7 +121,7 @@ def count_pixel_bytes(header: PngHeader) -> int:
     return total
 
 
-def _iterate_inflated(png: PngParts) -> Iterator[bytes]:
+def _iterate_inflated(png: structure.PngParts) -> Iterator[bytes]:
     """Inflate the stream in pieces of at most `_MAX_BLOCK_BYTES`, none of them empty.
 
     Without the checksum at its end a stream that was cut could not be distinguished from one whose
@@ -142,7 +134,7 @@ def _iterate_inflated(png: PngParts) -> Iterator[bytes]:
     Raises:
         ValueError: the stream is broken, or has no end.
     """
-    library = zlib if isal_zlib is None else isal_zlib
+    library = zlib if structure.isal_zlib is None else structure.isal_zlib
     inflater = library.decompressobj()
     is_begun = False
     for waiting in _iterate_compressed(png):
@@ -164,7 +156,7 @@ def _iterate_inflated(png: PngParts) -> Iterator[bytes]:
         raise ValueError("the stream of pixels has no end")
 
 
-def _iterate_compressed(png: PngParts) -> Iterator[bytes | memoryview]:
+def _iterate_compressed(png: structure.PngParts) -> Iterator[bytes | memoryview]:
     """Iterate over the data of all IDATs, in pieces of which none is empty.
 
     Each chunk is checked before any of it is yielded.
@@ -181,11 +173,11 @@ def _iterate_compressed(png: PngParts) -> Iterator[bytes | memoryview]:
 # Another rawmode and mode of the same pixel size. PNG stores the high byte first: unpacked as if
 # the low byte came first, Pillow's layouts yield the low bytes; grey with alpha has no such twin,
 # but its four bytes pass as RGBA.
-_LOW_BYTES: Final = {RGB: ("RGB;16L", "RGB"), RGBA: ("RGBA;16L", "RGBA")}
+_LOW_BYTES: Final = {structure.RGB: ("RGB;16L", "RGB"), structure.RGBA: ("RGBA;16L", "RGBA")}
 _GREY_ALPHA_BYTES: Final = ("RGBA", "RGBA")
 
 
-def read_deep(opened: ImageFile, png: PngParts, icc: bytes | None) -> Image:
+def read_deep(opened: ImageFile, png: structure.PngParts, icc: bytes | None) -> Image:
     """Decode a PNG of 16 bits a channel without losing the low byte; not turned yet.
 
     Pillow has no mode for 16-bit colour: it hands out the high bytes only. So the pixels are
@@ -194,26 +186,26 @@ def read_deep(opened: ImageFile, png: PngParts, icc: bytes | None) -> Image:
     kind = png.header.colour_type
     opened.load()
     key = opened.info.get("transparency")
-    if kind == GREY:
+    if kind == structure.GREY:
         deep: Deep = np.asarray(opened).astype(np.uint16)
         return Image(
             rgb=grey_to_rgb(deep, icc),
             alpha=None if key is None else alpha_from_key(deep == key, np.uint16),
         )
-    if kind == GREY_ALPHA:
+    if kind == structure.GREY_ALPHA:
         pixels = _unpack_as(png, _GREY_ALPHA_BYTES)
         deep = pixels.view(">u2").astype(np.uint16)
         return Image(rgb=grey_to_rgb(deep[..., 0], icc), alpha=deep[..., 1])
     deep = np.asarray(opened).astype(np.uint16)
     deep <<= 8
     deep |= _unpack_as(png, _LOW_BYTES[kind])
-    alpha: Pixels | None = deep[..., 3] if kind == RGBA else None
+    alpha: Pixels | None = deep[..., 3] if kind == structure.RGBA else None
     if key is not None:
         alpha = alpha_from_key((deep == np.asarray(key, np.uint16)).all(axis=-1), np.uint16)
     return Image(rgb=deep[..., :3], alpha=alpha, icc=keep_rgb_profile(icc))
 
 
-def _unpack_as(png: PngParts, layout: tuple[str, str]) -> NDArray[np.uint8]:
+def _unpack_as(png: structure.PngParts, layout: tuple[str, str]) -> NDArray[np.uint8]:
     opened = PngFile(png)
     rawmode, opened._mode = layout
     opened.tile = [tile._replace(args=rawmode) for tile in opened.tile]
