@@ -116,6 +116,17 @@ def _with_alpha(
             yield tiles_done
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Finished:
+    """Pixels of a window's result, or of its core, `[h * gain, w * gain, 3]`.
+
+    averaged: these averaged down to the source's size, `[h, w, 3]`; None: nothing has done so.
+    """
+
+    pixels: Window
+    averaged: Window | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _TileLoop:
     """All passes of one image through the network.
@@ -198,13 +209,13 @@ class _TileLoop:
                 correction = PatternCorrection(rgb, canvas.pixels, self.steps.threads)
             filled = [*(tile.core.top for tile in tiles[1:]), height]
             ready = 0
-            for tile, rows in zip(
+            for (tile, averaged), rows in zip(
                 self._fill_canvas(rgb, canvas, one_pass, content, tiles), filled, strict=False
             ):
                 done, before = done + 1, ready
                 canvas.fill_rows(rows)
                 if correction is not None:
-                    correction.add(tile.core)
+                    correction.add(tile.core, averaged, content.is_seen)
                 ready = rows if correction is None else correction.advance(rows)
                 is_further = ready > before
                 rows_ready = ready * one_pass.gain if is_further else 0
@@ -218,18 +229,19 @@ class _TileLoop:
 
     def _fill_canvas(
         self, rgb: Pixels, canvas: Canvas, one_pass: Pass, content: Content, tiles: Sequence[Tile]
-    ) -> Iterator[Tile]:
-        """Fill the canvas, and yield each tile once it is filled."""
+    ) -> Iterator[tuple[Tile, Pixels | None]]:
+        """Fill the canvas, and yield each tile once it is filled, with its `_Finished.averaged`."""
         results = self.stream.run(_cut(rgb, tiles), one_pass.reduce)
         faithful_results: Iterable[Window | None] = repeat(None, len(tiles))
         if self.faithful is not None:
             faithful_results = self._compute_faithful(self.faithful, rgb, one_pass, tiles)
         # The faithful network first: it is ahead, and fast, while the other computes.
         for tile, faithful, result in zip(tiles, faithful_results, results, strict=True):
-            kept = self._post_process(rgb, tile, result, faithful, one_pass)
-            kept = neutralise(kept) if self.is_neutral else kept
-            content.write(canvas, tile.core, kept, one_pass.gain)
-            yield tile
+            finished = self._post_process(rgb, tile, result, faithful, one_pass)
+            if self.is_neutral:
+                finished = _Finished(neutralise(finished.pixels))
+            content.write(canvas, tile.core, finished.pixels, one_pass.gain)
+            yield tile, finished.averaged
 
     def _compute_faithful(
         self, stream: Stream, rgb: Pixels, one_pass: Pass, tiles: Sequence[Tile]
@@ -238,36 +250,40 @@ class _TileLoop:
         reduce = stream.engine.info.spec.native_scale // one_pass.gain
         results = stream.run(_cut(rgb, tiles), reduce)
         for tile, result in zip(tiles, results, strict=True):
-            yield self._require_plausible(stream, rgb, tile, result, reduce)
+            yield self._require_plausible(stream, rgb, tile, result, reduce).pixels
 
     def _post_process(
         self, rgb: Pixels, tile: Tile, result: Window, faithful: Window | None, one_pass: Pass
-    ) -> Window:
+    ) -> _Finished:
         """Return the core of a window's result: checked, corrected and tempered."""
-        result = self._require_plausible(self.stream, rgb, tile, result, one_pass.reduce)
+        checked = self._require_plausible(self.stream, rgb, tile, result, one_pass.reduce)
         core = tile.core.within(tile.window)
         if faithful is None:
-            result = self.steps.correct(tile.window.read_padded(rgb), result)
-            return core.scaled(one_pass.gain).read(result)
+            corrected = self.steps.correct(tile.window.read_padded(rgb), checked.pixels)
+            averaged = checked.averaged if corrected is checked.pixels else None
+            kept = None if averaged is None else core.read(averaged)
+            return _Finished(core.scaled(one_pass.gain).read(corrected), kept)
         seen = core.grown(self.steps.reach_px(one_pass.gain), tile.window.within(tile.window))
-        enlarged = seen.scaled(one_pass.gain)
-        tempered = self.steps.temper(
-            seen.read(tile.window.read_padded(rgb)), enlarged.read(result), enlarged.read(faithful)
+        vivid, faithful = (
+            seen.scaled(one_pass.gain).read(each) for each in (checked.pixels, faithful)
         )
-        return core.within(seen).scaled(one_pass.gain).read(tempered)
+        tempered = self.steps.temper(seen.read(tile.window.read_padded(rgb)), vivid, faithful)
+        return _Finished(core.within(seen).scaled(one_pass.gain).read(tempered))
 
     def _require_plausible(
         self, stream: Stream, rgb: Pixels, tile: Tile, result: Window, reduce: int
-    ) -> Window:
+    ) -> _Finished:
         """Return the result, computed again in float32 where it fails its check."""
         if not self.steps.checks:
-            return result
+            return _Finished(result)
         source = tile.window.read_padded(rgb)
-        if not self.steps.is_plausible(source, result):
+        averaged = self.steps.average_plausible(source, result)
+        if averaged is None:
             (result,) = stream.run([source], reduce, is_exact=True)
-            if not self.steps.is_plausible(source, result):
-                raise InternalError(detail=f"{stream.engine.info.model}: a window fails its check")
-        return result
+            averaged = self.steps.average_plausible(source, result)
+        if averaged is None:
+            raise InternalError(detail=f"{stream.engine.info.model}: a window fails its check")
+        return _Finished(result, averaged)
 
     def _tiling(self, window_px: int) -> Tiling:
         return make_tiling(

@@ -33,7 +33,7 @@ has no drift, and no visible pixel depends on it.
 
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -48,6 +48,7 @@ REACH_PX: Final = 8
 
 _TOLERANCE_LEVELS: Final = 2.5
 _GATE_SIDE_PX: Final = 8
+_GATE_ANCHORS: Final = (_GATE_SIDE_PX // 2 - 1, _GATE_SIDE_PX // 2)
 # A triangle of 7: zero at the frequencies of patterns that repeat every 2 and 4 px. Its weights are
 # dyadic, so float32 sums are exact and do not depend on where the rows begin.
 _TAPS: Final = (0.0625, 0.125, 0.1875, 0.25, 0.1875, 0.125, 0.0625)
@@ -73,11 +74,32 @@ class PatternCorrection:
     def __post_init__(self) -> None:
         self._averaged = self.source.copy()
 
-    def add(self, region: Region) -> None:
-        """Record a region of the source whose part of the canvas has been filled."""
-        filled = region.scaled(self._gain).read(self.canvas)
-        size = (region.width, region.height)
-        region.write(self._averaged, cv2.resize(filled, size, interpolation=cv2.INTER_AREA))
+    def add(
+        self,
+        region: Region,
+        averaged: Pixels | None = None,
+        is_seen: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Record a region of the source whose part of the canvas has been filled.
+
+        Args:
+            averaged: that part averaged down to the region's size, where the caller has it.
+            is_seen: where of the source, `[H, W]`, the canvas has what was averaged, and not the
+                source repeated; None: everywhere.
+        """
+        if averaged is None:
+            filled, size = (
+                region.scaled(self._gain).read(self.canvas),
+                (region.width, region.height),
+            )
+            averaged = np.asarray(
+                cv2.resize(filled, size, interpolation=cv2.INTER_AREA), filled.dtype
+            )
+        if is_seen is None:
+            region.write(self._averaged, averaged)
+        else:
+            mask = region.read(is_seen).view(np.uint8)
+            cv2.copyTo(averaged, mask, region.read(self._averaged))
 
     def advance(self, filled_rows: int) -> int:
         """Correct the rows whose neighbourhood is filled, and return how many rows are final.
@@ -133,8 +155,10 @@ def _find_moves(source: Pixels, averaged: Pixels) -> NDArray[np.float32] | None:
     None where no pixel moves.
     """
     peak = np.iinfo(source.dtype).max
-    drift = np.asarray(cv2.subtract(source, averaged, dtype=cv2.CV_32S), np.int32)
     tolerance = _TOLERANCE_LEVELS * peak / 255
+    if source.dtype == np.uint8 and _is_calm(source, averaged, tolerance):
+        return None
+    drift = np.asarray(cv2.subtract(source, averaged, dtype=cv2.CV_32S), np.int32)
     gate = np.abs(_average_widely(drift)) / np.float32(tolerance) - 1
     if gate.max() <= 0:
         return None
@@ -142,6 +166,17 @@ def _find_moves(source: Pixels, averaged: Pixels) -> NDArray[np.float32] | None:
     level = _average(averaged.astype(np.float32))
     room = np.maximum(np.where(wanted > 0, peak - level, level), 1)
     return np.asarray(np.clip(wanted / room, -1, 1), np.float32)
+
+
+def _is_calm(source: Pixels, averaged: Pixels, tolerance: float) -> bool:
+    """Return whether no mean of 8x8 px drifts by more than the tolerance, of 8 bits.
+
+    Means of such means, which open the gate, then do not either. Sums of 64 fit 16 bits, in which
+    that takes a third of the time; so it is with most rows of photographs.
+    """
+    drift = cv2.subtract(source, averaged, dtype=cv2.CV_16S)
+    summed = _sum_boxes(drift, cv2.CV_16S, _GATE_ANCHORS[0])
+    return bool(cv2.norm(summed, cv2.NORM_INF) <= tolerance * _GATE_SIDE_PX**2)
 
 
 def _average(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -152,19 +187,23 @@ def _average(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _average_widely(drift: NDArray[np.int32]) -> NDArray[np.float32]:
     """Average by a triangle of 15, as two boxes of 8: in whole numbers, as boxes sum on the run."""
-    summed: NDArray[np.int32] = drift
-    for anchor in (_GATE_SIDE_PX // 2 - 1, _GATE_SIDE_PX // 2):
-        summed = np.asarray(
-            cv2.boxFilter(
-                summed,
-                cv2.CV_32S,
-                (_GATE_SIDE_PX, _GATE_SIDE_PX),
-                anchor=(anchor, anchor),
-                normalize=False,
-                borderType=cv2.BORDER_REPLICATE,
-            )
+    for anchor in _GATE_ANCHORS:
+        drift = np.asarray(_sum_boxes(drift, cv2.CV_32S, anchor), np.int32)
+    return np.asarray(drift / np.float32(_GATE_SIDE_PX**4), np.float32)
+
+
+def _sum_boxes(drift: NDArray[Any], depth: int, anchor: int) -> NDArray[Any]:
+    """Sum over a box around each pixel, which begins `anchor` pixels before it."""
+    return np.asarray(
+        cv2.boxFilter(
+            drift,
+            depth,
+            (_GATE_SIDE_PX, _GATE_SIDE_PX),
+            anchor=(anchor, anchor),
+            normalize=False,
+            borderType=cv2.BORDER_REPLICATE,
         )
-    return np.asarray(summed / np.float32(_GATE_SIDE_PX**4), np.float32)
+    )
 
 
 def _move(

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from tests.service.upscale.box_engine import BoxEngine, RowsReady, stream_of, up
 from upscaled.config import Settings
 from upscaled.image.types import Image
 from upscaled.upscale.loop import upscale_by_tiles
+from upscaled.upscale.post_process import pattern_correction
 from upscaled.upscale.post_process.pattern_correction import REACH_PX, PatternCorrection
 from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
 from upscaled.upscale.region import Region
@@ -263,6 +265,39 @@ def test_rows_are_reported_only_when_they_are_final() -> None:
     rows.assert_final()
     assert rows.counts[-1] == 194
     assert any(0 < count < 194 for count in rows.counts)
+
+
+def test_an_average_that_the_sanity_check_made_gives_the_very_same_pixels() -> None:
+    """Also around holes, where the canvas repeats the source and the network's result does not."""
+    alpha = np.full((97, 70), 255, np.uint8)
+    alpha[30:60, 20:50] = 0
+    rough: Pixels = np.random.default_rng(9).integers(64, 192, (97, 70, 3), dtype=np.uint8)
+
+    def result_of(image: Image, *, checks: bool) -> NDArray[Any]:
+        steps = PostProcessing(checks=checks, corrects_patterns=True)
+        return upscale_through(image, 2, BoxEngine(window_px=32), steps=steps).rgb
+
+    for image in (Image(rough), Image(rough, alpha)):
+        assert np.array_equal(result_of(image, checks=True), result_of(image, checks=False))
+
+
+def test_rows_that_are_taken_for_calm_are_those_in_which_no_pixel_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Drift around the tolerance, at borders too: noise that is smooth over 3 to 12 px."""
+    moved = 0
+    for side_px in (3, 5, 8, 12):
+        chance = np.random.default_rng(side_px)
+        source = chance.integers(90, 160, (70, 150, 3), dtype=np.uint8)
+        coarse = chance.normal(0, 2.4, (70 // side_px + 1, 150 // side_px + 1, 3))
+        drift = cv2.resize(coarse, (150, 70), interpolation=cv2.INTER_LINEAR)
+        canvas = np.rint(source + drift).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+        result = corrected(source, canvas)
+        with monkeypatch.context() as patch:
+            patch.setattr(pattern_correction, "_is_calm", lambda *_: False)
+            assert np.array_equal(result, corrected(source, canvas)), side_px
+        moved += not np.array_equal(result, canvas)
+    assert 0 < moved < 4
 
 
 def test_a_picture_without_colour_has_a_result_without() -> None:
