@@ -39,10 +39,6 @@ TEMPERING_FORMAT: Final = 1
 made again."""
 
 
-class EngineBroken(BatchAborted):
-    """The device or its network fails, whatever it is given."""
-
-
 @dataclass(frozen=True, slots=True)
 class FileUpscaler:
     """Upscales files at one scale, for any number of threads; each tile is reported to `listener`.
@@ -191,7 +187,7 @@ class FileUpscaler:
             self.core.check_engines()
         except Exception as error:
             models = ", ".join(self.core.models.loaded())
-            raise EngineBroken(f"{models} works no more: {error}") from error
+            raise BatchAborted(f"{models} works no more: {error}") from error
 
 
 def _describe(upscaled: Result, source_sha256: bytes, fingerprint: bytes) -> Record:

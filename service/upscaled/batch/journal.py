@@ -43,10 +43,6 @@ class JournalUnusable(BatchAborted):
     """The journal cannot be opened, read or written, or is none; the text names it and says why."""
 
 
-class JournalBusy(JournalUnusable):
-    """Another run has the journal open."""
-
-
 class Phase(IntEnum):
     COMMITTED = 0
     RESERVED = 1
@@ -84,8 +80,8 @@ class Journal:
         """Open the journal in a file; None: a journal in memory alone.
 
         Raises:
-            JournalBusy: another run has it open.
-            JournalUnusable: it cannot be opened, or is no journal of this format.
+            JournalUnusable: it cannot be opened, another run has it open, or it is no journal of
+                this format.
         """
         self.lock = threading.RLock()
         self._path = path
@@ -103,8 +99,8 @@ class Journal:
         except sqlite3.Error as error:
             self._database.close()
             is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            kind = JournalBusy if is_busy else JournalUnusable
-            raise kind(f"{path}: {'another run has it open' if is_busy else error}") from None
+            reason = "another run has it open" if is_busy else error
+            raise JournalUnusable(f"{path}: {reason}") from None
         except JournalUnusable:
             self._database.close()
             raise

@@ -30,12 +30,12 @@ def make_admin_key(
     Nothing is stored: the key counts once the server is started with the setting, and ends when it
     is started without.
     """
-    from upscaled.state.errors import InvalidName
+    from upscaled.state.errors import InvalidValue
     from upscaled.state.key_rows import check_name, hash_secret
 
     try:
         check_name(name, "an administrator")
-    except InvalidName as error:
+    except InvalidValue as error:
         raise fail(error, 2) from None
     secret = f"{ADMIN_PREFIX}{secrets.token_urlsafe(32)}"
     typer.echo("Start the server with this setting; several are separated by commas:")

@@ -10,7 +10,7 @@ from upscaled.doctor.environment import find_exposed
 from upscaled.logs import event
 from upscaled.process.named_file import NamedFileUnusable, read_named_file
 from upscaled.state import State
-from upscaled.state.errors import InvalidSecret, NameTaken
+from upscaled.state.errors import InvalidValue, NameTaken
 
 FIRST_KEY_NAME: Final = "first"
 
@@ -59,7 +59,7 @@ def _make_from_file(state: State, file: Path) -> str:
         state.keys.create(FIRST_KEY_NAME, secret=_read_secret(file))
     except NameTaken:  # by another front end that starts now
         return ""
-    except (NamedFileUnusable, UnicodeError, InvalidSecret) as error:
+    except (NamedFileUnusable, UnicodeError, InvalidValue) as error:
         reason = str(error) if isinstance(error, NamedFileUnusable) else "holds no API key"
         raise CannotServe(
             f"UPSCALED_FIRST_KEY_FILE={file}: {reason}; a key is upk_, 16 hexadecimal digits, _, "

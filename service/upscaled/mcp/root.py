@@ -21,10 +21,6 @@ _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class FileRefused(ToolError):
-    """A path cannot be used; the text says why, for the model that named it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A file to upscale: where it is, without symbolic links, and its bytes."""
@@ -41,10 +37,10 @@ class RootFolder:
         os.close(os.open(self.path, _OPEN_FOLDER))
 
     def read(self, path: str) -> Picture:
-        """Read a regular file by its path from the root or absolute, or raise `FileRefused`."""
+        """Read a regular file by its path from the root or absolute, or raise `ToolError`."""
         resolved = self._resolve(path)
         if resolved == self.path:  # its own parent is outside
-            raise FileRefused(f"{path} is no regular file")
+            raise ToolError(f"{path} is no regular file")
         try:
             with ExitStack() as stack:
                 folder = self._open_folder(resolved.parent, stack)
@@ -52,9 +48,9 @@ class RootFolder:
                 stack.callback(os.close, descriptor)
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise FileRefused(f"{path} is no regular file")
+                    raise ToolError(f"{path} is no regular file")
                 if status.st_size > self._max_file_bytes:
-                    raise FileRefused(f"{path} is larger than {self._max_file_bytes} bytes")
+                    raise ToolError(f"{path} is larger than {self._max_file_bytes} bytes")
                 with open(descriptor, "rb", closefd=False) as file:
                     return Picture(resolved, file.read(self._max_file_bytes))
         except OSError as error:
@@ -64,11 +60,11 @@ class RootFolder:
         """Return an existing folder below the root for results, without symbolic links."""
         resolved = self._resolve(path)
         if not resolved.is_dir():
-            raise FileRefused(f"{path} is no folder")
+            raise ToolError(f"{path} is no folder")
         return resolved
 
     def write(self, folder: Path, stem: str, ending: str, data: bytes) -> Path:
-        """Write a new file whole or not at all, and return its path, or raise `FileRefused`.
+        """Write a new file whole or not at all, and return its path, or raise `ToolError`.
 
         A file that is there stays: the name then gets a number, as in `photo-x4-2.jpg`.
 
@@ -100,7 +96,7 @@ class RootFolder:
             resolved = None
         # One answer for both, so that it does not show whether a file outside the root exists.
         if resolved is None or not resolved.is_relative_to(self.path):
-            raise FileRefused(f"{path} is not there, or not below {self.path}")
+            raise ToolError(f"{path} is not there, or not below {self.path}")
         return resolved
 
     def _open_folder(self, folder: Path, stack: ExitStack) -> int:
@@ -128,5 +124,5 @@ def _remove(name: str, folder: int) -> None:
         os.unlink(name, dir_fd=folder)
 
 
-def _refuse(path: str, error: OSError) -> FileRefused:
-    return FileRefused(f"{path}: {error.strerror or type(error).__name__}")
+def _refuse(path: str, error: OSError) -> ToolError:
+    return ToolError(f"{path}: {error.strerror or type(error).__name__}")

@@ -25,10 +25,6 @@ Source = Picture | str
 """What to upscale: a file, or the URL of a picture that the service fetches."""
 
 
-class ServiceRefused(ToolError):
-    """The service refused a request or does not answer; the text says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class Image:
     """A result: its bytes, its media type, and the model that made it ("" where unknown)."""
@@ -45,7 +41,7 @@ class Image:
 class ServiceClient:
     """The requests that the tools make of one service, under one API key.
 
-    They raise `ServiceRefused` where the service refuses or does not answer; `watch` just ends.
+    They raise `ToolError` where the service refuses or does not answer; `watch` just ends.
     """
 
     def __init__(self, http: httpx2.AsyncClient, base_url: str) -> None:
@@ -56,7 +52,7 @@ class ServiceClient:
     async def upscale(
         self, source: Source, scale: int, choices: Mapping[str, str], request_id: str = ""
     ) -> Image:
-        """Upscale a picture now, and return the result itself, or raise `ServiceRefused`.
+        """Upscale a picture now, and return the result itself, or raise `ToolError`.
 
         Args:
             source: a file or a URL.
@@ -131,12 +127,12 @@ class ServiceClient:
         try:
             answer = await self._http.request(method, url, headers=headers, **(body or {}))
         except UnicodeEncodeError:
-            raise ServiceRefused("a name has letters that no request can hold") from None
+            raise ToolError("a name has letters that no request can hold") from None
         except httpx2.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise ServiceRefused(f"{self._base_url} does not answer: {reason}") from None
+            raise ToolError(f"{self._base_url} does not answer: {reason}") from None
         if not answer.is_success:
-            raise ServiceRefused(_describe_refusal(answer))
+            raise ToolError(_describe_refusal(answer))
         return answer
 
 

@@ -17,7 +17,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
-from upscaled.mcp.root import FileRefused, Picture, RootFolder
+from upscaled.mcp.root import Picture, RootFolder
 from upscaled.mcp.service_client import Image, ServiceClient, Source
 
 MAX_WAIT_S: Final = 50
@@ -194,7 +194,7 @@ class Tools:
 
     async def _read(self, path: str, url: str) -> Source:
         if bool(path) == bool(url):
-            raise FileRefused("name either a path or a url")
+            raise ToolError("name either a path or a url")
         if url:
             return url
         picture: Picture = await anyio.to_thread.run_sync(self._require_root().read, path)
@@ -212,7 +212,7 @@ class Tools:
 
     def _require_root(self) -> RootFolder:
         if self._root is None:
-            raise FileRefused("this server has no folder for files: it was started without --root")
+            raise ToolError("this server has no folder for files: it was started without --root")
         return self._root
 
 

@@ -22,7 +22,7 @@ from upscaled.state import ledger, server_ledger
 from upscaled.state.audit import SERVICE_ITSELF, AuditLog, Detail
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
-from upscaled.state.errors import DatabaseFailed, DuplicateRequest, HoldReleased, StateError
+from upscaled.state.errors import DatabaseFailed, HoldReleased, StateError
 from upscaled.state.holder import Holder
 from upscaled.state.idempotency import is_answered
 from upscaled.state.ledger import Discrepancy, Hold, PaidResult
@@ -95,7 +95,7 @@ class CreditLedger:
         """Grant credits to an active key and return its new balance; `by` is for the audit log.
 
         Raises:
-            InvalidAmount: the amount is not 1 to `MAX_GRANT`.
+            InvalidValue: the amount is not 1 to `MAX_GRANT`.
             UnknownName: no active key has that name.
         """
         ledger.check_amount(amount, smallest=1)
@@ -108,7 +108,7 @@ class CreditLedger:
     def take(self, name: str, amount: int, *, by: str = SERVICE_ITSELF) -> int:
         """Take credits from an active key, and return its new balance, as `add` gives them.
 
-        More than the key has raises `InvalidAmount` too.
+        More than the key has raises `InvalidValue` too.
         """
         ledger.check_amount(amount, smallest=1)
         with self._database.write() as connection:
@@ -141,7 +141,7 @@ class CreditLedger:
 
         Raises:
             InsufficientApiCredits: the balance is 0.
-            DuplicateRequest: the request id was used for a hold before.
+            StateError: the request id was used for a hold before.
             DatabaseFailed, FolderUnusable: there is no hold; the release of one that may have been
                 committed is pending.
         """
@@ -151,7 +151,7 @@ class CreditLedger:
             while not self._try_hold(hold, self._holder.id):
                 pass  # this process was declared dead, and has a new id
         except IntegrityError:
-            raise DuplicateRequest(f"request {request_id} has a hold already") from None
+            raise StateError(f"request {request_id} has a hold already") from None
         except DatabaseFailed as error:
             if error.is_connection_lost:  # it may have been committed all the same, or will be
                 self._own[request_id] = (hold, begun_s)

@@ -119,7 +119,7 @@ class Database:
         return self._engine.dialect.name == "postgresql"
 
     def check_file(self) -> None:
-        """Raise DatabaseLost where the path no longer leads to the SQLite file that is open."""
+        """Raise DatabaseFailed where the path no longer leads to the SQLite file that is open."""
         if self._file is not None:
             self._file.check()
 

@@ -20,7 +20,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from upscaled.state.errors import DatabaseLost
+from upscaled.state.errors import DatabaseFailed
 
 if TYPE_CHECKING:
     import psycopg
@@ -56,17 +56,17 @@ class OpenedFile:
         self._opened = os.stat(self.path)
 
     def check(self) -> None:
-        """Raise DatabaseLost where `path` no longer leads to the file."""
+        """Raise DatabaseFailed where `path` no longer leads to the file."""
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
-            raise DatabaseLost(f"{self.path}: was deleted while in use; {_RESTORE}") from None
+            raise DatabaseFailed(f"{self.path}: was deleted while in use; {_RESTORE}") from None
         except OSError as error:
             reason = f"cannot be reached any more: {error.strerror}"
-            raise DatabaseLost(f"{self.path}: {reason}; {_GIVE_ACCESS}") from None
+            raise DatabaseFailed(f"{self.path}: {reason}; {_GIVE_ACCESS}") from None
         opened = self._opened if self._descriptor is None else os.fstat(self._descriptor)
         if not os.path.samestat(found, opened):
-            raise DatabaseLost(f"{self.path}: was replaced while in use; {_RESTORE}")
+            raise DatabaseFailed(f"{self.path}: was replaced while in use; {_RESTORE}")
 
     def close(self) -> None:
         if self._descriptor is not None:

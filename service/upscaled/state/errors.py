@@ -27,10 +27,6 @@ class DatabaseFailed(StateError):
         self.is_connection_lost = is_connection_lost
 
 
-class DatabaseLost(DatabaseFailed):
-    """The database's file was deleted or replaced while it was in use."""
-
-
 class FolderUnusable(StateError):
     """No file can be written to a folder of the data folder."""
 
@@ -39,12 +35,8 @@ class UnreadableChoice(StateError):
     """What is stored for `auto` is damaged, or another version's."""
 
 
-class InvalidName(StateError):
-    """An API key's name breaks the rules."""
-
-
-class InvalidSecret(StateError):
-    """A secret is not of the form of our keys."""
+class InvalidValue(StateError):
+    """A name, secret, scope, rate, amount or time of an API key is one that no key may have."""
 
 
 class NameTaken(StateError):
@@ -53,26 +45,6 @@ class NameTaken(StateError):
 
 class UnknownName(StateError):
     """No active API key has that name."""
-
-
-class InvalidAmount(StateError):
-    """Credits are out of range."""
-
-
-class InvalidRate(StateError):
-    """A rate or burst is out of range."""
-
-
-class InvalidScope(StateError):
-    """A scope that there is not, or none at all."""
-
-
-class InvalidExpiry(StateError):
-    """An end of a key or secret that is past or too far away."""
-
-
-class DuplicateRequest(StateError):
-    """A request id was used for a hold before."""
 
 
 class HoldReleased(StateError):

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 
 from upscaled.state.audit import Detail
-from upscaled.state.errors import InvalidExpiry, InvalidName, InvalidScope, InvalidSecret
+from upscaled.state.errors import InvalidValue
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS
 
@@ -84,13 +84,13 @@ class KeyChanges(TypedDict, total=False):
 
 
 def check_expiry(expires_at_s: int | None, now_s: float) -> None:
-    """Raise InvalidExpiry for an end in the past, or after 9999, the last year of `datetime`."""
+    """Raise InvalidValue for an end in the past, or after 9999, the last year of `datetime`."""
     if expires_at_s is None:
         return
     if expires_at_s <= now_s:
-        raise InvalidExpiry("the key would have expired already")
+        raise InvalidValue("the key would have expired already")
     if expires_at_s > LATEST_END_S:
-        raise InvalidExpiry("the key would expire after the year 9999: let it never expire")
+        raise InvalidValue("the key would expire after the year 9999: let it never expire")
 
 
 def check_changes(changes: KeyChanges, now_s: float) -> None:
@@ -141,22 +141,22 @@ def is_name(name: str) -> bool:
 
 
 def check_name(name: str, kind: str = "an API key") -> None:
-    """Raise InvalidName for a name that no API key may have, nor an administrator."""
+    """Raise InvalidValue for a name that no API key may have, nor an administrator."""
     if not is_name(name):
-        raise InvalidName(
+        raise InvalidValue(
             f"{name!r} is no name for {kind}: 1 to 64 letters, digits and . _ @ -, "
             "beginning with a letter or digit"
         )
 
 
 def check_scopes(scopes: Scopes) -> None:
-    """Raise InvalidScope for none at all, or for one that there is not."""
+    """Raise InvalidValue for none at all, or for one that there is not."""
     if scopes is None:
         return
     unknown = sorted(scopes - set(SCOPES))
     if unknown or not scopes:
         what = f"{unknown[0]!r} is no scope" if unknown else "no scope at all"
-        raise InvalidScope(f"{what}: name one or more of {', '.join(SCOPES)}")
+        raise InvalidValue(f"{what}: name one or more of {', '.join(SCOPES)}")
 
 
 def write_scopes(scopes: Scopes) -> str | None:
@@ -184,10 +184,10 @@ def read_id(secret: str) -> str | None:
 
 
 def secret_columns(secret: str) -> dict[str, str]:
-    """Return the values of the columns that store a secret, or raise `InvalidSecret`."""
+    """Return the values of the columns that store a secret, or raise `InvalidValue`."""
     public_id = read_id(secret)
     if public_id is None:
-        raise InvalidSecret("the secret does not have the form of an API key")
+        raise InvalidValue("the secret does not have the form of an API key")
     return {"public_id": public_id, "secret_sha256": hash_secret(secret)}
 
 

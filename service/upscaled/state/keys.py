@@ -12,7 +12,7 @@ from upscaled.state import key_rows
 from upscaled.state.audit import SERVICE_ITSELF, AuditAction, AuditLog, Detail
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
-from upscaled.state.errors import InvalidExpiry, NameTaken
+from upscaled.state.errors import InvalidValue, NameTaken
 from upscaled.state.ledger import check_amount, grant, lock_active
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS, FORMER_SECRETS
@@ -31,7 +31,7 @@ class Keys:
     overload the service.
 
     Methods that take a name raise `UnknownName` where no active key has it, and those that set a
-    value `InvalidName`, `InvalidRate`, `InvalidExpiry` or `InvalidScope` where it is out of range,
+    value `InvalidValue` where it is out of range,
     `NameTaken` where an active key has the new name.
     """
 
@@ -212,7 +212,7 @@ class Keys:
         The one that it had stays valid for `keep_s`, 0 to `MAX_KEEP_S`; earlier ones no longer.
         """
         if not 0 <= keep_s <= MAX_KEEP_S:
-            raise InvalidExpiry(f"{keep_s} seconds: must be 0 to {MAX_KEEP_S}")
+            raise InvalidValue(f"{keep_s} seconds: must be 0 to {MAX_KEEP_S}")
         secret = key_rows.make_secret()
         with self._database.write() as connection:
             (key_id,) = lock_active(connection, name, is_secret_new=True)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from upscaled.errors import InsufficientApiCredits
-from upscaled.state.errors import InvalidAmount, UnknownName
+from upscaled.state.errors import InvalidValue, UnknownName
 from upscaled.state.key_rows import is_name
 from upscaled.state.schema import API_KEYS, CREDIT_ENTRIES, OPEN_HOLDS, STORED_RESULTS
 
@@ -50,9 +50,9 @@ class Discrepancy:
 
 
 def check_amount(amount: int, *, smallest: int) -> None:
-    """Raise InvalidAmount for a number of credits that cannot be granted."""
+    """Raise InvalidValue for a number of credits that cannot be granted."""
     if not smallest <= amount <= MAX_GRANT:
-        raise InvalidAmount(f"{amount} credits: must be {smallest} to {MAX_GRANT}")
+        raise InvalidValue(f"{amount} credits: must be {smallest} to {MAX_GRANT}")
 
 
 def refuse_impossible(name: str) -> None:
@@ -109,10 +109,10 @@ def grant(connection: Connection, key_id: int, amount: int, *, at_s: int) -> Non
 
 
 def take(connection: Connection, key_id: int, amount: int, *, at_s: int) -> None:
-    """Take credits from a key; `InvalidAmount`: it has fewer that are not on hold."""
+    """Take credits from a key; `InvalidValue`: it has fewer that are not on hold."""
     if not _change_balance(connection, key_id, -amount):
         balance = read_balance(connection, key_id)
-        raise InvalidAmount(f"{amount} credits: the key has {balance}")
+        raise InvalidValue(f"{amount} credits: the key has {balance}")
     _append(connection, Hold(key_id, f"take-{uuid.uuid4()}"), "take", -amount, at_s)
 
 

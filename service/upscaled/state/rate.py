@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from upscaled.errors import RateLimitExceeded
 from upscaled.state.database import Database
-from upscaled.state.errors import InvalidRate
+from upscaled.state.errors import InvalidValue
 
 SMALLEST_PER_S: Final = 0.001
 LARGEST_PER_S: Final = 1_000_000.0
@@ -32,14 +32,14 @@ class RateLimit:
     burst: int | None = None
 
     def check(self) -> None:
-        """Raise InvalidRate for a rate that no key may have."""
+        """Raise InvalidValue for a rate that no key may have."""
         if self.per_s is not None and not SMALLEST_PER_S <= self.per_s <= LARGEST_PER_S:
-            raise InvalidRate(
+            raise InvalidValue(
                 f"a rate of {self.per_s:g} per second: must be {SMALLEST_PER_S:g} to "
                 f"{LARGEST_PER_S:.0f}"
             )
         if self.burst is not None and not 1 <= self.burst <= LARGEST_BURST:
-            raise InvalidRate(f"a burst of {self.burst}: must be 1 to {LARGEST_BURST}")
+            raise InvalidValue(f"a burst of {self.burst}: must be 1 to {LARGEST_BURST}")
 
 
 AS_SET: Final = RateLimit()

@@ -14,8 +14,8 @@ from tests.service.batch.benches import Batch, true_engine
 from tests.service.image.samples import picture, save
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.batch.bucket_source import S3Url
-from upscaled.batch.file_job import EngineBroken, expect_upscale
-from upscaled.batch.files import OutputFull
+from upscaled.batch.file_job import expect_upscale
+from upscaled.batch.files import BatchAborted, OutputFull
 from upscaled.batch.outcome import DeviceEstimate, Kind
 from upscaled.config import load_settings
 from upscaled.errors import InternalError
@@ -340,7 +340,7 @@ def test_a_network_that_fails_at_everything_ends_the_batch(batch: Batch) -> None
     batch.engine = Broken(model="upscaled-x2")
     for number in range(20):
         batch.add(f"{number}.png", number)
-    with pytest.raises(EngineBroken, match="the device is gone"):
+    with pytest.raises(BatchAborted, match="the device is gone"):
         batch.run()
     assert batch.results() == []
 

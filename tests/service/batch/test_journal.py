@@ -4,7 +4,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from upscaled.batch.journal import FORMAT, Journal, JournalBusy, JournalUnusable, Phase, Record
+from upscaled.batch.journal import FORMAT, Journal, JournalUnusable, Phase, Record
 
 RESULT = PurePath("sub/a-x4.jpg")
 SOURCE = "/in/sub/a.png"
@@ -79,7 +79,7 @@ def test_names_that_are_not_utf_8_are_read_back_byte_for_byte(path: Path) -> Non
 
 
 def test_only_one_run_at_a_time_can_open_a_journal(path: Path) -> None:
-    with Journal(path), pytest.raises(JournalBusy, match="another run has it open"):
+    with Journal(path), pytest.raises(JournalUnusable, match="another run has it open"):
         Journal(path)
     Journal(path).__exit__()
 

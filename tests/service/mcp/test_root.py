@@ -8,7 +8,9 @@ import pytest
 
 pytest.importorskip("mcp", reason="the SDK of the extra `mcp` is not installed")
 
-from upscaled.mcp.root import FileRefused, RootFolder
+from mcp.server.mcpserver.exceptions import ToolError
+
+from upscaled.mcp.root import RootFolder
 
 LIMIT_BYTES = 1000
 OUTSIDE = "is not there, or not below"
@@ -42,7 +44,7 @@ def test_a_file_below_it_is_read_by_either_kind_of_path(root: RootFolder, folder
 def test_a_path_that_leads_out_of_it_is_answered_as_one_that_is_not_there(
     root: RootFolder, path: str
 ) -> None:
-    with pytest.raises(FileRefused, match=OUTSIDE):
+    with pytest.raises(ToolError, match=OUTSIDE):
         root.read(path)
 
 
@@ -50,7 +52,7 @@ def test_a_folder_whose_name_begins_like_its_own_is_outside(
     root: RootFolder, tmp_path: Path
 ) -> None:
     (tmp_path / "root-of-others").mkdir()
-    with pytest.raises(FileRefused, match=OUTSIDE):
+    with pytest.raises(ToolError, match=OUTSIDE):
         root.find_folder("../root-of-others")
 
 
@@ -61,9 +63,9 @@ def test_a_link_that_leads_out_of_it_is_refused(
     (folder / "folder").symlink_to(tmp_path)
     (folder / "loop").symlink_to("loop")
     for path in ("file.jpg", "folder/secret.jpg", "loop"):
-        with pytest.raises(FileRefused, match=OUTSIDE):
+        with pytest.raises(ToolError, match=OUTSIDE):
             root.read(path)
-    with pytest.raises(FileRefused, match=OUTSIDE):
+    with pytest.raises(ToolError, match=OUTSIDE):
         root.find_folder("folder/other")
 
 
@@ -85,7 +87,7 @@ def test_a_folder_that_becomes_a_link_is_not_written_through(
     target = root.find_folder("in")
     (folder / "in").rmdir()
     (folder / "in").symlink_to(tmp_path / "other")
-    with pytest.raises(FileRefused, match=r"Not a directory|Too many levels"):
+    with pytest.raises(ToolError, match=r"Not a directory|Too many levels"):
         root.write(target, "photo-x4", ".jpg", b"large")
     assert list((tmp_path / "other").iterdir()) == []
 
@@ -102,20 +104,20 @@ def test_a_file_that_becomes_a_link_while_it_is_opened_is_not_read(
         return real_open(path, flags, *more, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", swap_and_open)
-    with pytest.raises(FileRefused, match="Too many levels"):
+    with pytest.raises(ToolError, match="Too many levels"):
         root.read("photo.jpg")
 
 
 def test_only_regular_files_are_read(root: RootFolder, folder: Path) -> None:
     os.mkfifo(folder / "pipe")  # no writer: an open that waits would never end
     for path in ("pipe", "in"):
-        with pytest.raises(FileRefused, match="is no regular file"):
+        with pytest.raises(ToolError, match="is no regular file"):
             root.read(path)
 
 
 @pytest.mark.parametrize("path", [".", "", "in/.."])
 def test_the_folder_itself_is_no_file(root: RootFolder, path: str) -> None:
-    with pytest.raises(FileRefused, match="is no regular file"):
+    with pytest.raises(ToolError, match="is no regular file"):
         root.read(path)
 
 
@@ -129,7 +131,7 @@ def test_a_file_may_have_so_many_bytes(
     if is_accepted:
         assert len(root.read("photo.jpg").data) == size_bytes
         return
-    with pytest.raises(FileRefused, match="is larger than 1000 bytes"):
+    with pytest.raises(ToolError, match="is larger than 1000 bytes"):
         root.read("photo.jpg")
 
 
@@ -150,7 +152,7 @@ def test_a_link_at_the_name_of_a_result_is_not_written_through(
 
 
 def test_no_part_is_left_of_a_file_that_cannot_be_written(root: RootFolder, folder: Path) -> None:
-    with pytest.raises(FileRefused, match="File name too long"):
+    with pytest.raises(ToolError, match="File name too long"):
         root.write(folder / "in", "a" * 300, ".jpg", b"1")
     assert list((folder / "in").iterdir()) == []
 
@@ -162,13 +164,13 @@ def test_a_name_that_was_reserved_is_given_up_where_the_file_cannot_get_it(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(FileRefused, match="Input/output error"):
+    with pytest.raises(ToolError, match="Input/output error"):
         root.write(folder / "in", "photo", ".jpg", b"1")
     assert list((folder / "in").iterdir()) == []
 
 
 def test_a_folder_for_results_is_one(root: RootFolder) -> None:
-    with pytest.raises(FileRefused, match=r"photo\.jpg is no folder"):
+    with pytest.raises(ToolError, match=r"photo\.jpg is no folder"):
         root.find_folder("photo.jpg")
 
 

@@ -9,7 +9,7 @@ from tests.databases import make_tables
 from tests.service.state.conftest import Clock, MakeSettings, all_of
 from upscaled.state import RateLimit, State, open_state
 from upscaled.state.audit import REMOVED_AT_ONCE, AuditEntry, Detail
-from upscaled.state.errors import InvalidAmount, NameTaken, StateError, UnknownName
+from upscaled.state.errors import InvalidValue, NameTaken, StateError, UnknownName
 from upscaled.state.job_rows import JobOrder
 from upscaled.state.schema import AUDIT_ENTRIES
 from upscaled.state.usage_days import DAY_S
@@ -97,7 +97,7 @@ FAILURES: list[tuple[Change, type[StateError]]] = [
     (lambda state: state.keys.change("web", {"name": "shop"}), NameTaken),
     (lambda state: state.keys.revoke("none"), UnknownName),
     (lambda state: state.keys.rotate("none", keep_s=0), UnknownName),
-    (lambda state: state.credits.take("web", 6), InvalidAmount),
+    (lambda state: state.credits.take("web", 6), InvalidValue),
     (lambda state: state.credits.transfer("web", "none", 1), UnknownName),
     (lambda state: state.webhooks.configure("none", None), UnknownName),
 ]

@@ -24,7 +24,7 @@ from tests.service.state.connections import statements
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InsufficientApiCredits
 from upscaled.state import Hold, State, open_state
-from upscaled.state.errors import DuplicateRequest, HoldReleased, InvalidAmount, UnknownName
+from upscaled.state.errors import HoldReleased, InvalidValue, StateError, UnknownName
 from upscaled.state.ledger import MAX_GRANT
 from upscaled.state.schema import CREDIT_ENTRIES
 from upscaled.state.store import longest_request_s
@@ -102,10 +102,10 @@ def test_capture_and_release_settle_a_hold_once_whatever_is_retried(ledger: Stat
 def test_a_request_id_serves_for_one_hold_only(ledger: State) -> None:
     key_id = key_with(ledger, 5)
     hold = ledger.credits.hold(key_id, "r1")
-    with pytest.raises(DuplicateRequest):
+    with pytest.raises(StateError, match="has a hold already"):
         ledger.credits.hold(key_id, "r1")
     ledger.credits.capture(hold)
-    with pytest.raises(DuplicateRequest):
+    with pytest.raises(StateError, match="has a hold already"):
         ledger.credits.hold(key_id, "r1")
     assert ledger.credits.balance(key_id) == 4
 
@@ -130,9 +130,9 @@ def test_credits_are_taken_and_moved_in_the_ledger_of_both_databases(ledger: Sta
     key_id = key_with(ledger, 5)
     ledger.keys.create("shop")
     hold = ledger.credits.hold(key_id, "r1")
-    with pytest.raises(InvalidAmount, match="the key has 4"):
+    with pytest.raises(InvalidValue, match="the key has 4"):
         ledger.credits.take("web", 5)
-    with pytest.raises(InvalidAmount, match="the key has 4"):
+    with pytest.raises(InvalidValue, match="the key has 4"):
         ledger.credits.transfer("web", "shop", 5)
     with pytest.raises(UnknownName, match="none"):
         ledger.credits.transfer("web", "none", 1)
@@ -163,7 +163,7 @@ def test_credits_out_of_range_are_refused(state: State, amount: int) -> None:
         partial(state.credits.take, "web"),
         partial(state.credits.transfer, "web", "shop"),
     ):
-        with pytest.raises(InvalidAmount):
+        with pytest.raises(InvalidValue, match="credits: must be"):
             change(amount)
     assert state.credits.show("web") == state.credits.show("shop") == 0
 

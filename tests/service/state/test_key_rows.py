@@ -4,7 +4,7 @@ import pytest
 
 from upscaled.config import load_settings
 from upscaled.state import ApiKey, open_state
-from upscaled.state.errors import InvalidScope
+from upscaled.state.errors import InvalidValue
 from upscaled.state.key_rows import SCOPES, check_scopes, order_scopes, read_scopes, write_scopes
 
 
@@ -26,7 +26,7 @@ def test_scopes_are_read_back_from_their_column(
 
 @pytest.mark.parametrize("scopes", [frozenset(), frozenset({""}), frozenset({"upscale", "admin"})])
 def test_what_is_no_scope_is_refused(scopes: frozenset[str]) -> None:
-    with pytest.raises(InvalidScope, match="name one or more of upscale, jobs, credits"):
+    with pytest.raises(InvalidValue, match="name one or more of upscale, jobs, credits"):
         check_scopes(scopes)
 
 
@@ -42,7 +42,7 @@ def test_a_key_without_scopes_may_all_and_with_scopes_only_those() -> None:
 
 def test_a_key_with_a_wrong_scope_is_not_made(tmp_path: Path) -> None:
     with open_state(load_settings({}, data_dir=tmp_path)) as state:
-        with pytest.raises(InvalidScope):
+        with pytest.raises(InvalidValue, match="name one or more"):
             state.keys.create("web", scopes=frozenset({"admin"}))
         state.keys.create("web", scopes=frozenset({"jobs"}))
         (key,) = state.keys.list()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upscaled.errors import RateLimitExceeded
-from upscaled.state.errors import InvalidRate
+from upscaled.state.errors import InvalidValue
 from upscaled.state.rate import AS_SET, Rate, RateLimit
 
 
@@ -229,5 +229,5 @@ def test_a_keys_own_rate_at_its_bounds_is_accepted(per_s: float | None, burst: i
     ],
 )
 def test_a_keys_own_rate_out_of_bounds_is_refused_by_name(own: RateLimit) -> None:
-    with pytest.raises(InvalidRate, match=r"a rate of|a burst of"):
+    with pytest.raises(InvalidValue, match=r"a rate of|a burst of"):
         own.check()

@@ -12,7 +12,7 @@ from tests.service.state.conftest import MakeSettings, key_with
 from tests.service.state.disks import closed_to_us, small_disk
 from upscaled.config import Settings
 from upscaled.state import State, open_state
-from upscaled.state.errors import DatabaseLost, FolderUnusable
+from upscaled.state.errors import DatabaseFailed, FolderUnusable
 from upscaled.state.store import MIN_FREE_BYTES
 
 
@@ -131,7 +131,7 @@ def test_no_step_of_billing_succeeds_where_the_database_was_deleted(
             lambda: state.credits.capture(hold),
             lambda: state.credits.balance(key_id),
         ):
-            with pytest.raises((DatabaseLost, FolderUnusable)):
+            with pytest.raises((DatabaseFailed, FolderUnusable)):
                 step()
         assert len(state.credits.pending) == 0
 

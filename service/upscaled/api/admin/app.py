@@ -29,17 +29,13 @@ from upscaled.api.protocol.registry import build_admin_connections
 from upscaled.api.routes.pages import Endpoint, route_pages, serve_file, serve_folder
 from upscaled.errors import InvalidParameter, NotFound
 from upscaled.state.errors import (
-    InvalidAmount,
-    InvalidExpiry,
-    InvalidName,
-    InvalidRate,
+    InvalidValue,
     NameTaken,
     UnknownName,
 )
 
 ADMIN_ROOT: Final = "/admin"
 OPENAPI_PATH: Final = f"{ADMIN_ROOT}/openapi.json"
-_REFUSED: Final = (InvalidAmount, InvalidExpiry, InvalidName, InvalidRate, NameTaken)
 PAGE_PATHS: Final = ("/admin", "/admin/")
 ASSETS_PATH: Final = "/admin/assets"
 # Files of the service's own pages that this one loads too.
@@ -121,7 +117,7 @@ async def _refuse_invalid(request: Request, error: Exception) -> Response:
 
 _HANDLERS: Final[dict[Any, Any]] = {
     RequestValidationError: _refuse_invalid,
-    **dict.fromkeys((UnknownName, *_REFUSED), _refuse),
+    **dict.fromkeys((InvalidValue, NameTaken, UnknownName), _refuse),
 }
 
 
