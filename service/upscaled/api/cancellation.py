@@ -37,10 +37,13 @@ class Client:
         task = asyncio.create_task(work)
         try:
             await asyncio.wait({task, self._disconnect}, return_when=asyncio.FIRST_COMPLETED)
+            if task.cancelled():  # awaiting it would raise `CancelledError` here
+                raise InternalError(detail="the work was cancelled")
             if task.done():
-                return _result(task)
+                return task.result()
         finally:
             await cancel(task)
+            del task  # its error's traceback leads to this frame: they would keep each other
         raise ClientDisconnected
 
 
@@ -71,13 +74,8 @@ async def run_to_end(
             if undo is not None:
                 await undo(result)
         raise
-
-
-def _result(task: asyncio.Task[T]) -> T:
-    """Return a task's result; awaiting a cancelled one would raise `CancelledError` here."""
-    if task.cancelled():
-        raise InternalError(detail="the work was cancelled")
-    return task.result()
+    finally:
+        del task  # as in `Client.run`
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

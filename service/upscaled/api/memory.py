@@ -150,6 +150,8 @@ class MemoryShare:
         except TimeoutError:
             if not self._is_preempted:
                 raise
+        finally:
+            self._interrupt = None  # it has the task: a cycle, once an error's frames hold this
         if self._is_preempted:
             raise _preempted()
 

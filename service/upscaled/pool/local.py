@@ -166,7 +166,8 @@ class LocalPool:
                 answer, data = await self._work_in_slot(slot, source)
             except WorkerDied as death:
                 fields = event("worker_died_under_image", request_id=request.request_id)
-                _log.warning("a worker died while it upscaled this image: %s", death, extra=fields)
+                text = "a worker died while it upscaled this image: %s"
+                _log.warning(text, str(death), extra=fields)
                 attempts.note_death(slot.worker, death)
                 if attempts.is_given_up:
                     detail = f"{MAX_DEATHS_ALONE} workers died while this was their only image"
@@ -218,6 +219,8 @@ class LocalPool:
         except asyncio.CancelledError:
             slot.worker.cancel(job)
             raise
+        finally:
+            del task  # its error's traceback leads to this frame: they would keep the file
 
     def _forget(self, task: "asyncio.Task[Any]") -> None:
         """Drop a finished task, and retrieve its error, which a cancelled request does not."""

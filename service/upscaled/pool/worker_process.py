@@ -43,13 +43,15 @@ class WorkTookTooLong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
-    """An in-flight job. A death is stored as a result, so an unawaited future logs nothing.
+    """An in-flight job.
 
+    answer: None once the worker died. No exception: an unawaited future would log it, and an
+    awaited one would keep it, with the job's file in a frame of its traceback.
     file: the bytes of the job's result that have been received.
     """
 
     on_tile: OnTile | None
-    answer: asyncio.Future[tuple[messages.Answer, bytes] | WorkerDied]
+    answer: asyncio.Future[tuple[messages.Answer, bytes] | None]
     file: BytesIO = field(default_factory=BytesIO)
 
     def add(self, offset: int, piece: bytes) -> None:
@@ -144,16 +146,19 @@ class WorkerProcess:
             raise WorkerDied("died before the job reached it")
         in_flight = _InFlight(on_tile, asyncio.get_running_loop().create_future())
         self._in_flight[job.job] = in_flight
+        quiet_s = None
         try:
             async with asyncio.timeout(self._limits.work_s):
                 await self._send(job, source)
                 answer = await in_flight.answer
         except TimeoutError:
-            raise self._kill_overdue() from None
+            quiet_s = self._kill_overdue()
         finally:
             del self._in_flight[job.job]
-        if isinstance(answer, WorkerDied):
-            raise answer
+        if quiet_s is not None:  # an error raised above would have that one, which has this task
+            raise self._describe_overdue(quiet_s)
+        if answer is None:
+            raise self._death(self.end_text)
         self.answered += 1
         if isinstance(answer[0], messages.Done):
             self._faults = 0
@@ -197,11 +202,14 @@ class WorkerProcess:
             self._child.kill()
             await self.gone.wait()
 
-    def _kill_overdue(self) -> Exception:
-        quiet_s = asyncio.get_running_loop().time() - self._last_message_at
+    def _kill_overdue(self) -> float:
+        """Kill the worker, and return for how many seconds it has said nothing."""
         self._is_usable = False
         self._count_in_flight()
         self._child.kill()
+        return asyncio.get_running_loop().time() - self._last_message_at
+
+    def _describe_overdue(self, quiet_s: float) -> Exception:
         if quiet_s > _MAX_QUIET_S:
             return self._death(f"worker {self.pid} hung, silent for {quiet_s:.1f} s, killed")
         return WorkTookTooLong(f"worked on one image for {self._limits.work_s:g} s")
@@ -280,7 +288,7 @@ class WorkerProcess:
             self._ready.set_result(WorkerDied(self.end_text))
         for in_flight in self._in_flight.values():
             if not in_flight.answer.done():
-                in_flight.answer.set_result(self._death(self.end_text))
+                in_flight.answer.set_result(None)
         self.gone.set()
         await self._child.close()
 

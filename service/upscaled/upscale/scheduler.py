@@ -51,20 +51,22 @@ class BatchCounter(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Windows that the device was started on, or the error that kept it from starting.
+    """Windows that the device was started on.
 
-    began_at: of `time.perf_counter`. is_crowded: the batch before it was still on the device, and
-    in its memory.
+    started: None where it could not be; then `errors` has the reason, until that is dealt with: it
+    would keep the frames of its traceback. began_at: of `time.perf_counter`. is_crowded: the batch
+    before it was still on the device, and in its memory.
     """
 
     requests: list[TileRequest]
-    started: Started | Exception
+    started: Started | None
+    errors: list[Exception]
     began_at: float
     is_crowded: bool
 
     @property
     def is_over(self) -> bool:
-        return isinstance(self.started, Exception) or self.started.is_done
+        return self.started is None or self.started.is_done
 
     @property
     def is_finished_by_its_image(self) -> bool:
@@ -122,31 +124,42 @@ class Scheduler:
             lower_priority(self._niceness)
             before: _Batch | None = None
             while True:
+                self._in_batch[:] = before.requests if before else ()
                 requests = self._tile_queue.next_batch(is_patient=before is None)
                 if not requests and before is None:
                     return
-                self._in_batch[:] = [*(before.requests if before else ()), *requests]
-                batch = _start(requests, is_crowded=before is not None) if requests else None
-                if before is not None:
-                    self._finish(before)
-                before = batch
-                if batch is not None and batch.is_over:
-                    self._finish(batch)
-                    before = None
+                before = self._run_batch(requests, before)
+                del requests  # while it waits for others, this thread holds no window
+
+    def _run_batch(self, requests: list[TileRequest], before: _Batch | None) -> _Batch | None:
+        """Start a batch, finish the one before it, and return the one that is on the device."""
+        self._in_batch += requests
+        batch = _start(requests, is_crowded=before is not None) if requests else None
+        if before is not None:
+            self._finish(before)
+        if batch is not None and batch.is_over:
+            self._finish(batch)
+            return None
+        return batch
 
     def _run_fast_path(self) -> None:
         with self._failing_all_on_error(self._in_fast_path):
             while (request := self._tile_queue.next_for_fast_path()) is not None:
-                self._in_fast_path[:] = [request]
-                began_at = time.perf_counter()
-                try:
-                    started = _start_on(request.engine.concurrent or request.engine, [request])
-                except Exception as error:  # noqa: BLE001  (raised in the image of the window)
-                    _fail([request], error)
-                else:
-                    seconds = time.perf_counter() - began_at
-                    self._report([request], seconds, max_windows=1)
-                    _hand_out(request, started, seconds)
+                self._in_fast_path.append(request)
+                self._run_small(request)
+                self._in_fast_path.clear()
+                del request
+
+    def _run_small(self, request: TileRequest) -> None:
+        began_at = time.perf_counter()
+        try:
+            started = _start_on(request.engine.concurrent or request.engine, [request])
+        except Exception as error:  # noqa: BLE001  (raised in the image of the window)
+            request.fail(error)
+        else:
+            seconds = time.perf_counter() - began_at
+            self._report([request], seconds, max_windows=1)
+            _hand_out(request, started, seconds)
 
     @contextmanager
     def _failing_all_on_error(self, taken: list[TileRequest]) -> Iterator[None]:
@@ -157,14 +170,15 @@ class Scheduler:
             _log.critical(
                 "a thread of the device crashed", exc_info=error, extra=event("device_crashed")
             )
-            reason = InternalError(detail=f"the device's thread ended: {error!r}")
+            reason = f"the device's thread ended: {error!r}"
             self._tile_queue.close(reason)
-            _fail(taken, reason)
+            for request in taken:
+                request.fail(InternalError(detail=reason))
 
     def _finish(self, batch: _Batch) -> None:
         try:
-            if isinstance(batch.started, Exception):
-                raise batch.started
+            if batch.started is None:
+                raise batch.errors.pop()
             if batch.is_finished_by_its_image:
                 _hand_out(batch.requests[0], batch.started, self._measure_s(batch))
                 return
@@ -180,7 +194,7 @@ class Scheduler:
         """Run smaller batches after a failed one, so that no image fails for another's window."""
         is_full = isinstance(error, EngineOutOfMemory)
         if len(requests) == 1 and not (is_full and is_crowded):
-            _fail(requests, error)
+            requests[0].fail(error)
             return
         size = 1
         if is_full and not is_crowded:
@@ -226,19 +240,17 @@ class Scheduler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tile_queue.close(InternalError(detail="the device's thread was stopped"))
+        self._tile_queue.close("the device's thread was stopped")
         for thread in self._threads:
             thread.join()
 
 
 def _start(requests: list[TileRequest], *, is_crowded: bool) -> _Batch:
     began_at = time.perf_counter()
-    started: Started | Exception
     try:
-        started = _start_on(requests[0].engine, requests)
+        return _Batch(requests, _start_on(requests[0].engine, requests), [], began_at, is_crowded)
     except Exception as error:  # noqa: BLE001  (dealt with where the batch is finished)
-        started = error
-    return _Batch(requests, started, began_at, is_crowded)
+        return _Batch(requests, None, [error], began_at, is_crowded)
 
 
 def _start_on(engine: Engine, requests: Sequence[TileRequest]) -> Started:
@@ -250,9 +262,3 @@ def _hand_out(request: TileRequest, started: Started, device_s: float) -> None:
     """Let the image of a window finish it in its own thread, so that the device goes on."""
     request.queue.device_s += device_s
     request.result.set_result(TileResult(started))
-
-
-def _fail(requests: Sequence[TileRequest], reason: Exception) -> None:
-    for request in requests:
-        if not request.result.done():
-            request.result.set_exception(reason)

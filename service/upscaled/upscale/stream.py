@@ -63,37 +63,42 @@ class Stream:
             while True:
                 while len(in_flight) < most and window is not None:
                     following = next(source, None)
-                    request = TileRequest(
-                        self._queue,
-                        self.engine,
-                        window,
-                        reduce,
-                        is_exact,
-                        is_last=following is None,
-                        s_per_px=self._s_per_px,
+                    in_flight.append(
+                        self._put(window, reduce, is_exact=is_exact, is_last=following is None)
                     )
-                    most = BATCHES_AHEAD * most_windows(self.engine.info, request.px)
-                    self._tile_queue.put(request)
-                    in_flight.append(request)
+                    most = BATCHES_AHEAD * most_windows(self.engine.info, in_flight[-1].px)
                     window = following
                 if not in_flight:
                     return
                 yield self._wait(in_flight.popleft())
         finally:
-            self._tile_queue.drop(self._queue, in_flight, Cancelled())
+            self._tile_queue.drop(self._queue, in_flight)
 
     def cancel(self) -> None:
         """Withdraw every window that is not on the device yet; `run` then raises `Cancelled`.
 
         May be called from any thread, at any time.
         """
-        self._tile_queue.leave(self._queue, Cancelled())
+        self._tile_queue.leave(self._queue)
+
+    def _put(self, window: Window, reduce: int, *, is_exact: bool, is_last: bool) -> TileRequest:
+        request = TileRequest(
+            self._queue,
+            self.engine,
+            window,
+            reduce,
+            is_exact,
+            is_last=is_last,
+            s_per_px=self._s_per_px,
+        )
+        self._tile_queue.put(request)
+        return request
 
     def _wait(self, request: TileRequest) -> Window:
         with engine_errors():
             window = request.result.result().finish()
-        if self._queue.end is not None:
-            raise self._queue.end
+        if self._queue.is_left:
+            raise Cancelled
         return window
 
     def __enter__(self) -> "Stream":

@@ -15,9 +15,11 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count, takewhile
-from typing import Final
+from typing import Final, cast
 from weakref import WeakValueDictionary
 
+from upscaled.errors import InternalError
+from upscaled.upscale.concurrency import Cancelled
 from upscaled.virtual_time import Flow, VirtualClock
 from upscaled_models.backends.base import Engine, Started, Window, is_deep, most_windows
 
@@ -32,17 +34,21 @@ network takes it for 64 x 64 px on two cores in float32, and for 120 x 120 px in
 
 
 class TileResult:
-    """The result of one window; its last step, which needs no device, is run by its image.
+    """The result of one window, or the error in its place; its last step is run by its image.
 
-    What it is made of is dropped with it, although others may still hold the window's request.
+    That step needs no device. What the result is made of is dropped with it, although others may
+    still hold the window's request; an error, too, since frames of its traceback hold that request,
+    and with it they would keep the image's pixels until garbage is collected.
     """
 
-    def __init__(self, started: Started) -> None:
-        self._started = [started]
+    def __init__(self, outcome: Started | BaseException) -> None:
+        self._outcome = [outcome]
 
     def finish(self) -> Window:
-        """Return the result, once; raises as `Started.finish`."""
-        return self._started.pop().finish()[0]
+        """Return the result, once; raises the error, or as `Started.finish`."""
+        if isinstance(self._outcome[0], BaseException):
+            raise cast(BaseException, self._outcome.pop())
+        return cast(Started, self._outcome.pop()).finish()[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +67,11 @@ class TileRequest:
     is_last: bool = True
     s_per_px: float = USUAL_S_PER_PX
     result: Future[TileResult] = field(default_factory=Future)
+
+    def fail(self, error: BaseException) -> None:
+        """Have waiting for the result raise an error, unless there is a result."""
+        if not self.result.done():
+            self.result.set_result(TileResult(error))
 
     @property
     def px(self) -> int:
@@ -100,7 +111,7 @@ class ImageQueue(Flow):
     """The windows of one image that wait.
 
     total_px, total_s: pixels of all windows so far, and the seconds they should take. device_s:
-    device seconds so far. end: the error with which it refuses further windows.
+    device seconds so far. is_left: it refuses further windows.
     """
 
     number: int
@@ -108,7 +119,7 @@ class ImageQueue(Flow):
     total_px: int = 0
     total_s: float = 0
     device_s: float = 0
-    end: BaseException | None = None
+    is_left: bool = False
     requests: deque[TileRequest] = field(default_factory=deque)
 
 
@@ -125,7 +136,7 @@ class TileQueue:
         self._clock = VirtualClock()
         self._keys: WeakValueDictionary[int, KeyFlow] = WeakValueDictionary()
         self._max_batch_px: dict[str, int] = {}
-        self._end: BaseException | None = None
+        self._end: str | None = None
 
     def join(self, key_id: int | None = None, *, beside: ImageQueue | None = None) -> ImageQueue:
         """Open a queue for one more image.
@@ -146,12 +157,15 @@ class TileQueue:
         """Queue a window.
 
         Raises:
-            Exception: the one that was passed to `close`, or to `leave` for this queue.
+            Cancelled: after `leave` for this queue.
+            InternalError: after `close`.
         """
         with self._changed:
             queue = request.queue
-            if end := self._end or queue.end:
-                raise end
+            if self._end is not None:
+                raise InternalError(detail=self._end)
+            if queue.is_left:
+                raise Cancelled
             if not queue.requests:
                 self._begin(queue)
             queue.requests.append(request)
@@ -160,22 +174,16 @@ class TileQueue:
             self._changed.notify()
             self._wake_fast_path()
 
-    def drop(
-        self, queue: ImageQueue, requests: Collection[TileRequest], reason: BaseException
-    ) -> None:
-        """Withdraw windows of a queue; waiting for their results raises `reason`."""
+    def drop(self, queue: ImageQueue, requests: Collection[TileRequest]) -> None:
+        """Withdraw windows of a queue; waiting for their results raises Cancelled."""
         with self._changed:
-            for request in [request for request in queue.requests if request in requests]:
-                queue.requests.remove(request)
-                request.result.set_exception(reason)
-            if queue in self._waiting and not queue.requests:
-                self._end_waiting(queue)
+            self._withdraw(queue, [each for each in queue.requests if each in requests])
 
-    def leave(self, queue: ImageQueue, reason: BaseException) -> None:
+    def leave(self, queue: ImageQueue) -> None:
         """Withdraw all windows of a queue and refuse further ones."""
         with self._changed:
-            queue.end = reason
-            self.drop(queue, tuple(queue.requests), reason)
+            queue.is_left = True
+            self._withdraw(queue, tuple(queue.requests))
 
     def max_windows(self, request: TileRequest) -> int:
         """Return the most windows like this one that a batch may have.
@@ -236,14 +244,27 @@ class TileQueue:
                 self._fast_path_changed.wait()
             return None
 
-    def close(self, reason: BaseException) -> None:
-        """Close the queue; every window that waits fails with `reason`."""
+    def close(self, reason: str) -> None:
+        """Close the queue; every window that waits fails with InternalError, `reason` its detail.
+
+        Closed again, the first reason counts.
+        """
         with self._changed:
-            self._end = self._end or reason
+            self._end = self._end if self._end is not None else reason
             for queue in tuple(self._waiting):
-                self.drop(queue, tuple(queue.requests), reason)
+                self._withdraw(queue, tuple(queue.requests), reason)
             self._changed.notify_all()
             self._fast_path_changed.notify_all()
+
+    def _withdraw(
+        self, queue: ImageQueue, requests: Collection[TileRequest], reason: str | None = None
+    ) -> None:
+        """Remove windows of a queue, each with an error of its own: Cancelled without a reason."""
+        for request in requests:
+            queue.requests.remove(request)
+            request.fail(Cancelled() if reason is None else InternalError(detail=reason))
+        if queue in self._waiting and not queue.requests:
+            self._end_waiting(queue)
 
     def _count_like(self, request: TileRequest) -> int:
         """Count the windows that `_next_like` would find, one after the other."""

@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,20 @@ import pytest
 import requests
 
 from tests.buckets import Bucket
+from tests.garbage import Traced, leaving_none
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import MakeService, Service, serve
 from tests.service.api.waiting import wait_until
-from upscaled.api.cancellation import Client, ClientDisconnected, run_to_end, watch_client
+from upscaled.api.cancellation import (
+    Client,
+    ClientDisconnected,
+    cancel,
+    run_to_end,
+    watch_client,
+)
+from upscaled.api.memory import MemoryBudget, MemoryShare
 from upscaled.state import open_state
 
 
@@ -229,3 +238,34 @@ async def test_a_cancelled_step_is_waited_for_and_undone(is_failing: bool) -> No
     with pytest.raises(asyncio.CancelledError):
         await task
     assert undone == ([] if is_failing else ["made"])
+
+
+async def fail_with(source: bytes) -> None:
+    await asyncio.sleep(0)
+    raise ZeroDivisionError(len(source))
+
+
+async def receive_and_hang(share: MemoryShare, source: bytes) -> None:
+    async with share.arriving():
+        share.count(len(source))
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("is_shielded", [False, True])
+async def test_work_that_fails_is_forgotten_without_a_collection(is_shielded: bool) -> None:
+    client = Client(asyncio.create_task(asyncio.sleep(60)))
+    with leaving_none():
+        with suppress(ZeroDivisionError):
+            await (run_to_end if is_shielded else client.run)(fail_with(Traced(b"source")))
+        await asyncio.sleep(0)
+    await cancel(client._disconnect)
+
+
+async def test_the_image_of_a_client_that_left_is_forgotten_without_a_collection() -> None:
+    """The share of memory was in use while it arrived, and outlives the work."""
+    client = Client(asyncio.create_task(asyncio.sleep(0)))
+    with leaving_none():
+        with MemoryBudget(1000).share(1) as share, suppress(ClientDisconnected):
+            await client.run(receive_and_hang(share, Traced(b"source")))
+        del share
+        await asyncio.sleep(0)

@@ -3,12 +3,15 @@
 import asyncio
 import gc
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.garbage import Traced, leaving_none
 from tests.service.pool.pools import (
+    QUICK,
     order,
     pids_of,
     request,
@@ -155,6 +158,21 @@ async def test_a_death_under_a_cancelled_image_leaves_no_error_that_asyncio_woul
         await until(lambda: pids_of(pool) not in ((), (worker.pid,)))
     gc.collect()
     assert unretrieved == []
+
+
+@pytest.mark.parametrize(
+    ("ordered", "work_s"),
+    [(order("die"), 20), (order("nonsense"), 20), (order("answer", after_s=60), 0.5)],
+    ids=["dies", "breaks the protocol", "takes too long"],
+)
+async def test_an_image_under_which_workers_end_is_forgotten_without_a_collection(
+    ordered: bytes, work_s: float
+) -> None:
+    async with running_pool(limits=replace(QUICK, work_s=work_s)) as pool:
+        with leaving_none():
+            with suppress(InternalError):
+                await pool.upscale(Traced(ordered), request())
+            await asyncio.sleep(0)
 
 
 async def test_cancelling_while_the_source_is_sent_leaves_the_channel_whole() -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from tests.service.upscale.box_engine import BoxEngine
+from upscaled.errors import InternalError
+from upscaled.upscale.concurrency import Cancelled
 from upscaled.upscale.tile_queue import (
     FAST_PATH_PX,
     FAST_PATH_S,
@@ -155,20 +157,23 @@ def test_an_image_that_leaves_withdraws_its_windows_and_can_put_no_more(
     leaving, other = tile_queue.join(), tile_queue.join()
     gone = [put(tile_queue, leaving, SMALL_PX, engine=BATCHES_OF_8) for _ in range(3)]
     kept = put(tile_queue, other, SMALL_PX, engine=BATCHES_OF_8)
-    tile_queue.leave(leaving, TimeoutError())
+    tile_queue.leave(leaving)
     assert take(tile_queue) == [kept]
-    assert all(isinstance(request.result.exception(0), TimeoutError) for request in gone)
-    with pytest.raises(TimeoutError):
+    for request in gone:
+        with pytest.raises(Cancelled):
+            request.result.result(0).finish()
+    with pytest.raises(Cancelled):
         put(tile_queue, leaving, SMALL_PX, engine=BATCHES_OF_8)
 
 
 def test_once_closed_windows_waiting_or_later_fail_with_the_reason(tile_queue: TileQueue) -> None:
     waiting = put(tile_queue, tile_queue.join(), SMALL_PX)
-    tile_queue.close(TimeoutError("first"))
-    tile_queue.close(ValueError("second"))
-    assert str(waiting.result.exception(0)) == "first"
+    tile_queue.close("first")
+    tile_queue.close("second")
+    with pytest.raises(InternalError, match="first"):
+        waiting.result.result(0).finish()
     assert tile_queue.next_batch(is_patient=True) == []
-    with pytest.raises(TimeoutError, match="first"):
+    with pytest.raises(InternalError, match="first"):
         put(tile_queue, tile_queue.join(), SMALL_PX)
 
 
@@ -242,7 +247,7 @@ def test_a_thread_that_waits_for_the_fast_path_returns_once_the_queue_is_closed(
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(tile_queue.next_for_fast_path)
-        tile_queue.close(TimeoutError())
+        tile_queue.close("over")
         assert taken.result(60) is None
 
 
@@ -293,7 +298,7 @@ def test_a_key_that_withdraws_its_images_leaves_nothing_waiting(tile_queue: Tile
     queues = [tile_queue.join(key_id=1) for _ in range(2)]
     for queue in queues:
         put(tile_queue, queue, LARGE_PX)
-        tile_queue.leave(queue, ValueError("gone"))
+        tile_queue.leave(queue)
     assert queues[0].key is queues[1].key
     assert queues[0].key.waiting == 0
     assert take(tile_queue) == []
