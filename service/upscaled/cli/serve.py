@@ -49,7 +49,9 @@ def run(
                 # All is closed. Ray's own end would wait while the head is away, or crash.
                 os._exit(0)
     except CannotListen as error:
-        raise fail(f"cannot listen on {settings.host} port {settings.port}: {error}") from None
+        where = f"{settings.host} port {settings.port}"
+        names = "UPSCALED_HOST and UPSCALED_PORT"
+        raise fail(f"cannot listen on {where}: {error} ({names} say where)") from None
     except CannotServe as error:
         raise fail(error, error.exit_status) from None
 
@@ -64,6 +66,9 @@ def _admin(settings: Settings) -> Iterator[socket.socket | None]:
         listener = open_listener(settings.admin_host, settings.admin_port)
     except CannotListen as error:
         where = f"{settings.admin_host} port {settings.admin_port}"
-        raise CannotServe(f"administration cannot listen on {where}: {error}") from None
+        names = "UPSCALED_ADMIN_HOST and UPSCALED_ADMIN_PORT"
+        raise CannotServe(
+            f"administration cannot listen on {where}: {error} ({names} say where)"
+        ) from None
     with listener:
         yield listener

@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from upscaled.state.errors import DatabaseRefused
 
 _STARS: Final = "***"
+_FORMS: Final = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 
 
 def parse_database_url(database_url: str, data_dir: Path, password: str = "") -> URL:
@@ -40,7 +41,7 @@ def _parse(database_url: str, data_dir: Path) -> URL:
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1))
         backend = url.get_backend_name()
     except (ArgumentError, NoSuchModuleError, ValueError):  # the last of a port that is no number
-        raise DatabaseRefused("UPSCALED_DATABASE_URL is not a database URL") from None
+        raise DatabaseRefused(f"UPSCALED_DATABASE_URL is not a database URL: {_FORMS}") from None
     if _has_raw_at_sign(url):
         raise DatabaseRefused(
             "UPSCALED_DATABASE_URL: an @ in the password is written %40; or give the password as "
@@ -50,10 +51,7 @@ def _parse(database_url: str, data_dir: Path) -> URL:
         return url.set(drivername="sqlite")
     if backend == "postgresql":
         return url.set(drivername="postgresql+psycopg")
-    raise DatabaseRefused(
-        f"UPSCALED_DATABASE_URL={hide_password(database_url)}: "
-        "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
-    )
+    raise DatabaseRefused(f"UPSCALED_DATABASE_URL={hide_password(database_url)}: {_FORMS}")
 
 
 def find_sqlite_file(database_url: str, data_dir: Path) -> Path | None:

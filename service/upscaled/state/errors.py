@@ -8,7 +8,8 @@ class StateError(Exception):
 def describe_failure(error: StateError | OSError) -> str:
     """Say why the state cannot be used, naming the file or folder that an OSError is about."""
     if isinstance(error, OSError) and error.filename:
-        return f"cannot use {error.filename}: {error.strerror}"
+        reason = "is no folder" if isinstance(error, FileExistsError) else error.strerror
+        return f"cannot use {error.filename}: {reason}"
     return str(error)
 
 

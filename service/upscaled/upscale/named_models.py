@@ -8,7 +8,7 @@ from pathlib import Path
 
 from upscaled.config import SCALES, Settings, SettingsError
 from upscaled.upscale.model_choice import AUTO
-from upscaled_models.errors import ModelRefused
+from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.registry import ModelSpec, name_strength, official_models, split_strength
 from upscaled_models.store import ModelStore, check_scale
 
@@ -35,8 +35,11 @@ def choose_model(
     name = settings.model_for(scale)
     setting = f"{named_by or f'UPSCALED_MODEL_X{scale}'}={name!r}"
     if name != AUTO:
-        spec = store.find(name)
-        check_scale(spec)
+        try:
+            spec = store.find(name)
+            check_scale(spec)
+        except ModelError as error:
+            raise type(error)(f"{setting}: {error}") from None
         require_file(spec, store, setting)
         return spec
     shipped = [store.find(f"upscaled-x{scale}{suffix}") for suffix in ("", "-faithful")]

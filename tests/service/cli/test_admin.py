@@ -48,4 +48,5 @@ def test_a_port_that_is_in_use_stops_the_start(tmp_path: Path) -> None:
         ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
     assert ended.returncode == 1
     assert f"administration cannot listen on 127.0.0.1 port {port}: Address already" in ended.stderr
+    assert "(UPSCALED_ADMIN_HOST and UPSCALED_ADMIN_PORT say where)" in ended.stderr
     assert "Traceback" not in ended.stderr

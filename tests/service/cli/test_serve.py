@@ -112,7 +112,8 @@ def test_a_port_in_use_is_reported_and_no_key_is_made(tmp_path: Path) -> None:
         ended = run_upscaled(environment, "serve", "--port", port, is_checked=False)
     assert ended.returncode == 1
     assert ended.stderr == (
-        f"upscaled: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+        f"upscaled: cannot listen on 127.0.0.1 port {port}: Address already in use "
+        "(UPSCALED_HOST and UPSCALED_PORT say where)\n"
     )
     assert ended.stdout == ""
     assert not (tmp_path / "data").exists()
@@ -122,12 +123,12 @@ def test_a_port_in_use_is_reported_and_no_key_is_made(tmp_path: Path) -> None:
     ("options", "settings", "status", "text"),
     [
         (["--host", "nohost.invalid"], {}, 1,
-         r"cannot listen on nohost\.invalid port 0: the host name is unknown"),
+         r"cannot listen on nohost\.invalid port 0: the host name is unknown \(UPSCALED_HOST.*"),
         (["--host", "no..host"], {}, 1,
-         r"cannot listen on no\.\.host port 0: the host name is unknown"),
-        ([], {"UPSCALED_DATA_DIR": "/dev/null"}, 1, "cannot use /dev/null: .*"),
+         r"cannot listen on no\.\.host port 0: the host name is unknown \(UPSCALED_HOST.*"),
+        ([], {"UPSCALED_DATA_DIR": "/dev/null"}, 1, "cannot use /dev/null: is no folder"),
         ([], {"UPSCALED_DATABASE_URL": "foo"}, 1,
-         "UPSCALED_DATABASE_URL is not a database URL"),  # and no folder is blamed
+         "UPSCALED_DATABASE_URL is not a database URL: must be .*"),  # and no folder is blamed
         ([], {"UPSCALED_MAX_QUEU": "3"}, 2, ".* did you mean UPSCALED_MAX_QUEUE[?]"),
     ],
 )  # fmt: skip

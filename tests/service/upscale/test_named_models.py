@@ -9,7 +9,7 @@ import pytest
 from tests.service.upscale.test_engines import BY_NAME, store_with
 from upscaled.config import Settings, SettingsError
 from upscaled.upscale.named_models import choose_model, require_models
-from upscaled_models.errors import ModelRefused
+from upscaled_models.errors import ModelRefused, UnknownModel
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.registry import DEFAULT_DIR
 from upscaled_models.store import ModelStore
@@ -49,6 +49,15 @@ def test_the_error_for_an_absent_model_names_the_path_of_its_file(tmp_path: Path
     assert "upscaled models fetch realesrgan-x4plus" in str(error.value)
 
 
+@pytest.mark.parametrize("named_by", [None, "--model"])
+def test_the_error_for_an_unknown_model_says_what_named_it(
+    tmp_path: Path, named_by: str | None
+) -> None:
+    setting = named_by or "UPSCALED_MODEL_X2"
+    with pytest.raises(UnknownModel, match=f"^{setting}='upscaled-x5': there is no model"):
+        choose_model(Settings(model_x2="upscaled-x5"), 2, ModelStore(tmp_path), named_by=named_by)
+
+
 def test_a_model_of_the_users_that_does_not_make_both_scales_is_refused_by_name(
     tmp_path: Path,
 ) -> None:
@@ -65,7 +74,7 @@ def test_a_model_of_the_users_that_does_not_make_both_scales_is_refused_by_name(
     (own / "mine.json").write_text(json.dumps(record))
     for scale in (2, 4):
         settings = Settings(data_dir=tmp_path, model_x2="mine", model_x4="mine")
-        with pytest.raises(ModelRefused, match="mine: a model of x3; x2 and x4 cannot both"):
+        with pytest.raises(ModelRefused, match=f"^UPSCALED_MODEL_X{scale}='mine': mine: a model"):
             choose_model(settings, scale, ModelStore(settings.models_dir))
 
 
