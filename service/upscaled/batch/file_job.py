@@ -16,7 +16,7 @@ from upscaled.batch.outcome import DeviceEstimate, Kind, Listener, Outcome
 from upscaled.batch.output_store import ExistingResult, OutputStore, ReservedPath, candidate_names
 from upscaled.config import Settings
 from upscaled.errors import InternalError, InvalidParameter, ServiceError, UnsupportedImageFormat
-from upscaled.image.formats.table import read_header
+from upscaled.image.formats.table import FORMATS, read_header
 from upscaled.image.output import MAX_CANVAS_PX, NO_CHOICE, OutputChoice, OutputSpec
 from upscaled.image.types import Header
 from upscaled.logs import event
@@ -37,6 +37,8 @@ FORMAT: Final = 1
 TEMPERING_FORMAT: Final = 1
 """Version of tempering and of the measuring of harm: where either changes, what depends on it is
 made again."""
+
+_SUFFIXES: Final = frozenset(f".{name}" for each in FORMATS.values() for name in each.suffixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class FileUpscaler:
         if not source.is_named and self.store.output.holds(name):
             raise NotAnImage
         settings = self.core.settings
-        data = source.file.read(settings.formats, is_any=source.is_named)
+        is_expected = source.is_named or _is_named_like_an_image(source.file.name)
+        data = source.file.read(settings.formats, is_any=is_expected)
         header = read_header(data, settings.formats)
         output = decide_local_output(
             header, self.scale, keeps_depth=settings.deep_png, choice=self.choice
@@ -188,6 +191,14 @@ class FileUpscaler:
         except Exception as error:
             models = ", ".join(self.core.models.loaded())
             raise BatchAborted(f"{models} works no more: {error}") from error
+
+
+def _is_named_like_an_image(name: str) -> bool:
+    """Return whether a file that is no image is a damaged one, and no text or film beside images.
+
+    An empty `.jpg` of a copy that broke off would be passed over without a word.
+    """
+    return PurePath(name).suffix.lower() in _SUFFIXES
 
 
 def _describe(upscaled: Result, source_sha256: bytes, fingerprint: bytes) -> Record:

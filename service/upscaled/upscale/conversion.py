@@ -68,8 +68,8 @@ def read_pillow(picture: PillowImage.Image) -> tuple[Image, ArrayShape]:
     profile, dpi = picture.info.get("icc_profile"), picture.info.get("dpi")
     if picture.mode in _UNBOUNDED_MODES and not _is_8_bit(picture):
         raise InvalidParameter(
-            f"a picture of mode {picture.mode} whose numbers are not all of 0 to 255: convert it "
-            "to L or I;16 first"
+            f"a picture of mode {picture.mode} whose numbers are not all whole ones of 0 to 255: "
+            "convert it to L or I;16 first"
         )
     if picture.mode == "CMYK":
         picture, profile = PillowImage.fromarray(cmyk_to_rgb(picture, profile)), None

@@ -129,6 +129,21 @@ def test_results_that_fall_into_the_input_folder_are_not_upscaled_again(batch: B
     }
 
 
+@pytest.mark.parametrize("content", [b"", bytes(5000), b"<html>Not found</html>"])
+@pytest.mark.parametrize("name", ["empty.jpg", "CARD.JPEG", "a.heif"])
+def test_what_is_named_like_an_image_and_is_none_has_failed(
+    batch: Batch, name: str, content: bytes
+) -> None:
+    batch.add("good.png")
+    (batch.source_dir / name).write_bytes(content)
+    (batch.source_dir / "notes.txt").write_bytes(content)
+    outcomes = batch.run()
+    assert outcomes[name].kind is Kind.FAILED
+    assert outcomes[name].error_code == "malformed_image"
+    assert outcomes["notes.txt"].kind is Kind.PASSED_OVER
+    assert outcomes["good.png"].kind is Kind.UPSCALED
+
+
 def test_every_failure_has_its_code_and_stops_nothing(batch: Batch) -> None:
     source = batch.source_dir
     batch.add("good.png")
