@@ -96,7 +96,7 @@ def choose_likeliest(
         times_as_fast=None,
         refused=refused,
         tuned_s=budget.spent_s,
-        unsettled=f"taken by what is known of such processors: {reason}",
+        unsettled=f"chosen by the table for such processors: {reason}",
         is_from_table=True,
         untried=[
             each.name for each in (*space.candidates, space.reference) if each.name not in compared

@@ -209,7 +209,7 @@ class Search:
                 f"{reason} {', '.join(names)}"
                 for reason, names in (
                     ("no time was left for", self.untried),
-                    ("too close or too restless:", self.open_orders),
+                    ("too close or too variable:", self.open_orders),
                 )
                 if names
             ),

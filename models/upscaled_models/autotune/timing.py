@@ -174,7 +174,7 @@ class Load:
             f"load {self.load_per_core:.1f} a core",
         ]
         if self.steal_share >= 0.01:
-            words.append(f"the host steals {self.steal_share:.0%}")
+            words.append(f"steal time {self.steal_share:.0%}")
         if self.pressure is not None:
             words.append(f"processor pressure {self.pressure:.0%}")
         return ", ".join(words)

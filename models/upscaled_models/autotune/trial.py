@@ -211,7 +211,7 @@ def require_picture(result: Window, expected: Reference, trial: OpenCandidate) -
     bar = trial.candidate.bar
     least_db = min(MIN_WINDOW_PSNR_DB, bar.min_psnr_db)
     if near.mean_shift > bar.max_mean_shift or near.psnr_db < least_db:
-        raise CandidateRefused("another picture in a larger window")
+        raise CandidateRefused("another result in a larger window")
 
 
 def _try(candidate: Candidate, expected: Reference, meter: Meter) -> OpenCandidate:

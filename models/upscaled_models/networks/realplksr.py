@@ -18,7 +18,7 @@ from upscaled_models.families.realplksr import GROUP_EPSILON, GROUPS, LAYER_EPSI
 
 
 class LayerNorm(nn.Module):
-    """Each pixel by itself: its channels' mean becomes 0 and their variance 1."""
+    """Normalise the channels of each pixel by themselves to mean 0 and variance 1."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class LargeKernel(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every value times a factor in 0..1 that a convolution makes of its surroundings."""
+    """Multiply each value by a factor in 0..1 that a convolution makes of its surroundings."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Files of a model in 8 bits: its own, or a shipped recipe and what that makes of the weights.
+"""Files of a model in 8 bits: its own 8-bit layers, or a shipped recipe that makes them here.
 
     NAME.int8.safetensors       the layers, as `quantise.prepare` writes them
     NAME.int8.json              the record: of which weights, and their proof

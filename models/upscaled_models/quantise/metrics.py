@@ -89,7 +89,7 @@ def niqe(pixels: Pixels, model: NaturalModel) -> float:
 
 
 def _distance(features: Values, model: NaturalModel) -> float:
-    """Return the distance of the features to the natural ones: (10). Flat blocks hold NaN."""
+    """Return the distance of the features to the natural ones, equation 10; NaN: flat blocks."""
     whole = features[~np.isnan(features).any(axis=1)]
     if len(whole) < 2:
         return math.nan

@@ -77,7 +77,9 @@ def quantise(
     network = load_network(spec, weights)
     photos = PHOTOS_TO_TUNE if spec.network.tuning_rate else PHOTOS
     calibrated, held_out = draw_pictures(pictures, SEED, photos)
-    say(f"{spec.name}: {len(calibrated)} pictures to calibrate with, {len(held_out)} to prove by")
+    say(
+        f"{spec.name}: {len(calibrated)} pictures to calibrate with, {len(held_out)} to verify with"
+    )
     truths = draw_truths(pictures) if pictures else []
     if spec.network.tuning_rate:
         layers = tuned or tune_network(
@@ -119,7 +121,7 @@ def _compare_with(
     say(f"{spec.name}: {len(truths)} photographs in float32, clean, jpeg and camera each")
     comparison = TruthComparison(make_samples(truths, spec.native_scale, expect))
     for reason in comparison.missing:
-        say(f"{spec.name}: a part of the proof is not made: {reason}")
+        say(f"{spec.name}: a part of the proof is left out: {reason}")
     return comparison
 
 

@@ -129,7 +129,7 @@ class MemoryShare:
         """Count an unfinished body for the block; RateLimitExceeded where the key has its most."""
         account = self._account
         if self._max_bodies is not None and account.bodies >= self._max_bodies:
-            detail = f"{account.bodies} unfinished bodies are what the key's credits allow"
+            detail = f"the key's credits allow no more than {account.bodies} unfinished bodies"
             raise RateLimitExceeded(RETRY_AFTER_S, reason="key_bodies", detail=detail)
         account.bodies += 1
         try:

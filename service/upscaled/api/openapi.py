@@ -26,7 +26,7 @@ Document = dict[str, Any]
 
 _HEADERS: Final[Document] = {
     "RequestId": {
-        "description": "The client's own X-Request-Id where it is sane, else a new UUID",
+        "description": "The client's own X-Request-Id where it is valid, else a new UUID",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
     },
@@ -79,7 +79,7 @@ RESPONSES: Final[dict[int | str, Document]] = {
     },
     202: {
         "model": schemas.Job,
-        "description": "The job that the request became, as it prefers",
+        "description": "The job that the request was accepted as",
         "headers": {
             name: {"required": True, "schema": {"type": "string"}}
             for name in ("Location", "Preference-Applied")

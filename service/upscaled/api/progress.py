@@ -225,7 +225,11 @@ class ProgressRelay:
                 reader, writer = await _request_events(request)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             fields = event("progress_not_relayed", front_end=request.front_end_url)
-            _logger.warning("a front end does not show its progress: %r", error, extra=fields)
+            _logger.warning(
+                "the progress of a request at another front end cannot be read: %r",
+                error,
+                extra=fields,
+            )
             yield None
             return
         try:
@@ -235,7 +239,7 @@ class ProgressRelay:
 
 
 async def _try(step: Coroutine[Any, Any, None]) -> None:
-    """Do a step that its request does not need."""
+    """Run a step whose failure is logged and does not fail the request."""
     try:
         await run_to_end(step)
     except DatabaseFailed as error:

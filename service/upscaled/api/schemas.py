@@ -68,8 +68,8 @@ class Estimate(_Response):
     """The answer to a dry run."""
 
     credits: int = Field(description="The price", examples=[1])
-    width: int = Field(description="Of the result, in pixels", examples=[2048])
-    height: int = Field(description="Of the result, in pixels", examples=[1536])
+    width: int = Field(description="Width of the result in pixels", examples=[2048])
+    height: int = Field(description="Height of the result in pixels", examples=[1536])
     media_type: str = Field(description="Of the result", examples=["image/jpeg"])
     models: list[str] = Field(
         description="The model that would make it. Two, where compression artefacts or noise in "
@@ -118,15 +118,15 @@ class Model(_Response):
     native_scale: int
     scales: list[Scale]
     licence: str
-    bits: Literal[16, 32] = Field(description="Of a weight in the file")
+    bits: Literal[16, 32] = Field(description="Bits of each weight in the file")
     source: Literal["default", "official", "user"]
     same_as: str | None = Field(
         description="The model whose file it is, where the name is a second one"
     )
     denoise: bool = Field(description="Whether `X-Upscale-Denoise` may set its strength")
-    auto_scales: list[Scale] = Field(description="Those at which `auto` may choose it")
+    auto_scales: list[Scale] = Field(description="Scales at which `auto` may choose it")
     seconds_per_megapixel: dict[str, float | None] = Field(
-        description="Of input, by scale, on this server; null until measured"
+        description="Per megapixel of input, by scale, on this server; null until measured"
     )
 
 

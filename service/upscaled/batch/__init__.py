@@ -1,1 +1,1 @@
-"""Many files on this machine, without HTTP: finding them, knowing what is done, doing the rest."""
+"""Upscale many files without HTTP: find them, skip what is done, and do the rest."""

@@ -19,14 +19,14 @@ _SMALL_BYTES: Final = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class S3Url:
-    """Address of an object, or of all below a prefix; an empty key: of the whole bucket."""
+    """Address of an object, or of all objects below a prefix; an empty key: of the whole bucket."""
 
     bucket: str
     key: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the address, None where the text is none but a path."""
+        """Return the address, or None where the text is a path."""
         found = _URL.fullmatch(text)
         return cls(found[1], found[2]) if found else None
 

@@ -38,7 +38,7 @@ TOP: Final = PurePath()
 
 
 class SourceFile(Protocol):
-    """File of this machine or object of a bucket; its text is the whole name, alike in each run."""
+    """File of this machine or object of a bucket; `str` is its full name, alike in each run."""
 
     @property
     def name(self) -> str:

@@ -94,7 +94,7 @@ class FileUpscaler:
             raise
         except Exception as error:  # noqa: BLE001  (the fault of this file; the others go on)
             fields = event("file_failed", source=name)
-            _log.warning("a file failed by an unexpected error", exc_info=error, extra=fields)
+            _log.warning("a file failed with an unexpected error", exc_info=error, extra=fields)
             outcome = _failed(outcome, InternalError(), f"{type(error).__name__}: {error}")
         return replace(outcome, seconds=time.perf_counter() - started)
 
@@ -190,7 +190,7 @@ class FileUpscaler:
             self.core.check_engines()
         except Exception as error:
             models = ", ".join(self.core.models.loaded())
-            raise BatchAborted(f"{models} works no more: {error}") from error
+            raise BatchAborted(f"{models} no longer works: {error}") from error
 
 
 def _is_named_like_an_image(name: str) -> bool:

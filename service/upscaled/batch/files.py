@@ -122,7 +122,7 @@ class LocalFile:
         return hash((str(self.path), status.st_dev, status.st_ino, status.st_size, *times))
 
     def is_whole(self, *, is_still: bool) -> bool:
-        """Return whether it is at rest, now or for long, and not being written."""
+        """Return whether it has not changed for a while, and no process is writing it."""
         return (is_still or _is_old(self.path)) and not is_being_written(self.path)
 
 

@@ -29,7 +29,7 @@ _WORDS: Final = {
     Kind.UPSCALED: "upscaled",
     Kind.COPIED: "copied from results of the same content",
     Kind.SKIPPED: "done already",
-    Kind.PASSED_OVER: "passed over (no images)",
+    Kind.PASSED_OVER: "passed over (not images)",
     Kind.UNSUPPORTED: "in formats that are not enabled",
     Kind.FAILED: "failed",
 }

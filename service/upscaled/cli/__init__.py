@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def _announce(arguments: Sequence[str]) -> None:
-    """Say on a terminal that a command with a slow start is on its way, before its imports."""
+    """Say on a terminal that a command with slow imports is loading, before these begin."""
     is_slow = not _SLOW_STARTS.isdisjoint({tuple(arguments[:1]), tuple(arguments[:2])})
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     if is_slow and is_terminal and "--help" not in arguments:

@@ -159,7 +159,7 @@ def ending_when_stalled(report: BatchReport, look_every_s: float = _LOOK_EVERY_S
                 names = ", ".join(sorted(parts))
                 typer.echo(
                     f"upscaled: the device has returned nothing for {silent_s:.0f} s, at {names}; "
-                    "the same call goes on where it was",
+                    "run the same command again to continue",
                     err=True,
                 )
                 os._exit(1)

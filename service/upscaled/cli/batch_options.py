@@ -53,9 +53,10 @@ def _side(name: str, text: str) -> typer.models.OptionInfo:
 class BatchOptions:
     """Values of the shared options; each field is an option of the command line."""
 
-    scale: Annotated[int, typer.Option(metavar="2|4", callback=check_scale, help="2 or 4")]
+    scale: Annotated[int, typer.Option(metavar="2|4", callback=check_scale, help="2 or 4.")]
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="a model's name, see `upscaled models list`")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of a model, see `upscaled models list`."),
     ] = None
     denoise: Annotated[
         float | None,
@@ -63,37 +64,42 @@ class BatchOptions:
             metavar="0..1",
             min=0,
             max=1,
-            help="1 removes noise most, 0 keeps grain; of models that have the choice",
+            help="1 removes most noise, 0 keeps the grain; only for models with this choice.",
         ),
     ] = None
     is_json: Annotated[
         bool,
-        typer.Option("--json", help="JSON lines on a terminal too; elsewhere they are the rule"),
+        typer.Option("--json", help="Print JSON lines on a terminal too, as elsewhere."),
     ] = False
     is_overwriting: Annotated[
         bool,
         typer.Option(
             "--overwrite",
-            help="replace also what this command did not make, or what was changed since",
+            help="Also replace files that this command did not make, or that changed since.",
         ),
     ] = False
-    form: Annotated[str, _choice(tuple(OUTPUT_FORMATS), "format of the results", "--format")] = ""
+    form: Annotated[str, _choice(tuple(OUTPUT_FORMATS), "Format of the results.", "--format")] = ""
     quality: Annotated[
         int | None,
-        typer.Option(metavar="1-100", min=1, max=MAX_QUALITY, help="of a JPEG, WebP or AVIF"),
+        typer.Option(
+            metavar="1-100", min=1, max=MAX_QUALITY, help="Quality of a JPEG, WebP or AVIF."
+        ),
     ] = None
     max_side_px: Annotated[
-        int | None, _side("--max-side", "longer results are scaled down to it")
+        int | None, _side("--max-side", "Longest side; longer results are scaled down to it.")
     ] = None
-    width_px: Annotated[int | None, _side("--width", "results are scaled down to it")] = None
+    width_px: Annotated[int | None, _side("--width", "Width that results are scaled down to.")] = (
+        None
+    )
     height_px: Annotated[
-        int | None, _side("--height", "the same; with both as large as both allow")
+        int | None,
+        _side("--height", "Height that results are scaled down to; with a width, to fit both."),
     ] = None
     metadata: Annotated[
         str,
         _choice(
             METADATA_CHOICES,
-            "EXIF and XMP of the pictures go into their results; GPS only by keep-all",
+            "Copy EXIF and XMP of the pictures into the results; GPS only with keep-all.",
         ),
     ] = ""
     suffix: Annotated[
@@ -101,7 +107,7 @@ class BatchOptions:
         typer.Option(
             metavar="TEXT",
             callback=_check_suffix,
-            help="end of the results' names, in place of -x4",
+            help="End of the results' names, in place of -x4.",
             show_default=False,
         ),
     ] = ""
@@ -118,7 +124,9 @@ class BatchOptions:
             named = FORMATS_OF_ENDS[target.suffix.lower()]
             form = form or named
             if OUTPUT_FORMATS[form] != OUTPUT_FORMATS[named]:
-                raise typer.BadParameter(f"-o {target.name} is no name of a file in format {form}")
+                raise typer.BadParameter(
+                    f"-o {target.name} does not have the ending of format {form}"
+                )
         sides_px = self.max_side_px, self.width_px, self.height_px
         choice = OutputChoice(form, self.quality, *sides_px, self.metadata)
         if self.quality is not None and not choice.has_quality:

@@ -75,7 +75,7 @@ def find_place(text: str | None) -> ResultPlace:
         if sys.stdout.isatty():
             raise typer.BadParameter(
                 "-o - writes a picture to standard output, which is a terminal: "
-                "lead it into a file or a program, or name a file"
+                "redirect it to a file or a program, or name a file"
             )
         return ResultPlace(text, output=OutputStream())
     place = parse_place(text)
@@ -129,7 +129,9 @@ def open_journal(
             raise fail(error) from None
     if output is not None:
         require_writable_bucket(output, settings.s3_endpoint)
-    return _open_beside(path, "what is done" if output is None else "sources that get another name")
+    return _open_beside(
+        path, "what is done" if output is None else "which sources got another name"
+    )
 
 
 def _open_beside(path: Path, what: str) -> Journal:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from upscaled.upscale.model_choice import AutoChoice
 
 commands = typer.Typer(
-    no_args_is_help=True, help="Check a Ray cluster, and print what deploys replicas on one."
+    no_args_is_help=True,
+    help="Check a Ray cluster, and print the files that deploy replicas on it.",
 )
 
 Replicas = Annotated[int, typer.Option(min=1, metavar="N", help="Number of replicas.")]
@@ -71,7 +72,7 @@ def check(
             report = inspect_cluster()
         findings = check_cluster(report)
     except ClusterUnreachable as error:
-        findings = [failure("cluster", f"none is reached: {error}", _ADVICE)]
+        findings = [failure("cluster", f"cannot be reached: {error}", _ADVICE)]
     print_findings(findings, is_json=is_json)
 
 
@@ -136,11 +137,11 @@ def thresholds(
         if is_reset:
             state.auto_choice.reset()
     if not lines:
-        typer.echo("none are stored: the next front end that starts stores its own")
+        typer.echo("no thresholds are stored: the next front end that starts stores its own")
         return
     typer.echo("\n".join(lines))
     if is_reset:
-        typer.echo("deleted: the next front end that starts stores its own")
+        typer.echo("deleted the thresholds: the next front end that starts stores its own")
 
 
 def _describe_thresholds(choice: "AutoChoice") -> list[str]:

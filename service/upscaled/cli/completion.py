@@ -161,7 +161,7 @@ def _check_shell(shell: str) -> str:
 
 
 Shell = Annotated[
-    str, typer.Argument(metavar="SHELL", callback=_check_shell, help="bash, zsh or fish")
+    str, typer.Argument(metavar="SHELL", callback=_check_shell, help="bash, zsh or fish.")
 ]
 
 

@@ -24,20 +24,22 @@ _CHECK_WIDTH: Final = 15
 def run(
     host: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Where the service listens; else UPSCALED_HOST."),
+        typer.Option(metavar="ADDRESS", help="Address of the service; else UPSCALED_HOST."),
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, metavar="PORT", help="Its port; else UPSCALED_PORT."),
+        typer.Option(
+            min=1, max=65535, metavar="PORT", help="Port of the service; else UPSCALED_PORT."
+        ),
     ] = None,
     is_expected: Annotated[
-        bool, typer.Option("--running", help="A service that does not answer is a failure.")
+        bool, typer.Option("--running", help="Fail if the service does not answer.")
     ] = False,
     may_connect: Annotated[
         bool,
-        typer.Option("--connect", help="Call UPSCALED_PUBLIC_BASE_URL though it leads elsewhere."),
+        typer.Option("--connect", help="Call UPSCALED_PUBLIC_BASE_URL even on another machine."),
     ] = False,
-    is_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Look at everything the service needs; each line is ok, a warning or a failure.
 

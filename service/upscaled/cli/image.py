@@ -31,8 +31,8 @@ Files = Annotated[
     list[str],
     typer.Argument(
         metavar="FILES",
-        help="files, folders, s3://BUCKET/PREFIX, quoted patterns like 'in/**/*.png', or - for "
-        "names on standard input, one a line; with -o FILE or -o - a picture on standard input",
+        help="Files, folders, s3://BUCKET/PREFIX, quoted patterns such as 'in/**/*.png', or - for "
+        "names on standard input, one per line (with -o FILE or -o -: for a picture there).",
     ),
 ]
 OutputDir = Annotated[
@@ -41,25 +41,26 @@ OutputDir = Annotated[
         "-o",
         "--output-dir",
         metavar="DIR",
-        help="folder of the results, or s3://BUCKET/PREFIX; beside each file if none. Or, for one "
-        "picture, a file ending in .jpg, .png, .webp or .avif, which says the format, or - for "
-        "standard output",
+        help="Folder for the results, or s3://BUCKET/PREFIX; by default each result is beside its "
+        "file. For one picture also a file that ends in .jpg, .png, .webp or .avif, which chooses "
+        "the format, or - for standard output.",
     ),
 ]
 EndsInNull = Annotated[
-    bool, typer.Option("-0", "--null", help="names on standard input end in NUL, not in a line")
+    bool,
+    typer.Option("-0", "--null", help="Names on standard input end in NUL, not in a line feed."),
 ]
 IgnoresUnsupported = Annotated[
     bool,
     typer.Option(
         "--ignore-unsupported",
-        help="exit status 0 also where pictures are in formats that are not enabled",
+        help="Exit with status 0 even if pictures are in formats that are not enabled.",
     ),
 ]
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="report what would be done, by which models, and how long; do nothing"
+        "--dry-run", help="Report what would be done, by which models and in what time; do nothing."
     ),
 ]
 
@@ -120,7 +121,7 @@ def run(
 def _check_call(files: list[str], place: ResultPlace, *, ends_in_null: bool) -> None:
     """Refuse a call that contradicts itself, before anything is read or written."""
     if ends_in_null and LIST not in files:
-        raise typer.BadParameter("-0 is about names on standard input: give - as well")
+        raise typer.BadParameter("-0 applies only to names on standard input: give - as well")
     if files.count(LIST) > 1:
         raise typer.BadParameter("standard input can be read once: give one -")
     if LIST in files and sys.stdin is None:
@@ -153,7 +154,7 @@ def _check_single(files: list[str], place: ResultPlace, *, is_json: bool, is_dry
 def _exit_by_outcome(batch: BatchCommand, place: ResultPlace, *, ignores_unsupported: bool) -> None:
     """Exit with the status that the command promises, if it is not 0."""
     if batch.stop.signals:
-        advice = "" if place.is_for_one else "; the same call goes on where it was"
+        advice = "" if place.is_for_one else "; run the same command again to continue"
         print(f"upscaled: stopped{advice}", file=sys.stderr)
         raise typer.Exit(128 + batch.stop.signals[0])
     counts = batch.report.summary.counts

@@ -27,11 +27,13 @@ Name = Annotated[
 ]
 PerSecond = Annotated[
     float | None,
-    typer.Option("--rate", metavar="R", help="Requests a second; not given: UPSCALED_RATE_PER_S."),
+    typer.Option(
+        "--rate", metavar="R", help="Requests per second; by default UPSCALED_RATE_PER_S."
+    ),
 ]
 Burst = Annotated[
     int | None,
-    typer.Option("--burst", metavar="B", help="Requests at once; not given: UPSCALED_RATE_BURST."),
+    typer.Option("--burst", metavar="B", help="Requests at once; by default UPSCALED_RATE_BURST."),
 ]
 
 
@@ -44,13 +46,13 @@ def create_key(
     expires: Annotated[
         str | None,
         typer.Option(
-            metavar="DATE", help=f"When it ends, in UTC: {_TIMES_SHOWN}; not given: never."
+            metavar="DATE", help=f"When it ends, in UTC: {_TIMES_SHOWN}; by default never."
         ),
     ] = None,
     scopes: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B", help=f"What it may be used for: {', '.join(SCOPES)}; not given: all."
+            metavar="A,B", help=f"What it may be used for: {', '.join(SCOPES)}; by default all."
         ),
     ] = None,
 ) -> None:
@@ -75,7 +77,7 @@ def create_key(
 
 @commands.command("list")
 def list_keys(as_json: console.AsJson = False) -> None:
-    """Print every key ever made, oldest first: name, state, credits, its beginning and its rate.
+    """Print every key ever made, oldest first: name, state, credits, start of the secret, rate.
 
     A rate or burst of "-" is that of the settings, scopes of "-" are all.
     """
@@ -114,7 +116,9 @@ def set_rate(name: Name, rate: PerSecond = None, burst: Burst = None) -> None:
 @commands.command("set")
 def change_key(
     name: Name,
-    rate: Annotated[str, typer.Option(metavar="R", help='Requests a second, or "settings".')] = "",
+    rate: Annotated[
+        str, typer.Option(metavar="R", help='Requests per second, or "settings".')
+    ] = "",
     burst: Annotated[str, typer.Option(metavar="B", help='Requests at once, or "settings".')] = "",
     expires: Annotated[
         str, typer.Option(metavar="DATE", help='When it ends, in UTC: 2027-01-31, or "never".')
@@ -169,7 +173,7 @@ def rotate_key(
             metavar="HOURS",
             min=0,
             max=MAX_KEEP_S // 3600,
-            help="How long its present secret stays valid too.",
+            help="How long the present secret stays valid as well.",
         ),
     ] = 24,
 ) -> None:
@@ -188,7 +192,8 @@ def rotate_key(
 def set_webhook(
     name: Name,
     url: Annotated[
-        str | None, typer.Argument(metavar="URL", help="Called when a job of the key has ended.")
+        str | None,
+        typer.Argument(metavar="URL", help="Address to call when a job of the key ends."),
     ] = None,
     new_secret: Annotated[bool, typer.Option("--new-secret", help="Make a new secret.")] = False,
 ) -> None:

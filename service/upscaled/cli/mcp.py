@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Root = Annotated[
     Path | None,
     typer.Option(
-        help="Folder that tools may read from and write to; without it they touch no files."
+        help="Folder that tools may read from and write to; without it they access no files."
     ),
 ]
 Http = Annotated[

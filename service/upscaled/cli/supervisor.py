@@ -137,7 +137,7 @@ class FrontEndSupervisor:
         return SupervisorLink(front_beats_fd, front_signals_fd, self._ending, self._restarts)
 
     def _init_front_end(self, dump_fd: int) -> None:
-        """Leave to the supervisor what is for the whole service."""
+        """Drop in the new front end the signals and descriptors that only the supervisor uses."""
         signal.set_wakeup_fd(-1)
         for number in self._passed_on:  # sent to a control group they reach this process too
             signal.signal(number, signal.SIG_IGN)
@@ -255,7 +255,7 @@ def _is_starved(front_end: _FrontEnd) -> bool:
 
 
 def _leave_to_wakeup_fd(_number: int, _frame: object) -> None:
-    """Handle a signal by nothing: the loop of `_watch` reads its number from a pipe."""
+    """Do nothing: the loop of `_watch` reads the signal's number from a pipe."""
 
 
 def _read_dump(beats_fd: int) -> str:

@@ -22,9 +22,9 @@ def run(
         typer.Argument(metavar="MODEL", help="One model; without it, those that the service uses."),
     ] = None,
     is_again: Annotated[
-        bool, typer.Option("--again", help="Measure although the order is settled.")
+        bool, typer.Option("--again", help="Measure even if the fastest is settled.")
     ] = False,
-    is_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure which way of running a model is fastest on this machine, and keep it.
 

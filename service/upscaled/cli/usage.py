@@ -20,7 +20,9 @@ def run(
     ] = "",
     by: Annotated[
         list[str] | None,
-        typer.Option(metavar="GROUP", help="day (the default), key or model; may be repeated."),
+        typer.Option(
+            metavar="GROUP", help="Group by day (the default), key or model; may be repeated."
+        ),
     ] = None,
     as_json: console.AsJson = False,
     as_csv: console.AsCsv = False,

@@ -15,15 +15,15 @@ from upscaled.cli.batch_options import BatchOptions, with_batch_options
 from upscaled.cli.batch_places import is_same_place, parse_place, require_readable_bucket
 
 InputDir = Annotated[
-    str, typer.Argument(metavar="IN", help="folder that files arrive in, or s3://BUCKET/PREFIX")
+    str, typer.Argument(metavar="IN", help="Folder that files arrive in, or s3://BUCKET/PREFIX.")
 ]
 OutputDir = Annotated[
-    str, typer.Argument(metavar="OUT", help="folder of the results, or s3://BUCKET/PREFIX")
+    str, typer.Argument(metavar="OUT", help="Folder for the results, or s3://BUCKET/PREFIX.")
 ]
 SettleS = Annotated[
     float,
     typer.Option(
-        "--settle", metavar="SECONDS", min=0, max=3600, help="how long a file must not change"
+        "--settle", metavar="SECONDS", min=0, max=3600, help="How long a file must not change."
     ),
 ]
 

@@ -21,7 +21,10 @@ commands = typer.Typer(
 @commands.command("list")
 def list_webhooks(
     state: Annotated[
-        str, typer.Option(metavar="STATE", help="Only: waiting, delivered, failed or gone.")
+        str,
+        typer.Option(
+            metavar="STATE", help="Only those that are waiting, delivered, failed or gone."
+        ),
     ] = "",
 ) -> None:
     """Print the webhooks of the jobs that are kept, the newest job first.

@@ -103,7 +103,7 @@ def _check_token(seen: Seen) -> Finding:
     }:
         found = f"{_describe_variable(bare, name)}: whatever reaches the ports can run code there"
         return failure("token", found, f"{_advise(name)}, and RAY_AUTH_TOKEN, the same on all")
-    return ok("token", "asked for on all")
+    return ok("token", "required on all nodes")
 
 
 def _check_reconnect(seen: Seen) -> Finding:
@@ -146,7 +146,7 @@ def _check_store(head: Seen) -> list[Finding]:
         elif REDIS_ADDRESS in properties.environment:
             findings.append(ok("head's store", "Redis"))
         else:
-            found = "in memory: with the head's end all nodes start anew, and so do the replicas"
+            found = "in memory: if the head ends, all nodes and replicas start anew"
             advice = f"{GCS_STORAGE}=rocksdb and {GCS_STORAGE}_path on a disk, before ray start"
             findings.append(warning("head's store", found, advice))
     return findings
@@ -175,9 +175,9 @@ def _check_usage(seen: Seen) -> Finding:
     if calling := {
         node: properties for node, properties in seen.items() if _read(properties, name) != "0"
     }:
-        found = f"{_describe_variable(calling, name)}: Ray reports to its makers"
+        found = f"{_describe_variable(calling, name)}: Ray sends statistics to its makers"
         return warning("usage", found, _advise(name))
-    return ok("usage", "Ray reports nothing outward")
+    return ok("usage", "Ray sends no statistics to its makers")
 
 
 def _check_serve(report: ClusterReport) -> list[Finding]:
@@ -192,7 +192,7 @@ def _check_serve(report: ClusterReport) -> list[Finding]:
         advice = "`serve status` says why; UPDATING for long: no node has the CPUs or GPUs free"
         findings = [warning("deployment", f"{report.status}, not HEALTHY", advice)]
     if report.has_proxy:
-        found = "Serve's own runs: a way in that checks no API keys"
+        found = "Serve's own HTTP proxy runs, which checks no API keys"
         advice = "serve shutdown, then deploy with proxy_location: Disabled"
         findings.append(failure("proxy", found, advice))
     return findings

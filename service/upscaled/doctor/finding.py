@@ -10,8 +10,8 @@ INSTALL: Final = (
     "--require-hashes -r requirements.lock`)"
 )
 INSTALL_OR_EXACT: Final = (
-    f"{INSTALL}, or keep to plain torch by UPSCALED_PRECISION=exact; memory that ends shows in "
-    "the kernel's log (`dmesg`)"
+    f"{INSTALL}, or keep to plain torch by UPSCALED_PRECISION=exact; if memory ran out, the "
+    "kernel's log (`dmesg`) says so"
 )
 """Advice where an engine cannot be opened or used."""
 

@@ -197,7 +197,7 @@ def describe_result(
     _, *stages = result.timings.stages()
     times = ", ".join(f"{stage} {seconds * 1e3:.0f} ms" for stage, seconds in stages)
     if not is_plausible:
-        found = f"{result.model} made another picture of it"
+        found = f"{result.model} made a result of another size or other colours"
     elif psnr_db is None:
         return ok(check, f"{result.model} keeps its size and colours; {times}")
     else:
@@ -208,7 +208,7 @@ def describe_result(
     return failure(
         check,
         f"{found}, and {least_db:.0f} dB is the least",
-        "set UPSCALED_PRECISION=exact; if that does not help, doubt the memory or the device",
+        "set UPSCALED_PRECISION=exact; if that does not help, memory or device may be faulty",
     )
 
 

@@ -92,14 +92,14 @@ def _describe_processor(hardware: Hardware, settings: Settings) -> Finding:
 
 def _describe_memory(hardware: Hardware) -> Finding:
     if not hardware.memory_bytes:
-        return ok("memory", "the system does not say")
+        return ok("memory", "the system does not report it")
     found = f"{_shown(hardware.free_bytes)} free of {_shown(hardware.memory_bytes)}"
     if hardware.free_bytes < MIN_MEMORY_BYTES:
         return warning(
             "memory",
             found,
             f"leave {_shown(MIN_MEMORY_BYTES)} free, or lower UPSCALED_MAX_INPUT_SIDE_X2 and _X4: "
-            "where memory ends, the kernel ends a worker and its images fail",
+            "when memory runs out, the kernel kills a worker, and its images fail",
         )
     return ok("memory", found)
 

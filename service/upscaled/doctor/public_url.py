@@ -62,7 +62,9 @@ def _follow(url: SplitResult) -> list[Finding]:
     except NoHttpAnswer as error:
         return [failure(CHECK, f"{shown}: {error}", _PROXY_ADVICE)]
     if not answer.is_ours:
-        return [failure(CHECK, f"{shown}: leads to something else", _PROXY_ADVICE)]
+        return [
+            failure(CHECK, f"{shown}: leads to something else than this service", _PROXY_ADVICE)
+        ]
     if not answer.is_ready:
         return [failure(CHECK, f"{shown}: leads here, but the service is not ready", "see `port`")]
     return [
@@ -87,7 +89,7 @@ def _check_age(host: str, port: int, tls: ssl.SSLContext | None) -> list[Finding
     try:
         days = read_days_left(host, port, tls, time.time())
     except OSError as error:
-        return [warning(CERTIFICATE, f"not to be had: {error}", _PROXY_ADVICE)]
+        return [warning(CERTIFICATE, f"cannot be read: {error}", _PROXY_ADVICE)]
     return [describe_days(days, "trusted here,")]
 
 

@@ -33,7 +33,7 @@ def check_models(settings: Settings, store: ModelStore | None = None) -> list[Fi
     if findings:
         return findings
     whole = [name for name, state in states if state is FileState.OK]
-    return [ok(CHECK, f"{len(whole)} here, all as their SHA-256 says: {', '.join(whole)}")]
+    return [ok(CHECK, f"{len(whole)} here, all with the right SHA-256: {', '.join(whole)}")]
 
 
 def _is_second_name(store: ModelStore, name: str) -> bool:

@@ -79,7 +79,7 @@ class KeyGuard:
     def __init__(self, app: ASGIApp, api_key: str) -> None:
         """Guard an application by a key; ValueError: an empty one would let every request pass."""
         if not api_key:
-            raise ValueError("an empty key guards nothing")
+            raise ValueError("the key is empty")
         self._app = app
         self._api_key = api_key.encode()
 

@@ -127,7 +127,7 @@ class ServiceClient:
         try:
             answer = await self._http.request(method, url, headers=headers, **(body or {}))
         except UnicodeEncodeError:
-            raise ToolError("a name has letters that no request can hold") from None
+            raise ToolError("a name has characters that a request cannot carry") from None
         except httpx2.TransportError as error:
             reason = str(error) or type(error).__name__
             raise ToolError(f"{self._base_url} does not answer: {reason}") from None

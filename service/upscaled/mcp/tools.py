@@ -30,7 +30,9 @@ Url = Annotated[str, Field(description="http or https URL of a picture; the serv
 Folder = Annotated[
     str, Field(description="existing folder for the result, below the server's folder")
 ]
-Model = Annotated[str, Field(description="model by name, see list_models; else the best one")]
+Model = Annotated[
+    str, Field(description="name of a model, see list_models; by default the best one")
+]
 Denoise = Annotated[
     float | None,
     Field(
@@ -42,10 +44,13 @@ Denoise = Annotated[
 ]
 Format = Annotated[
     Literal["", "jpeg", "png", "webp", "avif", "lossless"],
-    Field(description="format of the result; else JPEG, or PNG for a picture with transparency"),
+    Field(
+        description="format of the result; by default JPEG, or PNG for a picture with transparency"
+    ),
 ]
 MaxSide = Annotated[
-    int, Field(ge=0, le=6000, description="longest side of the result in pixels; 0: by the scale")
+    int,
+    Field(ge=0, le=6000, description="longest side of the result in pixels; 0: as the scale gives"),
 ]
 
 
@@ -150,7 +155,7 @@ class Tools:
 
     async def get_job(
         self,
-        job_id: Annotated[UUID, Field(description="`id` that start_job answered")],
+        job_id: Annotated[UUID, Field(description="`id` that start_job returned")],
         folder: Folder = "",
         wait_s: Annotated[
             int, Field(ge=0, le=MAX_WAIT_S, description="seconds to wait for its end")

@@ -39,7 +39,7 @@ def test_the_load_is_read_as_linux_reports_it(proc: Path) -> None:
     assert found.steal_share == pytest.approx(0.1)
     assert found.load_per_core == 1.5
     assert found.pressure == 0.375
-    assert str(found).endswith("load 1.5 a core, the host steals 10%, processor pressure 38%")
+    assert str(found).endswith("load 1.5 a core, steal time 10%, processor pressure 38%")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_device_that_returns_nothing_ends_the_batch_and_names_the_file(
         report.on_part("/in/a.png", 0.5)
         assert ended.wait(60)
     assert "the device has returned nothing" in (error := capsys.readouterr().err)
-    assert "/in/a.png; the same call goes on where it was" in error
+    assert "/in/a.png; run the same command again to continue" in error
 
 
 def test_files_that_wait_for_something_else_than_the_device_do_not_end_it(

@@ -76,7 +76,7 @@ def test_without_a_cluster_the_check_fails_with_one_finding() -> None:
     assert (done.returncode, document["status"]) == (1, "failure")
     (finding,) = document["findings"]
     assert (finding["check"], finding["status"]) == ("cluster", "failure")
-    assert finding["found"].startswith("none is reached: nothing answers at 127.0.0.1")
+    assert finding["found"].startswith("cannot be reached: nothing answers at 127.0.0.1")
     assert "RAY_ADDRESS" in finding["advice"]
 
 
@@ -118,5 +118,5 @@ def test_thresholds_are_printed_and_deleted_also_those_that_cannot_be_read(tmp_p
     assert "cannot be read" in refused.stderr
     named, deleted = invoke("cluster", "thresholds", "--reset", env=env).stdout.splitlines()
     assert "cannot be read" in named
-    assert deleted.startswith("deleted: ")
-    assert invoke("cluster", "thresholds", env=env).stdout.startswith("none are stored: ")
+    assert deleted.startswith("deleted the thresholds: ")
+    assert invoke("cluster", "thresholds", env=env).stdout.startswith("no thresholds are stored: ")

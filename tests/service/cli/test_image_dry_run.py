@@ -65,7 +65,7 @@ def test_a_dry_run_prints_each_result_and_writes_nothing(
     assert (lines["scan.tif"]["outcome"], lines["scan.tif"]["models"]) == ("unsupported", None)
     assert (summary["upscaled"], summary["passed_over"], summary["failed"]) == (1, 1, 1)
     assert summary["expected_s"] == pytest.approx(photo["expected_s"], abs=0.01)
-    assert "1 to upscale, 1 passed over (no images), " in done.stderr
+    assert "1 to upscale, 1 passed over (not images), " in done.stderr
     assert " s of the device" in done.stderr
 
 

@@ -69,7 +69,7 @@ def run_until(folder: Path, number: int, *arguments: str) -> tuple[int, list[dic
     first = [process.stdout.readline() for _ in range(FIRST)]
     process.send_signal(number)
     rest, err = process.communicate(timeout=100)
-    assert number == signal.SIGKILL or "the same call goes on where it was" in err
+    assert number == signal.SIGKILL or "run the same command again to continue" in err
     assert "Traceback" not in err
     return process.returncode, [json.loads(line) for line in (*first, *rest.splitlines())]
 

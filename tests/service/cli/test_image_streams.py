@@ -126,7 +126,7 @@ def test_no_picture_is_written_to_a_terminal(photo: Path) -> None:
         (["photo.png", "photo.png"], "give the name of one picture"),
         (["."], "give the name of one picture"),
         (["photo.png", "--json"], "standard output has the picture"),
-        (["photo.png", "--null"], "-0 is about names"),
+        (["photo.png", "--null"], "-0 applies only to names"),
     ],
     ids=["two", "a folder", "lines of JSON as well", "no list"],
 )

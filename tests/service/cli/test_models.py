@@ -291,7 +291,7 @@ def test_quantise_refuses_in_one_sentence(tmp_path: Path, own_file: Path) -> Non
     empty.mkdir()
     for arguments, reason in (
         (["unknown"], "there is no model 'unknown'"),
-        (["realesrgan-x4plus"], "is not there; get it first"),
+        (["realesrgan-x4plus"], "is not there; fetch or add the model first"),
         (["mine", "--pictures", str(empty)], "holds no picture"),
         (["mine", "--pictures", str(tmp_path / "none")], "No such file or directory"),
     ):

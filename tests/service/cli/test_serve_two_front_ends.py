@@ -81,4 +81,4 @@ def test_a_front_end_with_other_models_is_not_ready_until_the_first_has_stopped(
             first.stop()
             second.wait_ready()
             assert "x2: upscaled-x2: any size" in second.run("cluster", "thresholds", "--reset")
-            assert "none are stored" in second.run("cluster", "thresholds")
+            assert "no thresholds are stored" in second.run("cluster", "thresholds")

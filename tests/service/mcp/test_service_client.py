@@ -65,9 +65,9 @@ async def test_a_service_that_does_not_answer_is_named() -> None:
 
 async def test_a_name_that_no_request_can_hold_is_refused() -> None:
     async with connect("http://127.0.0.1:1", "") as client:
-        with pytest.raises(ToolError, match="no request can hold"):
+        with pytest.raises(ToolError, match="a request cannot carry"):
             await client.upscale(PHOTO, 2, {"X-Upscale-Model": "\u00e9"})
-        with pytest.raises(ToolError, match="no request can hold"):
+        with pytest.raises(ToolError, match="a request cannot carry"):
             await client.upscale(Picture(Path("\udcff.png"), PHOTO.data), 2, {})
 
 

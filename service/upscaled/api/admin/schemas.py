@@ -113,12 +113,12 @@ class Balance(_Body):
 class Key(_Body):
     """An API key without its secret."""
 
-    id: int = Field(description="Stays, whatever the name; `key_id` of reports")
+    id: int = Field(description="The same when the key is renamed; `key_id` in reports")
     name: str
     state: Literal["active", "expired", "revoked"]
     credits: int = Field(description="Without those on hold")
     created_at: datetime
-    shown_secret: str = Field(description="Its secret's beginning", examples=["upk_0011..._..."])
+    shown_secret: str = Field(description="Start of its secret", examples=["upk_0011..._..."])
     rate: Rate
     burst: Burst
     expires_at: datetime | None

@@ -165,7 +165,7 @@ def _parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
 
 def _complete(method: bytes, target: bytes, version: bytes, headers: Headers) -> RequestHead:
     if method == b"CONNECT":
-        raise MalformedRequest("this is no proxy")
+        raise MalformedRequest("this server is not a proxy")
     target, headers = _choose_host(target, headers, version)
     return RequestHead(
         method=method.decode(),
@@ -185,14 +185,14 @@ def _choose_host(target: bytes, headers: Headers, version: bytes) -> tuple[bytes
     """
     hosts = _values(headers, b"host")
     if len(hosts) > 1 or (not hosts and version != b"1.0"):
-        raise MalformedRequest("Host is there twice" if hosts else "Host is missing")
+        raise MalformedRequest("Host was sent twice" if hosts else "Host is missing")
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
         hosts, rest = [absolute[1]], absolute[2]
         target = rest if rest.startswith(b"/") else b"/" + rest
         headers = [(b"host", absolute[1]), *(each for each in headers if each[0] != b"host")]
     if hosts and _HOST.fullmatch(hosts[0]) is None:
-        raise MalformedRequest("Host is no host")
+        raise MalformedRequest("Host is not a host name or address")
     if not target.startswith(b"/") and target != b"*":
         raise MalformedRequest("the target is neither a path nor a URL")
     return target, headers

@@ -79,7 +79,9 @@ class Metrics:
 
     def _declare_results(self) -> None:
         self.results_stored = self._counter("results_stored", "Results stored and delivered as URL")
-        self.results_stored_bytes = self._counter("results_stored_bytes", "Bytes of those")
+        self.results_stored_bytes = self._counter(
+            "results_stored_bytes", "Bytes of the results stored"
+        )
         self.results_expired = self._counter(
             "results_expired", "Results removed after their time, and unfinished parts"
         )
@@ -87,7 +89,8 @@ class Metrics:
             "results_kept", "Valid results on disk, at the last sweep; NaN with a bucket"
         )
         self.results_kept_bytes = self._gauge(
-            "results_kept_bytes", "Bytes of those; NaN with a bucket"
+            "results_kept_bytes",
+            "Bytes of the valid results on disk, at the last sweep; NaN with a bucket",
         )
         self.data_free_bytes = self._gauge(
             "data_free_bytes",

@@ -22,7 +22,7 @@ _GAUGES: Final = {
 }
 _COUNTERS: Final = {
     "restarts": ("worker_restarts", "Workers that died and were replaced"),
-    "failed_starts": ("worker_failed_starts", "Starts of a worker that came to nothing"),
+    "failed_starts": ("worker_failed_starts", "Starts of a worker that failed"),
     "faults": ("device_faults", "Images that a device failed and another device made"),
 }
 _OF_WORKERS: Final = {
