@@ -14,8 +14,6 @@ from tests.browser.playground import Playground
 from tests.conftest import REPOSITORY_DIR
 from tests.service.api.serving import Service, serve
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 # Nothing that talks to the world by itself.
 ARGUMENTS = (
     *("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -35,6 +33,8 @@ def chromium() -> Iterator[Any]:
 @contextmanager
 def open_chromium() -> Iterator[Any]:
     """A browser, and an event loop in this thread until it is closed."""
+    # Here: each process of the tests collects this folder, and few run it.
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")

@@ -17,7 +17,7 @@ from upscaled.state.job_rows import JobOrder
 from upscaled.state.usage import UsageRow
 from upscaled.state.usage_days import DAY_S
 
-expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+pytestmark = pytest.mark.slow  # a browser is started
 
 SECRET = "upa_for-tests-only"
 OpenPage = Callable[..., Any]
@@ -93,6 +93,8 @@ def test_a_wrong_key_counts_as_one_guess(open_admin: OpenPage) -> None:
 
 
 def test_figures_are_shown_by_day_key_and_model(open_admin: OpenPage) -> None:
+    from playwright.sync_api import expect
+
     page = open_admin()
     page.locator("#plot svg").wait_for()
     titles = page.locator("#plot title").all_text_contents()
@@ -141,6 +143,8 @@ def test_credits_names_and_ends_are_changed_by_dialogs(
 
 
 def test_webhooks_are_addressed_and_sent_again(open_admin: OpenPage, service: Service) -> None:
+    from playwright.sync_api import expect
+
     state = service.state
     state.keys.create("hooked")
     page = open_admin()
@@ -195,9 +199,8 @@ def test_a_reload_that_fails_does_not_drop_the_key(open_admin: OpenPage) -> None
     [
         pytest.param(DESKTOP, "light", id="desktop-light"),
         pytest.param(PHONE, "dark", id="phone-dark"),
-        # Either is looked at above with the other: what only both together break is rare.
-        pytest.param(DESKTOP, "dark", id="desktop-dark", marks=pytest.mark.slow),
-        pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.slow),
+        pytest.param(DESKTOP, "dark", id="desktop-dark"),
+        pytest.param(PHONE, "light", id="phone-light"),
     ],
 )
 def test_the_page_passes_axe_and_fits_the_screen(

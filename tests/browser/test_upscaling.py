@@ -16,10 +16,11 @@ from tests.running import serve
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Playground]
 
 
-@pytest.mark.slow
 def test_a_first_visit_loads_few_bytes_from_this_server_alone_and_paints_in_3_seconds(
     open_page: Open, service: Service
 ) -> None:
@@ -59,7 +60,6 @@ def test_a_picture_is_uploaded_and_its_result_shown(open_page: Open, tmp_path: P
     assert "640 × 480 px" in playground.page.text_content("#status")
 
 
-@pytest.mark.slow
 def test_the_number_of_finished_tiles_is_shown_during_the_work(
     open_page: Open, painter: PaintingExecutor
 ) -> None:
@@ -80,7 +80,6 @@ def test_the_number_of_finished_tiles_is_shown_during_the_work(
     assert playground.page.is_hidden("#progress")
 
 
-@pytest.mark.slow
 def test_cancelling_stops_the_work_and_keeps_the_earlier_result(
     open_page: Open, painter: PaintingExecutor
 ) -> None:
@@ -102,7 +101,6 @@ def test_cancelling_stops_the_work_and_keeps_the_earlier_result(
     playground.wait_for_result()
 
 
-@pytest.mark.slow
 def test_a_picture_may_be_dropped_or_pasted(open_page: Open) -> None:
     playground = open_page()
     give = """([kind, name]) => {
@@ -126,7 +124,6 @@ def test_a_picture_may_be_dropped_or_pasted(open_page: Open) -> None:
     assert playground.page.locator("#list .pick").last.inner_text().startswith("pasted.png")
 
 
-@pytest.mark.slow
 def test_the_sample_is_upscaled_with_a_key_alone(open_page: Open) -> None:
     playground = open_page(viewport=PHONE)
     playground.page.click("#sample")
@@ -136,7 +133,6 @@ def test_the_sample_is_upscaled_with_a_key_alone(open_page: Open) -> None:
     assert playground.text("fact-after").startswith("1280 × 960 px")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("language", "command"),
     [("curl", ["bash"]), ("python", [sys.executable]), ("javascript", ["node"])],
@@ -158,7 +154,6 @@ def test_the_program_shown_sends_the_same_request(
     assert saved == playground.result_bytes(tmp_path)[1]
 
 
-@pytest.mark.slow
 def test_a_real_server_upscales_the_sample_for_the_page(open_page: Open, tmp_path: Path) -> None:
     """The real front end, worker and network: the sample's tiles are seen, then its result."""
     with serve(tmp_path / "data", UPSCALED_TILE_WINDOW_PX="96") as server:

@@ -248,6 +248,7 @@ def test_the_health_check_of_the_s3_stand_in_makes_the_bucket(
     requests.delete(f"{s3_server}/upscaled", timeout=60).raise_for_status()
 
 
+@pytest.mark.slow
 def test_compose_reads_the_profile() -> None:
     command = [sys.executable, "-m", "podman_compose", "--file", str(DOCKER_DIR / "compose.yaml")]
     done = subprocess.run(

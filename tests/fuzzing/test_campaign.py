@@ -43,6 +43,7 @@ def test_every_sound_file_is_decoded_and_no_damaged_one_ends_a_decoder() -> None
         assert decoder.deaths == 0
 
 
+@pytest.mark.slow
 def test_no_damaged_metadata_that_are_to_be_kept_end_a_decoder() -> None:
     plan, decoded = MetadataPlan(True, 128, 96), 0
     with Decoder(ALWAYS_DECODED | OPTIONAL, processes=1) as decoder:

@@ -70,7 +70,11 @@ def test_a_file_is_the_one_that_the_manifest_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "gain_db", "most"),
-    [*((name, 1.0, 1.1) for name in FAITHFUL), ("upscaled-x2", 1.0, 1.15), ("upscaled-x4", 0, 1.1)],
+    [
+        *(pytest.param(name, 1.0, 1.1, marks=pytest.mark.slow) for name in FAITHFUL),
+        ("upscaled-x2", 1.0, 1.15),
+        ("upscaled-x4", 0, 1.1),
+    ],
 )
 def test_a_model_rebuilds_a_drawing_better_and_crisper_than_bicubic(
     name: str, gain_db: float, most: float

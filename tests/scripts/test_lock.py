@@ -144,6 +144,7 @@ def test_other_packages_are_of_no_accelerator(name: str) -> None:
     assert not load_script(SCRIPT.parent).ACCELERATOR_PACKAGES.match(name)
 
 
+@pytest.mark.slow
 def test_the_files_of_every_platform_are_locked_by_hash(locked: ModuleType, index: Path) -> None:
     block = locked.read_blocks(_read_locks(locked)["requirements.lock"])["part"]
     hashes = {hash_file(index / "part" / f"part-1.0-{tags}.whl") for tags in TAGS}
@@ -195,6 +196,7 @@ def test_a_locked_version_is_kept_until_it_is_to_be_upgraded(
     assert "\nchecker==2.0 " in _read_locks(locked)["requirements-dev.lock"]
 
 
+@pytest.mark.slow
 def test_pip_installs_what_is_locked_and_refuses_any_other_file(
     locked: ModuleType, index: Path, install: Install, tmp_path: Path
 ) -> None:

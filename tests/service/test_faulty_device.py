@@ -58,7 +58,7 @@ def spoiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoiler]:
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, WRONG_SIZE])
-@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("scale", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_fault_that_float32_does_not_have_leaves_no_trace(
     spoiler: Spoiler, fault: str, scale: int
 ) -> None:

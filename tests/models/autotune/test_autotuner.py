@@ -78,6 +78,7 @@ def test_a_second_start_uses_the_stored_choice(
     assert sum(f"tiny: {first.label}, windows of" in line for line in caplog.messages) == 2
 
 
+@pytest.mark.slow
 def test_a_second_name_of_a_file_shares_its_choice(started: Path) -> None:
     assert tuner_of(started, model=tiny_model("second", same_as="tiny")).find_choice()
     assert not tuner_of(started, model=tiny_model("other")).find_choice()
@@ -142,6 +143,7 @@ def test_types_that_a_gpu_uses_unmeasured_are_among_its_candidates() -> None:
     assert set(UNMEASURED_ON_GPUS) <= set(labels)
 
 
+@pytest.mark.slow
 def test_a_choice_measured_without_a_deadline_is_settled_or_names_what_is_not(
     tmp_path: Path,
 ) -> None:
@@ -206,6 +208,7 @@ def test_a_server_tunes_at_its_first_start_only(tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_a_stored_choice_that_cannot_be_opened_here_is_made_again(
     started: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

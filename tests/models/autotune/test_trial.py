@@ -41,6 +41,7 @@ def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_
     assert choice.refused == {"fake int8 on 1 threads": f"ended the process {MAX_DEATHS} times"}
 
 
+@pytest.mark.slow
 def test_the_crashes_of_a_candidate_that_succeeds_are_cleared(tmp_path: Path) -> None:
     """The process was stopped from outside, then."""
     path = tmp_path / "tried"

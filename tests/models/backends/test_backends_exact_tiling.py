@@ -137,6 +137,7 @@ def test_a_folding_network_enlarges_pictures_of_any_size(size: tuple[int, int]) 
     assert (result == 77).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "shape"),
     [
@@ -174,6 +175,7 @@ def test_flat_colours_stay_exact_in_a_shorter_type(tmp_path: Path) -> None:
         assert (result == level).all()
 
 
+@pytest.mark.slow
 def test_an_official_compact_model_tiles_without_a_single_level_of_difference(
     tmp_path: Path, shared_dir: Path
 ) -> None:

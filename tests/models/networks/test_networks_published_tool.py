@@ -82,7 +82,15 @@ def bring_into_range(network: nn.Module, rgb: Pixels) -> None:
         last.weight.mul_(gain[:, None, None, None])
 
 
-@pytest.mark.parametrize("spec", SHAPES, ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(
+            spec, id=spec.name, marks=pytest.mark.slow if spec.name == "realesrgan-x4plus" else ()
+        )
+        for spec in SHAPES
+    ],
+)
 def test_a_whole_image_is_within_one_level_of_the_published_tools(
     spec: ModelSpec, published: PublishedRealEsrgan, tmp_path: Path
 ) -> None:

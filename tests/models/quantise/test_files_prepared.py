@@ -132,6 +132,7 @@ def test_a_shipped_recipe_is_small_and_allowed_in_fast(name: str) -> None:
     assert text["model"] == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_makes_the_recorded_layers_of_the_real_weights(
     name: str, tmp_path: Path

@@ -253,6 +253,7 @@ def test_a_network_that_changes_colours_is_proven_by_photographs_where_its_pixel
     assert any(tracks) != keeps_colour
 
 
+@pytest.mark.slow
 def test_another_networks_8_bits_are_refused(
     drawn: tuple[np.ndarray, np.ndarray], few_pictures: np.ndarray
 ) -> None:
@@ -267,6 +268,7 @@ def test_another_networks_8_bits_are_refused(
     assert "dB against float32" in why_not(unlike, "fast")
 
 
+@pytest.mark.slow
 def test_photos_that_truths_are_cut_from_are_not_calibrated_with(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     for number in range(12):

@@ -140,6 +140,7 @@ def test_ratios_and_shares_follow_from_the_reported_times(tmp_path: Path) -> Non
     assert exact["gflop_per_s"] == pytest.approx(exact["gflop"] / exact["fastest_s"], 0.05)
 
 
+@pytest.mark.slow
 def test_every_contestant_runs_one_network_beside_the_default_model(tmp_path: Path) -> None:
     report: Any = measure_kernel(tmp_path, QUICK, "cpu")
     (compact,) = report.values()

@@ -101,6 +101,7 @@ sign(Path(sys.argv[1]), Path(sys.argv[2]))
 """Signs a list at the terminal that is its standard input."""
 
 
+@pytest.mark.slow
 @needs_ssh_keygen
 def test_a_key_s_passphrase_is_asked_for_at_the_terminal(folder: Path, tmp_path: Path) -> None:
     """Even with a screen, where ssh-keygen opens a window if its standard input is none."""

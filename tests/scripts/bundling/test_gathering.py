@@ -48,6 +48,7 @@ def test_a_requirement_without_a_wheel_is_named(shelf: Path, taken: Path) -> Non
         download(["part==1.0"], TARGET, taken)
 
 
+@pytest.mark.slow
 def test_a_package_locked_by_hash_is_accepted_in_no_other_file(shelf: Path, taken: Path) -> None:
     path = make_wheel(shelf, "part")
     pinned = f"part==1.0 --hash=sha256:{hash_file(path)} --hash=sha256:{'0' * 64}"
@@ -59,6 +60,7 @@ def test_a_package_locked_by_hash_is_accepted_in_no_other_file(shelf: Path, take
     assert list(taken.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
 def test_torch_is_chosen_in_the_build_for_the_accelerator(
     shelf: Path, taken: Path, accelerator: Accelerator
@@ -75,6 +77,7 @@ def test_torch_is_chosen_in_the_build_for_the_accelerator(
     assert ("nvidia-cublas" in needs) == (accelerator == "cuda")
 
 
+@pytest.mark.slow
 def test_a_torch_of_the_wrong_build_is_not_used(shelf: Path, taken: Path) -> None:
     make_wheel(shelf, "torch", version="9")
     with pytest.raises(CannotBundle, match=r"torch-9-py3-none-any\.whl is not a build for cuda"):
@@ -155,6 +158,7 @@ def test_a_locked_version_that_is_not_there_is_refused(shelf: Path, locks: Path)
         resolve(["part"], INTEL, locks)
 
 
+@pytest.mark.slow
 def test_dependencies_are_resolved_for_the_target_not_for_this_machine(shelf: Path) -> None:
     make_wheel(
         shelf,
@@ -171,6 +175,7 @@ def test_dependencies_are_resolved_for_the_target_not_for_this_machine(shelf: Pa
     assert _choose(shelf, "root", new_arm) == {"always", "on-arm", "on-new"}
 
 
+@pytest.mark.slow
 def test_requirements_of_extras_are_included_only_if_requested(shelf: Path) -> None:
     make_wheel(shelf, "root", "Provides-Extra: heic", "Requires-Dist: decoder; extra == 'heic'")
     make_wheel(shelf, "decoder")

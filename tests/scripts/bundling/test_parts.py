@@ -58,6 +58,7 @@ def test_without_a_folder_of_models_there_are_none(tmp_path: Path) -> None:
     assert _relative(tmp_path / "nowhere") == set()
 
 
+@pytest.mark.slow
 def test_a_model_of_one_s_own_is_bundled_with_its_record(tmp_path: Path) -> None:
     make_own_model("our-own", tmp_path)
     assert _relative(tmp_path) == {"own/our-own.safetensors", "own/our-own.json"}

@@ -20,6 +20,7 @@ def truths() -> list[Truth]:
     return [Truth(f"page{seed}", draw_page(np.random.default_rng(seed))) for seed in (1, 2)]
 
 
+@pytest.mark.slow
 def test_a_report_has_every_track_and_upscaler(truths: list[Truth]) -> None:
     report = measure(truths, {"bicubic": BICUBIC}, 4)
     assert set(report) == {"clean", "jpeg", "jpeg75", "camera", "webp"}

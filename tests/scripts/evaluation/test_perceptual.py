@@ -34,6 +34,7 @@ def test_a_result_equal_to_its_truth_is_best_in_every_figure(
     assert figures["niqe"] == pytest.approx(12.665, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_blur_is_worse_in_every_figure_that_compares_with_the_truth(
     texture: Pixels, meter: PerceptualMeter
 ) -> None:

@@ -67,12 +67,14 @@ def test_a_vulnerable_package_is_named_with_the_identifier(locked: Path, databas
     assert {each["name"] for each in audit.report["dependencies"]} == {"pillow", "numpy", "torch"}
 
 
+@pytest.mark.slow
 def test_an_accepted_vulnerability_does_not_count(locked: Path, database_url: str) -> None:
     audit = audit_locks(locked, [FAULT["id"]], database_url)  # type: ignore[list-item]
     assert audit.vulnerable == ()
     assert audit.packages == 3
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_answer_is_no_clean_audit(locked: Path) -> None:
     with closing(create_server(("127.0.0.1", 0))) as silent:
         port = silent.getsockname()[1]

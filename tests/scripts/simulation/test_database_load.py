@@ -26,6 +26,7 @@ def test_images_of_several_front_ends_are_counted_as_the_ledger_has_them(
     assert rate > 0
 
 
+@pytest.mark.slow
 def test_a_database_in_use_is_refused_and_left_alone(
     server_url: str, make_settings: MakeSettings
 ) -> None:

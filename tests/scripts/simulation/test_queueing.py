@@ -124,6 +124,7 @@ def test_two_choices_by_count_are_the_supermarket_model() -> None:
     assert np.mean(simulated.latencies_s) == pytest.approx(exact_s, rel=0.06)
 
 
+@pytest.mark.slow
 def test_small_images_wait_longer_the_less_is_compared_between_machines() -> None:
     cluster = Cluster(10, slots=8, max_queue=NO_LIMIT)
     work_s = drawn(very_uneven)

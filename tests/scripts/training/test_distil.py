@@ -311,6 +311,7 @@ def test_a_folder_without_targets_is_refused(tmp_path: Path) -> None:
         read_targets(tmp_path, scale=4, pages=0, seed=1)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, targets: Path) -> None:
     unbroken, broken = fresh(), fresh()
     distil.train(unbroken, targets, tmp_path / "a", half=False)
@@ -328,6 +329,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, targets: Path) -> 
     assert [line["begins_at"] for line in begins] == [0, 2]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_uses_its_own_recipe(tmp_path: Path, targets: Path) -> None:
     student, run = tmp_path / "student.safetensors", tmp_path / "run"
     store_weights(fresh().network.state_dict(), student)

@@ -94,6 +94,7 @@ def test_a_layer_in_floats_is_not_simulated(network: SRVGGNetCompact) -> None:
         simulate_layers(network, layers)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     tmp_path: Path, targets: Path, model: Path
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_termination_signal_ends_the_run_saved(tmp_path: Path, pictures: Pictu
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.slow
 def test_a_log_line_carries_the_step_and_its_figures(tmp_path: Path, pictures: Pictures) -> None:
     recipe = Recipe(**{**vars(TINY), "steps": 100})
     train(begin(recipe), pictures, tmp_path, half=False)

@@ -78,6 +78,7 @@ def test_a_student_is_shipped_with_its_entry_and_its_8_bits(
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.slow
 def test_layers_that_were_tuned_before_are_proven_and_shipped_as_they_are(
     tmp_path: Path, student: Path, photos: Path
 ) -> None:

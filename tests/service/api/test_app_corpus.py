@@ -78,6 +78,7 @@ def assert_quick_and_in_the_contract(answer: requests.Response) -> str:
     return code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [pytest.param("decode", marks=pytest.mark.slow), "corrupt"])
 def test_every_file_has_the_same_outcome_by_upload_and_by_url(
     front_end: Service, shared_dir: Path, files_url: str, folder: str

@@ -71,6 +71,7 @@ def test_an_archive_of_nothing_is_one(tmp_path: Path) -> None:
         assert archive.namelist() == []
 
 
+@pytest.mark.slow
 def test_more_files_than_the_format_counts_are_refused_and_none_is_read(tmp_path: Path) -> None:
     source = files("upscaled.api") / "static" / "zip.js"
     (tmp_path / "zip.mjs").write_text(source.read_text("utf-8"))

@@ -336,7 +336,13 @@ KILLED: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("step", KILLED.values(), ids=KILLED)
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(step, id=name, marks=() if step else pytest.mark.slow)
+        for name, step in KILLED.items()
+    ],
+)
 def test_a_webhook_is_sent_after_the_process_that_claimed_it_was_killed(
     make_service: Make, receiver: Receiver, step: str
 ) -> None:

@@ -99,7 +99,12 @@ def test_a_wrong_setting_is_named_with_status_2() -> None:
 
 @pytest.mark.parametrize(
     ("command", "is_buffered"),
-    [("--version", True), ("--help", False), ("config", True), ("config", False)],
+    [
+        ("--version", True),
+        ("--help", False),
+        pytest.param("config", True, marks=pytest.mark.slow),
+        pytest.param("config", False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_full_output_is_one_line_with_status_1(command: str, is_buffered: bool) -> None:
     buffering = {} if is_buffered else {"PYTHONUNBUFFERED": "1"}

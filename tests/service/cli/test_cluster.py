@@ -68,6 +68,7 @@ def test_what_cannot_be_deployed_is_a_wrong_call(options: tuple[str, ...]) -> No
     assert (done.exit_code, done.stdout) == (2, "")
 
 
+@pytest.mark.slow
 @needs_ray
 def test_without_a_cluster_the_check_fails_with_one_finding() -> None:
     environment = clean_environment(RAY_ADDRESS=f"127.0.0.1:{free_port()}", PYTHONWARNINGS="ignore")

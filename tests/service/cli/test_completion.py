@@ -137,8 +137,8 @@ def _read_until(terminal: int, expected: str) -> str:
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        ("upscaled ima", "upscaled image "),
-        ("upscaled keys rev", "upscaled keys revoke "),
+        pytest.param("upscaled ima", "upscaled image ", marks=pytest.mark.slow),
+        pytest.param("upscaled keys rev", "upscaled keys revoke ", marks=pytest.mark.slow),
         ("upscaled image --dry", "upscaled image --dry-run "),
         ("upscaled image --format we", "upscaled image --format webp "),
         ("upscaled webhooks ", "list   -- Print the webhooks"),

@@ -66,6 +66,7 @@ def test_a_healthy_service_has_no_failure(tmp_path: Path) -> None:
     assert failures == []
 
 
+@pytest.mark.slow
 def test_faults_are_printed_with_what_to_do(tmp_path: Path) -> None:
     """Four at once: a bad base URL, no model, a closed port, and no room for the data folder."""
     blocked = tmp_path / "data"

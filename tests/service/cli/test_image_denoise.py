@@ -56,6 +56,7 @@ def _has_both_networks(shared_dir: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(store, "find_official", official.get)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_has_both_networks")
 def test_less_denoising_keeps_more_grain(grainy: Path, tmp_path: Path) -> None:
     grain = []

@@ -104,6 +104,7 @@ def assert_is_whole(source_dir: Path, output_dir: Path) -> None:
             assert row.record.sha256.hex() == digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],

@@ -39,6 +39,7 @@ def start(folder: Path, *arguments: str, **streams: int) -> subprocess.Popen[byt
     )
 
 
+@pytest.mark.slow
 def test_a_pipe_carries_the_picture_and_nothing_else(tmp_path: Path) -> None:
     process = start(tmp_path, "-", "-o", "-", "--format", "webp")
     out, err = process.communicate(PHOTO, timeout=100)

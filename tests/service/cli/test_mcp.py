@@ -117,6 +117,7 @@ async def test_a_client_starts_it_and_upscales_a_file(service: Service, folder: 
     assert size_of((folder / "photo-x2.jpg").read_bytes()) == (160, 128)
 
 
+@pytest.mark.slow
 async def test_without_a_root_it_reads_no_file(service: Service, folder: Path) -> None:
     async with connect_stdio(service) as client:
         path = str(folder / "photo.png")
@@ -253,7 +254,7 @@ def test_a_root_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert ended.stderr == f"upscaled: --root {root}: No such file or directory\n"
 
 
-@pytest.mark.parametrize("is_in_a_file", [False, True])
+@pytest.mark.parametrize("is_in_a_file", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_its_key_is_not_printed_with_the_settings(tmp_path: Path, is_in_a_file: bool) -> None:
     (tmp_path / "key").write_text("up_secret_of_mine\n")
     given = {"UPSCALED_MCP_API_KEY": "up_secret_of_mine"}
@@ -284,7 +285,9 @@ def test_the_end_of_its_input_ends_it(service: Service) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sig", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_signal_ends_it_while_it_waits_for_its_input(service: Service, sig: int) -> None:
     with subprocess.Popen(
         [*UPSCALED, "mcp"],

@@ -232,6 +232,7 @@ def test_a_fetch_without_a_network_explains_how_to_add_the_file(tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_installed_package_is_listed_and_fetched_from_without_a_network_or_torch(
     tmp_path: Path,
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_start_that_fails_is_reported_in_one_line_with_its_status(
     assert re.fullmatch(f"upscaled: {text}\n", ended.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "value", "reason"),
     [
@@ -256,6 +257,7 @@ def test_a_terminal_that_closes_ends_the_server_in_order(tmp_path: Path) -> None
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_third_ctrl_c_ends_the_server_with_a_request_in_flight(tmp_path: Path) -> None:
     with small(tmp_path, is_waiting=False, grace_s="600") as server:
         server.wait_listening()
@@ -286,6 +288,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_collection_of_garbage_does_not_visit_what_the_start_has_made(tmp_path: Path) -> None:
     """Else one stops all requests for as long as it takes: with Ray loaded for 0.1 s."""
     with serve(tmp_path, program=(sys.executable, "-c", COUNTING), is_waiting=False) as server:
@@ -306,6 +309,7 @@ def wait_for_worker(front_end: psutil.Process) -> psutil.Process:
     raise TimeoutError
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
 def test_processes_of_its_user_cannot_read_its_environment(tmp_path: Path) -> None:
     """A worker is such a process; its own environment, without secrets, can be read."""

@@ -14,6 +14,8 @@ from tests.service.cli.test_serve_memory import MIB, peak_mib
 from tests.service.image.samples import GREY, GREY_ALPHA, RGB, RGBA, png
 from tests.service.upscale.test_image_work_deep import CHANNELS, gradient, read_deep_png
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -56,7 +58,6 @@ def test_opaque_the_answer_is_a_jpeg_as_ever(server: Server, colour: int) -> Non
     assert answer.json()["result_url"].endswith(".jpg")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_largest_possible_answer_is_received_whole(tmp_path: Path) -> None:
     """Noise, which nothing compresses: 36 megapixels of 8 bytes. A bilinear network, so that the

@@ -17,6 +17,8 @@ from tests.service.cli.test_serve_corpus import serve_bilinear
 from tests.service.image.samples import exif_with_orientation, picture, save, stored_for
 from tests.service.image.test_formats import TURNED, encode
 
+pytestmark = pytest.mark.slow
+
 FORMATS = "avif,bmp,heic,tiff"
 LOSSY = 6.0
 CLIENTS = 4
@@ -103,7 +105,6 @@ def pixels_of(data: bytes) -> NDArray[np.uint8]:
         return np.asarray(shown)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", REAL)
 def test_every_beginning_of_a_file_is_refused_or_the_whole_picture(
@@ -114,7 +115,6 @@ def test_every_beginning_of_a_file_is_refused_or_the_whole_picture(
     check_cuts(server, source, range(len(source)))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", LARGE)
 def test_large_files_are_never_half_a_picture(server: Server, shared_dir: Path, name: str) -> None:
@@ -124,7 +124,6 @@ def test_large_files_are_never_half_a_picture(server: Server, shared_dir: Path, 
     check_cuts(server, source, iter(sorted(cuts | set(range(len(source) - 20, len(source))))))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["JPEG", "progressive", "PNG", "WEBP", "AVIF", "HEIC"])
 def test_every_beginning_of_a_made_file_is_refused_or_the_whole_picture(

@@ -16,6 +16,8 @@ from PIL import Image
 
 from tests.running import Server, serve
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 OF_ROOT = pytest.mark.skipif(
     sys.platform == "linux" and os.geteuid() != 0, reason="what is mapped is hidden from its user"
@@ -75,7 +77,6 @@ def test_the_supervisor_takes_under_50_mib_and_shares_most_of_it(idle: Server) -
     assert memory.uss < 20 * MIB
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_largest_image_at_4x_stays_under_2_5_gib(tmp_path: Path) -> None:
     with serve(tmp_path) as server:

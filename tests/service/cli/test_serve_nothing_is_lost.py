@@ -308,7 +308,8 @@ def test_each_delivered_image_costs_one_credit_and_each_url_one_file(
     assert left.json()["credits_remaining"] == after.balance
 
 
-@pytest.mark.parametrize("clients", [20, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("clients", [20, 60])
 def test_among_good_bad_and_leaving_clients_only_deliveries_are_charged(
     service: Service, before: Traces, clients: int
 ) -> None:

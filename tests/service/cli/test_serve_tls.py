@@ -76,6 +76,7 @@ def test_https_from_the_start_over_a_renewal_to_the_end(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_administration_on_a_port_of_its_own_has_the_certificate_too(tmp_path: Path) -> None:
     made, port = make_certificate(tmp_path), free_port()
     keys = f"ops:{hashlib.sha256(b'secret').hexdigest()}"

@@ -105,7 +105,7 @@ def test_a_silent_front_end_is_replaced_and_the_log_shows_where_it_hangs(
     assert service.restarts() == [0, 1]
 
 
-@pytest.mark.parametrize("life", ["block 1", "late 4"])
+@pytest.mark.parametrize("life", ["block 1", pytest.param("late 4", marks=pytest.mark.slow)])
 def test_silence_below_the_limit_replaces_nothing(tmp_path: Path, life: str) -> None:
     """The second starts slowly, which the limit on silence is not about."""
     with supervised(tmp_path, life) as service:
@@ -116,6 +116,7 @@ def test_silence_below_the_limit_replaces_nothing(tmp_path: Path, life: str) -> 
     assert len(service.front_ends()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="needs Linux's scheduler")
 def test_a_front_end_that_other_programs_keep_from_a_core_is_not_replaced(tmp_path: Path) -> None:
     with supervised(tmp_path, "starve 5") as service:
@@ -126,6 +127,7 @@ def test_a_front_end_that_other_programs_keep_from_a_core_is_not_replaced(tmp_pa
     assert len(service.front_ends()) == 1
 
 
+@pytest.mark.slow
 def test_a_replacement_has_a_limited_time_to_start(tmp_path: Path) -> None:
     with supervised(tmp_path, "exit 1", "late 100", "serve", start_s=1.0) as service:
         service.wait_ready(2)
@@ -141,6 +143,7 @@ def test_a_front_end_that_is_stopped_is_replaced(tmp_path: Path) -> None:
         assert service.end() == 0
 
 
+@pytest.mark.slow
 def test_time_while_the_supervisor_is_stopped_is_not_counted_as_silence(tmp_path: Path) -> None:
     """As a container that is frozen whole, or a machine that sleeps."""
     with supervised(tmp_path, "serve") as service:
@@ -160,7 +163,7 @@ def test_time_while_the_supervisor_is_stopped_is_not_counted_as_silence(tmp_path
     ("number", "name"),
     [
         (signal.SIGKILL, "SIGKILL"),
-        (signal.SIGSEGV, "SIGSEGV"),
+        pytest.param(signal.SIGSEGV, "SIGSEGV", marks=pytest.mark.slow),
         (signal.SIGRTMIN + 3, f"signal {signal.SIGRTMIN + 3}"),  # has no name
     ],
 )
@@ -215,6 +218,7 @@ def test_the_wait_doubles_until_a_front_end_was_steady(
     assert [line["failures"] for line in log] == failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backoff_s", "longest_s", "least_s", "most_s"),
     [(1.0, 30.0, 3.0, 90.0), (60.0, 0.1, 0.0, 50.0)],
@@ -267,7 +271,9 @@ def test_sigterm_ends_a_front_end_that_hangs(tmp_path: Path) -> None:
     assert not psutil.pid_exists(service.front_ends()[0])
 
 
-@pytest.mark.parametrize(("seconds", "status"), [("1", 0), ("100", 1)])
+@pytest.mark.parametrize(
+    ("seconds", "status"), [("1", 0), pytest.param("100", 1, marks=pytest.mark.slow)]
+)
 def test_a_front_end_that_does_not_stop_is_killed(
     tmp_path: Path, seconds: str, status: int
 ) -> None:

@@ -86,6 +86,7 @@ def test_what_was_under_way_in_a_front_end_that_hangs_is_given_back(tmp_path: Pa
         assert state.credits.audit() == ()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_sigterm_ends_a_service_whose_front_end_hangs(tmp_path: Path) -> None:
     with serve(tmp_path, program=HANGING, is_waiting=False) as server:

@@ -75,6 +75,7 @@ def watching(folder: Path, *places: str, **settings: str) -> Iterator[Watching]:
         process.stdout.close()
 
 
+@pytest.mark.slow
 def test_new_files_are_upscaled_until_a_signal_ends_the_watch(tmp_path: Path) -> None:
     source_dir = tmp_path / "in"
     source_dir.mkdir()

@@ -31,6 +31,7 @@ FAKE = (sys.executable, str(Path(__file__).with_name("fake_decoder.py")))
 COUNTING = (sys.executable, "-m", "tests.service.decoder.counting_decoder")
 THREE = ("JPEG", "PNG", "WEBP")
 STARTING_S = 4.0
+SLOW_DEATHS = ("swell", "lie", "spin")
 """Silence of a decoder that hangs. One that starts is silent for a second on a machine whose cores
 other programs take, and must not count as hanging."""
 
@@ -122,7 +123,8 @@ def test_a_decoder_logs_a_fault_of_its_own_in_the_services_format(
 
 
 @pytest.mark.parametrize(
-    "word", ["crash", "raise", "swell", "lie", pytest.param("spin", marks=pytest.mark.slow)]
+    "word",
+    ["crash", "raise", *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW_DEATHS)],
 )
 def test_a_file_that_kills_twice_is_refused_and_the_next_is_decoded(
     fake: Decoder, word: str, caplog: pytest.LogCaptureFixture
@@ -136,7 +138,15 @@ def test_a_file_that_kills_twice_is_refused_and_the_next_is_decoded(
     assert len(fakes()) == 1
 
 
-@pytest.mark.parametrize("signals", ["SIGKILL", "SIGSEGV", "SIGKILL,SIGSEGV", "SIGABRT,SIGRTMIN"])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        "SIGKILL",
+        "SIGKILL,SIGSEGV",
+        pytest.param("SIGSEGV", marks=pytest.mark.slow),
+        pytest.param("SIGABRT,SIGRTMIN", marks=pytest.mark.slow),
+    ],
+)
 def test_a_file_whose_decoder_died_once_of_a_cause_is_tried_in_a_fresh_one(
     fake: Decoder, tmp_path: Path, signals: str
 ) -> None:
@@ -155,6 +165,7 @@ def test_a_file_whose_decoders_are_killed_from_outside_is_not_refused(
     assert fake.decode(b"a picture").rgb.shape == (64, 64, 3)
 
 
+@pytest.mark.slow
 def test_a_file_is_not_refused_for_a_crash_between_two_kills(fake: Decoder, tmp_path: Path) -> None:
     word = f"once SIGKILL,SIGSEGV,SIGRTMIN {tmp_path / 'mark'}"
     with pytest.raises(InternalError):
@@ -179,6 +190,7 @@ def test_a_file_whose_decoders_are_stopped_twice_is_not_refused() -> None:
         fake.decode(b"stopped")
 
 
+@pytest.mark.slow
 def test_files_are_decoded_although_idle_decoders_are_stopped() -> None:
     """Also a file that does not fit into the socket: sending it would wait for ever."""
     noise = np.random.default_rng(1).integers(0, 256, (900, 900, 3), np.uint8)
@@ -227,6 +239,7 @@ def test_processes_are_bounded_and_kept_warm(decoder: Decoder) -> None:
     assert 1 <= len(decoder_processes()) <= 2
 
 
+@pytest.mark.slow
 def test_a_process_is_replaced_after_500_files(fake: Decoder) -> None:
     shades = {tuple(fake.decode(b"a picture").rgb[0, 0]) for _ in range(501)}
     assert len(shades) == 2  # each process has its own
@@ -388,6 +401,7 @@ def test_closing_ends_every_process_while_threads_still_decode() -> None:
     assert decoder_processes() == others
 
 
+@pytest.mark.slow
 def test_a_warm_decoder_process_adds_less_than_three_milliseconds(decoder: Decoder) -> None:
     """Of processor time: what else the machine does hardly counts."""
     source = save(picture(64, 64), "JPEG")

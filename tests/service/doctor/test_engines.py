@@ -31,6 +31,7 @@ def by_check(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
 
 
+@pytest.mark.slow
 def test_the_golden_pictures_are_what_the_shipped_models_make(make_settings: MakeSettings) -> None:
     """In float32, where no machine differs by more than rounding."""
     found = by_check(check_engines(make_settings(precision="exact"), os.environ))

@@ -162,7 +162,12 @@ def test_wide_gamut_is_kept_unchanged_and_shown_as_before(
 
 @pytest.mark.parametrize(
     "name",
-    ["rgb-to-gbr-test.png", "rgb-to-gbr-test.jpg", "P3-sRGB-red.jpg", "R2020-sRGB-green.jpg"],
+    [
+        pytest.param("rgb-to-gbr-test.png", marks=pytest.mark.slow),
+        "rgb-to-gbr-test.jpg",
+        "P3-sRGB-red.jpg",
+        pytest.param("R2020-sRGB-green.jpg", marks=pytest.mark.slow),
+    ],
 )
 def test_published_test_images_are_shown_as_before(shared_dir: Path, name: str) -> None:
     """The profile of rgb-to-gbr-test turns its channels round: without it colours are wrong."""

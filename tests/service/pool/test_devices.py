@@ -88,6 +88,7 @@ def test_workers_on_parts_of_a_processor_share_the_memory_for_results() -> None:
     assert share_canvas_px(load_settings({}, device="cuda:0,cuda:1")) == MAX_CANVAS_PX
 
 
+@pytest.mark.slow
 def test_gpus_are_counted_by_torch_in_a_process_of_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -109,6 +109,7 @@ async def test_an_image_that_a_device_makes_between_those_it_fails_keeps_it_in_u
         assert pool.stats().faults == 4
 
 
+@pytest.mark.slow
 async def test_a_worker_is_used_again_where_only_others_of_its_own_device_are_left() -> None:
     async with running_pool(device=TWO_GPUS, workers=2) as pool:
         for number in range(1, HOPELESS_STARTS + 1):

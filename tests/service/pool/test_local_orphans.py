@@ -64,6 +64,7 @@ def test_idle_workers_end_with_their_front_end(tmp_path: Path) -> None:
     assert kill_front_end(settings, fake_command(), b"") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile_window_px", [128, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_worker_ends_with_its_front_end_even_while_it_computes(
     tmp_path: Path, tile_window_px: int

@@ -79,6 +79,7 @@ async def test_children_that_have_ended_leave_no_descriptor() -> None:
             Child(["true"], scrub_environment(os.environ)).end()
 
 
+@pytest.mark.slow
 async def test_a_program_that_is_not_there_is_unusable_and_leaves_no_descriptor() -> None:
     with no_descriptor_each(STARTS):
         for _ in range(STARTS):

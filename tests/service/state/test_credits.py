@@ -372,6 +372,11 @@ def check_ledger_under_kills(settings: Settings, *, processes: int, count: int, 
     assert len(charged) - len(spent.captured) <= kills
 
 
+@pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_the_ledger_is_consistent_after_random_kills(
     database_url: str, make_settings: MakeSettings
 ) -> None:

@@ -217,6 +217,7 @@ async def test_stores_and_sweeps_at_once_lose_nothing(results: FolderResults) ->
     assert all([await results.find(name) for name in names])
 
 
+@pytest.mark.slow
 async def test_a_writer_killed_at_any_time_leaves_whole_files_or_orphans_for_one_sweep(
     results: FolderResults, tmp_path: Path
 ) -> None:

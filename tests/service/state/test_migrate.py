@@ -209,6 +209,11 @@ def test_a_database_of_another_version_is_refused_and_left_alone(
     engine.dispose()
 
 
+@pytest.mark.parametrize(
+    "empty_database_url",
+    [pytest.param("sqlite", marks=pytest.mark.slow), "postgresql"],
+    indirect=True,
+)
 def test_processes_that_start_at_once_all_find_the_schema(
     empty_database_url: str, make_settings: MakeSettings
 ) -> None:

@@ -393,7 +393,7 @@ def test_an_image_computed_again_in_smaller_windows_is_encoded_again() -> None:
     assert min(engine.seen) < (100, 90)
 
 
-@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("channels", [pytest.param(3, marks=pytest.mark.slow), 4])
 def test_no_pixels_wait_for_the_garbage_collector(channels: int) -> None:
     """Arrays do not count for it: in a cycle of references they would be kept for many images."""
     source = save(picture(350, 350, channels), "PNG")

@@ -55,6 +55,7 @@ def test_files_that_are_not_here_are_named_and_the_full_strength_needs_no_partne
         name_denoised(settings, 4, NAME, 0.9)
 
 
+@pytest.mark.slow
 def test_each_strength_is_an_engine_of_its_own_and_few_are_kept_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,6 +255,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> "Queue[str]":
     return names
 
 
+@pytest.mark.slow
 def test_leaving_many_early_cancels_what_is_in_flight(up: Upscaler, steps: "Queue[str]") -> None:
     results = up.many((picture(side, side) for side in (8, 600, 600, 600)), 4)
     next(results)

@@ -111,6 +111,7 @@ def headers(draw: st.DrawFn) -> tuple[str, list[MediaRange]]:
     return text + draw(st.sampled_from(["", ",", " , "])), ranges
 
 
+@pytest.mark.slow
 @given(headers())
 def test_a_header_generated_by_the_grammar_is_parsed_to_its_members(
     header: tuple[str, list[MediaRange]],

@@ -95,7 +95,7 @@ def upscaled(
     return np.asarray(upscale_through(Image(source), scale, engine, steps=steps).rgb, np.uint8)
 
 
-@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("scale", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "colours",
     [
