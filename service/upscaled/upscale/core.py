@@ -18,7 +18,7 @@ from typing import Final
 from upscaled.config import Settings
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import InvalidParameter
-from upscaled.image.encode import FileSink, OverlappedEncoder
+from upscaled.image.encode import OverlappedEncoder
 from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.output import (
     MAX_ENCODER_BYTES,
@@ -35,7 +35,7 @@ from upscaled.upscale.loop import TilesDone
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled.upscale.passes import find_gain
 from upscaled.upscale.post_process.tempering import is_harmed
-from upscaled.upscale.result import Result, Timings
+from upscaled.upscale.result import Result, ResultSink, Timings
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.speed import warm_up
 from upscaled.upscale.stream import Stream
@@ -61,7 +61,7 @@ class _Options:
     on_tile: OnTile | None
     cancellation: Cancellation
     ladder: tuple[Rung, ...] = ()
-    sink: FileSink | None = None
+    sink: ResultSink | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Core:
         model: str = "",
         key_id: int | None = None,
         on_tile: OnTile | None = None,
-        sink: FileSink | None = None,
+        sink: ResultSink | None = None,
         cancellation: Cancellation | None = None,
         output: OutputSpec | None = None,
         ladder: tuple[Rung, ...] = (),
@@ -109,8 +109,8 @@ class Core:
             ladder: which model is for which image, in place of this machine's for the scale.
             on_tile: called with (done, total) before the first tile and after each, see
                 `TilesDone`; what it raises ends the work.
-            sink: gets the file as it grows, and the result then holds none of it; what it raises
-                ends the work.
+            sink: gets the file as it grows, and at its end the result, which then holds none of it;
+                what it raises ends the work.
             cancellation: ends the work from another thread.
 
         Raises:
@@ -226,7 +226,7 @@ class Core:
                 computed = time.perf_counter()
                 upscaled, data = encoder.finish()
         model, denoise = split_strength(streams.stream.engine.info.model)
-        return Result(
+        result = Result(
             data=data,
             media_type=output.media_type,
             width_px=upscaled.width_px,
@@ -244,6 +244,9 @@ class Core:
             tempered_with="" if not streams.faithful else streams.faithful.engine.info.model,
             denoise=denoise,
         )
+        if options.sink is not None:
+            options.sink.end(result)
+        return result
 
     def _report_tiles(
         self, image: Image, output: OutputSpec, options: _Options, streams: ImageStreams

@@ -1,9 +1,10 @@
 """Result of upscaling an image, from the core to the answer, the batch report and the log."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from upscaled.errors import ResolutionTooHigh
+from upscaled.image.encode import FileSink
 from upscaled.image.output import NO_CHOICE, OutputChoice, OutputSpec, decide_output
 from upscaled.image.types import Header, Image
 from upscaled_models.registry import name_strength
@@ -91,6 +92,16 @@ class Result:
     def made_by(self) -> str:
         """Return the name of the model at the strength that was asked for."""
         return self.model if self.denoise is None else name_strength(self.model, self.denoise)
+
+
+class ResultSink(FileSink, Protocol):
+    """Where a result goes while it is made: the pieces of its file, then all else."""
+
+    def end(self, result: Result) -> None:
+        """Take the result, behind its last piece; what it raises is raised.
+
+        The memory of its pixels is freed afterwards, which takes some ms.
+        """
 
 
 def decide_local_output(

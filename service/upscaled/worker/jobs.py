@@ -176,13 +176,17 @@ def listen(front_end: FrontEnd, jobs: JobQueue, counters: Counters) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _ResultSink:
-    """Passes the file of a job on to the front end, piece by piece."""
+    """Passes the file of a job on to the front end, piece by piece, and then answers the job."""
 
     front_end: FrontEnd
+    jobs: JobQueue
     job: int
 
     def write(self, piece: "Piece", offset: int) -> None:
         self.front_end.send(messages.ResultPiece(job=self.job, offset=offset), piece)
+
+    def end(self, result: Result) -> None:
+        _answer(self.front_end, self.jobs, messages.Done(job=self.job, result=result))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,21 +225,19 @@ class JobThreads:
     def _work(self, job: messages.WorkerJob, source: bytes) -> None:
         """Upscale the image of one job, and answer it."""
         try:
-            result = self._upscale(job, source)
+            self._upscale(job, source)
         except Cancelled:
             self._answer(messages.JobCancelled(job=job.job))
         except FrontEndGone:
             raise
         except Exception as error:  # noqa: BLE001  (the answer says which)
             self._answer_error(job, error)
-        else:
-            self._answer(messages.Done(job=job.job, result=result))
 
-    def _upscale(self, job: messages.WorkerJob, source: bytes) -> Result:
+    def _upscale(self, job: messages.WorkerJob, source: bytes) -> None:
         def send_progress(done: int, total: int) -> None:
             self.front_end.send(messages.JobProgress(job=job.job, done=done, total=total))
 
-        return self.core.upscale(
+        self.core.upscale(
             source,
             job.request.scale,
             output=job.request.output,
@@ -243,13 +245,12 @@ class JobThreads:
             ladder=job.request.ladder,
             key_id=job.request.key_id,
             on_tile=send_progress,
-            sink=_ResultSink(self.front_end, job.job),
+            sink=_ResultSink(self.front_end, self.jobs, job.job),
             cancellation=self.jobs.cancellation(job),
         )
 
     def _answer(self, answer: messages.Answer) -> None:
-        self.jobs.settle(answer.job)
-        self.front_end.send(answer)
+        _answer(self.front_end, self.jobs, answer)
 
     def _answer_error(self, job: messages.WorkerJob, error: Exception) -> None:
         """Answer with a refusal or a failure; before a failure, test that the device still works.
@@ -275,3 +276,8 @@ class JobThreads:
         trace = "".join(traceback.format_exception(error, limit=-8))
         self.core.check_engines()
         self._answer(messages.Failed(job=job.job, reason=trace[-_MAX_REASON_CHARACTERS:]))
+
+
+def _answer(front_end: FrontEnd, jobs: JobQueue, answer: messages.Answer) -> None:
+    jobs.settle(answer.job)
+    front_end.send(answer)

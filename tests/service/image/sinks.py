@@ -1,6 +1,7 @@
 """Where the pieces of a file go in tests."""
 
 from upscaled.image.encode import Piece
+from upscaled.upscale.result import Result
 
 
 class KeptFile:
@@ -14,9 +15,15 @@ class KeptFile:
         del self.file[offset:]
         self.file.extend(piece)
 
+    def end(self, result: Result) -> None:
+        self.result = result
+
 
 class Unreachable:
     """Takes nothing, as a front end that has gone."""
 
     def write(self, piece: Piece, offset: int) -> None:
+        raise ConnectionError
+
+    def end(self, result: Result) -> None:
         raise ConnectionError

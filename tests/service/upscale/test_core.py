@@ -1,20 +1,27 @@
 """The core as Python code uses it, with the models that ship."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from threading import Barrier
+from weakref import ref
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.service.image.samples import CHANNELS, RGB, RGBA, picture, png, save
 from tests.service.upscale.box_engine import CountedBatches
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InvalidParameter
+from upscaled.image.encode import Piece
+from upscaled.image.pixels import Pixels
 from upscaled.upscale import ladder
 from upscaled.upscale.concurrency import Cancellation, Cancelled
+from upscaled.upscale.content import Canvas, Content
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.opening import open_core
+from upscaled.upscale.result import Result
+from upscaled.upscale.tiles import Tile
 from upscaled_models.errors import UnknownModel
 
 
@@ -122,3 +129,30 @@ def test_a_model_whose_speed_is_stored_is_not_run_again_at_the_next_start(
     assert slow < set(runs[0])
     assert not slow & set(runs[1])
     assert runs[1].count("upscaled-x4-faithful") == 2
+
+
+def test_a_result_is_passed_on_before_the_memory_of_its_pixels_is_freed(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canvases: list[ref[NDArray[np.uint8]]] = []
+    make_canvas = Content.make_canvas
+
+    def note_canvas(content: Content, rgb: Pixels, gain: int, tiles: Sequence[Tile]) -> Canvas:
+        canvas = make_canvas(content, rgb, gain, tiles)
+        canvases.append(ref(np.asarray(canvas.pixels, np.uint8)))
+        return canvas
+
+    monkeypatch.setattr(Content, "make_canvas", note_canvas)
+    passed_on: list[Result] = []
+
+    class Sink:
+        def write(self, piece: Piece, offset: int) -> None:
+            assert not passed_on
+
+        def end(self, result: Result) -> None:
+            passed_on.append(result)
+            assert all(canvas() is not None for canvas in canvases)
+
+    result = core.upscale(save(picture(24, 32), "PNG"), 2, sink=Sink())
+    assert passed_on == [result]
+    assert [canvas() for canvas in canvases] == [None] * len(canvases) != []

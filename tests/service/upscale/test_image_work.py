@@ -229,6 +229,7 @@ def test_a_file_that_is_passed_on_as_it_grows_is_the_file_that_is_returned_whole
     grown = run_job(source, 2, TrueEngine(), output=output, sink=sink)
     assert (grown.data, grown.size_bytes) == (b"", 0)
     assert sink.file == whole.data
+    assert sink.result == grown
 
 
 def test_an_image_whose_pieces_nothing_receives_ends() -> None:
