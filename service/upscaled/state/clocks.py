@@ -104,68 +104,118 @@ class StampClock:
             return now_s, self._jumps
 
 
+class StepDetector:
+    """Measures for how long a clock that may be set has not been; to be used from any thread.
+
+    It is compared with one that is never set at each call of `measure_steady_s`, and taken for set
+    just now where it was moved since the last one.
+    """
+
+    def __init__(
+        self, smallest_step_s: float, *, starts_steady: bool, counts_back: bool = True
+    ) -> None:
+        """Count no smaller step.
+
+        Args:
+            starts_steady: it does not matter whether the clock was set just before the first call.
+            counts_back: count steps back as those forward.
+        """
+        self._smallest_step_s = smallest_step_s
+        self._starts_steady = starts_steady
+        self._counts_back = counts_back
+        self._lock = threading.Lock()
+        self._offset_s: float | None = None
+        self._steady_since_s = -math.inf
+        self.step_s = 0.0
+
+    def measure_steady_s(self, now_s: float, steady_s: float) -> float:
+        """Note two clocks of one moment, the second never set.
+
+        `step_s` is then what the first was moved by since the last call, 0 for no step that counts.
+
+        Returns:
+            seconds by the second clock since the first may have been set.
+        """
+        with self._lock:
+            before_s, self._offset_s = self._offset_s, now_s - steady_s
+            step_s = 0.0 if before_s is None else self._offset_s - before_s
+            size_s = abs(step_s) if self._counts_back else step_s
+            self.step_s = step_s if size_s >= self._smallest_step_s else 0.0
+            if self.step_s or (before_s is None and not self._starts_steady):
+                self._steady_since_s = steady_s
+            return steady_s - self._steady_since_s
+
+    def start_steady(self) -> None:
+        """Forget what was before this moment: nothing depends on it."""
+        with self._lock:
+            self._steady_since_s = -math.inf
+
+
+class DatabaseClock:
+    """The database's clock, by which leases run out, for all that judges them; thread-safe.
+
+    Just after it was set, or before this process can say that it was not, valid ones may look over;
+    later only those of dead processes, which renew none.
+    """
+
+    def __init__(self, database: Database, clocks: Clocks, *, is_new: bool) -> None:
+        """Note the database's clock, or raise DatabaseFailed.
+
+        is_new: the database has no leases yet that it could have been set behind.
+        """
+        self._running = clocks.running
+        self._detector = StepDetector(CLOCK_STEP_S, starts_steady=is_new)
+        with database.read() as connection:
+            self.has_run_steadily(connection, 0.0)
+
+    def has_run_steadily(self, connection: Connection, for_s: float) -> bool:
+        """Note the database's clock, and return whether it was not set for so many seconds.
+
+        for_s: the longest time between two renewals of a valid lease. To be called more often than
+            that, for whichever lease.
+        """
+        database_s, now_s = read_time_s(connection), self._running()  # which may wait
+        return self._detector.measure_steady_s(database_s, now_s) >= for_s
+
+    def note_no_lease(self) -> None:
+        """Note that no valid lease was there, so that it does not matter what was before."""
+        self._detector.start_steady()
+
+
 class SteadyClocks:
     """Watch the machine's clock and the database's, by which rows are dated."""
 
-    def __init__(self, database: Database, clocks: Clocks) -> None:
-        """Note both clocks, or raise DatabaseFailed."""
+    def __init__(self, database: Database, clocks: Clocks, *, is_new: bool) -> None:
+        """Note both clocks, or raise DatabaseFailed.
+
+        is_new: the database has no rows yet that either could have been set behind.
+        """
         self._database = database
         self._wall = clocks.wall
         self._boot = clocks.boot
-        self._lock = threading.Lock()
-        self._offsets_s: tuple[float, ...] = (math.inf, math.inf)
-        self._settled_at_s = -math.inf
+        self._detectors = tuple(
+            StepDetector(SMALLEST_STEP_S, starts_steady=is_new, counts_back=False) for _ in range(2)
+        )
         self.are_settled()
 
     def are_settled(self) -> bool:
         """Note both clocks, and return whether rows may be removed by their age.
 
-        Not for `SETTLE_S` after one of them was set forward, which is logged. To be called more
-        often than that; DatabaseFailed where its clock cannot be read.
+        Not for `SETTLE_S` after one of them was set forward, which is logged, or may have been
+        before the start. To be called more often than that; DatabaseFailed where its clock cannot
+        be read.
         """
         clocks_s = (self._wall(), self._read_database_s())
         boot_s = self._boot()
-        with self._lock:
-            before_s = self._offsets_s
-            self._offsets_s = tuple(now_s - boot_s for now_s in clocks_s)
-            steps_s = [now - before for now, before in zip(self._offsets_s, before_s, strict=True)]
-            if max(steps_s) >= SMALLEST_STEP_S:
-                self._settled_at_s = boot_s + SETTLE_S
-                fields = event("clock_set_forward", seconds=round(max(steps_s)))
-                _log.warning("a clock was set forward: nothing old is removed yet", extra=fields)
-            return boot_s >= self._settled_at_s
+        steady_s = min(
+            detector.measure_steady_s(now_s, boot_s)
+            for detector, now_s in zip(self._detectors, clocks_s, strict=True)
+        )
+        if step_s := max(each.step_s for each in self._detectors):
+            fields = event("clock_set_forward", seconds=round(step_s))
+            _log.warning("a clock was set forward: nothing old is removed yet", extra=fields)
+        return steady_s >= SETTLE_S
 
     def _read_database_s(self) -> float:
         with self._database.read() as connection:
             return read_time_s(connection)
-
-
-class LeaseClock:
-    """Decides whether leases can be judged by the database's clock, which may be set; thread-safe.
-
-    Just after that valid ones may look over; later only those of dead processes, which renew none.
-    """
-
-    def __init__(self, database: Database, clocks: Clocks, lease_s: float) -> None:
-        """Note the database's clock and `clocks.running`, or raise DatabaseFailed.
-
-        lease_s: longest time between two renewals of a valid lease.
-        """
-        self._running = clocks.running
-        self._lease_s = lease_s
-        self._lock = threading.Lock()
-        with database.read() as connection:
-            self._offset_s = read_time_s(connection) - self._running()
-        self._settled_at_s = -math.inf
-
-    def is_settled(self, connection: Connection) -> bool:
-        """Note the database's clock, and return whether it was not set within the last lease.
-
-        To be called more often than that: when it was set is taken for now.
-        """
-        database_s, now_s = read_time_s(connection), self._running()  # which may wait
-        with self._lock:
-            before_s, self._offset_s = self._offset_s, database_s - now_s
-            if abs(self._offset_s - before_s) > CLOCK_STEP_S:
-                self._settled_at_s = now_s + self._lease_s
-            return now_s >= self._settled_at_s

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from upscaled.errors import InvalidParameter, RequestInProgress
 from upscaled.state import ledger
-from upscaled.state.clocks import Clocks, LeaseClock
+from upscaled.state.clocks import Clocks, DatabaseClock
 from upscaled.state.database import Database, database_time_s, has_come, insert_into
 from upscaled.state.ledger import Hold
 from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
@@ -69,14 +69,11 @@ its front end had died, or one of a job whose lifetime is over."""
 class IdempotencyKeys:
     """The idempotency keys of one database, for any thread and any number of processes."""
 
-    def __init__(self, database: Database, clocks: Clocks) -> None:
-        """Use a database, and the wall clock of `clocks` to date the entries of the ledger.
-
-        Raises DatabaseFailed.
-        """
+    def __init__(self, database: Database, clocks: Clocks, database_clock: DatabaseClock) -> None:
+        """Use a database, and the wall clock of `clocks` to date the entries of the ledger."""
         self._database = database
         self._clocks = clocks
-        self._lease_clock = LeaseClock(database, clocks, LEASE_S)
+        self._database_clock = database_clock
 
     def reserve(self, key: RequestKey) -> Reservation | StoredAnswer:
         """Reserve a request, or return the answer that it got.
@@ -86,7 +83,7 @@ class IdempotencyKeys:
             RequestInProgress: the first request is still running, or its outcome is not known yet.
         """
         with self._database.write() as connection:
-            is_settled = self._lease_clock.is_settled(connection)
+            is_settled = self._database_clock.has_run_steadily(connection, LEASE_S)
             request_id = str(uuid.uuid4())
             if insert_key(connection, key, request_id, is_job=False):
                 return Reservation(key, request_id, is_paid=False)
@@ -103,7 +100,7 @@ class IdempotencyKeys:
             RequestInProgress: another call did so first.
         """
         with self._database.write() as connection:
-            is_settled = self._lease_clock.is_settled(connection)
+            is_settled = self._database_clock.has_run_steadily(connection, LEASE_S)
             row = read_key(connection, key)
             _refuse_under_way(row, is_settled=is_settled)
             if row.answer != _format(expired):

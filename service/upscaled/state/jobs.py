@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from upscaled.errors import InsufficientApiCredits, ServiceError
 from upscaled.state import job_rows, job_steps, ledger
-from upscaled.state.clocks import Clocks, LeaseClock
+from upscaled.state.clocks import Clocks, DatabaseClock
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.idempotency import RequestKey, is_known
 from upscaled.state.ledger import Hold, PaidResult
@@ -31,15 +31,14 @@ RENEW_EVERY_S: Final = 2.0
 class Jobs:
     """The jobs of one database, for any thread and any number of processes."""
 
-    def __init__(self, database: Database, clocks: Clocks, lifetime_s: float) -> None:
-        """Show jobs for `lifetime_s` after their end; the wall clock dates the ledger's entries.
-
-        Raises DatabaseFailed.
-        """
+    def __init__(
+        self, database: Database, clocks: Clocks, database_clock: DatabaseClock, lifetime_s: float
+    ) -> None:
+        """Show jobs for `lifetime_s` after their end; the wall clock dates the ledger's entries."""
         self._database = database
         self._lifetime_s = lifetime_s
         self._clocks = clocks
-        self._lease_clock = LeaseClock(database, clocks, job_steps.LEASE_S)
+        self._database_clock = database_clock
 
     def submit(
         self,
@@ -104,7 +103,7 @@ class Jobs:
         """
         lease_id = uuid.uuid4().hex
         with self._database.write() as connection:
-            takes_left = self._lease_clock.is_settled(connection)
+            takes_left = self._database_clock.has_run_steadily(connection, job_steps.LEASE_S)
             job_id = job_steps.claim_next(connection, after_key_id, lease_id, takes_left=takes_left)
             return (
                 None
@@ -219,7 +218,7 @@ class Jobs:
         at_s = self._now_s()
         with self._database.write() as connection:
             revoked = job_steps.end_revoked(connection, at_s=at_s)
-            if not self._lease_clock.is_settled(connection):
+            if not self._database_clock.has_run_steadily(connection, job_steps.LEASE_S):
                 return tuple(revoked)
             return (*revoked, *job_steps.end_left(connection, at_s=at_s))
 

@@ -3,8 +3,8 @@
 A front end that holds credits has a row in `holders` and renews it, by the database's clock. The
 leader, who has an advisory lock as long as its session lives, declares those dead that have not,
 but only once it has reached the database without a gap for the time of a lease, and the clock was
-not set forward: else all look expired. One declared dead in error sees it at its next hold or
-renewal and goes on under a new id; its old holds can no longer be captured.
+not set: else all look expired. One declared dead in error sees it at its next hold or renewal and
+goes on under a new id; its old holds can no longer be captured.
 """
 
 import logging
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from upscaled.logs import event
-from upscaled.state.clocks import Clocks
+from upscaled.state.clocks import Clocks, DatabaseClock
 from upscaled.state.database import NOW_S, Database
 from upscaled.state.errors import DatabaseFailed
 from upscaled.state.holder import Holders
@@ -29,8 +29,6 @@ DEAD_AFTER_S: Final = 60
 """A lease outlasts five renewals: a server that restarts, or a cut of its connection for 30 s."""
 _LARGEST_GAP_S: Final = 30.0
 """Time between two renewals of the leader, beyond which the database was away."""
-_LARGEST_STEP_S: Final = 30.0
-"""So much may the database's clock be set forward between renewals: a lease has more left."""
 _CLOSE_WITHIN_S: Final = 5.0
 _LEADERSHIP: Final = 7_302_118_844_611_210
 """Key of the leader's advisory lock: any number that all our processes share."""
@@ -44,15 +42,16 @@ class LeasedHolder:
     That connection also has the leader's lock, so losing it is losing the lead.
     """
 
-    def __init__(self, database: Database, clocks: Clocks) -> None:
+    def __init__(self, database: Database, clocks: Clocks, database_clock: DatabaseClock) -> None:
         self._database = database
         self._clocks = clocks
+        self._database_clock = database_clock
         self._lock = threading.Lock()
         self._id: str | None = None
         self._renewing = threading.Lock()
         self._session: Connection | None = None
         self._leads = False
-        self._renewed_at_s = self._steady_since_s = self._offset_s = float("-inf")
+        self._renewed_at_s = self._reached_since_s = float("-inf")
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
 
@@ -123,21 +122,15 @@ class LeasedHolder:
             fields = event("lease_lost", holder=holder_id)
             _log.warning("this front end had been declared dead; it continues", extra=fields)
         now_s = self._clocks.running()
-        was_away = now_s - self._renewed_at_s > _LARGEST_GAP_S
-        if self._was_set_forward(session, now_s) or was_away:
-            self._steady_since_s = now_s
+        if now_s - self._renewed_at_s > _LARGEST_GAP_S:
+            self._reached_since_s = now_s
         self._renewed_at_s = now_s
+        is_steady = self._database_clock.has_run_steadily(session, DEAD_AFTER_S)
         if not self._leads:
             take = sa.select(sa.func.pg_try_advisory_lock(_LEADERSHIP))
             self._leads = bool(session.execute(take).scalar_one())
-        if self._leads and now_s - self._steady_since_s >= DEAD_AFTER_S:
+        if self._leads and is_steady and now_s - self._reached_since_s >= DEAD_AFTER_S:
             self._declare_dead(session)
-
-    def _was_set_forward(self, session: Connection, now_s: float) -> bool:
-        """Note the database's clock, and return whether it was set forward since the last call."""
-        offset_s = float(session.execute(sa.select(NOW_S)).scalar_one()) - now_s
-        step_s, self._offset_s = offset_s - self._offset_s, offset_s
-        return step_s > _LARGEST_STEP_S
 
     def _declare_dead(self, session: Connection) -> None:
         expired = HOLDERS.c.seen_at_s < NOW_S - DEAD_AFTER_S

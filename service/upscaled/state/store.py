@@ -16,7 +16,7 @@ from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state.audit import AuditLog
 from upscaled.state.auto_choice import SharedAutoChoice
-from upscaled.state.clocks import Clocks, StampClock, SteadyClocks
+from upscaled.state.clocks import Clocks, DatabaseClock, StampClock, SteadyClocks
 from upscaled.state.credits import CreditLedger
 from upscaled.state.database import Database, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
@@ -31,7 +31,7 @@ from upscaled.state.migrate import migrate, rewrite_revision
 from upscaled.state.rate import Rate, RateLimiter, SharedRate
 from upscaled.state.results import Results, SweptResults
 from upscaled.state.reuse import ReusableResults
-from upscaled.state.schema import API_KEYS, STORED_RESULTS
+from upscaled.state.schema import API_KEYS, STORED_RESULTS, has_dated_rows
 from upscaled.state.under_way import UnderWay
 from upscaled.state.usage import Usage
 from upscaled.state.usage_days import DAY_S
@@ -80,6 +80,7 @@ class State:
     auto_choice: SharedAutoChoice
     database: Database
     steady_clocks: SteadyClocks
+    database_clock: DatabaseClock
     holder: Holder
     data_dir: Path
     is_new: bool
@@ -186,10 +187,13 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
     for folder in (settings.data_dir, settings.results_dir, settings.job_results_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     database, is_new = _open_migrated(settings)
+    with database.read() as connection:
+        has_rows = has_dated_rows(connection)
+    database_clock = DatabaseClock(database, clocks, is_new=not has_rows)
     holder: Holder
     rate: RateLimiter
     if database.is_server:
-        holder = LeasedHolder(database, clocks)
+        holder = LeasedHolder(database, clocks, database_clock)
         rate = SharedRate(database, settings.rate_per_s, settings.rate_burst)
     else:
         holder = FileHolder(settings.data_dir / "holders")
@@ -200,10 +204,10 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         credits=CreditLedger(
             database, holder, clocks, audit, max_hold_age_s=longest_request_s(settings)
         ),
-        idempotency=IdempotencyKeys(database, clocks),
+        idempotency=IdempotencyKeys(database, clocks, database_clock),
         reusable=ReusableResults(database),
-        jobs=Jobs(database, clocks, settings.job_result_lifetime_s),
-        webhooks=Webhooks(database, audit),
+        jobs=Jobs(database, clocks, database_clock, settings.job_result_lifetime_s),
+        webhooks=Webhooks(database, database_clock, audit),
         usage=Usage(database, clocks, keep_s=settings.usage_retention_days * DAY_S),
         audit=audit,
         job_sources=_open_job_sources(settings),
@@ -213,7 +217,8 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         under_way=UnderWay(database, longest_request_s(settings)),
         auto_choice=SharedAutoChoice(database, holder),
         database=database,
-        steady_clocks=SteadyClocks(database, clocks),
+        steady_clocks=SteadyClocks(database, clocks, is_new=not has_rows),
+        database_clock=database_clock,
         holder=holder,
         data_dir=settings.data_dir,
         is_new=is_new,

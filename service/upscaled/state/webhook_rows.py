@@ -104,11 +104,17 @@ def queue_delivery(
 
 
 def select_due(
-    connection: Connection, busy_key_ids: Collection[int], longest_wait_s: sa.ColumnElement[float]
+    connection: Connection,
+    busy_key_ids: Collection[int],
+    longest_wait_s: sa.ColumnElement[float],
+    *,
+    takes_left: bool,
 ) -> sa.Select[str]:
     """Select the job of the delivery that is due next, of none of the keys given.
 
-    longest_wait_s: how far ahead a delivery as it is now can have been made due.
+    Args:
+        longest_wait_s: how far ahead a delivery as it is now can have been made due.
+        takes_left: also one whose lease looks over.
     """
     row = WEBHOOK_DELIVERIES.c
     return (
@@ -117,6 +123,7 @@ def select_due(
             row.state == sa.literal_column("'waiting'"),  # of the index, as of unfinished jobs
             has_come(connection, row.due_at_s, longest_wait_s),
             row.key_id.not_in(busy_key_ids),
+            sa.true() if takes_left else row.lease_id.is_(None),
         )
         .order_by(sa.case((row.attempts == 0, 0), else_=1), row.due_at_s, row.job_id)
         .limit(1)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from upscaled.state import webhook_rows
 from upscaled.state.audit import SERVICE_ITSELF, AuditLog
+from upscaled.state.clocks import DatabaseClock
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.job_rows import job_from_row, select_jobs
 from upscaled.state.ledger import find_active, lock_active
@@ -34,8 +35,9 @@ class Webhooks:
     Methods that take a key's name raise `UnknownName` where no active key has it.
     """
 
-    def __init__(self, database: Database, audit: AuditLog) -> None:
+    def __init__(self, database: Database, database_clock: DatabaseClock, audit: AuditLog) -> None:
         self._database = database
+        self._database_clock = database_clock
         self._audit = audit
 
     def configure(
@@ -85,15 +87,11 @@ class Webhooks:
         """
         row, lease_id = WEBHOOK_DELIVERIES.c, uuid.uuid4().hex
         with self._database.read() as connection:  # most times there is none, and nothing to write
-            if (
-                connection.execute(
-                    webhook_rows.select_due(connection, busy_key_ids, _longest_wait_s())
-                ).first()
-                is None
-            ):
+            due = self._select_due(connection, busy_key_ids)
+            if connection.execute(due).first() is None:
                 return None
         with self._database.write() as connection:
-            due = webhook_rows.select_due(connection, busy_key_ids, _longest_wait_s())
+            due = self._select_due(connection, busy_key_ids)
             if connection.dialect.name == "postgresql":
                 due = due.with_for_update(skip_locked=True)
             claimed = connection.execute(
@@ -119,6 +117,14 @@ class Webhooks:
                 claimed.attempts,
                 lease_id,
             )
+
+    def _select_due(
+        self, connection: sa.Connection, busy_key_ids: Collection[int]
+    ) -> sa.Select[str]:
+        takes_left = self._database_clock.has_run_steadily(connection, LEASE_S)
+        return webhook_rows.select_due(
+            connection, busy_key_ids, _longest_wait_s(), takes_left=takes_left
+        )
 
     def record(
         self, claimed: webhook_rows.ClaimedDelivery, outcome: str, state: webhook_rows.DeliveryState

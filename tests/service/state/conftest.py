@@ -36,7 +36,7 @@ def all_of(clock: Clock) -> Clocks:
 
 @dataclass
 class SetClock:
-    """The database's clock as `LeaseClock` reads it, and the one that is never set.
+    """The database's clock as `DatabaseClock` reads it, and the one that is never set.
 
     The real clock of the database cannot be set: a test moves what is stored in its place.
     """

@@ -112,6 +112,22 @@ def test_a_clock_that_stays_ahead_counts_after_an_hour(store: State, machine: Ma
     assert rows_after_an_hour(store, machine) == (0, 0, 0)
 
 
+def test_rows_outlast_a_service_that_starts_while_a_clock_is_years_ahead(
+    store: State, make_settings: MakeSettings, database_url: str, machine: Machine
+) -> None:
+    add_rows(store)
+    machine.wall_ahead_s += YEARS_S
+    store.close()
+    with open_state(make_settings(database_url=database_url), machine.clocks()) as again:
+        lead(again)
+        again.sweep()
+        assert rows(again) == (1, 1, 1)
+        machine.wall_ahead_s -= YEARS_S
+        machine.passed_s += SETTLE_S
+        again.sweep()
+        assert rows(again) == (1, 0, 0)
+
+
 def rows_after_an_hour(store: State, machine: Machine) -> tuple[int, int, int]:
     """Check that the hour after a clock's step keeps all rows, and return those it ends with."""
     store.sweep()

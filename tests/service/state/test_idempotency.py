@@ -159,11 +159,29 @@ def test_a_front_end_that_has_looked_at_no_request_yet_notices_that_the_clock_is
             second.idempotency.reserve(key)
 
 
+def test_a_front_end_that_starts_just_after_the_clock_was_set_begins_no_request_under_way_again(
+    database_url: str, make_settings: MakeSettings, set_clock: SetClock
+) -> None:
+    settings, clocks = make_settings(database_url=database_url), Clocks(running=set_clock.running)
+    with open_state(settings, clocks) as first:
+        key = RequestKey(key_with(first, 3), "name", "fingerprint")
+        reserve(first, key)
+        set_clock.ahead_s += 40
+        end_lease(first)
+        with open_state(settings, clocks) as second:
+            for passed_s in (0, LEASE_S - 1):
+                set_clock.now_s += passed_s
+                with pytest.raises(RequestInProgress):
+                    second.idempotency.reserve(key)
+            set_clock.now_s += 1
+            reserve(second, key)
+
+
 @pytest.mark.parametrize("step_s", [14.0, -14.0])
 def test_a_lease_outlasts_a_small_step_of_the_clock(
     store: State, key: RequestKey, step_s: float
 ) -> None:
-    """So small that it is none by `LeaseClock`: it may also be a pause between two reads."""
+    """So small that it is none by `DatabaseClock`: it may also be a pause between two reads."""
     reserve(store, key)
     moved_s = IDEMPOTENCY_KEYS.c.lease_until_s - step_s
     with store.database.write() as connection:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from tests.databases import PostgreSQL
 from tests.service.state.conftest import Clock, MakeSettings, all_of
 from upscaled.state import Hold, State, open_state
+from upscaled.state.database import read_time_s
 from upscaled.state.errors import DatabaseFailed, HoldReleased
 from upscaled.state.lease import DEAD_AFTER_S, RENEW_EVERY_S, LeasedHolder
 from upscaled.state.schema import HOLDERS
@@ -196,14 +197,16 @@ def test_a_declaration_waits_for_a_hold_that_is_being_taken(
 
 
 def test_a_clock_that_is_set_forward_lets_no_lease_run_out(
-    front_ends: FrontEnds, pair: tuple[FrontEnd, FrontEnd]
+    front_ends: FrontEnds, pair: tuple[FrontEnd, FrontEnd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real clock of the database cannot be set: leases and the others are set back instead."""
+    """The real clock of the database cannot be set: leases are set back, and what is read of it."""
     first, second = pair
     hold = first.hold()
     second.renew(for_s=DEAD_AFTER_S)
     front_ends.age_leases(3600)
-    second.clock.now_s -= 3600
+    monkeypatch.setattr(
+        "upscaled.state.clocks.read_time_s", lambda connection: read_time_s(connection) + 3600
+    )
     second.renew()
     assert second.state.sweep().holds_released == 0
     first.renew()

@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 
+from tests.service.state.conftest import MakeSettings, SetClock
 from upscaled.errors import MalformedImage
-from upscaled.state import PaidResult, State
+from upscaled.state import Clocks, PaidResult, State, open_state
 from upscaled.state.errors import UnknownName
 from upscaled.state.idempotency import RequestKey
 from upscaled.state.job_rows import JobOrder, StoredJob
@@ -232,11 +233,14 @@ def test_a_job_is_kept_but_not_found_while_its_webhook_waits(store: State) -> No
         assert connection.execute(sa.select(WEBHOOK_DELIVERIES)).all() == []
 
 
-def test_the_search_for_what_is_due_uses_the_index_of_what_waits(store: State) -> None:
+@pytest.mark.parametrize("takes_left", [True, False])
+def test_the_search_for_what_is_due_uses_the_index_of_what_waits(
+    store: State, takes_left: bool
+) -> None:
     if store.database.is_server:
         pytest.skip("PostgreSQL's planner goes by statistics")
     with store.database.read() as connection:
-        query = select_due(connection, [1], sa.literal(60.0)).compile(
+        query = select_due(connection, [1], sa.literal(60.0), takes_left=takes_left).compile(
             connection, compile_kwargs={"render_postcompile": True}
         )
         plan = connection.exec_driver_sql(
@@ -266,3 +270,21 @@ def test_a_crashed_call_is_repeated_although_the_clock_was_set_back(store: State
     assert store.webhooks.claim() is None
     set_clock_back(store, 3600)
     assert claim(store).attempts == 2
+
+
+@pytest.mark.parametrize("step_s", [90.0, 3600.0, -90.0])
+def test_a_call_under_way_is_not_repeated_when_the_clock_is_set(
+    database_url: str, make_settings: MakeSettings, set_clock: SetClock, step_s: float
+) -> None:
+    clocks = Clocks(running=set_clock.running)
+    with open_state(make_settings(database_url=database_url), clocks) as state:
+        key_id = key_with_webhook(state)
+        end(state, key_id)
+        first = claim(state)
+        end(state, key_id)
+        set_clock.ahead_s += step_s
+        set_clock_back(state, -step_s)
+        assert claim(state).job.id != first.job.id  # what nothing calls waits no longer
+        assert state.webhooks.claim() is None
+        set_clock.now_s += LEASE_S
+        assert claim(state).job.id == first.job.id
