@@ -190,7 +190,7 @@ class Tiling:
         others = int(self._count(padded, usual)) - 1
         for height in heights:
             lowest = round_up(padded + others * (self._overlap - height), -heights.step)
-            if lowest >= max(height * _LEAST_LOWEST_SHARE, self._overlap + self.multiple_px):
+            if lowest >= height * _LEAST_LOWEST_SHARE:
                 return height, lowest
         return usual, usual
 
