@@ -16,7 +16,11 @@ from upscaled_models.backends.base import (
     is_deep,
     round_up,
 )
-from upscaled_models.backends.openvino.graph import build_parts, finish_window
+from upscaled_models.backends.openvino.graph import (
+    build_parts,
+    build_planar_graph,
+    finish_window,
+)
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.ready_graphs import Levels, ReadyGraphs
 from upscaled_models.backends.openvino.runtime import choose_tail_precision
@@ -119,7 +123,8 @@ class _Running:
                 raise ResultNotFinite(f"{self.engine.info.label}: result is not finite")
             (exact,) = self.engine.exact.start([window], self.reduce, is_exact=True).finish()
             return exact
-        return finish_window(result, window, self.engine.info.spec.family, self.reduce)
+        family, is_planar = self.engine.info.spec.family, self.levels.is_planar
+        return finish_window(result, window, family, self.reduce, is_planar=is_planar)
 
 
 def open_openvino(
@@ -156,6 +161,8 @@ def _make_graphs(
     is_8_bits = precision == "int8"
     if not rest:
         ready = ReadyGraphs(first, hint, threads, most)
-        return ready.with_any_size() if is_8_bits else ready
+        if not is_8_bits:
+            return ready
+        return ready.with_any_size(build_planar_graph(spec.family, spec.shape, layers))
     tail = ReadyGraphs(rest[0], choose_tail_precision() if is_8_bits else hint, threads, most)
     return ReadyGraphs(first, hint, threads, most, tail, is_any_size=is_8_bits)

@@ -39,6 +39,20 @@ def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
     return _end(y if build_tail is None else build_tail(y, layers), pixels, family)
 
 
+def build_planar_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
+    """Build a graph like `build_graph` whose result are the planes `[N, 3, h*s, w*s]` of a picture.
+
+    The values are the same. Compiled for any size, OpenVINO puts this result in order in two steps
+    of less than half the time that it takes for the other's; compiled for one size, the other needs
+    none. For networks without a tail.
+    """
+    openvino = import_openvino()
+    pixels, y = _build(family, shape, layers)
+    side = math.isqrt(int(y.get_output_partial_shape(0)[1].get_length()) // 3)
+    planes = openvino.opset15.depth_to_space(y, "blocks_first", side)
+    return openvino.Model([openvino.opset15.result(planes)], [pixels], f"{family}-planes")
+
+
 def build_parts(family: Family, shape: Shape, layers: Layers) -> list[Graph]:
     """Build the graphs that run one after the other: the whole network, or its trunk and tail.
 
@@ -55,25 +69,34 @@ def build_parts(family: Family, shape: Shape, layers: Layers) -> list[Graph]:
     return [_end(y, pixels, f"{family}-trunk"), _end(tail, features, f"{family}-tail")]
 
 
-def finish_window(result: Floats, window: Pixels, family: Family, reduce: int) -> Pixels:
+def finish_window(
+    result: Floats, window: Pixels, family: Family, reduce: int, *, is_planar: bool = False
+) -> Pixels:
     """Make the pixels `[h * s / reduce, w * s / reduce, 3]` of one window's `build_graph` result.
 
     Args:
         window: uint8 `[h, w, 3]`, the graph's input.
         reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding.
+        is_planar: the result is that of `build_planar_graph`.
     """
-    height, width, channels = result.shape
-    side = math.isqrt(channels // 3)
-    finished = np.empty((height * side // reduce, width * side // reduce, 3), np.uint8)
-    rows = round_up(max(1, STRIP_BYTES // (width * channels * result.itemsize)), reduce)
+    height = window.shape[0] if is_planar else result.shape[0]
+    side = result.shape[1] // height if is_planar else math.isqrt(result.shape[2] // 3)
+    finished = np.empty(
+        (height * side // reduce, result.size // (3 * height * side * reduce), 3), np.uint8
+    )
+    rows = round_up(max(1, STRIP_BYTES // (result.nbytes // height)), reduce)
     enlargement = NETWORKS[family].enlargement
     for top in range(0, height, rows):
-        part = result[top : top + rows]
+        bottom = min(top + rows, height)
         more = None
         if enlargement is not None:
-            more = _enlarge_rows(window, top, top + len(part), side, height, enlargement)
-        strip = finished[top * side // reduce : (top + len(part)) * side // reduce]
-        _round(_shuffle(part, side), more, reduce, strip)
+            more = _enlarge_rows(window, top, bottom, side, height, enlargement)
+        strip = finished[top * side // reduce : bottom * side // reduce]
+        if is_planar:
+            levels = cv2.merge([plane[top * side : bottom * side] for plane in result])
+        else:
+            levels = _shuffle(result[top:bottom], side)
+        _round(levels, more, reduce, strip)
     return finished
 
 

@@ -1,6 +1,7 @@
 """Compile a network's graph for the shapes of its windows, keep what is compiled, and run it."""
 
 import dataclasses
+import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled_models.backends.openvino.result_memory import ResultMemory
+from upscaled_models.backends.openvino.result_memory import KeptBlocks, ResultMemory
 from upscaled_models.backends.openvino.runtime import (
     Graph,
     OpenVino,
@@ -19,13 +20,12 @@ from upscaled_models.backends.openvino.runtime import (
 )
 from upscaled_models.networks.strips import plan_strips
 
-RUNS_BEFORE_COMPILING: Final = 4
-"""Runs of a shape by the graph for any size, before a graph is compiled for it alone. They lose as
-much time as compiling takes, in windows of 416 px: that graph is 5 to 11 % slower, as one more step
-puts its result in order."""
+PX_BEFORE_COMPILING: Final = 1_000_000
+"""Pixels of a shape by the graph for any size, before a graph is compiled for it alone. They lose
+as much time as compiling takes: that graph is 6 % slower, as it puts its result in order."""
 
 _MOST_COUNTED: Final = 256
-"""Limits the shapes whose runs are counted; the one that was used least recently is dropped."""
+"""Limits the shapes whose pixels are counted; the one that was used least recently is dropped."""
 
 ANY_PX: Final = -1
 """Stands for a window's height and width: the graph is compiled once for all of them."""
@@ -35,11 +35,11 @@ ANY_PX: Final = -1
 class Levels:
     """The result of graphs for a batch: float32 `[N, ...]` (see `graph.build_graph`).
 
-    owner: the object that owns the memory of `values`, kept as long as they are; None: `values`.
+    is_planar: it is that of `graph.build_planar_graph`.
     """
 
     values: NDArray[np.float32]
-    owner: OpenVino = None
+    is_planar: bool = False
 
 
 @dataclass(slots=True)
@@ -49,11 +49,12 @@ class ReadyGraphs:
     hint: "f32" or "bf16", what is computed in beside 8 bits. threads: of the CPU. tail: computes
     the result in strips from the trunk's features, which this graph then returns; None: this graph
     is the whole network. is_any_size: it is compiled once for windows of every height and width.
-    any_size: such a graph of the same network, for shapes that came at most
-    `RUNS_BEFORE_COMPILING` times; None: every shape is compiled when it first comes. compiled: by
-    shape, the least recently used first. runs: of each shape, by `any_size`. results: memory of
-    the results of the whole network where it is compiled for one shape. copying: held while the
-    graph, which others may share, is copied.
+    is_planar: it returns planes (`graph.build_planar_graph`). any_size: such a graph of the same
+    network, for shapes of which it computed less than `PX_BEFORE_COMPILING`; None: every shape is
+    compiled when it first comes. compiled: by shape, the least recently used first. computed_px: of
+    each shape, by `any_size`. results: memory of the results of the whole network, compiled for one
+    shape. requests: with those compiled for any size, by shape. copying: held while the graph,
+    which others may share, is copied.
     """
 
     graph: Graph
@@ -62,10 +63,12 @@ class ReadyGraphs:
     max_shapes: int
     tail: "ReadyGraphs | None" = None
     is_any_size: bool = False
+    is_planar: bool = False
     any_size: "ReadyGraphs | None" = None
     compiled: OrderedDict[tuple[int, ...], OpenVino] = field(default_factory=OrderedDict)
-    runs: OrderedDict[tuple[int, ...], int] = field(default_factory=OrderedDict)
+    computed_px: OrderedDict[tuple[int, ...], int] = field(default_factory=OrderedDict)
     results: ResultMemory = field(default_factory=ResultMemory)
+    requests: KeptBlocks[tuple[tuple[int, ...], OpenVino]] = field(default_factory=KeptBlocks)
     copying: threading.Lock = field(default_factory=threading.Lock)
 
     def on_fewer_threads(self) -> "ReadyGraphs":
@@ -74,18 +77,25 @@ class ReadyGraphs:
         tail = self.tail.on_fewer_threads() if self.tail else None
         any_size = self.any_size.on_fewer_threads() if self.any_size else None
         ready = dataclasses.replace(self, threads=fewer, tail=tail, any_size=any_size)
-        return dataclasses.replace(ready, compiled=OrderedDict(), runs=OrderedDict())
+        return dataclasses.replace(
+            ready, compiled=OrderedDict(), computed_px=OrderedDict(), requests=KeptBlocks()
+        )
 
-    def with_any_size(self) -> "ReadyGraphs":
-        """Return the same graphs with one for any size beside them, for shapes that are new."""
-        any_size = dataclasses.replace(self, is_any_size=True, compiled=OrderedDict())
+    def with_any_size(self, planar: Graph) -> "ReadyGraphs":
+        """Return the same graphs with one for any size beside them, for shapes that are new.
+
+        planar: of the same network (`graph.build_planar_graph`).
+        """
+        any_size = dataclasses.replace(
+            self, graph=planar, is_planar=True, is_any_size=True, compiled=OrderedDict()
+        )
         return dataclasses.replace(self, any_size=any_size)
 
     def of_side(self, side_px: int) -> "ReadyGraphs":
         """Return the same graphs, compiled for squares of that side only."""
         sides = {(side_px,) * 2, (ANY_PX,) * 2}
         squares = {shape: each for shape, each in self.compiled.items() if shape[1:3] in sides}
-        return dataclasses.replace(self, compiled=OrderedDict(squares), runs=OrderedDict())
+        return dataclasses.replace(self, compiled=OrderedDict(squares), computed_px=OrderedDict())
 
     def has(self, shape: tuple[int, ...]) -> bool:
         return self._compiled_shape(shape) in self.compiled
@@ -97,13 +107,13 @@ class ReadyGraphs:
         """
         if self.any_size is not None and not is_tried and self._is_rare(pixels.shape):
             return self.any_size.compute(pixels)
+        if self.tail is None:
+            if self.is_any_size:
+                return Levels(self._infer_with_kept_request(pixels), self.is_planar)
+            return Levels(self._infer_into_kept_memory(pixels))
         request = self.request(pixels.shape)
-        if self.tail is None and not self.is_any_size:
-            return Levels(self._infer_into_kept_memory(request, pixels))
         infer(request, pixels)
         made = request.get_output_tensor(0).data
-        if self.tail is None:
-            return Levels(made, request)
         features = np.array(made)
         del made, request
         self.release_memory(pixels.shape)
@@ -127,13 +137,25 @@ class ReadyGraphs:
         self.release_memory(shape)
         return levels
 
-    def _infer_into_kept_memory(
-        self, request: OpenVino, pixels: NDArray[np.generic]
-    ) -> NDArray[np.float32]:
+    def _infer_into_kept_memory(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
         """Compute a result whose shape is known, as that of the graph's."""
+        request = self.request(pixels.shape)
         made = self.results.allocate(tuple(request.model_outputs[0].shape))
         request.set_output_tensor(import_openvino().Tensor(made, shared_memory=True))
         infer(request, pixels)
+        return made
+
+    def _infer_with_kept_request(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Compute a result whose shape depends on the window's.
+
+        OpenVINO would copy it into memory that it is given.
+        """
+        shape = self._compiled_shape(pixels.shape)
+        kept_shape, kept = self.requests.take() or (None, None)
+        request = kept if kept is not None and kept_shape == shape else self.request(pixels.shape)
+        infer(request, pixels)
+        made: NDArray[np.float32] = request.get_output_tensor(0).data
+        self.requests.lend(made, (shape, request))
         return made
 
     def request(self, shape: tuple[int, ...]) -> OpenVino:
@@ -145,6 +167,8 @@ class ReadyGraphs:
                 graph = self.graph.clone()
             graph.reshape([int(side) for side in shape])
             compiled = compile_graph(graph, precision=self.hint, threads=self.threads)
+            if self.any_size is not None:
+                self.any_size.release_all_memory()
         self.compiled[shape] = compiled
         if len(self.compiled) > self.max_shapes:
             self.compiled.popitem(last=False)
@@ -157,16 +181,24 @@ class ReadyGraphs:
         """
         self.compiled[self._compiled_shape(shape)].release_memory()
 
+    def release_all_memory(self) -> None:
+        """Free the memory of all layers: after its largest windows, it would stay as large.
+
+        For 512x512 at x4 it is 150 MB, most of it the steps that put a result in order.
+        """
+        for compiled in self.compiled.values():
+            compiled.release_memory()
+
     def _is_rare(self, shape: tuple[int, ...]) -> bool:
         """Count a use of a shape without a graph; return whether it has too few to be compiled."""
         if shape in self.compiled:
             return False
-        runs = self.runs.pop(shape, 0) + 1
-        if runs > RUNS_BEFORE_COMPILING:
+        before_px = self.computed_px.pop(shape, 0)
+        if before_px >= PX_BEFORE_COMPILING:
             return False
-        self.runs[shape] = runs
-        if len(self.runs) > _MOST_COUNTED:
-            self.runs.popitem(last=False)
+        self.computed_px[shape] = before_px + math.prod(shape[:3])
+        if len(self.computed_px) > _MOST_COUNTED:
+            self.computed_px.popitem(last=False)
         return True
 
     def _compiled_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

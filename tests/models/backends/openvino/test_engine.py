@@ -1,6 +1,7 @@
 import tracemalloc
 from collections import OrderedDict
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from upscaled_models.backends.openvino.engine import (
 )
 from upscaled_models.backends.openvino.graph import build_graph
 from upscaled_models.backends.openvino.layers import layers_of
-from upscaled_models.backends.openvino.ready_graphs import RUNS_BEFORE_COMPILING
 from upscaled_models.backends.openvino.runtime import compile_graph, has_fast_bfloat16
 from upscaled_models.backends.torch.engine import open_torch
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
@@ -219,7 +219,7 @@ def test_a_trunk_in_8_bits_is_compiled_once_for_windows_of_every_size() -> None:
 
 @pytest.mark.parametrize(("family", "shape"), [("plain", PLAIN), ("srvgg", srvgg_shape(4, 2, 8))])
 def test_a_shape_is_compiled_for_a_small_network_in_8_bits_after_several_uses(
-    family: Family, shape: Shape
+    monkeypatch: pytest.MonkeyPatch, family: Family, shape: Shape
 ) -> None:
     engine = engine_of(family, shape, "int8")
     assert engine.info.takes_new_shapes
@@ -227,16 +227,33 @@ def test_a_shape_is_compiled_for_a_small_network_in_8_bits_after_several_uses(
     assert any_size is not None
     assert any_size.copying is engine.graphs.copying, "they share the graph"
     for height, width in [(32, 64), (17, 23), (40, 31)]:
-        pixels = draw_window(height, width)[None]
+        monkeypatch.setattr(ready_graphs, "PX_BEFORE_COMPILING", 3 * height * width)
+        window = draw_window(height, width)
         fixed = replace(engine.graphs, any_size=None, compiled=OrderedDict())
-        expected = np.array(fixed.compute(pixels).values)
-        for _ in range(RUNS_BEFORE_COMPILING):
-            assert np.array_equal(engine.graphs.compute(pixels).values, expected)
+        (expected,) = replace(engine, graphs=fixed).start([window]).finish()
+        for _ in range(3):
+            assert np.array_equal(engine.start([window]).finish()[0], expected)
             assert (1, height, width, 3) not in engine.graphs.compiled
             assert list(any_size.compiled) == [(1, -1, -1, 3)]
-        assert np.array_equal(engine.graphs.compute(pixels).values, expected)
+        assert np.array_equal(engine.start([window]).finish()[0], expected)
         assert (1, height, width, 3) in engine.graphs.compiled
-        assert not engine.graphs.runs, "it has to come as often again once it is kept no more"
+        assert not engine.graphs.computed_px, "it has to come as often again once it is dropped"
+
+
+def test_a_result_by_the_graph_for_any_size_outlives_later_ones_and_the_graphs_memory() -> None:
+    """Requests hold results, and are used again; the rest is freed for a graph of one shape."""
+    engine = engine_of(precision="int8")
+    any_size = engine.graphs.any_size
+    assert any_size is not None
+    windows = [draw_window(40 + 8 * seed, 64, seed) for seed in range(5)]
+    fixed = replace(engine, graphs=replace(engine.graphs, any_size=None, compiled=OrderedDict()))
+    waiting = engine.start(windows[:1])
+    for before, window in pairwise(windows):
+        started = engine.start([window])
+        any_size.release_all_memory()
+        assert np.array_equal(waiting.finish(), fixed.start([before]).finish())
+        waiting = started
+    assert np.array_equal(waiting.finish(), fixed.start(windows[-1:]).finish())
 
 
 def test_a_small_network_is_tried_by_graphs_of_single_shapes_and_new_ones_follow_its_windows() -> (
@@ -254,7 +271,7 @@ def test_a_small_network_is_tried_by_graphs_of_single_shapes_and_new_ones_follow
     assert list(serving.graphs.compiled) == [(1, 64, 64, 3)]
 
 
-def test_a_second_thread_has_graphs_and_counts_of_its_own() -> None:
+def test_a_second_thread_has_graphs_and_counts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """They change with each window, and the first thread computes meanwhile."""
     engine = engine_of(precision="int8", threads=4)
     engine = replace(engine, concurrent_graphs=engine.graphs.on_fewer_threads())
@@ -263,11 +280,11 @@ def test_a_second_thread_has_graphs_and_counts_of_its_own() -> None:
     assert other.any_size is not None
     window, shape = draw_window(17, 23), (1, 17, 23, 3)
     engine.concurrent.start([window]).finish()
-    assert (list(one.runs), list(other.runs)) == ([], [shape])
+    assert (list(one.computed_px), list(other.computed_px)) == ([], [shape])
     assert (len(one.any_size.compiled), len(other.any_size.compiled)) == (0, 1)
     assert (one.any_size.threads, other.any_size.threads) == (4, 2)
-    for _ in range(RUNS_BEFORE_COMPILING):
-        engine.concurrent.start([window]).finish()
+    monkeypatch.setattr(ready_graphs, "PX_BEFORE_COMPILING", 0)
+    engine.concurrent.start([window]).finish()
     assert (list(one.compiled), list(other.compiled)) == ([], [shape])
 
 
@@ -276,7 +293,7 @@ def test_the_counts_of_rarely_used_shapes_are_bounded(monkeypatch: pytest.Monkey
     engine = engine_of(precision="int8")
     for width in range(20, 24):
         engine.start([draw_window(16, width)]).finish()
-    assert list(engine.graphs.runs) == [(1, 16, 22, 3), (1, 16, 23, 3)]
+    assert list(engine.graphs.computed_px) == [(1, 16, 22, 3), (1, 16, 23, 3)]
 
 
 def test_networks_in_floats_and_large_ones_have_no_graph_for_new_shapes() -> None:

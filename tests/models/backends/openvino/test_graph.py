@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from tests.models.quantise.test_rounding import levels_of
 from upscaled_models.backends.openvino import graph
-from upscaled_models.backends.openvino.graph import build_graph, finish_window
+from upscaled_models.backends.openvino.graph import (
+    build_graph,
+    build_planar_graph,
+    finish_window,
+)
 from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation, layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph
 from upscaled_models.families import FAMILIES, Family, Shape
@@ -74,6 +78,10 @@ def test_a_graph_gives_the_pixels_that_torch_gives(
     expected = averaged[0].permute(1, 2, 0).numpy() * 255
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < 0.502  # the nearest whole level, but for float's noise
+    if family != "rrdb":
+        built = build_planar_graph(family, shape, layers_of(state))
+        planes = compile_graph(built, precision="f32", threads=1)(window[None])[0][0]
+        assert np.array_equal(finish_window(planes, window, family, reduce, is_planar=True), got)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +121,13 @@ def test_a_large_window_has_no_seams_where_its_strips_meet(
     expected = np.clip(np.rint(levels), 0, 255)
     assert result[:1].nbytes * 4 < STRIP_BYTES < result.nbytes / 4, "it takes several strips"
     assert np.array_equal(finish_window(result, window, family, reduce), expected)
+    if family != "rrdb":
+        planes = np.ascontiguousarray(
+            rows.reshape(height * side, width * side, 3).transpose(2, 0, 1)
+        )
+        assert np.array_equal(
+            finish_window(planes, window, family, reduce, is_planar=True), expected
+        )
 
 
 def test_a_network_without_a_graph_is_known_as_such() -> None:
