@@ -225,11 +225,7 @@ class ProgressRelay:
                 reader, writer = await _request_events(request)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             fields = event("progress_not_relayed", front_end=request.front_end_url)
-            _logger.warning(
-                "the progress of a request at another front end cannot be read: %r",
-                error,
-                extra=fields,
-            )
+            _logger.warning("another front end's progress cannot be read: %r", error, extra=fields)
             yield None
             return
         try:

@@ -56,7 +56,7 @@ class BatchOptions:
     scale: Annotated[int, typer.Option(metavar="2|4", callback=check_scale, help="2 or 4.")]
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of a model, see `upscaled models list`."),
+        typer.Option(metavar="NAME", help="A model of `upscaled models list`."),
     ] = None
     denoise: Annotated[
         float | None,
@@ -81,19 +81,12 @@ class BatchOptions:
     form: Annotated[str, _choice(tuple(OUTPUT_FORMATS), "Format of the results.", "--format")] = ""
     quality: Annotated[
         int | None,
-        typer.Option(
-            metavar="1-100", min=1, max=MAX_QUALITY, help="Quality of a JPEG, WebP or AVIF."
-        ),
+        typer.Option(metavar="1-100", min=1, max=MAX_QUALITY, help="For JPEG, WebP or AVIF."),
     ] = None
-    max_side_px: Annotated[
-        int | None, _side("--max-side", "Longest side; longer results are scaled down to it.")
-    ] = None
-    width_px: Annotated[int | None, _side("--width", "Width that results are scaled down to.")] = (
-        None
-    )
+    max_side_px: Annotated[int | None, _side("--max-side", "Longest side of the results.")] = None
+    width_px: Annotated[int | None, _side("--width", "Width to scale results down to.")] = None
     height_px: Annotated[
-        int | None,
-        _side("--height", "Height that results are scaled down to; with a width, to fit both."),
+        int | None, _side("--height", "Height to scale down to; with --width, to fit both.")
     ] = None
     metadata: Annotated[
         str,
@@ -124,9 +117,7 @@ class BatchOptions:
             named = FORMATS_OF_ENDS[target.suffix.lower()]
             form = form or named
             if OUTPUT_FORMATS[form] != OUTPUT_FORMATS[named]:
-                raise typer.BadParameter(
-                    f"-o {target.name} does not have the ending of format {form}"
-                )
+                raise typer.BadParameter(f"-o {target.name} is no name of a {form} file")
         sides_px = self.max_side_px, self.width_px, self.height_px
         choice = OutputChoice(form, self.quality, *sides_px, self.metadata)
         if self.quality is not None and not choice.has_quality:

@@ -19,6 +19,7 @@ from upscaled.batch.output_store import Output
 from upscaled.batch.standard_streams import STREAM, OutputStream
 from upscaled.cli.console import fail
 from upscaled.config import Settings
+from upscaled.image.formats.table import ENCODED
 
 Place = Path | S3Url
 """A folder or a bucket."""
@@ -29,11 +30,7 @@ _TRIAL: Final = ".upscaled-trial"
 """Name of an object that is deleted at once."""
 
 FORMATS_OF_ENDS: Final = {
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".png": "png",
-    ".webp": "webp",
-    ".avif": "avif",
+    f".{suffix}": each.name.lower() for each in ENCODED for suffix in each.suffixes
 }
 """The formats of one picture's result, by the end of the file that `-o` names."""
 
@@ -129,9 +126,7 @@ def open_journal(
             raise fail(error) from None
     if output is not None:
         require_writable_bucket(output, settings.s3_endpoint)
-    return _open_beside(
-        path, "what is done" if output is None else "which sources got another name"
-    )
+    return _open_beside(path, "what is done" if output is None else "renamed results")
 
 
 def _open_beside(path: Path, what: str) -> Journal:

@@ -27,13 +27,11 @@ Name = Annotated[
 ]
 PerSecond = Annotated[
     float | None,
-    typer.Option(
-        "--rate", metavar="R", help="Requests per second; by default UPSCALED_RATE_PER_S."
-    ),
+    typer.Option("--rate", metavar="R", help="Requests a second; default: UPSCALED_RATE_PER_S."),
 ]
 Burst = Annotated[
     int | None,
-    typer.Option("--burst", metavar="B", help="Requests at once; by default UPSCALED_RATE_BURST."),
+    typer.Option("--burst", metavar="B", help="Requests at once; default: UPSCALED_RATE_BURST."),
 ]
 
 
@@ -116,9 +114,7 @@ def set_rate(name: Name, rate: PerSecond = None, burst: Burst = None) -> None:
 @commands.command("set")
 def change_key(
     name: Name,
-    rate: Annotated[
-        str, typer.Option(metavar="R", help='Requests per second, or "settings".')
-    ] = "",
+    rate: Annotated[str, typer.Option(metavar="R", help='Requests a second, or "settings".')] = "",
     burst: Annotated[str, typer.Option(metavar="B", help='Requests at once, or "settings".')] = "",
     expires: Annotated[
         str, typer.Option(metavar="DATE", help='When it ends, in UTC: 2027-01-31, or "never".')

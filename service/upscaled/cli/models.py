@@ -131,9 +131,7 @@ def quantise_model(
             metavar="FOLDER", help="Photos to calibrate and measure with, besides drawn pages."
         ),
     ] = None,
-    steps: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Steps of tuning, 1 s each.")
-    ] = 300,
+    steps: Annotated[int, typer.Option(min=0, metavar="N", help="Tuning steps, 1 s each.")] = 300,
 ) -> None:
     """Quantise a model to 8 bits, which takes minutes, and keep that if it is accurate enough."""
     from upscaled_models.quantise.files import quantised_path

@@ -38,6 +38,7 @@ from upscaled.pool.local import LocalPool
 from upscaled.pool.messages import WorkerReady
 from upscaled.process.certificate import CertificateUnusable, ServerCertificate, find_files
 from upscaled.process.child import ChildUnusable
+from upscaled.process.listener import describe_url
 from upscaled.state import StateError, hide_password, open_state
 from upscaled.state.errors import describe_failure
 from upscaled.state.left_leases import end_left_leases
@@ -130,14 +131,6 @@ def _make_pool(settings: Settings) -> _Pool:
     from upscaled.pool.ray_serve.executor import RayPool
 
     return RayPool(settings, RayConnection())
-
-
-def describe_url(listener: socket.socket, *, is_tls: bool = False) -> str:
-    """Return the URL at which this machine reaches the socket."""
-    scheme = "https" if is_tls else "http"
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared only)
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _log_new_database(settings: Settings) -> None:

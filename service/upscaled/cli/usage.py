@@ -14,14 +14,12 @@ def run(
     since: console.Since = "30d",
     until: Annotated[
         str,
-        typer.Option(
-            metavar="WHEN", help="End of the report, itself not included; not given: now."
-        ),
+        typer.Option(metavar="WHEN", help="End of the report, excluded; by default now."),
     ] = "",
     by: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="GROUP", help="Group by day (the default), key or model; may be repeated."
+            metavar="GROUP", help="Group by day (default), key or model; may be repeated."
         ),
     ] = None,
     as_json: console.AsJson = False,

@@ -22,9 +22,7 @@ commands = typer.Typer(
 def list_webhooks(
     state: Annotated[
         str,
-        typer.Option(
-            metavar="STATE", help="Only those that are waiting, delivered, failed or gone."
-        ),
+        typer.Option(metavar="STATE", help="Only waiting, delivered, failed or gone ones."),
     ] = "",
 ) -> None:
     """Print the webhooks of the jobs that are kept, the newest job first.

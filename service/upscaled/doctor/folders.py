@@ -123,6 +123,4 @@ def check_results(settings: Settings) -> list[Finding]:
                 "use a server that supports conditional writes, or a newer version of this one",
             )
         ]
-    return [
-        ok(RESULTS, f"{bucket.location} stores, returns and deletes results ({trial_ms:.0f} ms)")
-    ]
+    return [ok(RESULTS, f"{bucket.location} stores, reads, deletes results ({trial_ms:.0f} ms)")]

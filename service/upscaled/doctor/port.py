@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.process.listener import CannotListen, open_listener
+from upscaled.process.listener import CannotListen, callable_host, open_listener
 
 CHECK: Final = "port"
-_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared only)
 TIMEOUT_S: Final = 3.0
 _MOST_BYTES: Final = 4096
 _DAY_S: Final = 86_400.0
@@ -37,7 +36,7 @@ def check_port(host: str, port: int, *, is_expected: bool, is_tls: bool = False)
     """
     address = f"{host} port {port}"
     try:
-        answer = probe(_WILDCARDS.get(host, host), port, tls=_trust_all() if is_tls else None)
+        answer = probe(callable_host(host), port, tls=_trust_all() if is_tls else None)
     except ssl.SSLError as error:
         advice = "another program listens there, or the service without UPSCALED_TLS_CERT"
         return [failure(CHECK, f"{address}: no https ({error.reason})", advice)]

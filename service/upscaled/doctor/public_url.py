@@ -62,9 +62,7 @@ def _follow(url: SplitResult) -> list[Finding]:
     except NoHttpAnswer as error:
         return [failure(CHECK, f"{shown}: {error}", _PROXY_ADVICE)]
     if not answer.is_ours:
-        return [
-            failure(CHECK, f"{shown}: leads to something else than this service", _PROXY_ADVICE)
-        ]
+        return [failure(CHECK, f"{shown}: does not lead to this service", _PROXY_ADVICE)]
     if not answer.is_ready:
         return [failure(CHECK, f"{shown}: leads here, but the service is not ready", "see `port`")]
     return [

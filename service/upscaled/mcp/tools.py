@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4
 
 import anyio
@@ -30,9 +30,7 @@ Url = Annotated[str, Field(description="http or https URL of a picture; the serv
 Folder = Annotated[
     str, Field(description="existing folder for the result, below the server's folder")
 ]
-Model = Annotated[
-    str, Field(description="name of a model, see list_models; by default the best one")
-]
+Model = Annotated[str, Field(description="name of a model of list_models; else the best one")]
 Denoise = Annotated[
     float | None,
     Field(
@@ -44,13 +42,10 @@ Denoise = Annotated[
 ]
 Format = Annotated[
     Literal["", "jpeg", "png", "webp", "avif", "lossless"],
-    Field(
-        description="format of the result; by default JPEG, or PNG for a picture with transparency"
-    ),
+    Field(description="format of the result; by default JPEG or, with transparency, PNG"),
 ]
 MaxSide = Annotated[
-    int,
-    Field(ge=0, le=6000, description="longest side of the result in pixels; 0: as the scale gives"),
+    int, Field(ge=0, le=6000, description="longest side of the result in pixels; 0: no limit")
 ]
 
 
@@ -232,20 +227,12 @@ def _choices(model: str, denoise: float | None, format_name: str, max_side: int)
     return {name: value for name, value in chosen.items() if value}
 
 
-class Listener(Protocol):
-    """Receiver of progress: the SDK's `Context`, which drops it unless the client asked for it."""
-
-    async def report_progress(
-        self, progress: float, total: float | None = None, message: str | None = None
-    ) -> None: ...
-
-
 @asynccontextmanager
-async def reporting(service: ServiceClient, listener: Listener) -> AsyncIterator[str]:
+async def reporting(service: ServiceClient, context: Context[Any, Any]) -> AsyncIterator[str]:
     """Report the progress of one upscale, if there is any; yields the id to send it with."""
     request_id, refusal = str(uuid4()), None
     async with anyio.create_task_group() as group:
-        group.start_soon(_report, service, listener, request_id)
+        group.start_soon(_report, service, context, request_id)
         try:
             yield request_id
         except ToolError as error:  # a group would wrap it
@@ -255,10 +242,10 @@ async def reporting(service: ServiceClient, listener: Listener) -> AsyncIterator
         raise refusal
 
 
-async def _report(service: ServiceClient, listener: Listener, request_id: str) -> None:
+async def _report(service: ServiceClient, context: Context[Any, Any], request_id: str) -> None:
     most = 0  # progress never goes back, but an image that is begun anew does
     async with aclosing(service.watch(request_id)) as steps:
         async for done, total in steps:
             if done > most:
                 most = done
-                await listener.report_progress(done, total, f"{done} of {total} tiles")
+                await context.report_progress(done, total, f"{done} of {total} tiles")

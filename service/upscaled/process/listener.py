@@ -31,6 +31,19 @@ def open_listener(host: str, port: int) -> socket.socket:
         raise CannotListen(reason) from None
 
 
+def callable_host(host: str) -> str:
+    """Return an address at which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared only)
+
+
+def describe_url(listener: socket.socket, *, is_tls: bool = False) -> str:
+    """Return the URL at which this machine reaches the socket."""
+    scheme = "https" if is_tls else "http"
+    host, port = listener.getsockname()[:2]
+    host = callable_host(host)
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Return whether an address or a name can only be this machine's."""
     try:

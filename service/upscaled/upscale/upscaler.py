@@ -165,7 +165,7 @@ class Upscaler:
             height_px: likewise.
             metadata: `keep` or `keep-all` of what the source's file says about it; None: nothing.
             on_progress: called with (tiles done, all tiles), before the first tile and after each.
-                What it raises ends the any_image.
+                What it raises ends the call.
             cancellation: cancels the work, from any thread.
 
         Raises:
@@ -270,7 +270,7 @@ class Upscaler:
     ) -> AnyImage:  # fmt: skip
         """Upscale one image without blocking the event loop; `asyncio.gather` runs several.
 
-        Cancelling the task cancels the any_image. `on_progress` is called in the event loop, whose
+        Cancelling the task cancels the call. `on_progress` is called in the event loop, whose
         exception handler gets what it raises. Arguments and errors are otherwise as of `upscale`.
         """
         cancellation, core = Cancellation(), self._core

@@ -436,7 +436,7 @@ def test_options_of_the_result_out_of_range_are_refused_before_anything_runs(
     assert list(photo.parent.iterdir()) == [photo]
 
 
-@pytest.mark.parametrize("name", ["large.webp", "large.AVIF", "large.jpeg", "large.png"])
+@pytest.mark.parametrize("name", ["large.webp", "large.AVIF", "large.jfif", "large.png"])
 def test_a_file_behind_o_is_the_result_in_the_format_of_its_name(
     photo: Path, tmp_path: Path, name: str
 ) -> None:
@@ -446,7 +446,7 @@ def test_a_file_behind_o_is_the_result_in_the_format_of_its_name(
     (line,), _ = lines_of(done)
     assert (done.exit_code, line["result"]) == (0, str(target))
     with PillowImage.open(target) as result:
-        assert result.format == {"jpeg": "JPEG"}.get(name[6:], name[6:].upper())
+        assert result.format == {"jfif": "JPEG"}.get(name[6:], name[6:].upper())
     assert list(target.parent.iterdir()) == [target]
     assert lines_of(run(photo, "--scale", "2", "-o", target))[1]["skipped"] == 1
 

@@ -62,7 +62,7 @@ def test_a_path_in_the_public_url_precedes_the_services_paths(make_settings: Mak
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"), [(ANOTHER, "something else"), (NOT_READY, "is not ready")]
+    ("answers", "said"), [(ANOTHER, "does not lead to this service"), (NOT_READY, "is not ready")]
 )
 def test_a_url_that_leads_elsewhere_is_a_failure(
     answers: dict[str, tuple[int, bytes]], said: str, make_settings: MakeSettings

@@ -61,7 +61,7 @@ AppState = Annotated[State, Depends(_get_state)]
 
 
 KeyLimit = Annotated[
-    int | None, Query(ge=1, le=MAX_PAGE_ROWS, description="Most keys of a page; not given: all")
+    int | None, Query(ge=1, le=MAX_PAGE_ROWS, description="Most keys of a page; by default all")
 ]
 Cursor = Annotated[str, Query(description="`cursor` of the `Link` to the next page")]
 

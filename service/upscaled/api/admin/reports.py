@@ -25,9 +25,9 @@ router = APIRouter(
 
 Since = Annotated[
     datetime | None,
-    Query(description="Start: a date or a time, in UTC without an offset; not given: 30 days ago"),
+    Query(description="Start: a date or a time, in UTC without an offset; by default 30 days ago"),
 ]
-Until = Annotated[datetime | None, Query(description="End, itself not included; not given: now")]
+Until = Annotated[datetime | None, Query(description="End, itself not included; by default now")]
 By = Annotated[list[UsageGroup], Query(description="What to group by; may be repeated")]
 
 

@@ -151,12 +151,10 @@ def _serve_overview(file: Traversable, public_base_url: str) -> Endpoint:
 
 def _serve_markdown(file: Traversable) -> Endpoint:
     """Return an endpoint that renders the page when it is first requested, and keeps it."""
-    rendered: list[str] = []
+    render = cache(lambda: render_page(file.read_text(encoding="utf-8")))
 
     async def get_page(_: Request) -> Response:
-        if not rendered:
-            rendered.append(render_page(file.read_text(encoding="utf-8")))
-        return Response(rendered[0], media_type="text/html", headers=HEADERS)
+        return Response(render(), media_type="text/html", headers=HEADERS)
 
     return get_page
 
