@@ -39,6 +39,7 @@ BLOCK_PX: Final = 32
 _FIXED_SHARE: Final = 24 / 255
 _SHARE_OF_CONTRAST: Final = 0.75
 _LEAST_SHARE_FOR_BLACK: Final = 16 / 255
+_LEVELS_BY_ROUNDING: Final = 2
 _ROWS_AT_ONCE: Final = 64
 
 STRIPS_PER_WINDOW: Final = 8
@@ -208,18 +209,24 @@ def average_plausible(source: Window, result: Window) -> Window | None:
 def _is_near(source: Window, averaged: Window) -> bool:
     """Return whether every block of an averaged result has the colour of its source.
 
-    Blocks surely do where every pixel does, as in most photographs; that takes a hundredth of the
-    time.
+    Blocks surely do where every pixel does, as in most photographs, or their rounded means do:
+    that takes a hundredth and a fifth of the time.
     """
     height, width = source.shape[:2]
     peak = float(np.iinfo(source.dtype).max)
-    if cv2.norm(source, averaged, cv2.NORM_INF) <= _LEAST_SHARE_FOR_BLACK * peak:
-        return True
     blocks = (max(1, width // BLOCK_PX), max(1, height // BLOCK_PX))
+    least = _LEAST_SHARE_FOR_BLACK * peak
+    if cv2.norm(source, averaged, cv2.NORM_INF) <= least:
+        return True
+    rounded, rounded_after = (
+        cv2.resize(each, blocks, interpolation=cv2.INTER_AREA) for each in (source, averaged)
+    )
+    if cv2.norm(rounded, rounded_after, cv2.NORM_INF) <= least - _LEVELS_BY_ROUNDING:
+        return True
     before = source.astype(np.float32)
     mean = _average(before, blocks)
     mean_after = _average(averaged.astype(np.float32), blocks)
-    is_black = (mean_after.max(axis=2) == 0) & (mean.max(axis=2) > _LEAST_SHARE_FOR_BLACK * peak)
+    is_black = (mean_after.max(axis=2) == 0) & (mean.max(axis=2) > least)
     if np.any(is_black):
         return False
     apart = np.abs(mean_after - mean)

@@ -203,6 +203,46 @@ def test_a_result_of_another_size_is_implausible(shape: tuple[int, int, int]) ->
     assert is_plausible(source, np.full(shape, 90, np.uint8)) == (shape == (400, 400, 3))
 
 
+def is_near_by_definition(source: Window, result: Window) -> bool:
+    """The sanity check of a result as large as its source, with nothing left out."""
+    height, width = source.shape[:2]
+    peak = float(np.iinfo(source.dtype).max)
+    blocks = (max(1, width // BLOCK_PX), max(1, height // BLOCK_PX))
+
+    def average(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(cv2.resize(pixels, blocks, interpolation=cv2.INTER_AREA), np.float32)
+
+    before = source.astype(np.float32)
+    mean, mean_after = average(before), average(result.astype(np.float32))
+    contrast = np.sqrt(np.maximum(average(np.square(before)) - np.square(mean), 0))
+    allowed = 24 / 255 * peak * (2 if min(height, width) < BLOCK_PX else 1)
+    allowed = allowed + 0.75 * contrast.max(axis=2, keepdims=True)
+    is_black = (mean_after.max(axis=2) == 0) & (mean.max(axis=2) > 16 / 255 * peak)
+    return bool(np.all(np.abs(mean_after - mean) <= allowed) and not is_black.any())
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("side_px", [20, 70, 128])
+def test_what_is_plausible_at_a_glance_is_so_by_the_whole_check(
+    side_px: int, kind: type[np.unsignedinteger]
+) -> None:
+    """Around both limits: for pictures of all contrasts, shifted, blackened, in a part or whole."""
+    chance, level, found = np.random.default_rng(side_px), np.iinfo(kind).max // 255, []
+    for contrast in (0, 3, 12, 40):
+        noise = chance.normal(0, contrast, (side_px, side_px, 3))
+        for base in (15, 16, 17, 25, 128):
+            source = (np.clip(base + noise, 0, 255) * level).astype(kind)
+            for shift in (-26, -24, -18, -16, -15, -13, 2, 14, 15, 16, 17, 22, 24, 25, 49, 200):
+                shifted = np.clip(source + shift * float(level), 0, 255 * level).astype(kind)
+                mixed = source.copy()
+                mixed[side_px // 2 :] = shifted[side_px // 2 :]
+                for result in (shifted, mixed, np.zeros_like(source)):
+                    expected = is_near_by_definition(source, result)
+                    assert is_plausible(source, result) == expected, (contrast, base, shift)
+                    found.append(expected)
+    assert 0.2 < np.mean(found) < 0.8
+
+
 def test_a_window_of_another_image_is_implausible() -> None:
     chance = np.random.default_rng(1)
     smooth = [
