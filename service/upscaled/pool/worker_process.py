@@ -16,10 +16,12 @@ from upscaled.pool.devices import worker_environment, worker_settings
 from upscaled.pool.executor import OnTile, WorkerStats
 from upscaled.process.channel import FrameError
 from upscaled.process.child import AsyncChild, ChildLost, ChildUnusable
-from upscaled.process.supervision import Limits
+from upscaled.process.supervision import Limits, TimeAllowed
 
 _MAX_QUIET_S: Final = 2.5
 """A worker sends `Alive` every second; one that is quiet for longer at its deadline hangs."""
+
+_STEP_S: Final = 1.0
 
 MAX_FAULTS: Final = 3
 """Images in a row that a worker may fail and another device make: then its device is broken."""
@@ -108,11 +110,8 @@ class WorkerProcess:
         worker = cls(await AsyncChild.start(command, environment), limits, settings.device)
         ready = None
         try:
-            async with asyncio.timeout(limits.start_s):
-                await worker._send(configure)
-                ready = await worker._ready
-        except TimeoutError:
-            raise WorkerDied(f"not ready within {limits.start_s:g} s") from None
+            await worker._send(configure)
+            ready = await worker._wait_ready()
         finally:
             if not isinstance(ready, messages.WorkerReady):
                 await worker.end()
@@ -120,6 +119,17 @@ class WorkerProcess:
             raise ready
         worker.ready = ready
         return worker
+
+    async def _wait_ready(self) -> messages.WorkerReady | ChildUnusable | WorkerDied:
+        """Return what the worker reports of its start; or WorkerDied after `limits.start_s`."""
+        allowed = TimeAllowed(self.pid, self._limits.start_s)
+        while allowed.left_s > 0:
+            step_s = min(_STEP_S, allowed.left_s)
+            await asyncio.wait({self._ready}, timeout=step_s)
+            if self._ready.done():
+                return self._ready.result()
+            await asyncio.to_thread(allowed.note, step_s)
+        return WorkerDied(f"not ready within {self._limits.start_s:g} s")
 
     @property
     def pid(self) -> int:
@@ -228,7 +238,7 @@ class WorkerProcess:
     async def _listen(self) -> None:
         """Receive messages until the worker ends, then answer everything that waits for it."""
         cause = "was stopped"
-        limit_s = self._limits.start_s
+        limit_s: float | None = None  # of the start, see `_wait_ready`
         try:
             while True:
                 frame = await self._child.receive(

@@ -7,6 +7,7 @@ that closes when the parent is gone, however it ends (`upscaled.process.confinem
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any, Final, Self
 
+from upscaled.logs import event
 from upscaled.process import channel
 from upscaled.process.channel import Frame
 from upscaled.process.supervision import describe_exit
@@ -30,6 +32,13 @@ _LIBRARIES: Final = frozenset(
 
 _PASSING_ERRORS: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 """Errors of what the machine lacks only for the moment: memory, processes, file descriptors."""
+
+
+KILLED_WITHIN_S: Final = 10.0
+"""Limits the wait for a process that was killed: in an uninterruptible sleep, on a disk or a driver
+that does not answer, it may not end for hours, and what waits for it would stand still as long."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 class ChildUnusable(Exception):
@@ -85,10 +94,14 @@ class Child:
             return None
 
     def end(self) -> None:
-        """Kill the process and wait until it is reaped; may be called again."""
+        """Kill the process and wait until it is reaped; may be called again.
+
+        One that does not end within `KILLED_WITHIN_S` is left behind, and reaped once it has ended.
+        """
         self.sock.close()
         self._process.kill()
-        self._process.wait()
+        if self.wait(KILLED_WITHIN_S) is None:
+            _log_stuck(self.pid)
         self._lifeline.close()
 
 
@@ -153,9 +166,11 @@ class AsyncChild:
             await channel.send_async(self._sock, header, payload)
 
     async def receive(
-        self, *, within_s: float, max_payload_bytes: int = channel.MAX_PAYLOAD_BYTES
+        self, *, within_s: float | None, max_payload_bytes: int = channel.MAX_PAYLOAD_BYTES
     ) -> Frame:
         """Receive the next frame; for one task only.
+
+        within_s: None waits without a limit.
 
         Raises:
             ChildLost: nothing came within that time, or the process closed its end.
@@ -182,13 +197,19 @@ class AsyncChild:
                 os.kill(self.pid, signal.SIGKILL)
 
     async def wait(self) -> str:
-        """Wait for the end of the process, and return how it ended, in words.
+        """Wait for the end of a killed process, and return how it ended, in words.
 
+        One that does not end within `KILLED_WITHIN_S` is left behind, and reaped once it has ended.
         `close` is still to follow, when all that wait for an answer of the process have got one.
         """
-        status = await self._process.wait()
-        self._lifeline.close()
-        return describe_exit(status)
+        try:
+            async with asyncio.timeout(KILLED_WITHIN_S):
+                return describe_exit(await self._process.wait())
+        except TimeoutError:
+            _log_stuck(self.pid)
+            return "does not end although it was killed"
+        finally:
+            self._lifeline.close()
 
     async def close(self) -> None:
         """Close this end of the socket, once the process has ended."""
@@ -196,6 +217,11 @@ class AsyncChild:
         # under it would leave it waiting for ever.
         async with self._sending:
             self._sock.close()
+
+
+def _log_stuck(pid: int) -> None:
+    text = "process %d does not end although it was killed: it is left behind and replaced"
+    _log.error(text, pid, extra=event("process_stuck", pid=pid))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class Limits:
     """Time limits of a supervised child process, and the backoff between its starts.
 
     work_s: one piece of work in one process; then the process is killed.
-    start_s: from starting the process until it says that it is ready.
+    start_s: from starting the process until it says that it is ready, see `TimeAllowed`.
     silence_s: a process that is ready and sends nothing for so long hangs, and is killed.
     end_s: from closing the process's socket to its end; then it is killed.
     backoff_s, max_backoff_s: the wait after the first failed start; it doubles with each further
@@ -146,6 +146,27 @@ class Activity:
         """Return whether it would compute, and has had no core since."""
         is_idle = before is not None and self.cpu_ticks == before.cpu_ticks
         return self.is_runnable and is_idle
+
+
+class TimeAllowed:
+    """Time for the start of a process; while it waits for a core behind others none of it passes.
+
+    A process that computes uses it up by its processor time, any other one by the clock.
+    """
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        self._pid = pid
+        self._seen = read_activity(pid)
+        self.left_s = seconds
+
+    def note(self, step_s: float) -> None:
+        """Note that a step has passed."""
+        before, self._seen = self._seen, read_activity(self._pid)
+        used_s = step_s
+        if before is not None and self._seen is not None and self._seen.is_runnable:
+            ticks = self._seen.cpu_ticks - before.cpu_ticks
+            used_s = min(step_s, ticks / os.sysconf("SC_CLK_TCK"))
+        self.left_s -= used_s
 
 
 def read_activity(pid: int) -> Activity | None:

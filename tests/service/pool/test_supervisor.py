@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ import psutil
 import pytest
 
 from tests.service.pool.pools import (
+    QUICK,
     fake_command,
     order,
     pids_of,
@@ -279,6 +281,24 @@ async def test_a_worker_that_is_never_ready_is_given_up() -> None:
     async with running_pool(command=fake_command("mute"), limits=limits, is_waiting=False) as pool:
         with pytest.raises(RateLimitExceeded, match=r"not ready within 0\.5 s"):
             await pool.upscale(order("answer"), request())
+
+
+async def test_a_worker_that_no_kill_ends_is_replaced_and_its_image_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose driver does not answer any more: it is in an uninterruptible sleep."""
+    monkeypatch.setattr("upscaled.process.child.KILLED_WITHIN_S", 0.2)
+    limits = replace(QUICK, silence_s=1.0)
+    async with running_pool(limits=limits) as pool:
+        (stuck,) = workers_of(pool)
+        kill = os.kill
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "kill", lambda pid, sig: None if pid == stuck.pid else kill(pid, sig))
+            ordered = order("hang", marker=str(tmp_path / "hung"))
+            upscaled = await pool.upscale(ordered, request())
+            assert upscaled.media_type
+            assert pids_of(pool) != (stuck.pid,)
+        stuck.kill()
 
 
 async def test_the_pool_recovers_unaided_once_workers_can_start(tmp_path: Path) -> None:

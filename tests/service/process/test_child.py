@@ -130,3 +130,29 @@ def test_a_child_that_hangs_or_is_stopped_dies_with_its_parent(state: str) -> No
     parent.wait()
     _, alive = psutil.wait_procs([child], timeout=60)
     assert alive == []
+
+
+async def test_an_async_child_that_no_kill_ends_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one in an uninterruptible sleep, which a test cannot make."""
+    monkeypatch.setattr("upscaled.process.child.KILLED_WITHIN_S", 0.1)
+    child = await AsyncChild.start(COMMAND, scrub_environment(os.environ))
+    assert await child.wait() == "does not end although it was killed"
+    assert "it is left behind" in caplog.text
+    child.kill()
+    assert await child.wait() == "killed by SIGKILL"
+    await child.close()
+
+
+def test_a_child_that_no_kill_ends_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("upscaled.process.child.KILLED_WITHIN_S", 0.1)
+    child = Child((sys.executable, "-c", "import time; time.sleep(100)"), {})
+    with monkeypatch.context() as unkillable:
+        unkillable.setattr(subprocess.Popen, "kill", lambda _: None)
+        child.end()
+    assert "it is left behind" in caplog.text
+    child.end()
+    assert child.wait(60) == -signal.SIGKILL

@@ -14,6 +14,7 @@ from upscaled.process.supervision import (
     Activity,
     Limits,
     ProcessHangs,
+    TimeAllowed,
     Watchdog,
     describe_exit,
     read_activity,
@@ -174,3 +175,19 @@ def test_a_process_is_starved_that_is_runnable_and_has_not_computed(
 ) -> None:
     assert Activity(7, is_runnable=True).is_starved_since(before) is is_starved
     assert not Activity(7, is_runnable=False).is_starved_since(before)
+
+
+@pytest.mark.parametrize(
+    ("cpu_ticks", "is_runnable", "left_s"),
+    [(0, True, 10.0), (5, True, 9.95), (500, True, 9.0), (0, False, 9.0), (50, False, 9.0)],
+    ids=["has no core", "has little", "computes in threads", "waits", "waits again"],
+)
+def test_a_process_that_waits_for_a_core_uses_up_none_of_its_time(
+    monkeypatch: pytest.MonkeyPatch, cpu_ticks: int, is_runnable: bool, left_s: float
+) -> None:
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    seen = iter([Activity(7, True), Activity(7 + cpu_ticks, is_runnable)])
+    monkeypatch.setattr("upscaled.process.supervision.read_activity", lambda _: next(seen))
+    allowed = TimeAllowed(1, 10.0)
+    allowed.note(1.0)
+    assert allowed.left_s == pytest.approx(left_s)
