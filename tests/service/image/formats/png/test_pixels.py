@@ -26,7 +26,7 @@ from tests.service.image.samples import (
 )
 from upscaled.errors import MalformedImage, ServiceError
 from upscaled.image.decode import decode_file
-from upscaled.image.formats.png import pixels
+from upscaled.image.formats.png import structure
 from upscaled.image.formats.png.pixels import MAX_SURPLUS_BYTES, count_pixel_bytes
 from upscaled.image.formats.png.structure import PngHeader, isal_zlib, iterate_chunks
 from upscaled.image.types import Image
@@ -168,7 +168,7 @@ def test_a_wrong_checksum_of_a_chunk_that_matters_is_refused(name: bytes) -> Non
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What inflates: ISA-L, and zlib where that is not installed."""
     if request.param == "zlib":
-        monkeypatch.setattr(pixels, "isal_zlib", None)
+        monkeypatch.setattr(structure, "isal_zlib", None)
     elif isal_zlib is None:
         pytest.skip("isal is not installed")
 
