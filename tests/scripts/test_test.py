@@ -16,7 +16,7 @@ def ready(scripts: Scripts) -> Scripts:
 
 def test_the_slow_tests_are_left_out_and_the_others_run_side_by_side(ready: Scripts) -> None:
     ready.run("test")
-    processes = min(os.sysconf("SC_NPROCESSORS_ONLN") + 4, 6)
+    processes = min(os.sysconf("SC_NPROCESSORS_ONLN") + 3, 6)
     options = f"-n {processes} --dist loadfile --no-loadscope-reorder"
     assert ready.calls() == [f"-m pytest -m not slow {options}"]
 
