@@ -286,7 +286,7 @@ def read_header(source: bytes, formats: Collection[str] = ALWAYS_DECODED) -> Hea
     if name is None:
         raise MalformedImage(detail="no known image format")
     if name not in formats:
-        raise UnsupportedImageFormat(detail=name)
+        raise UnsupportedImageFormat(f"Unsupported image format: {name}")
     try:
         header = FORMATS[name].reader.read_header(source)
     except BROKEN_FILE_ERRORS as error:

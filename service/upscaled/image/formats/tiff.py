@@ -73,7 +73,7 @@ def read_header(source: bytes) -> Header:
     """Read upright size and transparency from the first directory; libtiff turns the pixels."""
     tags = _read_tags(source)
     if _is_raw(source, tags):
-        raise UnsupportedImageFormat(detail="RAW")
+        raise UnsupportedImageFormat("Unsupported image format: RAW")
     if _WIDTH not in tags or _HEIGHT not in tags:
         raise ValueError("no size")
     orientation = tags.get(_ORIENTATION, UPRIGHT)

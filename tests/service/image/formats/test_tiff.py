@@ -255,7 +255,7 @@ def test_a_camera_s_raw_file_is_not_answered_by_its_preview(
 ) -> None:
     with pytest.raises(UnsupportedImageFormat) as refused:
         read_header(tiff_of(strips(noise(3)), 8, RGB, 3, **tags), {"TIFF"})
-    assert refused.value.detail == "RAW"
+    assert refused.value.public_text == "Unsupported image format: RAW"
 
 
 def test_a_file_marked_as_canon_s_raw_is_refused() -> None:
