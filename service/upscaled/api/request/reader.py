@@ -36,6 +36,7 @@ _OPTIONS: Final = ("x-upscale-", "prefer")
 """The beginnings of all headers that `upscaled.api.request.choices` reads."""
 _JSON: Final = "application/json"
 _FORM: Final = "multipart/form-data"
+_COMPRESSED: Final = frozenset({"br", "compress", "deflate", "gzip", "x-gzip", "zstd"})
 _SCALE: Final = re.compile(r"([24])(?:\.0+)?", re.ASCII)
 # A media type's name as registered (RFC 6838, 4.2). RFC 9110 alone would allow `'image/*'`, quotes
 # included, which a client is known to send by mistake.
@@ -93,7 +94,7 @@ async def read_parameters(
         limit_bytes=settings.max_file_bytes + OVERHEAD_BYTES,
         timeout_s=settings.body_timeout_s,
     )
-    fields = await asyncio.to_thread(_parse_fields, media_type, body, content_type)
+    fields = await asyncio.to_thread(_parse_fields, media_type, body, request.headers)
     if isinstance(fields.image, bytes) and len(fields.image) > settings.max_file_bytes:
         raise errors.FileSizeTooLarge(detail=f"a part of {len(fields.image)} bytes")
     image, image_url, scale = check_fields(fields)
@@ -151,10 +152,18 @@ async def _read_counted(request: Request, share: MemoryShare, limit_bytes: int) 
             return body.getvalue()  # which does not copy
 
 
-def _parse_fields(media_type: str, body: bytes, content_type: str) -> Fields:
-    if media_type == _JSON:
-        return fields_of_json(parse_json(body))
-    return fields_of_parts(parse_parts(body, content_type))
+def _parse_fields(media_type: str, body: bytes, headers: Headers) -> Fields:
+    """Parse the body; a broken one that is said to be compressed is refused for that."""
+    try:
+        if media_type == _JSON:
+            return fields_of_json(parse_json(body))
+        return fields_of_parts(parse_parts(body, headers["content-type"]))
+    except errors.InvalidRequestBody as error:
+        codings = headers.get("content-encoding", "").lower().replace(",", " ").split()
+        if _COMPRESSED.isdisjoint(codings):
+            raise
+        text = "Content-Encoding is not supported: send the body uncompressed"
+        raise errors.InvalidRequestBody(text, detail=error.public_text) from None
 
 
 def check_fields(fields: Fields) -> tuple[bytes | None, str | None, int]:

@@ -1,3 +1,4 @@
+import gzip
 import math
 import time
 from collections.abc import Iterator
@@ -172,6 +173,35 @@ def test_no_body_at_all_is_invalid(service: Service, headers: list[str]) -> None
         if "chunked" in "".join(headers):
             connection.send(b"0\r\n\r\n")
         connection.receive().assert_error(400, "invalid_request_body")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "identity, gzip"])
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b'{"image_url": "http://10.0.0.1/", "scale": 2}'),
+        ("multipart/form-data; boundary=XX", form(SCALE, file_part(picture()))),
+    ],
+)
+def test_a_compressed_body_is_refused_for_that(
+    service: Service, content_type: str, body: bytes, coding: str
+) -> None:
+    headers = service.headers | {"Content-Type": content_type, "Content-Encoding": coding}
+    url = f"{service.url}/v1/upscale"
+    answer = requests.post(url, headers=headers, data=gzip.compress(body), timeout=30)
+    assert "Content-Encoding" in assert_error(answer, 400, "invalid_request_body")
+
+
+def test_a_body_that_is_only_said_to_be_compressed_is_read(service: Service) -> None:
+    """Some clients name a character set in Content-Encoding, or forget it behind a proxy."""
+    for coding in ("utf-8", "identity", "gzip"):
+        headers = service.headers | {"Content-Encoding": coding}
+        assert service.upload(headers=headers).status_code == 200
+    assert_error(
+        service.upload(headers=service.headers | {"Content-Encoding": "utf-8"}, data={}),
+        400,
+        "missing_parameter",
+    )
 
 
 @pytest.mark.parametrize("value", [2, 2.0, "2", "2.0", "2.00"])
