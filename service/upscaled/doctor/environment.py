@@ -50,6 +50,24 @@ def _set_names(environment: Mapping[str, str]) -> list[str]:
 
 
 def check_access(settings: Settings, host: str) -> list[Finding]:
+    """Report who may send requests, where it is not who has a key, and a port that stays closed."""
+    return [*_check_open(settings, host), *_check_admin_port(settings)]
+
+
+def _check_admin_port(settings: Settings) -> list[Finding]:
+    if not settings.admin_port or settings.admin_keys:
+        return []
+    return [
+        warning(
+            ACCESS,
+            f"nothing listens on UPSCALED_ADMIN_PORT={settings.admin_port}: UPSCALED_ADMIN_KEYS "
+            "names no administrator",
+            "`upscaled admin key NAME` makes a key and the setting, or unset UPSCALED_ADMIN_PORT",
+        )
+    ]
+
+
+def _check_open(settings: Settings, host: str) -> list[Finding]:
     """Report `UPSCALED_AUTH=none`: a warning where `host` is not for this computer alone."""
     if settings.auth != "none":
         return []

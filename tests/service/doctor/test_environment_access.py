@@ -34,3 +34,15 @@ def test_a_service_without_keys_that_others_reach_is_a_warning(
     assert finding.status is Status.WARNING
     assert found in finding.found
     assert "UPSCALED_AUTH" in finding.advice
+
+
+def test_a_port_of_administration_without_administrators_is_a_warning(
+    make_settings: MakeSettings,
+) -> None:
+    (finding,) = check_access(make_settings(admin_port=8001), "127.0.0.1")
+    assert finding.status is Status.WARNING
+    assert "nothing listens on UPSCALED_ADMIN_PORT=8001" in finding.found
+    assert "upscaled admin key NAME" in finding.advice
+    keys = f"ops:{'0' * 64}"
+    assert check_access(make_settings(admin_port=8001, admin_keys=keys), "127.0.0.1") == []
+    assert check_access(make_settings(admin_keys=keys), "127.0.0.1") == []
