@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -81,48 +82,70 @@ def quantise(
         f"{spec.name}: {len(calibrated)} pictures to calibrate with, {len(held_out)} to verify with"
     )
     truths = draw_truths(pictures) if pictures else []
+    prover = _Prover(spec, float_upscaler(network), list(held_out), truths, say)
     if spec.network.tuning_rate:
         layers = tuned or tune_network(
             spec.family, network, calibrated, steps=steps, seed=SEED, progress=progress
         )
-        proof = _prove_tuned(spec, network, layers, held_out, truths, say)
+        proof = prover.prove_tuned(layers)
     else:
-        layers, proof = _quantise_large(spec, network, calibrated, held_out, truths, say)
+        layers, proof = prover.quantise_large(network, calibrated)
     return _write_proven(spec, weights, layers, proof, say)
 
 
-def _prove_tuned(
-    spec: ModelSpec,
-    network: nn.Module,
-    layers: Layers,
-    held_out: Pixels,
-    truths: Sequence[Pixels],
-    say: Say,
-) -> QuantisedAccuracy:
-    """Compare tuned layers with float32: by pixels first, and by the truth where those differ.
+@dataclass(frozen=True, slots=True)
+class _Prover:
+    """Compares layers in 8 bits with float32 (`expect`), and says how near they are.
 
-    A network that keeps flat colours is proven by pixels alone: nothing corrects its colours.
+    held_out: pictures that calibration does not use. truths: photographs to compare results with.
     """
-    expect = float_upscaler(network)
-    upscale = quantised_upscaler(spec.family, spec.shape, layers)
-    proof = measure_quantised(layers, upscale, expect, list(held_out))
-    say(f"{spec.name}: {_describe(proof)}")
-    if not why_not(proof, "auto") or spec.keeps_colour or not truths:
+
+    spec: ModelSpec
+    expect: Upscaler
+    held_out: Sequence[Pixels]
+    truths: Sequence[Pixels]
+    say: Say
+
+    def prove_tuned(self, layers: Layers) -> QuantisedAccuracy:
+        """Compare tuned layers by pixels first, and by the truth where those differ.
+
+        A network that keeps flat colours is proven by pixels alone: nothing corrects its colours.
+        """
+        upscale = quantised_upscaler(self.spec.family, self.spec.shape, layers)
+        proof = measure_quantised(layers, upscale, self.expect, self.held_out)
+        self.say(f"{self.spec.name}: {_describe(proof)}")
+        if not why_not(proof, "auto") or self.spec.keeps_colour or not self.truths:
+            return proof
+        proof = proof.model_copy(update={"truth": self._compare().compare(upscale)})
+        self.say(f"{self.spec.name}: {_describe(proof)}")
         return proof
-    comparison = _compare_with(spec, truths, expect, say)
-    proof = proof.model_copy(update={"truth": comparison.compare(upscale)})
-    say(f"{spec.name}: {_describe(proof)}")
-    return proof
 
+    def quantise_large(
+        self, network: nn.Module, calibrated: Pixels
+    ) -> tuple[Layers, QuantisedAccuracy]:
+        """Return the fastest form that is proven for `auto`, else for `fast`, else the last one."""
+        comparison = self._compare() if self.truths else None
+        tried: list[tuple[Layers, QuantisedAccuracy]] = []
+        inputs = to_inputs(_cut_few(calibrated, CALIBRATED_UNTUNED))
+        for float_layers, layers in find_forms(
+            self.spec, network, inputs, self.held_out, self.expect, SEED
+        ):
+            upscale = quantised_upscaler(self.spec.family, self.spec.shape, layers)
+            truth = comparison.compare(upscale) if comparison else None
+            proof = measure_quantised(layers, upscale, self.expect, self.held_out, truth)
+            self.say(f"{self.spec.name}, {', '.join(float_layers)} in floats: {_describe(proof)}")
+            tried.append((layers, proof))
+            if not why_not(proof, "auto"):
+                return tried[-1]
+        return next((each for each in tried if not why_not(each[1], "fast")), tried[-1])
 
-def _compare_with(
-    spec: ModelSpec, truths: Sequence[Pixels], expect: Upscaler, say: Say
-) -> TruthComparison:
-    say(f"{spec.name}: {len(truths)} photographs in float32, clean, jpeg and camera each")
-    comparison = TruthComparison(make_samples(truths, spec.native_scale, expect))
-    for reason in comparison.missing:
-        say(f"{spec.name}: a part of the proof is left out: {reason}")
-    return comparison
+    def _compare(self) -> TruthComparison:
+        count = len(self.truths)
+        self.say(f"{self.spec.name}: {count} photographs in float32, clean, jpeg and camera each")
+        comparison = TruthComparison(make_samples(self.truths, self.spec.native_scale, self.expect))
+        for reason in comparison.missing:
+            self.say(f"{self.spec.name}: a part of the proof is left out: {reason}")
+        return comparison
 
 
 def _write_proven(
@@ -146,37 +169,6 @@ def _write_proven(
     write_atomically(quantised_path(weights), data)
     write_atomically(record_path(weights), (record.model_dump_json(indent=2) + "\n").encode())
     return record
-
-
-def _quantise_large(
-    spec: ModelSpec,
-    network: nn.Module,
-    calibrated: Pixels,
-    held_out: Pixels,
-    truths: Sequence[Pixels],
-    say: Say,
-) -> tuple[Layers, QuantisedAccuracy]:
-    """Return the fastest form that is proven for `auto`, else for `fast`, else the last one."""
-    expect = float_upscaler(network)
-    comparison = _compare_with(spec, truths, expect, say) if truths else None
-    tried: list[tuple[Layers, QuantisedAccuracy]] = []
-    forms = find_forms(
-        spec,
-        network,
-        to_inputs(_cut_few(calibrated, CALIBRATED_UNTUNED)),
-        list(held_out),
-        expect,
-        SEED,
-    )
-    for float_layers, layers in forms:
-        upscale = quantised_upscaler(spec.family, spec.shape, layers)
-        truth = comparison.compare(upscale) if comparison else None
-        proof = measure_quantised(layers, upscale, expect, list(held_out), truth)
-        say(f"{spec.name}, {', '.join(float_layers)} in floats: {_describe(proof)}")
-        tried.append((layers, proof))
-        if not why_not(proof, "auto"):
-            return tried[-1]
-    return next((each for each in tried if not why_not(each[1], "fast")), tried[-1])
 
 
 def _describe(proof: QuantisedAccuracy) -> str:
