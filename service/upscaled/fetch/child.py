@@ -10,7 +10,6 @@ import resource
 import socket
 import sys
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any
 
 import uvloop
@@ -58,7 +57,7 @@ async def _serve_requests(
 
     def start(number: int, body: _Pieces, work: Coroutine[Any, Any, None]) -> None:
         fetch = fetches[number] = tasks.create_task(_fetch(outbox, number, body, work))
-        fetch.add_done_callback(partial(_forget, fetches, number))
+        fetch.add_done_callback(lambda _: fetches.pop(number))
 
     while True:
         try:
@@ -76,10 +75,6 @@ async def _serve_requests(
             case {"post": number, **request}:
                 body = _Pieces(outbox, number)
                 start(number, body, fetcher.post(PostRequest(**request), body))
-
-
-def _forget(fetches: dict[int, asyncio.Task[None]], number: int, _: asyncio.Task[None]) -> None:
-    del fetches[number]
 
 
 async def _fetch(
