@@ -70,13 +70,15 @@ def exchange(service: Service, data: bytes, silence_s: float = SILENCE_S) -> byt
         received = b""
         connection.settimeout(silence_s)
         with contextlib.suppress(TimeoutError, ConnectionResetError):
-            while not is_whole(received) and (chunk := connection.recv(65536)):
+            while not is_whole(received, data) and (chunk := connection.recv(65536)):
                 received += chunk
         return received
 
 
-def is_whole(received: bytes) -> bool:
-    head, _, body = received.partition(b"\r\n\r\n")
+def is_whole(received: bytes, request: bytes) -> bool:
+    head, end, body = received.partition(b"\r\n\r\n")
+    if end and request.startswith(b"HEAD "):
+        return True
     length = re.search(rb"\r\ncontent-length: (\d+)", head.lower())
     return length is not None and len(body) >= int(length[1])
 
