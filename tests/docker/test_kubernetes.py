@@ -237,7 +237,10 @@ def test_kustomize_makes_the_same_of_an_overlay(overlay: str) -> None:
 
 
 @pytest.mark.skipif(not has_ray, reason="ray is not installed (requirements-cluster.lock)")
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize(
+    "overlay",
+    [pytest.param(each, marks=() if each == "cpu" else pytest.mark.slow) for each in OVERLAYS],
+)
 def test_the_ray_service_is_what_the_command_in_its_first_line_prints(overlay: str) -> None:
     text = (FOLDER / "overlays" / overlay / "rayservice.yaml").read_text()
     first, _, rest = text.partition("\n")

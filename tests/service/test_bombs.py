@@ -89,6 +89,7 @@ def probe_all(sources: dict[str, bytes], folder: Path) -> dict[str, str]:
     return dict(zip(sources, (line.split()[0] for line in lines), strict=True))
 
 
+@pytest.mark.slow
 def test_pictures_beside_chunks_that_swell_are_taken_in_little_memory(tmp_path: Path) -> None:
     """By the front end and by a decoder."""
     swelling = make_swelling()

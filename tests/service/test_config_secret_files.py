@@ -84,6 +84,7 @@ def test_a_start_names_the_missing_file_with_status_2(file: Path) -> None:
     assert ended.stderr == f"upscaled: {NAME}={file}: No such file or directory\n"
 
 
+@pytest.mark.slow
 def test_the_config_command_hides_the_password_in_a_file(file: Path) -> None:
     file.write_text(URL + "\n")
     shown = run_upscaled(clean_environment(UPSCALED_DATABASE_URL_FILE=str(file)), "config").stdout

@@ -29,7 +29,10 @@ OTHERS: list[tuple[Family, Shape]] = [
 SHAPES = [*{str(spec.shape): (spec.family, spec.shape) for spec in official_models()}.values()]
 
 
-@pytest.mark.parametrize(("family", "shape"), [*SHAPES, *OTHERS])
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [pytest.param(*SHAPES[0], marks=pytest.mark.slow), *SHAPES[1:], *OTHERS],
+)
 def test_output_is_the_published_networks_to_the_last_bit(
     family: Family, shape: Shape, published: PublishedRealEsrgan
 ) -> None:

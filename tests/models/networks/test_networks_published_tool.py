@@ -17,6 +17,7 @@ from upscaled_models.weights import build_network, load_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+LARGE = ("realesrgan-x4plus", "realesrgan-x2plus")
 SHAPES = [
     spec
     for spec in official_models()
@@ -85,9 +86,7 @@ def bring_into_range(network: nn.Module, rgb: Pixels) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        pytest.param(
-            spec, id=spec.name, marks=pytest.mark.slow if spec.name == "realesrgan-x4plus" else ()
-        )
+        pytest.param(spec, id=spec.name, marks=pytest.mark.slow if spec.name in LARGE else ())
         for spec in SHAPES
     ],
 )

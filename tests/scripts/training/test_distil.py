@@ -343,6 +343,7 @@ def test_a_resumed_run_uses_its_own_recipe(tmp_path: Path, targets: Path) -> Non
     assert begins[0] | {"begins_at": 1, "rate": 0.002} == begins[1]
 
 
+@pytest.mark.slow
 def test_training_reduces_the_distance_of_a_student_to_its_targets(
     tmp_path: Path, targets: Path
 ) -> None:

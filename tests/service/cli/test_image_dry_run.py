@@ -69,6 +69,7 @@ def test_a_dry_run_prints_each_result_and_writes_nothing(
     assert " s of the device" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_skips_what_is_done_and_names_each_result_uniquely(
     source_dir: Path, tmp_path: Path
 ) -> None:

@@ -55,7 +55,11 @@ def test_a_real_process_prints_the_key_for_a_script(data_dir: Path) -> None:
     assert run("credits", "show", "web").stdout == "0\n", "none by default"
 
 
-@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"], ids=["full", "closed"])
+@pytest.mark.parametrize(
+    "redirection",
+    [">/dev/full", pytest.param(">&-", marks=pytest.mark.slow)],
+    ids=["full", "closed"],
+)
 def test_a_key_that_could_not_be_shown_is_revoked(data_dir: Path, redirection: str) -> None:
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {redirection}', "sh", *UPSCALED, "keys", "create", "web"],
@@ -312,6 +316,7 @@ def test_a_full_disk_is_one_line_and_status_1(
     assert_one_line(done.exit_code, done.stderr)
 
 
+@pytest.mark.slow
 def test_a_real_process_on_a_full_disk_prints_one_line(data_dir: Path) -> None:
     done = subprocess.run(
         ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *UPSCALED, "keys", "create", "web"],

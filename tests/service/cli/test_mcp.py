@@ -277,6 +277,7 @@ def test_it_loads_no_torch_and_the_sdk_only_where_it_runs() -> None:
     assert done.stdout.split() == ["False", "False", "False"]
 
 
+@pytest.mark.slow
 def test_the_end_of_its_input_ends_it(service: Service) -> None:
     arguments: dict[str, Any] = {"env": settings_for(service), "cwd": REPOSITORY_DIR}
     done = subprocess.run(

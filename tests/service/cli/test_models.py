@@ -176,6 +176,7 @@ def test_remove_names_a_setting_that_still_chooses_the_model(
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_official_file_carried_in_is_present_from_then_on(
     tmp_path: Path, shared_dir: Path
 ) -> None:

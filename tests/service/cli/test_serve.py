@@ -126,7 +126,8 @@ def test_a_port_in_use_is_reported_and_no_key_is_made(tmp_path: Path) -> None:
          r"cannot listen on nohost\.invalid port 0: the host name is unknown \(UPSCALED_HOST.*"),
         (["--host", "no..host"], {}, 1,
          r"cannot listen on no\.\.host port 0: the host name is unknown \(UPSCALED_HOST.*"),
-        ([], {"UPSCALED_DATA_DIR": "/dev/null"}, 1, "cannot use /dev/null: is no folder"),
+        pytest.param([], {"UPSCALED_DATA_DIR": "/dev/null"}, 1,
+                     "cannot use /dev/null: is no folder", marks=pytest.mark.slow),
         ([], {"UPSCALED_DATABASE_URL": "foo"}, 1,
          "UPSCALED_DATABASE_URL is not a database URL: must be .*"),  # and no folder is blamed
         ([], {"UPSCALED_MAX_QUEU": "3"}, 2, ".* did you mean UPSCALED_MAX_QUEUE[?]"),

@@ -387,6 +387,7 @@ def test_pixels_are_mapped_in_large_pages() -> None:
     assert "hg" in heap_flags
 
 
+@pytest.mark.slow
 def test_closing_ends_every_process_while_threads_still_decode() -> None:
     others = decoder_processes()
     decoder = Decoder(THREE, processes=2)

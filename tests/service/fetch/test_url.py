@@ -158,6 +158,7 @@ URL_PARTS = st.lists(st.one_of(st.sampled_from(URL_MARKS), st.text(max_size=5)),
 )
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=300, deadline=None)
 @given(st.one_of(URL_PARTS, st.text()))
 @example("a[b]@/")

@@ -329,6 +329,7 @@ async def test_while_its_only_worker_is_replaced_the_pool_is_not_ready_but_accep
         assert pool.is_ready()
 
 
+@pytest.mark.slow
 async def test_while_starts_fail_requests_are_refused_until_one_succeeds(tmp_path: Path) -> None:
     """Ready once, then some starts that come to nothing, then well again."""
     limits = Limits(work_s=20, start_s=20, backoff_s=0.02, max_backoff_s=0.1, steady_s=0)

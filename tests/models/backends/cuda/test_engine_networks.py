@@ -36,7 +36,13 @@ def make(name: str) -> KernelModule:
     return network
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK_NETWORKS = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "rrdb x4" else ()) for name in NETWORKS],
+)
+
+
+@QUICK_NETWORKS
 @torch.inference_mode()
 def test_a_network_is_the_same_through_the_kernels_steps(name: str) -> None:
     network = make(name)
@@ -48,7 +54,7 @@ def test_a_network_is_the_same_through_the_kernels_steps(name: str) -> None:
     torch.testing.assert_close(built(pixels), network(pixels), rtol=1e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@QUICK_NETWORKS
 @torch.inference_mode()
 def test_the_error_in_sixteen_bits_is_no_larger_than_in_torch(name: str) -> None:
     network, short = make(name), make(name).half()

@@ -204,6 +204,7 @@ def test_an_engine_under_trial_runs_every_shape_as_a_graph() -> None:
     assert list(serving.graphs.compiled) == [(1, 32, 32, 3)], "the others would only take memory"
 
 
+@pytest.mark.slow
 def test_a_trunk_in_8_bits_is_compiled_once_for_windows_of_every_size() -> None:
     engine = engine_of("rrdb", SMALL_RRDB, "int8")
     sizes = [(32, 64), (17, 23), (32, 64), (40, 31)]

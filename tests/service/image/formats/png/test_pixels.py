@@ -269,6 +269,7 @@ def test_an_unusual_file_that_holds_all_pixels_is_accepted(name: str) -> None:
     assert have_equal_pixels(decode_file(odd_files()[name]), decode_file(sample_file(RGB, 8)))
 
 
+@pytest.mark.slow
 def test_surplus_rows_are_accepted_up_to_the_limit_and_inflating_ends_there() -> None:
     """100 MB more are refused before the second half of them is looked at."""
     raw = raw_pixels(RGB, 8)

@@ -148,7 +148,15 @@ def profile_of(length: int) -> bytes:
     return length.to_bytes(4, "big") + P3[4:] + bytes(length - len(P3))
 
 
-@pytest.mark.parametrize("length", [1_000_000, 1_500_000, 5_000_000, MAX_PROFILE_BYTES])
+@pytest.mark.parametrize(
+    "length",
+    [
+        1_000_000,
+        1_500_000,
+        pytest.param(5_000_000, marks=pytest.mark.slow),
+        pytest.param(MAX_PROFILE_BYTES, marks=pytest.mark.slow),
+    ],
+)
 def test_a_sound_profile_of_any_size_is_kept_byte_for_byte(length: int) -> None:
     """Through the decoder process too, though a picture so small has little memory there."""
     icc = profile_of(length)
