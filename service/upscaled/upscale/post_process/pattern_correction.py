@@ -152,14 +152,18 @@ class PatternCorrection:
 def _find_moves(source: Pixels, averaged: Pixels) -> NDArray[np.float32] | None:
     """Return how far each pixel moves: `[h, w, 3]`, 1 all the way to white, -1 to black.
 
-    None where no pixel moves.
+    None where no pixel moves, as in most rows of photographs. Sums over a box are means of 64, and
+    where none is beyond the tolerance, their own means, which open the gate, are not either.
     """
     peak = np.iinfo(source.dtype).max
     tolerance = _TOLERANCE_LEVELS * peak / 255
-    if source.dtype == np.uint8 and _is_calm(source, averaged, tolerance):
+    depth = cv2.CV_16S if source.dtype == np.uint8 else cv2.CV_32S  # what a sum of 64 drifts fits
+    drift = cv2.subtract(source, averaged, dtype=depth)
+    summed = _sum_boxes(drift, depth, _GATE_ANCHORS[0])
+    if cv2.norm(summed, cv2.NORM_INF) <= tolerance * _GATE_SIDE_PX**2:
         return None
-    drift = np.asarray(cv2.subtract(source, averaged, dtype=cv2.CV_32S), np.int32)
-    gate = np.abs(_average_widely(drift)) / np.float32(tolerance) - 1
+    wide = _sum_boxes(summed, cv2.CV_32S, _GATE_ANCHORS[1]) / np.float32(_GATE_SIDE_PX**4)
+    gate = np.abs(np.asarray(wide, np.float32)) / np.float32(tolerance) - 1
     if gate.max() <= 0:
         return None
     wanted = _average(drift.astype(np.float32)) * np.clip(gate, 0, 1)
@@ -168,32 +172,17 @@ def _find_moves(source: Pixels, averaged: Pixels) -> NDArray[np.float32] | None:
     return np.asarray(np.clip(wanted / room, -1, 1), np.float32)
 
 
-def _is_calm(source: Pixels, averaged: Pixels, tolerance: float) -> bool:
-    """Return whether no mean of 8x8 px drifts by more than the tolerance, of 8 bits.
-
-    Means of such means, which open the gate, then do not either. Sums of 64 fit 16 bits, in which
-    that takes a third of the time; so it is with most rows of photographs.
-    """
-    drift = cv2.subtract(source, averaged, dtype=cv2.CV_16S)
-    summed = _sum_boxes(drift, cv2.CV_16S, _GATE_ANCHORS[0])
-    return bool(cv2.norm(summed, cv2.NORM_INF) <= tolerance * _GATE_SIDE_PX**2)
-
-
 def _average(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     taps = np.array(_TAPS, np.float32)
     averaged = cv2.sepFilter2D(pixels, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REPLICATE)
     return np.asarray(averaged, np.float32)
 
 
-def _average_widely(drift: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Average by a triangle of 15, as two boxes of 8: in whole numbers, as boxes sum on the run."""
-    for anchor in _GATE_ANCHORS:
-        drift = np.asarray(_sum_boxes(drift, cv2.CV_32S, anchor), np.int32)
-    return np.asarray(drift / np.float32(_GATE_SIDE_PX**4), np.float32)
-
-
 def _sum_boxes(drift: NDArray[Any], depth: int, anchor: int) -> NDArray[Any]:
-    """Sum over a box around each pixel, which begins `anchor` pixels before it."""
+    """Sum over a box around each pixel, which begins `anchor` pixels before it.
+
+    A triangle of 15 is such sums of such sums: in whole numbers, as boxes sum on the run.
+    """
     return np.asarray(
         cv2.boxFilter(
             drift,
