@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -17,7 +18,8 @@ import psutil
 import pytest
 import requests
 
-from tests.running import Server
+from tests.databases import SQLITE_FILE
+from tests.running import Server, serve
 from tests.service.cli.test_serve_corpus import serve_bilinear
 from tests.service.image.samples import picture, save
 
@@ -187,3 +189,32 @@ def test_of_a_front_end_killed_at_work_nothing_is_left(tmp_path: Path) -> None:
         broken = sum(isinstance(each.exception(), requests.RequestException) for each in sending)
         assert broken > 0
         assert until(lambda: service.left_behind() <= before), service.left_behind()
+
+
+def test_a_request_under_way_at_a_kill_is_begun_again_at_once_by_the_next_start(
+    tmp_path: Path,
+) -> None:
+    def send(server: Server) -> requests.Response:
+        return requests.post(
+            f"{server.url}/v1/upscale",
+            headers={"X-API-KEY": key, "Idempotency-Key": "order-17"},
+            data={"scale": "2"},
+            files={"image": ("a.png", source())},
+            timeout=300,
+        )
+
+    def is_under_way() -> bool:
+        with sqlite3.connect(tmp_path / SQLITE_FILE) as database:
+            (leases,) = database.execute("SELECT count(lease_until_s) FROM idempotency_keys")
+        return bool(leases[0])
+
+    with serve(tmp_path) as server, ThreadPoolExecutor(1) as client:
+        key = server.key
+        sending = client.submit(send, server)
+        assert until(is_under_way)
+        front_end = server.front_end()
+        server.process.kill()
+        assert isinstance(sending.exception(60), requests.ConnectionError)
+        psutil.wait_procs([front_end], timeout=60)
+    with serve(tmp_path) as server:
+        assert send(server).status_code == 200
