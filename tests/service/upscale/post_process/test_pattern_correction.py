@@ -220,7 +220,7 @@ def test_nothing_is_averaged_where_the_canvas_repeats_the_source(
     assert np.array_equal(corrected(source, canvas), canvas)
 
 
-@pytest.mark.parametrize(("shift", "is_moved"), [(2, False), (6, True)])
+@pytest.mark.parametrize(("shift", "is_moved"), [(2, False), (3, True), (6, True)])
 def test_only_drift_beyond_the_tolerance_is_corrected(shift: int, is_moved: bool) -> None:
     source = np.full((40, 50, 3), 128, np.uint8)
     canvas = np.full((160, 200, 3), 128 + shift, np.uint8)
