@@ -114,30 +114,35 @@ def set_rate(name: Name, rate: PerSecond = None, burst: Burst = None) -> None:
 @commands.command("set")
 def change_key(
     name: Name,
-    rate: Annotated[str, typer.Option(metavar="R", help='Requests a second, or "settings".')] = "",
-    burst: Annotated[str, typer.Option(metavar="B", help='Requests at once, or "settings".')] = "",
+    rate: Annotated[
+        str | None, typer.Option(metavar="R", help='Requests a second, or "settings".')
+    ] = None,
+    burst: Annotated[
+        str | None, typer.Option(metavar="B", help='Requests at once, or "settings".')
+    ] = None,
     expires: Annotated[
-        str, typer.Option(metavar="DATE", help='When it ends, in UTC: 2027-01-31, or "never".')
-    ] = "",
+        str | None,
+        typer.Option(metavar="DATE", help='When it ends, in UTC: 2027-01-31, or "never".'),
+    ] = None,
     scopes: Annotated[
-        str, typer.Option(metavar="A,B", help=f'{", ".join(SCOPES)}; or "all".')
-    ] = "",
+        str | None, typer.Option(metavar="A,B", help=f'{", ".join(SCOPES)}; or "all".')
+    ] = None,
 ) -> None:
     """Change the rate, burst, end or scopes of an API key; what is not given stays as it is.
 
     A key that has expired is active again with a later end.
     """
     changes: KeyChanges = {}
-    if rate:
+    if rate is not None:
         with _refusing("--rate", rate, 'write a number, or "settings"'):
             changes["rate_per_s"] = None if rate == "settings" else float(rate)
-    if burst:
+    if burst is not None:
         with _refusing("--burst", burst, 'write a whole number, or "settings"'):
             changes["rate_burst"] = None if burst == "settings" else int(burst)
-    if expires:
+    if expires is not None:
         with _refusing("--expires", expires, f'write {_TIMES_SHOWN}, or "never"'):
             changes["expires_at_s"] = None if expires == "never" else _parse_end(expires)
-    if scopes:
+    if scopes is not None:
         scopes = scopes.lower()
         changes["scopes"] = None if scopes == "all" else _split(scopes)
     if not changes:
@@ -145,7 +150,7 @@ def change_key(
     with console.opened_state() as state:
         state.keys.change(name, changes, by=console.describe_user())
     given = [("rate", rate), ("burst", burst), ("expires", expires), ("scopes", scopes)]
-    shown = ", ".join(f"{what} {value}" for what, value in given if value)
+    shown = ", ".join(f"{what} {value}" for what, value in given if value is not None)
     typer.echo(f"API key {name}: {shown}.")
 
 

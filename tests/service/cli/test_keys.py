@@ -132,6 +132,10 @@ def test_each_value_of_a_key_is_changed_and_removed() -> None:
         (("--expires", "2001-01-31"), 1, "expired already"),
         (("--scopes", "upscale,all"), 1, "'all' is no scope"),
         (("--rate", "nan"), 1, "a rate of nan"),
+        (("--rate", "5", "--expires", ""), 2, "--expires: '' is not a valid value"),
+        (("--rate", ""), 2, "--rate: '' is not a valid value"),
+        (("--burst", ""), 2, "--burst: '' is not a valid value"),
+        (("--scopes", ""), 1, "'' is no scope"),
     ],
 )
 def test_an_impossible_change_is_reported_in_one_line(
