@@ -299,6 +299,7 @@ async def test_a_worker_that_no_kill_ends_is_replaced_and_its_image_made(
             assert upscaled.media_type
             assert pids_of(pool) != (stuck.pid,)
         stuck.kill()
+        await until(lambda: not psutil.pid_exists(stuck.pid))  # it is reaped
 
 
 async def test_the_pool_recovers_unaided_once_workers_can_start(tmp_path: Path) -> None:
