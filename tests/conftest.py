@@ -83,8 +83,8 @@ def import_tests_in_turn(process: int, processes: int) -> None:
 def pass_logs_on() -> None:
     """Let every logger that modules have made pass its records on to the root logger.
 
-    Torch makes 43 that do not. Pytest adds its handlers to each of those, and removes them, six
-    times a test: half of what a short test takes.
+    Torch makes 42 that do not. Pytest adds its handlers to each of those, and removes them, six
+    times a test: a tenth of what a short test takes.
     """
     for logger in logging.root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger):
@@ -115,8 +115,8 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Report a passed test from a process of pytest-xdist once, and not six times.
 
-    Its start, set-up and teardown that passed are shown nowhere, and each message to the process
-    that prints costs both of them as much as half of a short test.
+    Its start, set-up and teardown that passed are shown nowhere, and the messages of them cost both
+    processes a fifth of what a test does that is empty.
     """
     if not hasattr(item.config, "workerinput"):
         return None
