@@ -24,14 +24,13 @@ from tests.conformance.answer_checks import check_refused
 from tests.conformance.listener import Listener, answers, listening
 from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import perform
-from tests.conformance.table import STATUSES, Refused, json_body
+from tests.conformance.table import AT_ONCE_S, STATUSES, Refused, json_body
 from tests.fuzzing.campaign import Campaign, find_faults
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
 
 TABLE = Path(__file__).with_name("corpus.tsv")
 EXTRA_TABLE = Path(__file__).with_name("corpus_extra_formats.tsv")
-REFUSED_WITHIN_S = 1.0
 QUICK_OUTPUT_PIXELS = 3_000_000
 QUICK_FILES_OF_A_KIND = 6
 SETTINGS = {
@@ -155,7 +154,7 @@ def check(reply: Reply, wanted: Outcome, data: bytes) -> None:
     found = describe(reply, wanted.file, data)
     assert found == wanted, "now true:\n" + "\t".join(astuple(found))
     if wanted.error_code:
-        check_refused(reply, Refused(wanted.error_code, within_s=REFUSED_WITHIN_S))
+        check_refused(reply, Refused(wanted.error_code, within_s=AT_ONCE_S))
 
 
 def stored_files(server: Server) -> set[Path]:
