@@ -196,11 +196,11 @@ def open_database(
         DatabaseRefused: a URL of another kind, a missing driver, or a server that is not there.
     """
     url = parse_database_url(database_url, data_dir, password)
+    file = _open_file(url, is_read_only=is_read_only)
     try:
-        is_file = url.get_backend_name() == "sqlite"
         engine = (
-            engines.make_sqlite_engine(url, is_read_only=is_read_only)
-            if is_file
+            engines.make_sqlite_engine(url, file, is_read_only=is_read_only)
+            if file
             else engines.make_server_engine(url, timeout_s)
         )
     except ModuleNotFoundError as error:
@@ -209,17 +209,27 @@ def open_database(
             f"{sys.executable} -m pip install -r requirements-extras.lock"
         ) from None
     try:
-        if is_file and not is_read_only:
+        if file and not is_read_only:
             engines.switch_to_wal(engine)
         with engine.connect():
             pass
     except (exc.DatabaseError, sqlite3.DatabaseError) as error:
-        engine.dispose()
+        Database(engine, file).close()
         shown = hide_password(url.render_as_string(hide_password=False))
         cause = error.orig if isinstance(error, exc.DatabaseError) else error
         hint = engines.describe_full_disk(cause)
         raise DatabaseRefused(f"cannot open the database {shown}: {cause}{hint}") from None
-    return Database(engine, engines.OpenedFile(Path(str(url.database))) if is_file else None)
+    return Database(engine, file)
+
+
+def _open_file(url: sa.URL, *, is_read_only: bool) -> engines.OpenedFile | None:
+    """Open SQLite's file, created where it is missing unless it `is_read_only`."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    path = Path(str(url.database))
+    if not is_read_only:
+        engines.create_private(path)
+    return engines.OpenedFile(path)
 
 
 def lift_timeout(connection: Connection) -> None:

@@ -74,14 +74,14 @@ class OpenedFile:
             self._descriptor = None
 
 
-def make_sqlite_engine(url: URL, *, is_read_only: bool = False) -> Engine:
-    """Make an engine on the file of `url`, created where it is missing unless it `is_read_only`."""
-    if is_read_only:
-        url = _read_only(url)
-    else:
-        _create_private(Path(str(url.database)))
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
-    sa.event.listen(engine, "connect", _prepare_sqlite)
+def make_sqlite_engine(url: URL, file: OpenedFile, *, is_read_only: bool = False) -> Engine:
+    """Make an engine whose connections are all to that file: none creates another at its path."""
+    options = _read_only(file.path) if is_read_only else {"mode": "rw"}
+    engine = sa.create_engine(
+        url.set(database=file.path.as_uri()).update_query_dict(options | {"uri": "true"}),
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+    )
+    sa.event.listen(engine, "connect", partial(_prepare_sqlite, file))
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -113,24 +113,30 @@ def describe_full_disk(error: BaseException | None) -> str:
     return " (its disk is probably full)" if is_hidden else ""
 
 
-def _read_only(url: URL) -> URL:
-    """Return the URL that opens the file without a write.
+def _read_only(file: Path) -> dict[str, str]:
+    """Return the options of SQLite's URI that open the file without a write.
 
     Without a log of writes beside it no process has the file open; a mere `mode=ro` would make one.
     """
-    file = Path(str(url.database)).absolute()
     is_open = file.with_name(f"{file.name}-wal").exists()
-    options = {"mode": "ro"} if is_open else {"mode": "ro", "immutable": "1"}
-    return URL.create("sqlite", database=file.as_uri(), query=options | {"uri": "true"})
+    return {"mode": "ro"} if is_open else {"mode": "ro", "immutable": "1"}
 
 
-def _create_private(file: Path) -> None:
+def create_private(file: Path) -> None:
     """Create an empty file that only its owner may read; SQLite's side files copy its mode."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(
+    file: OpenedFile, connection: DBAPIConnection, _record: ConnectionPoolEntry
+) -> None:
+    try:
+        # The pool would keep a connection to another file when the right one is back at the path.
+        file.check()
+    except DatabaseFailed:
+        connection.close()
+        raise
     connection.isolation_level = None  # the driver opens no transactions of its own
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")

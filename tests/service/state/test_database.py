@@ -335,3 +335,38 @@ def test_a_disk_that_does_not_work_is_not_waited_for(
         open_state(settings)
 
     assert waits == []
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand for a transaction that has just found the right file at the path."""
+    monkeypatch.setattr("upscaled.state.database.Database.check_file", lambda _self: None)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_connection_opened_while_the_file_is_away_makes_no_new_file(tmp_path: Path) -> None:
+    with closing(open_database("", tmp_path)) as database, database.read():
+        file = tmp_path / "upscaled.sqlite3"
+        aside = file.rename(tmp_path / "aside")
+        with pytest.raises(DatabaseFailed, match="unable to open"), database.read():
+            pass
+        assert not file.exists()
+        aside.rename(file)
+        with database.read():
+            pass
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_connection_to_another_file_at_the_path_is_not_kept(tmp_path: Path) -> None:
+    with closing(open_database("", tmp_path)) as database:
+        with database.write() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (n)")
+        with database.read():
+            file = tmp_path / "upscaled.sqlite3"
+            aside = file.rename(tmp_path / "aside")
+            file.touch()
+            with pytest.raises(DatabaseFailed, match="was replaced"), database.read():
+                pass
+            aside.rename(file)
+            with database.read() as connection:
+                assert not connection.exec_driver_sql("SELECT * FROM t").all()
