@@ -30,11 +30,12 @@ from upscaled.api.telemetry.tracing import Tracing, open_tracing
 from upscaled.api.telemetry.usage_recorder import UsageRecorder
 from upscaled.api.webhook_sender import WebhookSender
 from upscaled.config import Settings
+from upscaled.errors import ServiceError
 from upscaled.fetch.client import FetchClient
 from upscaled.fetch.messages import FetchOptions
 from upscaled.logs import event
 from upscaled.pool.executor import Executor
-from upscaled.state import DatabaseFailed, State
+from upscaled.state import DatabaseFailed, State, StateError
 
 SWEEP_EVERY_S: Final = 60.0
 # For steps that block for a moment: database, disk, header. Python's own default is too low: on
@@ -168,7 +169,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _sweep_every_minute(context: Context) -> None:
     """Delete expired results. A sweep that fails is only late: no expired result is served.
 
-    Of failures in a row the first one is logged with its trace.
+    Of failures in a row the first one is logged with its trace, unless its text says enough: the
+    database, a disk or a bucket that does not work.
     """
     has_failed = False
     while True:
@@ -181,7 +183,9 @@ async def _sweep_every_minute(context: Context) -> None:
                 _logger.warning("files of results could not be swept", extra=fields)
         except Exception as error:
             fields = event("sweep_failed")
-            trace = None if has_failed else error
-            _logger.error("the sweep failed: %s", error, exc_info=trace, extra=fields)
+            is_known = isinstance(error, StateError | ServiceError | OSError)
+            reason = error.detail if isinstance(error, ServiceError) else error
+            trace = None if has_failed or is_known else error
+            _logger.error("the sweep failed: %s", reason, exc_info=trace, extra=fields)
             has_failed = True
         await asyncio.sleep(SWEEP_EVERY_S)

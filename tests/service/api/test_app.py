@@ -10,6 +10,7 @@ from tests.service.api.serving import MakeService, serve
 from tests.service.api.waiting import wait_until
 from tests.service.state.connections import opened_connections, read_at_once
 from upscaled.api import app
+from upscaled.errors import InternalError
 from upscaled.state import DatabaseFailed, State
 from upscaled.state.database import Database
 from upscaled.state.engines import CONNECTIONS
@@ -94,19 +95,36 @@ def test_expired_results_are_swept_while_the_service_runs(
     wait_until(lambda: not service.stored_files())
 
 
+@pytest.mark.parametrize(
+    ("failure", "traces"),
+    [
+        (OSError("the disk is gone"), 0),
+        (DatabaseFailed("the server is gone"), 0),
+        (InternalError(detail="the bucket is gone"), 0),
+        (RuntimeError("a bug is here"), 1),
+    ],
+)
 def test_a_failed_sweep_is_logged_and_tried_again(
-    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_service: MakeService,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failure: Exception,
+    traces: int,
 ) -> None:
+    """Its trace is logged, once, where the text does not say what failed."""
     calls: list[None] = []
 
     def fail(self: State) -> int:
         calls.append(None)
-        raise OSError("the disk is gone")
+        raise failure
 
     monkeypatch.setattr(app, "SWEEP_EVERY_S", 0.02)
     service = make_service()
     monkeypatch.setattr(State, "sweep", fail)
-    wait_until(lambda: len(calls) >= 2)
+    wait_until(lambda: len(calls) >= 3)
     monkeypatch.undo()
     assert service.get("/healthz").status_code == 200
-    assert "the disk is gone" in caplog.text
+    logged = [each for each in caplog.records if vars(each).get("event") == "sweep_failed"]
+    reason = getattr(failure, "detail", "") or str(failure)
+    assert {each.getMessage() for each in logged} == {f"the sweep failed: {reason}"}
+    assert sum(each.exc_info is not None for each in logged) == traces
