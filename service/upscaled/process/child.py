@@ -190,11 +190,17 @@ class AsyncChild:
             self._sock.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
-        """Kill the process, unless it has ended; `wait` is still to follow."""
+        """Kill the process, unless it has ended; `wait` is still to follow.
+
+        What waits to send or receive ends now, also where the process does not end, and so keeps
+        its end of the socket open; what it has sent can still be received.
+        """
         # Not Process.kill: it may reap the process before asyncio does, and lose its exit status.
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     async def wait(self) -> str:
         """Wait for the end of a killed process, and return how it ended, in words.
@@ -213,8 +219,8 @@ class AsyncChild:
 
     async def close(self) -> None:
         """Close this end of the socket, once the process has ended."""
-        # A task that is still sending fails now, for the other end is closed; closing this end
-        # under it would leave it waiting for ever.
+        # A task that is still sending fails now, for it was killed, or closed its end; closing this
+        # end under it would leave it waiting for ever.
         async with self._sending:
             self._sock.close()
 

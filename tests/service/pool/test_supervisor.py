@@ -30,6 +30,7 @@ from tests.service.pool.pools import (
     until,
     workers_of,
 )
+from upscaled.config import load_settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.pool.local import LocalPool
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess
@@ -300,6 +301,24 @@ async def test_a_worker_that_no_kill_ends_is_replaced_and_its_image_made(
             assert pids_of(pool) != (stuck.pid,)
         stuck.kill()
         await until(lambda: not psutil.pid_exists(stuck.pid))  # it is reaped
+
+
+async def test_a_worker_that_no_kill_ends_before_it_is_ready_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one whose driver hangs as it opens its device, and which keeps its socket open."""
+    monkeypatch.setattr("upscaled.process.child.KILLED_WITHIN_S", 0.2)
+    limits = replace(QUICK, start_s=0.5, end_s=0.1)
+    command = (sys.executable, "-c", "import time; time.sleep(60)")
+    before = set(psutil.Process().children())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", lambda pid, sig: None)
+        async with asyncio.timeout(30):
+            with pytest.raises(WorkerDied, match=r"not ready within 0\.5 s"):
+                await WorkerProcess.start(command, load_settings({}), limits)
+    (stuck,) = set(psutil.Process().children()) - before
+    stuck.kill()
+    await until(lambda: not psutil.pid_exists(stuck.pid))  # it is reaped
 
 
 async def test_the_pool_recovers_unaided_once_workers_can_start(tmp_path: Path) -> None:

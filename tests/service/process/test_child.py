@@ -145,6 +145,27 @@ async def test_an_async_child_that_no_kill_ends_is_left_behind(
     await child.close()
 
 
+async def test_nothing_waits_to_send_to_a_killed_child_or_for_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be in an uninterruptible sleep, where it reads nothing and keeps its socket open."""
+    child = await AsyncChild.start((sys.executable, "-c", "import time; time.sleep(100)"), {})
+    receiving = asyncio.create_task(child.receive(within_s=None))
+    sending = asyncio.create_task(child.send(b"", bytes(20_000_000)))
+    await asyncio.sleep(0.05)
+    with monkeypatch.context() as unkillable:
+        unkillable.setattr(os, "kill", lambda pid, sig: None)
+        child.kill()
+        async with asyncio.timeout(30):
+            with pytest.raises(ChildLost, match="ended"):
+                await receiving
+            with pytest.raises(OSError, match="Broken pipe"):
+                await sending
+            await child.close()
+    child.kill()
+    assert await child.wait() == "killed by SIGKILL"
+
+
 def test_a_child_that_no_kill_ends_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
