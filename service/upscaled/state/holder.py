@@ -42,6 +42,14 @@ class Holder(Protocol):
     def survey(self) -> AbstractContextManager[Holders]:
         """List the living and the dead processes, and remove the dead after the block."""
 
+    def is_alone(self) -> bool:
+        """Return whether certainly no other process is alive; this one is, as of `id`.
+
+        Raises:
+            DatabaseFailed, FolderUnusable, OSError: the process cannot be shown to be alive, or the
+                others cannot be looked for.
+        """
+
     def lead(self) -> bool:
         """Return whether this process does what one process of the database has to do."""
 
@@ -89,6 +97,11 @@ class FileHolder:
                 is_dead = adopted.enter_context(adopt_orphan(path))
                 (dead if is_dead else living).append(path.name)
             yield Holders(dead, living)
+
+    def is_alone(self) -> bool:
+        """Return whether no file is locked but this process's; the files of the dead stay."""
+        own = self.id
+        return not any(_is_locked(path) for path in self._folder.iterdir() if path.name != own)
 
     def lead(self) -> bool:
         """Return True: on SQLite every process may do everything."""
@@ -150,5 +163,20 @@ def adopt_orphan(path: Path) -> Iterator[bool]:
         yield is_orphan
         if is_orphan:
             path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether a process has the file locked; False also if it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
     finally:
         os.close(descriptor)

@@ -83,6 +83,10 @@ class LeasedHolder:
             with self._database.write() as connection:
                 connection.execute(sa.delete(HOLDERS).where(HOLDERS.c.id.in_(dead)))
 
+    def is_alone(self) -> bool:
+        """Return False: another machine's front end has no row here before it holds a credit."""
+        return False
+
     def lead(self) -> bool:
         """Return whether this front end is the leader, and contend for it from now on."""
         self._start()

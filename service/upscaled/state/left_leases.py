@@ -3,34 +3,42 @@
 They would run out by themselves, but a client that sends a request again is refused until then.
 """
 
+import logging
+from typing import Final
+
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from upscaled.logs import event
 from upscaled.state.clocks import DatabaseClock
 from upscaled.state.database import Database
+from upscaled.state.errors import StateError
 from upscaled.state.holder import Holder
 from upscaled.state.schema import IDEMPOTENCY_KEYS, JOBS, WEBHOOK_DELIVERIES
 
-_OVER_S = 0.0
+_OVER_S: Final = 0.0
+
+_log: Final = logging.getLogger(__name__)
 
 
 def end_left_leases(database: Database, holder: Holder, clock: DatabaseClock) -> None:
-    """Show this process to be alive; on SQLite, end all leases where no other one is.
+    """Show this process to be alive, and end all leases where no other one is.
 
     To be called by each process that serves, before it takes its first lease: one that starts at
-    the same moment is then seen by its locked file, or has no lease yet. On PostgreSQL another
-    machine may work under them.
-
-    Raises:
-        DatabaseFailed, FolderUnusable: as of `Holder.id`.
+    the same moment is then seen by its locked file, or has no lease yet. Where it fails, as on a
+    full disk, that is logged, and the leases run out by themselves.
     """
-    if database.is_server:
-        return
-    own_id = holder.id
-    with database.write() as connection, holder.survey() as holders:
-        if holders.living == [own_id]:
+    try:
+        with database.write() as connection:
+            if not holder.is_alone():
+                return
             _end_leases(connection)
-            clock.note_no_lease()
+    except (StateError, OSError) as error:
+        fields = event("left_leases_kept")
+        text = "leases of dead processes cannot be ended, and run out by themselves: %s"
+        _log.warning(text, str(error), extra=fields)
+    else:
+        clock.note_no_lease()
 
 
 def _end_leases(connection: Connection) -> None:

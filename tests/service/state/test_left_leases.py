@@ -1,12 +1,13 @@
 """Leases of dead processes on SQLite end at the next start, those of living ones never."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import sqlalchemy as sa
 
 from tests.service.state.conftest import MakeSettings, key_with
+from tests.service.state.disks import small_disk
 from upscaled.errors import RequestInProgress
 from upscaled.state import State, open_state
 from upscaled.state.idempotency import RequestKey, Reservation
@@ -77,3 +78,36 @@ def test_what_a_living_process_works_on_is_left_to_it(processes: Processes) -> N
         other.idempotency.reserve(key)
     assert other.jobs.claim() is None
     assert other.webhooks.claim() is None
+
+
+def test_what_a_killed_process_held_is_given_back_although_its_leases_were_ended(
+    processes: Processes,
+) -> None:
+    killed, survivor = processes.start(), processes.start()
+    if killed.database.is_server:
+        pytest.skip("holds on a PostgreSQL are given back once the lease of their holder is over")
+    key_id = key_with(killed, 1)
+    killed.credits.hold(key_id, "request")
+    killed.holder.close()
+    end_left_leases(survivor.database, survivor.holder, survivor.database_clock)
+    survivor.credits.release_stale()
+    assert survivor.credits.balance(key_id) == 1
+
+
+def test_a_service_starts_on_a_full_disk_and_leases_there_run_out_by_themselves(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings()
+    settings.data_dir.mkdir(exist_ok=True)
+    with small_disk(settings.data_dir, 4_000_000):
+        with open_state(settings) as killed:
+            key = leave_leases(killed)
+        with open_state(settings) as again:
+            filler = settings.data_dir / "filler"
+            with suppress(OSError):
+                filler.write_bytes(bytes(4_000_000))
+            end_left_leases(again.database, again.holder, again.database_clock)
+            assert "run out by themselves: the database does not work" in caplog.text
+            filler.unlink()
+            with pytest.raises(RequestInProgress):
+                again.idempotency.reserve(key)
