@@ -4,8 +4,6 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Final
 
 from pydantic import ValidationError
@@ -14,6 +12,7 @@ from upscaled.config import Settings
 from upscaled.pool import messages
 from upscaled.pool.devices import worker_environment, worker_settings
 from upscaled.pool.executor import OnTile, WorkerStats
+from upscaled.pool.job_in_flight import JobInFlight
 from upscaled.process.channel import FrameError
 from upscaled.process.child import AsyncChild, ChildLost, ChildUnusable
 from upscaled.process.supervision import Limits, TimeAllowed
@@ -43,28 +42,6 @@ class WorkTookTooLong(Exception):
     """The worker was alive and working, but the deadline passed; it has been killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _InFlight:
-    """An in-flight job.
-
-    answer: None once the worker died. No exception: an unawaited future would log it, and an
-    awaited one would keep it, with the job's file in a frame of its traceback.
-    file: the bytes of the job's result that have been received.
-    """
-
-    on_tile: OnTile | None
-    answer: asyncio.Future[tuple[messages.Answer, bytes] | None]
-    file: BytesIO = field(default_factory=BytesIO)
-
-    def add(self, offset: int, piece: bytes) -> None:
-        """Add a piece of the result; FrameError where it is not the next, or too much."""
-        if offset not in (0, self.file.tell()) or offset + len(piece) > messages.MAX_RESULT_BYTES:
-            raise FrameError(f"{len(piece)} bytes at {offset} of a result")
-        self.file.seek(offset)
-        self.file.truncate()
-        self.file.write(piece)
-
-
 class WorkerProcess:
     """A running worker, made by `start`.
 
@@ -89,7 +66,7 @@ class WorkerProcess:
         self._ready: asyncio.Future[messages.WorkerReady | ChildUnusable | WorkerDied] = (
             loop.create_future()
         )
-        self._in_flight: dict[int, _InFlight] = {}
+        self._in_flight: dict[int, JobInFlight] = {}
         self._in_flight_at_end: int | None = None
         self._last_message_at = loop.time()
         self._tasks = {asyncio.create_task(self._listen())}
@@ -154,7 +131,7 @@ class WorkerProcess:
         """
         if not self._is_usable:
             raise WorkerDied("died before the job reached it")
-        in_flight = _InFlight(on_tile, asyncio.get_running_loop().create_future())
+        in_flight = JobInFlight(on_tile, asyncio.get_running_loop().create_future())
         self._in_flight[job.job] = in_flight
         quiet_s = None
         try:
@@ -268,23 +245,7 @@ class WorkerProcess:
             case _ if message.job not in self._in_flight:
                 raise FrameError(f"{message.kind} for a job that is not in flight")
             case _:
-                self._handle_for_job(message, payload, self._in_flight[message.job])
-
-    def _handle_for_job(
-        self,
-        message: messages.JobProgress | messages.ResultPiece | messages.Answer,
-        payload: bytes,
-        in_flight: _InFlight,
-    ) -> None:
-        match message:
-            case messages.JobProgress():
-                if in_flight.on_tile:
-                    in_flight.on_tile(message.done, message.total)
-            case messages.ResultPiece():
-                in_flight.add(message.offset, payload)
-            case _ if not in_flight.answer.done():
-                in_flight.add(in_flight.file.tell(), payload)
-                in_flight.answer.set_result((message, in_flight.file.getvalue()))
+                self._in_flight[message.job].receive(message, payload)
 
     async def _settle_all(self, cause: str) -> None:
         """Reap the process, and answer with its death everything that waits for it."""
@@ -297,8 +258,7 @@ class WorkerProcess:
         if not self._ready.done():
             self._ready.set_result(WorkerDied(self.end_text))
         for in_flight in self._in_flight.values():
-            if not in_flight.answer.done():
-                in_flight.answer.set_result(None)
+            in_flight.end()
         self.gone.set()
         await self._child.close()
 
