@@ -13,10 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from upscaled.logs import event
 from upscaled.state.database import CLOCK_STEP_S, Database, read_time_s
+from upscaled.state.schema import (
+    AUDIT_ENTRIES,
+    IDEMPOTENCY_KEYS,
+    JOBS,
+    REUSABLE_RESULTS,
+    STORED_RESULTS,
+    USAGE_DAYS,
+    USAGE_ROWS,
+)
 
 _SMALLEST_JUMP_S: Final = 1.0
 """NTP slews a clock by at most 500 parts in a million: 30 ms between two looks a minute apart."""
@@ -27,6 +37,11 @@ SMALLEST_STEP_S: Final = 600.0
 """Setting a clock forward by less ages nothing much: all is kept for an hour at least."""
 SETTLE_S: Final = 3600.0
 """An error is mostly corrected within minutes, by NTP or by hand; what is right stays that long."""
+
+_DATED: Final = (
+    *(JOBS, IDEMPOTENCY_KEYS, STORED_RESULTS, REUSABLE_RESULTS),
+    *(USAGE_ROWS, USAGE_DAYS, AUDIT_ENTRIES),
+)
 
 _log: Final = logging.getLogger(__name__)
 
@@ -219,3 +234,10 @@ class SteadyClocks:
     def _read_database_s(self) -> float:
         with self._database.read() as connection:
             return read_time_s(connection)
+
+
+def has_dated_rows(database: Database) -> bool:
+    """Return whether there are rows with a lease, or such that are removed once they are old."""
+    queries = (sa.select(sa.literal(1)).select_from(table).limit(1) for table in _DATED)
+    with database.read() as connection:
+        return any(connection.execute(query).first() is not None for query in queries)

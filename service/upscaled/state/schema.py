@@ -293,14 +293,3 @@ REUSABLE_RESULTS: Final = Table(
     Column("result", Text, nullable=False),
     Column("stored_at_s", Double, nullable=False, index=True),
 )
-
-_DATED: Final = (
-    *(JOBS, IDEMPOTENCY_KEYS, STORED_RESULTS, REUSABLE_RESULTS),
-    *(USAGE_ROWS, USAGE_DAYS, AUDIT_ENTRIES),
-)
-
-
-def has_dated_rows(connection: sa.Connection) -> bool:
-    """Return whether there are rows with a lease, or such that are removed once they are old."""
-    queries = (sa.select(sa.literal(1)).select_from(table).limit(1) for table in _DATED)
-    return any(connection.execute(query).first() is not None for query in queries)

@@ -16,7 +16,7 @@ from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state.audit import AuditLog
 from upscaled.state.auto_choice import SharedAutoChoice
-from upscaled.state.clocks import Clocks, DatabaseClock, StampClock, SteadyClocks
+from upscaled.state.clocks import Clocks, DatabaseClock, StampClock, SteadyClocks, has_dated_rows
 from upscaled.state.credits import CreditLedger
 from upscaled.state.database import Database, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
@@ -31,7 +31,7 @@ from upscaled.state.migrate import migrate, rewrite_revision
 from upscaled.state.rate import Rate, RateLimiter, SharedRate
 from upscaled.state.results import Results, SweptResults
 from upscaled.state.reuse import ReusableResults
-from upscaled.state.schema import API_KEYS, STORED_RESULTS, has_dated_rows
+from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.under_way import UnderWay
 from upscaled.state.usage import Usage
 from upscaled.state.usage_days import DAY_S
@@ -187,8 +187,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
     for folder in (settings.data_dir, settings.results_dir, settings.job_results_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     database, is_new = _open_migrated(settings)
-    with database.read() as connection:
-        has_rows = has_dated_rows(connection)
+    has_rows = has_dated_rows(database)
     database_clock = DatabaseClock(database, clocks, is_new=not has_rows)
     holder: Holder
     rate: RateLimiter
