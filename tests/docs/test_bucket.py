@@ -80,6 +80,7 @@ def test_nginx_serves_results_from_the_bucket_and_the_service_everything_else(
         assert each.headers["Cache-Control"] == "private, no-store"
         assert each.headers["X-Content-Type-Options"] == "nosniff"
         assert {"ETag", "x-amz-id-2", "x-amz-request-id"} & set(each.headers) == set()
+        assert not [name for name in each.headers if name.lower().startswith("x-amz-meta-")]
     assert with_query.content == got.content
     with Image.open(io.BytesIO(got.content)) as image:
         assert image.format == "JPEG"
