@@ -35,7 +35,7 @@ from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.pool.local import LocalPool
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess
 from upscaled.process.child import ChildUnusable
-from upscaled.process.supervision import Limits
+from upscaled.process.supervision import Activity, Limits
 from upscaled.upscale.result import Result
 
 SOUND_PROGRAM = f"import runpy; runpy.run_path({fake_command()[1]!r}, run_name='__main__')"
@@ -282,6 +282,16 @@ async def test_a_worker_that_is_never_ready_is_given_up() -> None:
     async with running_pool(command=fake_command("mute"), limits=limits, is_waiting=False) as pool:
         with pytest.raises(RateLimitExceeded, match=r"not ready within 0\.5 s"):
             await pool.upscale(order("answer"), request())
+
+
+async def test_a_worker_that_waits_for_a_core_as_it_starts_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    starved = Activity(cpu_ticks=7, is_runnable=True)
+    monkeypatch.setattr("upscaled.process.supervision.read_activity", lambda _: starved)
+    late = ("sh", "-c", 'sleep 1; exec "$@"', "sh", *fake_command())
+    worker = await WorkerProcess.start(late, load_settings({}), replace(QUICK, start_s=0.3))
+    await worker.end()
 
 
 async def test_a_worker_that_no_kill_ends_is_replaced_and_its_image_made(
