@@ -89,4 +89,8 @@ def _publish(unfinished: Path, target: Path) -> None:
 def _rename(unfinished: Path, target: Path) -> None:
     """Move the file to its name, which nothing may have taken since the backup began."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    os.replace(unfinished, target)
+    try:
+        os.replace(unfinished, target)
+    except OSError:
+        target.unlink()  # else an empty file would look like a backup
+        raise

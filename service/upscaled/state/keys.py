@@ -31,8 +31,7 @@ class Keys:
     overload the service.
 
     Methods that take a name raise `UnknownName` where no active key has it, and those that set a
-    value `InvalidValue` where it is out of range,
-    `NameTaken` where an active key has the new name.
+    value `InvalidValue` where no key may have it, `NameTaken` where an active key has the new name.
     """
 
     def __init__(self, database: Database, clocks: Clocks, audit: AuditLog) -> None:

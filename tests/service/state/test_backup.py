@@ -138,6 +138,24 @@ def test_a_name_taken_meanwhile_is_not_replaced_without_hard_links(
     assert (folder / "copy.db").read_text() == "precious"
 
 
+def test_a_backup_that_fails_at_its_end_leaves_no_empty_file(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+
+    def fail(source: Path, target: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), source, None, target)
+
+    folder = tmp_path / "usb"
+    folder.mkdir()
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        back_up("", tmp_path / "data", folder / "copy.db")
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("database_url", "reason"),
     [("postgresql://u:p@127.0.0.1/x", "pg_dump"), ("", "there is no database yet")],
