@@ -26,7 +26,7 @@ from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung, rungs_for
 from upscaled.upscale.named_models import find_denoise
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result, decide_local_output
-from upscaled.upscale.tile_queue import USUAL_S_PER_PX
+from upscaled.upscale.tile_request import USUAL_S_PER_PX
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.store import ModelStore
 

@@ -39,7 +39,7 @@ from upscaled.upscale.result import Result, ResultSink, Timings
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.speed import warm_up
 from upscaled.upscale.stream import Stream
-from upscaled.upscale.tile_queue import USUAL_S_PER_PX
+from upscaled.upscale.tile_request import USUAL_S_PER_PX
 from upscaled_models.backends.base import Engine
 from upscaled_models.errors import UnknownModel
 from upscaled_models.registry import split_strength

@@ -16,7 +16,8 @@ from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.process.confinement import lower_priority
 from upscaled.upscale.stream import Stream
-from upscaled.upscale.tile_queue import USUAL_S_PER_PX, TileQueue, TileRequest, TileResult
+from upscaled.upscale.tile_queue import TileQueue
+from upscaled.upscale.tile_request import USUAL_S_PER_PX, TileRequest, TileResult
 from upscaled_models.backends.base import Computed, Engine, Started, Window
 from upscaled_models.errors import EngineOutOfMemory
 

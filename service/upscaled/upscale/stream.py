@@ -6,7 +6,8 @@ from typing import Final
 
 from upscaled.errors import engine_errors
 from upscaled.upscale.concurrency import Cancelled
-from upscaled.upscale.tile_queue import USUAL_S_PER_PX, ImageQueue, TileQueue, TileRequest
+from upscaled.upscale.tile_queue import TileQueue
+from upscaled.upscale.tile_request import USUAL_S_PER_PX, ImageQueue, TileRequest
 from upscaled_models.backends.base import Engine, Window, most_windows
 
 BATCHES_AHEAD: Final = 3

@@ -9,12 +9,12 @@ import pytest
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.errors import InternalError
 from upscaled.upscale.concurrency import Cancelled
-from upscaled.upscale.tile_queue import (
+from upscaled.upscale.tile_queue import TileQueue
+from upscaled.upscale.tile_request import (
     FAST_PATH_PX,
     FAST_PATH_S,
     USUAL_S_PER_PX,
     ImageQueue,
-    TileQueue,
     TileRequest,
 )
 from upscaled_models.backends.base import Engine
