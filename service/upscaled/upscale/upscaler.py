@@ -260,7 +260,7 @@ class Upscaler:
             self._max_in_flight,
             core,
             call,
-            images,
+            self._while_open(images),
             return_exceptions=return_exceptions,
         )
 
@@ -283,6 +283,12 @@ class Upscaler:
             cancellation.cancel()
             raise
         return result
+
+    def _while_open(self, images: Iterable[AnyImage]) -> Iterator[AnyImage]:
+        """Yield images; raise as `_core` does once it is closed, and in a fork."""
+        for image in images:
+            _ = self._core
+            yield image
 
     @property
     def _core(self) -> Core:

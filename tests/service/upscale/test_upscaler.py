@@ -321,18 +321,21 @@ import numpy as np
 from upscaled import Upscaler
 
 up = Upscaler(data_dir=sys.argv[1], device="cpu", precision="exact", threads=1, scales=(2,))
+image = np.zeros((8, 8, 3), np.uint8)
 with up:
     up._stack.callback(print, "ended", flush=True)
+    many = up.many([image], 2)
     child = os.fork()
     if not child:
-        try:
-            up.upscale(np.zeros((8, 8, 3), np.uint8), 2)
-        except RuntimeError as error:
-            print(error, flush=True)
-            up.close()
-            os._exit(0)
+        for use in (lambda: up.upscale(image, 2), lambda: next(many)):
+            try:
+                use()
+            except RuntimeError as error:
+                print(error, flush=True)
+        up.close()
+        os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    print(up.upscale(np.zeros((8, 8, 3), np.uint8), 2).shape)
+    print(up.upscale(image, 2).shape)
 """
 
 
@@ -348,7 +351,7 @@ def test_a_fork_is_refused_and_does_no_harm(tmp_path: Path) -> None:
         timeout=100,
     )
     assert done.stdout.splitlines() == [
-        "the upscaler was opened in another process: open one in each",
+        *["the upscaler was opened in another process: open one in each"] * 2,
         "(16, 16, 3)",
         "ended",
     ], done.stderr
@@ -450,6 +453,13 @@ def test_an_upscaler_may_be_opened_again(tmp_path: Path) -> None:
             assert up.upscale(picture(8, 8), 2).shape == (16, 16, 3)
     with pytest.raises(RuntimeError):
         up.upscale(picture(8, 8), 2)
+
+
+def test_many_that_is_drawn_from_after_the_end_says_that_nothing_is_open(tmp_path: Path) -> None:
+    with Upscaler(data_dir=tmp_path, scales=(2,), **OPTIONS) as up:
+        results = up.many([picture(8, 8)], 2)
+    with pytest.raises(RuntimeError, match="is not open"):
+        next(results)
 
 
 def test_threads_that_open_an_upscaler_at_once_share_one_core(
