@@ -30,8 +30,8 @@ from upscaled.image.decode import decode_file
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_decoder.py")))
 COUNTING = (sys.executable, "-m", "tests.service.decoder.counting_decoder")
 THREE = ("JPEG", "PNG", "WEBP")
-STARTING_S = 4.0
 SLOW_DEATHS = ("swell", "lie", "spin")
+STARTING_S = 4.0
 """Silence of a decoder that hangs. One that starts is silent for a second on a machine whose cores
 other programs take, and must not count as hanging."""
 
