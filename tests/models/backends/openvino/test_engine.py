@@ -20,6 +20,7 @@ from upscaled_models.backends.openvino.engine import (
 )
 from upscaled_models.backends.openvino.graph import build_graph
 from upscaled_models.backends.openvino.layers import layers_of
+from upscaled_models.backends.openvino.ready_graphs import ReadyGraphs
 from upscaled_models.backends.openvino.runtime import compile_graph, has_fast_bfloat16
 from upscaled_models.backends.torch.engine import open_torch
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
@@ -257,6 +258,34 @@ def test_a_result_by_the_graph_for_any_size_outlives_later_ones_and_the_graphs_m
     assert np.array_equal(waiting.finish(), fixed.start(windows[-1:]).finish())
 
 
+def test_batches_of_another_number_are_computed_while_a_request_is_kept() -> None:
+    engine = engine_of(precision="int8")
+    windows = [draw_window(40, 56, seed) for seed in range(3)]
+    expected = [engine.start([window]).finish()[0] for window in windows]
+    waiting = engine.start(windows[:1])
+    for count in (2, 1, 3, 1):
+        started = engine.start(windows[:count])
+        del waiting  # its request is kept, as another result is in use
+        waiting = engine.start(windows[:count])
+        for got in (started.finish(), waiting.finish()):
+            assert np.array_equal(got, expected[:count])
+        del started
+
+
+def test_the_graph_for_any_size_frees_its_memory_when_a_shape_gets_a_graph_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    freed: list[ReadyGraphs] = []
+    monkeypatch.setattr(ReadyGraphs, "release_all_memory", lambda each: freed.append(each))
+    engine = engine_of(precision="int8")
+    engine.start([draw_window()]).finish()
+    assert freed == []
+    monkeypatch.setattr(ready_graphs, "PX_BEFORE_COMPILING", 0)
+    engine.start([draw_window()]).finish()
+    assert len(freed) == 1
+    assert freed[0] is engine.graphs.any_size
+
+
 def test_a_small_network_is_tried_by_graphs_of_single_shapes_and_new_ones_follow_its_windows() -> (
     None
 ):
@@ -284,6 +313,7 @@ def test_a_second_thread_has_graphs_and_counts_of_its_own(monkeypatch: pytest.Mo
     assert (list(one.computed_px), list(other.computed_px)) == ([], [shape])
     assert (len(one.any_size.compiled), len(other.any_size.compiled)) == (0, 1)
     assert (one.any_size.threads, other.any_size.threads) == (4, 2)
+    assert one.any_size.requests is not other.any_size.requests
     monkeypatch.setattr(ready_graphs, "PX_BEFORE_COMPILING", 0)
     engine.concurrent.start([window]).finish()
     assert (list(one.compiled), list(other.compiled)) == ([], [shape])

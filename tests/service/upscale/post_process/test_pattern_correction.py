@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -267,17 +268,19 @@ def test_rows_are_reported_only_when_they_are_final() -> None:
 
 
 def test_an_average_that_the_sanity_check_made_gives_the_very_same_pixels() -> None:
-    """Also around holes, where the canvas repeats the source and the network's result does not."""
+    """Also around holes, where the canvas repeats the source and the network's result does not,
+    and where colours are corrected after the check."""
     alpha = np.full((97, 70), 255, np.uint8)
     alpha[30:60, 20:50] = 0
     rough: Pixels = np.random.default_rng(9).integers(64, 192, (97, 70, 3), dtype=np.uint8)
 
-    def result_of(image: Image, *, checks: bool) -> NDArray[Any]:
-        steps = PostProcessing(checks=checks, corrects_patterns=True)
+    def result_of(image: Image, *, checks: bool, colours: bool) -> NDArray[Any]:
+        steps = PostProcessing(checks=checks, corrects_colours=colours, corrects_patterns=True)
         return upscale_through(image, 2, BoxEngine(window_px=32), steps=steps).rgb
 
-    for image in (Image(rough), Image(rough, alpha)):
-        assert np.array_equal(result_of(image, checks=True), result_of(image, checks=False))
+    for image, colours in product((Image(rough), Image(rough, alpha)), (False, True)):
+        expected = result_of(image, checks=False, colours=colours)
+        assert np.array_equal(result_of(image, checks=True, colours=colours), expected)
 
 
 def test_rows_are_left_out_only_where_no_pixel_of_theirs_moves(
