@@ -23,6 +23,7 @@ from tests.service.decoder.processes import decoder_processes
 from tests.service.image.jpeg_samples import photograph, save_jpeg
 from tests.service.image.samples import RGB, deep_samples, have_equal_pixels, picture, png, save
 from tests.service.image.steps import STEPS
+from upscaled.decoder import pool
 from upscaled.decoder.pool import Decoder, DecoderDied, decoder_environment
 from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
@@ -239,9 +240,13 @@ def test_processes_are_bounded_and_kept_warm(decoder: Decoder) -> None:
     assert 1 <= len(decoder_processes()) <= 2
 
 
-@pytest.mark.slow
-def test_a_process_is_replaced_after_500_files(fake: Decoder) -> None:
-    shades = {tuple(fake.decode(b"a picture").rgb[0, 0]) for _ in range(501)}
+@pytest.mark.parametrize("files", [3, pytest.param(500, marks=pytest.mark.slow)])
+def test_a_process_is_replaced_after_many_files(
+    fake: Decoder, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert files <= pool._FILES_PER_PROCESS == 500
+    monkeypatch.setattr(pool, "_FILES_PER_PROCESS", files)
+    shades = {tuple(fake.decode(b"a picture").rgb[0, 0]) for _ in range(files + 1)}
     assert len(shades) == 2  # each process has its own
     assert len(fakes()) == 1
 
