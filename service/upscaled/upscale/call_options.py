@@ -72,12 +72,12 @@ def choose_output(options: OutputOptions) -> OutputChoice:
     """Return the choice of a result that the options make, or raise InvalidParameter."""
     try:
         choice = OutputChoice(
-            format=options.get("format") or "",
+            format=_or_none_chosen(options.get("format")),
             quality=_read_number("quality", options.get("quality"), MAX_QUALITY),
             max_side_px=_read_side("max_side_px", options.get("max_side_px")),
             width_px=_read_side("width_px", options.get("width_px")),
             height_px=_read_side("height_px", options.get("height_px")),
-            metadata=options.get("metadata") or "",
+            metadata=_or_none_chosen(options.get("metadata")),
         )
     except ValueError as error:
         raise InvalidParameter(str(error)) from None
@@ -139,6 +139,11 @@ def _read_number(name: str, value: object, most: int) -> int | None:
     if number is None or not 1 <= number <= most:
         raise InvalidParameter(f"{name} must be a whole number from 1 to {most}")
     return number
+
+
+def _or_none_chosen(value: str | None) -> str:
+    """Return a choice, "" where there is none; what is no text is left to be refused."""
+    return "" if value is None else value
 
 
 def _read_side(name: str, value: object) -> int | None:

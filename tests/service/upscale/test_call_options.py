@@ -45,6 +45,8 @@ def test_each_option_is_accepted_at_both_ends_of_its_range() -> None:
         ({"height_px": 20_001}, "height_px must be a whole number from 1 to 20000"),
         ({"max_side_px": 9.5}, "max_side_px must be a whole number from 1 to 20000"),
         ({"format": "gif"}, "format 'gif': must be one of jpeg, png, webp, avif, lossless"),
+        ({"format": False}, "format False: must be one of jpeg"),
+        ({"metadata": False}, "metadata False: must be one of keep, keep-all"),
         ({"metadata": "all"}, "metadata 'all': must be one of keep, keep-all"),
         ({"format": "png", "quality": 90}, "quality: png has no quality"),
     ],
