@@ -255,6 +255,25 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> "Queue[str]":
     return names
 
 
+def test_leaving_many_early_uses_its_cancellation(
+    up: Upscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Call] = []
+
+    def upscale(core: Core, call: Call, image: object) -> object:
+        calls.append(call)
+        return image
+
+    monkeypatch.setattr(any_image, "upscale_any", upscale)
+    results = iter(up.many([picture(8, 8)] * 9, 2))
+    next(results)
+    cancellation = calls[0].tracking.cancellation
+    assert cancellation is not None
+    assert not cancellation.is_cancelled
+    del results
+    assert cancellation.is_cancelled
+
+
 @pytest.mark.slow
 def test_leaving_many_early_cancels_what_is_in_flight(up: Upscaler, steps: "Queue[str]") -> None:
     results = up.many((picture(side, side) for side in (8, 600, 600, 600)), 4)
