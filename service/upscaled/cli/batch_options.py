@@ -83,7 +83,9 @@ class BatchOptions:
         int | None,
         typer.Option(metavar="1-100", min=1, max=MAX_QUALITY, help="For JPEG, WebP or AVIF."),
     ] = None
-    max_side_px: Annotated[int | None, _side("--max-side", "Longest side of the results.")] = None
+    max_side_px: Annotated[
+        int | None, _side("--max-side", "Longer results are scaled down to it.")
+    ] = None
     width_px: Annotated[int | None, _side("--width", "Width to scale results down to.")] = None
     height_px: Annotated[
         int | None, _side("--height", "Height to scale down to; with --width, to fit both.")

@@ -45,7 +45,7 @@ Format = Annotated[
     Field(description="format of the result; by default JPEG or, with transparency, PNG"),
 ]
 MaxSide = Annotated[
-    int, Field(ge=0, le=6000, description="longest side of the result in pixels; 0: no limit")
+    int, Field(ge=0, le=6000, description="longest side of the result in pixels; 0: by the scale")
 ]
 
 
