@@ -16,6 +16,7 @@ from upscaled.config import (
     Settings,
     SettingsError,
     describe_settings,
+    find_near_names,
     load_settings,
 )
 from upscaled.config.loading import SECRETS
@@ -328,6 +329,23 @@ def test_a_user_without_a_home_folder_needs_to_name_a_data_folder(
 
 def test_variables_without_the_prefix_are_ignored() -> None:
     load_settings({"WORKERS": "0", "PATH": "/bin", "upscaled_workers": "0"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["UPSCALE_PORT", "UPSCALEDPORT", "UPPSCALED_PORT", "UPSCALER_PORT", "Upscaled_Port"],
+)
+def test_a_name_that_is_ignored_but_near_a_settings_is_found(name: str) -> None:
+    assert find_near_names({name: "8000", "PATH": "/bin"}) == {name: "UPSCALED_PORT"}
+    assert find_near_names({name: ""}) == {}
+
+
+def test_every_setting_without_its_d_is_found_and_no_other_variable_is() -> None:
+    names = {name.upper() for name in (*LIMITS, *ALIASES)}
+    found = find_near_names({f"UPSCALE_{name}": "1" for name in names})
+    assert found == {f"UPSCALE_{name}": PREFIX + name for name in names}
+    others = ("UPSCALE", "UPSCALE_MODEL", "UPSCALED", "PORT", "UPS_PORT", "UPSCALED_PORT")
+    assert find_near_names(dict.fromkeys(others, "1")) == {}
 
 
 @pytest.mark.parametrize("name", list(LIMITS))

@@ -1,21 +1,24 @@
 """`upscaled serve`: the HTTP service and its workers."""
 
 import gc
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from upscaled.cli.console import CannotServe, fail
 from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
 from upscaled.cli.supervisor import FrontEndSupervisor
-from upscaled.config import Settings, load_settings
-from upscaled.logs import configure_logging, log_uncaught_exceptions
+from upscaled.config import Settings, find_near_names, load_settings
+from upscaled.logs import configure_logging, event, log_uncaught_exceptions
 from upscaled.process.confinement import hide_memory
 from upscaled.process.listener import CannotListen, open_listener
+
+_log: Final = logging.getLogger(__name__)
 
 
 def run(
@@ -34,6 +37,7 @@ def run(
     settings = load_settings(None, **options)
     configure_logging(settings.log_level, settings.log_format)
     log_uncaught_exceptions()
+    _warn_of_near_names()
     survived = ignore_signals()
     raise_descriptor_limit()
     try:
@@ -54,6 +58,16 @@ def run(
         raise fail(f"cannot listen on {where}: {error} ({names} say where)") from None
     except CannotServe as error:
         raise fail(error, error.exit_status) from None
+
+
+def _warn_of_near_names() -> None:
+    for name, setting in find_near_names(os.environ).items():
+        _log.warning(
+            "%s is no setting, and is ignored; did you mean %s?",
+            name,
+            setting,
+            extra=event("setting_misspelt", variable=name, setting=setting),
+        )
 
 
 @contextmanager

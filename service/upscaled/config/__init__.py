@@ -1,6 +1,6 @@
 """The settings of the service, each the environment variable `UPSCALED_<NAME>`."""
 
-from upscaled.config.loading import ALIASES, describe_settings, load_settings
+from upscaled.config.loading import ALIASES, describe_settings, find_near_names, load_settings
 from upscaled.config.settings import (
     MIN_INPUT_SIDE_PX,
     SCALES,
@@ -21,5 +21,6 @@ __all__ = [
     "Settings",
     "SettingsError",
     "describe_settings",
+    "find_near_names",
     "load_settings",
 ]

@@ -10,7 +10,7 @@ import inspect
 import os
 import re
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Final
 
@@ -82,6 +82,21 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
         raise SettingsError(_describe(error, given_names)) from None
 
 
+def find_near_names(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are ignored, but one letter or their case away from a setting's.
+
+    Each with the setting that it was probably meant for; a name in small letters counts too.
+    """
+    known = [PREFIX + name.upper() for name in (*Settings.model_fields, *ALIASES, *FILES)]
+    return {
+        name: setting
+        for name, value in environment.items()
+        if value != "" and not name.startswith(PREFIX)
+        for setting in known
+        if _differ_by_one_letter(name.upper(), setting)
+    }
+
+
 def describe_settings(settings: Settings) -> list[tuple[str, str, str, str]]:
     """Return rows of (variable, value, default, meaning), in the table's order."""
     meanings = _read_meanings()
@@ -115,6 +130,14 @@ def _is_service_link(name: str, value: str) -> bool:
     if name == "port":
         return _SERVICE_LINK_PORT.fullmatch(value) is not None
     return _SERVICE_LINK.fullmatch(name) is not None
+
+
+def _differ_by_one_letter(first: str, second: str) -> bool:
+    """Return whether one letter at most is another, is missing, or is too many."""
+    pairs = zip(first, second, strict=False)
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    first, second = first[alike:], second[alike:]
+    return first[1:] == second[1:] or first[1:] == second or first == second[1:]
 
 
 def _refuse_unknown(values: Mapping[str, str]) -> None:

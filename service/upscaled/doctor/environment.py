@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from upscaled.config import PREFIX, Settings, SettingsError, load_settings
+from upscaled.config import PREFIX, Settings, SettingsError, find_near_names, load_settings
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled.process.listener import is_loopback
 
@@ -32,6 +32,17 @@ def read_settings(environment: Mapping[str, str]) -> tuple[Settings, dict[str, s
 
 def check_settings(environment: Mapping[str, str]) -> list[Finding]:
     """Report each wrong variable; values are shown only where they are wrong."""
+    return [*_check_values(environment), *_check_near_names(environment)]
+
+
+def _check_near_names(environment: Mapping[str, str]) -> list[Finding]:
+    return [
+        warning(CHECK, f"{name} is no setting, and is ignored", f"did you mean {setting}?")
+        for name, setting in find_near_names(environment).items()
+    ]
+
+
+def _check_values(environment: Mapping[str, str]) -> list[Finding]:
     _, errors = read_settings(environment)
     if errors:
         return [

@@ -24,7 +24,12 @@ from tests.service.pool.pools import picture
 
 
 def small(
-    data_dir: Path, *, is_waiting: bool = True, has_tables: bool = True, grace_s: str = "100"
+    data_dir: Path,
+    *,
+    is_waiting: bool = True,
+    has_tables: bool = True,
+    grace_s: str = "100",
+    **settings: str,
 ) -> AbstractContextManager[Server]:
     """A server with small tiles and one model, so that it is quick to start and to stop."""
     return serve(
@@ -35,6 +40,7 @@ def small(
         UPSCALED_MODEL_X4="upscaled-x4-faithful",
         UPSCALED_TILE_WINDOW_PX="128",
         UPSCALED_SHUTDOWN_GRACE_S=grace_s,
+        **settings,
     )
 
 
@@ -70,12 +76,16 @@ def uses(process: psutil.Process, data_dir: Path) -> bool:
 
 
 def test_a_server_from_its_first_start_to_its_end(tmp_path: Path) -> None:
-    with small(tmp_path, has_tables=False) as server, ThreadPoolExecutor() as clients:
+    with (
+        small(tmp_path, has_tables=False, UPSCALE_PORT="1") as server,
+        ThreadPoolExecutor() as clients,
+    ):
         text = "".join(server.stdout)
         assert re.search(rf"curl {server.url}/v1/upscale .*X-API-KEY: {server.key}'", text)
         model = r"upscaled-x4-faithful by torch float32"
         assert re.search(rf"^ready \(\w+; x2 {model}, x4 {model}\)$", text, re.MULTILINE)
         assert server.key not in "".join(server.stderr)
+        assert "UPSCALE_PORT is no setting, and is ignored" in server.stderr[0]
         workers = workers_of(server)
         running = clients.submit(upscale, server, picture(300))
         wait_under_way(server)

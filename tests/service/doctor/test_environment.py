@@ -29,6 +29,14 @@ def test_each_wrong_variable_is_a_failure_and_the_others_hold() -> None:
     assert (settings.threads, settings.workers) == (2, 1)
 
 
+def test_a_variable_that_is_ignored_but_near_a_settings_name_is_a_warning() -> None:
+    first, second = check_settings({"UPSCALE_WORKERS": "3", "UPSCALED_THREADS": "2"})
+    assert first.found == "1 set, all valid: THREADS"
+    assert second.status is Status.WARNING
+    assert second.found == "UPSCALE_WORKERS is no setting, and is ignored"
+    assert second.advice == "did you mean UPSCALED_WORKERS?"
+
+
 def test_without_a_home_folder_all_but_the_data_folder_is_valid(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
