@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from upscaled.upscale.call_options import ImageOptions, Tracking
 from upscaled.upscale.conversion import read_array, read_pillow, write_pillow
 from upscaled.upscale.core import Core
 from upscaled.upscale.result import Result, decide_local_output
+from upscaled.upscale.shared_core import SharedCore
 
 AnyImage = TypeVar("AnyImage", bytes, NDArray[np.uint8], NDArray[np.uint16], PillowImage.Image)
 
@@ -84,13 +85,7 @@ def upscale_any(core: Core, call: Call, image: Any) -> Any:  # noqa: ANN401  (of
 
 
 def upscale_in_order(
-    threads: ThreadPoolExecutor,
-    max_in_flight: int,
-    core: Core,
-    call: Call,
-    images: Iterable[Any],
-    *,
-    return_exceptions: bool,
+    shared: SharedCore, core: Core, call: Call, images: Iterable[Any], *, return_exceptions: bool
 ) -> Iterator[Any]:
     """Upscale images, several at once, and yield their results in order.
 
@@ -99,27 +94,39 @@ def upscale_in_order(
     return_exceptions: yield an image's error in its place, instead of raising it.
     """
     tasks: deque[Future[Any]] = deque()
+    failures: list[Exception] = []
 
     def finish_first() -> object:
         try:
-            return tasks.popleft().result()
+            return shared.wait(tasks.popleft())
         except Exception as error:
             if not return_exceptions:
                 raise
             return error
 
     try:
-        for image in images:
-            tasks.append(threads.submit(upscale_any, core, call, image))
-            if len(tasks) >= max_in_flight:
+        for image in _draw(images, failures):
+            with shared.threads(core) as threads:
+                tasks.append(threads.submit(upscale_any, core, call, image))
+            if len(tasks) >= shared.max_in_flight:
                 yield finish_first()
         while tasks:
             yield finish_first()
+        for failure in failures:
+            raise failure
     finally:
         if call.tracking.cancellation is not None:
             call.tracking.cancellation.cancel()
         for task in tasks:
             task.cancel()
+
+
+def _draw(images: Iterable[Any], failures: list[Exception]) -> Iterator[Any]:
+    """Yield the images, and note what they raise: the results of those before it come first."""
+    try:
+        yield from images
+    except Exception as error:  # noqa: BLE001  (raised later)
+        failures.append(error)
 
 
 def decide_file_output(core: Core, call: Call, source: bytes) -> OutputSpec:

@@ -9,11 +9,7 @@ Everything else of the product goes through the same `upscaled.upscale.core`.
 """
 
 import asyncio
-import os
-import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, Self, Unpack, overload
 
@@ -22,10 +18,10 @@ from upscaled.upscale import any_image
 from upscaled.upscale.any_image import AnyImage
 from upscaled.upscale.call_options import ImageOptions, OnProgress, Tracking, as_whole_number
 from upscaled.upscale.concurrency import Cancellation
-from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import AUTO
 from upscaled.upscale.opening import open_core
 from upscaled.upscale.result import Result
+from upscaled.upscale.shared_core import SharedCore
 from upscaled_models.files import write_atomically
 
 
@@ -100,11 +96,7 @@ class Upscaler:
         self._scales = tuple(map(int, loaded))
         self._max_in_flight = most
         self._named_by = named_by
-        self._stack = ExitStack()
-        self._opened: Core | None = None
-        self._process_id = 0
-        self._threads = ThreadPoolExecutor(1)
-        self._opening = threading.Lock()
+        self._shared = SharedCore()
 
     def open(self) -> Self:
         """Load the models and start the threads; does nothing where that is done.
@@ -113,18 +105,10 @@ class Upscaler:
             SettingsError: a device or a model that is not here.
             ModelError: an unknown model, or a weights file that cannot be used.
         """
-        with self._opening, ExitStack() as stack:
-            if self._opened is not None:
-                return self
-            core = stack.enter_context(
-                open_core(self._settings, scales=self._scales, decoders=0, named_by=self._named_by)
-            )
-            self._max_in_flight = self._max_in_flight or core.max_in_flight
-            self._threads = stack.enter_context(
-                ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="upscale")
-            )
-            self._opened, self._stack = core, stack.pop_all()
-            self._process_id = os.getpid()
+        opening = open_core(
+            self._settings, scales=self._scales, decoders=0, named_by=self._named_by
+        )
+        self._shared.open(opening, self._max_in_flight)
         return self
 
     def close(self) -> None:
@@ -132,10 +116,7 @@ class Upscaler:
 
         In a fork of the process that opened it, it only drops them: they are the other's.
         """
-        if self._opened is not None and self._process_id != os.getpid():
-            self._stack.pop_all()
-        self._opened = None
-        self._stack.close()
+        self._shared.close()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -178,9 +159,9 @@ class Upscaler:
             TypeError: `image` is of none of these kinds, or an argument of another type.
             RuntimeError: it is not open, or was opened in the process that this one is a fork of.
         """
-        core = self._core
-        call = any_image.plan_call(core, scale, options, Tracking(on_progress, cancellation))
-        result: AnyImage = any_image.upscale_any(core, call, image)
+        with self._shared.use() as core:
+            call = any_image.plan_call(core, scale, options, Tracking(on_progress, cancellation))
+            result: AnyImage = any_image.upscale_any(core, call, image)
         return result
 
     def upscale_bytes(
@@ -192,12 +173,11 @@ class Upscaler:
         Returns:
             the encoded result with its media type, its size, the model and the seconds it took.
         """
-        core = self._core
-        call = any_image.plan_call(core, scale, options, Tracking(on_progress, cancellation))
-        source = any_image.require_bytes(source)
-        return any_image.upscale_file_bytes(
-            core, call, source, any_image.decide_file_output(core, call, source)
-        )
+        with self._shared.use() as core:
+            call = any_image.plan_call(core, scale, options, Tracking(on_progress, cancellation))
+            source = any_image.require_bytes(source)
+            output = any_image.decide_file_output(core, call, source)
+            return any_image.upscale_file_bytes(core, call, source, output)
 
     def upscale_file(
         self, path: str | Path, to: str | Path | None = None, scale: int = 4, *,
@@ -218,14 +198,14 @@ class Upscaler:
             InvalidParameter: the name in `to` does not end as the format of the result does.
             OSError: a file cannot be read or written.
         """
-        core = self._core
-        call = any_image.plan_call(core, scale, options, Tracking(on_progress, cancellation))
-        path = Path(path)
-        target = path.parent if to is None else Path(to)
-        source = path.read_bytes()
-        output = any_image.decide_file_output(core, call, source)
-        target = any_image.name_result_file(path, target, scale, output)
-        write_atomically(target, any_image.upscale_file_bytes(core, call, source, output).data)
+        with self._shared.use() as core:
+            call = any_image.plan_call(core, scale, options, Tracking(on_progress, cancellation))
+            path = Path(path)
+            target = path.parent if to is None else Path(to)
+            source = path.read_bytes()
+            output = any_image.decide_file_output(core, call, source)
+            target = any_image.name_result_file(path, target, scale, output)
+            write_atomically(target, any_image.upscale_file_bytes(core, call, source, output).data)
         return target
 
     @overload
@@ -247,21 +227,18 @@ class Upscaler:
         """Upscale many images, several at once, and yield their results in order.
 
         Images are drawn as others are finished, so there may be any number of them. Arguments and
-        errors are those of `upscale`. Leaving the loop early cancels what is in flight.
+        errors are those of `upscale`. Leaving the loop early cancels what is in flight. What
+        `images` itself raises comes after the results of what it gave before.
 
         Args:
             return_exceptions: yield an image's error in its place, instead of raising it.
         """
         any_image.require_several(images)
-        core, tracking = self._core, Tracking(cancellation=Cancellation())
-        call = any_image.plan_call(core, scale, options, tracking)
+        with self._shared.use() as core:
+            tracking = Tracking(cancellation=Cancellation())
+            call = any_image.plan_call(core, scale, options, tracking)
         return any_image.upscale_in_order(
-            self._threads,
-            self._max_in_flight,
-            core,
-            call,
-            self._while_open(images),
-            return_exceptions=return_exceptions,
+            self._shared, core, call, images, return_exceptions=return_exceptions
         )
 
     async def upscale_async(
@@ -273,28 +250,15 @@ class Upscaler:
         Cancelling the task cancels the call. `on_progress` is called in the event loop, whose
         exception handler gets what it raises. Arguments and errors are otherwise as of `upscale`.
         """
-        cancellation, core = Cancellation(), self._core
-        tracking = Tracking(on_progress, cancellation).reporting_in(asyncio.get_running_loop())
-        call = any_image.plan_call(core, scale, options, tracking)
-        task = self._threads.submit(any_image.upscale_any, core, call, image)
+        cancellation = Cancellation()
+        with self._shared.use() as core:
+            tracking = Tracking(on_progress, cancellation).reporting_in(asyncio.get_running_loop())
+            call = any_image.plan_call(core, scale, options, tracking)
+        with self._shared.threads(core) as threads:
+            task = threads.submit(any_image.upscale_any, core, call, image)
         try:
             result: AnyImage = await asyncio.wrap_future(task)
         except asyncio.CancelledError:
             cancellation.cancel()
             raise
         return result
-
-    def _while_open(self, images: Iterable[AnyImage]) -> Iterator[AnyImage]:
-        """Yield images; raise as `_core` does once it is closed, and in a fork."""
-        for image in images:
-            _ = self._core
-            yield image
-
-    @property
-    def _core(self) -> Core:
-        """Return the open core; RuntimeError where there is none in this process."""
-        if self._opened is None:
-            raise RuntimeError("the upscaler is not open: use it in a `with` block, or call open()")
-        if self._process_id != os.getpid():  # whose threads a fork does not have
-            raise RuntimeError("the upscaler was opened in another process: open one in each")
-        return self._opened

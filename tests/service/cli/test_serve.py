@@ -24,12 +24,7 @@ from tests.service.pool.pools import picture
 
 
 def small(
-    data_dir: Path,
-    *,
-    is_waiting: bool = True,
-    has_tables: bool = True,
-    grace_s: str = "100",
-    **settings: str,
+    data_dir: Path, *, is_waiting: bool = True, has_tables: bool = True, grace_s: str = "100"
 ) -> AbstractContextManager[Server]:
     """A server with small tiles and one model, so that it is quick to start and to stop."""
     return serve(
@@ -40,7 +35,6 @@ def small(
         UPSCALED_MODEL_X4="upscaled-x4-faithful",
         UPSCALED_TILE_WINDOW_PX="128",
         UPSCALED_SHUTDOWN_GRACE_S=grace_s,
-        **settings,
     )
 
 
@@ -75,11 +69,11 @@ def uses(process: psutil.Process, data_dir: Path) -> bool:
         return False
 
 
-def test_a_server_from_its_first_start_to_its_end(tmp_path: Path) -> None:
-    with (
-        small(tmp_path, has_tables=False, UPSCALE_PORT="1") as server,
-        ThreadPoolExecutor() as clients,
-    ):
+def test_a_server_from_its_first_start_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSCALE_PORT", "1")
+    with small(tmp_path, has_tables=False) as server, ThreadPoolExecutor() as clients:
         text = "".join(server.stdout)
         assert re.search(rf"curl {server.url}/v1/upscale .*X-API-KEY: {server.key}'", text)
         model = r"upscaled-x4-faithful by torch float32"

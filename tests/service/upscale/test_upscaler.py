@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from queue import Queue
@@ -23,6 +23,7 @@ from tests.service.image.samples import picture, save
 from upscaled import (
     Cancellation,
     Cancelled,
+    InternalError,
     InvalidParameter,
     MalformedImage,
     ModelError,
@@ -170,6 +171,22 @@ def test_many_raises_a_pictures_error_in_its_place_or_yields_it(up: Upscaler) ->
         next(results)
     kinds = [type(each) for each in up.many(sources, 2, return_exceptions=True)]
     assert kinds == [bytes, MalformedImage, bytes]
+
+
+def test_many_yields_what_was_drawn_before_the_images_raise(up: Upscaler) -> None:
+    def draw(second: bytes) -> Iterator[bytes]:
+        yield save(picture(8, 8), "PNG")
+        yield second
+        raise FileNotFoundError
+
+    results = up.many(draw(save(picture(8, 8), "PNG")), 2)
+    assert [type(next(results)), type(next(results))] == [bytes, bytes]
+    with pytest.raises(FileNotFoundError):
+        next(results)
+    with_errors = up.many(draw(b"no picture"), 2, return_exceptions=True)
+    assert [type(next(with_errors)), type(next(with_errors))] == [bytes, MalformedImage]
+    with pytest.raises(FileNotFoundError):
+        next(with_errors)
 
 
 ONE_IMAGE: list[Any] = [
@@ -342,11 +359,12 @@ from upscaled import Upscaler
 up = Upscaler(data_dir=sys.argv[1], device="cpu", precision="exact", threads=1, scales=(2,))
 image = np.zeros((8, 8, 3), np.uint8)
 with up:
-    up._stack.callback(print, "ended", flush=True)
-    many = up.many([image], 2)
+    up._shared._stack.callback(print, "ended", flush=True)
+    many, begun = up.many([image], 2), up.many([image] * 2, 2)
+    next(begun)
     child = os.fork()
     if not child:
-        for use in (lambda: up.upscale(image, 2), lambda: next(many)):
+        for use in (lambda: up.upscale(image, 2), lambda: next(many), lambda: next(begun)):
             try:
                 use()
             except RuntimeError as error:
@@ -370,7 +388,7 @@ def test_a_fork_is_refused_and_does_no_harm(tmp_path: Path) -> None:
         timeout=100,
     )
     assert done.stdout.splitlines() == [
-        *["the upscaler was opened in another process: open one in each"] * 2,
+        *["the upscaler was opened in another process: open one in each"] * 3,
         "(16, 16, 3)",
         "ended",
     ], done.stderr
@@ -477,8 +495,27 @@ def test_an_upscaler_may_be_opened_again(tmp_path: Path) -> None:
 def test_many_that_is_drawn_from_after_the_end_says_that_nothing_is_open(tmp_path: Path) -> None:
     with Upscaler(data_dir=tmp_path, scales=(2,), **OPTIONS) as up:
         results = up.many([picture(8, 8)], 2)
+        later = up.many([picture(8, 8)], 2)
     with pytest.raises(RuntimeError, match="is not open"):
         next(results)
+    with up, pytest.raises(RuntimeError, match="was closed after this call, and opened again"):
+        next(later)
+
+
+def test_the_end_waits_for_calls_under_way_in_other_threads(tmp_path: Path) -> None:
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with Upscaler(data_dir=tmp_path, scales=(2,), **OPTIONS) as up:
+            call = pool.submit(up.upscale, picture(90, 90), 2, on_progress=lambda *_: begun.set())
+            assert begun.wait(60)
+        assert call.done()
+    assert call.result().shape == (180, 180, 3)
+
+
+def test_a_call_may_itself_close_the_upscaler_that_it_uses(tmp_path: Path) -> None:
+    up = Upscaler(data_dir=tmp_path, scales=(2,), **OPTIONS).open()
+    with pytest.raises(InternalError):
+        up.upscale(picture(8, 8), 2, on_progress=lambda *_: up.close())
 
 
 def test_threads_that_open_an_upscaler_at_once_share_one_core(
@@ -486,9 +523,11 @@ def test_threads_that_open_an_upscaler_at_once_share_one_core(
 ) -> None:
     made: list[Settings] = []
 
-    def open_and_note(settings: Settings, **options: Any) -> AbstractContextManager[Core]:
+    @contextmanager
+    def open_and_note(settings: Settings, **options: Any) -> Iterator[Core]:
         made.append(settings)
-        return open_core(settings, **options)
+        with open_core(settings, **options) as core:
+            yield core
 
     monkeypatch.setattr(upscaler, "open_core", open_and_note)
     up = Upscaler(data_dir=tmp_path, scales=(2,), **OPTIONS)
