@@ -26,9 +26,13 @@ from ray.serve.handle import (
 )
 
 from upscaled.errors import InternalError
-from upscaled.logs import event
+from upscaled.logs import JsonFormatter, event
 from upscaled.pool.ray_serve import messages
 
+_LOGGERS: Final = ("ray", "ray.serve")
+"""Each has a handler of its own once it is imported, which writes text to standard error."""
+_CPP_LOG_JSON: Final = "RAY_BACKEND_LOG_JSON"
+"""Ray's C++ writes to standard error past every logger: its errors, as text unless this is set."""
 _CHECKED_EVERY_S: Final = 2.0
 _REPORTS_WITHIN_S: Final = 5.0
 _DISCONNECTED_WITHIN_S: Final = 5.0
@@ -54,6 +58,7 @@ class RayConnection:
     """`Replicas` of a Ray cluster: that of this machine, or the one that `RAY_ADDRESS` names."""
 
     def __init__(self) -> None:
+        _log_as_all_else()
         self._generation: _Generation | None = None
         self._connected = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -146,6 +151,18 @@ class RayConnection:
             fields = event("cluster_unreachable")
             _log.warning("no deployment is reached: %s", trouble, extra=fields)
         self._last_trouble = trouble
+
+
+def _log_as_all_else() -> None:
+    """Have what Ray logs, from warnings on, written by this process's log and in its format."""
+    root = logging.getLogger()
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(max(logging.WARNING, root.level))
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
+        os.environ.setdefault(_CPP_LOG_JSON, "1")  # read when it connects
 
 
 async def _in_thread(call: Callable[[], _T]) -> _T:

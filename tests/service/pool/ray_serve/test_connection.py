@@ -239,6 +239,12 @@ def test_nothing_is_lost_where_serve_is_shut_down_and_deployed_anew(
     assert [status for status, _ in answers] == [200]
 
 
+def test_what_ray_says_is_json_too(server: Server) -> None:
+    """By now it has said that replicas died."""
+    lines = [json.loads(line) for line in server.stderr]
+    assert "ray.serve" in {line.get("logger") for line in lines}
+
+
 def test_the_conformance_kit_passes(server: Server) -> None:
     options = ["--base-url", server.url, "--api-key", server.key, "--per-second", "1000"]
     finished = subprocess.run(

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from upscaled.logs import JsonFormatter
 from upscaled.pool.ray_serve.messages import ReplicaLost
 from upscaled.pool.ray_serve.options import RECONNECT_TIMEOUT
 
@@ -62,6 +65,22 @@ async def test_a_silent_replica_delays_no_other_report(
     replicas = connection.RayConnection()
     replicas._generation = connection._Generation(None, Handle())
     assert await replicas.reports() == [b"report", b"report"]
+
+
+def test_warnings_of_ray_are_lines_of_the_log_and_nothing_else_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(RECONNECT_TIMEOUT, "3600")
+    from upscaled.pool.ray_serve import connection
+
+    monkeypatch.setenv("RAY_BACKEND_LOG_JSON", "")
+    monkeypatch.delenv("RAY_BACKEND_LOG_JSON")
+    monkeypatch.setattr(caplog.handler, "formatter", JsonFormatter())
+    connection.RayConnection()
+    logging.getLogger("ray.serve").warning("a replica has died")
+    logging.getLogger("ray.worker").info("connected")
+    assert caplog.messages == ["a replica has died"]
+    assert os.environ["RAY_BACKEND_LOG_JSON"] == "1"  # what its C++ writes is JSON too
 
 
 @pytest.mark.parametrize("call", ["_find_deployment", "ray.shutdown"])
