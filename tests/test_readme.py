@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from upscaled.api.routes.pages import render_page
+from upscaled.api.markdown_pages import render_page
 from upscaled.config import describe_settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,27 +9,24 @@ import gzip
 import html
 import json
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from itertools import pairwise
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePath
 from string import Template
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from upscaled.api.dependencies import find_base_url
+from upscaled.api.markdown_pages import render_page
 from upscaled.api.openapi import keep_upload_only
 from upscaled.config import MIN_INPUT_SIDE_PX, SCALES, Settings
 from upscaled.image.formats.table import FORMATS, Format
 from upscaled.image.output import MAX_OUTPUT_SIDE_PX
-
-if TYPE_CHECKING:
-    from markdown_it.token import Token
 
 # Nothing from outside, nothing inline.
 CONTENT_SECURITY_POLICY: Final = (
@@ -53,7 +50,6 @@ _MEDIA_TYPES: Final = {
 _COMPRESSED: Final = frozenset({"text/html", "text/css", "text/javascript", "image/svg+xml"})
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-_HTML: Final = frozenset({"html_block", "html_inline"})
 _MEBIBYTE: Final = 1024 * 1024
 _KEY: Final = {"key": "", "key_state": ""}
 _NO_KEY: Final = {"key": "none", "key_state": " hidden"}
@@ -157,69 +153,6 @@ def _serve_markdown(file: Traversable) -> Endpoint:
         return Response(render(), media_type="text/html", headers=HEADERS)
 
     return get_page
-
-
-def render_page(text: str) -> str:
-    """Return a page's Markdown as an HTML document.
-
-    Headings get the ids that links between pages name. A link to another page leads to where that
-    is served; one to a file of the repository, which is not served, becomes plain text. Comments
-    are left out, and other HTML is not let through.
-    """
-    # Imported for the first page that is asked for, not at every start.
-    from markdown_it import MarkdownIt
-
-    renderer = MarkdownIt("commonmark").enable("table")
-    tokens = [token for token in renderer.parse(text) if token.type not in _HTML]
-    title = "page"
-    for opening, inline in pairwise(tokens):
-        if opening.type == "heading_open":
-            opening.attrSet("id", _to_anchor(inline.content))
-            if opening.tag == "h1":
-                title = inline.content
-    for token in tokens:
-        if token.children:
-            token.children = list(_keep_served(token.children))
-    body = renderer.renderer.render(tokens, renderer.options, {})
-    return _read_template().substitute(title=html.escape(title), body=body)
-
-
-@cache
-def _read_template() -> Template:
-    return Template((files("upscaled.api") / "static" / "document.html").read_text("utf-8"))
-
-
-def _to_anchor(heading: str) -> str:
-    """Return the id that repository hosts give a heading: lower case, joined by hyphens."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def _keep_served(children: "Iterable[Token]") -> "Iterable[Token]":
-    """Yield a paragraph's tokens, with links to pages rewritten and links elsewhere removed."""
-    is_dropped = False
-    for token in children:
-        if token.type == "link_open":
-            target = _to_served(str(token.attrGet("href")))
-            is_dropped = target is None
-            if target is None:
-                continue
-            token.attrSet("href", target)
-        elif token.type == "link_close" and is_dropped:
-            is_dropped = False
-            continue
-        elif token.type in _HTML:
-            continue
-        yield token
-
-
-def _to_served(target: str) -> str | None:
-    """Return the path of a link's target; None for a file of the repository alone."""
-    path, mark, anchor = target.partition("#")
-    if "://" in target or not path:
-        return target
-    if "/" in path or not path.endswith(".md"):
-        return None
-    return PurePosixPath(path).stem + mark + anchor
 
 
 def render_playground(settings: Settings) -> str:

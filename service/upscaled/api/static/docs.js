@@ -13,7 +13,11 @@ function prose(text) {
 }
 
 function table(heads, rows) {
-  const cells = (row, kind) => make("tr", row.map((cell) => make(kind, cell)));
+  const cells = (row, kind) => make("tr", row.map((cell, at) => {
+    const element = make(kind, cell);
+    element.dataset.heading = heads[at]; // shown beside it on a narrow screen
+    return element;
+  }));
   return make("table", [make("thead", cells(heads, "th")), make("tbody", rows.map((row) => cells(row, "td")))]);
 }
 

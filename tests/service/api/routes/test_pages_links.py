@@ -6,7 +6,6 @@ from importlib.resources import files
 import pytest
 
 from tests.service.api.serving import Service
-from upscaled.api.routes.pages import render_page
 
 PAGES = sorted(
     file.name.removesuffix(".md")
@@ -48,15 +47,3 @@ def test_the_page_of_the_api_links_to_every_page(service: Service) -> None:
 def test_an_unknown_page_is_answered_with_the_contracts_404(service: Service) -> None:
     answer = service.get("/docs/nothing")
     assert (answer.status_code, answer.json()["error_code"]) == (404, "not_found")
-
-
-def test_html_in_a_page_is_not_let_through() -> None:
-    page = render_page("# A\n\n<script>alert(1)</script>\n\na <b onclick=x>b</b>\n")
-    assert "<script>" not in page
-    assert "onclick" not in page
-
-
-def test_a_link_to_a_file_of_the_repository_becomes_text() -> None:
-    page = render_page("see [the code](../../../scripts/bench) and [it](models.md#tempering)")
-    assert "see the code and" in page
-    assert '<a href="models#tempering">it</a>' in page
