@@ -148,6 +148,7 @@ class Element {
   replaceChildren(...children) { this.children = children; }
   addEventListener(name, listener) { this.listeners[name] = listener; }
   classList = { toggle() {} };
+  dataset = {};
   set textContent(text) { this.children = [text]; }
   get textContent() { return this.children.map((each) => each.textContent ?? each).join(" "); }
   async decode() { this.naturalWidth = 160; this.naturalHeight = 128; }
