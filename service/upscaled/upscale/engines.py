@@ -115,7 +115,7 @@ def load_model(settings: Settings, name: str) -> LoadedModel:
 
 
 def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> int:
-    """Choose the longest window side for a model: the setting, or what was measured for its kind.
+    """Choose the side of a model's square windows: the setting, or what was measured for its kind.
 
     It is a multiple of the model's own multiple, large enough for a core between its halos, else
     SettingsError. Where a GPU's memory is limited, it is halved until a batch of one fits by the
