@@ -14,6 +14,9 @@ from upscaled.pool.ray_serve.options import NODE_ENVIRONMENT, RECONNECT_TIMEOUT
 # Read as ray is loaded: a front end waits so long for a cluster's head that is away. Ray's default
 # is a minute, after which the process aborts, whatever it has under way.
 os.environ.setdefault(RECONNECT_TIMEOUT, NODE_ENVIRONMENT[RECONNECT_TIMEOUT])
+# Read then too: gRPC writes text to standard error, among it a line for each process that is
+# forked. What its errors lead to is logged by this process.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import ray
 from ray import serve

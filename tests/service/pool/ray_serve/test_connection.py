@@ -240,7 +240,11 @@ def test_nothing_is_lost_where_serve_is_shut_down_and_deployed_anew(
 
 
 def test_what_ray_says_is_json_too(server: Server) -> None:
-    """By now it has said that replicas died."""
+    """By now it has said that replicas died; gRPC speaks where a process is forked."""
+    body = {"image_url": "http://nohost.invalid/a.jpg", "scale": 4}
+    headers = {"X-API-KEY": server.key}
+    answer = requests.post(server.url + "/v1/upscale", json=body, headers=headers, timeout=60)
+    assert answer.json()["error_code"] == "invalid_parameter"
     lines = [json.loads(line) for line in server.stderr]
     assert "ray.serve" in {line.get("logger") for line in lines}
 
