@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from upscaled.logs import event
-from upscaled.state.database import CLOCK_STEP_S, Database, read_time_s
+from upscaled.state.database import CLOCK_STEP_S, Database, insert_into, read_time_s
 from upscaled.state.schema import (
     AUDIT_ENTRIES,
+    CLOCK_RECORD,
     IDEMPOTENCY_KEYS,
     JOBS,
     REUSABLE_RESULTS,
@@ -42,6 +43,8 @@ _DATED: Final = (
     *(JOBS, IDEMPOTENCY_KEYS, STORED_RESULTS, REUSABLE_RESULTS),
     *(USAGE_ROWS, USAGE_DAYS, AUDIT_ENTRIES),
 )
+
+_ONLY_ROW: Final = 1
 
 _log: Final = logging.getLogger(__name__)
 
@@ -127,16 +130,17 @@ class StepDetector:
     """
 
     def __init__(
-        self, smallest_step_s: float, *, starts_steady: bool, counts_back: bool = True
+        self, smallest_step_s: float, *, steady_before_s: float, counts_back: bool = True
     ) -> None:
         """Count no smaller step.
 
         Args:
-            starts_steady: it does not matter whether the clock was set just before the first call.
+            steady_before_s: for how long it was not set before the first call; infinite where that
+                does not matter.
             counts_back: count steps back as those forward.
         """
         self._smallest_step_s = smallest_step_s
-        self._starts_steady = starts_steady
+        self._steady_before_s = steady_before_s
         self._counts_back = counts_back
         self._lock = threading.Lock()
         self._offset_s: float | None = None
@@ -156,7 +160,9 @@ class StepDetector:
             step_s = 0.0 if before_s is None else self._offset_s - before_s
             size_s = abs(step_s) if self._counts_back else step_s
             self.step_s = step_s if size_s >= self._smallest_step_s else 0.0
-            if self.step_s or (before_s is None and not self._starts_steady):
+            if before_s is None:
+                self._steady_since_s = steady_s - self._steady_before_s
+            if self.step_s:
                 self._steady_since_s = steady_s
             return steady_s - self._steady_since_s
 
@@ -179,7 +185,7 @@ class DatabaseClock:
         is_new: the database has no leases yet that it could have been set behind.
         """
         self._running = clocks.running
-        self._detector = StepDetector(CLOCK_STEP_S, starts_steady=is_new)
+        self._detector = StepDetector(CLOCK_STEP_S, steady_before_s=math.inf if is_new else 0.0)
         with database.read() as connection:
             self.has_run_steadily(connection, 0.0)
 
@@ -198,7 +204,10 @@ class DatabaseClock:
 
 
 class SteadyClocks:
-    """Watch the machine's clock and the database's, by which rows are dated."""
+    """Watch the machine's clock and the database's, by which rows are dated.
+
+    How long the database's was not set is recorded in it, and goes on at a start that soon follows.
+    """
 
     def __init__(self, database: Database, clocks: Clocks, *, is_new: bool) -> None:
         """Note both clocks, or raise DatabaseFailed.
@@ -208,8 +217,10 @@ class SteadyClocks:
         self._database = database
         self._wall = clocks.wall
         self._boot = clocks.boot
+        self._database_s = self._steady_s = 0.0
         self._detectors = tuple(
-            StepDetector(SMALLEST_STEP_S, starts_steady=is_new, counts_back=False) for _ in range(2)
+            StepDetector(SMALLEST_STEP_S, steady_before_s=steady_s, counts_back=False)
+            for steady_s in ((math.inf, math.inf) if is_new else self._read_steady_before_s())
         )
         self.are_settled()
 
@@ -220,16 +231,37 @@ class SteadyClocks:
         before the start. To be called more often than that; DatabaseFailed where its clock cannot
         be read.
         """
-        clocks_s = (self._wall(), self._read_database_s())
+        wall_s, self._database_s = self._wall(), self._read_database_s()
         boot_s = self._boot()
-        steady_s = min(
-            detector.measure_steady_s(now_s, boot_s)
-            for detector, now_s in zip(self._detectors, clocks_s, strict=True)
-        )
-        if step_s := max(each.step_s for each in self._detectors):
+        machine, database = self._detectors
+        machine_steady_s = machine.measure_steady_s(wall_s, boot_s)
+        self._steady_s = database.measure_steady_s(self._database_s, boot_s)
+        if step_s := max(machine.step_s, database.step_s):
             fields = event("clock_set_forward", seconds=round(step_s))
             _log.warning("a clock was set forward: nothing old is removed yet", extra=fields)
-        return steady_s >= SETTLE_S
+        return min(machine_steady_s, self._steady_s) >= SETTLE_S
+
+    def record(self) -> None:
+        """Store what `are_settled` found of the database's clock, for the next start."""
+        values = {"seen_at_s": self._database_s, "steady_s": min(self._steady_s, SETTLE_S)}
+        with self._database.write() as connection:
+            added = insert_into(connection, CLOCK_RECORD).values(id=_ONLY_ROW, **values)
+            connection.execute(
+                added.on_conflict_do_update(index_elements=[CLOCK_RECORD.c.id], set_=values)
+            )
+
+    def _read_steady_before_s(self) -> tuple[float, float]:
+        """Return for how long the machine's clock, and the database's, were surely not set.
+
+        The database's is as it was recorded, if it shows little more time now: set forward by less
+        it ages nothing much. The machine's is as right as that one, if it shows about the same.
+        """
+        with self._database.read() as connection:
+            database_s, wall_s = read_time_s(connection), self._wall()
+            row = connection.execute(sa.select(CLOCK_RECORD)).one_or_none()
+        if row is None or abs(database_s - row.seen_at_s) >= SMALLEST_STEP_S:
+            return 0.0, 0.0
+        return row.steady_s if wall_s - database_s < SMALLEST_STEP_S else 0.0, row.steady_s
 
     def _read_database_s(self) -> float:
         with self._database.read() as connection:

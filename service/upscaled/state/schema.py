@@ -35,10 +35,8 @@ API_KEYS: Final = Table(
     # NULL: as the settings say.
     Column("rate_per_s", Double),
     Column("rate_burst", BigInteger),
-    # NULL: never.
-    Column("expires_at_s", BigInteger),
-    # NULL: all; see `upscaled.state.key_rows`.
-    Column("scopes", Text),
+    Column("expires_at_s", BigInteger),  # NULL: never
+    Column("scopes", Text),  # NULL: all; see `upscaled.state.key_rows`
     sa.CheckConstraint("balance >= 0", name="balance_is_never_negative"),
 )
 # Only of keys that are not revoked: a revoked key keeps its row and its history, and its name may
@@ -105,8 +103,7 @@ HOLDERS: Final = Table(
     METADATA,
     Column("id", Text, primary_key=True),
     Column("seen_at_s", BigInteger),
-    # The plans of `auto` that it works by: see `upscaled.state.auto_choice`.
-    Column("auto_plans", Text),
+    Column("auto_plans", Text),  # which it chooses by: see `upscaled.state.auto_choice`
 )
 
 # One row: what `auto` chooses by on all machines, as JSON.
@@ -117,6 +114,15 @@ AUTO_CHOICE: Final = Table(
     Column("plans", Text, nullable=False),
     Column("ladders", Text, nullable=False),
     Column("written_at_s", BigInteger, nullable=False),
+)
+
+# One row: the database's clock at a sweep, and how long it was not set: see `SteadyClocks`.
+CLOCK_RECORD: Final = Table(
+    "clock_record",
+    METADATA,
+    Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    Column("seen_at_s", Double, nullable=False),
+    Column("steady_s", Double, nullable=False),
 )
 
 # GCRA on PostgreSQL: when the allowance of each key is whole again, in nanoseconds since 1970 by
@@ -178,8 +184,7 @@ JOBS: Final = Table(
     sa.CheckConstraint("(state = 'running') = (lease_id IS NOT NULL)", name="running_has_a_lease"),
     Index("ix_jobs_key_id_created_at_s", "key_id", "created_at_s"),
 )
-# Only of jobs that are queued or running.
-Index("ix_jobs_unfinished", JOBS.c.created_at_s)
+Index("ix_jobs_unfinished", JOBS.c.created_at_s)  # only of those queued or running
 
 # The requests that a client named by an `Idempotency-Key`: see `upscaled.state.idempotency`.
 # `request_id` is that of the credit's hold, or the job's id. `lease_until_s` is by the database's
@@ -226,8 +231,7 @@ WEBHOOK_DELIVERIES: Final = Table(
         "state IN ('waiting', 'delivered', 'failed', 'gone')", name="state_is_known"
     ),
 )
-# Only of deliveries that wait.
-Index("ix_webhook_deliveries_waiting", WEBHOOK_DELIVERIES.c.due_at_s)
+Index("ix_webhook_deliveries_waiting", WEBHOOK_DELIVERIES.c.due_at_s)  # only of those
 
 # What was answered, and the jobs that ended: see `upscaled.state.usage`, whose `UsageRow` has the
 # same columns. The id is random and the writer's, so that a row which is sent again is known. It is

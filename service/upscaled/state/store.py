@@ -123,7 +123,10 @@ class State:
         failures: list[Exception] = []
         results = _attempt(self.results.sweep, failures) or SweptResults()
         _attempt(self.job_results.sweep, failures)
-        if _attempt(self.steady_clocks.are_settled, failures) and self.holder.lead():
+        is_settled = _attempt(self.steady_clocks.are_settled, failures)
+        if is_settled is not None:
+            _attempt(self.steady_clocks.record, failures)
+        if is_settled and self.holder.lead():
             _attempt(self._forget_expired, failures)
             _attempt(self.idempotency.remove_old, failures)
             _attempt(lambda: self.reusable.remove_expired(self.results.ttl_s), failures)

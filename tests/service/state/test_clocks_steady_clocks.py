@@ -3,12 +3,14 @@
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import pytest
 import sqlalchemy as sa
 
 from tests.service.state.conftest import MakeSettings, key_with, lead
+from upscaled.config import Settings
 from upscaled.state import Clocks, State, open_state
 from upscaled.state.clocks import SETTLE_S, SMALLEST_STEP_S
 from upscaled.state.idempotency import RequestKey
@@ -154,3 +156,80 @@ def test_time_that_passes_removes_rows_at_once(store: State, machine: Machine) -
     machine.passed_s += YEARS_S
     store.sweep()
     assert rows(store) == (0, 0, 0)
+
+
+@dataclass
+class Restarts:
+    """A service that is started again and again; its clocks show what a test lets pass."""
+
+    settings: Settings
+    patched: pytest.MonkeyPatch
+    now_s: float = field(default_factory=time.time)
+    boot_s: float = 0.0
+
+    def pass_by(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.boot_s += seconds
+
+    @contextmanager
+    def run(self, *, wall_ahead_s: float = 0.0) -> Iterator[State]:
+        self.patched.setattr("upscaled.state.clocks.read_time_s", lambda _: self.now_s)
+        clocks = Clocks(
+            wall=lambda: self.now_s + wall_ahead_s,
+            boot=lambda: self.boot_s,
+            running=lambda: self.boot_s,
+        )
+        with open_state(self.settings, clocks) as opened:
+            lead(opened)
+            yield opened
+
+    def run_for(self, seconds: float) -> None:
+        with self.run() as opened:
+            for _ in range(int(seconds / 60)):
+                opened.sweep()
+                self.pass_by(60)
+            opened.sweep()
+
+
+@pytest.fixture
+def restarts(
+    database_url: str, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> Restarts:
+    """A service that has been running for 40 minutes, and has rows that are old."""
+    service = Restarts(make_settings(database_url=database_url), monkeypatch)
+    with service.run() as opened:
+        add_rows(opened)
+    service.run_for(SETTLE_S * 2 / 3)
+    return service
+
+
+def test_a_service_that_is_restarted_more_often_than_hourly_removes_old_rows(
+    restarts: Restarts,
+) -> None:
+    restarts.pass_by(120)
+    with restarts.run() as opened:
+        opened.sweep()
+        assert rows(opened) == (1, 1, 1)
+    restarts.run_for(SETTLE_S / 3)
+    with restarts.run() as opened:
+        assert rows(opened) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("ahead_s", [YEARS_S, -YEARS_S])
+def test_a_clock_that_was_set_between_two_starts_is_not_taken_for_steady(
+    restarts: Restarts, ahead_s: float
+) -> None:
+    restarts.now_s += ahead_s
+    restarts.run_for(SETTLE_S - 60)
+    with restarts.run() as opened:
+        assert rows(opened)[1:] == (1, 1)
+
+
+def test_a_machine_whose_clock_is_ahead_at_a_start_removes_nothing_for_an_hour(
+    restarts: Restarts,
+) -> None:
+    restarts.run_for(SETTLE_S / 3 - 60)
+    restarts.pass_by(60)
+    with restarts.run(wall_ahead_s=YEARS_S) as opened:
+        opened.sweep()
+        assert rows(opened) == (1, 1, 1)
