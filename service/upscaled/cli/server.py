@@ -41,7 +41,6 @@ from upscaled.process.child import ChildUnusable
 from upscaled.process.listener import describe_url
 from upscaled.state import StateError, hide_password, open_state
 from upscaled.state.errors import describe_failure
-from upscaled.state.left_leases import end_left_leases
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
 
@@ -71,7 +70,6 @@ def run_server(
         files = find_files(settings.tls_cert, settings.tls_key)
         certificate = ServerCertificate(files) if files else None
         opened = open_state(settings)
-        end_left_leases(opened.database, opened.holder, opened.database_clock)
     with opened as state:
         url = describe_url(listener, is_tls=certificate is not None)
         announce(f"upscaled {__version__} on {url}")

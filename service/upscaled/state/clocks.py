@@ -166,11 +166,6 @@ class StepDetector:
                 self._steady_since_s = steady_s
             return steady_s - self._steady_since_s
 
-    def start_steady(self) -> None:
-        """Forget what was before this moment: nothing depends on it."""
-        with self._lock:
-            self._steady_since_s = -math.inf
-
 
 class DatabaseClock:
     """The database's clock, by which leases run out, for all that judges them; thread-safe.
@@ -197,10 +192,6 @@ class DatabaseClock:
         """
         database_s, now_s = read_time_s(connection), self._running()  # which may wait
         return self._detector.measure_steady_s(database_s, now_s) >= for_s
-
-    def note_no_lease(self) -> None:
-        """Note that no valid lease was there, so that it does not matter what was before."""
-        self._detector.start_steady()
 
 
 class SteadyClocks:

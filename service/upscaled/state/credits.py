@@ -23,7 +23,7 @@ from upscaled.state.audit import SERVICE_ITSELF, AuditLog, Detail
 from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
 from upscaled.state.errors import DatabaseFailed, HoldReleased, StateError
-from upscaled.state.holder import Holder
+from upscaled.state.holder import Holder, Holders
 from upscaled.state.idempotency import is_answered
 from upscaled.state.ledger import Discrepancy, Hold, PaidResult
 from upscaled.state.pending import PendingReleases
@@ -246,22 +246,21 @@ class CreditLedger:
             self.pending.remove(hold)
         return Retried(released)
 
-    def release_stale(self) -> int:
+    def release_stale(self, holders: Holders) -> int:
         """Release the holds of processes that died, and forgotten ones; return how many.
 
         The first failure is raised after all were tried.
         """
         holds = OPEN_HOLDS.c
-        with self._holder.survey() as holders:
-            is_traceless = holds.holder_id.not_in([*holders.dead, *holders.living])
-            is_too_old = holds.held_at_s < self._clock() - self._max_hold_age_s
-            query = sa.select(holds.key_id, holds.request_id).where(
-                holds.holder_id != ledger.JOB_HOLDER,
-                sa.or_(holds.holder_id.in_(holders.dead), sa.and_(is_traceless, is_too_old)),
-            )
-            with self._database.read() as connection:
-                stale = [Hold(row.key_id, row.request_id) for row in connection.execute(query)]
-            return self._release_all([*stale, *self._forgotten()])
+        is_traceless = holds.holder_id.not_in([*holders.dead, *holders.living])
+        is_too_old = holds.held_at_s < self._clock() - self._max_hold_age_s
+        query = sa.select(holds.key_id, holds.request_id).where(
+            holds.holder_id != ledger.JOB_HOLDER,
+            sa.or_(holds.holder_id.in_(holders.dead), sa.and_(is_traceless, is_too_old)),
+        )
+        with self._database.read() as connection:
+            stale = [Hold(row.key_id, row.request_id) for row in connection.execute(query)]
+        return self._release_all([*stale, *self._forgotten()])
 
     def _release_all(self, holds: list[Hold]) -> int:
         failures: list[Exception] = []

@@ -1,9 +1,9 @@
-"""Processes that hold credits: this one's identity, and which of them still run.
+"""Processes that hold credits and leases: this one's identity, and which of them still run.
 
-On SQLite a running process has a locked file, which the kernel unlocks however the process ends, so
-a file that can be locked is an orphan. Process ids are used again, and two containers on one disk
-number theirs alike. The front ends of a PostgreSQL may be on different machines: each renews a
-lease there (`lease.py`).
+A running process has a locked file, which the kernel unlocks however the process ends, so a file
+that can be locked is an orphan. Process ids are used again, and two containers on one disk number
+theirs alike. The front ends of a PostgreSQL may be on different machines, which do not see each
+other's files: for their credits each renews a lease there, too (`lease.py`).
 """
 
 import fcntl
@@ -19,10 +19,14 @@ from upscaled.state.errors import FolderUnusable
 
 
 class Holders(NamedTuple):
-    """Ids of processes that may hold credits; one that is in neither list left no trace."""
+    """Ids of processes that may hold credits; one that is in neither list left no trace.
+
+    ended: ids, as of `process_id`, of processes that have certainly ended.
+    """
 
     dead: list[str]
     living: list[str]
+    ended: list[str]
 
 
 class Holder(Protocol):
@@ -36,19 +40,15 @@ class Holder(Protocol):
             DatabaseFailed, FolderUnusable: the process cannot be shown to be alive.
         """
 
+    @property
+    def process_id(self) -> str:
+        """Return what the ids of leases begin with that this process takes; it never fails."""
+
     def forget(self, holder_id: str) -> None:
         """Replace an `id` that was declared dead by a new one, unless that was done before."""
 
     def survey(self) -> AbstractContextManager[Holders]:
         """List the living and the dead processes, and remove the dead after the block."""
-
-    def is_alone(self) -> bool:
-        """Return whether certainly no other process is alive; this one is, as of `id`.
-
-        Raises:
-            DatabaseFailed, FolderUnusable, OSError: the process cannot be shown to be alive, or the
-                others cannot be looked for.
-        """
 
     def lead(self) -> bool:
         """Return whether this process does what one process of the database has to do."""
@@ -81,6 +81,14 @@ class FileHolder:
                 self._descriptor = self._create()
             return self._id
 
+    @property
+    def process_id(self) -> str:
+        """Return the id; where no file can be made another one, whose leases run out by time."""
+        try:
+            return self.id
+        except FolderUnusable:
+            return uuid.uuid4().hex
+
     def forget(self, holder_id: str) -> None:
         """Replace the id, although a running process cannot lose the lock of its file."""
         with self._lock:
@@ -93,15 +101,16 @@ class FileHolder:
         with ExitStack() as adopted:
             dead: list[str] = []
             living: list[str] = []
-            for path in sorted(self._folder.iterdir()):
+            for path in self._files():
                 is_dead = adopted.enter_context(adopt_orphan(path))
                 (dead if is_dead else living).append(path.name)
-            yield Holders(dead, living)
+            yield Holders(dead, living, dead)
 
-    def is_alone(self) -> bool:
-        """Return whether no file is locked but this process's; the files of the dead stay."""
-        own = self.id
-        return not any(_is_locked(path) for path in self._folder.iterdir() if path.name != own)
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(self._folder.iterdir())
+        except FileNotFoundError:
+            return []
 
     def lead(self) -> bool:
         """Return True: on SQLite every process may do everything."""
@@ -163,20 +172,5 @@ def adopt_orphan(path: Path) -> Iterator[bool]:
         yield is_orphan
         if is_orphan:
             path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _is_locked(path: Path) -> bool:
-    """Return whether a process has the file locked; False also if it is gone."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
     finally:
         os.close(descriptor)

@@ -21,6 +21,7 @@ from upscaled.errors import InvalidParameter, RequestInProgress
 from upscaled.state import ledger
 from upscaled.state.clocks import Clocks, DatabaseClock
 from upscaled.state.database import Database, database_time_s, has_come, insert_into
+from upscaled.state.holder import Holder
 from upscaled.state.ledger import Hold
 from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
 
@@ -69,11 +70,14 @@ its front end had died, or one of a job whose lifetime is over."""
 class IdempotencyKeys:
     """The idempotency keys of one database, for any thread and any number of processes."""
 
-    def __init__(self, database: Database, clocks: Clocks, database_clock: DatabaseClock) -> None:
+    def __init__(
+        self, database: Database, clocks: Clocks, database_clock: DatabaseClock, holder: Holder
+    ) -> None:
         """Use a database, and the wall clock of `clocks` to date the entries of the ledger."""
         self._database = database
         self._clocks = clocks
         self._database_clock = database_clock
+        self._holder = holder
 
     def reserve(self, key: RequestKey) -> Reservation | StoredAnswer:
         """Reserve a request, or return the answer that it got.
@@ -82,16 +86,17 @@ class IdempotencyKeys:
             InvalidParameter: the key was used for another request.
             RequestInProgress: the first request is still running, or its outcome is not known yet.
         """
+        process_id = self._holder.process_id
         with self._database.write() as connection:
             is_settled = self._database_clock.has_run_steadily(connection, LEASE_S)
             request_id = str(uuid.uuid4())
-            if insert_key(connection, key, request_id, is_job=False):
+            if insert_key(connection, key, request_id, leased_by=process_id):
                 return Reservation(key, request_id, is_paid=False)
             row = read_key(connection, key)
             _refuse_under_way(row, is_settled=is_settled)
             if row.answer is not None:
                 return StoredAnswer(**json.loads(row.answer))
-            return self._take_over(connection, key, row.request_id)
+            return self._take_over(connection, key, row.request_id, process_id)
 
     def reserve_again(self, key: RequestKey, expired: StoredAnswer) -> Reservation:
         """Reserve a request whose answer is known, but whose result has expired: it is paid.
@@ -99,13 +104,15 @@ class IdempotencyKeys:
         Raises:
             RequestInProgress: another call did so first.
         """
+        process_id = self._holder.process_id
         with self._database.write() as connection:
             is_settled = self._database_clock.has_run_steadily(connection, LEASE_S)
             row = read_key(connection, key)
             _refuse_under_way(row, is_settled=is_settled)
             if row.answer != _format(expired):
                 raise RequestInProgress
-            _lease(connection, key, row.request_id)
+            lease = _lease(connection, process_id, row.request_id)
+            _update(connection, key, row.request_id, lease)
             return Reservation(key, row.request_id, is_paid=True)
 
     def renew(self, reservation: Reservation) -> None:
@@ -141,14 +148,14 @@ class IdempotencyKeys:
             return connection.execute(sa.delete(IDEMPOTENCY_KEYS).where(is_old)).rowcount
 
     def _take_over(
-        self, connection: Connection, key: RequestKey, request_id: str
+        self, connection: Connection, key: RequestKey, request_id: str, process_id: str
     ) -> Reservation | StoredAnswer:
         """Settle a request whose front end died, by what the ledger says of it."""
         hold = Hold(key.key_id, request_id)
         ledger.release(connection, hold, at_s=int(self._clocks.wall()))
         if not _is_paid(connection, hold):
             new_id = str(uuid.uuid4())
-            _lease(connection, key, request_id, new_id)
+            _update(connection, key, request_id, _lease(connection, process_id, new_id))
             return Reservation(key, new_id, is_paid=False)
         query = sa.select(STORED_RESULTS).where(STORED_RESULTS.c.request_id == request_id)
         stored = connection.execute(query).one_or_none()
@@ -157,10 +164,13 @@ class IdempotencyKeys:
         return answer
 
 
-def insert_key(connection: Connection, key: RequestKey, request_id: str, *, is_job: bool) -> bool:
+def insert_key(
+    connection: Connection, key: RequestKey, request_id: str, *, leased_by: str | None
+) -> bool:
     """Insert a key in the caller's transaction; return False if it is there within its lifetime.
 
     On PostgreSQL this waits for another transaction that is inserting the same key.
+    leased_by: the process that answers the request; None for a job, which has its own lease.
     """
     now_s = database_time_s(connection)
     row = IDEMPOTENCY_KEYS.c
@@ -176,8 +186,9 @@ def insert_key(connection: Connection, key: RequestKey, request_id: str, *, is_j
             name=key.name,
             fingerprint=key.fingerprint,
             request_id=request_id,
-            is_job=is_job,
-            lease_until_s=None if is_job else now_s + LEASE_S,
+            is_job=leased_by is None,
+            lease_until_s=None if leased_by is None else now_s + LEASE_S,
+            leased_by=leased_by,
             created_at_s=now_s,
         )
         .on_conflict_do_nothing()
@@ -264,12 +275,9 @@ def _is_paid(connection: Connection, hold: Hold) -> bool:
     return is_captured and not ledger.has_entry(connection, refund, "grant")
 
 
-def _lease(
-    connection: Connection, key: RequestKey, request_id: str, new_id: str | None = None
-) -> None:
+def _lease(connection: Connection, process_id: str, request_id: str) -> dict[str, Any]:
     until_s = database_time_s(connection) + LEASE_S
-    values = {"request_id": new_id or request_id, "lease_until_s": until_s}
-    _update(connection, key, request_id, values)
+    return {"request_id": request_id, "lease_until_s": until_s, "leased_by": process_id}
 
 
 def _update(

@@ -103,19 +103,21 @@ def is_ours(claimed: ClaimedJob) -> sa.ColumnElement[bool]:
     )
 
 
-def is_left(connection: Connection) -> sa.ColumnElement[bool]:
-    """Return the condition that a running job's lease is over."""
-    return sa.and_(
-        is_unfinished(JOBS),
-        JOBS.c.state == "running",
-        has_come(connection, JOBS.c.lease_until_s, LONGEST_LEASE_S),
-    )
+def is_left(connection: Connection, *, has_settled: bool) -> sa.ColumnElement[bool]:
+    """Return the condition that a running job's lease is over: ended, or run out.
+
+    has_settled: the clock shows whether one has run out.
+    """
+    until_s = JOBS.c.lease_until_s
+    has_run_out = has_come(connection, until_s, LONGEST_LEASE_S) if has_settled else sa.false()
+    is_over = sa.or_(until_s.is_(None), has_run_out)
+    return sa.and_(is_unfinished(JOBS), JOBS.c.state == "running", is_over)
 
 
 def select_claimable(
-    connection: Connection, after_key_id: int, *, takes_left: bool
+    connection: Connection, after_key_id: int, *, has_settled: bool
 ) -> sa.Select[Any]:
-    """Select the id of the next job that is queued, and due, or left, where it `takes_left` ones.
+    """Select the id of the next job that is queued, and due, or left (see `is_left`).
 
     Keys with the fewest running jobs go first, then the next behind `after_key_id`, then old ones.
     """
@@ -132,7 +134,7 @@ def select_claimable(
         .outerjoin(running, running.c.key_id == JOBS.c.key_id)
         .where(
             is_unfinished(JOBS),
-            sa.or_(is_waiting, is_left(connection)) if takes_left else is_waiting,
+            sa.or_(is_waiting, is_left(connection, has_settled=has_settled)),
         )
         .order_by(
             sa.func.coalesce(running.c.count, 0),

@@ -43,7 +43,7 @@ def find_first(
     stands for `job_id`. The second value says whether a job whose lifetime is over was charged, so
     that `job_id` must not be. Raises what `IdempotencyKeys.reserve` does.
     """
-    if request_key is None or insert_key(connection, request_key, job_id, is_job=True):
+    if request_key is None or insert_key(connection, request_key, job_id, leased_by=None):
         return None, False
     row = read_key(connection, request_key)
     first = job_rows.find_job(connection, request_key.key_id, row.request_id, lifetime_s=lifetime_s)
@@ -75,10 +75,10 @@ def insert_job(
 
 
 def claim_next(
-    connection: Connection, after_key_id: int, lease_id: str, *, takes_left: bool
+    connection: Connection, after_key_id: int, lease_id: str, *, has_settled: bool
 ) -> str | None:
     """Put the next job under a lease, and return its id; None if there is none."""
-    next_id = job_rows.select_claimable(connection, after_key_id, takes_left=takes_left)
+    next_id = job_rows.select_claimable(connection, after_key_id, has_settled=has_settled)
     claimed = connection.execute(
         sa.update(JOBS)
         .where(
@@ -145,10 +145,13 @@ def end_revoked(connection: Connection, *, at_s: int) -> Sequence[job_rows.Store
     return _end_all(connection, waiting, "cancelled", at_s=at_s)
 
 
-def end_left(connection: Connection, *, at_s: int) -> Sequence[job_rows.StoredJob]:
+def end_left(
+    connection: Connection, *, has_settled: bool, at_s: int
+) -> Sequence[job_rows.StoredJob]:
     """Fail the jobs whose last allowed attempt was abandoned by its process, and return them."""
     error = InternalError()
-    left = sa.and_(job_rows.is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
+    is_left = job_rows.is_left(connection, has_settled=has_settled)
+    left = sa.and_(is_left, JOBS.c.attempts >= MAX_ATTEMPTS)
     codes = {"error_code": error.error_code, "error_text": error.public_text}
     return _end_all(connection, left, "failed", at_s=at_s, **codes)
 

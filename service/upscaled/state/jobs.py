@@ -19,8 +19,10 @@ from upscaled.errors import InsufficientApiCredits, ServiceError
 from upscaled.state import job_rows, job_steps, ledger
 from upscaled.state.clocks import Clocks, DatabaseClock
 from upscaled.state.database import Database, database_time_s
+from upscaled.state.holder import Holder
 from upscaled.state.idempotency import RequestKey, is_known
 from upscaled.state.ledger import Hold, PaidResult
+from upscaled.state.left_leases import make_lease_id
 from upscaled.state.schema import JOBS
 from upscaled.state.usage import MadeImage, note_job_end
 
@@ -32,13 +34,19 @@ class Jobs:
     """The jobs of one database, for any thread and any number of processes."""
 
     def __init__(
-        self, database: Database, clocks: Clocks, database_clock: DatabaseClock, lifetime_s: float
+        self,
+        database: Database,
+        clocks: Clocks,
+        database_clock: DatabaseClock,
+        holder: Holder,
+        lifetime_s: float,
     ) -> None:
         """Show jobs for `lifetime_s` after their end; the wall clock dates the ledger's entries."""
         self._database = database
         self._lifetime_s = lifetime_s
         self._clocks = clocks
         self._database_clock = database_clock
+        self._holder = holder
 
     def submit(
         self,
@@ -101,10 +109,12 @@ class Jobs:
         Keys with the fewest running jobs go first, of those the one behind `after_key_id` (of the
         last claim); of a key's jobs the oldest.
         """
-        lease_id = uuid.uuid4().hex
+        lease_id = make_lease_id(self._holder.process_id)
         with self._database.write() as connection:
-            takes_left = self._database_clock.has_run_steadily(connection, job_steps.LEASE_S)
-            job_id = job_steps.claim_next(connection, after_key_id, lease_id, takes_left=takes_left)
+            has_settled = self._database_clock.has_run_steadily(connection, job_steps.LEASE_S)
+            job_id = job_steps.claim_next(
+                connection, after_key_id, lease_id, has_settled=has_settled
+            )
             return (
                 None
                 if job_id is None
@@ -218,9 +228,9 @@ class Jobs:
         at_s = self._now_s()
         with self._database.write() as connection:
             revoked = job_steps.end_revoked(connection, at_s=at_s)
-            if not self._database_clock.has_run_steadily(connection, job_steps.LEASE_S):
-                return tuple(revoked)
-            return (*revoked, *job_steps.end_left(connection, at_s=at_s))
+            has_settled = self._database_clock.has_run_steadily(connection, job_steps.LEASE_S)
+            left = job_steps.end_left(connection, has_settled=has_settled, at_s=at_s)
+            return (*revoked, *left)
 
     def find(self, key_id: int, job_id: str) -> job_rows.StoredJob | None:
         with self._database.read() as connection:

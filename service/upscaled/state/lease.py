@@ -5,11 +5,12 @@ leader, who has an advisory lock as long as its session lives, declares those de
 but only once it has reached the database without a gap for the time of a lease, and the clock was
 not set: else all look expired. One declared dead in error sees it at its next hold or renewal and
 goes on under a new id; its old holds can no longer be captured.
+
+One that ended on this machine is known by its file (`FileHolder`): what it left is not waited for.
 """
 
 import logging
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -21,7 +22,8 @@ from upscaled.logs import event
 from upscaled.state.clocks import Clocks, DatabaseClock
 from upscaled.state.database import NOW_S, Database
 from upscaled.state.errors import DatabaseFailed
-from upscaled.state.holder import Holders
+from upscaled.state.holder import FileHolder, Holders
+from upscaled.state.left_leases import is_of_processes, make_lease_id
 from upscaled.state.schema import HOLDERS
 
 RENEW_EVERY_S: Final = 10.0
@@ -42,8 +44,16 @@ class LeasedHolder:
     That connection also has the leader's lock, so losing it is losing the lead.
     """
 
-    def __init__(self, database: Database, clocks: Clocks, database_clock: DatabaseClock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clocks: Clocks,
+        database_clock: DatabaseClock,
+        process: FileHolder,
+    ) -> None:
+        """Hold by a row in the database; `process` proves to others on this machine that it ran."""
         self._database = database
+        self._process = process
         self._clocks = clocks
         self._database_clock = database_clock
         self._lock = threading.Lock()
@@ -60,11 +70,15 @@ class LeasedHolder:
         self._start()
         with self._lock:
             if self._id is None:
-                holder_id = uuid.uuid4().hex
+                holder_id = make_lease_id(self.process_id)
                 with self._database.write() as connection:
                     connection.execute(sa.insert(HOLDERS).values(id=holder_id, seen_at_s=NOW_S))
                 self._id = holder_id
             return self._id
+
+    @property
+    def process_id(self) -> str:
+        return self._process.process_id
 
     def forget(self, holder_id: str) -> None:
         """Replace the id where a hold has found that it was declared dead, see `Holder`."""
@@ -75,17 +89,19 @@ class LeasedHolder:
     @contextmanager
     def survey(self) -> Iterator[Holders]:
         """List the living and the dead front ends; delete the rows of the dead after the block."""
-        with self._database.read() as connection:
-            rows = connection.execute(sa.select(HOLDERS.c.id, HOLDERS.c.seen_at_s)).all()
-        dead = [row.id for row in rows if row.seen_at_s is None]
-        yield Holders(dead, [row.id for row in rows if row.seen_at_s is not None])
-        if dead:
-            with self._database.write() as connection:
-                connection.execute(sa.delete(HOLDERS).where(HOLDERS.c.id.in_(dead)))
-
-    def is_alone(self) -> bool:
-        """Return False: another machine's front end has no row here before it holds a credit."""
-        return False
+        with self._process.survey() as on_this_machine:
+            ended = on_this_machine.ended
+            if ended:
+                declare = sa.update(HOLDERS).where(is_of_processes(HOLDERS.c.id, ended))
+                with self._database.write() as connection:
+                    connection.execute(declare.values(seen_at_s=None))
+            with self._database.read() as connection:
+                rows = connection.execute(sa.select(HOLDERS.c.id, HOLDERS.c.seen_at_s)).all()
+            dead = [row.id for row in rows if row.seen_at_s is None]
+            yield Holders(dead, [row.id for row in rows if row.seen_at_s is not None], ended)
+            if dead:
+                with self._database.write() as connection:
+                    connection.execute(sa.delete(HOLDERS).where(HOLDERS.c.id.in_(dead)))
 
     def lead(self) -> bool:
         """Return whether this front end is the leader, and contend for it from now on."""
@@ -110,6 +126,7 @@ class LeasedHolder:
             self._thread.join(_CLOSE_WITHIN_S)
         if self._thread is None or not self._thread.is_alive():
             self._close_session()
+        self._process.close()
         with self._lock:
             holder_id, self._id = self._id, None
         if holder_id is not None:

@@ -1,59 +1,42 @@
-"""End leases that dead processes left on SQLite, as soon as one that serves starts.
+"""End the leases of processes that have certainly ended, so that nothing waits until they run out.
 
-They would run out by themselves, but a client that sends a request again is refused until then.
+A client that sends a request again would be refused until then, and jobs and webhooks would wait.
+Those of processes that cannot be shown to have ended, as on another machine, run out by time.
 """
 
-import logging
-from typing import Final
+import uuid
+from collections.abc import Collection
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
 
-from upscaled.logs import event
-from upscaled.state.clocks import DatabaseClock
 from upscaled.state.database import Database
-from upscaled.state.errors import StateError
-from upscaled.state.holder import Holder
 from upscaled.state.schema import IDEMPOTENCY_KEYS, JOBS, WEBHOOK_DELIVERIES
 
-_OVER_S: Final = 0.0
-
-_log: Final = logging.getLogger(__name__)
+_DUE_S = 0.0
 
 
-def end_left_leases(database: Database, holder: Holder, clock: DatabaseClock) -> None:
-    """Show this process to be alive, and end all leases where no other one is.
-
-    To be called by each process that serves, before it takes its first lease: one that starts at
-    the same moment is then seen by its locked file, or has no lease yet. Where it fails, as on a
-    full disk, that is logged, and the leases run out by themselves.
-    """
-    try:
-        with database.write() as connection:
-            if not holder.is_alone():
-                return
-            _end_leases(connection)
-    except (StateError, OSError) as error:
-        fields = event("left_leases_kept")
-        text = "leases of dead processes cannot be ended, and run out by themselves: %s"
-        _log.warning(text, str(error), extra=fields)
-    else:
-        clock.note_no_lease()
+def make_lease_id(process_id: str) -> str:
+    """Return a new id for a lease that a process takes."""
+    return f"{process_id}.{uuid.uuid4().hex}"
 
 
-def _end_leases(connection: Connection) -> None:
-    """End every lease; what it was for is then settled as where one has run out."""
+def is_of_processes(
+    lease_id: sa.ColumnElement[str] | sa.Column[str], process_ids: Collection[str]
+) -> sa.ColumnElement[bool]:
+    """Return the condition that one of the processes took a lease."""
+    begin = (lease_id.startswith(f"{each}.", autoescape=True) for each in process_ids)
+    return sa.or_(sa.false(), *begin)
+
+
+def end_leases(database: Database, ended: Collection[str]) -> None:
+    """End all leases of processes; what they were for can then be begun again."""
+    if not ended:
+        return
     job, key, delivery = JOBS.c, IDEMPOTENCY_KEYS.c, WEBHOOK_DELIVERIES.c
-    connection.execute(
-        sa.update(JOBS).where(job.lease_id.is_not(None)).values(lease_until_s=_OVER_S)
-    )
-    connection.execute(
-        sa.update(IDEMPOTENCY_KEYS)
-        .where(key.lease_until_s.is_not(None))
-        .values(lease_until_s=_OVER_S)
-    )
-    connection.execute(
-        sa.update(WEBHOOK_DELIVERIES)
-        .where(delivery.lease_id.is_not(None))
-        .values(lease_id=None, due_at_s=_OVER_S)
-    )
+    with database.write() as connection:
+        jobs = sa.update(JOBS).where(job.state == "running", is_of_processes(job.lease_id, ended))
+        connection.execute(jobs.values(lease_until_s=None))
+        keys = sa.update(IDEMPOTENCY_KEYS).where(key.leased_by.in_(ended))
+        connection.execute(keys.values(lease_until_s=None))
+        deliveries = sa.update(WEBHOOK_DELIVERIES).where(is_of_processes(delivery.lease_id, ended))
+        connection.execute(deliveries.values(lease_id=None, due_at_s=_DUE_S))

@@ -149,8 +149,8 @@ UNDER_WAY: Final = Table(
 
 # Upscales that are accepted now and run later; see `upscaled.state.jobs`. Times are of the
 # database's clock, with fractions. `lease_id` is set while the job is running, and only then;
-# `lease_until_s` of a queued job is when it may be claimed again. `choice` is JSON: the arguments
-# of an `OutputChoice`.
+# `lease_until_s` is NULL once its process has ended, and of a queued job when it may be claimed
+# again. `choice` is JSON: the arguments of an `OutputChoice`.
 JOBS: Final = Table(
     "jobs",
     METADATA,
@@ -198,6 +198,7 @@ IDEMPOTENCY_KEYS: Final = Table(
     Column("request_id", Text, nullable=False),
     Column("is_job", Boolean, nullable=False),
     Column("lease_until_s", Double),
+    Column("leased_by", Text),
     Column("answer", Text),
     Column("created_at_s", Double, nullable=False, index=True),
 )

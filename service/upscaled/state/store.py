@@ -1,7 +1,6 @@
-"""Open keys, credits, rates and results together, check that they work, and sweep them."""
+"""Keys, credits, rates and results together: check that they work, and sweep them."""
 
 import logging
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,30 +10,27 @@ from typing import Final, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state.audit import AuditLog
 from upscaled.state.auto_choice import SharedAutoChoice
-from upscaled.state.clocks import Clocks, DatabaseClock, StampClock, SteadyClocks, has_dated_rows
+from upscaled.state.clocks import SteadyClocks
 from upscaled.state.credits import CreditLedger
-from upscaled.state.database import Database, open_database
-from upscaled.state.errors import DatabaseRefused, StateError
-from upscaled.state.folder_results import FolderResults
-from upscaled.state.holder import FileHolder, Holder
+from upscaled.state.database import Database
+from upscaled.state.errors import StateError
+from upscaled.state.holder import Holder
 from upscaled.state.idempotency import IdempotencyKeys
-from upscaled.state.job_sources import FolderSources, JobSources
+from upscaled.state.job_sources import JobSources
 from upscaled.state.jobs import Jobs
 from upscaled.state.keys import Keys
-from upscaled.state.lease import LeasedHolder
-from upscaled.state.migrate import migrate, rewrite_revision
-from upscaled.state.rate import Rate, RateLimiter, SharedRate
+from upscaled.state.left_leases import end_leases
+from upscaled.state.migrate import rewrite_revision
+from upscaled.state.rate import RateLimiter
 from upscaled.state.results import Results, SweptResults
 from upscaled.state.reuse import ReusableResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.under_way import UnderWay
 from upscaled.state.usage import Usage
-from upscaled.state.usage_days import DAY_S
 from upscaled.state.webhooks import Webhooks
 
 MIN_FREE_BYTES: Final = 100 * 1024 * 1024
@@ -80,7 +76,6 @@ class State:
     auto_choice: SharedAutoChoice
     database: Database
     steady_clocks: SteadyClocks
-    database_clock: DatabaseClock
     holder: Holder
     data_dir: Path
     is_new: bool
@@ -135,11 +130,17 @@ class State:
             _attempt(self.usage.remove_old, failures)
             _attempt(self.usage.roll_up, failures)
             _attempt(self.audit.remove_old, failures)
-        holds_released = _attempt(self.credits.release_stale, failures) or 0
+        holds_released = _attempt(self.settle_left, failures) or 0
         if failures:
             raise failures[0]
         disk = self.results.folder or self.data_dir
         return Swept(holds_released, results, shutil.disk_usage(disk).free)
+
+    def settle_left(self) -> int:
+        """End the leases of ended processes, and release credits; return how many credits."""
+        with self.holder.survey() as holders:
+            end_leases(self.database, holders.ended)
+            return self.credits.release_stale(holders)
 
     def _remove_ended_jobs(self) -> None:
         """Remove jobs whose results expired, and the sources that no job needs."""
@@ -166,7 +167,7 @@ class State:
         try:
             self.holder.close()
             self.credits.retry_pending()
-            self.credits.release_stale()
+            self.settle_left()
         except (StateError, SQLAlchemyError, OSError) as error:
             # The database is out of reach: the next sweep, or start, gives back what is on hold.
             fields = event("release_failed", pending=len(self.credits.pending))
@@ -180,123 +181,9 @@ class State:
         self.close()
 
 
-def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa: B008  (frozen)
-    """Open the state of this installation, and create or migrate it where needed.
-
-    New folders are for their owner only (0700), whatever the umask; a data folder that exists keeps
-    its mode, for the files in it are private by themselves. Credits of dead processes are given
-    back. `DatabaseRefused`, `DatabaseFailed` or OSError say what cannot be used.
-    """
-    for folder in (settings.data_dir, settings.results_dir, settings.job_results_dir):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database, is_new = _open_migrated(settings)
-    has_rows = has_dated_rows(database)
-    database_clock = DatabaseClock(database, clocks, is_new=not has_rows)
-    holder: Holder
-    rate: RateLimiter
-    if database.is_server:
-        holder = LeasedHolder(database, clocks, database_clock)
-        rate = SharedRate(database, settings.rate_per_s, settings.rate_burst)
-    else:
-        holder = FileHolder(settings.data_dir / "holders")
-        rate = Rate(settings.rate_per_s, settings.rate_burst)
-    audit = AuditLog(database, clocks, keep_s=settings.audit_retention_days * DAY_S or math.inf)
-    state = State(
-        keys=Keys(database, clocks, audit),
-        credits=CreditLedger(
-            database, holder, clocks, audit, max_hold_age_s=longest_request_s(settings)
-        ),
-        idempotency=IdempotencyKeys(database, clocks, database_clock),
-        reusable=ReusableResults(database),
-        jobs=Jobs(database, clocks, database_clock, settings.job_result_lifetime_s),
-        webhooks=Webhooks(database, database_clock, audit),
-        usage=Usage(database, clocks, keep_s=settings.usage_retention_days * DAY_S),
-        audit=audit,
-        job_sources=_open_job_sources(settings),
-        results=open_results(settings, StampClock(clocks)),
-        job_results=_open_job_results(settings, StampClock(clocks)),
-        rate=rate,
-        under_way=UnderWay(database, longest_request_s(settings)),
-        auto_choice=SharedAutoChoice(database, holder),
-        database=database,
-        steady_clocks=SteadyClocks(database, clocks, is_new=not has_rows),
-        database_clock=database_clock,
-        holder=holder,
-        data_dir=settings.data_dir,
-        is_new=is_new,
-    )
-    try:
-        if settings.auth == "none":
-            state.keys.make_local()
-        # Not the results: by a clock that was just set, those of a running server would be too old.
-        state.credits.release_stale()
-    except BaseException:
-        state.close()
-        raise
-    return state
-
-
-def open_results(settings: Settings, clock: StampClock) -> Results:
-    in_folder = FolderResults(settings.results_dir, settings.result_ttl_s, clock)
-    return _open_bucket_results(settings, "", in_folder) if settings.results_url else in_folder
-
-
-def _open_job_results(settings: Settings, clock: StampClock) -> Results:
-    """Return the store of the results of jobs, which are kept longer than the others."""
-    in_folder = FolderResults(settings.job_results_dir, settings.job_result_lifetime_s, clock)
-    return _open_bucket_results(settings, "/jobs", in_folder) if settings.results_url else in_folder
-
-
-def _open_bucket_results(settings: Settings, subfolder: str, earlier: FolderResults) -> Results:
-    # obstore is no small library, and the extra `s3` brings it.
-    from upscaled.state.bucket_results import BucketResults
-
-    url = settings.results_url.rstrip("/") + subfolder
-    return BucketResults(url, settings.s3_endpoint, earlier)
-
-
-def _open_job_sources(settings: Settings) -> JobSources:
-    in_folder = FolderSources(settings.data_dir / "job-sources")
-    if not settings.results_url:
-        return in_folder
-    from upscaled.state.bucket_sources import BucketSources
-
-    url = settings.results_url.rstrip("/") + "/job-sources"
-    return BucketSources(url, settings.s3_endpoint, in_folder, max_bytes=settings.max_file_bytes)
-
-
 def _attempt(step: Callable[[], T], failures: list[Exception]) -> T | None:
     try:
         return step()
     except Exception as error:  # noqa: BLE001  (raised by the caller)
         failures.append(error)
         return None
-
-
-def _open_migrated(settings: Settings) -> tuple[Database, bool]:
-    """Return the migrated database, and whether it was empty until now."""
-    database = open_database(
-        settings.database_url,
-        settings.data_dir,
-        password=settings.database_password.get_secret_value(),
-        timeout_s=settings.database_timeout_s,
-    )
-    try:
-        with database.write() as connection:
-            is_new = migrate(connection)
-    except BaseException as error:
-        database.close()
-        if isinstance(error, SQLAlchemyError):
-            raise DatabaseRefused(f"cannot prepare the database: {error}") from error
-        raise
-    return database, is_new
-
-
-def longest_request_s(settings: Settings) -> float:
-    """Return the longest time that a request may hold its credit.
-
-    One worker alone may compute a full queue, and try each image four times: on two devices beside
-    others, and twice by itself.
-    """
-    images = settings.max_queue + 2
-    return settings.source_timeout_s + 4 * settings.work_timeout_s * images

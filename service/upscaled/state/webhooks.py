@@ -8,7 +8,6 @@ A delivery is written in the transaction that ends its job. A front end that die
 leaves a lease, which runs out: the receiver may then be called twice, with the same `webhook-id`.
 """
 
-import uuid
 from collections.abc import Collection
 from typing import Final
 
@@ -18,8 +17,10 @@ from upscaled.state import webhook_rows
 from upscaled.state.audit import SERVICE_ITSELF, AuditLog
 from upscaled.state.clocks import DatabaseClock
 from upscaled.state.database import Database, database_time_s
+from upscaled.state.holder import Holder
 from upscaled.state.job_rows import job_from_row, select_jobs
 from upscaled.state.ledger import find_active, lock_active
+from upscaled.state.left_leases import make_lease_id
 from upscaled.state.schema import API_KEYS, JOBS, KEY_WEBHOOKS, WEBHOOK_DELIVERIES
 
 WAITS_S: Final = (5, 30, 120, 600, 1_800, 3_600, 10_800, 25_200, 43_200)
@@ -35,9 +36,12 @@ class Webhooks:
     Methods that take a key's name raise `UnknownName` where no active key has it.
     """
 
-    def __init__(self, database: Database, database_clock: DatabaseClock, audit: AuditLog) -> None:
+    def __init__(
+        self, database: Database, database_clock: DatabaseClock, holder: Holder, audit: AuditLog
+    ) -> None:
         self._database = database
         self._database_clock = database_clock
+        self._holder = holder
         self._audit = audit
 
     def configure(
@@ -85,11 +89,12 @@ class Webhooks:
 
         First attempts go first, so that receivers which do not answer delay the others little.
         """
-        row, lease_id = WEBHOOK_DELIVERIES.c, uuid.uuid4().hex
+        row = WEBHOOK_DELIVERIES.c
         with self._database.read() as connection:  # most times there is none, and nothing to write
             due = self._select_due(connection, busy_key_ids)
             if connection.execute(due).first() is None:
                 return None
+        lease_id = make_lease_id(self._holder.process_id)
         with self._database.write() as connection:
             due = self._select_due(connection, busy_key_ids)
             if connection.dialect.name == "postgresql":

@@ -15,8 +15,8 @@ from tests.service.api.serving import MakeService, Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.progress import RELAY_PATH, TOKEN_HEADER
 from upscaled.state.database import NOW_S
+from upscaled.state.opening import longest_request_s
 from upscaled.state.schema import UNDER_WAY
-from upscaled.state.store import longest_request_s
 from upscaled.state.under_way import RequestUnderWay
 
 

@@ -12,11 +12,15 @@ OPEN: tuple[JobState, ...] = ("queued", "running")
 
 @dataclass
 class Name:
-    """An idempotency key of a request: who has it, and whether its answer is known."""
+    """An idempotency key of a request: the process that has it, and if its answer is known."""
 
     request_id: str
-    is_leased: bool = True
+    leased_by: str | None
     is_answered: bool = False
+
+    @property
+    def is_leased(self) -> bool:
+        return self.leased_by is not None
 
 
 @dataclass
@@ -72,8 +76,8 @@ class Billing:
         known.is_answered = known.is_answered or self.charges.get(known.request_id) == "captured"
         return known.request_id if known.is_answered else None
 
-    def reserve(self, name: str, request_id: str) -> None:
-        self.names[name] = Name(request_id)
+    def reserve(self, name: str, request_id: str, process_id: str) -> None:
+        self.names[name] = Name(request_id, process_id)
 
     def can_redo(self, name: str) -> bool:
         known = self.names.get(name)
@@ -81,11 +85,11 @@ class Billing:
 
     def complete(self, name: str, request_id: str) -> None:
         if self._is_of(name, request_id):
-            self.names[name].is_answered, self.names[name].is_leased = True, False
+            self.names[name].is_answered, self.names[name].leased_by = True, None
 
     def abandon(self, name: str, request_id: str) -> None:
         if self._is_of(name, request_id):
-            self.names[name].is_leased = False
+            self.names[name].leased_by = None
             if self.charges.get(request_id) != "captured" and not self.names[name].is_answered:
                 del self.names[name]
 
@@ -102,6 +106,14 @@ class Billing:
         for request_id in request_ids:
             if self.charges.get(request_id) == "held":
                 self.charges[request_id] = "released"
+
+    def end_leases(self, process_id: str) -> None:
+        """End what a crashed process had under lease."""
+        for name in self.names.values():
+            if name.leased_by == process_id:
+                name.leased_by = None
+        for job in self.jobs.values():
+            job.is_left = job.is_left or job.lease.startswith(process_id)
 
     def _is_of(self, name: str | None, request_id: str) -> bool:
         return name in self.names and self.names[str(name)].request_id == request_id

@@ -13,7 +13,7 @@ from tests.service.state.conftest import Clock, MakeSettings, all_of
 from upscaled.state import State, open_state
 from upscaled.state.backup import back_up
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
-from upscaled.state.store import longest_request_s
+from upscaled.state.opening import longest_request_s
 
 
 def restore(copy: Path, data_dir: Path) -> None:

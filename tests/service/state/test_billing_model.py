@@ -6,6 +6,7 @@ that a crash, a lost lease or another front end's step can come between any two 
 
 import shutil
 import tempfile
+import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from tests.databases import make_tables
 from tests.service.state.billing_model import Billing
 from upscaled.config import load_settings
 from upscaled.errors import InsufficientApiCredits, InternalError, RequestInProgress
-from upscaled.state import PaidResult, State, open_state
+from upscaled.state import Clocks, PaidResult, State, open_state
 from upscaled.state.errors import HoldReleased
 from upscaled.state.idempotency import RequestKey, Reservation, StoredAnswer
 from upscaled.state.job_rows import ClaimedJob, JobOrder
@@ -88,9 +89,13 @@ class BillingMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def _start_front_end(self) -> State:
-        """Open the state as it is half a minute after a start: leases that ran out are judged."""
-        state = open_state(self.settings)
-        state.database_clock.note_no_lease()
+        """Open the state as it is a minute after a start: leases that ran out are judged."""
+        passed_s: list[float] = []
+        state = open_state(self.settings, Clocks(running=lambda: time.monotonic() + sum(passed_s)))
+        with state.database.read() as connection:
+            for _ in range(7):  # steps of the clock that are tolerated
+                passed_s.append(10)
+                state.jobs._database_clock.has_run_steadily(connection, 0)
         return state
 
     @property
@@ -108,7 +113,8 @@ class BillingMachine(RuleBasedStateMachine):
 
     @rule(front_end=FRONT_ENDS, name=NAMES)
     def begin(self, front_end: int, name: str) -> None:
-        reserve = self.front_ends[front_end].idempotency.reserve
+        state = self.front_ends[front_end]
+        reserve = state.idempotency.reserve
         if self.model.is_running(name):
             with pytest.raises(RequestInProgress):
                 reserve(self._request_key(name))
@@ -120,7 +126,7 @@ class BillingMachine(RuleBasedStateMachine):
             return
         assert isinstance(given, Reservation)
         assert not given.is_paid
-        self.model.reserve(name, given.request_id)
+        self.model.reserve(name, given.request_id, state.holder.process_id)
         self.requests.append(Request(front_end, given.request_id, given))
 
     @rule(front_end=FRONT_ENDS, name=NAMES)
@@ -131,7 +137,7 @@ class BillingMachine(RuleBasedStateMachine):
         reserve_again = self.front_ends[front_end].idempotency.reserve_again
         given = reserve_again(self._request_key(name), _answer(known.request_id))
         assert given.is_paid
-        known.is_leased = True
+        known.leased_by = self.front_ends[front_end].holder.process_id
         self.requests.append(Request(front_end, given.request_id, given, "captured"))
 
     @rule(pick=PICK)
@@ -194,7 +200,7 @@ class BillingMachine(RuleBasedStateMachine):
     @rule(name=NAMES)
     def lose_the_lease_of_a_request(self, name: str) -> None:
         if known := self.model.names.get(name):
-            known.is_leased = False
+            known.leased_by = None
             row = IDEMPOTENCY_KEYS.c
             is_leased = sa.and_(row.name == name, row.lease_until_s.is_not(None))
             with self.either.database.write() as connection:
@@ -205,10 +211,12 @@ class BillingMachine(RuleBasedStateMachine):
     def crash(self, front_end: int) -> None:
         """End a front end without a word, and start another in its place."""
         state = self.front_ends[front_end]
+        process_id = state.holder.process_id
         # What the kernel does to the lock of a process that is killed, or the leader to its lease.
         state.holder.close()
         state.database.close()
         self.front_ends[front_end] = self._start_front_end()
+        self.model.end_leases(process_id)
         lost = self._requests_of(front_end)
         self.model.lose_front_end([request.id for request in lost])
         self.requests = [request for request in self.requests if request not in lost]
@@ -221,7 +229,7 @@ class BillingMachine(RuleBasedStateMachine):
         with self.either.database.write() as connection:
             own = sa.update(HOLDERS).where(HOLDERS.c.id == holder_id)
             connection.execute(own.values(seen_at_s=None))
-        self.front_ends[1 - front_end].credits.release_stale()
+        self.front_ends[1 - front_end].settle_left()
         self.model.lose_front_end([request.id for request in self._requests_of(front_end)])
 
     def _requests_of(self, front_end: int) -> list[Request]:

@@ -25,9 +25,10 @@ from upscaled.config import Settings, load_settings
 from upscaled.errors import InsufficientApiCredits
 from upscaled.state import Hold, State, open_state
 from upscaled.state.errors import HoldReleased, InvalidValue, StateError, UnknownName
+from upscaled.state.holder import Holders
 from upscaled.state.ledger import MAX_GRANT
+from upscaled.state.opening import longest_request_s
 from upscaled.state.schema import CREDIT_ENTRIES
-from upscaled.state.store import longest_request_s
 
 SPENDING = Path(__file__).with_name("spending.py")
 
@@ -233,7 +234,7 @@ def test_the_hold_of_a_running_process_is_not_released(
     key_id = key_with(ledger, 2)
     hold = ledger.credits.hold(key_id, "r1")
     with open_state(make_settings(database_url=database_url), all_of(clock)) as other:
-        assert other.credits.release_stale() == 0
+        assert other.settle_left() == 0
         assert other.credits.balance(key_id) == 1
     ledger.credits.capture(hold)
     assert ledger.credits.balance(key_id) == 1
@@ -249,7 +250,7 @@ def test_a_closed_state_gives_its_holds_back(
     with open_state(settings, all_of(clock)) as second:
         assert second.credits.balance(key_id) == 2
         with second.holder.survey() as holders:
-            assert holders == ([], [])
+            assert holders == Holders([], [], [])
 
 
 def test_a_hold_is_given_back_when_it_is_too_old_for_any_request(
@@ -452,7 +453,7 @@ class LedgerRules(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        assert self.state.credits.release_stale() == 0
+        assert self.state.settle_left() == 0
 
     @invariant()
     def books_are_right(self) -> None:

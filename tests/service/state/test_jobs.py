@@ -193,7 +193,7 @@ def test_the_search_for_a_job_uses_the_index_of_unfinished_ones(store: State) ->
     if store.database.is_server:
         pytest.skip("PostgreSQL's planner goes by statistics")
     with store.database.read() as connection:
-        query = select_claimable(connection, 0, takes_left=True).compile(
+        query = select_claimable(connection, 0, has_settled=True).compile(
             connection, compile_kwargs={"literal_binds": False}
         )
         plan = connection.exec_driver_sql(

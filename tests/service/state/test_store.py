@@ -19,9 +19,10 @@ from upscaled.errors import RateLimitExceeded
 from upscaled.state import Clocks, PaidResult, State, open_state
 from upscaled.state.credits import CreditLedger
 from upscaled.state.errors import DatabaseFailed
+from upscaled.state.holder import Holders
+from upscaled.state.opening import longest_request_s
 from upscaled.state.results import SweptResults
 from upscaled.state.schema import STORED_RESULTS
-from upscaled.state.store import longest_request_s
 
 
 def test_the_rate_is_the_settings_own(make_settings: MakeSettings) -> None:
@@ -177,7 +178,7 @@ def test_results_are_swept_although_the_database_accepts_no_writes(
     """On a full disk it needs the very space that they take."""
     settings = make_settings()
 
-    def refuse(self: CreditLedger) -> int:
+    def refuse(self: CreditLedger, holders: Holders) -> int:
         raise DatabaseFailed("disk full")
 
     with open_state(settings, all_of(clock)) as state:
