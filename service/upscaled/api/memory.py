@@ -167,6 +167,12 @@ class MemoryShare:
         self._budget._count(self._account, size_bytes)
         self.size_bytes += size_bytes
 
+    def discount(self, size_bytes: int) -> None:
+        """Return bytes that were counted and are held no more."""
+        size_bytes = min(size_bytes, self.size_bytes)  # none are left of a share that is preempted
+        self._budget._change(self._account, -size_bytes)
+        self.size_bytes -= size_bytes
+
     def may_hold(self, size_bytes: int) -> bool:
         """Return whether so many bytes more fit the budget where no other request holds any."""
         return self.size_bytes + size_bytes <= self._budget.limit_bytes

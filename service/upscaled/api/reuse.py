@@ -67,6 +67,7 @@ class Reuse:
             try:
                 data = b"".join([chunk async for chunk in stored.chunks])
             except DamagedObject:
+                share.discount(stored.stored.size_bytes)
                 return None
         model, denoise = split_strength(known.model)
         return Result(

@@ -34,6 +34,9 @@ _AHEAD_SHARE: Final = 0.05
 """How much longer than others a result may live whose name was chosen before it was made."""
 _CLOCKS_DIFFER_S: Final = 5.0
 """Tolerated difference of two front ends' clocks: a name may hold a time yet to come here."""
+CHECKED_FIRST_BYTES: Final = 2 * results.CHUNK_BYTES
+"""Largest result that is checked before its first byte is sent; reading others takes as much memory
+for each client."""
 LISTED_AT_ONCE: Final = 1000
 """Names that S3 lists and deletes in one request."""
 _MOST_AHEAD_S: Final = 86_400.0
@@ -102,7 +105,7 @@ class BucketResults:
 
     @asynccontextmanager
     async def open(self, file_name: str) -> AsyncIterator[results.OpenedResult | None]:
-        """Request a result once, and read its bytes as they are needed."""
+        """Request a result once; read a small one and check it, others as they are needed."""
         if not self._is_valid(file_name):
             async with self._earlier.open(file_name) as opened:
                 yield opened
@@ -116,8 +119,17 @@ class BucketResults:
         stored = None if answer is None else _describe(file_name, answer)
         if answer is None or stored is None:
             yield None
+            return
+        chunks = self._read_checked(file_name, answer)
+        if stored.size_bytes > CHECKED_FIRST_BYTES:
+            yield results.OpenedResult(stored, chunks)
+            return
+        try:
+            checked = [chunk async for chunk in chunks]
+        except DamagedObject:
+            yield None
         else:
-            yield results.OpenedResult(stored, self._read_checked(file_name, answer))
+            yield results.OpenedResult(stored, _give(checked))
 
     async def _read_checked(self, file_name: str, answer: "GetResult") -> AsyncIterator[bytes]:
         """Yield a result's bytes; delete one that is damaged, so that a retry makes it again."""
@@ -232,6 +244,12 @@ def _describe(file_name: str, answer: "GetResult") -> results.StoredResult | Non
 
 def _warn_of_damage() -> None:
     _log.error("a result in the bucket is not what was stored", extra=event("result_damaged"))
+
+
+async def _give(chunks: list[bytes]) -> AsyncIterator[bytes]:
+    """Yield chunks that are in memory."""
+    for chunk in chunks:
+        yield chunk
 
 
 async def _read(answer: "GetResult") -> AsyncIterator[bytes]:

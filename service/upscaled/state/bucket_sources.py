@@ -1,22 +1,17 @@
 """Source images of accepted jobs in a bucket that all front ends share."""
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Container
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 import obstore
 
 from upscaled.bucket.checksum import StoredContent, describe_content
 from upscaled.bucket.client import ANSWER_WITHIN_S, SLOWEST_BYTES_PER_S, connect, reporting
 from upscaled.errors import InternalError
-from upscaled.logs import event
-from upscaled.state.job_sources import UNCLAIMED_S, FolderSources
-
-_log: Final = logging.getLogger(__name__)
+from upscaled.state.job_sources import UNCLAIMED_S, FolderSources, warn_of_damage
 
 
 class BucketSources:
@@ -50,8 +45,7 @@ class BucketSources:
         stored = StoredContent.read(found.attributes)
         if await asyncio.to_thread(stored.is_whole, data):
             return data
-        fields = event("job_source_damaged")
-        _log.error("a job's source in the bucket is not what was stored", extra=fields)
+        warn_of_damage("bucket")
         return None
 
     async def delete(self, name: str) -> None:

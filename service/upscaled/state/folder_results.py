@@ -1,16 +1,21 @@
 """Results as files of one folder, from the moment they are whole until they expire."""
 
 import asyncio
+import errno
+import hashlib
+import io
 import logging
 import os
 import re
 import stat
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
+from upscaled.bucket.checksum import DamagedObject, StoredContent, describe_content
 from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state import results
@@ -21,6 +26,13 @@ _UUID4: Final = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]
 _FILE_NAME: Final = re.compile(rf"({_UUID4})\.({results.EXTENSION_PATTERN})")
 PART: Final = ".part"
 _TRIAL_FOLDER: Final = "trial"
+CHECKED_FIRST_BYTES: Final = 8 * 2**20
+"""Largest result that is checked before its first byte is sent, which takes some 6 ms. A larger one
+would hold one of the front end's threads, on a slow disk for half a second."""
+_ATTRIBUTES: Final = "user."
+"""What the names of attributes begin with that any process may set on its files."""
+_WITHOUT_ATTRIBUTES: Final = frozenset({errno.ENOTSUP, errno.ENOSYS, errno.EPERM})
+"""How file systems and sandboxes say that they have no such attributes."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +40,9 @@ _log = logging.getLogger(__name__)
 class FolderResults:
     """Files `<folder>/<first two digits>/<uuid4>.jpg`, `.png` ...; see the protocol `Results`.
 
-    A file's modification time is its creation by `clock`.
+    A file's modification time is its creation by `clock`. Its length and SHA-256 are kept beside
+    it as extended attributes; of one without them, as on a file system that has none, and of
+    version 0.2.0 and earlier, nothing is known.
     """
 
     def __init__(self, folder: Path, ttl_s: float, clock: StampClock) -> None:
@@ -52,14 +66,46 @@ class FolderResults:
 
     @asynccontextmanager
     async def open(self, file_name: str) -> AsyncIterator[results.OpenedResult | None]:
-        """Find a result, and hold its file open for the block."""
+        """Find a result, and hold its file open for the block.
+
+        All of it is checked before, or of a large one while it is read. One that is damaged is
+        deleted, so that a retry makes it again.
+        """
         stored = await self.find(file_name)
-        file = await asyncio.to_thread(_open, self._path(file_name)) if stored else None
+        file = await asyncio.to_thread(self._open, file_name, stored) if stored else None
         if stored is None or file is None:
             yield None
             return
         with file:
-            yield results.OpenedResult(stored, _read(file))
+            is_checked = stored.size_bytes <= CHECKED_FIRST_BYTES
+            chunks = _read(file) if is_checked else self._read_checked(file_name, file)
+            yield results.OpenedResult(stored, chunks)
+
+    def _open(self, file_name: str, stored: results.StoredResult) -> io.BufferedReader | None:
+        """Open a file; None for one that was deleted meanwhile, or is seen to be damaged."""
+        try:
+            file = self._path(file_name).open("rb")
+            if stored.size_bytes > CHECKED_FIRST_BYTES or _is_whole(file):
+                return file
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InternalError(detail=f"cannot read a result: {error.strerror}") from error
+        file.close()
+        self._delete_damaged(file_name)
+        return None
+
+    async def _read_checked(self, file_name: str, file: io.BufferedReader) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in read_content(file.fileno()).checked(_read(file)):
+                yield chunk
+        except DamagedObject:
+            await asyncio.to_thread(self._delete_damaged, file_name)
+            raise
+
+    def _delete_damaged(self, file_name: str) -> None:
+        _warn_of_damage()
+        self._delete(file_name)
 
     async def delete(self, file_name: str) -> None:
         await asyncio.to_thread(self._delete, file_name)
@@ -114,6 +160,9 @@ class FolderResults:
             raise InternalError(detail=f"cannot look for a result: {error.strerror}") from error
         if self._expires_in_s(status) <= 0 or not stat.S_ISREG(status.st_mode):
             return None
+        if not read_content(path).has_size(status.st_size):
+            _warn_of_damage()
+            return None
         return results.StoredResult(results.MEDIA_TYPES[match[2]], status.st_size)
 
     def _delete(self, file_name: str) -> None:
@@ -153,14 +202,21 @@ class FolderResults:
         return self.folder / file_name[:2] / file_name
 
 
-def _open(path: Path) -> BinaryIO | None:
-    """Open a file; None for one that was deleted meanwhile."""
-    with suppress(FileNotFoundError):
-        return path.open("rb")
-    return None
+def _is_whole(file: io.BufferedReader) -> bool:
+    """Return whether a file has the checksum that it was stored with."""
+    sha256 = read_content(file.fileno()).sha256
+    if sha256 is None:
+        return True
+    is_whole = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    file.seek(0)
+    return is_whole
 
 
-async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
+def _warn_of_damage() -> None:
+    _log.error("a result in the folder is not what was stored", extra=event("result_damaged"))
+
+
+async def _read(file: io.BufferedReader) -> AsyncIterator[bytes]:
     while chunk := await asyncio.to_thread(file.read, results.CHUNK_BYTES):
         yield chunk
 
@@ -186,6 +242,7 @@ def store_file(
         try:
             with open(descriptor, "wb", closefd=False) as file:
                 file.write(data)
+            _note_content(descriptor, data)
             if created_at_ns is not None:
                 os.utime(descriptor, ns=(created_at_ns, created_at_ns))
             os.fsync(descriptor)
@@ -201,6 +258,27 @@ def store_file(
             path.unlink()
         # Not the error's whole text: it names the file, which is all it takes to fetch a result.
         raise InternalError(detail=f"cannot store {what}: {error.strerror}") from error
+
+
+def _note_content(descriptor: int, data: bytes) -> None:
+    """Keep length and checksum as a file's attributes, where its file system has such."""
+    if sys.platform != "linux":
+        return
+    try:
+        for name, value in describe_content(data).items():
+            os.setxattr(descriptor, _ATTRIBUTES + name, value.encode())
+    except OSError as error:
+        if error.errno not in _WITHOUT_ATTRIBUTES:
+            raise
+
+
+def read_content(file: Path | int) -> StoredContent:
+    """Return what is known of the file that was stored at a path, or is open."""
+    known = {}
+    with suppress(OSError):  # there are none, or the file was deleted meanwhile
+        for name in os.listxattr(file) if sys.platform == "linux" else ():
+            known[name.removeprefix(_ATTRIBUTES)] = os.getxattr(file, name).decode(errors="replace")
+    return StoredContent.read(known)
 
 
 def sync(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The stored source images of accepted jobs, from the acceptance to the job's end."""
 
 import asyncio
+import logging
 import re
 import time
 import uuid
@@ -10,11 +11,15 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from upscaled.errors import InternalError
-from upscaled.state.folder_results import PART, store_file
+from upscaled.logs import event
+from upscaled.state.folder_results import PART, read_content, store_file
 
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 UNCLAIMED_S: Final = 3600.0
 """A source is written before its job: so old a one without a job was left by a dead process."""
+
+
+_log: Final = logging.getLogger(__name__)
 
 
 class JobSources(Protocol):
@@ -73,13 +78,24 @@ class FolderSources:
         return path.name
 
     def _read(self, name: str) -> bytes | None:
+        path = self._folder / name
         try:
-            return (self._folder / name).read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise InternalError(detail=f"cannot read a job's source: {error.strerror}") from error
+        if read_content(path).is_whole(data):
+            return data
+        warn_of_damage("folder")
+        return None
 
     def _delete(self, name: str) -> None:
         with suppress(OSError):
             (self._folder / name).unlink()
+
+
+def warn_of_damage(place: str) -> None:
+    """Log that a job's source in a place is not what was stored; the job will fail."""
+    fields = event("job_source_damaged")
+    _log.error("a job's source in the %s is not what was stored", place, extra=fields)

@@ -1,5 +1,6 @@
 """Reuse of results over a real socket: computed once, charged each time."""
 
+import os
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from tests.service.api.executors import LargeExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import MakeService, Service
 from upscaled.api.memory import build_budget
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.state import folder_results
 from upscaled.state.schema import REUSABLE_RESULTS
+from upscaled.upscale.result import Result
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.registry import ModelFile
 
@@ -109,6 +113,29 @@ def test_a_missing_result_is_computed_anew_and_then_used(service: Service) -> No
     assert "X-Upscale-Reused" not in service.upload().headers
     assert service.upload().headers["X-Upscale-Reused"] == "true"
     assert made(service) == 2
+
+
+@pytest.mark.parametrize("checked_first_bytes", [0, 2**20])
+def test_a_damaged_result_is_computed_anew_and_holds_no_memory_meanwhile(
+    service: Service, monkeypatch: pytest.MonkeyPatch, checked_first_bytes: int
+) -> None:
+    monkeypatch.setattr(folder_results, "CHECKED_FIRST_BYTES", checked_first_bytes)
+    held_bytes: list[int] = []
+    upscale, budget = service.executor.upscale, service.app.state.context.budget
+
+    async def note_memory(source: bytes, request: UpscaleRequest) -> Result:
+        held_bytes.append(budget.held_bytes)
+        return await upscale(source, request)
+
+    monkeypatch.setattr(service.executor, "upscale", note_memory)
+    assert service.upload().status_code == 200
+    (path,) = service.settings.results_dir.rglob("*.jpg")
+    if not os.listxattr(path):
+        pytest.skip("the file system of temporary files has no extended attributes")
+    path.write_bytes(bytes(path.stat().st_size))
+    assert "X-Upscale-Reused" not in service.upload().headers
+    assert held_bytes[0] == held_bytes[1]
+    assert not path.exists()
 
 
 def test_a_key_without_credits_is_refused_a_stored_result(make_service: MakeService) -> None:

@@ -1,5 +1,6 @@
 """Stored results: whole or absent, valid to the moment, and nothing left behind."""
 
+import errno
 import os
 import re
 import signal
@@ -14,9 +15,10 @@ import pytest
 
 from tests.service.state.conftest import Clock, all_of
 from tests.service.state.disks import small_disk
+from upscaled.bucket.checksum import DamagedObject
 from upscaled.errors import InternalError
 from upscaled.state.clocks import StampClock
-from upscaled.state.folder_results import FolderResults
+from upscaled.state.folder_results import CHECKED_FIRST_BYTES, FolderResults
 from upscaled.state.holder import create_locked
 
 TTL_S = 3600
@@ -289,6 +291,7 @@ def test_a_write_that_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
     storing = f"""
 import asyncio, resource
 from pathlib import Path
+from upscaled.bucket.checksum import DamagedObject
 from upscaled.errors import InternalError
 from upscaled.state.clocks import Clocks, StampClock
 from upscaled.state.folder_results import FolderResults
@@ -304,3 +307,92 @@ except InternalError as error:
     )
     assert re.search("File too large", done.stdout)
     assert files(tmp_path) == []
+
+
+@pytest.fixture
+def with_attributes(tmp_path: Path) -> None:
+    """Skip a test where the file system of temporary files has no extended attributes."""
+    path = tmp_path / "file"
+    path.touch()
+    try:
+        os.setxattr(path, "user.test", b"")
+    except OSError:
+        pytest.skip(f"{tmp_path} has no extended attributes")
+    path.unlink()
+
+
+async def store_and_change(results: FolderResults, data: bytes, changed: bytes) -> str:
+    name = await results.store(data, "image/png")
+    path = results.folder / name[:2] / name
+    status = path.stat()
+    path.write_bytes(changed)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return name
+
+
+@pytest.mark.usefixtures("with_attributes")
+@pytest.mark.parametrize("kept_bytes", [0, 1, 99_999, 100_001])
+async def test_a_file_of_another_length_than_was_stored_is_not_found(
+    results: FolderResults, kept_bytes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = os.urandom(100_000)
+    name = await store_and_change(results, data, (data + b"x")[:kept_bytes])
+    assert await results.find(name) is None
+    async with results.open(name) as opened:
+        assert opened is None
+    assert caplog.text.count("a result in the folder is not what was stored") == 2
+    assert name not in caplog.text
+
+
+@pytest.mark.usefixtures("with_attributes")
+async def test_a_file_of_another_checksum_is_not_found_and_then_gone(
+    results: FolderResults, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = await store_and_change(results, b"x" * 100_000, b"x" * 99_999 + b"y")
+    async with results.open(name) as opened:
+        assert opened is None
+    assert "a result in the folder is not what was stored" in caplog.text
+    assert files(tmp_path) == []
+
+
+@pytest.mark.usefixtures("with_attributes")
+async def test_a_large_file_of_another_checksum_is_never_read_to_its_end_and_then_gone(
+    results: FolderResults, tmp_path: Path
+) -> None:
+    data = bytes(CHECKED_FIRST_BYTES + 1)
+    name = await store_and_change(results, data, data[:-1] + b"y")
+    chunks: list[bytes] = []
+
+    async def read_on() -> None:
+        async with results.open(name) as opened:
+            assert opened is not None
+            async for chunk in opened.chunks:
+                chunks.append(chunk)
+
+    with pytest.raises(DamagedObject):
+        await read_on()
+    assert 0 < sum(map(len, chunks)) < len(data)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.usefixtures("with_attributes")
+async def test_a_large_file_is_read_as_it_was_stored(results: FolderResults) -> None:
+    data = os.urandom(CHECKED_FIRST_BYTES + 1)
+    async with results.open(await results.store(data, "image/png")) as opened:
+        assert opened is not None
+        assert b"".join([chunk async for chunk in opened.chunks]) == data
+
+
+async def test_a_file_without_a_checksum_is_read_as_it_is(
+    results: FolderResults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of version 0.2.0, or on a file system that has no attributes."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    name = await results.store(b"result", "image/png")
+    async with results.open(name) as opened:
+        assert opened is not None
+        assert b"".join([chunk async for chunk in opened.chunks]) == b"result"

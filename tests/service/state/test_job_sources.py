@@ -92,6 +92,19 @@ async def test_a_damaged_source_in_the_bucket_is_not_there(
     assert "is not what was stored" in caplog.text
 
 
+@pytest.mark.parametrize("data", [b"whol", b"", b"other"])
+async def test_a_damaged_source_in_the_folder_is_not_there(
+    tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources = FolderSources(tmp_path)
+    name = await sources.store(b"whole")
+    if not os.listxattr(tmp_path / name):
+        pytest.skip(f"{tmp_path} has no extended attributes")
+    (tmp_path / name).write_bytes(data)
+    assert await sources.read(name) is None
+    assert "is not what was stored" in caplog.text
+
+
 async def test_a_disk_that_refuses_leaves_no_part_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
