@@ -22,7 +22,7 @@ from upscaled.api.memory import UnsentResponses, build_budget
 from upscaled.api.openapi import Document, add_settings, generate_document
 from upscaled.api.progress import ProgressRelay, ProgressTracker
 from upscaled.api.protocol.registry import build_connections
-from upscaled.api.readiness import AutoChoiceAgreement, StateProbe
+from upscaled.api.readiness import AutoChoiceAgreement, SharedFolder, StateProbe
 from upscaled.api.routes import credits, jobs, models, ops, pages, progress, results, upscale
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
@@ -151,6 +151,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(context.webhook_sender.run_forever()),
         asyncio.create_task(context.state_probe.run_forever()),
         asyncio.create_task(context.auto_choice.run_forever()),
+        asyncio.create_task(SharedFolder(context.state).run_forever()),
         asyncio.create_task(release_pending_credits(context.state, context.metrics)),
         asyncio.create_task(context.usage.run_forever()),
     ]

@@ -1,5 +1,6 @@
 """Upscale the image of a job: read its source, compute, store the result; and record its end."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -124,6 +125,8 @@ class JobImages:
         with _reporting_store():
             source = await self.state.job_sources.read(job.order.source_name)
         if source is None:
+            if await asyncio.to_thread(self.state.find_apart):
+                raise StoreFailed(detail="the source of a job is in another front end's folder")
             raise InternalError(detail="the source of a job is not there")
         share.count(len(source))
         return source

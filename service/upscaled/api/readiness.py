@@ -1,4 +1,6 @@
-"""Background checks that readiness reports: the stored state, and the thresholds of `auto`.
+"""Background checks: of the stored state, the thresholds of `auto`, and a shared folder.
+
+Readiness reports the first two.
 
 The thresholds are those that all front ends of a database share. They are needed where several
 machines may upscale the pictures of one client: with PostgreSQL, and on a cluster. A front end is
@@ -28,6 +30,12 @@ PROBE_WITHIN_S: Final = 5.0
 _logger: Final = logging.getLogger(__name__)
 CHECKED_EVERY_S: Final = 5.0
 RESET_COMMAND: Final = "upscaled cluster thresholds --reset"
+FOLDER_CHECKED_EVERY_S: Final = 60.0
+_APART: Final = (
+    "another front end of this database uses another data folder: URLs of results are not found at "
+    "the one that did not make them, and jobs wait for the one that has their image. Set "
+    "UPSCALED_RESULTS_URL to one bucket for all, or share UPSCALED_DATA_DIR"
+)
 
 
 class StateProbe:
@@ -82,6 +90,28 @@ class StateProbe:
             _logger.error("not ready: %s", trouble, extra=event("state_unusable"))
         elif before and not trouble:
             _logger.info("the stored state works", extra=event("state_usable"))
+
+
+class SharedFolder:
+    """Warns where front ends of one database keep results and jobs' images in different folders."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._is_warned = False
+
+    async def run_forever(self) -> None:
+        """Check every `FOLDER_CHECKED_EVERY_S` until cancelled."""
+        while True:
+            with suppress(SQLAlchemyError, StateError):  # the state's own check reports it
+                await self.check()
+            await asyncio.sleep(FOLDER_CHECKED_EVERY_S)
+
+    async def check(self) -> None:
+        """Check once, and log that there is such a front end, once until there is none."""
+        is_apart = bool(await asyncio.to_thread(self._state.find_apart))
+        if is_apart and not self._is_warned:
+            _logger.warning(_APART, extra=event("results_not_shared"))
+        self._is_warned = is_apart
 
 
 class AutoChoiceAgreement:

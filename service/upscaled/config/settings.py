@@ -161,8 +161,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     """whether the same picture, sent again by the same key for the same result, is answered from
     the store while its result is there; it is charged as always"""
     results_url: values.ResultsUrl = ""
-    """bucket of the results, s3://BUCKET/PREFIX; empty: the data folder. AWS's own variables give
-    the credentials, or the machine's role; needs the extra `s3`"""
+    """bucket of the results, s3://BUCKET/PREFIX; empty: the data folder, which front ends on
+    several machines do not share. AWS's own variables give the credentials, or the machine's role;
+    needs the extra `s3`"""
     s3_endpoint: values.BaseUrl = ""
     """URL of the server that holds the bucket, where it is not Amazon's"""
     job_result_lifetime_s: int = Field(default=86_400, ge=1, le=31_536_000)

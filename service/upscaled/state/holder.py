@@ -50,6 +50,9 @@ class Holder(Protocol):
     def survey(self) -> AbstractContextManager[Holders]:
         """List the living and the dead processes, and remove the dead after the block."""
 
+    def find_elsewhere(self) -> list[str]:
+        """Return the `process_id` of each living process that does not use this data folder."""
+
     def lead(self) -> bool:
         """Return whether this process does what one process of the database has to do."""
 
@@ -105,6 +108,14 @@ class FileHolder:
                 is_dead = adopted.enter_context(adopt_orphan(path))
                 (dead if is_dead else living).append(path.name)
             yield Holders(dead, living, dead)
+
+    def find_elsewhere(self) -> list[str]:
+        """Return none: all processes of a SQLite file use its folder."""
+        return []
+
+    def has_file(self, process_id: str) -> bool:
+        """Return whether a living process has its file in this folder."""
+        return (self._folder / process_id).exists()
 
     def _files(self) -> list[Path]:
         try:

@@ -103,6 +103,15 @@ class LeasedHolder:
                 with self._database.write() as connection:
                     connection.execute(sa.delete(HOLDERS).where(HOLDERS.c.id.in_(dead)))
 
+    def find_elsewhere(self) -> list[str]:
+        """Return the living front ends without a file here, but not those of earlier versions."""
+        row = HOLDERS.c
+        is_other = sa.and_(row.id != self._id, row.seen_at_s >= NOW_S - DEAD_AFTER_S)
+        with self._database.read() as connection:
+            holder_ids = connection.execute(sa.select(row.id).where(is_other)).scalars().all()
+        process_ids = [each.partition(".")[0] for each in holder_ids if "." in each]
+        return [each for each in process_ids if not self._process.has_file(each)]
+
     def lead(self) -> bool:
         """Return whether this front end is the leader, and contend for it from now on."""
         self._start()

@@ -85,6 +85,10 @@ class State:
         """Return where a result's name may be known: of requests, and of jobs."""
         return self.results, self.job_results
 
+    def find_apart(self) -> list[str]:
+        """Return the living front ends whose folder of results and jobs' images is another one."""
+        return [] if self.results.folder is None else self.holder.find_elsewhere()
+
     def find_trouble(self) -> str:
         """Return why a request would fail now, for an operator; empty if it would not.
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import requests
 import sqlalchemy as sa
 
 from tests.service.api.executors import FIGURES, ResizingExecutor
-from tests.service.api.serving import MakeService, Service
+from tests.service.api.serving import MakeService, Service, serve
 from tests.service.api.waiting import wait_until
 from upscaled.api import job_runner
 from upscaled.errors import InternalError
@@ -312,3 +313,25 @@ def test_an_id_that_no_job_can_have_is_not_found(service: Service, job_id: str) 
         url = f"{service.url}/v1/jobs/{job_id}"
         answer = requests.request(method, url, headers=service.headers, timeout=60)
         assert answer.status_code == 404
+
+
+def test_front_ends_with_folders_of_their_own_say_so_and_fail_no_job_of_each_other(
+    server_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first_executor, second_executor = CountingExecutor(), CountingExecutor()
+    first_executor.slots = 0
+    second_executor.may_go_on.set()
+    first_executor.may_go_on.set()
+    with (
+        serve(tmp_path / "a", first_executor, database_url=server_url) as first,
+        serve(tmp_path / "b", second_executor, key=first.key, database_url=server_url) as second,
+    ):
+        wait_until(lambda: first.get("/readyz").status_code == 200)
+        wait_until(lambda: second.get("/readyz").status_code == 200)
+        job_id = submit(first)
+        wait_until(lambda: "the source of a job is in another front end's folder" in caplog.text)
+        assert status_of(second, job_id) in ("queued", "running")
+        first_executor.slots = 2
+        wait_for(second, job_id, "succeeded")
+    events = [getattr(each, "event", "") for each in caplog.records]
+    assert events.count("results_not_shared") == 1
