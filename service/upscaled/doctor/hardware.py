@@ -12,6 +12,7 @@ from typing import Final
 import upscaled
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.state.usage_days import DAY_S
 from upscaled_models.processor import (
     count_cores,
     describe_processor,
@@ -30,7 +31,6 @@ FAIL_DRIFT_S: Final = 300.0
 
 _ADVICE: Final = "set the clock, and keep it by NTP (`timedatectl set-ntp true`)"
 _RELEASED: Final = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
-_DAY_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def check_clock(settings: Settings) -> list[Finding]:
     now = time.time()
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     earliest = max(_RELEASED, Path(upscaled.__file__).stat().st_mtime)
-    if now < earliest - _DAY_S:  # archives hold times of day without a zone
+    if now < earliest - DAY_S:  # archives hold times of day without a zone
         made = datetime.fromtimestamp(earliest, UTC).strftime("%Y-%m-%d")
         return [failure(CLOCK, f"{shown} is before this installation was made ({made})", _ADVICE)]
     found = [ok(CLOCK, shown)]

@@ -9,11 +9,11 @@ from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled.process.listener import CannotListen, callable_host, open_listener
+from upscaled.state.usage_days import DAY_S
 
 CHECK: Final = "port"
 TIMEOUT_S: Final = 3.0
 _MOST_BYTES: Final = 4096
-_DAY_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +139,4 @@ def read_days_left(host: str, port: int, tls: ssl.SSLContext, now_s: float) -> f
     ):
         certificate = connection.getpeercert() or {}
     ends_s = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-    return (ends_s - now_s) / _DAY_S
+    return (ends_s - now_s) / DAY_S

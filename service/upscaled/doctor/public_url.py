@@ -11,6 +11,7 @@ from upscaled.doctor.port import NoHttpAnswer, probe, read_days_left
 from upscaled.fetch.url import DEFAULT_PORTS
 from upscaled.process.certificate import CertificateUnusable, find_files, read_end_s
 from upscaled.process.listener import is_loopback
+from upscaled.state.usage_days import DAY_S
 
 CHECK: Final = "public URL"
 _PROXY_ADVICE: Final = (
@@ -18,7 +19,6 @@ _PROXY_ADVICE: Final = (
 )
 CERTIFICATE: Final = "certificate"
 WARN_DAYS: Final = 14
-_DAY_S: Final = 86_400.0
 
 
 def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
@@ -97,7 +97,7 @@ def check_certificate(settings: Settings) -> list[Finding]:
         files = find_files(settings.tls_cert, settings.tls_key)
         if files is None:
             return []
-        days = (read_end_s(files) - time.time()) / _DAY_S
+        days = (read_end_s(files) - time.time()) / DAY_S
     except CertificateUnusable as error:
         return [failure(CERTIFICATE, str(error), "correct the setting, or the file that it names")]
     except ssl.SSLCertVerificationError as error:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from upscaled.api import schemas
 from upscaled.api.admin.authentication import ADMIN_API, ADMIN_KEY
 from upscaled.api.admin.keys import AppState
-from upscaled.api.admin.schemas import AuditedChange, UsageFigures
+from upscaled.api.admin.schemas import AuditedChange, UsageFigures, in_utc
 from upscaled.errors import InvalidParameter
 from upscaled.state.usage_days import USAGE_GROUPS, UsageGroup
 
@@ -59,9 +59,5 @@ async def get_audit(
 def _period(since: datetime | None, until: datetime | None) -> dict[str, float]:
     """Return a time as the arguments of a report."""
     begin = datetime.now(UTC) - _DEFAULT_PERIOD if since is None else since
-    period = {"since_s": _seconds(begin)}
-    return period if until is None else period | {"until_s": _seconds(until)}
-
-
-def _seconds(at: datetime) -> float:
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    period = {"since_s": in_utc(begin).timestamp()}
+    return period if until is None else period | {"until_s": in_utc(until).timestamp()}

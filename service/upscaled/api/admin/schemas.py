@@ -271,10 +271,13 @@ class AuditedChange(_Body):
 
 
 def to_seconds(at: datetime | None) -> int | None:
-    """Return a time in seconds since 1970; one without an offset is in UTC."""
-    if at is None:
-        return None
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+    """Return a time in seconds since 1970, as of `in_utc`."""
+    return None if at is None else int(in_utc(at).timestamp())
+
+
+def in_utc(at: datetime) -> datetime:
+    """Return a time that a client gave: one without an offset is in UTC."""
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _time(at_s: float) -> datetime:
