@@ -68,6 +68,7 @@ class FileHolder:
         self._folder = folder
         self._id = uuid.uuid4().hex
         self._descriptor: int | None = None
+        self._former: list[int] = []
         self._lock = threading.Lock()
 
     @property
@@ -75,11 +76,13 @@ class FileHolder:
         """Return the id as `Holder` says.
 
         A file that was deleted meanwhile is made anew under another id: other processes would take
-        its holds for those of a dead one.
+        its holds for those of a dead one. It stays locked, for it may come back: its folder was
+        moved, or given to another user for a while.
         """
         with self._lock:
             if self._descriptor is not None and not self._is_in_place(self._descriptor):
-                self._forget()
+                self._former.append(self._descriptor)
+                self._descriptor, self._id = None, uuid.uuid4().hex
             if self._descriptor is None:
                 self._descriptor = self._create()
             return self._id
@@ -130,6 +133,8 @@ class FileHolder:
     def close(self) -> None:
         """Unlock the file, so that any process may give back what is still on hold."""
         with self._lock:
+            while self._former:
+                os.close(self._former.pop())
             if self._descriptor is not None:
                 self._forget()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from upscaled.state.holder import FileHolder, adopt_orphan, create_locked
+from upscaled.state.holder import FileHolder, Holders, adopt_orphan, create_locked
 
 
 def test_a_file_whose_maker_runs_cannot_be_adopted(tmp_path: Path) -> None:
@@ -110,3 +110,19 @@ def test_a_holder_that_took_no_lock_leaves_no_file(tmp_path: Path) -> None:
     holder = FileHolder(tmp_path)
     holder.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_away_for_a_while_is_never_taken_for_that_of_a_dead_process(
+    tmp_path: Path,
+) -> None:
+    """Its folder was moved, or given to another user; work under its id goes on."""
+    holder = FileHolder(tmp_path / "holders")
+    before = holder.process_id
+    (tmp_path / "holders").rename(tmp_path / "away")
+    after = holder.process_id
+    (tmp_path / "away" / before).rename(tmp_path / "holders" / before)
+    with FileHolder(tmp_path / "holders").survey() as holders:
+        assert holders == Holders([], sorted([before, after]), [])
+    holder.close()
+    with FileHolder(tmp_path / "holders").survey() as holders:
+        assert holders.ended == sorted([before, after])
