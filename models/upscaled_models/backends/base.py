@@ -8,7 +8,7 @@ load_network ─▶ LoadedModel ─▶ a backend opens it ─▶ Engine
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ class EngineInfo:
     `start` (`most_windows`). takes_new_shapes: a shape that is new takes no longer than one that
     came before, or a few ms; else it is made ready first, or searched for the fastest kernels.
     proof: how near its picture is to float32's, in words; empty where the two were not compared.
+    computes_bands: the engine is a `BandEngine`.
     """
 
     spec: ModelSpec
@@ -67,6 +68,7 @@ class EngineInfo:
     small_batch: int = 1
     takes_new_shapes: bool = False
     proof: str = ""
+    computes_bands: bool = False
 
     @property
     def model(self) -> str:
@@ -116,6 +118,40 @@ class Engine(Protocol):
                 divides the model's `native_scale`.
             is_exact: compute in float32, whatever the precision this engine was opened in.
         """
+        ...
+
+
+class Column(Protocol):
+    """A tall window that goes through an engine in bands of rows, from the top down."""
+
+    def start(self, band: "Band", reduce: int = 1) -> Started:
+        """Start a band; its result are the rows `band.made`, and otherwise as of `Engine.start`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """A band of a column: rows that go through an engine after those above them.
+
+    window: `[h, w, 3]`, uint8: the band's own rows, and above them those that its result depends
+    on, as far as the column has them. known_rows: rows at its top that the bands before had; 0 in
+    the first. made: the rows of the window whose result is returned: down to as far above its end
+    as a result looks, and in the last band down to the end. A column has two bands or more.
+    """
+
+    column: Column
+    window: Window
+    known_rows: int
+    made: range
+    is_last: bool
+
+
+@runtime_checkable
+class BandEngine(Engine, Protocol):
+    """An engine that computes tall windows in bands, no row of them twice."""
+
+    def open_column(self) -> Column:
+        """Open a column; its bands must come in order, without one left out."""
         ...
 
 

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 from upscaled_models.backends.cuda.step import KernelModule, KernelNetwork, Stack, Target
 from upscaled_models.backends.openvino.layers import Floats, Layers
-from upscaled_models.backends.openvino.nodes import LEVELS, convolve, leak, shuffle_order
+from upscaled_models.backends.openvino.nodes import LEVELS, shuffle_order
 from upscaled_models.backends.openvino.runtime import Node
 from upscaled_models.families import Shape
 from upscaled_models.families.compact import LEAK
+from upscaled_models.networks.chain import Chain, Link
 
 
 class SRVGGNetCompact(KernelModule):
@@ -63,14 +64,23 @@ class SRVGGNetCompact(KernelModule):
 
 def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:
     """Build the network but for its pixel shuffle and the enlarged picture."""
+    return build_chain(shape, layers).build(x)
+
+
+def build_chain(shape: Shape, layers: Layers) -> Chain:
+    """Return the same as a chain of convolutions."""
     last = 2 * (int(shape["num_conv"]) + 1)
-    gain: float = LEVELS
-    for index in range(0, last, 2):
-        x = convolve(x, layers.convolutions[f"body.{index}"], input_gain=gain)
-        x = leak(x, _slope(f"body.{index + 1}", str(shape["act_type"]), layers))
-        gain = 1.0
+    links = [
+        Link(
+            layers.convolutions[f"body.{index}"],
+            _slope(f"body.{index + 1}", str(shape["act_type"]), layers),
+            input_gain=LEVELS if index == 0 else 1.0,
+        )
+        for index in range(0, last, 2)
+    ]
     order = shuffle_order(int(shape["upscale"]))
-    return convolve(x, layers.convolutions[f"body.{last}"], output_gain=LEVELS, order=order)
+    end = Link(layers.convolutions[f"body.{last}"], None, output_gain=LEVELS, order=order)
+    return Chain(prepare=lambda x: x, links=(*links, end))
 
 
 def _slope(name: str, act_type: str, layers: Layers) -> float | Floats:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from upscaled_models.backends.cuda.step import KernelModule, KernelNetwork, Stack, Target
 from upscaled_models.backends.openvino.layers import Layers
-from upscaled_models.backends.openvino.nodes import LEVELS, convolve, leak, shuffle_order
+from upscaled_models.backends.openvino.nodes import LEVELS, shuffle_order
 from upscaled_models.backends.openvino.runtime import Node, import_openvino
 from upscaled_models.families import Shape
 from upscaled_models.families.plain import DIFFERENCE_CHANNELS, LIMIT, SLOPE
+from upscaled_models.networks.chain import Chain, Link
 
 
 class PlainNet(KernelModule):
@@ -71,18 +72,30 @@ class PlainNet(KernelModule):
 
 def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:
     """Build the network but for its pixel shuffle and the enlarged picture."""
-    ops = import_openvino().opset15
+    return build_chain(shape, layers).build(x)
+
+
+def build_chain(shape: Shape, layers: Layers) -> Chain:
+    """Return the same as a chain of convolutions."""
     fold = int(shape.get("fold", 1))
+    names = ["head", *(f"body.{index}" for index in range(int(shape["layers"])))]
+    links = [
+        Link(layers.convolutions[name], SLOPE, input_gain=LEVELS if name == "head" else 1.0)
+        for name in names
+    ]
+    order = shuffle_order(int(shape["scale"]) * fold)
+    end = Link(layers.convolutions["tail"], None, output_gain=LEVELS, order=order)
+    return Chain(lambda x: _prepare(x, fold), (*links, end), rows_below=1, fold=fold)
+
+
+def _prepare(x: Node, fold: int) -> Node:
+    """Add differences, plain and limited, of squares of `fold` x `fold` pixels."""
+    ops = import_openvino().opset15
     steps = _graph_differences(x)
     if fold > 1:
         steps = ops.space_to_depth(steps, "depth_first", fold)
     limited = ops.clamp(ops.multiply(steps, np.float32(LIMIT)), -float(LEVELS), float(LEVELS))
-    z = ops.concat([steps, limited], 1)
-    z = leak(convolve(z, layers.convolutions["head"], input_gain=LEVELS), SLOPE)
-    for index in range(int(shape["layers"])):
-        z = leak(convolve(z, layers.convolutions[f"body.{index}"]), SLOPE)
-    order = shuffle_order(int(shape["scale"]) * fold)
-    return convolve(z, layers.convolutions["tail"], output_gain=LEVELS, order=order)
+    return ops.concat([steps, limited], 1)
 
 
 def _graph_differences(x: Node) -> Node:

@@ -25,16 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
+from upscaled.upscale.band_plan import BandSizes
 from upscaled.upscale.cover import Box, Cells, Prices, cover
 from upscaled.upscale.post_process.colour_correction import equal_pixels
 from upscaled.upscale.region import Region
-from upscaled.upscale.tiles import (
-    COMPILED_WINDOW_PRICE_PX,
-    READY_WINDOW_PRICE_PX,
-    Tile,
-    Tiling,
-    count_px,
-)
+from upscaled.upscale.tile import Tile, count_px
+from upscaled.upscale.tiles import COMPILED_WINDOW_PRICE_PX, READY_WINDOW_PRICE_PX, Tiling
 from upscaled_models.backends.base import EngineInfo, Window, round_up
 
 CELL_PX: Final = 4
@@ -169,10 +165,19 @@ class Canvas:
 
 
 def make_tiling(
-    info: EngineInfo, halo_px: int, window_px: int, *, needs_flat_halo: bool = True
+    info: EngineInfo,
+    halo_px: int,
+    window_px: int,
+    *,
+    needs_flat_halo: bool = True,
+    in_bands: bool = True,
 ) -> Tiling:
-    """Return the sizes of an engine's windows; for `needs_flat_halo` see `Tiling`."""
+    """Return the sizes of an engine's windows; for `needs_flat_halo` see `Tiling`.
+
+    in_bands: tall windows may go through it in bands, where it computes these.
+    """
     is_ready = info.takes_new_shapes
+    in_bands = in_bands and info.computes_bands
     return Tiling(
         window_px=window_px,
         halo_px=halo_px,
@@ -183,6 +188,7 @@ def make_tiling(
         window_price_px=READY_WINDOW_PRICE_PX if is_ready else COMPILED_WINDOW_PRICE_PX,
         needs_flat_halo=needs_flat_halo,
         ends_short=is_ready,
+        bands=BandSizes.of(info.spec, halo_px, window_px) if in_bands else None,
     )
 
 

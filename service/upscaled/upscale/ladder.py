@@ -6,11 +6,12 @@ x2 for clean images. At x2 the default network is the fastest: it takes harmed i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from upscaled.config import Settings
 from upscaled.image.harm import Harm
+from upscaled.upscale.band_plan import BandSizes
 from upscaled.upscale.model_choice import AUTO, Rung
 from upscaled.upscale.named_models import choose_model, find_denoise
 from upscaled.upscale.passes import find_gain
@@ -129,9 +130,10 @@ class LadderPlan:
         """Bound a rung to the images that take its model, of so many MFLOP a pixel, the budget."""
         share = 1 + (_FAITHFUL_MFLOP / mflop if rung.tempered_with else 0)
         tiling = self._tiling(spec, rung.tempered_with, speed)
-        most_px, most_deep_px = (
-            largest_px(s_per_px * share, self.settings.auto_budget_s, tiling)
-            for s_per_px in (speed.s_per_px, speed.deep_s_per_px)
+        budget_s = self.settings.auto_budget_s
+        most_px = largest_px(speed.s_per_px * share, budget_s, tiling)
+        most_deep_px = largest_px(
+            speed.deep_s_per_px * share, budget_s, replace(tiling, bands=None)
         )
         if most_px == 0:
             return None
@@ -145,11 +147,14 @@ class LadderPlan:
         steps = choose_post_processing(spec, self.settings, tempering)
         gain = find_gain(self.scale, spec.native_scale) or self.scale
         halo_px = steps.halo_px(specs, gain)
+        window_px = max(speed.window_px, least_window_px(halo_px, spec.multiple_px))
+        in_bands = speed.computes_bands and not tempered_with
         return Tiling(
-            window_px=max(speed.window_px, least_window_px(halo_px, spec.multiple_px)),
+            window_px=window_px,
             halo_px=halo_px,
             multiple_px=spec.multiple_px,
             shape_step_px=speed.shape_step_px,
+            bands=BandSizes.of(spec, halo_px, window_px) if in_bands else None,
         )
 
 

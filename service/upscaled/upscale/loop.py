@@ -9,6 +9,7 @@ from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
+from upscaled.upscale.bands import cut_windows, join_bands, open_bands
 from upscaled.upscale.content import Canvas, Content, make_tiling
 from upscaled.upscale.passes import Pass, plan_passes
 from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
@@ -20,7 +21,8 @@ from upscaled.upscale.post_process.steps import (
     neutralise,
 )
 from upscaled.upscale.stream import Stream
-from upscaled.upscale.tiles import Tile, Tiling, count_px
+from upscaled.upscale.tile import Tile, count_px
+from upscaled.upscale.tiles import Tiling
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.registry import ModelSpec
@@ -97,9 +99,8 @@ def _with_alpha(
 ) -> Iterator[TilesDone]:
     """Add alpha to results; it is enlarged while the network computes the first windows.
 
-    Before them it would cost 4 % of the network's time in 8 bits; the search for colours under it
-    has all cores. A result stays one object from its first rows to its last: what encodes it begins
-    again with another one.
+    Before them it would cost 4 % of the network's time in 8 bits. A result stays one object from
+    its first rows to its last: what encodes it begins again with another one.
     """
     enlarging: Future[Pixels] | None = None
     bare: Image | None = None
@@ -231,7 +232,8 @@ class _TileLoop:
         self, rgb: Pixels, canvas: Canvas, one_pass: Pass, content: Content, tiles: Sequence[Tile]
     ) -> Iterator[tuple[Tile, Pixels | None]]:
         """Fill the canvas, and yield each tile once it is filled, with its `_Finished.averaged`."""
-        results = self.stream.run(_cut(rgb, tiles), one_pass.reduce)
+        windows = open_bands(rgb, tiles, self.stream.engine)
+        results = join_bands(tiles, self.stream.run(windows, one_pass.reduce), one_pass.gain)
         faithful_results: Iterable[Window | None] = repeat(None, len(tiles))
         if self.faithful is not None:
             faithful_results = self._compute_faithful(self.faithful, rgb, one_pass, tiles)
@@ -248,7 +250,7 @@ class _TileLoop:
     ) -> Iterator[Window]:
         """Yield the faithful network's results for the same windows."""
         reduce = stream.engine.info.spec.native_scale // one_pass.gain
-        results = stream.run(_cut(rgb, tiles), reduce)
+        results = stream.run(cut_windows(rgb, tiles), reduce)
         for tile, result in zip(tiles, results, strict=True):
             yield self._require_plausible(stream, rgb, tile, result, reduce).pixels
 
@@ -257,9 +259,9 @@ class _TileLoop:
     ) -> _Finished:
         """Return the core of a window's result: checked, corrected and tempered."""
         checked = self._require_plausible(self.stream, rgb, tile, result, one_pass.reduce)
-        core = tile.core.within(tile.window)
+        core = tile.core.within(tile.shown)
         if faithful is None:
-            corrected = self.steps.correct(tile.window.read_padded(rgb), checked.pixels)
+            corrected = self.steps.correct(tile.shown.read_padded(rgb), checked.pixels)
             averaged = checked.averaged if corrected is checked.pixels else None
             kept = None if averaged is None else core.read(averaged)
             return _Finished(core.scaled(one_pass.gain).read(corrected), kept)
@@ -276,10 +278,13 @@ class _TileLoop:
         """Return the result, computed again in float32 where it fails its check."""
         if not self.steps.checks:
             return _Finished(result)
-        source = tile.window.read_padded(rgb)
+        source = tile.shown.read_padded(rgb)
         averaged = self.steps.average_plausible(source, result)
         if averaged is None:
-            (result,) = stream.run([source], reduce, is_exact=True)
+            (result,) = stream.run([tile.window.read_padded(rgb)], reduce, is_exact=True)
+            if tile.band is not None:
+                gain = stream.engine.info.spec.native_scale // reduce
+                result = tile.shown.within(tile.window).scaled(gain).read(result)
             averaged = self.steps.average_plausible(source, result)
         if averaged is None:
             raise InternalError(detail=f"{stream.engine.info.model}: a window fails its check")
@@ -291,9 +296,5 @@ class _TileLoop:
             self.halo_px,
             window_px,
             needs_flat_halo=self._needs_flat_halo,
+            in_bands=self.faithful is None and not self.image.is_deep,
         )
-
-
-def _cut(pixels: Pixels, tiles: Iterable[Tile]) -> Iterator[Window]:
-    """Return the windows of `[H, W, 3]` one by one, padded to their full size."""
-    return (tile.window.read_padded(pixels) for tile in tiles)

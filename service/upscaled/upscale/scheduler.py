@@ -231,7 +231,7 @@ class Scheduler:
     def _report(self, requests: Sequence[TileRequest], seconds: float, *, max_windows: int) -> None:
         if self._counter is None:
             return
-        count, (height_px, width_px) = len(requests), requests[0].window.shape[:2]
+        count, (height_px, width_px) = len(requests), requests[0].size_px
         most = max(max_windows, count)
         self._counter.count_batch(
             BatchDone(requests[0].engine, count, most, height_px, width_px, seconds)
@@ -255,8 +255,11 @@ def _start(requests: list[TileRequest], *, is_crowded: bool) -> _Batch:
 
 
 def _start_on(engine: Engine, requests: Sequence[TileRequest]) -> Started:
+    first = requests[0]
+    if first.band is not None:
+        return first.band.column.start(first.band, first.reduce)
     windows = [request.window for request in requests]
-    return engine.start(windows, requests[0].reduce, is_exact=requests[0].is_exact)
+    return engine.start(windows, first.reduce, is_exact=first.is_exact)
 
 
 def _hand_out(request: TileRequest, started: Started, device_s: float) -> None:

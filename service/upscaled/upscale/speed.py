@@ -20,7 +20,7 @@ from upscaled_models.backends.base import Engine, Window, round_up
 from upscaled_models.processor import describe_processor
 from upscaled_models.registry import ModelSpec
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of the measurement: where it changes, every machine measures again."""
 
 CORE_PX: Final = 64
@@ -36,14 +36,15 @@ class Speed(BaseModel, frozen=True, extra="forbid"):
     """The cost of a window.
 
     s_per_px: device seconds for one of its pixels, halo included. deep_s_per_px: the same in
-    float32, as windows of 16 bits a channel take it. window_px: its longest side. shape_step_px: as
-    of `EngineInfo`.
+    float32, as windows of 16 bits a channel take it. window_px: its longest side. shape_step_px,
+    computes_bands: as of `EngineInfo`.
     """
 
     s_per_px: float = Field(gt=0, allow_inf_nan=False)
     deep_s_per_px: float = Field(gt=0, allow_inf_nan=False)
     window_px: int = Field(ge=1)
     shape_step_px: int = Field(ge=1)
+    computes_bands: bool = False
 
 
 class SpeedRecord(CacheRecord):
@@ -111,6 +112,7 @@ def _measure_speed(engine: Engine, scheduler: Scheduler, settings: Settings) -> 
         deep_s_per_px=_run_fastest(engine, scheduler, deep, threads),
         window_px=engine.info.window_px,
         shape_step_px=engine.info.shape_step_px,
+        computes_bands=engine.info.computes_bands,
     )
 
 

@@ -8,7 +8,7 @@ from upscaled.errors import engine_errors
 from upscaled.upscale.concurrency import Cancelled
 from upscaled.upscale.tile_queue import TileQueue
 from upscaled.upscale.tile_request import USUAL_S_PER_PX, ImageQueue, TileRequest
-from upscaled_models.backends.base import Engine, Window, most_windows
+from upscaled_models.backends.base import Band, Engine, Window, most_windows
 
 BATCHES_AHEAD: Final = 3
 """Batches that an image has in flight: one that it stitches, one on the device and one that waits,
@@ -43,9 +43,9 @@ class Stream:
         return self._queue.device_s
 
     def run(
-        self, windows: Iterable[Window], reduce: int = 1, *, is_exact: bool = False
+        self, windows: Iterable[Window | Band], reduce: int = 1, *, is_exact: bool = False
     ) -> Iterator[Window]:
-        """Upscale windows lazily, in order, one result for each.
+        """Upscale windows, or bands of columns, lazily, in order, one result for each.
 
         At most `BATCHES_AHEAD` batches of them and one more are cut and not yet computed, whatever
         the image's size. For `windows`, `reduce`, `is_exact` and the results see `Engine.start`.
@@ -82,15 +82,19 @@ class Stream:
         """
         self._tile_queue.leave(self._queue)
 
-    def _put(self, window: Window, reduce: int, *, is_exact: bool, is_last: bool) -> TileRequest:
+    def _put(
+        self, window: Window | Band, reduce: int, *, is_exact: bool, is_last: bool
+    ) -> TileRequest:
+        band = window if isinstance(window, Band) else None
         request = TileRequest(
             self._queue,
             self.engine,
-            window,
+            window.window if isinstance(window, Band) else window,
             reduce,
             is_exact,
             is_last=is_last,
             s_per_px=self._s_per_px,
+            band=band,
         )
         self._tile_queue.put(request)
         return request

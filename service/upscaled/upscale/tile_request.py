@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from upscaled.virtual_time import Flow, VirtualClock
-from upscaled_models.backends.base import Engine, Started, Window
+from upscaled_models.backends.base import Band, Engine, Started, Window
 
 FAST_PATH_PX: Final = 192 * 192
 """Largest area of an image for the fast path, where a network of ours takes 0.1 s for it on two
@@ -41,7 +41,7 @@ class TileRequest:
     """One window that waits to go through an engine.
 
     is_last: the last window of its image. s_per_px: seconds that the device should take for one
-    pixel of it.
+    pixel of it. band: what of a column it is; None: a window by itself.
     """
 
     queue: "ImageQueue"
@@ -51,6 +51,7 @@ class TileRequest:
     is_exact: bool
     is_last: bool = True
     s_per_px: float = USUAL_S_PER_PX
+    band: Band | None = None
     result: Future[TileResult] = field(default_factory=Future)
 
     def fail(self, error: BaseException) -> None:
@@ -59,8 +60,15 @@ class TileRequest:
             self.result.set_result(TileResult(error))
 
     @property
+    def size_px(self) -> tuple[int, int]:
+        """Return the height and width of what is computed: of a band, its own rows."""
+        height, width = self.window.shape[:2]
+        return height - (0 if self.band is None else self.band.known_rows), width
+
+    @property
     def px(self) -> int:
-        return int(self.window.shape[0] * self.window.shape[1])
+        height, width = self.size_px
+        return height * width
 
     @property
     def cost_s(self) -> float:
@@ -76,6 +84,8 @@ class TileRequest:
         """Return whether both may be in one batch."""
         return (
             self.engine is other.engine
+            and self.band is None
+            and other.band is None
             and self.window.shape == other.window.shape
             and self.window.dtype == other.window.dtype
             and self.reduce == other.reduce

@@ -15,14 +15,16 @@ them.
 
 import functools
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any, Final
 
 import numpy as np
 
+from upscaled.upscale.band_plan import BandSizes
 from upscaled.upscale.region import Region
+from upscaled.upscale.tile import PartWindows, Span, Tile, count_px, cross
 from upscaled_models.backends.base import least_window_px, round_up
 
 READY_WINDOW_PRICE_PX: Final = 4_096
@@ -36,18 +38,6 @@ COMPILED_WINDOW_PRICE_PX: Final = 16_384
 _MORE_ROWS: Final = 3
 _LEAST_LOWEST_SHARE: Final = 1 / 6
 """While the lowest windows are computed, the rows of those above them are encoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One tile, in input pixels: `core` is kept of what the network makes of `window`.
-
-    The window may reach past the image's right or bottom edge by less than the network's
-    multiple: those pixels are padded.
-    """
-
-    core: Region
-    window: Region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +56,9 @@ class Tiling:
     needs_flat_halo: False where pixels beyond a window's border change nothing if all there is of
     one colour. ends_short: the lowest windows are as short as their number allows, the others as
     long as that takes, for no more pixels in all.
+
+    bands: sizes of the bands in which windows of more pixels than `window_px` squared go through
+    the network: they are then as tall as what they are for. None: there are no such windows.
     """
 
     window_px: int
@@ -77,6 +70,7 @@ class Tiling:
     part_step_px: int = 1
     stretch: int = 1
     window_price_px: int = COMPILED_WINDOW_PRICE_PX
+    bands: BandSizes | None = None
 
     def __post_init__(self) -> None:
         if self.window_px < least_window_px(self.halo_px, self.multiple_px):
@@ -102,6 +96,12 @@ class Tiling:
         part = part or whole
         seen = seen or part.grown(self.halo_px, whole)
         rows, columns = self._widen(seen.top, seen.bottom), self._widen(seen.left, seen.right)
+        if self.bands is not None:
+            step = 1 if part == whole else self.step_of_parts_px
+            size = rows[1] - rows[0], columns[1] - columns[0]
+            width = round_up(int(self._divide_in_columns(self.bands, *size).width_px), step)
+            across = self._plan_axis(width_px, (part.left, part.right), columns, width)
+            return self._plan_columns(self.bands, (height_px, part), rows, across)
         if part == whole:
             heights, width = self._divide_whole(height_px, width_px)
         else:
@@ -109,10 +109,12 @@ class Tiling:
             heights, width = (int(windows.height_px),) * 2, int(windows.width_px)
         down = self._plan_axis(height_px, (part.top, part.bottom), rows, *heights)
         across = self._plan_axis(width_px, (part.left, part.right), columns, width)
-        return tuple(_cross(row, column) for row, column in product(down, across))
+        return tuple(cross(row, column) for row, column in product(down, across))
 
     def count_px(self, height_px: int, width_px: int) -> int:
         """Return the pixels of all windows, halos included: the cost of an image."""
+        if self.bands is not None:
+            return count_px(self.plan(height_px, width_px))
         heights, width = self._divide_whole(height_px, width_px)
         sides = (
             self._plan_axis(side, (0, side), self._widen(0, side), *lengths)
@@ -120,11 +122,13 @@ class Tiling:
         )
         return math.prod(sum(span.length for span in spans) for spans in sides)
 
-    def divide(self, height_px: Any, width_px: Any) -> "PartWindows":  # noqa: ANN401  (or arrays)
+    def divide(self, height_px: Any, width_px: Any) -> PartWindows:  # noqa: ANN401  (or arrays)
         """Return the windows that cost least for parts of an image of that size, halos included.
 
         As few rows of them as the longest windows need are tried, and up to three more.
         """
+        if self.bands is not None:
+            return self._divide_in_columns(self.bands, height_px, width_px)
         step, longest = self.step_of_parts_px, self._longest_px
         fewest = self._count(height_px, longest // step * step)
         tried = (
@@ -133,12 +137,51 @@ class Tiling:
         )
         return functools.reduce(PartWindows.cheaper, tried)
 
+    def _divide_in_columns(
+        self,
+        bands: BandSizes,
+        height_px: Any,  # noqa: ANN401
+        width_px: Any,  # noqa: ANN401
+    ) -> PartWindows:
+        """Return the windows for parts of that size, each as tall as the part."""
+        step = self.step_of_parts_px
+        is_one = height_px * width_px <= bands.most_px
+        count = np.where(is_one, 1, self._count(width_px, bands.widest_px // step * step))
+        width = np.where(count == 1, width_px, round_up(self._shorten(width_px, count), step))
+        price = self.window_price_px * bands.count(height_px, width)
+        return PartWindows(height_px, width, count * (height_px * width + price))
+
+    def _plan_columns(
+        self,
+        bands: BandSizes,
+        of: tuple[int, Region],
+        rows: tuple[int, int],
+        across: Sequence[Span],
+    ) -> tuple[Tile, ...]:
+        """Return the tiles of windows as tall as `rows`, row by row.
+
+        of: the height of the image, and the part of it.
+        """
+        (height_px, part), tiles = of, list[Tile]()
+        step = 1 if part.height == height_px else self.step_of_parts_px
+        for span in across:
+            if int(bands.count(rows[1] - rows[0], span.length)) == 1:
+                length = round_up(rows[1] - rows[0], step)
+                (row,) = self._plan_axis(height_px, (part.top, part.bottom), rows, length)
+                tiles.append(cross(row, span))
+                continue
+            for band in bands.plan(*rows, span.length):
+                top, bottom = max(part.top, band.final[0]), min(part.bottom, band.final[1])
+                row = Span(top, bottom - top, band.window[0], band.window[1] - band.window[0])
+                tiles.append(replace(cross(row, span), band=band))
+        return tuple(sorted(tiles, key=lambda tile: (tile.core.top, tile.core.left)))
+
     def _divide_in_rows(
         self,
         size: tuple[Any, Any],
         rows: Any,  # noqa: ANN401
         longest: int,
-    ) -> "PartWindows":
+    ) -> PartWindows:
         (height_px, width_px), step = size, self.step_of_parts_px
         height = round_up(self._shorten(height_px, rows), step)
         widest = np.minimum(self.window_px**2 // height, longest) // step * step
@@ -216,7 +259,7 @@ class Tiling:
         seen: tuple[int, int],
         length: int,
         last_length: int | None = None,
-    ) -> list["_Span"]:
+    ) -> list[Span]:
         """Plan the windows of a length whose cores divide `part`; together they show `seen`.
 
         last_length: of the last one; None: the same.
@@ -224,7 +267,7 @@ class Tiling:
         (start, end), (first, last) = part, seen
         padded = round_up(side, self.multiple_px)
         if length >= padded:
-            return [_Span(start, end - start, 0, padded)]
+            return [Span(start, end - start, 0, padded)]
         others = int(self._count(last - first, length)) - 1
         lengths = [*[length] * others, last_length or length]
         starts = [
@@ -235,7 +278,7 @@ class Tiling:
         cuts = [(at + before + length) // 2 for before, at in pairwise(starts)]
         edges = [start, *(min(max(start, cut), end) for cut in cuts), end]
         return [
-            _Span(edge, after - edge, at, own)
+            Span(edge, after - edge, at, own)
             for (edge, after), at, own in zip(pairwise(edges), starts, lengths, strict=True)
             if after > edge
         ]
@@ -247,50 +290,6 @@ class Tiling:
         return (
             self.multiple_px if longest < least_window_px(self.halo_px, self.multiple_px) else step
         )
-
-
-def count_px(tiles: Iterable[Tile]) -> int:
-    """Return the pixels of all windows: the cost of these tiles."""
-    return sum(tile.window.height * tile.window.width for tile in tiles)
-
-
-@dataclass(frozen=True, slots=True)
-class PartWindows:
-    """The windows of a part of an image, or of many parts, in arrays.
-
-    price: of all of them, in pixels: their own, and `Tiling.window_price_px` for each.
-    """
-
-    height_px: Any
-    width_px: Any
-    price: Any
-
-    def cheaper(self, other: "PartWindows") -> "PartWindows":
-        """Return the cheaper of two ways to divide each part."""
-        is_better = other.price < self.price
-        pairs = zip(
-            (self.height_px, self.width_px, self.price),
-            (other.height_px, other.width_px, other.price),
-            strict=True,
-        )
-        return PartWindows(*(np.where(is_better, after, before) for before, after in pairs))
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """One axis of a tile: the starts and lengths of its core and of its window."""
-
-    core_start: int
-    core_length: int
-    start: int
-    length: int
-
-
-def _cross(row: _Span, column: _Span) -> Tile:
-    return Tile(
-        core=Region(row.core_start, column.core_start, row.core_length, column.core_length),
-        window=Region(row.start, column.start, row.length, column.length),
-    )
 
 
 def _divide_up(number: int, by: int) -> int:

@@ -31,13 +31,8 @@ from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.region import Region
 from upscaled.upscale.result import Timings
-from upscaled.upscale.tiles import (
-    COMPILED_WINDOW_PRICE_PX,
-    READY_WINDOW_PRICE_PX,
-    Tile,
-    Tiling,
-    count_px,
-)
+from upscaled.upscale.tile import Tile, count_px
+from upscaled.upscale.tiles import COMPILED_WINDOW_PRICE_PX, READY_WINDOW_PRICE_PX, Tiling
 from upscaled_models.backends.base import EngineInfo, Window, least_window_px
 from upscaled_models.backends.torch.engine import TorchEngine
 

@@ -21,7 +21,7 @@ from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.opening import open_core
 from upscaled.upscale.result import Result
-from upscaled.upscale.tiles import Tile
+from upscaled.upscale.tile import Tile
 from upscaled_models.errors import UnknownModel
 
 

@@ -221,6 +221,19 @@ def test_the_bound_is_the_largest_square_whose_windows_fit_the_budget(
     assert largest_px(1.0, 0.5, tiling) == 0
 
 
+def test_a_model_that_computes_bands_is_used_for_larger_pictures_of_8_bits(tmp_path: Path) -> None:
+    slow = speed(SLOW / 10)
+    whole, bands = (
+        build(settings_with(tmp_path), 4, None, slow.model_copy(update=more))[0]
+        for more in ({"window_px": 512}, {"window_px": 512, "computes_bands": True})
+    )
+    assert whole.model == bands.model == DEFAULT
+    assert whole.most_px is not None
+    assert bands.most_px is not None
+    assert bands.most_px > 1.1 * whole.most_px
+    assert bands.most_deep_px == whole.most_deep_px, "16 bits go through whole windows"
+
+
 def test_a_plan_names_what_a_picture_depends_on_and_not_the_speed(tmp_path: Path) -> None:
     """Front ends of several versions compare it: it must not change where pictures do not."""
     settings = settings_with(tmp_path, X4PLUS)

@@ -9,7 +9,8 @@ import pytest
 
 from upscaled.upscale.passes import Pass, find_gain, plan_passes
 from upscaled.upscale.region import Region
-from upscaled.upscale.tiles import READY_WINDOW_PRICE_PX, Tile, Tiling, count_px
+from upscaled.upscale.tile import Tile, count_px
+from upscaled.upscale.tiles import READY_WINDOW_PRICE_PX, Tiling
 from upscaled_models.backends.base import least_window_px, round_up
 from upscaled_models.registry import makes_every_scale
 

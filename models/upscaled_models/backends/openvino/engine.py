@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from upscaled_models.backends.base import (
     is_deep,
     round_up,
 )
+from upscaled_models.backends.openvino.columns import BandGraphs, OpenVinoColumn
 from upscaled_models.backends.openvino.graph import (
     build_parts,
     build_planar_graph,
@@ -101,6 +102,17 @@ class OpenVinoEngine:
         return self.is_strict or is_tile or is_large or self.graphs.has(shape)
 
 
+@dataclass(frozen=True, slots=True)
+class OpenVinoBandEngine(OpenVinoEngine):
+    """An engine of a chain of convolutions, with graphs for bands of tall windows."""
+
+    bands: BandGraphs = field(kw_only=True)
+
+    def open_column(self) -> OpenVinoColumn:
+        spec = self.info.spec
+        return OpenVinoColumn(self.bands, self.exact, spec.family, spec.native_scale)
+
+
 @dataclass(slots=True)
 class _Running:
     """A batch whose graph was computed (see `backends.base.Started`)."""
@@ -136,15 +148,22 @@ def open_openvino(
         exact: the same model in torch and float32, on the same CPU threads.
         layers: the model's weights (`layers.layers_of`), quantised ones for int8.
     """
-    graphs = _make_graphs(model.spec, layers, precision, exact.device.threads)
+    spec, threads = model.spec, exact.device.threads
+    graphs = _make_graphs(spec, layers, precision, threads)
+    build_chain = NETWORKS[spec.family].build_chain
     info = EngineInfo(
-        spec=model.spec,
+        spec=spec,
         label=f"openvino {precision}",
         window_px=model.window_px,
-        shape_step_px=round_up(SHAPE_STEP_PX, model.spec.multiple_px),
+        shape_step_px=round_up(SHAPE_STEP_PX, spec.multiple_px),
         takes_new_shapes=graphs.any_size is not None,
+        computes_bands=build_chain is not None,
     )
-    return OpenVinoEngine(info, exact, graphs, graphs.on_fewer_threads())
+    concurrent = graphs.on_fewer_threads()
+    if build_chain is None:
+        return OpenVinoEngine(info, exact, graphs, concurrent)
+    bands = BandGraphs(build_chain(spec.shape, layers), _HINTS[precision], threads)
+    return OpenVinoBandEngine(info, exact, graphs, concurrent, bands=bands)
 
 
 def _make_graphs(

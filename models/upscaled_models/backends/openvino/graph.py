@@ -40,17 +40,15 @@ def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
 
 
 def build_planar_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
-    """Build a graph like `build_graph` whose result are the planes `[N, 3, h*s, w*s]` of a picture.
+    """Build a graph like `build_graph` whose result are its planes, `[N, s*f*s*f*3, h/f, w/f]`.
 
-    The values are the same. Compiled for any size, OpenVINO puts this result in order in two steps
-    of less than half the time that it takes for the other's; compiled for one size, the other needs
-    none. For networks without a tail.
+    The values are the same. Compiled for any size, OpenVINO puts this result in order in one step
+    of half the time that it takes for the other's; compiled for one size, the other needs none. For
+    networks without a tail.
     """
     openvino = import_openvino()
     pixels, y = _build(family, shape, layers)
-    side = math.isqrt(int(y.get_output_partial_shape(0)[1].get_length()) // 3)
-    planes = openvino.opset15.depth_to_space(y, "blocks_first", side)
-    return openvino.Model([openvino.opset15.result(planes)], [pixels], f"{family}-planes")
+    return openvino.Model([openvino.opset15.result(y)], [pixels], f"{family}-planes")
 
 
 def build_parts(family: Family, shape: Shape, layers: Layers) -> list[Graph]:
@@ -70,7 +68,14 @@ def build_parts(family: Family, shape: Shape, layers: Layers) -> list[Graph]:
 
 
 def finish_window(
-    result: Floats, window: Pixels, family: Family, reduce: int, *, is_planar: bool = False
+    result: Floats,
+    window: Pixels,
+    family: Family,
+    reduce: int,
+    *,
+    is_planar: bool = False,
+    rows: range | None = None,
+    into: Pixels | None = None,
 ) -> Pixels:
     """Make the pixels `[h * s / reduce, w * s / reduce, 3]` of one window's `build_graph` result.
 
@@ -78,22 +83,27 @@ def finish_window(
         window: uint8 `[h, w, 3]`, the graph's input.
         reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding.
         is_planar: the result is that of `build_planar_graph`.
+        rows: of the window, whose result it is; None: all.
+        into: where the pixels are written, which then is what is returned; None: new memory.
     """
-    height = window.shape[0] if is_planar else result.shape[0]
-    side = result.shape[1] // height if is_planar else math.isqrt(result.shape[2] // 3)
-    finished = np.empty(
-        (height * side // reduce, result.size // (3 * height * side * reduce), 3), np.uint8
-    )
-    rows = round_up(max(1, STRIP_BYTES // (result.nbytes // height)), reduce)
-    enlargement = NETWORKS[family].enlargement
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
+    rows = range(window.shape[0]) if rows is None else rows
+    channels, height = result.shape[:2] if is_planar else (result.shape[2], result.shape[0])
+    side = math.isqrt(channels // 3)
+    finished = into
+    if finished is None:
+        width = result.size // (3 * height * side * reduce)
+        finished = np.empty((height * side // reduce, width, 3), np.uint8)
+    rows_at_once = round_up(max(1, STRIP_BYTES // (result.nbytes // height)), reduce)
+    enlargement, fold = NETWORKS[family].enlargement, len(rows) // height
+    for top in range(0, height, rows_at_once):
+        bottom = min(top + rows_at_once, height)
         more = None
         if enlargement is not None:
-            more = _enlarge_rows(window, top, bottom, side, height, enlargement)
+            strip_rows = range(rows.start + top * fold, rows.start + bottom * fold)
+            more = _enlarge_rows(window, strip_rows, side // fold, enlargement)
         strip = finished[top * side // reduce : bottom * side // reduce]
         if is_planar:
-            levels = cv2.merge([plane[top * side : bottom * side] for plane in result])
+            levels = _shuffle_planes(result[:, top:bottom], side)
         else:
             levels = _shuffle(result[top:bottom], side)
         _round(levels, more, reduce, strip)
@@ -108,17 +118,20 @@ def _shuffle(part: Floats, side: int) -> Floats:
     return np.ascontiguousarray(runs).view(part.dtype).reshape(height * side, width * side, 3)
 
 
-def _enlarge_rows(
-    window: Pixels, top: int, bottom: int, side: int, height: int, interpolation: int
-) -> Floats:
-    """Enlarge what some of a result's `height` rows depend on: one row more on either side."""
-    fold = window.shape[0] // height
-    gain = side // fold
-    first, last = max(0, top * fold - 1), min(window.shape[0], bottom * fold + 1)
+def _shuffle_planes(part: Floats, side: int) -> Floats:
+    """Return `[h * side, w * side, 3]` of rows of planes, `[side * side * 3, h, w]`."""
+    _, height, width = part.shape
+    planes = part.reshape(side, side, 3, height, width).transpose(3, 0, 4, 1, 2)
+    return np.ascontiguousarray(planes).reshape(height * side, width * side, 3)
+
+
+def _enlarge_rows(window: Pixels, rows: range, gain: int, interpolation: int) -> Floats:
+    """Enlarge rows of a window, which depend on one row more on either side."""
+    first, last = max(0, rows.start - 1), min(window.shape[0], rows.stop + 1)
     size = (window.shape[1] * gain, (last - first) * gain)
     enlarged = cv2.resize(window[first:last].astype(np.float32), size, interpolation=interpolation)
-    above = (top * fold - first) * gain
-    return np.asarray(enlarged[above : above + (bottom - top) * side], np.float32)
+    above = (rows.start - first) * gain
+    return np.asarray(enlarged[above : above + len(rows) * gain], np.float32)
 
 
 def _round(levels: Floats, more: Floats | None, reduce: int, pixels: Pixels) -> None:

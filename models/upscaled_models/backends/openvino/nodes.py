@@ -22,6 +22,7 @@ def convolve(
     output_gain: float | Floats = 1.0,
     order: NDArray[np.intp] | None = None,
     is_on_grid: bool = False,
+    rows_padded: tuple[int, int] | None = None,
 ) -> Node:
     """Add a convolution with zero padding, of `[N, I, h, w]` to `[N, O, h, w]`.
 
@@ -30,6 +31,7 @@ def convolve(
         output_gain: the result is to be larger by this factor, each channel `[O]` or all.
         order: output channels in this order.
         is_on_grid: `x` went through `to_grid` before, for this layer's own levels.
+        rows_padded: rows of zeros above and below; None: as many as keep the height.
     """
     ops = import_openvino().opset15
     count = layer.weight.shape[0]
@@ -44,8 +46,9 @@ def convolve(
         scale = quantised.weight_scale[order].reshape(-1, 1, 1, 1) * gain
         whole = ops.convert(ops.constant(np.ascontiguousarray(layer.weight[order])), "f32")
         weight = ops.multiply(whole, ops.constant(scale))
-    margin = [layer.weight.shape[2] // 2] * 2
-    y = ops.convolution(x, weight, [1, 1], margin, margin, [1, 1])
+    margin = layer.weight.shape[2] // 2
+    above, below = rows_padded or (margin, margin)
+    y = ops.convolution(x, weight, [1, 1], [above, margin], [below, margin], [1, 1])
     if layer.bias is not None:
         bias = (layer.bias * gains)[order]
         y = ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))

@@ -50,11 +50,12 @@ class ReadyGraphs:
     the result in strips from the trunk's features, which this graph then returns; None: this graph
     is the whole network. is_any_size: it is compiled once for windows of every height and width.
     is_planar: it returns planes (`graph.build_planar_graph`). any_size: such a graph of the same
-    network, for shapes of which it computed less than `PX_BEFORE_COMPILING`; None: every shape is
-    compiled when it first comes. compiled: by shape, the least recently used first. computed_px: of
-    each shape, by `any_size`. results: memory of the results of the whole network, compiled for one
-    shape. requests: with those compiled for any size, by shape. copying: held while the graph,
-    which others may share, is copied.
+    network, for shapes of which it computed less than `px_before_compiling`; None: every shape is
+    compiled when it first comes. fold: of a graph for bands, input pixels per pixel and side of
+    what is kept. compiled: by shape, the least recently used first. computed_px: of each shape, by
+    `any_size`. results: memory of the results of the whole network, compiled for one shape.
+    requests: with those compiled for any size, by shape. copying: held while the graph, which
+    others may share, is copied.
     """
 
     graph: Graph
@@ -65,6 +66,8 @@ class ReadyGraphs:
     is_any_size: bool = False
     is_planar: bool = False
     any_size: "ReadyGraphs | None" = None
+    px_before_compiling: int = PX_BEFORE_COMPILING
+    fold: int = 1
     compiled: OrderedDict[tuple[int, ...], OpenVino] = field(default_factory=OrderedDict)
     computed_px: OrderedDict[tuple[int, ...], int] = field(default_factory=OrderedDict)
     results: ResultMemory = field(default_factory=ResultMemory)
@@ -105,7 +108,7 @@ class ReadyGraphs:
 
         is_tried: its time is measured, so it is computed by the graph of its own shape.
         """
-        if self.any_size is not None and not is_tried and self._is_rare(pixels.shape):
+        if self.any_size is not None and not is_tried and self.is_rare(pixels.shape):
             return self.any_size.compute(pixels)
         if self.tail is None:
             if self.is_any_size:
@@ -165,7 +168,7 @@ class ReadyGraphs:
         if compiled is None:
             with self.copying:
                 graph = self.graph.clone()
-            graph.reshape([int(side) for side in shape])
+            self._reshape(graph, shape)
             compiled = compile_graph(graph, precision=self.hint, threads=self.threads)
             if self.any_size is not None:
                 self.any_size.release_all_memory()
@@ -189,17 +192,27 @@ class ReadyGraphs:
         for compiled in self.compiled.values():
             compiled.release_memory()
 
-    def _is_rare(self, shape: tuple[int, ...]) -> bool:
+    def is_rare(self, shape: tuple[int, ...]) -> bool:
         """Count a use of a shape without a graph; return whether it has too few to be compiled."""
         if shape in self.compiled:
             return False
         before_px = self.computed_px.pop(shape, 0)
-        if before_px >= PX_BEFORE_COMPILING:
+        if before_px >= self.px_before_compiling:
             return False
         self.computed_px[shape] = before_px + math.prod(shape[:3])
         if len(self.computed_px) > _MOST_COUNTED:
             self.computed_px.popitem(last=False)
         return True
+
+    def _reshape(self, graph: Graph, shape: tuple[int, ...]) -> None:
+        """Give a graph the shape of its windows; of what is kept, it changes the width alone."""
+        pixels, *kept = graph.inputs
+        shapes = {pixels: list(map(int, shape))}
+        for each in kept:
+            sides = each.get_partial_shape()
+            sides[2] = ANY_PX if self.is_any_size else int(shape[2]) // self.fold
+            shapes[each] = sides
+        graph.reshape(shapes)
 
     def _compiled_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape that the graph is compiled for to compute windows of `shape`."""

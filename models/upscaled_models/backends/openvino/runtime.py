@@ -79,9 +79,12 @@ def compile_graph(graph: Graph, *, precision: str, threads: int) -> OpenVino:
     return open_core().compile_model(graph, "CPU", options)
 
 
-def infer(request: OpenVino, values: NDArray[np.generic]) -> None:
-    """Compute a graph's only input; its results are in the tensors of `request`.
+def infer(request: OpenVino, values: NDArray[np.generic], *tensors: OpenVino) -> None:
+    """Compute a graph's inputs; its results are in the tensors of `request`.
 
     By default OpenVINO copies both, the results for a return value that nothing uses.
+
+    Args:
+        tensors: OpenVINO's own, of the inputs after the first.
     """
-    request.infer([values], share_inputs=True, share_outputs=True)
+    request.infer([values, *tensors], share_inputs=True, share_outputs=True)

@@ -221,7 +221,7 @@ def test_a_trunk_in_8_bits_is_compiled_once_for_windows_of_every_size() -> None:
 
 @pytest.mark.parametrize(("family", "shape"), [("plain", PLAIN), ("srvgg", srvgg_shape(4, 2, 8))])
 def test_a_shape_is_compiled_for_a_small_network_in_8_bits_after_several_uses(
-    monkeypatch: pytest.MonkeyPatch, family: Family, shape: Shape
+    family: Family, shape: Shape
 ) -> None:
     engine = engine_of(family, shape, "int8")
     assert engine.info.takes_new_shapes
@@ -229,7 +229,7 @@ def test_a_shape_is_compiled_for_a_small_network_in_8_bits_after_several_uses(
     assert any_size is not None
     assert any_size.copying is engine.graphs.copying, "they share the graph"
     for height, width in [(32, 64), (17, 23), (40, 31)]:
-        monkeypatch.setattr(ready_graphs, "PX_BEFORE_COMPILING", 3 * height * width)
+        engine.graphs.px_before_compiling = 3 * height * width
         window = draw_window(height, width)
         fixed = replace(engine.graphs, any_size=None, compiled=OrderedDict())
         (expected,) = replace(engine, graphs=fixed).start([window]).finish()
@@ -280,7 +280,7 @@ def test_the_graph_for_any_size_frees_its_memory_when_a_shape_gets_a_graph_of_it
     engine = engine_of(precision="int8")
     engine.start([draw_window()]).finish()
     assert freed == []
-    monkeypatch.setattr(ready_graphs, "PX_BEFORE_COMPILING", 0)
+    engine.graphs.px_before_compiling = 0
     engine.start([draw_window()]).finish()
     assert len(freed) == 1
     assert freed[0] is engine.graphs.any_size
@@ -301,7 +301,7 @@ def test_a_small_network_is_tried_by_graphs_of_single_shapes_and_new_ones_follow
     assert list(serving.graphs.compiled) == [(1, 64, 64, 3)]
 
 
-def test_a_second_thread_has_graphs_and_counts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_thread_has_graphs_and_counts_of_its_own() -> None:
     """They change with each window, and the first thread computes meanwhile."""
     engine = engine_of(precision="int8", threads=4)
     engine = replace(engine, concurrent_graphs=engine.graphs.on_fewer_threads())
@@ -314,7 +314,7 @@ def test_a_second_thread_has_graphs_and_counts_of_its_own(monkeypatch: pytest.Mo
     assert (len(one.any_size.compiled), len(other.any_size.compiled)) == (0, 1)
     assert (one.any_size.threads, other.any_size.threads) == (4, 2)
     assert one.any_size.requests is not other.any_size.requests
-    monkeypatch.setattr(ready_graphs, "PX_BEFORE_COMPILING", 0)
+    other.px_before_compiling = 0
     engine.concurrent.start([window]).finish()
     assert (list(one.compiled), list(other.compiled)) == ([], [shape])
 
