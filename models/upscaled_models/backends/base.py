@@ -137,6 +137,8 @@ class Band:
     on, as far as the column has them. known_rows: rows at its top that the bands before had; 0 in
     the first. made: the rows of the window whose result is returned: down to as far above its end
     as a result looks, and in the last band down to the end. A column has two bands or more.
+    moved_px: how far its left side lies to the right of that of the band before. Where bands begin
+    and end elsewhere, everything beyond their sides is flat, and the network keeps colours.
     """
 
     column: Column
@@ -144,6 +146,7 @@ class Band:
     known_rows: int
     made: range
     is_last: bool
+    moved_px: int = 0
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ as many rows as a result looks far; and what post-processing makes of it ends st
     last   ─┴─               ─┴─
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -48,6 +49,7 @@ class BandRows:
     shown: tuple[int, int]
     window: tuple[int, int]
     final: tuple[int, int]
+    is_first: bool
     is_last: bool
 
 
@@ -91,24 +93,29 @@ class BandSizes:
 
     def count(self, height_px: Any, width_px: Any) -> Any:  # noqa: ANN401  (numbers, or arrays)
         """Return in how many bands windows of a size go through the network."""
-        between = height_px - self._first_px - self._last_px
-        inner = np.where(between < self._least_px, 0, -(-between // self._highest_px(width_px)))
+        inner = self._divide(height_px, width_px)[0]
         return np.where(height_px * width_px <= self.most_px, 1, 2 + inner)
 
     def plan(self, first: int, last: int, width_px: int) -> list[BandRows]:
         """Cut the rows from `first` to `last` of a window that takes two bands or more.
 
-        The inner bands are alike, as high as their number allows. The first is low: its graph holds
-        memory of its own. So is the last: rows of a result are encoded once a band is done, and
-        little is left after it.
+        The inner bands are alike, as high as their number allows; the first has what they leave.
+        The last is low: rows of a result are encoded once a band is done, so little is left then.
         """
-        inner = int(self.count(last - first, width_px)) - 2
-        between = last - first - self._first_px - self._last_px
-        height = self._align(between // inner) if inner else 0
-        start = first + self._first_px + (0 if inner else max(0, self._align(between)))
+        inner, height = map(int, self._divide(last - first, width_px))
+        between = last - first - self.first_px - self.last_px
+        start = first + self.first_px + max(0, self._align(between - inner * height))
         fed = [first, *(start + at * height for at in range(inner + 1)), last]
-        made = [first, *(end - self.radius_px for end in fed[1:-1]), last]
-        final = [first, *(end - self.halo_px for end in fed[1:-1]), last]
+        return self.cut(fed)
+
+    def cut(self, fed: Sequence[int]) -> list[BandRows]:
+        """Return the bands between the rows `fed` of a window, the first and last those it ends at.
+
+        The first band has at least `first_px` rows, the last `last_px`, and others `least_px`.
+        """
+        first, *inner, last = fed
+        made = [first, *(end - self.radius_px for end in inner), last]
+        final = [first, *(end - self.halo_px for end in inner), last]
         bands = []
         for at, own in enumerate(pairwise(fed)):
             shown = max(first, made[at] - 2 * self.reach_px)
@@ -119,7 +126,8 @@ class BandSizes:
                     (shown, made[at + 1]),
                     (max(first, self._align(shown - self.radius_px)), own[1]),
                     (final[at], final[at + 1]),
-                    is_last=own[1] == last,
+                    is_first=at == 0,
+                    is_last=at == len(inner),
                 )
             )
         return bands
@@ -129,22 +137,35 @@ class BandSizes:
         return _LEAST_HALOS * (self.halo_px + self.multiple_px)
 
     @property
-    def _first_px(self) -> int:
+    def first_px(self) -> int:
+        """Return how many rows the first band has: its result ends below where the part begins."""
         return round_up(3 * self.halo_px, self.multiple_px)
 
     @property
-    def _least_px(self) -> int:
+    def least_px(self) -> int:
         """Return how many rows an inner band has at least, more than it leaves to the next."""
         return 2 * (self.halo_px + self.multiple_px)
 
     @property
-    def _last_px(self) -> int:
+    def last_px(self) -> int:
         """Return how many rows the last band has at least: every layer needs some of its own."""
         return round_up(self.halo_px + 4 * self.multiple_px, self.multiple_px)
 
+    def _divide(self, height_px: Any, width_px: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        """Return the number and height of the inner bands of a window."""
+        between = height_px - self.first_px - self.last_px
+        fewest = np.maximum(-(-between // self._highest_px(width_px)), 1)
+        height = np.maximum(self._align(between // fewest), self.multiple_px)
+        return np.where(between < self.least_px, 0, between // height), height
+
+    @property
+    def usual_px(self) -> int:
+        """Return the pixels that a band has at most, where its width allows it."""
+        return self.most_px // _BANDS_PER_WINDOW
+
     def _highest_px(self, width_px: Any) -> Any:  # noqa: ANN401
         width_px = np.maximum(width_px, 1)
-        usual = np.maximum(self.most_px // _BANDS_PER_WINDOW // width_px, self._least_highest_px)
+        usual = np.maximum(self.usual_px // width_px, self._least_highest_px)
         highest = np.minimum(usual, self.most_px // width_px)
         return np.maximum(self._align(highest), self.multiple_px)
 

@@ -1,6 +1,7 @@
 """Send tiles to an engine, those of a column as its bands, and join the results of these."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,9 +18,9 @@ def cut_windows(rgb: Pixels, tiles: Iterable[Tile]) -> Iterator[Window]:
 def open_bands(rgb: Pixels, tiles: Iterable[Tile], engine: Engine) -> Iterator[Window | Band]:
     """Return the windows as `cut_windows` does, those of a column as its bands.
 
-    Tiles of a column have the same columns of the image, which no other tile of those rows has.
+    No two columns of one number are under way at once.
     """
-    columns: dict[int, Column] = {}
+    columns: dict[int, tuple[Column, int]] = {}
     for tile in tiles:
         window, rows = tile.window.read_padded(rgb), tile.band
         if rows is None:
@@ -27,27 +28,36 @@ def open_bands(rgb: Pixels, tiles: Iterable[Tile], engine: Engine) -> Iterator[W
             continue
         if not isinstance(engine, BandEngine):
             raise TypeError(f"{engine.info.label} computes no bands")
-        top = tile.window.top
-        if rows.own[0] == top:
-            columns[tile.core.left] = engine.open_column()
-        column = columns.pop(tile.core.left)
+        top, left = tile.window.top, tile.window.left
+        if rows.is_first:
+            columns[tile.column] = engine.open_column(), left
+        column, left_before = columns.pop(tile.column)
         if not rows.is_last:
-            columns[tile.core.left] = column
+            columns[tile.column] = column, left
         made = range(rows.made[0] - top, rows.made[1] - top)
-        yield Band(column, window, rows.own[0] - top, made, rows.is_last)
+        yield Band(column, window, rows.own[0] - top, made, rows.is_last, left - left_before)
 
 
-def join_bands(tiles: Sequence[Tile], results: Iterable[Window], gain: int) -> Iterator[Window]:
-    """Return what each tile shows of the results: a band, with the rows above it that it needs."""
-    above: dict[int, Window] = {}
-    for tile, result in zip(tiles, results, strict=True):
+@dataclass(frozen=True, slots=True)
+class BandJoiner:
+    """Joins the results of bands with the rows above them that post-processing reads.
+
+    gain: of results. above: these rows of the columns under way.
+    """
+
+    gain: int
+    above: dict[int, Window] = field(default_factory=dict)
+
+    def join(self, tile: Tile, result: Window) -> Window:
+        """Return what a tile shows of its column's results."""
         rows = tile.band
-        shown = result
-        if rows is not None:
-            needed = rows.made[0] - rows.shown[0]
-            if needed:
-                shown = np.concatenate([above.pop(tile.core.left), result])
-            read_again = 2 * (rows.made[1] - rows.final[1]) * gain
-            if read_again:
-                above[tile.core.left] = result[-read_again:].copy()
-        yield shown
+        if rows is None or rows.shown[0] == rows.made[0]:
+            return result
+        return np.concatenate([self.above.pop(tile.column), result])
+
+    def keep(self, tile: Tile, shown: Window) -> None:
+        """Keep the rows of a checked result that the next band shows too."""
+        rows = tile.band
+        read_again = 0 if rows is None else 2 * (rows.made[1] - rows.final[1]) * self.gain
+        if read_again:
+            self.above[tile.column] = shown[-read_again:].copy()

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from upscaled.image.pixels import Pixels
 from upscaled.upscale.band_plan import BandSizes
+from upscaled.upscale.content_bands import follow_content
 from upscaled.upscale.cover import Box, Cells, Prices, cover
 from upscaled.upscale.post_process.colour_correction import equal_pixels
 from upscaled.upscale.region import Region
@@ -104,7 +105,11 @@ class Content:
             for part in cover(self.cells, prices)
             for tile in tiling.plan(*size, self._region(part), _region(prices.add_halo(part)))
         ]
-        cheapest = min(tiles, list(whole), key=lambda plan: _price(plan, tiling))
+        plans = [tiles, list(whole)]
+        if not_flat is not None:
+            following = follow_content(~self.is_flat, self.cell_px, size, tiling)
+            plans += [] if following is None else [following]
+        cheapest = min(plans, key=lambda plan: _price(plan, tiling))
         return tuple(sorted(cheapest, key=lambda tile: (tile.core.top, tile.core.left)))
 
     def make_canvas(self, rgb: Pixels, gain: int, tiles: Sequence[Tile]) -> "Canvas":

@@ -9,7 +9,7 @@ from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.bands import cut_windows, join_bands, open_bands
+from upscaled.upscale.bands import BandJoiner, cut_windows, open_bands
 from upscaled.upscale.content import Canvas, Content, make_tiling
 from upscaled.upscale.passes import Pass, plan_passes
 from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
@@ -55,8 +55,6 @@ def upscale_by_tiles(
     faithful: Stream | None = None,
 ) -> Iterator[TilesDone]:
     """Upscale an image to exactly `scale` times its width and height, in its own depth.
-
-    An image without colour stays without.
 
     Args:
         scale: at least 1; any scale goes through any network (see `plan_passes`).
@@ -232,14 +230,17 @@ class _TileLoop:
         self, rgb: Pixels, canvas: Canvas, one_pass: Pass, content: Content, tiles: Sequence[Tile]
     ) -> Iterator[tuple[Tile, Pixels | None]]:
         """Fill the canvas, and yield each tile once it is filled, with its `_Finished.averaged`."""
-        windows = open_bands(rgb, tiles, self.stream.engine)
-        results = join_bands(tiles, self.stream.run(windows, one_pass.reduce), one_pass.gain)
+        joiner = BandJoiner(one_pass.gain)
+        results = self.stream.run(open_bands(rgb, tiles, self.stream.engine), one_pass.reduce)
         faithful_results: Iterable[Window | None] = repeat(None, len(tiles))
         if self.faithful is not None:
             faithful_results = self._compute_faithful(self.faithful, rgb, one_pass, tiles)
         # The faithful network first: it is ahead, and fast, while the other computes.
         for tile, faithful, result in zip(tiles, faithful_results, results, strict=True):
-            finished = self._post_process(rgb, tile, result, faithful, one_pass)
+            shown = joiner.join(tile, result)
+            checked = self._require_plausible(self.stream, rgb, tile, shown, one_pass.reduce)
+            joiner.keep(tile, checked.pixels)
+            finished = self._post_process(rgb, tile, checked, faithful, one_pass)
             if self.is_neutral:
                 finished = _Finished(neutralise(finished.pixels))
             content.write(canvas, tile.core, finished.pixels, one_pass.gain)
@@ -255,10 +256,9 @@ class _TileLoop:
             yield self._require_plausible(stream, rgb, tile, result, reduce).pixels
 
     def _post_process(
-        self, rgb: Pixels, tile: Tile, result: Window, faithful: Window | None, one_pass: Pass
+        self, rgb: Pixels, tile: Tile, checked: _Finished, faithful: Window | None, one_pass: Pass
     ) -> _Finished:
-        """Return the core of a window's result: checked, corrected and tempered."""
-        checked = self._require_plausible(self.stream, rgb, tile, result, one_pass.reduce)
+        """Return the core of a window's checked result: corrected and tempered."""
         core = tile.core.within(tile.shown)
         if faithful is None:
             corrected = self.steps.correct(tile.shown.read_padded(rgb), checked.pixels)

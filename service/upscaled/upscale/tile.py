@@ -17,13 +17,14 @@ class Tile:
     The window may reach past the image's right or bottom edge by less than the network's
     multiple: those pixels are padded.
 
-    band: the rows of a band of a column, whose other tiles have the same columns; None: the window
-    goes through the network by itself.
+    band: the rows of a band of a column; None: the window goes through the network by itself.
+    column: the number of that column.
     """
 
     core: Region
     window: Region
     band: BandRows | None = None
+    column: int = 0
 
     @property
     def shown(self) -> Region:

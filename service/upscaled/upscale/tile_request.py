@@ -78,7 +78,9 @@ class TileRequest:
     def fits_fast_path(self) -> bool:
         """Return whether its engine has a fast path, and its image needs little in all."""
         is_small = self.queue.total_px <= FAST_PATH_PX and self.queue.total_s <= FAST_PATH_S
-        return self.is_last and is_small and self.engine.concurrent is not None
+        return (
+            self.is_last and is_small and self.band is None and self.engine.concurrent is not None
+        )
 
     def goes_with(self, other: "TileRequest") -> bool:
         """Return whether both may be in one batch."""

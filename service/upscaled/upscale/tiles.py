@@ -145,9 +145,11 @@ class Tiling:
     ) -> PartWindows:
         """Return the windows for parts of that size, each as tall as the part."""
         step = self.step_of_parts_px
-        is_one = height_px * width_px <= bands.most_px
+        rounded = round_up(width_px, step)
+        is_one = round_up(height_px, step) * rounded <= bands.most_px
         count = np.where(is_one, 1, self._count(width_px, bands.widest_px // step * step))
-        width = np.where(count == 1, width_px, round_up(self._shorten(width_px, count), step))
+        several = round_up(self._shorten(width_px, count), step)
+        width = np.where(is_one, width_px, np.where(count == 1, rounded, several))
         price = self.window_price_px * bands.count(height_px, width)
         return PartWindows(height_px, width, count * (height_px * width + price))
 
@@ -173,7 +175,7 @@ class Tiling:
             for band in bands.plan(*rows, span.length):
                 top, bottom = max(part.top, band.final[0]), min(part.bottom, band.final[1])
                 row = Span(top, bottom - top, band.window[0], band.window[1] - band.window[0])
-                tiles.append(replace(cross(row, span), band=band))
+                tiles.append(replace(cross(row, span), band=band, column=span.core_start))
         return tuple(sorted(tiles, key=lambda tile: (tile.core.top, tile.core.left)))
 
     def _divide_in_rows(
@@ -242,7 +244,8 @@ class Tiling:
         return round_up(2 * self.halo_px, self.multiple_px)
 
     def _count(self, length: Any, longest: Any) -> Any:  # noqa: ANN401  (numbers, or arrays)
-        return np.maximum(1, _divide_up(length - self._overlap, longest - self._overlap))
+        room = np.maximum(longest - self._overlap, 1)
+        return np.where(length <= longest, 1, _divide_up(length - self._overlap, room))
 
     def _shorten(self, length: Any, count: Any) -> Any:  # noqa: ANN401
         """Return the length of so many windows that show no more than they must."""

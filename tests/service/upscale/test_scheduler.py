@@ -10,12 +10,13 @@ from functools import partial
 import numpy as np
 import pytest
 
+from tests.service.upscale.band_box_engine import BandBoxEngine
 from tests.service.upscale.box_engine import BoxEngine, CountedBatches
 from upscaled.errors import InternalError
 from upscaled.upscale.concurrency import Cancelled
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.stream import BATCHES_AHEAD, Stream
-from upscaled_models.backends.base import Started, Window
+from upscaled_models.backends.base import Band, Started, Window
 from upscaled_models.errors import EngineOutOfMemory
 
 
@@ -414,3 +415,81 @@ def test_windows_computed_in_float32_share_no_batch(dtype: type) -> None:
     with Scheduler() as scheduler:
         run_together(scheduler, engine, windows, windows, is_exact=True)
     assert set(engine.batches) == {1}
+
+
+@dataclass
+class HeldBands(BandBoxEngine):
+    """A device that stands still at its first band or window until it is released."""
+
+    is_reached: threading.Event = field(default_factory=threading.Event)
+    is_released: threading.Event = field(default_factory=threading.Event)
+
+    def filter(self, window: Window) -> Window:
+        self.is_reached.set()
+        assert self.is_released.wait(60)
+        return super().filter(window)
+
+
+def bands_of(engine: BandBoxEngine, pixels: Window) -> list[Window | Band]:
+    """A column of three bands of 16 rows each, of which bands show 6 of those above."""
+    column, reach = engine.open_column(), engine.radius_px
+    bands: list[Window | Band] = []
+    for end in (16, 32, 48):
+        known = min(end - 16, 2 * reach)
+        top, is_last = end - 16 - known, end == 48
+        made = range(known and reach, end - top - (0 if is_last else reach))
+        bands.append(Band(column, pixels[top:end], known, made, is_last))
+    return bands
+
+
+def test_a_band_shares_no_batch_with_other_bands_or_windows() -> None:
+    """The first bands are as large as the windows."""
+    engine, reported = HeldBands(batch=8), CountedBatches()
+    first, second, third = (np.concatenate(windows_of(3, seed=seed)) for seed in range(3))
+    images: list[list[Window | Band]] = [
+        [*windows_of(1)],
+        *(bands_of(engine, pixels) for pixels in (first, second, third)),
+        [*windows_of(2)],
+        [*windows_of(2)],
+    ]
+    with Scheduler(reported) as scheduler, ThreadPoolExecutor(len(images)) as pool:
+        streams = [scheduler.open_stream(engine) for _ in images]
+        outcomes = [pool.submit(list, streams[0].run(images[0]))]
+        assert engine.is_reached.wait(60)
+        for stream, image in zip(streams[1:], images[1:], strict=True):
+            outcomes.append(pool.submit(list, stream.run(image)))
+        wait_until(lambda: count_waiting(scheduler) == len(images) - 1)
+        engine.is_released.set()
+        results = [outcome.result(60) for outcome in outcomes]
+
+    for pixels, parts in zip((first, second, third), results[1:4], strict=True):
+        assert np.array_equal(np.concatenate(parts), engine.filter(pixels))
+    assert sum(done.windows for done in reported) == 5 + 9
+    assert sorted(engine.batches)[-1] > 1, "windows share one"
+    assert len(reported) == len(engine.batches) + len(engine.bands)
+
+
+def test_a_band_counts_as_the_rows_of_its_own() -> None:
+    engine, reported, pixels = BandBoxEngine(), CountedBatches(), windows_of(1, 48)[0][:, :20]
+    with Scheduler(reported) as scheduler, scheduler.open_stream(engine) as stream:
+        results = list(stream.run(bands_of(engine, pixels)))
+        assert stream._queue.total_px == 48 * 20
+
+    assert np.array_equal(np.concatenate(results), engine.filter(pixels))
+    assert [(done.height_px, done.width_px) for done in reported] == [(16, 20)] * 3
+    assert {(done.windows, done.max_windows) for done in reported} == {(1, 1)}
+
+
+def test_a_band_of_a_small_image_is_computed_by_its_column_while_others_wait() -> None:
+    """Its last band could go through the fast path."""
+    engine = HeldBands(concurrent=BoxEngine())
+    pixels = np.concatenate(windows_of(3))
+    with Scheduler() as scheduler, ThreadPoolExecutor(2) as pool:
+        large = pool.submit(run_all, scheduler, engine, windows_of(3, 200))
+        assert engine.is_reached.wait(60)
+        with scheduler.open_stream(engine) as stream:
+            small = pool.submit(list, stream.run(bands_of(engine, pixels)))
+            wait_until(lambda: count_waiting(scheduler) == 2)
+            engine.is_released.set()
+            assert np.array_equal(np.concatenate(small.result(60)), engine.filter(pixels))
+        assert are_right(engine, windows_of(3, 200), large.result(60))

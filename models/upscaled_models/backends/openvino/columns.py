@@ -110,23 +110,25 @@ class BandGraphs:
             return self._ready[position]
 
     def _make(self, position: Position) -> ReadyGraphs:
-        planar = ReadyGraphs(
-            build_band_graph(self.chain, position, is_planar=True, hint=self.hint),
+        # In planes, a result would not be rounded to bfloat16, as it is in the other order.
+        is_planar = self.hint == "f32"
+        any_size = ReadyGraphs(
+            build_band_graph(self.chain, position, is_planar=is_planar, hint=self.hint),
             self.hint,
             self.threads,
             max_shapes=1,
-            is_planar=True,
+            is_planar=is_planar,
             is_any_size=True,
             fold=self.chain.fold,
         )
         if position is not Position.INNER:
-            return planar
+            return any_size
         return ReadyGraphs(
             build_band_graph(self.chain, position, hint=self.hint),
             self.hint,
             self.threads,
             _MOST_READY,
-            any_size=planar,
+            any_size=any_size,
             px_before_compiling=_PX_BEFORE_COMPILING,
             fold=self.chain.fold,
         )
@@ -173,12 +175,27 @@ class OpenVinoColumn:
         if not band.known_rows:
             position, first_row = Position.FIRST, 0
         pixels = np.array(band.window, np.uint8)
+        self._fit_kept(pixels.shape[1] // chain.fold, band.moved_px // chain.fold)
         try:
             made = self.graphs.compute(position, pixels[None, first_row:], self.kept, self.spare)
         except (MemoryError, RuntimeError) as error:  # as in `OpenVinoEngine.start`
             raise EngineOutOfMemory(f"{pixels.shape} in OpenVINO: {error}") from error
         self.kept, self.spare = made.kept, self.kept
         return _RunningBand(self, pixels, band.made, made, reduce)
+
+    def _fit_kept(self, width: int, moved: int) -> None:
+        """Make what is kept as wide as the next band; what it did not show is flat, and so zero."""
+        if not self.kept or (self.kept[0].shape[2] == width and not moved):
+            return
+        before = self.kept[0].shape[2]
+        first, last = max(0, -moved), min(width, before - moved)
+        fitted = []
+        for tensor in self.kept:
+            _, rows, _, channels = tensor.shape
+            fitted.append(import_openvino().Tensor(tensor.element_type, [1, rows, width, channels]))
+            fitted[-1].data[:] = 0
+            fitted[-1].data[:, :, first:last] = tensor.data[:, :, first + moved : last + moved]
+        self.kept, self.spare = fitted, []
 
 
 @dataclass(slots=True)
