@@ -153,6 +153,13 @@ class Band:
 class BandEngine(Engine, Protocol):
     """An engine that computes tall windows in bands, no row of them twice."""
 
+    def prefers_bands(self, px: int) -> bool:
+        """Count an image of several windows; return whether it is to go through in bands.
+
+        What bands need may take longer to be made than they save of the first images.
+        """
+        ...
+
     def open_column(self) -> Column:
         """Open a column; its bands must come in order, without one left out."""
         ...

@@ -10,6 +10,11 @@ from upscaled.upscale.tile import Tile
 from upscaled_models.backends.base import Band, BandEngine, Column, Engine, Window
 
 
+def prefers_bands(engine: Engine, px: int) -> bool:
+    """Return whether an image of several windows is to go through an engine in bands."""
+    return isinstance(engine, BandEngine) and engine.prefers_bands(px)
+
+
 def cut_windows(rgb: Pixels, tiles: Iterable[Tile]) -> Iterator[Window]:
     """Return the windows of `[H, W, 3]` one by one, padded to their full size."""
     return (tile.window.read_padded(rgb) for tile in tiles)

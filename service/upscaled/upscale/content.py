@@ -80,6 +80,10 @@ class Content:
         cells = ~is_flat & (_pool(is_seen.view(np.uint8), cv2.MORPH_DILATE) > 0)
         return cls(cells, is_flat, height_px, width_px, is_seen)
 
+    @property
+    def px(self) -> int:
+        return self.height_px * self.width_px
+
     def enlarged(self, gain: int, flat_reach_px: int | None) -> "Content":
         """Return the content of the result, for images that run through the network twice."""
         cell_px = self.cell_px * gain

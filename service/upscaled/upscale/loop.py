@@ -9,7 +9,7 @@ from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.bands import BandJoiner, cut_windows, open_bands
+from upscaled.upscale.bands import BandJoiner, cut_windows, open_bands, prefers_bands
 from upscaled.upscale.content import Canvas, Content, make_tiling
 from upscaled.upscale.passes import Pass, plan_passes
 from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
@@ -37,7 +37,7 @@ class TilesDone:
     again in smaller windows.
     result: the result where further rows of it became final; the first `rows_ready` rows are.
     Where the image is computed again it is another object. It is whole after the last tile.
-    computed_share: the pixels of all windows, as a share of those of an image full of content.
+    computed_share: pixels of all windows, as a share of those of an image full of content.
     """
 
     done: int
@@ -78,9 +78,8 @@ def _run_colour(
     image: Image, scale: int, stream: Stream, steps: PostProcessing, faithful: Stream | None
 ) -> Iterator[TilesDone]:
     """Upscale an image's colours; hidden pixels first get the nearest visible pixel's colour."""
-    rgb = image.rgb
-    if image.alpha is not None:
-        rgb = bleed_colour(rgb, image.alpha, steps.threads)
+    alpha = image.alpha
+    rgb = image.rgb if alpha is None else bleed_colour(image.rgb, alpha, steps.threads)
     loop = _TileLoop(
         image=replace(image, alpha=None),
         stream=stream,
@@ -89,7 +88,7 @@ def _run_colour(
         faithful=faithful,
         is_neutral=is_neutral(rgb),
     )
-    yield from loop.compute(rgb, image.alpha)
+    yield from loop.compute(rgb, alpha)
 
 
 def _with_alpha(
@@ -128,10 +127,7 @@ class _Finished:
 
 @dataclass(frozen=True, slots=True)
 class _TileLoop:
-    """All passes of one image through the network.
-
-    image: gives the result its metadata.
-    """
+    """All passes of one image, which gives the result its metadata, through the network."""
 
     image: Image
     stream: Stream
@@ -192,7 +188,7 @@ class _TileLoop:
     def _compute_passes(
         self, rgb: Pixels, contents: Sequence[Content], window_px: int
     ) -> Iterator[TilesDone]:
-        tiling = self._tiling(window_px)
+        tiling = self._tiling(window_px, sum(content.px for content in contents))
         plans = [content.plan(tiling) for content in contents]
         computed_share = count_px(chain(*plans)) / sum(
             tiling.count_px(content.height_px, content.width_px) for content in contents
@@ -290,11 +286,13 @@ class _TileLoop:
             raise InternalError(detail=f"{stream.engine.info.model}: a window fails its check")
         return _Finished(result, averaged)
 
-    def _tiling(self, window_px: int) -> Tiling:
+    def _tiling(self, window_px: int, px: int) -> Tiling:
+        """Return the sizes of windows for `px` pixels in all passes."""
+        engine, is_plain = self.stream.engine, self.faithful is None and not self.image.is_deep
         return make_tiling(
-            self.stream.engine.info,
+            engine.info,
             self.halo_px,
             window_px,
             needs_flat_halo=self._needs_flat_halo,
-            in_bands=self.faithful is None and not self.image.is_deep,
+            in_bands=is_plain and px > window_px**2 and prefers_bands(engine, px),
         )

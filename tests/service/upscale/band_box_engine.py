@@ -25,6 +25,9 @@ class BandBoxEngine(BoxEngine):
         spec = replace(info.spec, radius_px=self.radius_px)
         return replace(info, spec=spec, computes_bands=True)
 
+    def prefers_bands(self, px: int) -> bool:
+        return px > 0
+
     def open_column(self) -> "BoxColumn":
         column = BoxColumn(self)
         self.columns.append(weakref.ref(column))

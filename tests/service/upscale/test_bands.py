@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from tests.service.upscale.true_engine import TrueEngine
 from upscaled.errors import InternalError
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.bands import BandJoiner
+from upscaled.upscale.bands import BandJoiner, open_bands
 from upscaled.upscale.concurrency import Cancelled
 from upscaled.upscale.content import make_tiling
 from upscaled.upscale.loop import TilesDone, upscale_by_tiles
@@ -442,6 +443,9 @@ def test_a_cancelled_image_stops_and_its_column_is_dropped() -> None:
         with pytest.raises(Cancelled):
             cancel_after(2, scheduler, engine)
         assert 2 <= len(engine.bands) <= 2 + BATCHES_AHEAD + 1
+        until_s = time.monotonic() + 5  # one more band may be on the device
+        while engine.columns[0]() is not None and time.monotonic() < until_s:
+            time.sleep(0.005)
         assert [column() for column in engine.columns] == [None]
 
 
@@ -501,11 +505,18 @@ def test_no_more_bands_are_in_flight_than_a_few() -> None:
     assert max(ahead) <= BATCHES_AHEAD * 4
 
 
-def test_an_engine_that_computes_no_bands_but_says_so_is_refused() -> None:
-    class Boasting(BoxEngine):
-        @property
-        def info(self) -> EngineInfo:
-            return replace(super().info, computes_bands=True)
-
+def test_bands_that_were_planned_for_another_engine_are_refused() -> None:
+    tiles = make_tiling(BandBoxEngine(window_px=50).info, 7, 50).plan(120, 60)
     with pytest.raises(TypeError, match="box computes no bands"):
-        upscale_through(Image(noise(90, 60)), 2, Boasting(window_px=WINDOW_PX))
+        next(open_bands(noise(120, 60), tiles, BoxEngine()))
+
+
+def test_an_engine_that_prefers_whole_windows_gets_them() -> None:
+    class Waiting(BandBoxEngine):
+        def prefers_bands(self, px: int) -> bool:
+            return px > 130 * 60
+
+    engine = Waiting(window_px=WINDOW_PX)
+    for height in (130, 131):
+        upscale_through(Image(noise(height, 60)), 2, engine)
+        assert (len(engine.bands) > 0) == (height > 130)

@@ -26,6 +26,10 @@ First and last bands are too few for it."""
 
 _MOST_READY: Final = 2
 
+PX_BEFORE_BANDS: Final = 6_000_000
+"""Pixels of images of several windows before graphs for bands are made: that takes 0.6 s, which
+bands save of so many in 8 bits. A program that upscales a few pictures and ends is not delayed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -44,14 +48,23 @@ class Made:
 class BandGraphs:
     """The graphs of a network for bands, made when they are first used.
 
-    hint: as of `ReadyGraphs`, and the type of what is kept.
+    hint: as of `ReadyGraphs`, and the type of what is kept. computed_px: of images of several
+    windows before there were graphs.
     """
 
     chain: Chain
     hint: str
     threads: int
+    computed_px: int = 0
     _ready: dict[Position, ReadyGraphs] = field(default_factory=dict)
     _making: threading.Lock = field(default_factory=threading.Lock)
+
+    def are_worth_making(self, px: int) -> bool:
+        """Count the pixels of an image; return whether there are graphs, or are to be made now."""
+        if self._ready or self.computed_px >= PX_BEFORE_BANDS:
+            return True
+        self.computed_px += px
+        return False
 
     def compute(
         self,

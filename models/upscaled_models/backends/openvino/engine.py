@@ -108,6 +108,9 @@ class OpenVinoBandEngine(OpenVinoEngine):
 
     bands: BandGraphs = field(kw_only=True)
 
+    def prefers_bands(self, px: int) -> bool:
+        return self.bands.are_worth_making(px)
+
     def open_column(self) -> OpenVinoColumn:
         spec = self.info.spec
         return OpenVinoColumn(self.bands, self.exact, spec.family, spec.native_scale)

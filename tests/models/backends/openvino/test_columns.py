@@ -95,6 +95,16 @@ def test_inner_bands_of_a_usual_shape_get_a_graph_of_their_own_with_the_same_pix
     assert made[5:] == [True, False, False, False, True]
 
 
+def test_graphs_for_bands_are_made_once_they_save_what_making_them_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("upscaled_models.backends.openvino.columns.PX_BEFORE_BANDS", 5000)
+    engine = open_bands()
+    resized = engine.sized(window_px=32, batch=1, proof="")
+    assert isinstance(resized, OpenVinoBandEngine)
+    assert [each.prefers_bands(2000) for each in (engine, resized) * 2] == [False] * 3 + [True]
+
+
 def test_columns_under_way_at_once_do_not_mix() -> None:
     engine = open_bands()
     windows = [draw_window(96, 40, seed) for seed in range(3)]
