@@ -161,8 +161,8 @@ def test_bands_that_follow_content_give_the_pixels_of_the_whole_image(
     monkeypatch.setattr("upscaled_models.backends.openvino.columns.PX_BEFORE_BANDS", 0)
     whole = engine.sized(window_px=2048, batch=1, proof="")
     bands = engine.sized(window_px=160, batch=1, proof="")
-    corner = np.tri(440, 380, dtype=np.bool_)
-    for at, is_object in enumerate((ellipse(560, 480), corner, corner[::-1, ::-1], corner[::-1])):
+    corner = np.tri(340, 300, dtype=np.bool_)
+    for at, is_object in enumerate((ellipse(420, 360), corner, corner[::-1, ::-1])):
         rgb = photo_of(np.pad(is_object, 8), at)
-        assert count_sides(rgb, bands) >= (1 if at in (1, 3) else 3), at
+        assert count_sides(rgb, bands) >= (1 if at == 1 else 2), at
         assert np.array_equal(upscale(rgb, bands), upscale(rgb, whole)), at
