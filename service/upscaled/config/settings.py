@@ -119,8 +119,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     """CPU threads per worker; 0: all cores shared out"""
     tile_window_px: int = Field(default=0, ge=0, le=2048)
     """side of a square window of what a network sees at once, halo included; a window may be longer
-    where it is so much narrower that it has no more pixels, or go through the network in bands that
-    have no more. 0: chosen for the model. Smaller ones let go of a cancelled request sooner, and
+    where it is so much narrower that it has no more pixels, or go through the network in bands of
+    about as many. 0: chosen for the model. Smaller ones let go of a cancelled request sooner, and
     compute more"""
     max_queue: int = Field(default=32, ge=0, le=100_000)
     """images that may wait; more are answered 429"""

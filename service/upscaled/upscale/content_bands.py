@@ -50,10 +50,10 @@ def follow_content(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """Rows of cells of which each has content.
+    """Neighbouring rows of cells of which each has content, with the sides of that content.
 
     top_px, bottom_px: of the image, padded. lefts, rights: where the content of each row begins and
-    ends, in steps of window widths. size_px: height and width of the image.
+    ends, at multiples of `step_px`. size_px: height and width of the image.
     """
 
     top_px: int
@@ -61,6 +61,7 @@ class _Run:
     lefts: NDArray[np.int64]
     rights: NDArray[np.int64]
     cell_px: int
+    step_px: int
     size_px: tuple[int, int]
 
     @classmethod
@@ -78,6 +79,7 @@ class _Run:
             firsts // step * step,
             np.minimum(-(-ends // step) * step, width_px),
             cell_px,
+            step,
             size_px,
         )
 
@@ -85,15 +87,19 @@ class _Run:
         """Return the tiles that cost least; None where no bands are high and low enough."""
         height_px = self.bottom_px - self.top_px
         left, right = self._find_sides(0, height_px)
-        if height_px * (right - left) <= bands.most_px:
-            whole = Region(self.top_px, left, height_px, right - left)
-            return [Tile(self._clip(whole), whole)]
+        lowest_px = round_up(self.size_px[0], bands.multiple_px) - self.top_px
+        usual_px = min(round_up(height_px, self.step_px), lowest_px)
+        if usual_px * (right - left) <= bands.most_px:
+            whole = Region(self.top_px, left, usual_px, right - left)
+            core = Region(self.top_px, left, height_px, right - left)
+            return [Tile(self._clip(core), whole)]
         ends = self._find_ends(bands, price_px)
         if ends is None:
             return None
         tiles = []
         for rows in bands.cut([self.top_px + end for end in ends]):
-            sides = self._find_sides(*(row - self.top_px for row in self._needed(rows.own, bands)))
+            needed = rows.own[0] - bands.radius_px, rows.own[1]  # its own, and what it goes on with
+            sides = self._find_sides(*(row - self.top_px for row in needed))
             made, window = (
                 Region(first, sides[0], last - first, sides[1] - sides[0])
                 for first, last in (rows.made, rows.window)
@@ -139,10 +145,6 @@ class _Run:
         """Return where the content of some rows begins and ends; they count from the top."""
         rows = slice(max(0, first) // self.cell_px, -(-last // self.cell_px))
         return int(self.lefts[rows].min()), int(self.rights[rows].max())
-
-    def _needed(self, own: tuple[int, int], bands: BandSizes) -> tuple[int, int]:
-        """Return the rows in which a band must show all content: its own, and what it goes on."""
-        return own[0] - bands.radius_px, own[1]
 
     def _clip(self, region: Region) -> Region:
         """Return what of a region lies in the image: windows may be padded."""

@@ -145,13 +145,14 @@ class Tiling:
     ) -> PartWindows:
         """Return the windows for parts of that size, each as tall as the part."""
         step = self.step_of_parts_px
-        rounded = round_up(width_px, step)
-        is_one = round_up(height_px, step) * rounded <= bands.most_px
+        height, rounded = round_up(height_px, step), round_up(width_px, step)
+        is_one = height * rounded <= bands.most_px
         count = np.where(is_one, 1, self._count(width_px, bands.widest_px // step * step))
         several = round_up(self._shorten(width_px, count), step)
         width = np.where(is_one, width_px, np.where(count == 1, rounded, several))
         price = self.window_price_px * bands.count(height_px, width)
-        return PartWindows(height_px, width, count * (height_px * width + price))
+        shown_px = np.where(is_one, height * rounded, height_px * width)
+        return PartWindows(height_px, width, count * (shown_px + price))
 
     def _plan_columns(
         self,
@@ -160,15 +161,14 @@ class Tiling:
         rows: tuple[int, int],
         across: Sequence[Span],
     ) -> tuple[Tile, ...]:
-        """Return the tiles of windows as tall as `rows`, row by row.
-
-        of: the height of the image, and the part of it.
-        """
+        """Return the tiles of windows as tall as `rows`; `of`: the image's height, and its part."""
         (height_px, part), tiles = of, list[Tile]()
         step = 1 if part.height == height_px else self.step_of_parts_px
         for span in across:
             if int(bands.count(rows[1] - rows[0], span.length)) == 1:
-                length = round_up(rows[1] - rows[0], step)
+                shown = rows[1] - rows[0]
+                length = round_up(shown, step)
+                length = shown if length * span.length > bands.most_px else length
                 (row,) = self._plan_axis(height_px, (part.top, part.bottom), rows, length)
                 tiles.append(cross(row, span))
                 continue

@@ -381,6 +381,19 @@ def test_joined_bands_hold_no_results_that_nothing_reads_again() -> None:
         assert above == (16 if at else 0)
 
 
+def test_the_rows_of_one_column_are_not_joined_to_another() -> None:
+    tiles = make_tiling(BandBoxEngine(window_px=50).info, 7, 50).plan(120, 160)
+    assert len({tile.column for tile in tiles}) > 1
+    joiner = BandJoiner(1)
+    for tile in tiles:
+        assert tile.band is not None
+        rows = tile.band.made[1] - tile.band.made[0]
+        result = np.full((rows, tile.window.width, 3), tile.column, np.uint8)
+        shown = joiner.join(tile, result)
+        joiner.keep(tile, shown)
+        assert (shown == tile.column).all()
+
+
 @dataclass
 class Filling(BandBoxEngine):
     """Has no memory for its third band."""

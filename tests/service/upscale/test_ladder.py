@@ -232,6 +232,12 @@ def test_a_model_that_computes_bands_is_used_for_larger_pictures_of_8_bits(tmp_p
     assert bands.most_px is not None
     assert bands.most_px > 1.1 * whole.most_px
     assert bands.most_deep_px == whole.most_deep_px, "16 bits go through whole windows"
+    tempered = [
+        build(settings_with(tmp_path, X4PLUS), 4, slow.model_copy(update=more))[0]
+        for more in ({"window_px": 512}, {"window_px": 512, "computes_bands": True})
+    ]
+    assert tempered[0].tempered_with
+    assert tempered[0] == tempered[1], "so do pictures that another network tempers"
 
 
 def test_a_plan_names_what_a_picture_depends_on_and_not_the_speed(tmp_path: Path) -> None:

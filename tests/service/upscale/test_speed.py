@@ -34,7 +34,7 @@ def test_a_speed_is_measured_once_for_a_machine(tmp_path: Path) -> None:
     assert read_speed(settings, SPEC) is None
     speed, windows = find(settings)
     assert windows == 2 * SPEED_RUNS, "in the engine's precision, and in float32"
-    assert (speed.window_px, speed.shape_step_px) == (32, 1)
+    assert (speed.window_px, speed.shape_step_px, speed.computes_bands) == (32, 1, False)
     assert find(settings) == (speed, 0)
     assert read_speed(settings, SPEC) == speed
 

@@ -19,7 +19,7 @@ from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.families import Family
 from upscaled_models.networks.chain import Chain
 
-_PX_BEFORE_COMPILING: Final = 4_000_000
+_PX_BEFORE_OWN_GRAPH: Final = 4_000_000
 """Pixels of inner bands of a shape by the graph for any size, before a graph is compiled for it
 alone: that takes 0.35 s and 33 MB, and saves 10 % of such a band's time in 8 bits, 2 % in bfloat16.
 First and last bands are too few for it."""
@@ -142,7 +142,7 @@ class BandGraphs:
             self.threads,
             _MOST_READY,
             any_size=any_size,
-            px_before_compiling=_PX_BEFORE_COMPILING,
+            px_before_compiling=_PX_BEFORE_OWN_GRAPH,
             fold=self.chain.fold,
         )
 
@@ -188,18 +188,22 @@ class OpenVinoColumn:
         if not band.known_rows:
             position, first_row = Position.FIRST, 0
         pixels = np.array(band.window, np.uint8)
-        self._fit_kept(pixels.shape[1] // chain.fold, band.moved_px // chain.fold)
+        width, moved = pixels.shape[1] // chain.fold, band.moved_px // chain.fold
         try:
-            made = self.graphs.compute(position, pixels[None, first_row:], self.kept, self.spare)
+            kept, spare = self._fit_kept(width, moved)
+            made = self.graphs.compute(position, pixels[None, first_row:], kept, spare)
         except (MemoryError, RuntimeError) as error:  # as in `OpenVinoEngine.start`
             raise EngineOutOfMemory(f"{pixels.shape} in OpenVINO: {error}") from error
-        self.kept, self.spare = made.kept, self.kept
+        self.kept, self.spare = made.kept, kept
         return _RunningBand(self, pixels, band.made, made, reduce)
 
-    def _fit_kept(self, width: int, moved: int) -> None:
-        """Make what is kept as wide as the next band; what it did not show is flat, and so zero."""
+    def _fit_kept(self, width: int, moved: int) -> tuple[list[OpenVino], list[OpenVino]]:
+        """Return what is kept, as wide as the next band, and memory for what that keeps.
+
+        What the band before did not show is flat, and so zero.
+        """
         if not self.kept or (self.kept[0].shape[2] == width and not moved):
-            return
+            return self.kept, self.spare
         before = self.kept[0].shape[2]
         first, last = max(0, -moved), min(width, before - moved)
         fitted = []
@@ -208,7 +212,7 @@ class OpenVinoColumn:
             fitted.append(import_openvino().Tensor(tensor.element_type, [1, rows, width, channels]))
             fitted[-1].data[:] = 0
             fitted[-1].data[:, :, first:last] = tensor.data[:, :, first + moved : last + moved]
-        self.kept, self.spare = fitted, []
+        return fitted, []
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from tests.models.backends.openvino.test_engine import draw_window, engine_of
 from upscaled_models.backends.base import Band, BandEngine, Column, Window
 from upscaled_models.backends.openvino.columns import BandGraphs
 from upscaled_models.backends.openvino.engine import OpenVinoBandEngine, OpenVinoPrecision
+from upscaled_models.backends.openvino.ready_graphs import ReadyGraphs
 from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.families import Family, Shape
@@ -84,7 +85,7 @@ def test_inner_bands_of_a_usual_shape_get_a_graph_of_their_own_with_the_same_pix
         made.append(result.is_planar)
         return result
 
-    monkeypatch.setattr("upscaled_models.backends.openvino.columns._PX_BEFORE_COMPILING", 2 * 31)
+    monkeypatch.setattr("upscaled_models.backends.openvino.columns._PX_BEFORE_OWN_GRAPH", 2 * 31)
     monkeypatch.setattr(BandGraphs, "compute", record)
     engine = open_bands()
     window = draw_window(150, 31)
@@ -171,6 +172,38 @@ def test_what_a_column_keeps_is_freed_with_it() -> None:
     gc.collect()
     assert gone() is None
     assert column.kept == []
+
+
+def test_the_memory_of_layers_is_freed_with_the_first_and_the_last_band(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    freed: list[ReadyGraphs] = []
+    monkeypatch.setattr(ReadyGraphs, "release_all_memory", lambda each: freed.append(each))
+    engine = open_bands()
+    column, counts = engine.open_column(), []
+    for band in cut(column, draw_window(96, 40), engine.info.spec.radius_px, [32, 64]):
+        column.start(band).finish()
+        counts.append(len(freed))
+    assert counts == [1, 1, 4], "of the first, the last, and both graphs of inner bands"
+    assert len({id(each) for each in freed}) == 4
+
+
+def test_a_single_part_that_is_not_finite_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_bands(precision="float32")
+    window = draw_window(96, 40)
+    (expected,) = engine.exact.start([window], is_exact=True).finish()
+    compute = BandGraphs.compute
+
+    def damage(self: BandGraphs, *arguments: object) -> object:
+        made = compute(self, *arguments)  # type: ignore[arg-type]
+        made.parts[damaged[0] % len(made.parts)].flat[0] = np.nan
+        return made
+
+    monkeypatch.setattr(BandGraphs, "compute", damage)
+    damaged = [0]
+    for damaged[0] in (0, 1):
+        got = run(engine, window, [32, 64]).astype(int)
+        assert np.abs(got - expected).max() <= 1
 
 
 def test_chains_of_convolutions_compute_bands_and_other_networks_do_not() -> None:
