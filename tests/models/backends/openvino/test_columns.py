@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.models.backends.openvino.test_engine import draw_window, engine_of
 from upscaled_models.backends.base import Band, BandEngine, Column, Window
@@ -26,6 +27,15 @@ NETWORKS: Sequence[tuple[Family, Shape]] = (
     ("srvgg", srvgg_shape(2, 3, 16, "leakyrelu")),
 )
 PRECISIONS: Sequence[OpenVinoPrecision] = ("int8", "float32", "bfloat16")
+
+
+def list_cases() -> Iterator[ParameterSet]:
+    """Every network in every precision; in floats, those after the first of a family are slow."""
+    for precision in PRECISIONS:
+        for at, (family, shape) in enumerate(NETWORKS):
+            is_slow = precision != "int8" and at not in (0, 3)
+            marks = [pytest.mark.slow] if is_slow else []
+            yield pytest.param(family, shape, precision, marks=marks)
 
 
 def open_bands(
@@ -59,8 +69,7 @@ def run(engine: OpenVinoBandEngine, window: Window, ends: Sequence[int], reduce:
     return np.concatenate([column.start(band, reduce).finish()[0] for band in bands])
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("family", "shape"), NETWORKS)
+@pytest.mark.parametrize(("family", "shape", "precision"), list(list_cases()))
 def test_bands_give_the_pixels_of_the_whole_window(
     family: Family, shape: Shape, precision: OpenVinoPrecision
 ) -> None:
