@@ -11,7 +11,7 @@ from upscaled_models.backends.base import Band, BandEngine, Column, Engine, Wind
 
 
 def prefers_bands(engine: Engine, px: int) -> bool:
-    """Return whether an image of several windows is to go through an engine in bands."""
+    """Count an image of several windows; return whether it is to go through an engine in bands."""
     return isinstance(engine, BandEngine) and engine.prefers_bands(px)
 
 
@@ -21,9 +21,9 @@ def cut_windows(rgb: Pixels, tiles: Iterable[Tile]) -> Iterator[Window]:
 
 
 def open_bands(rgb: Pixels, tiles: Iterable[Tile], engine: Engine) -> Iterator[Window | Band]:
-    """Return the windows as `cut_windows` does, those of a column as its bands.
+    """Return the windows as `cut_windows` does, but those of a column as bands of it.
 
-    No two columns of one number are under way at once.
+    Tiles come from the top down, and no two columns of one number are under way at once.
     """
     columns: dict[int, tuple[Column, int]] = {}
     for tile in tiles:

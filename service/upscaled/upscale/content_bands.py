@@ -1,11 +1,11 @@
 """Lay bands around what of an image is not flat, each as wide as it must be.
 
-Where a network keeps colours, what it computes of flat cells is nothing, in every layer. So a band
-may begin and end elsewhere than the one above it, if all that it leaves out is flat: what the band
-above kept of the columns that it lacks is then known to be zero, and no halo is needed.
+Where a network keeps colours, every layer is zero over flat cells. So the sides of a band may lie
+elsewhere than those of the one above it, if all beyond them is flat: what the band above did not
+keep there is then known to be zero, and no halo is needed.
 
-Which rows bands end at is found from the top: what bands above a row cost least does not depend on
-those below it.
+The rows that bands end at are found from the top: which bands above a row cost least does not
+depend on those below it.
 """
 
 from dataclasses import dataclass

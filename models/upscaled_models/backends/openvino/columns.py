@@ -25,6 +25,7 @@ alone: that takes 0.35 s and 33 MB, and saves 10 % of such a band's time in 8 bi
 First and last bands are too few for it."""
 
 _MOST_READY: Final = 2
+"""Shapes of inner bands that keep a graph of their own."""
 
 PX_BEFORE_BANDS: Final = 6_000_000
 """Pixels of images of several windows before graphs for bands are made: that takes 0.6 s, which
@@ -35,8 +36,8 @@ bands save of so many in 8 bits. A program that upscales a few pictures and ends
 class Made:
     """The result of a band: its upper rows, if it has any apart, and those below.
 
-    parts: as of `Levels.values`, one window each. is_planar: as of `Levels`. kept: what the next
-    band begins with.
+    parts: as of `Levels.values`, a batch of one, in the order of the rows. is_planar: as of
+    `Levels`. kept: what the next band begins with.
     """
 
     parts: list[Floats]
